@@ -1,0 +1,129 @@
+"""The neutral form every record takes on its way to a model.
+
+A record format turns its records into a `Conversation`; a model family's processor turns a `Conversation` into tokens,
+labels and pixel patches. Nothing here knows a file format, a tokenizer or a box convention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+BoxUnit = Literal["pixel", "thousandth", "fraction"]
+Task = Literal["chat", "caption", "vqa"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Plain text. Control tokens spelled inside it stay plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The place of a picture in a turn.
+
+    Attributes:
+        path: a local file or an http(s) address, resolved against the record file's folder already.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The name of what the boxes behind it show, such as "the red circle"."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned box on one of the conversation's pictures.
+
+    Attributes:
+        x1: left edge, in `unit`.
+        y1: top edge, in `unit`.
+        x2: right edge, in `unit`.
+        y2: bottom edge, in `unit`.
+        unit: "pixel" counts pixels of the original picture file (after EXIF rotation, before any resize),
+            "thousandth" is 0..1000 of its width and height, "fraction" is 0..1.
+        picture: index into `Conversation.pictures`.
+    """
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    unit: BoxUnit = "pixel"
+    picture: int = 0
+
+
+Part = Text | Picture | Reference | Box
+
+
+@dataclass(frozen=True)
+class RecordId:
+    """Where a conversation comes from: what an error about it has to name."""
+
+    file: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, record {self.index}"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one role says. Assistant turns are what a model is trained to say."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns in their order; user and assistant alternate after an optional system turn.
+
+    Attributes:
+        turns: what is said, by whom.
+        source: the record it was read from.
+        answers: the texts that an answer to the last user turn is scored against, no tags in them; empty for "chat".
+        task: which metric fits. Grounding has no task of its own: it is told by `Box` parts.
+    """
+
+    turns: tuple[Turn, ...]
+    source: RecordId
+    answers: tuple[str, ...] = ()
+    task: Task = "chat"
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        """All parts of all turns, in order."""
+        return (part for turn in self.turns for part in turn.parts)
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures in the order in which the turns show them."""
+        return tuple(part for part in self.parts if isinstance(part, Picture))
+
+
+class RecordError(ValueError):
+    """A record that cannot be used, named by file and index.
+
+    Args:
+        source: the record.
+        problem: what is wrong, with the value, what was expected and what to change.
+    """
+
+    def __init__(self, source: RecordId, problem: str) -> None:
+        super().__init__(f"{source}: {problem}")
+        self.source = source
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[RecordError], tuple[RecordId, str]]:
+        # Exceptions cross from data workers to the trainer by pickling, which replays __init__ with these.
+        return type(self), (self.source, self.problem)

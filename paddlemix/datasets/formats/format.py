@@ -1,0 +1,166 @@
+"""What a record format is, and the checks that all formats share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from paddlemix.conversation import Box, Conversation, Part, Picture, RecordError, RecordId, Reference, Task, Text, Turn
+from paddlemix.datasets.records import Entry, Record, describe
+
+_TEXT = "a text that is not blank"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way of writing records.
+
+    Attributes:
+        parse: `parse(record, source, root)` makes the conversation; `root` is the folder of relative picture paths.
+            Raises `RecordError`.
+        expand: `expand(document, file)` turns a file that is one object into records; None where there is no such
+            file. Raises `ValueError` naming the file.
+        takes_prompt: whether `parse` has a `prompt` keyword, the `prompt` of the data set's entry.
+    """
+
+    parse: Callable[..., Conversation]
+    expand: Callable[[Record, str], list[Entry]] | None = None
+    takes_prompt: bool = False
+
+
+def require(record: Record, key: str, kind: type[T], expected: str, source: RecordId, within: str = "the record") -> T:
+    """Read a key that a record must have.
+
+    Args:
+        record: where to look.
+        key: what to look for.
+        kind: the Python type of the value.
+        expected: the value in words, for the error.
+        source: the record to name in errors.
+        within: what `record` is called, for the error.
+
+    Returns:
+        The value.
+
+    Raises:
+        RecordError: the key is missing or its value of another kind.
+    """
+    if key not in record:
+        found = ", ".join(f"`{name}`" for name in record) or "no key at all"
+        raise RecordError(source, f"key `{key}` is missing in {within}, which has {found}; expected {expected}")
+    value = record[key]
+    if not isinstance(value, kind):
+        raise RecordError(source, f"`{key}` of {within} is {describe(value)}; expected {expected}")
+    return value
+
+
+def text_at(record: Record, key: str, source: RecordId) -> str:
+    """Read a text that a record must have.
+
+    Args:
+        record: where to look.
+        key: what to look for.
+        source: the record to name in errors.
+
+    Returns:
+        The text, not blank.
+
+    Raises:
+        RecordError: the key is missing, or its value is not a text, or blank.
+    """
+    return checked_text(require(record, key, str, _TEXT, source), f"`{key}` of the record", source)
+
+
+def checked_text(value: object, name: str, source: RecordId) -> str:
+    """Make sure that a value is a text that is not blank.
+
+    Args:
+        value: the value to check.
+        name: what to call it in the error.
+        source: the record to name in errors.
+
+    Returns:
+        The value itself.
+
+    Raises:
+        RecordError: it is something else.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise RecordError(source, f"{name} is {describe(value)}; expected {_TEXT}")
+    return value
+
+
+def picture_at(path: str, root: Path) -> Picture:
+    """Say where a picture is.
+
+    Args:
+        path: as the record has it, not blank.
+        root: the folder of relative paths.
+
+    Returns:
+        The picture; http(s) addresses and absolute paths stay as they are, others start at `root`.
+    """
+    is_address = path.lower().startswith(("http://", "https://"))
+    return Picture(path if is_address else str(root / path))
+
+
+def plain_text(parts: Sequence[Part]) -> str:
+    """Leave out tags, boxes and pictures.
+
+    Args:
+        parts: the parts of a turn.
+
+    Returns:
+        What the parts say, in the form in which answers are scored.
+    """
+    return "".join(part.text for part in parts if isinstance(part, (Text, Reference)))
+
+
+def build_conversation(
+    turns: Sequence[Turn], source: RecordId, *, answers: tuple[str, ...] = (), task: Task = "chat"
+) -> Conversation:
+    """Put turns together and check what every conversation has to hold.
+
+    Args:
+        turns: the turns in their order.
+        source: the record to name in errors.
+        answers: the texts to score an answer against.
+        task: which metric fits.
+
+    Returns:
+        The conversation.
+
+    Raises:
+        RecordError: the roles do not alternate from user to assistant, an assistant turn is blank, a picture stands
+            outside the user turns, or a box has no picture.
+    """
+    _check_order(turns, source)
+    for number, turn in enumerate(turns):
+        _check_turn(turn, number, source)
+    conversation = Conversation(tuple(turns), source, answers=answers, task=task)
+    if not conversation.pictures and any(isinstance(part, Box) for part in conversation.parts):
+        raise RecordError(source, "the record has boxes but no picture that they could lie on")
+    return conversation
+
+
+def _check_order(turns: Sequence[Turn], source: RecordId) -> None:
+    roles = [turn.role for turn in turns]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    if not spoken or spoken != ["user", "assistant"] * (len(spoken) // 2):
+        raise RecordError(
+            source,
+            f"the turns are {', '.join(roles) or 'none'}; expected user, assistant, user, assistant and so on, "
+            "ending with assistant, after at most one system turn",
+        )
+
+
+def _check_turn(turn: Turn, number: int, source: RecordId) -> None:
+    if turn.role != "user" and any(isinstance(part, Picture) for part in turn.parts):
+        raise RecordError(source, f"turn {number} ({turn.role}) shows a picture; only user turns may")
+    says_something = plain_text(turn.parts).strip() or any(isinstance(part, Box) for part in turn.parts)
+    if turn.role == "assistant" and not says_something:
+        raise RecordError(source, f"turn {number} (assistant) is blank; expected the answer to learn")

@@ -1,0 +1,92 @@
+"""References and boxes written as tags inside text, in the spelling of Qwen-VL and in that of Qwen2-VL.
+
+    <ref>bus</ref><box>(178,279),(806,884)</box>
+    <|object_ref_start|>bus<|object_ref_end|><|box_start|>(178,279),(806,884)<|box_end|>
+
+Coordinates count thousandths of the picture's width and height. Boxes belong to the reference before them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from paddlemix.conversation import Box, Part, RecordError, RecordId, Reference, Text
+
+_SPELLINGS = (
+    ("<ref>", "</ref>", "<box>", "</box>"),
+    ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>"),
+)
+# Four-cornered boxes have no part of their own; as plain text they would teach a model to spell out the tag.
+_REFUSED = ("<quad>", "</quad>", "<|quad_start|>", "<|quad_end|>")
+_LARGEST = 1000
+_SHOWN_CHARACTERS = 40
+
+_TAG = re.compile("|".join(re.escape(tag) for tag in (*sum(_SPELLINGS, ()), *_REFUSED)))
+_SPANS = {
+    start: re.compile(f"{re.escape(start)}(.*?){re.escape(end)}", re.DOTALL)
+    for spelling in _SPELLINGS
+    for start, end in (spelling[:2], spelling[2:])
+}
+_BOX_STARTS = {spelling[2] for spelling in _SPELLINGS}
+_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+_CORNERS = re.compile(rf"\s*\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)\s*", re.ASCII)
+
+
+def split_tags(text: str, picture: int, source: RecordId) -> tuple[Part, ...]:
+    """Split a text at its tags.
+
+    Args:
+        text: what one role says between two pictures.
+        picture: the picture that boxes in this text lie on, an index into the conversation's pictures.
+        source: the record to name in errors.
+
+    Returns:
+        The text, references and boxes in their order; empty for an empty text.
+
+    Raises:
+        RecordError: a tag has no partner or is not read at all, a reference is blank, or a box is malformed, out of
+            0..1000 or without an area.
+    """
+    parts: list[Part] = []
+    position = 0
+    while tag := _TAG.search(text, position):
+        if tag.start() > position:
+            parts.append(Text(text[position : tag.start()]))
+        content, position = _span(text, tag, source)
+        parts.append(_box(content, picture, source) if tag[0] in _BOX_STARTS else _reference(content, source))
+    if position < len(text):
+        parts.append(Text(text[position:]))
+    return tuple(parts)
+
+
+def _span(text: str, tag: re.Match[str], source: RecordId) -> tuple[str, int]:
+    """What stands between a tag and its partner, and where the text goes on behind them."""
+    span = _SPANS[tag[0]].match(text, tag.start()) if tag[0] in _SPANS else None
+    if span is None or _TAG.search(span[1]):
+        shown = text[tag.start() : tag.start() + _SHOWN_CHARACTERS]
+        raise RecordError(
+            source,
+            f"tag `{tag[0]}` at character {tag.start()} does not belong to a complete pair: {shown!r}; "
+            "expected `<ref>name</ref>` and `<box>(x1,y1),(x2,y2)</box>`, not nested",
+        )
+    return span[1], span.end()
+
+
+def _reference(content: str, source: RecordId) -> Reference:
+    if not content.strip():
+        raise RecordError(source, "a reference is blank; expected a name between `<ref>` and `</ref>`")
+    return Reference(content)
+
+
+def _box(content: str, picture: int, source: RecordId) -> Box:
+    corners = _CORNERS.fullmatch(content)
+    if corners is None:
+        raise RecordError(source, f"box {content!r} is malformed; expected `(x1,y1),(x2,y2)`")
+    x1, y1, x2, y2 = (float(number) for number in corners.groups())
+    if min(x1, y1, x2, y2) < 0 or max(x1, y1, x2, y2) > _LARGEST:
+        raise RecordError(
+            source, f"box {content!r} leaves 0..{_LARGEST}; expected thousandths of the picture's width and height"
+        )
+    if x2 <= x1 or y2 <= y1:
+        raise RecordError(source, f"box {content!r} has no area; expected x1 < x2 and y1 < y2")
+    return Box(x1, y1, x2, y2, unit="thousandth", picture=picture)

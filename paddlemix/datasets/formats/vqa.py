@@ -1,0 +1,58 @@
+"""Questions about a picture with one answer, or the answers of several people.
+
+{"image": "a.jpg", "question": "Which colour is the bus?", "answer": "red"}
+{"image": "a.jpg", "question": "Which colour is the bus?", "answer": ["red", "red", "dark red"]}
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from paddlemix.conversation import Conversation, RecordError, RecordId, Turn
+from paddlemix.datasets.formats.format import (
+    Format,
+    build_conversation,
+    checked_text,
+    picture_at,
+    plain_text,
+    require,
+    text_at,
+)
+from paddlemix.datasets.formats.tags import split_tags
+from paddlemix.datasets.records import Record
+
+_EXPECTED_ANSWER = "a text or a list of texts that is not empty"
+
+
+def parse(record: Record, source: RecordId, root: Path) -> Conversation:
+    """Make a conversation of one record.
+
+    Args:
+        record: the record.
+        source: where it comes from.
+        root: the folder of relative picture paths.
+
+    Returns:
+        The picture and the question, answered by the most common of the answers; the first of several as common.
+
+    Raises:
+        RecordError: the record has another shape.
+    """
+    picture = picture_at(text_at(record, "image", source), root)
+    question = split_tags(text_at(record, "question", source), picture=0, source=source)
+    answers = [split_tags(answer, picture=0, source=source) for answer in _answers(record, source)]
+    most_common, _ = Counter(answers).most_common(1)[0]
+    turns = [Turn("user", (picture, *question)), Turn("assistant", most_common)]
+    return build_conversation(turns, source, answers=tuple(plain_text(answer) for answer in answers), task="vqa")
+
+
+FORMAT = Format(parse)
+
+
+def _answers(record: Record, source: RecordId) -> list[str]:
+    value = require(record, "answer", object, _EXPECTED_ANSWER, source)
+    answers = value if isinstance(value, list) else [value]
+    if not answers:
+        raise RecordError(source, f"`answer` of the record is an empty list; expected {_EXPECTED_ANSWER}")
+    return [checked_text(answer, "an answer in `answer`", source) for answer in answers]

@@ -1,0 +1,145 @@
+"""Record files as they lie on disk: `.json` and `.jsonl`, read into plain dictionaries.
+
+What a record means is the business of `formats/`; here it only has to be JSON, and an object.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from paddlemix.conversation import RecordError, RecordId
+
+Record = dict[str, Any]
+# A record, or why there is none in its place: one bad record must not hide the others.
+Entry = Record | RecordError
+
+SUFFIXES = (".json", ".jsonl")
+_SHOWN_CHARACTERS = 60
+_KINDS: dict[type, str] = {str: "text", list: "list", dict: "object"}
+
+T = TypeVar("T")
+
+
+def read_records(path: str | Path) -> list[Entry] | Record:
+    """Read a record file.
+
+    Args:
+        path: a `.json` file with one list (or one object, for formats that keep tables), or a `.jsonl` file with one
+            object per line; UTF-8, a byte order mark and blank lines are passed over.
+
+    Returns:
+        One entry per record in the file's order, or the object that a `.json` file consists of.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file has another suffix, holds no record, or as a whole is not JSON.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: no such record file; correct `data_files` (relative to {Path.cwd()})")
+    if file.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: a record file ends in {' or '.join(SUFFIXES)}, this one in {file.suffix!r}")
+    content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if not content.strip():
+        raise ValueError(f"{path}: the file is empty; expected at least one record")
+    return _read_lines(content, str(path)) if file.suffix == ".jsonl" else _read_document(content, str(path))
+
+
+def as_entries(values: list[Any], file: str) -> list[Entry]:
+    """Tell records from values that are none.
+
+    Args:
+        values: what a JSON list holds.
+        file: the file to name in errors.
+
+    Returns:
+        The objects among the values, and an error in the place of each other one.
+    """
+    return [_as_record(value, RecordId(file, index)) for index, value in enumerate(values)]
+
+
+def result_or_error(function: Callable[..., T], *args: Any) -> T | RecordError:
+    """Call a function whose `RecordError` is to be collected with others.
+
+    Args:
+        function: what to call.
+        *args: what to call it with.
+
+    Returns:
+        What the call returns, or the `RecordError` that it raises.
+    """
+    try:
+        return function(*args)
+    except RecordError as error:
+        return error
+
+
+def describe(value: Any) -> str:
+    """Put a JSON value into words, for an error message.
+
+    Args:
+        value: anything that JSON can hold.
+
+    Returns:
+        Its kind, as JSON calls it, and the value, shortened.
+    """
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+    kind = _KINDS.get(type(value), "number")
+    return f"the {kind} {shown}"
+
+
+def _read_document(content: bytes, file: str) -> list[Entry] | Record:
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{file}: {_malformed(error, content, first_line=1)}") from error
+    if isinstance(document, dict):
+        return document
+    if not isinstance(document, list):
+        raise ValueError(f"{file}: the file holds {describe(document)}; expected a list of records")
+    if not document:
+        raise ValueError(f"{file}: the list is empty; expected at least one record")
+    return as_entries(document, file)
+
+
+def _read_lines(content: bytes, file: str) -> list[Entry]:
+    lines = [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
+    return [
+        result_or_error(_read_line, line, number, RecordId(file, index)) for index, (number, line) in enumerate(lines)
+    ]
+
+
+def _read_line(line: bytes, number: int, source: RecordId) -> Entry:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise RecordError(source, _malformed(error, line, first_line=number)) from error
+    return _as_record(value, source)
+
+
+def _as_record(value: Any, source: RecordId) -> Entry:
+    return (
+        value
+        if isinstance(value, dict)
+        else RecordError(source, f"the record is {describe(value)}; expected an object")
+    )
+
+
+def _malformed(error: orjson.JSONDecodeError, content: bytes, first_line: int) -> str:
+    """What is wrong and where; `first_line` is the line number in the file at which `content` starts."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as undecodable:
+        # orjson reports line 1, column 1 for any byte that is not UTF-8.
+        before = content[: undecodable.start]
+        line, column = before.count(b"\n"), len(before.rpartition(b"\n")[2].decode()) + 1
+        return f"not UTF-8 at line {first_line + line}, column {column}; save the file as UTF-8"
+    return f"malformed JSON at line {first_line + error.lineno - 1}, column {error.colno}: {error.msg}"

@@ -1,0 +1,66 @@
+"""One entry of a config's `dataset.train` or `dataset.eval` list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from paddlemix.conversation import Conversation
+from paddlemix.datasets.formats import find_format
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Which records to use, and how to read them.
+
+    Attributes:
+        name: the record format, a key of `paddlemix.datasets.formats.FORMATS`.
+        data_files: one record file or several; relative paths start at the working directory.
+        image_root: the folder of relative picture paths; the record file's own folder when None.
+        prompt: what the user asks about every picture, for formats whose records hold no question.
+        max_samples: how many records to read, from the first on; all when None.
+
+    Raises:
+        ValueError: a value cannot be used; checked when the spec is made.
+    """
+
+    name: str
+    data_files: str | list[str]
+    image_root: str | None = None
+    prompt: str | None = None
+    max_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        record_format = find_format(self.name)
+        if not self.files or not all(self.files):
+            raise ValueError(f"{self.name}: `data_files` is {self.data_files!r}; expected one path or a list of paths")
+        if self.prompt is not None and not record_format.takes_prompt:
+            raise ValueError(f"{self.name}: `prompt` is not read, the records hold their own; remove the key")
+        if self.prompt is not None and not self.prompt.strip():
+            raise ValueError(f"{self.name}: `prompt` is blank; expected a text, or null for the format's own")
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ValueError(f"{self.name}: `max_samples` is {self.max_samples}; expected 1 or more, or null for all")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The record files, also where there is only one."""
+        return (self.data_files,) if isinstance(self.data_files, str) else tuple(self.data_files)
+
+    @property
+    def parse(self) -> Callable[..., Conversation]:
+        """The format's `parse(record, source, root)`, with this set's prompt."""
+        parse = find_format(self.name).parse
+        return parse if self.prompt is None else partial(parse, prompt=self.prompt)
+
+    def picture_root(self, file: str) -> Path:
+        """Tell where relative picture paths of one record file start.
+
+        Args:
+            file: the record file.
+
+        Returns:
+            `image_root`, or the file's own folder.
+        """
+        return Path(file).parent if self.image_root is None else Path(self.image_root)

@@ -1,0 +1,90 @@
+"""From a set of conversations to a model's answers, ready to be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from paddlemix.conversation import Box, Conversation, Reference, Text, Turn
+from paddlemix.datasets.collate import PadCollator
+from paddlemix.evaluation.report import Prediction
+from paddlemix.generation import GenerationConfig, generate
+
+
+def predict_set(
+    model: Any,
+    processor: Any,
+    conversations: Sequence[Conversation],
+    config: GenerationConfig,
+    *,
+    batch_size: int,
+    title: str = "predicting",
+) -> Iterator[Prediction]:
+    """Let the model give each conversation's last answer, with a progress bar.
+
+    In a chat set whose answers mostly hold boxes every question asks for boxes: an answer without any means that there
+    is nothing to find.
+
+    Args:
+        model: in evaluation mode.
+        processor: of the model's family.
+        conversations: one set's; each ends with the right answer.
+        config: how answers are written.
+        batch_size: conversations answered at once.
+        title: of the progress bar.
+
+    Yields:
+        Predictions in the order of the conversations.
+    """
+    grounding = _is_grounding_set(conversations)
+    with tqdm(total=len(conversations), desc=title, unit="record", disable=None) as bar:
+        for start in range(0, len(conversations), batch_size):
+            batch = conversations[start : start + batch_size]
+            answers = answer(model, processor, [question_of(one) for one in batch], config)
+            for conversation, raw in zip(batch, answers, strict=True):
+                yield _prediction(processor, conversation, raw, grounding)
+            bar.update(len(batch))
+
+
+def answer(model: Any, processor: Any, questions: Sequence[Conversation], config: GenerationConfig) -> list[str]:
+    """The model's raw answers, tags and all, to conversations that end with a user's turn."""
+    tokenizer = processor.tokenizer
+    collate = PadCollator(tokenizer.pad_token_id, side="left")
+    batch = collate([processor.encode_prompt(question) for question in questions])
+    end_token_ids = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return [processor.decode(ids) for ids in generate(model, batch, config, end_token_ids=end_token_ids)]
+
+
+def question_of(conversation: Conversation) -> Conversation:
+    """The conversation without its last answer."""
+    return Conversation(conversation.turns[:-1], conversation.source)
+
+
+def _prediction(processor: Any, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
+    gold = conversation.turns[-1]
+    pictures = conversation.pictures
+    size = processor.picture_size(conversation) if pictures else None
+    return Prediction(
+        task=conversation.task,
+        text=processor.strip_tags(raw),
+        boxes=tuple(found.box for found in processor.parse_boxes(raw, *size)) if size else (),
+        gold_answers=conversation.answers or (_spoken(gold),),
+        gold_boxes=tuple(processor.box_in_pixels(box, *size) for box in _boxes(gold)) if size else (),
+        grounding=grounding,
+        source=conversation.source,
+    )
+
+
+def _is_grounding_set(conversations: Sequence[Conversation]) -> bool:
+    chats = [conversation for conversation in conversations if conversation.task == "chat"]
+    return 2 * sum(bool(_boxes(chat.turns[-1])) for chat in chats) > len(chats)
+
+
+def _boxes(turn: Turn) -> list[Box]:
+    return [part for part in turn.parts if isinstance(part, Box)]
+
+
+def _spoken(turn: Turn) -> str:
+    return "".join(part.text for part in turn.parts if isinstance(part, (Text, Reference))).strip()

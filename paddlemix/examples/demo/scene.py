@@ -1,0 +1,171 @@
+"""What a demo picture shows: a textured ground and one to three shapes, drawn by lot from a vocabulary.
+
+A scene is plain data. `render.py` turns it into pixels, `records.py` into questions and answers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+SIDE = 224
+SMALLEST, LARGEST = 0.25 * SIDE, 0.5 * SIDE
+GAP = 3.0
+COUNT_WEIGHTS = {1: 0.35, 2: 0.4, 3: 0.25}
+TWIN_SHARE = 0.12
+
+BASE_KINDS = ("circle", "square", "triangle", "diamond", "cross", "ring")
+NEW_KINDS = ("star", "heart", "arrow")
+BASE_COLORS = ("red", "green", "blue", "yellow", "white", "black")
+NEW_COLORS = ("purple", "orange", "cyan")
+# Stretched, these would be an oval or a rectangle and their name would be wrong.
+EVEN_SIDED = frozenset({"circle", "square", "ring"})
+TEXTURES = ("mottled", "shaded", "striped", "checked")
+TINTS = ("grey", "beige", "pink", "mint", "lilac")
+
+Label = tuple[str, str]
+Bounds = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The shapes a set may show.
+
+    Attributes:
+        kinds: shape names.
+        colors: colour names.
+        required: (colour, kind) pairs of which every picture shows at least one.
+    """
+
+    kinds: tuple[str, ...]
+    colors: tuple[str, ...]
+    required: tuple[Label, ...]
+
+    @cached_property
+    def labels(self) -> tuple[Label, ...]:
+        """All (colour, kind) pairs."""
+        return tuple((color, kind) for color in self.colors for kind in self.kinds)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape.
+
+    Attributes:
+        kind: its name, such as "circle".
+        color: its colour's name.
+        bounds: left, top, right, bottom in pixels; the outline touches all four.
+        mirrored: drawn with left and right swapped.
+    """
+
+    kind: str
+    color: str
+    bounds: Bounds
+    mirrored: bool = False
+
+    @property
+    def label(self) -> Label:
+        """The (colour, kind) pair."""
+        return self.color, self.kind
+
+    @property
+    def name(self) -> str:
+        """Colour and kind in words, such as "red circle"."""
+        return f"{self.color} {self.kind}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one picture shows.
+
+    Attributes:
+        shapes: from left to right, by their left edge.
+        texture: the ground's pattern, one of `TEXTURES`.
+        tint: the ground's colour, one of `TINTS`.
+        grain: seed of everything that has no name: exact colours, the pattern's phase, noise.
+    """
+
+    shapes: tuple[Shape, ...]
+    texture: str
+    tint: str
+    grain: int
+
+    @cached_property
+    def label_counts(self) -> Counter[Label]:
+        """How often each (colour, kind) pair occurs."""
+        return Counter(shape.label for shape in self.shapes)
+
+
+_OLD_LABELS = tuple((color, kind) for color in BASE_COLORS for kind in BASE_KINDS)
+_ALL = Vocabulary(BASE_KINDS + NEW_KINDS, BASE_COLORS + NEW_COLORS, ())
+VOCABULARIES = {
+    "base": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS),
+    "new": Vocabulary(_ALL.kinds, _ALL.colors, tuple(label for label in _ALL.labels if label not in _OLD_LABELS)),
+}
+
+
+def draw_scene(vocabulary: Vocabulary, rng: random.Random) -> Scene:
+    """Draw a scene by lot.
+
+    Args:
+        vocabulary: what may occur.
+        rng: the only source of chance.
+
+    Returns:
+        A scene whose shapes' bounds do not meet. Two shapes share colour and kind in `TWIN_SHARE` of all scenes.
+    """
+    labels = _draw_labels(vocabulary, rng)
+    places = _draw_places([kind for _, kind in labels], rng)
+    shapes = [
+        Shape(kind, color, bounds, mirrored=rng.random() < 0.5)
+        for (color, kind), bounds in zip(labels, places, strict=True)
+    ]
+    shapes.sort(key=lambda shape: shape.bounds)
+    return Scene(tuple(shapes), rng.choice(TEXTURES), rng.choice(TINTS), rng.getrandbits(63))
+
+
+def _draw_labels(vocabulary: Vocabulary, rng: random.Random) -> list[Label]:
+    count = rng.choices(tuple(COUNT_WEIGHTS), tuple(COUNT_WEIGHTS.values()))[0]
+    twins = count > 1 and rng.random() < TWIN_SHARE / (1 - COUNT_WEIGHTS[1])
+    labels = [rng.choice(vocabulary.required)]
+    while len(labels) < count - twins:
+        label = rng.choice(vocabulary.labels)
+        if label not in labels:
+            labels.append(label)
+    return labels + [rng.choice(labels)] * twins
+
+
+def _draw_places(kinds: list[str], rng: random.Random) -> list[Bounds]:
+    # Large shapes can leave no room for the last one: then sizes are drawn anew, too.
+    while True:
+        places: list[Bounds] = []
+        for kind in kinds:
+            place = _find_room(_draw_size(kind, rng), places, rng)
+            if place is None:
+                break
+            places.append(place)
+        else:
+            return places
+
+
+def _draw_size(kind: str, rng: random.Random) -> tuple[float, float]:
+    width = rng.uniform(SMALLEST, LARGEST)
+    aspect = 1.0 if kind in EVEN_SIDED else rng.uniform(0.8, 1.25)
+    return width, min(max(width / aspect, SMALLEST), LARGEST)
+
+
+def _find_room(size: tuple[float, float], taken: list[Bounds], rng: random.Random, *, tries: int = 20) -> Bounds | None:
+    width, height = size
+    for _ in range(tries):
+        left, top = rng.uniform(GAP, SIDE - GAP - width), rng.uniform(GAP, SIDE - GAP - height)
+        bounds = (left, top, left + width, top + height)
+        if not any(bounds_meet(bounds, other) for other in taken):
+            return bounds
+    return None
+
+
+def bounds_meet(a: Bounds, b: Bounds) -> bool:
+    """Whether two bounds overlap or come closer than `GAP` pixels in both directions."""
+    return a[0] < b[2] + GAP and b[0] < a[2] + GAP and a[1] < b[3] + GAP and b[1] < a[3] + GAP

@@ -1,0 +1,59 @@
+"""Writing files that are whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Lend a path beside `path` to write to, and rename it to `path` when the block ends well.
+
+    A reader, or a run that starts after a crash, sees the old file or the new one, never half of one. When the block
+    raises, `path` stays as it was and the file beside it is removed. Missing folders are made.
+
+    Args:
+        path: the file to write.
+
+    Yields:
+        The path to write to; it has the suffix of `path`, from which writers tell the format.
+
+    Raises:
+        FileNotFoundError: the block ended without having written the file.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its files are closed to everyone but their owner, and so would the renamed one be.
+    beside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        yield beside
+        _flush_to_disk(beside)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Write `obj` as indented UTF-8 JSON, whole or not at all; Chinese stays readable.
+
+    Args:
+        path: the file to write.
+        obj: dicts with string keys, lists, strings, finite numbers, booleans and None.
+
+    Raises:
+        TypeError: `obj` holds something else.
+        ValueError: `obj` holds NaN or an infinity, which JSON has no word for.
+    """
+    text = json.dumps(obj, ensure_ascii=False, indent=2, allow_nan=False)
+    with replacing(path) as beside:
+        beside.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,127 @@
+"""What every model of the zoo has in common: PaddleNLP's PretrainedModel, with the published files as its format."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import paddle
+from paddle import nn
+from paddlenlp.transformers import PretrainedModel
+from paddlenlp.transformers.model_outputs import ModelOutput
+
+from paddlemix.files import write_json
+from paddlemix.models.weights import NUMPY_DTYPES, WeightLayout, load_weights, save_weights
+
+CONFIG_FILE = "config.json"
+
+__all__ = ["LayerCache", "MixPretrainedModel", "ModelOutput", "read_config"]
+
+
+class LayerCache(Protocol):
+    """The keys and values one attention layer has seen."""
+
+    length: int
+
+    def extend(self, key: paddle.Tensor, value: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Append float[B, L, G, D] each and return all so far, float[B, length, G, D]."""
+        ...
+
+
+class MixPretrainedModel(PretrainedModel):
+    """A model that loads and saves published checkpoints as they are.
+
+    A family sets `config_class` and `weight_layout(config)`; its config has `to_published()`.
+    """
+
+    def can_generate(self) -> bool:
+        """False keeps PaddleNLP's own generation settings away; `paddlemix.generation` does that work."""
+        return False
+
+    @staticmethod
+    def weight_layout(config: Any) -> WeightLayout:
+        """How the family's parameters lie on disk."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], dtype: str = "float32") -> MixPretrainedModel:
+        """Build the model that config.json in `folder` describes and fill it.
+
+        Args:
+            folder: a local folder with config.json and safetensors files.
+            dtype: "float32", "bfloat16" or "float16", into which the stored weights are converted.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: config and weights do not fit, a file is damaged, or `dtype` is none of the three.
+        """
+        if dtype not in NUMPY_DTYPES:
+            raise ValueError(f"`dtype` is {dtype!r}; expected one of {', '.join(NUMPY_DTYPES)}.")
+        folder = Path(folder)
+        config = cls.config_class(**read_config(folder))
+        model = cls.from_config(config, dtype=dtype)
+        load_weights(model, folder, cls.weight_layout(config))
+        model.eval()
+        return model
+
+    def save_pretrained(
+        self,
+        save_dir: str | os.PathLike[str],
+        *,
+        is_main_process: bool = True,
+        dtype: str | None = None,
+        **trainer_options: Any,
+    ) -> None:
+        """Write config.json and safetensors files that load here and in transformers.
+
+        Args:
+            save_dir: made where it is missing.
+            is_main_process: whether this rank writes.
+            dtype: what to store; None stores each parameter's own.
+            **trainer_options: what PaddleNLP's Trainer hands over for its own formats, which are not written.
+        """
+        del trainer_options
+        if not is_main_process:
+            return
+        folder = Path(save_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = dtype or str(next(iter(self.parameters())).dtype).removeprefix("paddle.")
+        write_json(folder / CONFIG_FILE, {**self.config.to_published(), "torch_dtype": stored})
+        save_weights(self, folder, self.weight_layout(self.config), dtype=dtype)
+
+    def _init_weights(self, layer: nn.Layer) -> None:
+        if isinstance(layer, (nn.Linear, nn.Embedding)):
+            normal = nn.initializer.Normal(std=self.config.initializer_range)
+            normal(layer.weight)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The values of `folder`'s config.json.
+
+    Args:
+        folder: of a checkpoint.
+
+    Returns:
+        The JSON object.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not a JSON object.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder}: no {CONFIG_FILE}; `model_name_or_path` must name a folder that holds a model."
+        )
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
+    return values

@@ -1,0 +1,181 @@
+"""The numbers that shape a Qwen2-VL, as its published config.json names them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from paddlenlp.transformers import PretrainedConfig
+
+
+@dataclass
+class Qwen2VLVisionConfig:
+    """The vision tower's shape; the defaults are those of every published size.
+
+    Attributes:
+        depth: transformer blocks.
+        embed_dim: width of the tower.
+        num_heads: attention heads of a block.
+        hidden_size: width of what leaves the merger, the language model's width.
+        mlp_ratio: inner width of a block's MLP over `embed_dim`.
+        in_channels: colour channels.
+        patch_size: pixels of a patch's side.
+        spatial_merge_size: patches of a merged token's side.
+        temporal_patch_size: frames a patch spans.
+    """
+
+    depth: int = 32
+    embed_dim: int = 1280
+    num_heads: int = 16
+    hidden_size: int = 3584
+    mlp_ratio: float = 4
+    in_channels: int = 3
+    patch_size: int = 14
+    spatial_merge_size: int = 2
+    temporal_patch_size: int = 2
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in one patch: channels x frames x height x width."""
+        return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+    @classmethod
+    def from_published(cls, values: dict[str, Any]) -> Qwen2VLVisionConfig:
+        """Take the known keys of a published `vision_config`; the rest describes the reference's own code."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+
+class Qwen2VLConfig(PretrainedConfig):
+    """The whole model's shape; the defaults are those of the 7B model.
+
+    Reads the flat config.json of the published checkpoints and the nested one (`text_config`) of later writers, and
+    writes the flat one.
+    """
+
+    model_type = "qwen2_vl"
+
+    def __init__(
+        self,
+        vocab_size: int = 152064,
+        hidden_size: int = 3584,
+        intermediate_size: int = 18944,
+        num_hidden_layers: int = 28,
+        num_attention_heads: int = 28,
+        num_key_value_heads: int = 4,
+        max_position_embeddings: int = 32768,
+        rms_norm_eps: float = 1e-6,
+        rope_theta: float = 1e6,
+        rope_scaling: dict[str, Any] | None = None,
+        initializer_range: float = 0.02,
+        tie_word_embeddings: bool = False,
+        image_token_id: int = 151655,
+        video_token_id: int = 151656,
+        vision_start_token_id: int = 151652,
+        vision_end_token_id: int = 151653,
+        vision_config: dict[str, Any] | Qwen2VLVisionConfig | None = None,
+        text_config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if text_config is not None:
+            nested = {key: value for key, value in text_config.items() if key not in ("model_type", "architectures")}
+            self.__init__(  # type: ignore[misc]
+                **{
+                    **kwargs,
+                    "image_token_id": image_token_id,
+                    "video_token_id": video_token_id,
+                    "vision_start_token_id": vision_start_token_id,
+                    "vision_end_token_id": vision_end_token_id,
+                    "vision_config": vision_config,
+                    "tie_word_embeddings": tie_word_embeddings,
+                    **nested,
+                }
+            )
+            return
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.num_key_value_heads = num_key_value_heads
+        self.max_position_embeddings = max_position_embeddings
+        self.rms_norm_eps = rms_norm_eps
+        self.rope_theta = rope_theta
+        self.rope_scaling = rope_scaling or {"type": "mrope", "mrope_section": [16, 24, 24]}
+        self.initializer_range = initializer_range
+        self.image_token_id = image_token_id
+        self.video_token_id = video_token_id
+        self.vision_start_token_id = vision_start_token_id
+        self.vision_end_token_id = vision_end_token_id
+        if not isinstance(vision_config, Qwen2VLVisionConfig):
+            vision_config = Qwen2VLVisionConfig.from_published({"hidden_size": hidden_size, **(vision_config or {})})
+        self.vision_config = vision_config
+        kwargs.setdefault("architectures", ["Qwen2VLForConditionalGeneration"])
+        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
+        self._check()
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head of the language model."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def mrope_section(self) -> list[int]:
+        """How many of a head's rotated pairs turn with time, height and width."""
+        return list(self.rope_scaling["mrope_section"])
+
+    def to_dict(self, saving_file: bool = False) -> dict[str, Any]:
+        """All values as JSON knows them; PaddleNLP prints and logs a config through this.
+
+        Args:
+            saving_file: PaddleNLP's, leave out what it does not store.
+
+        Returns:
+            The attributes by name, the vision tower's as a dict.
+        """
+        return {**super().to_dict(saving_file=saving_file), "vision_config": asdict(self.vision_config)}
+
+    def to_published(self) -> dict[str, Any]:
+        """The flat config.json of the published checkpoints."""
+        names = [
+            "architectures",
+            "bos_token_id",
+            "eos_token_id",
+            "pad_token_id",
+            "hidden_size",
+            "image_token_id",
+            "initializer_range",
+            "intermediate_size",
+            "max_position_embeddings",
+            "num_attention_heads",
+            "num_hidden_layers",
+            "num_key_value_heads",
+            "rms_norm_eps",
+            "rope_theta",
+            "rope_scaling",
+            "tie_word_embeddings",
+            "video_token_id",
+            "vision_end_token_id",
+            "vision_start_token_id",
+            "vocab_size",
+        ]
+        values = {name: getattr(self, name) for name in names}
+        vision = {"model_type": self.model_type, **asdict(self.vision_config), "hidden_act": "quick_gelu"}
+        return {**values, "hidden_act": "silu", "model_type": self.model_type, "vision_config": vision}
+
+    def _check(self) -> None:
+        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"config.json: `hidden_size` {self.hidden_size}, `num_attention_heads` {self.num_attention_heads} and "
+                f"`num_key_value_heads` {self.num_key_value_heads} must each be a multiple of the next."
+            )
+        if sum(self.mrope_section) * 2 != self.head_dim:
+            raise ValueError(
+                f"config.json: `rope_scaling.mrope_section` {self.mrope_section} adds up to {sum(self.mrope_section)}; "
+                f"half of a head's width is {self.head_dim / 2:g}."
+            )
+        if self.vision_config.hidden_size != self.hidden_size:
+            raise ValueError(
+                f"config.json: `vision_config.hidden_size` {self.vision_config.hidden_size} differs from "
+                f"`hidden_size` {self.hidden_size}; the merger must end at the language model's width."
+            )

@@ -1,0 +1,265 @@
+"""Qwen2-VL: a vision tower whose tokens stand among the text tokens of a Qwen2 decoder with M-RoPE.
+
+Source: Wang et al., "Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution", 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from paddlemix.models.base import LayerCache, MixPretrainedModel, ModelOutput
+from paddlemix.models.layers.mask import causal_mask
+from paddlemix.models.layers.mlp import GatedMLP
+from paddlemix.models.layers.norm import RMSNorm
+from paddlemix.models.qwen2_vl.checkpoint import weight_layout
+from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
+from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
+from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
+from paddlemix.ops import apply_rotary, attention, token_cross_entropy
+
+IGNORED_LABEL = -100
+
+
+@dataclass
+class Qwen2VLOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Attributes:
+        loss: float32[], when labels were given.
+        logits: float[B, L, V]; None in training, where only the target tokens' logits are computed.
+        past_key_values: the cache that was passed in, filled further.
+        rope_deltas: int64[B, 1], the next position less the tokens so far; feed it back while decoding.
+    """
+
+    loss: paddle.Tensor | None = None
+    logits: paddle.Tensor | None = None
+    past_key_values: list[LayerCache] | None = None
+    rope_deltas: paddle.Tensor | None = None
+
+
+class Qwen2VLAttention(nn.Layer):
+    """Causal attention with grouped heads; biases on query, key and value only."""
+
+    def __init__(self, config: Qwen2VLConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        key_width = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, key_width)
+        self.v_proj = nn.Linear(config.hidden_size, key_width)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias_attr=False)
+
+    def forward(
+        self, x: paddle.Tensor, rotary: Rotary, mask: paddle.Tensor | None, cache: LayerCache | None
+    ) -> paddle.Tensor:
+        """Mix float[B, L, hidden] with itself and with what `cache` holds."""
+        batch, length, width = x.shape
+        query, key, value = (
+            project(x).reshape([batch, length, -1, self.head_dim])
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
+        if cache is not None:
+            key, value = cache.extend(key, value)
+        return self.o_proj(attention(query, key, value, mask).reshape([batch, length, width]))
+
+
+class Qwen2VLDecoderLayer(nn.Layer):
+    """One pre-norm transformer block."""
+
+    def __init__(self, config: Qwen2VLConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Qwen2VLAttention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size)
+
+    def forward(
+        self, x: paddle.Tensor, rotary: Rotary, mask: paddle.Tensor | None, cache: LayerCache | None
+    ) -> paddle.Tensor:
+        """Transform float[B, L, hidden]."""
+        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Qwen2VLDecoder(nn.Layer):
+    """Token embedding, decoder layers, final norm."""
+
+    def __init__(self, config: Qwen2VLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.LayerList([Qwen2VLDecoderLayer(config) for _ in range(config.num_hidden_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        inputs_embeds: paddle.Tensor,
+        position_ids: paddle.Tensor,
+        attention_mask: paddle.Tensor | None,
+        past_key_values: list[LayerCache] | None,
+    ) -> paddle.Tensor:
+        """Turn embeddings into hidden states.
+
+        Args:
+            inputs_embeds: float[B, L, hidden].
+            position_ids: int64[3, B, L].
+            attention_mask: int64[B, past + L], 0 on padding.
+            past_key_values: one cache a layer.
+
+        Returns:
+            float[B, L, hidden].
+        """
+        caches: Sequence[LayerCache | None] = past_key_values or [None] * len(self.layers)
+        past = past_key_values[0].length if past_key_values else 0
+        length = inputs_embeds.shape[1]
+        mask = causal_mask(length, past + length, attention_mask)
+        rotary = self._rotary(position_ids)
+        x = inputs_embeds
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, rotary, mask, cache)
+        return self.norm(x)
+
+    def _rotary(self, position_ids: paddle.Tensor) -> Rotary:
+        """Cosines and sines float32[B, L, head_dim / 2]: each pair turns with the axis that mrope_section gives it."""
+        half = self.config.head_dim // 2
+        frequencies = self.config.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
+        axes = paddle.to_tensor(np.repeat(np.arange(3), self.config.mrope_section))
+        positions = paddle.index_select(position_ids, axes, axis=0).transpose([1, 2, 0]).astype("float32")
+        angles = positions * paddle.to_tensor(frequencies.astype(np.float32))
+        return angles.cos(), angles.sin()
+
+
+class Qwen2VLForConditionalGeneration(MixPretrainedModel):
+    """Vision tower, decoder and head, with the published checkpoints' parameter names."""
+
+    config_class = Qwen2VLConfig
+    weight_layout = staticmethod(weight_layout)
+
+    def __init__(self, config: Qwen2VLConfig) -> None:
+        super().__init__(config)
+        self.visual = Qwen2VLVisionTower(config.vision_config)
+        self.model = Qwen2VLDecoder(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias_attr=False)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token embedding, Trainer and LoRA ask for it."""
+        return self.model.embed_tokens
+
+    def forward(
+        self,
+        input_ids: paddle.Tensor | None = None,
+        attention_mask: paddle.Tensor | None = None,
+        position_ids: paddle.Tensor | None = None,
+        past_key_values: list[LayerCache] | None = None,
+        inputs_embeds: paddle.Tensor | None = None,
+        labels: paddle.Tensor | None = None,
+        pixel_values: paddle.Tensor | None = None,
+        pixel_values_videos: paddle.Tensor | None = None,
+        image_grid_thw: paddle.Tensor | None = None,
+        video_grid_thw: paddle.Tensor | None = None,
+        rope_deltas: paddle.Tensor | None = None,
+        last_logits_only: bool = False,
+    ) -> Qwen2VLOutput:
+        """Run the model.
+
+        Args:
+            input_ids: int64[B, L].
+            attention_mask: int64[B, past + L], 0 on padding, on either side.
+            position_ids: int64[3, B, L]; laid out from the tokens and grids where not given.
+            past_key_values: one cache a layer, filled further in place.
+            inputs_embeds: float[B, L, hidden] in place of the embeddings of `input_ids`.
+            labels: int64[B, L], the token itself at each place (the shift is done here), -100 where none is asked.
+            pixel_values: float[patches, patch_values] of all pictures of the batch, row by row.
+            pixel_values_videos: float[patches, patch_values] of all videos.
+            image_grid_thw: int64[pictures, 3].
+            video_grid_thw: int64[videos, 3].
+            rope_deltas: int64[B, 1] from the prefill, while decoding.
+            last_logits_only: compute the logits of the last place alone.
+
+        Returns:
+            Loss, logits, cache and deltas.
+
+        Raises:
+            ValueError: the vision tokens are not those that the pictures and videos make.
+        """
+        if position_ids is None:
+            position_ids, rope_deltas = self._positions(
+                input_ids, attention_mask, image_grid_thw, video_grid_thw, past_key_values, rope_deltas
+            )
+        if inputs_embeds is None:
+            inputs_embeds = self.model.embed_tokens(input_ids)
+        for token_id, pixels, grids in (
+            (self.config.image_token_id, pixel_values, image_grid_thw),
+            (self.config.video_token_id, pixel_values_videos, video_grid_thw),
+        ):
+            if pixels is not None:
+                inputs_embeds = self._place_vision(inputs_embeds, input_ids == token_id, self.visual(pixels, grids))
+        hidden = self.model(inputs_embeds, position_ids, attention_mask, past_key_values)
+        loss = None if labels is None else self._loss(hidden, labels)
+        logits = (
+            None if loss is not None and self.training else self._logits(hidden[:, -1:] if last_logits_only else hidden)
+        )
+        return Qwen2VLOutput(loss, logits, past_key_values, rope_deltas)
+
+    def _positions(
+        self,
+        input_ids: paddle.Tensor | None,
+        attention_mask: paddle.Tensor | None,
+        image_grid_thw: paddle.Tensor | None,
+        video_grid_thw: paddle.Tensor | None,
+        past_key_values: list[LayerCache] | None,
+        rope_deltas: paddle.Tensor | None,
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        if input_ids is None:
+            raise ValueError("`position_ids` must be given with `inputs_embeds`: M-RoPE is laid out from `input_ids`.")
+        past = past_key_values[0].length if past_key_values else 0
+        if past:
+            if rope_deltas is None:
+                raise ValueError("`rope_deltas` of the prefill must be given while decoding from `past_key_values`.")
+            counted = paddle.arange(past, past + input_ids.shape[1]).unsqueeze(0) + rope_deltas
+            return counted.unsqueeze(0).expand([3, -1, -1]), rope_deltas
+        optional = (
+            None if tensor is None else tensor.numpy() for tensor in (attention_mask, image_grid_thw, video_grid_thw)
+        )
+        position_ids, deltas = batch_mrope_positions(
+            input_ids.numpy(),
+            *optional,
+            image_token_id=self.config.image_token_id,
+            video_token_id=self.config.video_token_id,
+            merge_size=self.config.vision_config.spatial_merge_size,
+        )
+        return paddle.to_tensor(position_ids), paddle.to_tensor(deltas)
+
+    @staticmethod
+    def _place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.Tensor) -> paddle.Tensor:
+        """Overwrite the placeholders' embeddings float[B, L, hidden] with the vision tower's tokens, in order."""
+        indices = places.flatten().nonzero().flatten()
+        if indices.shape[0] != features.shape[0]:
+            raise ValueError(
+                f"{indices.shape[0]} vision tokens stand in the sequences, but the pictures or videos make "
+                f"{features.shape[0]}."
+            )
+        flat = embeds.reshape([-1, embeds.shape[-1]])
+        return paddle.scatter(flat, indices, features.astype(flat.dtype)).reshape(embeds.shape)
+
+    def _logits(self, hidden: paddle.Tensor) -> paddle.Tensor:
+        if self.config.tie_word_embeddings:
+            return paddle.matmul(hidden, self.model.embed_tokens.weight, transpose_y=True)
+        return self.lm_head(hidden)
+
+    def _loss(self, hidden: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """Mean over target tokens; only their logits are computed, most of a record's tokens are not asked for."""
+        targets = labels[:, 1:].flatten()
+        places = (targets != IGNORED_LABEL).nonzero().flatten()
+        if not places.shape[0]:
+            # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
+            return (self._logits(hidden[:, 0]) * 0).astype("float32").sum()
+        before = hidden[:, :-1].reshape([-1, hidden.shape[-1]])
+        return token_cross_entropy(self._logits(before.index_select(places)), targets.index_select(places))

@@ -1,0 +1,81 @@
+"""Fetching pictures from http(s) addresses, with bounds on time, size and where the address may lead."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+from httpx_secure import httpx_ssrf_protection
+
+MAX_BYTES = 20 * 1024 * 1024
+MAX_SECONDS = 10.0
+MAX_REDIRECTS = 3
+
+
+class FetchError(ValueError):
+    """An address that gave no picture; the message names it."""
+
+
+def is_address(path: str) -> bool:
+    """Whether `path` is an http(s) address and not a file."""
+    return path.lower().startswith(("http://", "https://"))
+
+
+def fetch(address: str) -> bytes:
+    """Get what stands at `address`.
+
+    Private, loopback and link-local addresses are refused, also behind redirects.
+
+    Args:
+        address: http(s).
+
+    Returns:
+        The body.
+
+    Raises:
+        FetchError: no answer in 10 s, more than 20 MB, more than 3 redirects, a refused address, or an error status.
+    """
+    # A thread of its own: the caller may be inside an event loop already, as in a notebook.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(asyncio.run, _fetch(address)).result()
+
+
+async def _fetch(address: str) -> bytes:
+    try:
+        async with _client() as client:
+            return await asyncio.wait_for(_read(client, address), MAX_SECONDS)
+    except FetchError:
+        raise
+    except (asyncio.TimeoutError, httpx.TimeoutException) as error:
+        raise FetchError(f"{address} took longer than {MAX_SECONDS:g} s.") from error
+    except httpx.HTTPStatusError as error:
+        raise FetchError(f"{address} could not be fetched: the answer was {error.response.status_code}.") from error
+    except Exception as error:  # httpx's own, and whatever sockets and resolvers make of an odd address.
+        raise FetchError(
+            f"{address} could not be fetched: {type(error).__name__}: {error}".rstrip(".: ") + "."
+        ) from error
+
+
+def _client() -> httpx.AsyncClient:
+    # Proxies named in the environment are passed over: one would look up the address itself, behind the protection.
+    return httpx_ssrf_protection(
+        httpx.AsyncClient(
+            verify=httpx.create_ssl_context(),
+            trust_env=False,
+            timeout=MAX_SECONDS,
+            follow_redirects=True,
+            max_redirects=MAX_REDIRECTS,
+        )
+    )
+
+
+async def _read(client: httpx.AsyncClient, address: str) -> bytes:
+    body = bytearray()
+    async with client.stream("GET", address) as response:
+        response.raise_for_status()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_BYTES:
+                raise FetchError(f"{address} is larger than {MAX_BYTES // 2**20} MB.")
+    return bytes(body)

@@ -1,0 +1,93 @@
+"""Boxes in Qwen2-VL's text: written from a picture's pixels, and read back from what the model says.
+
+A box is `<|box_start|>(x1,y1),(x2,y2)<|box_end|>`, in thousandths of the picture's width and height, and follows the
+`<|object_ref_start|>name<|object_ref_end|>` it belongs to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from paddlemix.conversation import Box
+
+REF_START, REF_END = "<|object_ref_start|>", "<|object_ref_end|>"
+BOX_START, BOX_END = "<|box_start|>", "<|box_end|>"
+
+_POINT = r"\((?P<x{0}>\d{{1,4}}),\s*(?P<y{0}>\d{{1,4}})\)"
+_TAGGED = re.compile(
+    re.escape(REF_START) + r"(?P<name>.*?)" + re.escape(REF_END)
+    + "|" + re.escape(BOX_START) + r"\s*" + _POINT.format(1) + r",\s*" + _POINT.format(2) + r"\s*" + re.escape(BOX_END),
+    re.DOTALL,
+)  # fmt: skip
+_TAGS = re.compile("|".join(re.escape(tag) for tag in (REF_START, REF_END, BOX_START, BOX_END)))
+
+
+@dataclass(frozen=True)
+class GroundedBox:
+    """A box that the model named.
+
+    Attributes:
+        label: the reference it follows, "" where there is none.
+        box: x1, y1, x2, y2 in pixels of the original picture.
+    """
+
+    label: str
+    box: tuple[float, float, float, float]
+
+
+def box_text(box: Box, width: int, height: int) -> str:
+    """The box's corners as the model writes them, integers in 0..999.
+
+    Args:
+        box: in any unit.
+        width: pixels of the original picture.
+        height: pixels of the original picture.
+
+    Returns:
+        Such as "(178,279),(806,884)".
+    """
+    x1, y1, x2, y2 = (min(max(round(1000 * value), 0), 999) for value in _fractions(box, width, height))
+    return f"({x1},{y1}),({x2},{y2})"
+
+
+def box_in_pixels(box: Box, width: int, height: int) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 in pixels of the original picture of `width` x `height`."""
+    x1, y1, x2, y2 = _fractions(box, width, height)
+    return x1 * width, y1 * height, x2 * width, y2 * height
+
+
+def parse_boxes(text: str, width: int, height: int) -> list[GroundedBox]:
+    """Read the boxes of a model's raw answer; malformed ones are left as text.
+
+    Args:
+        text: with the model's tags.
+        width: pixels of the original picture.
+        height: pixels of the original picture.
+
+    Returns:
+        The boxes in their order, each with the reference before it.
+    """
+    return list(_parse(text, width, height))
+
+
+def strip_tags(text: str) -> str:
+    """The answer as a person reads it: references keep their names, the tags go."""
+    return _TAGS.sub("", text).strip()
+
+
+def _parse(text: str, width: int, height: int) -> Iterator[GroundedBox]:
+    label = ""
+    for match in _TAGGED.finditer(text):
+        if match["name"] is not None:
+            label = strip_tags(match["name"])
+            continue
+        x1, y1, x2, y2 = (int(match[name]) for name in ("x1", "y1", "x2", "y2"))
+        if max(x2, y2) <= 1000 and x1 < x2 and y1 < y2:
+            yield GroundedBox(label, box_in_pixels(Box(x1, y1, x2, y2, unit="thousandth"), width, height))
+
+
+def _fractions(box: Box, width: int, height: int) -> tuple[float, float, float, float]:
+    scale_x, scale_y = {"pixel": (width, height), "thousandth": (1000, 1000), "fraction": (1, 1)}[box.unit]
+    return box.x1 / scale_x, box.y1 / scale_y, box.x2 / scale_x, box.y2 / scale_y

@@ -1,0 +1,70 @@
+"""What datasets and the trainer may ask of any model family's processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from paddlemix.conversation import Conversation
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation, ready for a model.
+
+    Attributes:
+        input_ids: int64[L].
+        labels: int64[L], the token to predict at each place or -100; not shifted.
+        position_ids: int64[3, L], the (t, h, w) rows of M-RoPE.
+        pixel_values: float32[patches, 1176], all pictures one behind the other, or None.
+        image_grid_thw: int64[pictures, 3], patches in time, height and width, or None.
+    """
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    position_ids: np.ndarray
+    pixel_values: np.ndarray | None
+    image_grid_thw: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """What a conversation will cost, known from text and picture headers, no pixel decoded."""
+
+    tokens: int
+    picture_tokens: int
+    target_tokens: int
+
+
+class ConversationProcessor(Protocol):
+    """Turns conversations into samples."""
+
+    def encode(self, conversation: Conversation) -> Sample:
+        """Tokenize, read and cut up the pictures.
+
+        Args:
+            conversation: ends with an assistant's turn.
+
+        Returns:
+            A training sample.
+
+        Raises:
+            RecordError: a picture cannot be read, or the record does not fit `max_length`.
+        """
+        ...
+
+    def measure(self, conversation: Conversation) -> SampleSize:
+        """The size that `encode` will give, and the checks that need no pixels; called from several threads at once.
+
+        Args:
+            conversation: ends with an assistant's turn.
+
+        Returns:
+            Its tokens.
+
+        Raises:
+            RecordError: as `encode`.
+        """
+        ...

@@ -1,0 +1,116 @@
+"""Opening pictures: from a file or an address, header first, upright, in RGB."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+
+from paddlemix.processors.fetch import FetchError, fetch, is_address
+
+MAX_PIXELS = 89_478_485  # Pillow's own bound for what may be a decompression bomb.
+MAX_ASPECT_RATIO = 200
+EXIF_ORIENTATION = 0x0112
+TURNED_BY_90_DEGREES = (5, 6, 7, 8)
+
+
+class PictureError(ValueError):
+    """A picture that cannot be used; the message names it and says what was expected."""
+
+
+def open_picture(path: str) -> Image.Image:
+    """Decode a picture.
+
+    Args:
+        path: a local file or an http(s) address.
+
+    Returns:
+        The picture in RGB, turned upright by its EXIF orientation.
+
+    Raises:
+        PictureError: it is missing, broken, too large or too narrow.
+    """
+    with _opened(path) as picture:
+        return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def picture_size(path: str) -> tuple[int, int]:
+    """The size of the upright picture, from its header alone.
+
+    Args:
+        path: a local file or an http(s) address.
+
+    Returns:
+        Width and height in pixels.
+
+    Raises:
+        PictureError: as `open_picture`, as far as the header tells.
+    """
+    with _opened(path) as picture:
+        width, height = _stored_size(picture)
+        return (height, width) if _orientation(picture) in TURNED_BY_90_DEGREES else (width, height)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    """Lend a picture whose header was read; what Pillow runs into while it is lent becomes a PictureError too."""
+    try:
+        with Image.open(io.BytesIO(fetch(path)) if is_address(path) else Path(path)) as picture:
+            _check_size(path, *picture.size)
+            yield picture
+    except PictureError:
+        raise
+    except FetchError as error:
+        raise PictureError(f"picture {error}") from error
+    except FileNotFoundError as error:
+        raise PictureError(f"picture {path} does not exist.") from error
+    except UnidentifiedImageError as error:
+        raise PictureError(
+            f"picture {path} is empty or in no format that Pillow reads (JPEG, PNG, WebP ...)."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"picture {path} has far more than {MAX_PIXELS} pixels, the most that are read.") from error
+    except Exception as error:  # Broken bytes: the decoders raise OSError, SyntaxError, RuntimeError, TypeError ...
+        problem = "cannot be opened" if getattr(error, "errno", None) else "is broken or cut off"
+        raise PictureError(f"picture {path} {problem}: {error}.") from error
+
+
+def _stored_size(picture: Image.Image) -> tuple[int, int]:
+    # The size of a TIFF is upright from the start in some releases of Pillow, and after decoding in others.
+    if isinstance(picture, TiffImageFile):
+        return picture.tag_v2[IMAGEWIDTH], picture.tag_v2[IMAGELENGTH]
+    return picture.size
+
+
+def _orientation(picture: Image.Image) -> int | None:
+    # A PNG's getexif decodes all pixels to see what follows them; it has to only where something does.
+    if isinstance(picture, PngImageFile) and picture.fp and not _has_metadata_behind_pixels(picture.fp):
+        return Image.Image.getexif(picture).get(EXIF_ORIENTATION)
+    return picture.getexif().get(EXIF_ORIENTATION)
+
+
+def _has_metadata_behind_pixels(png: IO[bytes]) -> bool:
+    """Walk the heads of a PNG's chunks and leave the file where it stood."""
+    start, behind_pixels, found = png.tell(), False, False
+    png.seek(8)
+    while len(head := png.read(8)) == 8 and not found:
+        length, kind = struct.unpack(">I4s", head)
+        behind_pixels = behind_pixels or kind == b"IDAT"
+        found = behind_pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+        png.seek(length + 4, io.SEEK_CUR)
+    png.seek(start)
+    return found
+
+
+def _check_size(path: str, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"picture {path} has {width} x {height} pixels; at most {MAX_PIXELS} are read.")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise PictureError(f"picture {path} is {width} x {height}; sides may differ by a factor of {MAX_ASPECT_RATIO}.")

@@ -1,0 +1,87 @@
+"""Scores a model by what it generates: boxes by IoU, answers by exact match, captions by CIDEr and BLEU.
+
+Examples:
+    python paddlemix/tools/evaluate.py paddlemix/config/demo/qwen2_vl_shapes.json
+    python paddlemix/tools/evaluate.py output/demo/model --dataset '[{"name": "vqa_dataset", "data_files": "vqa.json"}]'
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
+from paddlemix.evaluation.evaluate import evaluate_model
+from paddlemix.evaluation.report import Prediction
+from paddlemix.files import write_json
+from paddlemix.generation import GenerationConfig
+from paddlemix.tools.report_errors import report_errors
+from paddlemix.trainer.config_file import gpu_is_usable, load_config
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config_or_model", help="a fine-tuning config, or a model's folder")
+    parser.add_argument("--model_name_or_path", help="the model, where it is not the one in the config's output_dir")
+    parser.add_argument("--dataset", type=json.loads, help="a list as in the config's dataset.eval, in its place")
+    parser.add_argument("--output", type=Path, help="JSON file for the scores (default: metrics.json in the model)")
+    parser.add_argument("--predictions", type=Path, help="JSON file for every answer beside what was right")
+    parser.add_argument("--batch_size", type=int, default=16, help="records answered at once (default: 16)")
+    parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer (default: 128)")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--on_bad_record", default="raise", choices=["raise", "skip"])
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load model and records, let it answer, score."""
+    args = parse_arguments()
+    folder, sets, bounds = model_and_sets(args)
+    processor = AutoProcessorMIX.from_pretrained(folder, **bounds)
+    mix = MixDataset.load(sets, processor, args.on_bad_record)
+    model = AutoModelMIX.from_pretrained(folder, dtype=args.dtype)
+    generation = GenerationConfig(max_new_tokens=args.max_new_tokens)
+    report, predictions = evaluate_model(model, processor, mix, generation, batch_size=args.batch_size)
+    write_json(args.output or Path(folder) / "metrics.json", report)
+    if args.predictions:
+        write_json(args.predictions, [as_row(prediction) for prediction in predictions])
+    print(json.dumps(report, indent=2, ensure_ascii=False))
+
+
+def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], dict[str, Any]]:
+    """The model's folder, the record sets, and the picture and length bounds of the config.
+
+    Args:
+        args: the command line.
+
+    Returns:
+        The three of them; no bounds where a model's folder was given.
+
+    Raises:
+        ValueError: no record set is named.
+    """
+    items: list[dict[str, Any]] = args.dataset or []
+    folder, bounds = args.config_or_model, {}
+    if args.config_or_model.endswith(".json"):
+        config = load_config(args.config_or_model, has_gpu=gpu_is_usable())
+        items = items or [asdict(item) for item in config.data.dataset.eval]
+        folder = config.training["output_dir"]
+        bounds = {name: getattr(config.data, name) for name in ("min_pixels", "max_pixels", "max_length")}
+    if not items:
+        raise ValueError("no record set to evaluate on: give --dataset, or a config with `dataset.eval`.")
+    return args.model_name_or_path or folder, [DatasetSpec(**item) for item in items], bounds
+
+
+def as_row(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as JSON holds it."""
+    return {**asdict(prediction), "source": str(prediction.source)}
+
+
+if __name__ == "__main__":
+    with report_errors():
+        main()

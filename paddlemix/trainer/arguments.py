@@ -1,0 +1,163 @@
+"""The keys of a fine-tuning config: their types, limits and defaults. Defaults are written here and nowhere else.
+
+`ModelArguments` and `DataArguments` hold keys of our own. `TrainingKeys` holds those keys of PaddleNLP's
+TrainingArguments whose type, limits or default we set ourselves; every other one is taken over as PaddleNLP defines it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from paddlemix.trainer.config_problems import Place
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+Reporter = Literal["none", "visualdl"]
+Strategy = Literal["no", "steps", "epoch"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelArguments:
+    """Which model is trained, which of its weights, and in which precision they are held."""
+
+    model_name_or_path: str = Field(min_length=1, description="Folder of a checkpoint, or the name of a published one.")
+    freeze_include: list[str] | None = Field(
+        default=None, description='Parameters to freeze, as name patterns such as `["*visual*"]`.'
+    )
+    freeze_exclude: list[str] | None = Field(
+        default=None, description="Parameters to train although `freeze_include` names them."
+    )
+    freeze_vit: bool = Field(default=False, description="Freeze the vision tower.")
+    freeze_llm: bool = Field(default=False, description="Freeze the language model.")
+    freeze_aligner: bool = Field(
+        default=False, description="Freeze the layers that carry vision features to the language model."
+    )
+    lora: bool = Field(default=False, description="Train low-rank adapters in place of the weights.")
+    lora_rank: int = Field(default=8, ge=1, description="Rank of the adapters.")
+    lora_alpha: int = Field(default=16, ge=1, description="Adapters are scaled by `lora_alpha / lora_rank`.")
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout in front of the adapters.")
+    lora_target_modules: list[str] | None = Field(
+        default=None, description="Linear layers that get an adapter, as regular expressions."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None, description="Precision of the weights; null follows `bf16` and `fp16`, float32 without them."
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class DatasetItem:
+    """One record set of a mixture."""
+
+    name: str = Field(min_length=1, description='Record format, such as `"chatml_dataset"`.')
+    data_files: str | list[str] = Field(
+        min_length=1,
+        description="Record files; relative ones are looked for in the current folder, then beside the config.",
+    )
+    image_root: str | None = Field(
+        default=None, description="Folder the records' picture paths start from, looked for as `data_files` are."
+    )
+    prompt: str | None = Field(default=None, description="Question for records that have none, such as captions.")
+    max_samples: int | None = Field(default=None, ge=1, description="Use only the first so many records.")
+
+    @property
+    def files(self) -> list[str]:
+        """The record files as a list, however they were given."""
+        return [self.data_files] if isinstance(self.data_files, str) else self.data_files
+
+
+@dataclass(frozen=True, config=STRICT)
+class DatasetArguments:
+    """The mixtures to train on and to evaluate on."""
+
+    train: list[DatasetItem] = Field(default_factory=list, description="Record sets to train on.")
+    eval: list[DatasetItem] = Field(default_factory=list, description="Record sets to evaluate on.")
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataArguments:
+    """Which records are used, and how large a sample may be."""
+
+    dataset: DatasetArguments = Field(
+        default_factory=DatasetArguments, description="Record sets, as `train` and `eval` lists of the keys below."
+    )
+    mixtoken: bool = Field(default=False, description="Pack several records into one sequence.")
+    max_length: int = Field(default=2048, gt=0, description="Tokens a record may have, those of pictures included.")
+    group_by_length: bool = Field(
+        default=False, description="Batch records of about the same length, so that little is padded."
+    )
+    on_bad_record: Literal["raise", "skip"] = Field(
+        default="raise", description="`raise` stops at a record that cannot be used, `skip` counts and lists it."
+    )
+    min_pixels: int | None = Field(
+        default=None, gt=0, description="Smaller pictures are enlarged to this many pixels; null asks the model."
+    )
+    max_pixels: int | None = Field(
+        default=None, gt=0, description="Larger pictures are shrunk to this many pixels; null asks the model."
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingKeys:
+    """Training keys that are not simply PaddleNLP's."""
+
+    output_dir: str = Field(min_length=1, description="Folder for checkpoints, logs and results.")
+    per_device_train_batch_size: int = Field(default=1, ge=1, description="Records per card and forward pass.")
+    per_device_eval_batch_size: int = Field(default=1, ge=1, description="The same for evaluation.")
+    gradient_accumulation_steps: int = Field(default=1, ge=1, description="Forward passes per optimizer step.")
+    learning_rate: float = Field(default=1e-5, gt=0, description="Highest learning rate of the run.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = Field(
+        default="cosine", description="How the learning rate falls."
+    )
+    warmup_ratio: float = Field(default=0.01, ge=0, le=1, description="Share of all steps spent on warming up.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Weight decay of AdamW.")
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="Second moment's decay in AdamW.")
+    num_train_epochs: float = Field(
+        default=1.0, gt=0, description="Passes over the records, unless `max_steps` is set."
+    )
+    evaluation_strategy: Strategy = Field(default="no", description="When to evaluate.")
+    save_strategy: Strategy = Field(default="steps", description="When to save a checkpoint.")
+    save_steps: int = Field(default=100, ge=1, description='Steps between checkpoints if `save_strategy` is "steps".')
+    eval_steps: int | None = Field(default=None, ge=1, description="Steps between evaluations; null: `logging_steps`.")
+    logging_steps: int = Field(default=1, ge=1, description="Steps between two lines of the log.")
+    dataloader_num_workers: int = Field(default=0, ge=0, description="Processes that prepare records.")
+    fp16_opt_level: Literal["O0", "O1", "O2"] = Field(
+        default="O1", description="O1 computes in half precision where that is safe, O2 holds the weights in it too."
+    )
+    optim: Literal["adamw", "adafactor", "adamw_mini", "adamw_custom", "adamw_16bit_moment"] = Field(
+        default="adamw", description="The optimizer."
+    )
+    report_to: Reporter | list[Reporter] = Field(default="visualdl", description="Where curves are logged.")
+    resume_from_checkpoint: bool | str | None = Field(
+        default=None, description="true resumes from the last checkpoint in `output_dir`, a path from that one."
+    )
+    device: str | None = Field(default=None, description="null takes a GPU where Paddle has one, else the CPU.")
+    skip_memory_metrics: bool = Field(default=False, description="Leave out the memory figures of the log.")
+    benchmark: bool = Field(default=False, description="Measure the speed of training and log it.")
+
+
+@plain_dataclass(frozen=True)
+class FinetuneConfig:
+    """A whole config, checked.
+
+    Attributes:
+        model: the model's keys.
+        data: the records' keys, with file names resolved.
+        training: every TrainingArguments key by name, and `benchmark`; a value for each.
+        source: where the config was read from.
+        places: where each given key stands; keys left at their default are absent.
+    """
+
+    model: ModelArguments
+    data: DataArguments
+    training: dict[str, Any]
+    source: str = ""
+    places: dict[str, Place] = field(default_factory=dict)
+
+    def place(self, key: str) -> Place:
+        """Where a key was given, or the config as a whole if it has its default."""
+        return self.places.get(key, Place(self.source))

@@ -1,0 +1,216 @@
+"""Rules that values must keep together, with this machine, and with what is built so far. One row, one rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Values = Mapping[str, Any]
+
+DEGREES = (
+    "tensor_parallel_degree",
+    "pipeline_parallel_degree",
+    "sharding_parallel_degree",
+    "sharding_degree",
+    "sep_parallel_degree",
+    "context_parallel_degree",
+    "expert_parallel_degree",
+    "expert_tensor_parallel_degree",
+)
+LORA_KEYS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
+NOT_YET_SWITCHES = (
+    "sequence_parallel",
+    "use_expert_parallel",
+    "enable_auto_parallel",
+    "to_static",
+    "do_predict",
+    "do_export",
+)
+HALF_PRECISION_SWITCHES = ("bf16", "fp16", "bf16_full_eval", "fp16_full_eval")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that makes a config unusable although each value is of the right type.
+
+    Attributes:
+        keys: the keys it reads; the error stands at the first of them that was given.
+        broken: whether the values break it.
+        sentence: what is wrong and what to change; `{key}` stands for the value of that key.
+        only_if_given: whether it is about the first key being given at all.
+    """
+
+    keys: tuple[str, ...]
+    broken: Callable[[Values], bool]
+    sentence: str
+    only_if_given: bool = False
+
+    def applies(self, values: Values, given: Collection[str]) -> bool:
+        """Whether these values break it. A rule over a key without a valid value says nothing."""
+        if self.only_if_given and self.keys[0] not in given:
+            return False
+        return all(key in values for key in self.keys) and self.broken(values)
+
+
+def evaluates(values: Values) -> bool:
+    """Whether a run evaluates: an `evaluation_strategy` switches evaluation on, as in PaddleNLP."""
+    return values["do_eval"] or values["evaluation_strategy"] != "no"
+
+
+def find_broken_rules(values: Values, given: Collection[str], *, has_gpu: bool) -> list[Rule]:
+    """All rules that the values break.
+
+    Args:
+        values: the valid values, defaults included.
+        given: the keys that the user gave.
+        has_gpu: whether Paddle can use a GPU here.
+
+    Returns:
+        The broken rules, in the order of the tables below.
+    """
+    rules = NOT_YET + CONSISTENCY if has_gpu else NOT_YET + CONSISTENCY + NEEDS_GPU
+    return [rule for rule in rules if rule.applies(values, given)]
+
+
+def _is_on(key: str) -> Callable[[Values], bool]:
+    return lambda values: bool(values[key])
+
+
+def _is_above_one(key: str) -> Callable[[Values], bool]:
+    return lambda values: values[key] > 1
+
+
+def _evaluation_strategy(values: Values) -> str:
+    # PaddleNLP evaluates by steps where do_eval is true and no strategy is set.
+    return "steps" if values["do_eval"] and values["evaluation_strategy"] == "no" else values["evaluation_strategy"]
+
+
+def _saves_between_evaluations(values: Values) -> bool:
+    return _evaluation_strategy(values) == "steps" and bool(
+        values["save_steps"] % (values["eval_steps"] or values["logging_steps"])
+    )
+
+
+# What later work brings. Refused until then: a key that is silently ignored costs a training run.
+NOT_YET: tuple[Rule, ...] = (
+    Rule(
+        ("mixtoken",),
+        _is_on("mixtoken"),
+        "`mixtoken` is true, but packing records is not available yet. Set it to false.",
+    ),
+    Rule(
+        ("lora",),
+        _is_on("lora"),
+        "`lora` is true, but training adapters is not available yet. Set it to false and take the lora_* keys out.",
+    ),
+    *(
+        Rule(
+            (key, "lora"),
+            lambda values: not values["lora"],
+            f"`{key}` has no effect unless `lora` is true, which is not available yet. Take the key out.",
+            only_if_given=True,
+        )
+        for key in LORA_KEYS
+    ),
+    *(
+        Rule(
+            (key,),
+            _is_above_one(key),
+            f"`{key}` is {{{key}}}, but splitting a model over cards is not available yet. Set it to 1: several "
+            "cards train with data parallelism.",
+        )
+        for key in DEGREES
+    ),
+    Rule(
+        ("sharding",),
+        lambda values: bool(values["sharding"].strip()),
+        '`sharding` is "{sharding}", but sharding is not available yet. Set it to "".',
+    ),
+    *(
+        Rule((key,), _is_on(key), f"`{key}` is true, but that is not available yet. Set it to false.")
+        for key in NOT_YET_SWITCHES
+    ),
+    Rule(
+        ("wandb_api_key",),
+        _is_on("wandb_api_key"),
+        "`wandb_api_key` is given, but curves are logged with VisualDL only. Take the key out.",
+    ),
+)
+
+CONSISTENCY: tuple[Rule, ...] = (
+    Rule(
+        ("do_train", "do_eval", "evaluation_strategy"),
+        lambda values: not values["do_train"] and not evaluates(values),
+        "nothing to do: `do_train` and `do_eval` are both false. Set at least one of them to true.",
+    ),
+    Rule(
+        ("do_train", "dataset"),
+        lambda values: values["do_train"] and not values["dataset"].train,
+        "`do_train` is true, but `dataset.train` lists no records. Add a record set, or set `do_train` to false.",
+    ),
+    Rule(
+        ("do_eval", "evaluation_strategy", "dataset"),
+        lambda values: evaluates(values) and not values["dataset"].eval,
+        "`do_eval` or `evaluation_strategy` asks for evaluation, but `dataset.eval` lists no records. Add a record "
+        'set, or set `do_eval` to false and `evaluation_strategy` to "no".',
+    ),
+    Rule(
+        ("min_pixels", "max_pixels"),
+        lambda values: (
+            None not in (values["min_pixels"], values["max_pixels"]) and values["min_pixels"] > values["max_pixels"]
+        ),
+        "`min_pixels` is {min_pixels}, more than `max_pixels`, which is {max_pixels}. Lower one or raise the other.",
+    ),
+    Rule(
+        ("bf16", "fp16"),
+        lambda values: values["bf16"] and values["fp16"],
+        "`bf16` and `fp16` are both true; expected at most one. Set one of them to false.",
+    ),
+    Rule(
+        ("bf16_full_eval", "fp16_full_eval"),
+        lambda values: values["bf16_full_eval"] and values["fp16_full_eval"],
+        "`bf16_full_eval` and `fp16_full_eval` are both true; expected at most one. Set one of them to false.",
+    ),
+    Rule(
+        ("load_best_model_at_end", "save_strategy", "evaluation_strategy", "do_eval"),
+        lambda values: values["load_best_model_at_end"] and _evaluation_strategy(values) != values["save_strategy"],
+        '`load_best_model_at_end` needs an evaluation with every checkpoint, but `save_strategy` is "{save_strategy}" '
+        'and `evaluation_strategy` is "{evaluation_strategy}". Set both to the same value.',
+    ),
+    Rule(
+        ("load_best_model_at_end", "save_steps", "eval_steps", "logging_steps", "evaluation_strategy", "do_eval"),
+        lambda values: values["load_best_model_at_end"] and _saves_between_evaluations(values),
+        "`load_best_model_at_end` needs an evaluation with every checkpoint, but `save_steps`, which is {save_steps}, "
+        "is no multiple of `eval_steps` (`logging_steps` if that is null). Make it one.",
+    ),
+    Rule(
+        ("report_to",),
+        lambda values: isinstance(values["report_to"], list) and len(set(values["report_to"])) > 1,
+        '`report_to` lists "none" beside "visualdl"; expected one of them. Take the other out.',
+    ),
+)
+
+# Paddle's CPU build has no bf16 or fp16 kernels, and AMP does nothing there without saying so.
+NEEDS_GPU: tuple[Rule, ...] = (
+    *(
+        Rule(
+            (key,),
+            _is_on(key),
+            f"`{key}` is true, but Paddle sees no GPU here, and its CPU build has no kernels for half precision. "
+            f'Set "{key}": false (or add --{key} false) to compute in float32.',
+        )
+        for key in HALF_PRECISION_SWITCHES
+    ),
+    Rule(
+        ("dtype",),
+        lambda values: values["dtype"] in ("bfloat16", "float16"),
+        '`dtype` is "{dtype}", but Paddle sees no GPU here, and its CPU build has no kernels for it. '
+        'Set "dtype": "float32" (or add --dtype float32).',
+    ),
+    Rule(
+        ("device",),
+        lambda values: (values["device"] or "").startswith("gpu"),
+        '`device` is "{device}", but Paddle sees no GPU here. Leave the key out, or set it to "cpu".',
+    ),
+)

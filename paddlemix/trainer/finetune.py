@@ -1,0 +1,118 @@
+"""A fine-tuning run, from a checked config to a saved model."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX, local_folder
+from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
+from paddlemix.models.registry import find_family
+from paddlemix.trainer.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
+from paddlemix.trainer.config_rules import evaluates
+from paddlemix.trainer.freezing import freeze
+
+if TYPE_CHECKING:
+    from paddlenlp.trainer import TrainingArguments
+
+    from paddlemix.trainer.sft_trainer import SFTTrainer
+
+__all__ = ["load_datasets", "load_model", "load_processor", "save_results"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_processor(model: ModelArguments, data: DataArguments) -> Any:
+    """The checkpoint's processor with the config's bounds.
+
+    Args:
+        model: says where the checkpoint is.
+        data: says how large pictures and records may be.
+
+    Returns:
+        The family's processor.
+
+    Raises:
+        FileNotFoundError: the checkpoint or a file of its tokenizer is missing.
+        ValueError: config.json names no known model.
+    """
+    return AutoProcessorMIX.from_pretrained(
+        model.model_name_or_path, min_pixels=data.min_pixels, max_pixels=data.max_pixels, max_length=data.max_length
+    )
+
+
+def load_datasets(config: FinetuneConfig, processor: Any) -> tuple[MixDataset | None, MixDataset | None]:
+    """The sets to train on and to evaluate on, every record checked; None where the run does not need them.
+
+    Args:
+        config: lists the sets.
+        processor: measures and encodes the records.
+
+    Returns:
+        The mixture for training and that for evaluation.
+
+    Raises:
+        FileNotFoundError: a record file is missing.
+        ValueError: records are bad and `on_bad_record` is "raise".
+    """
+    data = config.data
+    train = _load_mix(data.dataset.train, processor, data) if config.training["do_train"] else None
+    evaluation = _load_mix(data.dataset.eval, processor, data) if evaluates(config.training) else None
+    return train, evaluation
+
+
+def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
+    """The checkpoint's model, frozen where the config says so.
+
+    Args:
+        model: says where the checkpoint is, and what to freeze.
+        args: say the precision.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileNotFoundError: a file of the checkpoint is missing.
+        ValueError: config and weights do not fit, or a freezing glob matches nothing.
+    """
+    loaded = AutoModelMIX.from_pretrained(model.model_name_or_path, dtype=model.dtype or _dtype(args))
+    freeze(loaded, [*(model.freeze_include or []), *_switched_globs(model)], model.freeze_exclude)
+    return loaded
+
+
+def save_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:
+    """Write the model with its processor, the metrics and the loss curve into `output_dir`; rank 0 writes."""
+    trainer.save_model()
+    if not trainer.is_world_process_zero():
+        return
+    from paddlemix.files import write_json
+    from paddlemix.visualization.loss_curve import plot_loss
+
+    folder = Path(trainer.args.output_dir)
+    write_json(folder / "all_results.json", metrics)
+    write_json(folder / "trainer_log.json", trainer.log_history)
+    if any("loss" in entry for entry in trainer.log_history):
+        plot_loss(trainer.log_history, folder / "loss.png")
+
+
+def _load_mix(items: list[DatasetItem], processor: Any, data: DataArguments) -> MixDataset:
+    return MixDataset.load([DatasetSpec(**asdict(item)) for item in items], processor, data.on_bad_record)
+
+
+def _dtype(args: TrainingArguments) -> str:
+    """O1 keeps float32 weights and computes in half precision where that is safe; O2 holds the weights in it too."""
+    if args.fp16_opt_level == "O2" and args.bf16:
+        return "bfloat16"
+    return "float16" if args.fp16_opt_level == "O2" and args.fp16 else "float32"
+
+
+def _switched_globs(model: ModelArguments) -> list[str]:
+    family = find_family(local_folder(model.model_name_or_path))
+    switches = (
+        (model.freeze_vit, family.vision_globs),
+        (model.freeze_aligner, family.aligner_globs),
+        (model.freeze_llm, family.language_globs),
+    )
+    return [glob for is_on, globs in switches if is_on for glob in globs]

@@ -1,0 +1,72 @@
+"""What a run shows while it trains: a bar with rate and ETA, and a line for each log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from paddlenlp.trainer import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from tqdm import tqdm
+
+
+class ProgressBar(TrainerCallback):
+    """A tqdm bar on a terminal; without one, lines with the step, the rate and the time left."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+        self.started = 0.0
+        self.first_step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar."""
+        if not state.is_world_process_zero:
+            return
+        self.started, self.first_step = time.monotonic(), state.global_step
+        if sys.stderr.isatty() and not args.disable_tqdm:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the losses: beside the bar, or in a line."""
+        if not (state.is_world_process_zero and logs):
+            return
+        figures = "  ".join(
+            f"{name} {logs[name]:.4g}" for name in ("loss", "eval_loss", "learning_rate") if name in logs
+        )
+        if not figures:
+            return
+        if self.bar is not None:
+            self.bar.set_postfix_str(figures)
+        else:
+            print(
+                f"step {state.global_step}/{state.max_steps}  {figures}  {self._pace(state)}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _pace(self, state: TrainerState) -> str:
+        seconds = time.monotonic() - self.started
+        steps = max(state.global_step - self.first_step, 1)
+        left = seconds / steps * (state.max_steps - state.global_step)
+        return f"{steps / max(seconds, 1e-9):.2f} steps/s  {tqdm.format_interval(left)} left"

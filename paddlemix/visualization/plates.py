@@ -1,0 +1,67 @@
+"""Where to put the plates that carry the labels of boxes.
+
+Rectangles are (left, top, right, bottom) in whole pixels, right and bottom exclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+Rectangle = tuple[int, int, int, int]
+Size = tuple[int, int]
+
+
+def place_plates(sizes: Sequence[Size], boxes: Sequence[Rectangle], picture: Size) -> list[Rectangle]:
+    """Find a place for the plate of every box.
+
+    A plate lies inside the picture. It overlaps as little as possible with the plates before it; then it is as near as
+    possible to its own box; then it covers as little as possible of all boxes; then it stands above or below its
+    box rather than beside it.
+
+    Args:
+        sizes: width and height of each plate; one larger than the picture starts at its left or top edge.
+        boxes: the boxes they belong to, inside the picture.
+        picture: its width and height.
+
+    Returns:
+        One rectangle per plate.
+    """
+    placed: list[Rectangle] = []
+    for size, box in zip(sizes, boxes, strict=True):
+
+        def cost(plate: Rectangle, box: Rectangle = box) -> tuple[int, int, int]:
+            return _overlap(plate, placed), _gap(plate, box), _overlap(plate, boxes)
+
+        placed.append(min(_candidates(size, box, picture), key=cost))
+    return placed
+
+
+def _candidates(size: Size, box: Rectangle, picture: Size) -> Iterator[Rectangle]:
+    """Places around and inside the corners of the box, then all the way down the picture at its left and right edge."""
+    width, height = size
+    left, top, right, bottom = box
+    for x in (left, right - width, right, left - width):
+        for y in (top - height, bottom, top, bottom - height, *range(0, picture[1], height)):
+            yield _inside(x, y, size, picture)
+
+
+def _inside(x: int, y: int, size: Size, picture: Size) -> Rectangle:
+    x = max(0, min(x, picture[0] - size[0]))
+    y = max(0, min(y, picture[1] - size[1]))
+    return x, y, x + size[0], y + size[1]
+
+
+def _overlap(plate: Rectangle, others: Sequence[Rectangle]) -> int:
+    """Pixels shared with each of the others, summed."""
+    return sum(
+        max(0, min(plate[2], other[2]) - max(plate[0], other[0]))
+        * max(0, min(plate[3], other[3]) - max(plate[1], other[1]))
+        for other in others
+    )
+
+
+def _gap(plate: Rectangle, box: Rectangle) -> int:
+    """Pixels between the two, along both axes together; 0 where they touch."""
+    across = max(plate[0] - box[2], box[0] - plate[2], 0)
+    down = max(plate[1] - box[3], box[1] - plate[3], 0)
+    return across + down

@@ -1,0 +1,96 @@
+"""Makes `.venv` with the package in it, or brings it up to date; does nothing where it is as it should be.
+
+A stamp inside `.venv` says what it was made from. It is taken away before anything is installed and written last, so an
+interrupted installation has none and is started over. This runs on Python 3.6 too, if only to refuse it in words.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import List
+
+from check_machine import find_problems
+from pip_progress import read_log, run_pip
+
+EXTRAS = "cpu,dev"
+PINS = "constraints.txt"
+INPUTS = ("setup.py", PINS)
+STAMP = "stamp.json"
+
+
+def wanted_stamp(root: Path) -> dict:
+    """What an environment made now, in this folder by this Python, is made from."""
+    digest = hashlib.sha256(b"\0".join((root / name).read_bytes() for name in INPUTS))
+    return {"folder": str(root), "python": list(sys.version_info[:2]), "inputs": digest.hexdigest()}
+
+
+def read_stamp(venv: Path) -> dict:
+    """The stamp of a finished environment; empty where there is none, or where its Python is gone."""
+    path = venv / STAMP
+    if not path.is_file() or not (venv / "bin" / "python").exists():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def next_step(wanted: dict, found: dict) -> str:
+    """Either "nothing", "update" (other requirements) or "create" (another folder or Python, or no stamp)."""
+    if found == wanted:
+        return "nothing"
+    same_place = all(found.get(key) == wanted[key] for key in ("folder", "python"))
+    return "update" if same_place else "create"
+
+
+def create(venv: Path) -> None:
+    """Make an empty environment in place of whatever was there, or exit with what the machine lacks."""
+    problems = find_problems(str(venv.parent))
+    if problems:
+        sys.exit("\n".join(problems))
+    import venv as environments  # not at the top: where it is missing, find_problems has just said so
+
+    if venv.exists():
+        print("Removing .venv, which is unfinished or was made for another folder or Python", flush=True)
+        shutil.rmtree(str(venv))
+    print("Creating .venv with Python {}.{}".format(*sys.version_info[:2]), flush=True)
+    environments.create(str(venv), with_pip=True, symlinks=True)
+
+
+def install(venv: Path) -> None:
+    """Install the package in place, with its extras, at the versions of constraints.txt."""
+    target = f".[{EXTRAS}]"
+    print(f"Installing {target} into .venv (2 GB, a few minutes; details in .venv/pip.log)", flush=True)
+    # Each Python brings another pip; one and the same for all comes first. It lets packages be built with pinned tools.
+    pip(["install", "-c", PINS, "pip"], venv)
+    pip(["install", "--progress-bar", "off", "-e", target, "-c", PINS, "--build-constraint", PINS], venv)
+
+
+def pip(arguments: List[str], venv: Path) -> None:
+    """Run pip, or exit with its last words."""
+    status = run_pip(arguments, venv)
+    if status != 0:
+        print("\n".join(read_log(venv).splitlines()[-20:]), file=sys.stderr)
+        sys.exit(f"pip ended with status {status}, its last lines are above: mend what they name, then run this again")
+
+
+def main() -> None:
+    root = Path(__file__).resolve().parent.parent
+    venv = root / ".venv"
+    wanted = wanted_stamp(root)
+    step = next_step(wanted, read_stamp(venv))
+    if step == "nothing":
+        return
+    if step == "create":
+        create(venv)
+    else:
+        (venv / STAMP).unlink()
+    install(venv)
+    (venv / STAMP).write_text(json.dumps(wanted), encoding="utf-8")
+    print(".venv is ready: source .venv/bin/activate", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: the next run starts over")

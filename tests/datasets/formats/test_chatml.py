@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from paddlemix.conversation import Box, Conversation, Picture, RecordError, RecordId, Reference, Text, Turn
+from paddlemix.datasets.formats.chatml import parse
+
+SOURCE = RecordId("train.json", 3)
+ROOT = Path("数据") / "图片"
+
+
+def picture(name: str) -> Picture:
+    return Picture(str(ROOT / name))
+
+
+def said(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("user", "assistant")[i % 2], "value": text} for i, text in enumerate(texts)]
+
+
+def bad(**record: object) -> dict[str, object]:
+    return record
+
+
+GOOD = {
+    "text only": (
+        {"id": "identity_0", "conversations": said("你好", "我是助手。")},
+        [Turn("user", (Text("你好"),)), Turn("assistant", (Text("我是助手。"),))],
+    ),
+    "picture, reference and box": (
+        {
+            "conversations": said(
+                "Picture 1: <img>巴士 1.jpg</img>\n框出巴士", "<ref>巴士</ref><box>(178,279),(806,884)</box>"
+            )
+        },
+        [
+            Turn("user", (Text("Picture 1: "), picture("巴士 1.jpg"), Text("\n框出巴士"))),
+            Turn("assistant", (Reference("巴士"), Box(178, 279, 806, 884, "thousandth", 0))),
+        ],
+    ),
+    "a box lies on the latest picture": (
+        {
+            "conversations": said(
+                "<box>(1,1),(2,2)</box><img>a.jpg</img><img>b.jpg</img>?",
+                "<box>(3,3),(4,4)</box>",
+                "<img>c.jpg</img><box>(5,5),(6,6)</box>",
+                "yes",
+            )
+        },
+        [
+            Turn("user", (Box(1, 1, 2, 2, "thousandth", 0), picture("a.jpg"), picture("b.jpg"), Text("?"))),
+            Turn("assistant", (Box(3, 3, 4, 4, "thousandth", 1),)),
+            Turn("user", (picture("c.jpg"), Box(5, 5, 6, 6, "thousandth", 2))),
+            Turn("assistant", (Text("yes"),)),
+        ],
+    ),
+    "other names of the roles, and a system turn": (
+        {
+            "conversations": [
+                {"from": "system", "value": "Be brief."},
+                {"from": "human", "value": "q"},
+                {"from": "gpt", "value": "a"},
+            ]
+        },
+        [Turn("system", (Text("Be brief."),)), Turn("user", (Text("q"),)), Turn("assistant", (Text("a"),))],
+    ),
+    "pairs with one picture": (
+        {"image": "a.jpg", "conversations": [["q", "a"], ["q2", "a2"]]},
+        [
+            Turn("user", (picture("a.jpg"), Text("q"))),
+            Turn("assistant", (Text("a"),)),
+            Turn("user", (Text("q2"),)),
+            Turn("assistant", (Text("a2"),)),
+        ],
+    ),
+    "several listed pictures and a blank question": (
+        {"image": ["a.jpg", "b.jpg"], "conversations": [["", "two"]]},
+        [Turn("user", (picture("a.jpg"), picture("b.jpg"))), Turn("assistant", (Text("two"),))],
+    ),
+    "listed pictures stand before the user turn, not the system turn": (
+        {"image": "a.jpg", "conversations": [{"from": "system", "value": "s"}, *said("q", "a")]},
+        [Turn("system", (Text("s"),)), Turn("user", (picture("a.jpg"), Text("q"))), Turn("assistant", (Text("a"),))],
+    ),
+    "a picture both listed and inline is shown once": (
+        {"image": "a.jpg", "conversations": [["<img>a.jpg</img>q", "a"]]},
+        [Turn("user", (picture("a.jpg"), Text("q"))), Turn("assistant", (Text("a"),))],
+    ),
+    "null is no picture": (
+        {"image": None, "images": None, "conversations": [["q", "a"]]},
+        [Turn("user", (Text("q"),)), Turn("assistant", (Text("a"),))],
+    ),
+    "addresses and absolute paths stay as they are": (
+        {"image": ["https://e.org/a.jpg", "HTTP://e.org/图.jpg", "/abs/a.jpg"], "conversations": [["q", "a"]]},
+        [
+            Turn(
+                "user",
+                (Picture("https://e.org/a.jpg"), Picture("HTTP://e.org/图.jpg"), Picture("/abs/a.jpg"), Text("q")),
+            ),
+            Turn("assistant", (Text("a"),)),
+        ],
+    ),
+}
+
+A = "an answer"
+BAD = {
+    "no conversations": (
+        bad(image="a.jpg", text="q"),
+        "key `conversations` is missing in the record, which has `image`",
+    ),
+    "an empty record": (bad(), "which has no key at all"),
+    "conversations of another kind": (bad(conversations="q"), '`conversations` of the record is the text "q"'),
+    "no turn": (bad(conversations=[]), "the turns are none"),
+    "a turn that is no turn": (bad(conversations=[3]), "`conversations[0]` is the number 3"),
+    "three texts in a pair": (bad(conversations=[["q", "a", "b"]]), '`conversations[0]` is the list ["q","a","b"]'),
+    "a pair without answer": (bad(conversations=[["q"]]), '`conversations[0]` is the list ["q"]'),
+    "a number in a pair": (bad(conversations=[["q", 3]]), '`conversations[0]` is the list ["q",3]'),
+    "no from": (
+        bad(conversations=[{"role": "user", "value": "q"}]),
+        "key `from` is missing in `conversations[0]`, which has `role`, `value`",
+    ),
+    "no value": (bad(conversations=[{"from": "user", "content": "q"}]), "key `value` is missing in `conversations[0]`"),
+    "an unknown role": (
+        bad(conversations=[{"from": "bot", "value": "q"}]),
+        '`from` of `conversations[0]` is the text "bot"; expected one of user, human, assistant, gpt, system',
+    ),
+    "a role that is no text": (bad(conversations=[{"from": 1, "value": "q"}]), "is the number 1"),
+    "a value that is no text": (
+        bad(conversations=[{"from": "user", "value": ["q"]}]),
+        '`value` of `conversations[0]` is the list ["q"]; expected a text',
+    ),
+    "the assistant begins": (bad(conversations=said("q", A)[::-1]), "the turns are assistant, user"),
+    "the user has the last word": (bad(conversations=said("q", A, "q2")), "ending with assistant"),
+    "the user speaks twice": (
+        bad(conversations=[*said("q"), *said("q", A)]),
+        "the turns are user, user, assistant",
+    ),
+    "only a system turn": (bad(conversations=[{"from": "system", "value": "s"}]), "the turns are system"),
+    "a late system turn": (
+        bad(conversations=[*said("q", A), {"from": "system", "value": "s"}]),
+        "the turns are user, assistant, system",
+    ),
+    "a blank answer": (bad(conversations=said("q", " \n")), "turn 1 (assistant) is blank"),
+    "a picture in an answer": (bad(conversations=said("q", "<img>a.jpg</img>")), "turn 1 (assistant) shows a picture"),
+    "a picture that is no text": (bad(image=3, conversations=[["q", "a"]]), "a path in `image` is the number 3"),
+    "a blank picture": (bad(image=["a.jpg", ""], conversations=[["q", "a"]]), 'a path in `image` is the text ""'),
+    "a blank inline picture": (
+        bad(conversations=said("<img> </img>q", A)),
+        'the path in `<img></img>` is the text " "',
+    ),
+    "an unclosed picture at the end": (bad(conversations=said("q <img>a.jpg", A)), "tag `<img>` has no partner"),
+    "an unopened picture": (bad(conversations=said("q a.jpg</img>", A)), "tag `</img>` has no partner"),
+    "a picture in a picture": (
+        bad(conversations=said("<img>a.jpg <img>b.jpg</img>", A)),
+        "`<img>` stands inside the path of another picture",
+    ),
+    "other pictures listed than inline": (
+        bad(image="a.jpg", conversations=[["<img>b.jpg</img>q", "a"]]),
+        f'`image` is the text "a.jpg", but the turns show other pictures: {ROOT / "b.jpg"}',
+    ),
+    "a placeholder for the listed picture": (
+        bad(image="a.jpg", conversations=said("<image>\nq", A)),
+        "`<image>` is not read here; write `<img>path</img>`",
+    ),
+    "another format's keys": (
+        bad(images=["a.jpg"], system="s", conversations=[["q", "a"]]),
+        "`images`, `system` would be passed over",
+    ),
+    "a box without any picture": (bad(conversations=said("q", "<box>(1,1),(2,2)</box>")), "boxes but no picture"),
+    "a box out of range": (
+        bad(image="a.jpg", conversations=[["q", "<box>(1,1),(2,2000)</box>"]]),
+        "box '(1,1),(2,2000)' leaves 0..1000",
+    ),
+    "a reference around a picture": (bad(conversations=said("<ref><img>a.jpg</img></ref>", A)), "tag `<ref>`"),
+}
+
+
+@pytest.mark.parametrize(("record", "turns"), GOOD.values(), ids=GOOD)
+def test_a_good_record_becomes_its_conversation(record, turns):
+    assert parse(record, SOURCE, ROOT) == Conversation(tuple(turns), SOURCE)
+
+
+@pytest.mark.parametrize(("record", "problem"), BAD.values(), ids=BAD)
+def test_a_bad_record_is_refused_with_what_is_wrong_in_it(record, problem):
+    with pytest.raises(RecordError) as caught:
+        parse(record, SOURCE, ROOT)
+    assert str(caught.value).startswith("train.json, record 3: ")
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_an_unclosed_picture_is_closed_at_the_line_end_with_a_warning(caplog, newline):
+    record = {"conversations": said(f"Picture 1: <img>a.jpg{newline}Picture 2: <img>b.jpg</img>", A)}
+    with caplog.at_level(logging.WARNING):
+        conversation = parse(record, SOURCE, ROOT)
+    assert conversation.turns[0].parts == (
+        Text("Picture 1: "),
+        picture("a.jpg"),
+        Text(f"{newline}Picture 2: "),
+        picture("b.jpg"),
+    )
+    assert [message for message in caplog.messages if "train.json, record 3" in message] == caplog.messages
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(("record", "turns"), GOOD.values(), ids=GOOD)
+def test_a_record_is_not_changed_by_parsing(record, turns):
+    before = json.dumps(record)
+    parse(record, SOURCE, ROOT)
+    assert json.dumps(record) == before

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddlemix.conversation import Box, RecordError, RecordId, Reference, Text
+from paddlemix.datasets.formats.tags import split_tags
+
+SOURCE = RecordId("a.json", 4)
+
+
+def box(x1: float, y1: float, x2: float, y2: float, picture: int = 0) -> Box:
+    return Box(x1, y1, x2, y2, unit="thousandth", picture=picture)
+
+
+GOOD = [
+    ("", ()),
+    ("plain, no tags, 3 < 4 <b>", (Text("plain, no tags, 3 < 4 <b>"),)),
+    ("<ref>巴士</ref><box>(178,279),(806,884)</box>", (Reference("巴士"), box(178, 279, 806, 884))),
+    (
+        "<|object_ref_start|>巴士<|object_ref_end|><|box_start|>(178,279),(806,884)<|box_end|>",
+        (Reference("巴士"), box(178, 279, 806, 884)),
+    ),
+    (
+        "Two <ref>red circles</ref><box>(0,0),(10,10)</box><box>(20,20),(1000,1000)</box>.",
+        (Text("Two "), Reference("red circles"), box(0, 0, 10, 10), box(20, 20, 1000, 1000), Text(".")),
+    ),
+    ("<box> ( 1 , 2.5 ) , (3, 4)\n</box>", (box(1, 2.5, 3, 4),)),
+    ("<ref>a</ref> and <ref>b</ref>", (Reference("a"), Text(" and "), Reference("b"))),
+    ("<ref>two\nlines</ref>", (Reference("two\nlines"),)),
+    ("<|im_end|> stays text", (Text("<|im_end|> stays text"),)),
+]
+
+BAD = [
+    ("<ref>bus", "tag `<ref>` at character 0"),
+    ("bus</ref>", "tag `</ref>` at character 3"),
+    ("<box>(1,2),(3,4)", "tag `<box>` at character 0"),
+    ("(1,2),(3,4)</box>", "tag `</box>` at character 11"),
+    ("<|object_ref_start|>bus", "tag `<|object_ref_start|>`"),
+    ("<|box_end|>", "tag `<|box_end|>`"),
+    ("<ref>bus<|object_ref_end|>", "tag `<ref>`"),
+    ("<ref>a<ref>b</ref></ref>", "not nested"),
+    ("<ref>a<box>(1,2),(3,4)</box></ref>", "not nested"),
+    ("<ref></ref>", "a reference is blank"),
+    ("<ref> \n</ref>", "a reference is blank"),
+    ("<box></box>", "box '' is malformed"),
+    ("<box>(1,2),(3)</box>", "malformed; expected `(x1,y1),(x2,y2)`"),
+    ("<box>1,2,3,4</box>", "malformed"),
+    ("<box>(1,2),(3,4),(5,6)</box>", "malformed"),
+    ("<box>(1,2)(3,4)</box>", "malformed"),
+    ("<box>(a,2),(3,4)</box>", "malformed"),
+    ("<box>(1,2),(3,1e3)</box>", "malformed"),
+    ("<box>(１,2),(3,4)</box>", "malformed"),
+    ("<box>(1,2),(3,1001)</box>", "leaves 0..1000"),
+    ("<box>(-1,2),(3,4)</box>", "leaves 0..1000"),
+    ("<box>(5,2),(5,4)</box>", "has no area"),
+    ("<box>(5,2),(4,4)</box>", "has no area"),
+    ("<box>(1,4),(5,4)</box>", "has no area"),
+    ("<quad>(1,1),(2,1),(2,2),(1,2)</quad>", "tag `<quad>`"),
+    ("<|quad_start|>(1,1),(2,1),(2,2),(1,2)<|quad_end|>", "tag `<|quad_start|>`"),
+]
+
+
+@pytest.mark.parametrize(("text", "parts"), GOOD)
+def test_text_is_split_at_both_spellings_of_the_tags(text, parts):
+    assert split_tags(text, 0, SOURCE) == parts
+
+
+@pytest.mark.parametrize(("text", "problem"), BAD)
+def test_a_tag_or_box_that_cannot_be_meant_is_refused(text, problem):
+    with pytest.raises(RecordError) as caught:
+        split_tags(text, 0, SOURCE)
+    assert str(caught.value).startswith("a.json, record 4: ")
+    assert problem in str(caught.value)
+
+
+def test_boxes_lie_on_the_picture_that_is_given():
+    assert split_tags("<box>(1,2),(3,4)</box>", 2, SOURCE) == (box(1, 2, 3, 4, picture=2),)
+
+
+@settings(derandomize=True)
+@given(
+    st.lists(
+        st.one_of(
+            st.text(alphabet=st.characters(exclude_characters="<>|"), min_size=1),
+            st.tuples(st.integers(0, 499), st.integers(0, 499), st.integers(500, 1000), st.integers(500, 1000)),
+        ),
+        min_size=1,
+    )
+)
+def test_no_character_outside_a_tag_is_lost(pieces):
+    written = "".join(
+        piece if isinstance(piece, str) else "<box>({},{}),({},{})</box>".format(*piece) for piece in pieces
+    )
+    parts = split_tags(written, 0, SOURCE)
+    assert "".join(part.text for part in parts if isinstance(part, Text)) == "".join(
+        piece for piece in pieces if isinstance(piece, str)
+    )
+    assert [part for part in parts if isinstance(part, Box)] == [
+        box(*piece) for piece in pieces if isinstance(piece, tuple)
+    ]

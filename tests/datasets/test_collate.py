@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from paddlemix.datasets.collate import PadCollator
+from paddlemix.processors.interface import Sample
+
+
+def sample(length, pictures=0, start=10):
+    ids = np.arange(start, start + length)
+    return Sample(
+        input_ids=ids,
+        labels=np.where(ids % 2, ids, -100),
+        position_ids=np.stack([ids, ids + 100, ids + 200]),
+        pixel_values=np.full((4 * pictures, 6), start, dtype=np.float32) if pictures else None,
+        image_grid_thw=np.tile([1, 2, 2], (pictures, 1)) if pictures else None,
+    )
+
+
+def test_on_the_right_the_longest_decides_and_no_mask_is_made():
+    batch = PadCollator(7)([sample(2), sample(4, start=20)])
+    assert batch["input_ids"].tolist() == [[10, 11, 7, 7], [20, 21, 22, 23]]
+    assert batch["labels"].tolist() == [[-100, 11, -100, -100], [-100, 21, -100, 23]]
+    assert batch["position_ids"][:, 0].tolist() == [[10, 11, 1, 1], [110, 111, 1, 1], [210, 211, 1, 1]]
+    assert set(batch) == {"input_ids", "labels", "position_ids"}
+
+
+def test_on_the_left_every_row_ends_with_its_last_token_and_a_mask_hides_the_padding():
+    batch = PadCollator(7, side="left")([sample(2), sample(4, start=20)])
+    assert batch["input_ids"].tolist() == [[7, 7, 10, 11], [20, 21, 22, 23]]
+    assert batch["labels"].tolist() == [[-100, -100, -100, 11], [-100, 21, -100, 23]]
+    assert batch["position_ids"][:, 0].tolist() == [[1, 1, 10, 11], [1, 1, 110, 111], [1, 1, 210, 211]]
+    assert batch["attention_mask"].tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pictures_follow_one_another_row_by_row_and_text_alone_has_none(side):
+    batch = PadCollator(0, side=side)([sample(3, pictures=2), sample(1), sample(2, pictures=1, start=30)])
+    assert batch["image_grid_thw"].shape == (3, 3)
+    assert batch["pixel_values"].dtype == np.float32
+    assert batch["pixel_values"][:, 0].tolist() == [10] * 8 + [30] * 4
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_shapes_and_dtypes_are_what_the_model_takes(side):
+    batch = PadCollator(0, side=side)([sample(5), sample(3), sample(1)])
+    assert {name: array.shape for name, array in batch.items() if name != "attention_mask"} == {
+        "input_ids": (3, 5),
+        "labels": (3, 5),
+        "position_ids": (3, 3, 5),
+    }
+    assert {array.dtype for array in batch.values()} == {np.dtype(np.int64)}
+
+
+def test_samples_stay_as_they_were():
+    one = sample(2)
+    PadCollator(0)([one, sample(4)])
+    assert one.input_ids.tolist() == [10, 11] and one.position_ids.shape == (3, 2)

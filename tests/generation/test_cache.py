@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import numpy as np
+import paddle
+
+from paddlemix.generation.cache import KVCache
+
+
+def test_it_gives_back_all_keys_and_values_in_the_order_in_which_they_came():
+    rng = np.random.default_rng(0)
+    keys, values = rng.standard_normal((2, 2, 6, 3, 4)).astype(np.float32)
+    cache = KVCache(7)
+    for start, stop in ((0, 4), (4, 5), (5, 6)):
+        found = cache.extend(paddle.to_tensor(keys[:, start:stop]), paddle.to_tensor(values[:, start:stop]))
+        assert cache.length == stop
+        np.testing.assert_array_equal(found[0].numpy(), keys[:, :stop])
+        np.testing.assert_array_equal(found[1].numpy(), values[:, :stop])

@@ -1,0 +1,111 @@
+"""Qwen2-VL against the reference implementation's numbers, see tests/models/make_reference.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+# Logits reach 12. The reference lies up to 1.4e-5 from its own float64 numbers; we lie up to 2.1e-5 from it.
+LOGITS_TOLERANCE = 5e-5
+
+BATCHES = ["text", "text_left", "text_right", "one_picture", "several_pictures", "adjacent_pictures"]
+BATCHES += ["picture_at_end", "video", "mixed_left", "mixed_right"]
+WITH_PICTURES = [name for name in BATCHES if not name.startswith(("text", "video"))]
+
+
+@pytest.fixture(scope="session")
+def outputs(reference, model):
+    with paddle.no_grad():
+        return {name: model(**reference.inputs(name)) for name in reference.batches}
+
+
+def test_every_stored_batch_is_compared(reference):
+    assert sorted(reference.batches) == sorted(BATCHES)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_logits_and_loss_are_the_references(reference, outputs, batch):
+    wanted, is_token = reference.arrays[f"{batch}/logits"], reference.is_token(batch)
+    # Not vacuous: the logits are large and tell the places apart.
+    assert np.abs(wanted[is_token]).max() > 5 and wanted[is_token].std(axis=0).min() > 0.1
+    np.testing.assert_allclose(outputs[batch].logits.numpy()[is_token], wanted[is_token], atol=LOGITS_TOLERANCE, rtol=0)
+    np.testing.assert_allclose(float(outputs[batch].loss), reference.arrays[f"{batch}/loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_positions_and_deltas_are_exactly_the_references(reference, model, outputs, batch):
+    inputs = reference.inputs(batch)
+    positions, deltas = model._positions(
+        inputs["input_ids"],
+        inputs["attention_mask"],
+        inputs.get("image_grid_thw"),
+        inputs.get("video_grid_thw"),
+        None,
+        None,
+    )
+    np.testing.assert_array_equal(positions.numpy(), reference.arrays[f"{batch}/position_ids"])
+    np.testing.assert_array_equal(deltas.numpy(), reference.arrays[f"{batch}/rope_deltas"])
+    np.testing.assert_array_equal(outputs[batch].rope_deltas.numpy(), deltas.numpy())
+
+
+@pytest.mark.parametrize("batch", [name for name in BATCHES if "text" not in name])
+def test_plain_positions_would_have_failed_the_comparison(reference, model, batch):
+    inputs = reference.inputs(batch)
+    counted = paddle.arange(inputs["input_ids"].shape[1]).expand([3, *inputs["input_ids"].shape])
+    with paddle.no_grad():
+        logits = model(**inputs, position_ids=counted).logits.numpy()
+    assert np.abs(logits - reference.arrays[f"{batch}/logits"])[reference.is_token(batch)].max() > 0.1
+
+
+@pytest.mark.parametrize("batch", WITH_PICTURES)
+def test_other_pixels_give_other_logits_from_the_picture_on_and_not_before(reference, model, outputs, batch):
+    inputs = reference.inputs(batch)
+    with paddle.no_grad():
+        logits = model(**{**inputs, "pixel_values": inputs["pixel_values"].flip(0)}).logits.numpy()
+    difference = np.abs(logits - outputs[batch].logits.numpy()).max(-1)
+    is_image = (inputs["input_ids"] == model.config.image_token_id).numpy()
+    behind = (np.cumsum(is_image, axis=1) > 0) & reference.is_token(batch)
+    before = ~behind & reference.is_token(batch)
+    assert difference[is_image].mean() > 0.1
+    assert difference[behind].min() > 1e-3
+    assert difference[before].max() == 0
+
+
+def test_each_stage_of_the_vision_tower_gives_the_references_numbers(reference, model):
+    stages = {"patch_embed": model.visual.patch_embed, "merger": model.visual.merger}
+    stages |= {f"blocks.{index}": block for index, block in enumerate(model.visual.blocks)}
+    found = {}
+    hooks = [
+        stage.register_forward_post_hook(lambda _, __, output, name=name: found.__setitem__(name, output.numpy()))
+        for name, stage in stages.items()
+    ]
+    grids = reference.arrays["vision/grid_thw"]
+    with paddle.no_grad():
+        model.visual(paddle.to_tensor(reference.arrays["vision/pixel_values"]), paddle.to_tensor(grids))
+    for hook in hooks:
+        hook.remove()
+    assert len(stages) == 4 and len({tuple(grid) for grid in grids.tolist()}) == 3
+    for name in stages:
+        wanted = reference.arrays[f"vision/{name}"]
+        assert wanted.std() > 0.1
+        # Values reach 4.5; 3e-6 apart were measured.
+        np.testing.assert_allclose(found[name], wanted, atol=2e-5, rtol=0, err_msg=name)
+
+
+def test_the_gradient_of_every_parameter_is_the_references(reference, fresh_model):
+    fresh_model(**reference.inputs("mixed_left")).loss.backward()
+    layout = fresh_model.weight_layout(fresh_model.config)
+    wanted = {key.removeprefix("gradient/"): value for key, value in reference.arrays.items() if "gradient/" in key}
+    parameters = dict(fresh_model.named_parameters())
+    assert sorted(parameters) == sorted(wanted)
+    for name, parameter in parameters.items():
+        gradient = parameter.grad.numpy()
+        if name in layout.convolution_kernels:
+            gradient = gradient.T.reshape(wanted[name].shape)
+        elif layout.is_transposed(name, gradient.ndim):
+            gradient = gradient.T
+        scale = np.abs(wanted[name]).max()
+        assert scale > 1e-3, name
+        # 5e-6 of the largest entry were measured.
+        np.testing.assert_allclose(gradient, wanted[name], atol=3e-5 * scale, rtol=0, err_msg=name)

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from paddlemix.ops import apply_rotary
+
+
+def slow_rotary(x, angles):
+    """Turn the pair (x[i], x[i + D/2]) as a complex number."""
+    half = x.shape[-1] // 2
+    turned = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles)[..., None, :]
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+
+@pytest.mark.parametrize(("lead", "heads", "size"), [((3,), 2, 4), ((2, 3), 1, 6), ((2, 5), 3, 2)])
+def test_each_pair_turns_by_its_angle_in_every_head(assert_matches, rng, lead, heads, size):
+    x, angles = rng.standard_normal((*lead, heads, size)), 9 * rng.standard_normal((*lead, size // 2))
+    cos, sin = (paddle.to_tensor(f(angles).astype(np.float32)) for f in (np.cos, np.sin))
+    assert_matches(lambda x: apply_rotary(x, cos, sin), lambda x: slow_rotary(x, angles), x)
+
+
+def test_an_angle_of_zero_changes_nothing_and_half_precision_stays(rng):
+    x = paddle.to_tensor(rng.standard_normal((2, 3, 4)).astype(np.float16))
+    found = apply_rotary(x, paddle.ones([2, 2]), paddle.zeros([2, 2]))
+    assert found.dtype == paddle.float16 and (found.numpy() == x.numpy()).all()

@@ -1,0 +1,125 @@
+import json
+import os
+import pickle
+
+import pytest
+from jinja2.exceptions import SecurityError
+
+from paddlemix.conversation import Conversation, Picture, RecordId, Text, Turn
+from paddlemix.processors.chat_template import QWEN2_VL_TEMPLATE, ChatTemplate, template_pieces
+from paddlemix.processors.text import Piece
+
+OTHER = "{% for message in messages %}{{ message.role }}{% endfor %}"
+
+
+def conversation(*turns):
+    return Conversation(tuple(Turn(role, tuple(parts)) for role, *parts in turns), RecordId("records.json", 0))
+
+
+def as_text(part):
+    yield Piece(part.text)
+
+
+def test_every_chat_is_the_string_that_the_published_template_makes(reference):
+    rows = json.loads((reference / "chats.json").read_text("utf-8"))
+    assert len(rows) == 36
+    assert any("Picture 3: <|vision_start|>" in row["text"] and row["add_vision_id"] for row in rows)
+    template = ChatTemplate()
+    for row in rows:
+        expected = row.pop("text")
+        assert template.render(**row) == expected
+
+
+def test_the_default_system_turn_pictures_and_prompt_are_as_the_model_was_trained():
+    pieces = ChatTemplate().pieces(
+        conversation(("user", Picture("a.jpg"), Text("Q"))), as_text, add_generation_prompt=True
+    )
+    assert "".join(piece.text for piece in pieces) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Q<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_template_that_reaches_for_pythons_insides_is_stopped():
+    with pytest.raises(SecurityError):
+        ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}").render([])
+    with pytest.raises(SecurityError):
+        ChatTemplate("{{ messages.append(1) }}").render([])
+
+
+def test_a_text_is_never_read_as_a_template_or_as_a_marker():
+    hostile = "{{ messages }}{% raw %}\ue0000\ue001\ue0009\ue001"
+    pieces = list(ChatTemplate().pieces(conversation(("user", Text(hostile), Text("next"))), as_text))
+    assert [piece for piece in pieces if piece.text in (hostile, "next")] == [Piece(hostile), Piece("next")]
+
+
+def test_a_templates_own_text_is_split_at_its_control_tokens():
+    assert list(template_pieces("<|im_start|>user\n<|im_end|><|unknown|>")) == [
+        Piece("<|im_start|>", control=True),
+        Piece("user\n"),
+        Piece("<|im_end|>", control=True),
+        Piece("<|unknown|>"),
+    ]
+    assert list(template_pieces("")) == []
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [Text("A.")],
+        [Text("A."), Picture("a.jpg")],
+        [Picture("a.jpg"), Text("A.")],
+        [Text("A."), Picture("a.jpg"), Text("B.")],
+        [Picture("a.jpg")],
+        [Text("")],
+        [],
+    ],
+)
+def test_an_assistants_words_and_the_end_of_its_turn_are_trained_and_nothing_else(parts):
+    turns = [("user", Text("Q")), ("assistant", *parts), ("user", Text("Q")), ("assistant", Text("C."))]
+    pieces = list(ChatTemplate().pieces(conversation(*turns), as_text))
+    words = [Piece(part.text, trained=True) for part in parts if isinstance(part, Text) and part.text]
+    end = Piece("<|im_end|>", control=True, trained=True)
+    assert [piece for piece in pieces if piece.trained and piece.text] == [*words, end, Piece("C.", trained=True), end]
+    last = [index for index, piece in enumerate(pieces) if piece == end]
+    assert [pieces[index + 1].text for index in last] == ["\n"] * 2
+
+
+def test_a_saved_template_comes_back_and_stands_alone_in_its_file(tmp_path):
+    ChatTemplate(OTHER).save_pretrained(tmp_path)
+    assert os.listdir(tmp_path) == ["chat_template.json"]
+    assert ChatTemplate.from_pretrained(tmp_path).source == OTHER
+
+
+def test_a_template_that_was_rendered_can_go_to_another_process():
+    template = ChatTemplate(OTHER)
+    expected = template.render([{"role": "user"}])
+    assert pickle.loads(pickle.dumps(template)).render([{"role": "user"}]) == expected == "user"
+
+
+@pytest.mark.parametrize(
+    "value", [OTHER, [{"name": "tool_use", "template": "no"}, {"name": "default", "template": OTHER}]]
+)
+@pytest.mark.parametrize("name", ["chat_template.json", "tokenizer_config.json"])
+def test_a_checkpoint_keeps_one_template_or_several_with_names(tmp_path, name, value):
+    (tmp_path / name).write_text(json.dumps({"chat_template": value}))
+    assert ChatTemplate.from_pretrained(tmp_path).source == OTHER
+
+
+def test_chat_template_json_goes_before_tokenizer_config_json(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "no"}))
+    ChatTemplate(OTHER).save_pretrained(tmp_path)
+    assert ChatTemplate.from_pretrained(tmp_path).source == OTHER
+
+
+def test_a_bare_template_file_goes_before_all_others(tmp_path):
+    ChatTemplate("no").save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(OTHER)
+    assert ChatTemplate.from_pretrained(tmp_path).source == OTHER
+
+
+@pytest.mark.parametrize("settings", [None, {}, {"chat_template": None}, {"chat_template": []}])
+def test_a_checkpoint_without_a_template_speaks_as_qwen2_vl(tmp_path, settings):
+    if settings is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert ChatTemplate.from_pretrained(tmp_path).source == QWEN2_VL_TEMPLATE

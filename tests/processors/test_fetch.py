@@ -1,0 +1,181 @@
+import asyncio
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from paddlemix.processors import fetch as fetch_module
+from paddlemix.processors.fetch import FetchError, fetch, is_address
+from paddlemix.processors.picture import PictureError, open_picture, picture_size
+
+PICTURE = b"picture"
+
+
+class Answers(BaseHTTPRequestHandler):
+    """/picture answers, /large and /drip go on, /slow waits, /hop/N redirects N times, anything else is missing."""
+
+    def do_GET(self):
+        self.server.seen.append(self.path)
+        kind, _, rest = self.path.strip("/").partition("/")
+        if kind == "hop":
+            self.redirect(f"/hop/{int(rest) - 1}" if int(rest) > 1 else "/picture")
+        elif kind == "away":
+            self.redirect(rest)
+        elif kind in ("picture", "large", "drip", "slow"):
+            getattr(self, kind)()
+        else:
+            self.send_error(404)
+
+    def redirect(self, place):
+        self.send_response(302)
+        self.send_header("Location", place)
+        self.end_headers()
+
+    def picture(self):
+        self.begin()
+        self.wfile.write(PICTURE)
+
+    def large(self):
+        self.begin()
+        self.go_on(b"x" * 1000, pause=0)
+
+    def drip(self):
+        self.begin()
+        self.go_on(b"x", pause=0.02)
+
+    def slow(self):
+        self.server.closing.wait(20)
+
+    def begin(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def go_on(self, piece, pause):
+        try:
+            while not self.server.closing.wait(pause):
+                self.wfile.write(piece)
+        except OSError:  # the client has heard enough
+            self.close_connection = True
+
+    def log_message(self, *_):
+        """Keep the tests' output clean."""
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.seen, server.closing = [], threading.Event()
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def unprotected(monkeypatch):
+    """Lets the tests reach their own server, which stands at a loopback address."""
+    monkeypatch.setattr(fetch_module, "httpx_ssrf_protection", lambda client: client)
+
+
+def refusal(address):
+    with pytest.raises(FetchError) as error:
+        fetch(address)
+    message = str(error.value)
+    assert message.startswith(address)
+    assert message.endswith(".") and not message.endswith("..")
+    assert "\n" not in message
+    return message
+
+
+def test_only_http_addresses_are_addresses():
+    assert all(map(is_address, ["http://a/b.png", "https://a/b.png", "HTTPS://A/B.PNG"]))
+    assert not any(map(is_address, ["a.png", "/http://a", "ftp://a/b.png", "file:///a.png", "data:image/png;base64,"]))
+
+
+def test_other_schemes_are_files_that_do_not_exist():
+    with pytest.raises(PictureError, match="file:///etc/hostname does not exist"):
+        picture_size("file:///etc/hostname")
+
+
+def test_a_loopback_address_is_refused_and_never_asked(server):
+    assert "not globally reachable" in refusal(f"{server.address}/picture")
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "192.168.1.1", "169.254.169.254", "[::1]", "[fe80::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
+)
+def test_private_and_link_local_addresses_are_refused(host):
+    assert "not globally reachable" in refusal(f"http://{host}/picture")
+
+
+def test_a_refused_address_is_a_picture_that_cannot_be_used(server):
+    with pytest.raises(PictureError, match="^picture http://127.0.0.1.*not globally reachable"):
+        open_picture(f"{server.address}/picture")
+
+
+def test_a_proxy_of_the_environment_does_not_lead_past_the_protection(server, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, server.address)
+    assert "not globally reachable" in refusal("http://10.0.0.1/picture")
+    assert server.seen == []
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_what_stands_at_an_address_comes_back(server):
+    assert fetch(f"{server.address}/picture") == PICTURE
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_fetching_works_inside_a_running_event_loop(server):
+    async def cell():
+        return fetch(f"{server.address}/picture")
+
+    assert asyncio.run(cell()) == PICTURE
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_three_redirects_are_followed_and_a_fourth_is_not(server):
+    assert fetch(f"{server.address}/hop/3") == PICTURE
+    assert "TooManyRedirects" in refusal(f"{server.address}/hop/4")
+
+
+@pytest.mark.usefixtures("unprotected")
+@pytest.mark.parametrize("place", ["file:///etc/hostname", "ftp://127.0.0.1/a"])
+def test_a_redirect_to_another_scheme_is_refused(server, place):
+    assert "UnsupportedProtocol" in refusal(f"{server.address}/away/{place}")
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_an_endless_answer_ends_at_the_size_cap(server, monkeypatch):
+    monkeypatch.setattr(fetch_module, "MAX_BYTES", 3 * 2**20)
+    assert refusal(f"{server.address}/large").endswith("is larger than 3 MB.")
+
+
+@pytest.mark.usefixtures("unprotected")
+@pytest.mark.parametrize("kind", ["slow", "drip"])
+def test_an_answer_that_does_not_come_or_does_not_end_is_given_up(server, monkeypatch, kind):
+    monkeypatch.setattr(fetch_module, "MAX_SECONDS", 0.3)
+    assert refusal(f"{server.address}/{kind}").endswith("took longer than 0.3 s.")
+    assert server.seen == [f"/{kind}"]
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_an_error_status_is_told(server):
+    assert refusal(f"{server.address}/nowhere").endswith("could not be fetched: the answer was 404.")
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_a_server_that_is_not_there_is_told(server):
+    server.shutdown()
+    server.server_close()
+    assert "ConnectError" in refusal(f"{server.address}/picture")
+
+
+@pytest.mark.parametrize("address", ["http://", "http:///a.png", "http://[a.png", "http://10.0.0.1:99999/a.png"])
+def test_a_malformed_address_is_told(address):
+    refusal(address)

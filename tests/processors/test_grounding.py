@@ -1,0 +1,106 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddlemix.conversation import Box
+from paddlemix.processors.grounding import GroundedBox, box_in_pixels, box_text, parse_boxes, strip_tags
+
+sides = st.integers(10, 5000)
+# Left edges, and widths of at least two thousandths: a narrower box may be nothing at all in thousandths.
+starts = st.floats(0, 0.99)
+extents = st.floats(0.002, 1)
+
+
+def tagged(corners):
+    return f"<|box_start|>{corners}<|box_end|>"
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    width=sides, height=sides, x=starts, y=starts, dx=extents, dy=extents, unit=st.sampled_from(["pixel", "fraction"])
+)
+def test_a_box_comes_back_from_its_text_within_half_a_thousandth(width, height, x, y, dx, dy, unit):
+    x2, y2 = min(x + dx, 1), min(y + dy, 1)
+    scale_x, scale_y = (width, height) if unit == "pixel" else (1, 1)
+    box = Box(x * scale_x, y * scale_y, x2 * scale_x, y2 * scale_y, unit=unit)
+    (found,) = parse_boxes(tagged(box_text(box, width, height)), width, height)
+    # 999 is the last number there is, so that an edge at 1 comes back as 0.999.
+    wanted = [(min(value, 0.999), side) for value, side in ((x, width), (y, height), (x2, width), (y2, height))]
+    for value, (fraction, side) in zip(found.box, wanted, strict=True):
+        assert abs(value / side - fraction) <= 0.0005 + 1e-9
+
+
+@given(corners=st.tuples(*[st.integers(0, 999)] * 4))
+@settings(derandomize=True, deadline=None)
+def test_thousandths_are_written_as_they_are_whatever_the_pictures_size(corners):
+    x1, y1, x2, y2 = corners
+    assert box_text(Box(*corners, unit="thousandth"), 1237, 77) == f"({x1},{y1}),({x2},{y2})"
+
+
+def test_the_three_units_mean_the_same_box():
+    boxes = [
+        Box(128, 120, 320, 360, unit="pixel"),
+        Box(200, 250, 500, 750, unit="thousandth"),
+        Box(0.2, 0.25, 0.5, 0.75, unit="fraction"),
+    ]
+    assert {box_text(box, 640, 480) for box in boxes} == {"(200,250),(500,750)"}
+    for box in boxes:
+        assert box_in_pixels(box, 640, 480) == pytest.approx((128, 120, 320, 360))
+
+
+def test_edges_outside_the_picture_are_clipped_to_what_the_model_can_say():
+    assert box_text(Box(-5, -0.1, 640, 700), 640, 480) == "(0,0),(999,999)"
+
+
+def test_each_box_takes_the_reference_before_it():
+    text = (
+        f"{tagged('(1,2),(3,4)')} <|object_ref_start|> 红色的圆 <|object_ref_end|>{tagged('(100,200),(300,400)')}"
+        f"{tagged('( 1,2),(3,4)')}{tagged('(0, 0), (1000,1000)')} and <|object_ref_start|>a cat<|object_ref_end|>"
+        f"{tagged(' (10,20),(30,40) ')}"
+    )
+    assert parse_boxes(text, 1000, 500) == [
+        GroundedBox("", (1, 1, 3, 2)),
+        GroundedBox("红色的圆", (100, 100, 300, 200)),
+        GroundedBox("红色的圆", (0, 0, 1000, 500)),
+        GroundedBox("a cat", (10, 10, 30, 20)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        "",
+        "(1,2)",
+        "(1,2),(3",
+        "(1,2),(3,4),(5,6)",
+        "(a,2),(3,4)",
+        "(-1,2),(3,4)",
+        "(1.5,2),(3,4)",
+        "(30,2),(3,4)",
+        "(3,4),(3,9)",
+        "(1,2),(3,1001)",
+        "(1,2),(3,99999)",
+        "(1,2),(3," + "9" * 5000 + ")",
+        "1,2,3,4",
+    ],
+)
+def test_a_malformed_box_is_left_as_text_and_the_next_one_is_read(corners):
+    text = tagged(corners) + tagged("(1,2),(3,4)")
+    assert [found.box for found in parse_boxes(text, 1000, 1000)] == [(1, 2, 3, 4)]
+    assert strip_tags(text) == f"{corners}(1,2),(3,4)"
+
+
+@pytest.mark.parametrize("text", ["", "(1,2),(3,4)", "<|box_start|>(1,2),(3,4)", "(1,2),(3,4)<|box_end|>"])
+def test_corners_without_both_tags_are_no_box(text):
+    assert parse_boxes(text, 1000, 1000) == []
+
+
+def test_a_reference_that_was_not_closed_does_not_lend_its_tag_to_a_name():
+    text = "<|object_ref_start|>a <|object_ref_start|>dog<|object_ref_end|>" + tagged("(1,2),(3,4)")
+    (found,) = parse_boxes(text, 1000, 1000)
+    assert found.label == "a dog"
+
+
+def test_an_answer_without_its_tags_keeps_names_and_words():
+    text = f" The <|object_ref_start|>狗<|object_ref_end|> is at {tagged('(1,2),(3,4)')}. <|quad_start|>"
+    assert strip_tags(text) == "The 狗 is at (1,2),(3,4). <|quad_start|>"

@@ -1,0 +1,67 @@
+"""What `paddlemix._environment` settles before Paddle is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from paddlemix._environment import HARMLESS_WARNINGS, choose_mkl_path, prepare_for_paddle, read_cpuinfo
+
+AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 avx avx2 bmi2\n"
+OLD_AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 avx\n"
+INTEL = "vendor_id\t: GenuineIntel\nflags\t\t: fpu sse2 avx avx2 avx512f\n"
+
+
+def run_python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_an_amd_processor_with_avx2_gets_the_fast_path():
+    environ: dict[str, str] = {}
+    choose_mkl_path(environ, AMD)
+    assert environ == {"MKL_DEBUG_CPU_TYPE": "5"}
+
+
+@pytest.mark.parametrize("cpuinfo", [OLD_AMD, INTEL, ""], ids=["amd without avx2", "intel", "unknown"])
+def test_other_processors_are_left_alone(cpuinfo):
+    environ: dict[str, str] = {}
+    choose_mkl_path(environ, cpuinfo)
+    assert environ == {}
+
+
+def test_what_the_user_set_stays():
+    environ = {"MKL_DEBUG_CPU_TYPE": "4"}
+    choose_mkl_path(environ, AMD)
+    assert environ == {"MKL_DEBUG_CPU_TYPE": "4"}
+
+
+def test_a_system_without_cpuinfo_is_no_error(tmp_path):
+    assert read_cpuinfo(tmp_path / "cpuinfo") == ""
+
+
+def test_importing_paddlemix_does_not_load_paddle():
+    loaded = run_python("import sys, paddlemix; print('paddle' in sys.modules, 'paddlemix' in sys.modules)").stdout
+    assert loaded == "False True\n"
+
+
+def test_importing_paddlenlp_after_paddlemix_prints_nothing():
+    done = run_python("import paddlemix, paddlenlp.trainer, paddlenlp.transformers, paddlenlp.peft")
+    assert done.stdout + done.stderr == ""
+
+
+def test_only_the_listed_warnings_are_silenced():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        prepare_for_paddle()
+        for message, module in HARMLESS_WARNINGS:
+            name = module.replace("\\", "")
+            warnings.warn_explicit(f"{message} here.", UserWarning, "file.py", 1, module=name)
+            warnings.warn_explicit(f"{message} here.", UserWarning, "file.py", 1, module="elsewhere")
+        warnings.warn_explicit("The loss is infinite.", UserWarning, "file.py", 1, module="paddle.utils.cpp_extension")
+    assert [str(warning.message) for warning in seen] == [
+        *(f"{message} here." for message, _ in HARMLESS_WARNINGS),
+        "The loss is infinite.",
+    ]

@@ -1,0 +1,55 @@
+import json
+import os
+import stat
+
+import pytest
+
+from paddlemix.files import replacing, write_json
+
+
+def test_json_comes_back_as_it_was_and_chinese_stays_readable(tmp_path):
+    path = tmp_path / "new folder" / "metrics.json"
+    write_json(path, {"标签": [1, 0.5, None]})
+    assert json.loads(path.read_text("utf-8")) == {"标签": [1, 0.5, None]}
+    assert "标签" in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("broken", "error"), [({"loss": float("nan")}, ValueError), ({"path": object()}, TypeError)])
+def test_what_json_cannot_hold_is_refused_and_the_old_file_stays(tmp_path, broken, error):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"old": True})
+    with pytest.raises(error):
+        write_json(path, broken)
+    assert json.loads(path.read_text("utf-8")) == {"old": True}
+
+
+def test_a_writer_that_fails_half_way_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_text("old")
+
+    def fail_half_way():
+        with replacing(path) as beside:
+            beside.write_text("ne")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["picture.png"]
+
+
+def test_the_file_is_not_there_before_the_block_ends_and_alone_after(tmp_path):
+    path = tmp_path / "picture.png"
+    with replacing(path) as beside:
+        beside.write_text("new")
+        assert beside.suffix == ".png"
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["picture.png"]
+
+
+def test_the_file_can_be_read_by_whoever_may_read_the_users_other_files(tmp_path):
+    (tmp_path / "other").touch()
+    write_json(tmp_path / "metrics.json", {})
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("other", "metrics.json")}
+    assert len(modes) == 1
