@@ -268,7 +268,7 @@ def test_questions_that_stand_alone_follow_their_weights() -> None:
 
 def test_only_the_first_turn_of_a_dialogue_shows_the_picture() -> None:
     questions = [Question("single", "Find the ring.", "A"), Question("none", "Find the star.", "B")]
-    record = records.grounding_record("r7", "pictures/a.jpg", questions)
+    record = records.chatml_record("r7", "pictures/a.jpg", questions)
     assert record == {
         "id": "r7",
         "conversations": [
@@ -354,6 +354,20 @@ def test_place_questions_name_the_ninth_that_holds_the_center_and_avoid_the_bord
     assert len(answers) == 9
 
 
+@BOTH_SETS
+def test_a_chat_asks_once_for_a_caption_and_then_only_what_has_an_answer_without_boxes(name: str) -> None:
+    lengths = set()
+    for number in range(200):
+        rng = random.Random(number)
+        scene = draw_scene(VOCABULARIES[name], rng)
+        chat = records.choose_chat(scene, VOCABULARIES[name], rng)
+        assert [q.answer for q in chat if q.kind == "caption"] == [records.caption_of(scene)]
+        assert len({q.text for q in chat}) == len(chat) <= records.CHAT_TURNS
+        assert not any("<box>" in q.answer for q in chat)
+        lengths.add(len(chat))
+    assert max(lengths) == records.CHAT_TURNS
+
+
 def test_kinds_of_questions_are_chosen_evenly_however_many_questions_each_has() -> None:
     rng = random.Random(4)
     questions = [Question("color", str(number), "") for number in range(9)] + [Question("count", "", "")]
@@ -376,7 +390,12 @@ def read_all(folder: Path) -> dict[str, bytes]:
 
 
 def read_records(folder: Path, split: str) -> list[dict]:
-    return [r for task in tool.TASKS for r in json.loads((folder / f"{split}_{task}.json").read_text("utf-8"))]
+    return [
+        record
+        for name in tool.RECORD_FILES
+        if name.startswith(split)
+        for record in json.loads((folder / name).read_text("utf-8"))
+    ]
 
 
 def picture_of(record: dict) -> str:
@@ -396,8 +415,8 @@ def test_every_picture_on_disk_has_one_record_and_every_record_its_picture(made:
 
 
 def test_held_out_records_have_one_question_each_and_the_asked_numbers(made: Path) -> None:
-    counts = {task: len(json.loads((made / f"eval_{task}.json").read_text("utf-8"))) for task in tool.TASKS}
-    assert counts == {"grounding": 8, "caption": 2, "vqa": 8}
+    counts = {path.stem: len(json.loads(path.read_text("utf-8"))) for path in made.glob("eval_*.json")}
+    assert counts == {"eval_grounding": 8, "eval_caption": 2, "eval_vqa": 8}
     grounding = json.loads((made / "eval_grounding.json").read_text("utf-8"))
     assert all(len(record["conversations"]) == 2 for record in grounding)
 

@@ -6,7 +6,7 @@ a published Qwen2-VL-*-Instruct checkpoint (only the strings it renders are kept
     python tests/processors/make_reference.py --chat_template chat_template.json
 
 It also checks that transformers reads what paddlemix's tokenizer and image processor save. The tests read the folder
-and need neither package. The text of a seed is the same on every run, and so are all files.
+and need neither package. Every run writes the same files.
 """
 
 from __future__ import annotations

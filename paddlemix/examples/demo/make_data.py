@@ -33,10 +33,11 @@ from paddlemix.examples.demo.scene import SIDE, VOCABULARIES, Scene, Vocabulary,
 Draft = tuple[Scene, Record, tuple[str, ...]]
 
 # Raise it with every change that gives other pictures or records for the same settings: old output is then not reused.
-VERSION = 2
+VERSION = 3
 JPEG_QUALITY = 92
-TRAIN_TASK_WEIGHTS = {"grounding": 0.60, "caption": 0.15, "vqa": 0.25}
+TRAIN_TASK_WEIGHTS = {"grounding": 0.45, "chat": 0.30, "caption": 0.10, "vqa": 0.15}
 TASKS = tuple(TRAIN_TASK_WEIGHTS)
+RECORD_FILES = (*(f"train_{task}.json" for task in TASKS), "eval_grounding.json", "eval_caption.json", "eval_vqa.json")
 META_FILE = "meta.json"
 
 
@@ -122,7 +123,7 @@ def _make_grounding(job: Job, picture: str, vocabulary: Vocabulary, rng: random.
     else:
         scene = draw_scene(vocabulary, rng)
         questions = records.choose_dialogue(records.grounding_questions(scene, vocabulary, rng), rng)
-    record = records.grounding_record(f"{job.split}_{job.index:06d}", picture, questions)
+    record = records.chatml_record(f"{job.split}_{job.index:06d}", picture, questions)
     return scene, record, tuple(question.kind for question in questions)
 
 
@@ -137,7 +138,14 @@ def _make_vqa(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random
     return scene, records.vqa_record(picture, question), (question.kind,)
 
 
-_MAKERS = {"grounding": _make_grounding, "caption": _make_caption, "vqa": _make_vqa}
+def _make_chat(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
+    scene = draw_scene(vocabulary, rng)
+    questions = records.choose_chat(scene, vocabulary, rng)
+    record = records.chatml_record(f"{job.split}_{job.index:06d}", picture, questions)
+    return scene, record, tuple(question.kind for question in questions)
+
+
+_MAKERS = {"grounding": _make_grounding, "chat": _make_chat, "caption": _make_caption, "vqa": _make_vqa}
 
 
 def make_all(jobs: list[Job], folder: Path, settings: Settings, workers: int) -> Generator[Made, None, None]:
@@ -155,7 +163,7 @@ def write_set(folder: Path, settings: Settings, workers: int) -> None:
         (folder / "pictures" / split).mkdir(parents=True)
     with closing(make_all(jobs, folder, settings, workers)) as results:
         made = list(tqdm(results, total=len(jobs), desc="rendering", unit="picture"))
-    files: dict[str, list[Record]] = {f"{split}_{task}.json": [] for split in ("train", "eval") for task in TASKS}
+    files: dict[str, list[Record]] = {name: [] for name in RECORD_FILES}
     for one in made:
         files[one.file].append(one.record)
     for name, content in files.items():

@@ -23,6 +23,8 @@ ASK_COUNT = ("How many shapes are there?", "How many shapes do you see?", "Count
 ASK_EXISTS = ("Is there {}?", "Do you see {}?", "Does the picture show {}?")
 ASK_SIDE = ("Which shape is on the {}?", "What shape is on the {} side?", "Name the shape on the {}.")
 ASK_PLACE = ("In which part is the {}?", "Which part holds the {}?", "Name the part with the {}.")
+DESCRIBE = "Describe this picture."
+CHAT_TURNS = 6
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 # A shape whose center lies nearer than this share of the side to the border of two parts is not asked for its part.
 CLEAR_OF_BORDERS = 0.04
@@ -138,6 +140,15 @@ def vqa_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> l
     ]
 
 
+def choose_chat(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> list[Question]:
+    """Up to `CHAT_TURNS` questions about a scene that need no box, the request for a caption among them."""
+    questions = vqa_questions(scene, vocabulary, rng)
+    chosen = rng.sample(questions, min(CHAT_TURNS - 1, len(questions)))
+    chosen.append(Question("caption", DESCRIBE, caption_of(scene)))
+    rng.shuffle(chosen)
+    return chosen
+
+
 def choose_evenly(questions: Iterable[Question], rng: random.Random) -> Question:
     """One question; first its kind is drawn, so that kinds with many questions do not crowd out the others."""
     by_kind: dict[str, list[Question]] = {}
@@ -146,7 +157,7 @@ def choose_evenly(questions: Iterable[Question], rng: random.Random) -> Question
     return rng.choice(by_kind[rng.choice(sorted(by_kind))])
 
 
-def grounding_record(record_id: str, picture: str, questions: list[Question]) -> Record:
+def chatml_record(record_id: str, picture: str, questions: list[Question]) -> Record:
     """A chatml record with the picture in its first turn."""
     turns = []
     for number, question in enumerate(questions):

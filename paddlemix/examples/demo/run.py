@@ -25,7 +25,15 @@ ROOT = Path(__file__).parents[3]
 DEMO = Path("paddlemix/examples/demo")
 CONFIG = Path("paddlemix/config/demo/qwen2_vl_shapes.json")
 BASE_MODEL = DEMO / "base_model"
-SETS = (("chatml_dataset", "grounding"), ("vqa_dataset", "vqa"), ("coco_caption", "caption"))
+SETS = {
+    "train_grounding": "chatml_dataset",
+    "train_chat": "chatml_dataset",
+    "train_vqa": "vqa_dataset",
+    "train_caption": "coco_caption",
+    "eval_grounding": "chatml_dataset",
+    "eval_vqa": "vqa_dataset",
+    "eval_caption": "coco_caption",
+}
 EVERY_SHAPE = "Find every shape."
 
 
@@ -97,7 +105,11 @@ def evaluation(model: Path, output: Path, name: str) -> list[Any]:
 def dataset(output: Path) -> dict[str, list[dict[str, str]]]:
     """The config's `dataset`, with the records where this run has put them."""
     return {
-        part: [{"name": name, "data_files": str(output / "data" / f"{part}_{kind}.json")} for name, kind in SETS]
+        part: [
+            {"name": name, "data_files": str(output / "data" / f"{file}.json")}
+            for file, name in SETS.items()
+            if file.startswith(part)
+        ]
         for part in ("train", "eval")
     }
 
