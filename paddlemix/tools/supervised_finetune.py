@@ -28,7 +28,15 @@ def main(arguments: list[str]) -> None:
     from paddlemix.trainer.plan import describe_plan
     from paddlemix.trainer.sft_trainer import SFTTrainer
 
-    trainer = SFTTrainer(model, args, train, evaluation, processor, group_by_length=config.data.group_by_length)
+    trainer = SFTTrainer(
+        model,
+        args,
+        train,
+        evaluation,
+        processor,
+        group_by_length=config.data.group_by_length,
+        benchmark=config.training["benchmark"],
+    )
     if trainer.is_world_process_zero():
         print(describe_plan(model, train, evaluation, args), flush=True)
     metrics: dict[str, float] = {}

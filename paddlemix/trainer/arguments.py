@@ -137,7 +137,7 @@ class TrainingKeys:
     )
     device: str | None = Field(default=None, description="null takes a GPU where Paddle has one, else the CPU.")
     skip_memory_metrics: bool = Field(default=False, description="Leave out the memory figures of the log.")
-    benchmark: bool = Field(default=False, description="Measure the speed of training and log it.")
+    benchmark: bool = Field(default=False, description="Show the samples a second with every log.")
 
 
 @plain_dataclass(frozen=True)

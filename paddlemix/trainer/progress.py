@@ -11,9 +11,14 @@ from tqdm import tqdm
 
 
 class ProgressBar(TrainerCallback):
-    """A tqdm bar on a terminal; without one, lines with the step, the rate and the time left."""
+    """A tqdm bar on a terminal; without one, lines with the step, the rate and the time left.
 
-    def __init__(self) -> None:
+    Args:
+        show_speed: add the samples a second since the last log.
+    """
+
+    def __init__(self, *, show_speed: bool) -> None:
+        self.shown = ("loss", "eval_loss", "learning_rate", *(("interval_samples_per_second",) if show_speed else ()))
         self.bar: tqdm | None = None
         self.started = 0.0
         self.first_step = 0
@@ -44,9 +49,7 @@ class ProgressBar(TrainerCallback):
         """Show the losses: beside the bar, or in a line."""
         if not (state.is_world_process_zero and logs):
             return
-        figures = "  ".join(
-            f"{name} {logs[name]:.4g}" for name in ("loss", "eval_loss", "learning_rate") if name in logs
-        )
+        figures = "  ".join(f"{name} {logs[name]:.4g}" for name in self.shown if name in logs)
         if not figures:
             return
         if self.bar is not None:

@@ -28,6 +28,7 @@ class SFTTrainer(Trainer):
         eval_dataset: None where nothing is evaluated.
         processor: saved beside the model in every checkpoint, and its tokenizer pads.
         group_by_length: batch samples of about the same length.
+        benchmark: show the samples a second.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class SFTTrainer(Trainer):
         processor: Any,
         *,
         group_by_length: bool = False,
+        benchmark: bool = False,
     ) -> None:
         super().__init__(
             model=model,
@@ -48,7 +50,7 @@ class SFTTrainer(Trainer):
             eval_dataset=eval_dataset,
             # What Trainer calls the tokenizer it only saves; the processor saves the tokenizer and the rest.
             tokenizer=processor,
-            callbacks=[ProgressBar()],
+            callbacks=[ProgressBar(show_speed=benchmark)],
         )
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
