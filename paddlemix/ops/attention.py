@@ -25,16 +25,24 @@ def attention(
     batch, length, heads, size = query.shape
     groups, span = key.shape[2], key.shape[1]
     # The query heads of a group are laid behind one another, so that keys and values need no copy per query head.
-    query = (query * size**-0.5).transpose([0, 2, 1, 3]).reshape([batch, groups, -1, size])
-    scores = paddle.matmul(query, key.transpose([0, 2, 1, 3]), transpose_y=True).astype("float32")
+    query = _heads_first(query * size**-0.5).reshape([batch, groups, -1, size])
+    scores = paddle.matmul(query, _heads_first(key), transpose_y=True).astype("float32")
     if mask is not None:
         # A mask for all rows alike is added flat: Paddle's CPU broadcasting over inner axes is 9 times slower
         # (32 x 6 x 150 x 150: 14.1 against 1.6 ms).
         shape = [batch * heads, -1] if mask.ndim == 2 else [batch, heads, length, span]
         scores = (scores.reshape(shape) + (mask.flatten() if mask.ndim == 2 else mask)).reshape(scores.shape)
     weights = F.softmax(scores, axis=-1).astype(value.dtype)
-    mixed = paddle.matmul(weights, value.transpose([0, 2, 1, 3]))
-    return mixed.reshape([batch, heads, length, size]).transpose([0, 2, 1, 3])
+    mixed = paddle.matmul(weights, _heads_first(value))
+    return _heads_first(mixed.reshape([batch, heads, length, size]))
+
+
+def _heads_first(x: paddle.Tensor) -> paddle.Tensor:
+    """Swap axes 1 and 2 of float[B, L, H, D], or swap them back."""
+    if x.place.is_cpu_place():
+        # Paddle's CPU transposes number by number; this copies whole rows (16 x 150 x 6 x 32: 0.3 against 3.6 ms).
+        return paddle.stack(x.unbind(axis=2), axis=1)
+    return x.transpose([0, 2, 1, 3])
 
 
 def segment_attention(

@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.evaluation.evaluate import evaluate_model
@@ -20,6 +22,7 @@ from paddlemix.evaluation.report import Prediction
 from paddlemix.files import write_json
 from paddlemix.generation import GenerationConfig
 from paddlemix.tools.report_errors import report_errors
+from paddlemix.trainer.arguments import DatasetItem
 from paddlemix.trainer.config_file import gpu_is_usable, load_config
 
 
@@ -28,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config_or_model", help="a fine-tuning config, or a model's folder")
     parser.add_argument("--model_name_or_path", help="the model, where it is not the one in the config's output_dir")
-    parser.add_argument("--dataset", type=json.loads, help="a list as in the config's dataset.eval, in its place")
+    parser.add_argument("--dataset", type=parse_sets, help="a list as in the config's dataset.eval, in its place")
     parser.add_argument("--output", type=Path, help="JSON file for the scores (default: metrics.json in the model)")
     parser.add_argument("--predictions", type=Path, help="JSON file for every answer beside what was right")
     parser.add_argument("--batch_size", type=int, default=16, help="records answered at once (default: 16)")
@@ -36,6 +39,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--on_bad_record", default="raise", choices=["raise", "skip"])
     return parser.parse_args()
+
+
+def parse_sets(text: str) -> list[DatasetItem]:
+    """The record sets that a command line spells as JSON."""
+    try:
+        return TypeAdapter(list[DatasetItem]).validate_json(text)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, one['loc'])) or 'the list'}: {one['msg']}" for one in error.errors())
+        raise argparse.ArgumentTypeError(f"not a list of record sets: {'; '.join(problems)}") from error
 
 
 def main() -> None:
@@ -65,16 +77,16 @@ def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], di
     Raises:
         ValueError: no record set is named.
     """
-    items: list[dict[str, Any]] = args.dataset or []
+    items: list[DatasetItem] = args.dataset or []
     folder, bounds = args.config_or_model, {}
     if args.config_or_model.endswith(".json"):
         config = load_config(args.config_or_model, has_gpu=gpu_is_usable())
-        items = items or [asdict(item) for item in config.data.dataset.eval]
+        items = items or config.data.dataset.eval
         folder = config.training["output_dir"]
         bounds = {name: getattr(config.data, name) for name in ("min_pixels", "max_pixels", "max_length")}
     if not items:
         raise ValueError("no record set to evaluate on: give --dataset, or a config with `dataset.eval`.")
-    return args.model_name_or_path or folder, [DatasetSpec(**item) for item in items], bounds
+    return args.model_name_or_path or folder, [DatasetSpec(**asdict(item)) for item in items], bounds
 
 
 def as_row(prediction: Prediction) -> dict[str, Any]:

@@ -54,3 +54,20 @@ def test_a_config_names_model_and_sets(
 def test_without_any_set_the_error_says_what_to_give(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="--dataset"):
         run(monkeypatch, tiny_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[{", "Invalid JSON"),
+        ('{"name": "vqa_dataset"}', "list"),
+        ('[{"name": "vqa_dataset", "data_file": "a.json"}]', "0.data_file"),
+        ('[{"name": "vqa_dataset", "data_files": 3}]', "0.data_files"),
+    ],
+)
+def test_a_wrong_record_set_on_the_command_line_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, named: str
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "model", "--dataset", text)
+    assert named in capsys.readouterr().err
