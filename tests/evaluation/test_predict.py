@@ -1,0 +1,100 @@
+"""From conversations and raw answers to predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import paddle
+import pytest
+from PIL import Image
+
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.conversation import Box, Conversation, Picture, RecordId, Reference, Text, Turn
+from paddlemix.evaluation import predict
+from paddlemix.examples.demo.make_model import scale_to_width
+from paddlemix.generation import GenerationConfig
+
+BOX = "<|object_ref_start|>bus<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>"
+CONFIG = GenerationConfig(max_new_tokens=4)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Picture:
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
+    return Picture(str(tmp_path / "a.png"))
+
+
+def chat(picture: Picture, index: int, *answer: Any, **options: Any) -> Conversation:
+    turns = (Turn("user", (picture, Text("Find it."))), Turn("assistant", answer))
+    return Conversation(turns, RecordId("x.json", index), **options)
+
+
+def predictions(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, conversations: Sequence[Conversation], raw: Sequence[str]
+) -> list[predict.Prediction]:
+    """What `predict_set` makes of raw answers; no model is asked."""
+    left = list(raw)
+    monkeypatch.setattr(predict, "answer", lambda model, processor, questions, config: [left.pop(0) for _ in questions])
+    processor = AutoProcessorMIX.from_pretrained(checkpoint)
+    return list(predict.predict_set(None, processor, conversations, CONFIG, batch_size=2))
+
+
+def test_boxes_are_in_pixels_of_the_original_picture_on_both_sides(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, picture: Picture
+) -> None:
+    gold = chat(picture, 0, Reference("bus"), Box(100, 200, 300, 400, unit="thousandth"))
+    [one] = predictions(monkeypatch, tiny_checkpoint, [gold], [BOX])
+    assert one.boxes == one.gold_boxes == ((20.0, 20.0, 60.0, 40.0),)
+    assert one.grounding and one.text == "bus(100,200),(300,400)"
+
+
+def test_a_set_whose_answers_mostly_hold_boxes_asks_for_boxes_in_every_question(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, picture: Picture
+) -> None:
+    box = Box(1, 1, 9, 9)
+    some = [chat(picture, 0, box), chat(picture, 1, box), chat(picture, 2, Text("There is none."))]
+    made = predictions(monkeypatch, tiny_checkpoint, some, [BOX, "no box", BOX])
+    assert [one.grounding for one in made] == [True, True, True]
+    assert [len(one.boxes) for one in made] == [1, 0, 1] and made[2].gold_boxes == ()
+
+
+def test_a_set_of_words_asks_for_words(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, picture: Picture
+) -> None:
+    some = [chat(picture, 0, Text("red")), chat(picture, 1, Text("blue"), task="vqa", answers=("blue", "cyan"))]
+    made = predictions(monkeypatch, tiny_checkpoint, some, ["red", "cyan"])
+    assert [one.grounding for one in made] == [False, False]
+    assert [one.gold_answers for one in made] == [("red",), ("blue", "cyan")]
+
+
+def test_the_last_answer_is_asked_for_and_the_earlier_ones_are_given(tiny_checkpoint: Path, picture: Picture) -> None:
+    conversation = Conversation(
+        (
+            Turn("user", (picture, Text("one?"))),
+            Turn("assistant", (Text("first"),)),
+            Turn("user", (Text("two?"),)),
+            Turn("assistant", (Text("second"),)),
+        ),
+        RecordId("x.json", 0),
+    )
+    processor = AutoProcessorMIX.from_pretrained(tiny_checkpoint)
+    prompt = processor.decode(processor.encode_prompt(predict.question_of(conversation)).input_ids)
+    assert "first" in prompt and "second" not in prompt and prompt.endswith("<|im_start|>assistant\n")
+
+
+def test_answers_come_one_a_conversation_and_do_not_depend_on_the_batch(
+    tiny_checkpoint: Path, picture: Picture
+) -> None:
+    model, processor = (auto.from_pretrained(tiny_checkpoint) for auto in (AutoModelMIX, AutoProcessorMIX))
+    # At its first weights the model says the same to everything.
+    paddle.seed(1)
+    scale_to_width(model)
+    questions = [
+        Conversation((Turn("user", (picture, Text("short"))),), RecordId("x", 0)),
+        Conversation((Turn("user", (Text("a much longer question without any picture at all"),)),), RecordId("x", 1)),
+    ]
+    together = predict.answer(model, processor, questions, CONFIG)
+    apart = [predict.answer(model, processor, [question], CONFIG)[0] for question in questions]
+    assert together == apart and len(set(together)) == 2

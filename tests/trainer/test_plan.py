@@ -1,0 +1,69 @@
+"""What is printed before the first step."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
+from paddlemix.trainer.config_file import build_training_arguments, load_config
+from paddlemix.trainer.freezing import freeze
+from paddlemix.trainer.plan import describe_plan
+
+
+@pytest.fixture
+def train(shapes: Path, tiny_checkpoint: Path) -> MixDataset:
+    processor = AutoProcessorMIX.from_pretrained(tiny_checkpoint)
+    specs = [
+        DatasetSpec("chatml_dataset", str(shapes / "train_grounding.json")),
+        DatasetSpec("coco_caption", str(shapes / "train_caption.json")),
+    ]
+    return MixDataset.load(specs, processor)
+
+
+def plan(tmp_path: Path, train: MixDataset, checkpoint: Path, **training: object) -> str:
+    config = tmp_path / "config.json"
+    config.write_text(
+        '{"model_name_or_path": "m", "output_dir": "out", "do_train": true,'
+        ' "dataset": {"train": [{"name": "coco_caption", "data_files": "t.json"}]}}'
+    )
+    flags = [word for key, value in training.items() for word in (f"--{key}", str(value))]
+    args = build_training_arguments(load_config(str(config), flags, has_gpu=False))
+    model = AutoModelMIX.from_pretrained(checkpoint)
+    freeze(model, ["visual.blocks.*"], None)
+    return describe_plan(model, train, None, args)
+
+
+def test_numbers_of_records_and_tokens_are_those_of_the_sets(
+    tmp_path: Path, train: MixDataset, tiny_checkpoint: Path
+) -> None:
+    text = plan(tmp_path, train, tiny_checkpoint)
+    for summary in train.set_summaries():
+        longest = max(size.tokens for size in summary.sizes)
+        assert f"{summary.count} records; tokens a record median" in text and f"max {longest}" in text
+
+
+def test_steps_and_effective_batch_follow_from_records_and_accumulation(
+    tmp_path: Path, train: MixDataset, tiny_checkpoint: Path
+) -> None:
+    text = plan(
+        tmp_path,
+        train,
+        tiny_checkpoint,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=3,
+        num_train_epochs=2,
+    )
+    steps = 2 * (math.ceil(len(train) / 2) // 3)
+    assert steps > 0 and f"steps: {steps}" in text and "each on 6 records" in text
+
+
+def test_trained_and_frozen_parameters_add_up(tmp_path: Path, train: MixDataset, tiny_checkpoint: Path) -> None:
+    rows = [line.split() for line in plan(tmp_path, train, tiny_checkpoint).splitlines() if line.endswith("frozen")]
+    model = AutoModelMIX.from_pretrained(tiny_checkpoint)
+    counted = sum(int(row[1].replace(",", "")) + int(row[3].replace(",", "")) for row in rows)
+    assert counted == sum(parameter.size for parameter in model.parameters())
+    assert {row[0]: row[1] for row in rows}["visual.blocks"] == "0"
