@@ -15,6 +15,7 @@ from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.sampler import ShuffledBatchSampler
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.weights import load_weights
+from paddlemix.trainer.memory import SamplingMemoryTracker
 from paddlemix.trainer.progress import ProgressBar
 
 
@@ -52,6 +53,7 @@ class SFTTrainer(Trainer):
             tokenizer=processor,
             callbacks=[ProgressBar(show_speed=benchmark)],
         )
+        self._memory_tracker = SamplingMemoryTracker(args.skip_memory_metrics)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         self.group_by_length = group_by_length

@@ -23,6 +23,12 @@ from paddlemix.processors.text import Qwen2Tokenizer, add_control_tokens, untrai
 
 # Pictures of 112 x 112: 64 patches, 16 tokens of the decoder. Enough for a few large shapes, and quick on a CPU.
 PIXELS = 112 * 112
+# Of the rendered pictures, so that contrasts reach the tower at their full size; the published ones are of photographs.
+IMAGE_MEAN, IMAGE_STD = (0.65, 0.62, 0.58), (0.15, 0.15, 0.15)
+
+RESIDUAL_ENDS = ("o_proj", "down_proj", "attn.proj", "mlp.fc2")
+RESIDUAL_SCALE = 0.4
+EMBEDDING_SCALE = 0.1
 
 
 def train_tokenizer(corpus: Path, vocab_size: int) -> Qwen2Tokenizer:
@@ -44,7 +50,9 @@ def small_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
         num_attention_heads=6,
         num_key_value_heads=2,
         max_position_embeddings=2048,
-        rope_theta=10000.0,
+        # A head of 32 turns with rows by pairs 4 to 9, with columns by 10 to 15. At the published 1e6 those hardly
+        # turn over a grid of 4 x 4 tokens; at 10 neighbouring columns differ by 0.24 to 0.12 radians.
+        rope_theta=10.0,
         rope_scaling={"type": "mrope", "mrope_section": [4, 6, 6]},
         tie_word_embeddings=True,
         bos_token_id=tokenizer.pad_token_id,
@@ -53,21 +61,24 @@ def small_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
         video_token_id=tokenizer.token_id("<|video_pad|>"),
         vision_start_token_id=tokenizer.token_id("<|vision_start|>"),
         vision_end_token_id=tokenizer.token_id("<|vision_end|>"),
-        vision_config={"depth": 4, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4},
+        vision_config={"depth": 3, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4},
     )
 
 
 def scale_to_width(model: nn.Layer) -> None:
-    """Draw every linear weight anew with variance 1 / inputs.
+    """Draw the weights anew for a narrow model: linear ones with variance 1 / inputs, smaller at a block's end.
 
-    The published initializer_range of 0.02 suits widths of thousands. At 192 it learns slower: after 250 steps on
-    captions and questions the loss was 0.79, with this 0.76.
+    The published initializer_range of 0.02 suits widths of thousands. At 192 it learns slower: captions of one shape
+    had a loss of 0.32 after 1500 steps, with this 0.29, and 0.27 with the pictures' own mean and deviation.
 
     Source: LeCun et al., "Efficient BackProp", 1998, section 4.6.
     """
-    for layer in model.sublayers():
+    for name, layer in model.named_sublayers():
         if isinstance(layer, nn.Linear):
-            layer.weight.set_value(paddle.randn(layer.weight.shape) * layer.weight.shape[0] ** -0.5)
+            scale = RESIDUAL_SCALE if name.endswith(RESIDUAL_ENDS) else 1.0
+            layer.weight.set_value(paddle.randn(layer.weight.shape) * scale * layer.weight.shape[0] ** -0.5)
+        elif isinstance(layer, nn.Embedding):
+            layer.weight.set_value(paddle.randn(layer.weight.shape) * EMBEDDING_SCALE)
 
 
 def main() -> None:
@@ -84,7 +95,9 @@ def main() -> None:
     model = Qwen2VLForConditionalGeneration(small_config(tokenizer))
     scale_to_width(model)
     model.save_pretrained(args.output_dir)
-    image_processor = Qwen2VLImageProcessor(min_pixels=PIXELS, max_pixels=PIXELS)
+    image_processor = Qwen2VLImageProcessor(
+        min_pixels=PIXELS, max_pixels=PIXELS, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
+    )
     Qwen2VLProcessor(tokenizer, image_processor, ChatTemplate()).save_pretrained(args.output_dir)
     numbers = sum(parameter.size for parameter in model.parameters())
     print(f"{args.output_dir} holds an untrained Qwen2-VL of {numbers / 1e6:.2f} M parameters.")
