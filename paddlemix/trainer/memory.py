@@ -14,7 +14,15 @@ class SamplingMemoryTracker(TrainerMemoryTracker):
 
     Its own thread asks for the memory in use without a pause, and holds Python's lock for half of the time: a training
     step of the demo took twice as long.
+
+    Args:
+        skip_memory_metrics: watch nothing.
     """
+
+    def __init__(self, skip_memory_metrics: bool = False) -> None:
+        super().__init__(skip_memory_metrics)
+        # The trainer's making is watched by the tracker that this one replaces; there are no figures of it to report.
+        self.init_reported = True
 
     def peak_monitor_func(self) -> None:
         """Keep the largest resident size, in bytes, until monitoring ends."""

@@ -21,8 +21,9 @@ from paddlemix.processors.image import Qwen2VLImageProcessor
 from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
 from paddlemix.processors.text import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer
 
-# Pictures of 112 x 112: 64 patches, 16 tokens of the decoder. Enough for a few large shapes, and quick on a CPU.
+# Pictures of 112 x 112: 64 patches, 4 tokens of the decoder. Enough for a few large shapes, and quick on a CPU.
 PIXELS = 112 * 112
+MERGE_SIZE = 4
 # Of the rendered pictures, so that contrasts reach the tower at their full size; the published ones are of photographs.
 IMAGE_MEAN, IMAGE_STD = (0.65, 0.62, 0.58), (0.15, 0.15, 0.15)
 
@@ -45,7 +46,7 @@ def small_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
     return Qwen2VLConfig(
         vocab_size=tokenizer.backend.get_vocab_size(),
         hidden_size=192,
-        intermediate_size=512,
+        intermediate_size=384,
         num_hidden_layers=4,
         num_attention_heads=6,
         num_key_value_heads=2,
@@ -61,7 +62,9 @@ def small_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
         video_token_id=tokenizer.token_id("<|video_pad|>"),
         vision_start_token_id=tokenizer.token_id("<|vision_start|>"),
         vision_end_token_id=tokenizer.token_id("<|vision_end|>"),
-        vision_config={"depth": 3, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4},
+        # Windows of 4 x 4 patches, where the published tower merges 2 x 2: the merger then sees where in a quarter of
+        # the picture each patch lies. Without that, 34,000 records taught it colours, but no places.
+        vision_config={"depth": 3, "embed_dim": 64, "num_heads": 4, "mlp_ratio": 4, "spatial_merge_size": MERGE_SIZE},
     )
 
 
@@ -96,7 +99,7 @@ def main() -> None:
     scale_to_width(model)
     model.save_pretrained(args.output_dir)
     image_processor = Qwen2VLImageProcessor(
-        min_pixels=PIXELS, max_pixels=PIXELS, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
+        min_pixels=PIXELS, max_pixels=PIXELS, merge_size=MERGE_SIZE, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
     )
     Qwen2VLProcessor(tokenizer, image_processor, ChatTemplate()).save_pretrained(args.output_dir)
     numbers = sum(parameter.size for parameter in model.parameters())

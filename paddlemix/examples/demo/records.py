@@ -100,7 +100,8 @@ def grounding_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random
 
 def draw_single_turn(vocabulary: Vocabulary, rng: random.Random) -> tuple[Scene, Question]:
     """A question that stands alone, its kind drawn by `SINGLE_TURN_WEIGHTS`, and a scene in which it can be asked."""
-    kind = rng.choices(tuple(SINGLE_TURN_WEIGHTS), tuple(SINGLE_TURN_WEIGHTS.values()))[0]
+    weights = {kind: weight for kind, weight in SINGLE_TURN_WEIGHTS.items() if kind != "several" or vocabulary.most > 1}
+    kind = rng.choices(tuple(weights), tuple(weights.values()))[0]
     while True:
         scene = draw_scene(vocabulary, rng)
         fitting = [question for question in grounding_questions(scene, vocabulary, rng) if question.kind == kind]

@@ -37,11 +37,13 @@ class Vocabulary:
         kinds: shape names.
         colors: colour names.
         required: (colour, kind) pairs of which every picture shows at least one.
+        most: shapes that a picture shows at the most.
     """
 
     kinds: tuple[str, ...]
     colors: tuple[str, ...]
     required: tuple[Label, ...]
+    most: int = max(COUNT_WEIGHTS)
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:
@@ -101,6 +103,7 @@ class Scene:
 _OLD_LABELS = tuple((color, kind) for color in BASE_COLORS for kind in BASE_KINDS)
 _ALL = Vocabulary(BASE_KINDS + NEW_KINDS, BASE_COLORS + NEW_COLORS, ())
 VOCABULARIES = {
+    "single": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, most=1),
     "base": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS),
     "new": Vocabulary(_ALL.kinds, _ALL.colors, tuple(label for label in _ALL.labels if label not in _OLD_LABELS)),
 }
@@ -127,7 +130,8 @@ def draw_scene(vocabulary: Vocabulary, rng: random.Random) -> Scene:
 
 
 def _draw_labels(vocabulary: Vocabulary, rng: random.Random) -> list[Label]:
-    count = rng.choices(tuple(COUNT_WEIGHTS), tuple(COUNT_WEIGHTS.values()))[0]
+    weights = {count: weight for count, weight in COUNT_WEIGHTS.items() if count <= vocabulary.most}
+    count = rng.choices(tuple(weights), tuple(weights.values()))[0]
     twins = count > 1 and rng.random() < TWIN_SHARE / (1 - COUNT_WEIGHTS[1])
     labels = [rng.choice(vocabulary.required)]
     while len(labels) < count - twins:

@@ -1,0 +1,68 @@
+"""The whole demo, on a few pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.examples.demo import run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    output = tmp_path_factory.mktemp("demo") / "out"
+    words = [
+        sys.executable,
+        str(ROOT / run.DEMO / "run.py"),
+        "--output_dir",
+        str(output),
+        "--train",
+        "32",
+        "--eval",
+        "4",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    return output, ended.stdout
+
+
+def test_it_leaves_a_model_metrics_a_curve_a_picture_and_a_log(finished: tuple[Path, str]) -> None:
+    output, _ = finished
+    AutoModelMIX.from_pretrained(output / "model")
+    AutoProcessorMIX.from_pretrained(output / "model")
+    assert Image.open(output / "loss.png").width > 300
+    assert Image.open(output / "pred.jpg").size == (224, 224)
+    assert list((output / "visualdl").glob("vdlrecords*"))
+
+
+def test_metrics_hold_the_scores_before_and_after_on_the_same_records(finished: tuple[Path, str]) -> None:
+    metrics = json.loads((finished[0] / "metrics.json").read_text())
+    for part in ("before", "after"):
+        assert metrics[part]["grounding"]["questions"] == metrics[part]["vqa"]["questions"] == 4
+        assert 0 <= metrics[part]["grounding"]["grounding_accuracy@0.5"] <= 1
+    assert metrics["seed"] == 0 and metrics["seconds"] > 0
+
+
+def test_every_step_shows_a_command_that_can_be_repeated(finished: tuple[Path, str]) -> None:
+    commands = [line.removeprefix("$ python ") for line in finished[1].splitlines() if line.startswith("$ python ")]
+    assert len(commands) == 5
+    assert all((ROOT / command.split()[0]).is_file() for command in commands)
+
+
+def test_a_failing_step_ends_the_demo_with_its_name() -> None:
+    with pytest.raises(SystemExit, match=r"step 3 \(fine-tune\) ended with code 2"):
+        run.step(3, "fine-tune", ["-c", "raise SystemExit(2)"])
+
+
+def test_the_base_model_is_small_enough_to_ship() -> None:
+    assert sum(path.stat().st_size for path in (ROOT / run.BASE_MODEL).iterdir()) <= 12 * 2**20
