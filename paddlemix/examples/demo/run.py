@@ -134,8 +134,13 @@ def sum_up(output: Path, seed: int, seconds: float) -> None:
         ("VQA exact match", "vqa", "exact_match"),
         ("caption CIDEr", "caption", "cider"),
     ):
-        print(f"{title:<28} {before[section][score]:>8.3f} {after[section][score]:>8.3f}")
+        print(f"{title:<28} {shown(before[section][score]):>8} {shown(after[section][score]):>8}")
     print(f"\n{seconds / 60:.1f} minutes. In {output}: model/, metrics.json, loss.png, pred.jpg, visualdl/")
+
+
+def shown(value: float | None) -> str:
+    """A score with three digits; some have no value on very few records."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":
