@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 
 import httpx
 from httpx_secure import httpx_ssrf_protection
@@ -66,8 +67,22 @@ def _client() -> httpx.AsyncClient:
             timeout=MAX_SECONDS,
             follow_redirects=True,
             max_redirects=MAX_REDIRECTS,
+            event_hooks={"request": [_refuse_inner_host]},
         )
     )
+
+
+async def _refuse_inner_host(request: httpx.Request) -> None:
+    """Refuse a host written as an inner address, also behind a redirect.
+
+    httpx-secure 1, the newest for Python 3.10, lets IPv6 addresses and 0.0.0.0 pass.
+    """
+    try:
+        host = ip_address(request.url.host)
+    except ValueError:  # a name
+        return
+    if not (getattr(host, "ipv4_mapped", None) or host).is_global:
+        raise FetchError(f"{request.url} could not be fetched: {host} is not globally reachable.")
 
 
 async def _read(client: httpx.AsyncClient, address: str) -> bytes:

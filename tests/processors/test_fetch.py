@@ -79,7 +79,19 @@ def server():
 @pytest.fixture
 def unprotected(monkeypatch):
     """Lets the tests reach their own server, which stands at a loopback address."""
+
+    async def let_pass(request):
+        del request
+
     monkeypatch.setattr(fetch_module, "httpx_ssrf_protection", lambda client: client)
+    monkeypatch.setattr(fetch_module, "_refuse_inner_host", let_pass)
+
+
+def test_inner_addresses_are_refused_also_without_the_protecting_library(monkeypatch, server):
+    monkeypatch.setattr(fetch_module, "httpx_ssrf_protection", lambda client: client)
+    for host in ("127.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "0.0.0.0"):
+        assert "not globally reachable" in refusal(f"http://{host}:9/picture")
+    assert server.seen == []
 
 
 def refusal(address):
