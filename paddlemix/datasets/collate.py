@@ -8,9 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from paddlemix.processors.interface import Sample
+from paddlemix.processors.interface import IGNORED_LABEL, Sample
 
-IGNORED_LABEL = -100
 PADDING_POSITION = 1
 
 Side = Literal["left", "right"]

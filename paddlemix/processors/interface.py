@@ -9,6 +9,8 @@ import numpy as np
 
 from paddlemix.conversation import Conversation
 
+IGNORED_LABEL = -100
+
 
 @dataclass(frozen=True)
 class Sample:

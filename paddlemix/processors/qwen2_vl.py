@@ -25,12 +25,11 @@ from paddlemix.processors.grounding import (
     strip_tags,
 )
 from paddlemix.processors.image import Qwen2VLImageProcessor
-from paddlemix.processors.interface import Sample, SampleSize
+from paddlemix.processors.interface import IGNORED_LABEL, Sample, SampleSize
 from paddlemix.processors.picture import PictureError, open_picture, picture_size
 from paddlemix.processors.text import Piece, Qwen2Tokenizer
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
-IGNORED_LABEL = -100
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
 Size = tuple[int, int]

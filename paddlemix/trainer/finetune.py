@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX, local_folder
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
+from paddlemix.files import write_json
 from paddlemix.models.registry import find_family
 from paddlemix.trainer.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.trainer.config_rules import evaluates
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
 
     from paddlemix.trainer.sft_trainer import SFTTrainer
-
-__all__ = ["load_datasets", "load_model", "load_processor", "save_results"]
-
-logger = logging.getLogger(__name__)
 
 
 def load_processor(model: ModelArguments, data: DataArguments) -> Any:
@@ -87,7 +83,6 @@ def save_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:
     trainer.save_model()
     if not trainer.is_world_process_zero():
         return
-    from paddlemix.files import write_json
     from paddlemix.visualization.loss_curve import plot_loss
 
     folder = Path(trainer.args.output_dir)

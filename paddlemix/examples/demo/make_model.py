@@ -52,7 +52,7 @@ def small_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
         num_key_value_heads=2,
         max_position_embeddings=2048,
         # A head of 32 turns with rows by pairs 4 to 9, with columns by 10 to 15. At the published 1e6 those hardly
-        # turn over a grid of 4 x 4 tokens; at 10 neighbouring columns differ by 0.24 to 0.12 radians.
+        # turn over a grid of 2 x 2 tokens; at 10 neighbouring columns differ by 0.24 to 0.12 radians.
         rope_theta=10.0,
         rope_scaling={"type": "mrope", "mrope_section": [4, 6, 6]},
         tie_word_embeddings=True,
