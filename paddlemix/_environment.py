@@ -16,7 +16,9 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 MKL_VARIABLE = "MKL_DEBUG_CPU_TYPE"
-MKL_AVX2 = "5"
+MKL_AVX2, MKL_AVX512 = "5", "7"
+# What MKL's AVX-512 code uses; a processor from before AVX2 (2015) would die of an illegal instruction on either path.
+AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 # glibc's mallopt: parameter number, the variable that sets the same, value. At their defaults every tensor above 128 KB
 # is mapped and unmapped anew, and its pages cleared at first touch: a product of 4800 x 192 floats took 1.47 ms, with
@@ -64,18 +66,19 @@ def keep_freed_memory(environ: Mapping[str, str]) -> None:
 
 
 def choose_mkl_path(environ: MutableMapping[str, str], cpuinfo: str) -> None:
-    """Set `MKL_DEBUG_CPU_TYPE` to 5 on an AMD processor with AVX2, unless the user has set it.
+    """Set `MKL_DEBUG_CPU_TYPE` on an AMD processor with AVX2 or AVX-512, unless the user has set it.
 
     Paddle bundles an old MKL that falls back to slow code on processors that are not Intel's. This variable makes it
-    take its AVX2 code: a float32 matmul went from 28 to 169 GFLOP/s.
+    take its fast code. Float32 products on one core of an EPYC with AVX-512, in GFLOP/s: of 1024 x 1024 numbers 32, with
+    AVX2 101, with AVX-512 177; of 1600 x 192 with 192 x 192 numbers 33, 114, 220.
 
     Args:
         environ: the process's environment, changed in place.
         cpuinfo: the text of `/proc/cpuinfo`, empty where there is none.
     """
-    # An AMD processor from before AVX2 (2015) would die of an illegal instruction on that path.
-    if "AuthenticAMD" in cpuinfo and "avx2" in cpuinfo.split():
-        environ.setdefault(MKL_VARIABLE, MKL_AVX2)
+    flags = set(cpuinfo.split())
+    if "AuthenticAMD" in flags and "avx2" in flags:
+        environ.setdefault(MKL_VARIABLE, MKL_AVX512 if flags >= AVX512 else MKL_AVX2)
 
 
 def read_cpuinfo(path: Path = Path("/proc/cpuinfo")) -> str:

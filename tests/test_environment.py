@@ -11,6 +11,8 @@ import pytest
 from paddlemix._environment import HARMLESS_WARNINGS, choose_mkl_path, prepare_for_paddle, read_cpuinfo
 
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 avx avx2 bmi2\n"
+NEW_AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f avx512dq avx512cd avx512bw avx512vl avx512_bf16\n"
+HALF_NEW_AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f avx512cd\n"
 OLD_AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 avx\n"
 INTEL = "vendor_id\t: GenuineIntel\nflags\t\t: fpu sse2 avx avx2 avx512f\n"
 
@@ -19,10 +21,11 @@ def run_python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
 
-def test_an_amd_processor_with_avx2_gets_the_fast_path():
+@pytest.mark.parametrize(("cpuinfo", "path"), [(AMD, "5"), (HALF_NEW_AMD, "5"), (NEW_AMD, "7")])
+def test_an_amd_processor_gets_the_widest_path_it_has(cpuinfo, path):
     environ: dict[str, str] = {}
-    choose_mkl_path(environ, AMD)
-    assert environ == {"MKL_DEBUG_CPU_TYPE": "5"}
+    choose_mkl_path(environ, cpuinfo)
+    assert environ == {"MKL_DEBUG_CPU_TYPE": path}
 
 
 @pytest.mark.parametrize("cpuinfo", [OLD_AMD, INTEL, ""], ids=["amd without avx2", "intel", "unknown"])
