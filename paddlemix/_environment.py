@@ -69,8 +69,8 @@ def choose_mkl_path(environ: MutableMapping[str, str], cpuinfo: str) -> None:
     """Set `MKL_DEBUG_CPU_TYPE` on an AMD processor with AVX2 or AVX-512, unless the user has set it.
 
     Paddle bundles an old MKL that falls back to slow code on processors that are not Intel's. This variable makes it
-    take its fast code. Float32 products on one core of an EPYC with AVX-512, in GFLOP/s: of 1024 x 1024 numbers 32, with
-    AVX2 101, with AVX-512 177; of 1600 x 192 with 192 x 192 numbers 33, 114, 220.
+    take its fast code. Float32 products on one core of an EPYC with AVX-512, in GFLOP/s: of 1024 x 1024 numbers 32,
+    with AVX2 101, with AVX-512 177; of 1600 x 192 with 192 x 192 numbers 33, 114, 220.
 
     Args:
         environ: the process's environment, changed in place.

@@ -25,6 +25,7 @@ from paddlemix.examples.demo.scene import (
     BASE_COLORS,
     BASE_KINDS,
     LARGEST,
+    MARGIN,
     SIDE,
     SMALLEST,
     TWIN_SHARE,
@@ -100,7 +101,7 @@ def test_shapes_stay_inside_the_picture_within_their_sizes_and_apart(name: str) 
     for scene in draw_scenes(name, 500):
         for number, shape in enumerate(scene.shapes):
             left, top, right, bottom = shape.bounds
-            assert left >= 0 and top >= 0 and right <= SIDE and bottom <= SIDE
+            assert min(left, top, SIDE - right, SIDE - bottom) >= MARGIN - 1e-6
             assert all(SMALLEST - 1e-6 <= size <= LARGEST + 1e-6 for size in (right - left, bottom - top))
             for other in scene.shapes[:number]:
                 pairs += 1
@@ -280,6 +281,13 @@ def test_only_the_first_turn_of_a_dialogue_shows_the_picture() -> None:
     }
 
 
+@BOTH_SETS
+def test_every_coordinate_of_a_scene_has_three_digits(name: str) -> None:
+    boxes = [BOX.fullmatch(records.box_text(s.bounds)) for scene in draw_scenes(name, 300) for s in scene.shapes]
+    assert len(boxes) > 300
+    assert all(len(coordinate) == 3 for box in boxes for coordinate in box.groups())
+
+
 # Captions
 
 
@@ -412,6 +420,16 @@ def test_every_picture_on_disk_has_one_record_and_every_record_its_picture(made:
     for name in pictures:
         with Image.open(made / name) as picture:
             assert (picture.format, picture.size) == ("JPEG", (SIDE, SIDE))
+
+
+def test_the_single_set_asks_for_one_box_of_a_shape_that_stands_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "single"
+    make_data(folder, Settings(set="single", train=60, eval=4, seed=3), workers=1)
+    trained = json.loads((folder / "train_grounding.json").read_text("utf-8"))
+    assert len(trained) == len(read_records(folder, "train")) == 60
+    boxes = [len(BOX.findall(record["conversations"][1]["value"])) for record in trained]
+    assert {len(record["conversations"]) for record in trained} == {2}
+    assert set(boxes) == {0, 1} and sum(boxes) > 40
 
 
 def test_held_out_records_have_one_question_each_and_the_asked_numbers(made: Path) -> None:

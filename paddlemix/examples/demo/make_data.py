@@ -33,10 +33,12 @@ from paddlemix.examples.demo.scene import SIDE, VOCABULARIES, Scene, Vocabulary,
 Draft = tuple[Scene, Record, tuple[str, ...]]
 
 # Raise it with every change that gives other pictures or records for the same settings: old output is then not reused.
-VERSION = 3
+VERSION = 4
 JPEG_QUALITY = 92
-TRAIN_TASK_WEIGHTS = {"grounding": 0.45, "chat": 0.30, "caption": 0.10, "vqa": 0.15}
-TASKS = tuple(TRAIN_TASK_WEIGHTS)
+TASK_WEIGHTS = {"grounding": 0.45, "chat": 0.30, "caption": 0.10, "vqa": 0.15}
+TASKS = tuple(TASK_WEIGHTS)
+# Single shapes are there to learn places from, and a small model does so soonest where nothing else is asked.
+TRAIN_TASK_WEIGHTS = {"single": {"grounding": 1.0}, "base": TASK_WEIGHTS, "new": TASK_WEIGHTS}
 RECORD_FILES = (*(f"train_{task}.json" for task in TASKS), "eval_grounding.json", "eval_caption.json", "eval_vqa.json")
 META_FILE = "meta.json"
 
@@ -110,14 +112,15 @@ def make_one(job: Job, *, folder: Path, settings: Settings) -> Made:
     """
     rng = random.Random(f"{settings.set}/{settings.seed}/{job.split}/{job.index}")
     picture = f"pictures/{job.split}/{job.index:06d}.jpg"
-    task = job.task or rng.choices(TASKS, tuple(TRAIN_TASK_WEIGHTS.values()))[0]
+    weights = TRAIN_TASK_WEIGHTS[settings.set]
+    task = job.task or rng.choices(tuple(weights), tuple(weights.values()))[0]
     scene, record, kinds = _MAKERS[task](job, picture, VOCABULARIES[settings.set], rng)
     render_scene(scene).save(folder / picture, quality=JPEG_QUALITY)
     return Made(f"{job.split}_{task}.json", record, kinds)
 
 
 def _make_grounding(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
-    if job.split == "eval":
+    if job.split == "eval" or vocabulary.most == 1:
         scene, question = records.draw_single_turn(vocabulary, rng)
         questions = [question]
     else:

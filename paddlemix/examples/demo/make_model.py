@@ -21,9 +21,8 @@ from paddlemix.processors.image import Qwen2VLImageProcessor
 from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
 from paddlemix.processors.text import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer
 
-# Pictures of 112 x 112: 64 patches, 4 tokens of the decoder. Enough for a few large shapes, and quick on a CPU.
+# Pictures of 112 x 112: 64 patches, 16 tokens of the decoder. Enough for a few large shapes, and quick on a CPU.
 PIXELS = 112 * 112
-MERGE_SIZE = 4
 # Of the rendered pictures, so that contrasts reach the tower at their full size; the published ones are of photographs.
 IMAGE_MEAN, IMAGE_STD = (0.65, 0.62, 0.58), (0.15, 0.15, 0.15)
 
@@ -52,7 +51,7 @@ def small_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
         num_key_value_heads=2,
         max_position_embeddings=2048,
         # A head of 32 turns with rows by pairs 4 to 9, with columns by 10 to 15. At the published 1e6 those hardly
-        # turn over a grid of 2 x 2 tokens; at 10 neighbouring columns differ by 0.24 to 0.12 radians.
+        # turn over a grid of 4 x 4 tokens; at 10 neighbouring columns differ by 0.24 to 0.12 radians.
         rope_theta=10.0,
         rope_scaling={"type": "mrope", "mrope_section": [4, 6, 6]},
         tie_word_embeddings=True,
@@ -62,9 +61,7 @@ def small_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
         video_token_id=tokenizer.token_id("<|video_pad|>"),
         vision_start_token_id=tokenizer.token_id("<|vision_start|>"),
         vision_end_token_id=tokenizer.token_id("<|vision_end|>"),
-        # Windows of 4 x 4 patches, where the published tower merges 2 x 2: the merger then sees where in a quarter of
-        # the picture each patch lies. Without that, 34,000 records taught it colours, but no places.
-        vision_config={"depth": 3, "embed_dim": 64, "num_heads": 4, "mlp_ratio": 4, "spatial_merge_size": MERGE_SIZE},
+        vision_config={"depth": 4, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4},
     )
 
 
@@ -99,7 +96,7 @@ def main() -> None:
     scale_to_width(model)
     model.save_pretrained(args.output_dir)
     image_processor = Qwen2VLImageProcessor(
-        min_pixels=PIXELS, max_pixels=PIXELS, merge_size=MERGE_SIZE, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
+        min_pixels=PIXELS, max_pixels=PIXELS, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
     )
     Qwen2VLProcessor(tokenizer, image_processor, ChatTemplate()).save_pretrained(args.output_dir)
     numbers = sum(parameter.size for parameter in model.parameters())
