@@ -115,8 +115,8 @@ def token_probabilities(logits: np.ndarray, config: GenerationConfig) -> np.ndar
 
 def _outside_top_p(probabilities: np.ndarray, top_p: float) -> np.ndarray:
     """The unlikeliest tokens that together have no more than 1 - top_p; the likeliest is never among them."""
-    # So small that all of them together fit: they need no sorting (of 150,000 tokens that takes 50 ms). The likeliest is
-    # at least the mean, and so never below this.
+    # So small that all of them together fit: they need no sorting (of 150,000 tokens that takes 50 ms). The likeliest
+    # is at least the mean, and so never below this.
     is_small = probabilities < (1 - top_p) / len(probabilities)
     small, large = np.flatnonzero(is_small), np.flatnonzero(~is_small)
     # Of tokens that tie the first stay, as in the greedy choice; the reference leaves it to its sort.

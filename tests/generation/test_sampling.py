@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -92,6 +92,7 @@ def test_tokens_are_drawn_with_their_probabilities(settings):
     assert ((counts[possible] - expected) ** 2 / expected).sum() < 23.5
 
 
+@settings(derandomize=True, deadline=None)
 @given(TIED_LOGITS, st.integers(1, 50))
 def test_top_k_keeps_the_k_likeliest_and_what_ties_with_the_last(logits, top_k):
     # None of them lies so far below another that its probability would be 0.
@@ -101,6 +102,7 @@ def test_top_k_keeps_the_k_likeliest_and_what_ties_with_the_last(logits, top_k):
     assert kept.all() or logits[~kept].max() < logits[kept].min()
 
 
+@settings(derandomize=True, deadline=None)
 @given(TIED_LOGITS, st.floats(0, 1, exclude_min=True))
 @example(np.zeros(7, dtype=np.float32), 1e-300)
 def test_top_p_keeps_the_fewest_likeliest_that_reach_it(logits, top_p):
@@ -112,6 +114,7 @@ def test_top_p_keeps_the_fewest_likeliest_that_reach_it(logits, top_p):
     assert kept.all() or every[~kept].max() <= every[kept].min()
 
 
+@settings(derandomize=True, deadline=None)
 @given(TIED_LOGITS, st.integers(0, 50), st.floats(0, 1, exclude_min=True), st.floats(0.01, 100))
 def test_what_is_left_keeps_its_proportions_and_adds_up_to_one(logits, top_k, top_p, temperature):
     every = token_probabilities(logits, config_of(temperature=temperature))

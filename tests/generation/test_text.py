@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from paddlemix.generation import AnswerText
+from paddlemix.processors.text import Qwen2Tokenizer
 
+TOKENIZER = Qwen2Tokenizer.from_pretrained(Path(__file__).parents[1] / "fixtures" / "qwen2_vl_processor")
 MIXED = "a你😀é\u200d👩\N{REPLACEMENT CHARACTER}b"
 # Few letters, so that stop strings occur, overlap and begin without ending.
 TEXTS = st.text("ab你😀", max_size=20)
@@ -58,6 +61,7 @@ def test_a_character_of_several_tokens_comes_whole_with_its_last_one():
     assert pieces == ["a", "", "", "", "😀", ""]
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.binary(max_size=30))
 @example(MIXED.encode())
 @example(MIXED.encode()[:-2])
@@ -67,6 +71,19 @@ def test_the_pieces_joined_are_the_text_also_of_bytes_that_are_none(raw):
     assert "".join(pieces) == decode(raw)
 
 
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.integers(0, TOKENIZER.backend.get_vocab_size() - 1), max_size=30))
+def test_the_pieces_joined_are_what_the_tokenizer_makes_of_all_tokens(ids):
+    pieces, _ = pieces_of(ids, TOKENIZER.decode)
+    assert "".join(pieces) == TOKENIZER.decode(ids)
+
+
+def test_the_tokenizers_vocabulary_has_parts_of_characters_and_control_tokens():
+    texts = [TOKENIZER.decode([token]) for token in range(TOKENIZER.backend.get_vocab_size())]
+    assert sum("\N{REPLACEMENT CHARACTER}" in text for text in texts) >= 128 and "<|box_end|>" in texts
+
+
+@settings(derandomize=True, deadline=None)
 @given(st.text(max_size=20))
 def test_no_piece_shows_a_replacement_for_a_character_that_is_yet_to_come(text):
     assume("\N{REPLACEMENT CHARACTER}" not in text)
@@ -100,6 +117,7 @@ def test_an_answer_ends_before_the_stop_string_that_is_complete_first(text, stop
     assert answer_before_stop(text, stops) == wanted
 
 
+@settings(derandomize=True, deadline=None)
 @given(TEXTS, STOPS, st.lists(st.integers(0, 100)))
 def test_the_answer_does_not_depend_on_how_its_text_is_cut_into_tokens(text, stops, cuts):
     pieces, has_ended = pieces_of_cut(text, cuts, stops)
