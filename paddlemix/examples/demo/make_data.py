@@ -35,10 +35,13 @@ Draft = tuple[Scene, Record, tuple[str, ...]]
 # Raise it with every change that gives other pictures or records for the same settings: old output is then not reused.
 VERSION = 4
 JPEG_QUALITY = 92
-TASK_WEIGHTS = {"grounding": 0.45, "chat": 0.30, "caption": 0.10, "vqa": 0.15}
-TASKS = tuple(TASK_WEIGHTS)
-# Single shapes are there to learn places from, and a small model does so soonest where nothing else is asked.
-TRAIN_TASK_WEIGHTS = {"single": {"grounding": 1.0}, "base": TASK_WEIGHTS, "new": TASK_WEIGHTS}
+# A small model learns places and names soonest where nothing else is asked.
+LESSON_TASK_WEIGHTS = {
+    "place": {"grounding": 1.0},
+    "dense": {"grounding": 1.0},
+    "mixed": {"grounding": 0.45, "chat": 0.30, "caption": 0.10, "vqa": 0.15},
+}
+TASKS = tuple(LESSON_TASK_WEIGHTS["mixed"])
 RECORD_FILES = (*(f"train_{task}.json" for task in TASKS), "eval_grounding.json", "eval_caption.json", "eval_vqa.json")
 META_FILE = "meta.json"
 
@@ -112,20 +115,23 @@ def make_one(job: Job, *, folder: Path, settings: Settings) -> Made:
     """
     rng = random.Random(f"{settings.set}/{settings.seed}/{job.split}/{job.index}")
     picture = f"pictures/{job.split}/{job.index:06d}.jpg"
-    weights = TRAIN_TASK_WEIGHTS[settings.set]
+    vocabulary = VOCABULARIES[settings.set]
+    weights = LESSON_TASK_WEIGHTS[vocabulary.lesson]
     task = job.task or rng.choices(tuple(weights), tuple(weights.values()))[0]
-    scene, record, kinds = _MAKERS[task](job, picture, VOCABULARIES[settings.set], rng)
+    scene, record, kinds = _MAKERS[task](job, picture, vocabulary, rng)
     render_scene(scene).save(folder / picture, quality=JPEG_QUALITY)
     return Made(f"{job.split}_{task}.json", record, kinds)
 
 
 def _make_grounding(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
-    if job.split == "eval" or vocabulary.most == 1:
+    if job.split == "eval" or vocabulary.lesson == "place":
         scene, question = records.draw_single_turn(vocabulary, rng)
         questions = [question]
     else:
         scene = draw_scene(vocabulary, rng)
-        questions = records.choose_dialogue(records.grounding_questions(scene, vocabulary, rng), rng)
+        asked = records.grounding_questions(scene, vocabulary, rng)
+        is_dense = vocabulary.lesson == "dense"
+        questions = [q for q in asked if q.kind == "dense"] if is_dense else records.choose_dialogue(asked, rng)
     record = records.chatml_record(f"{job.split}_{job.index:06d}", picture, questions)
     return scene, record, tuple(question.kind for question in questions)
 

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 SIDE = 224
 SMALLEST, LARGEST = 0.25 * SIDE, 0.5 * SIDE
@@ -28,6 +29,7 @@ EVEN_SIDED = frozenset({"circle", "square", "ring"})
 TEXTURES = ("mottled", "shaded", "striped", "checked")
 TINTS = ("grey", "beige", "pink", "mint", "lilac")
 
+Lesson = Literal["place", "dense", "mixed"]
 Label = tuple[str, str]
 Bounds = tuple[float, float, float, float]
 
@@ -41,12 +43,15 @@ class Vocabulary:
         colors: colour names.
         required: (colour, kind) pairs of which every picture shows at least one.
         most: shapes that a picture shows at the most.
+        lesson: what is asked about a picture to train on: "place" asks for one shape, "dense" for every shape, "mixed"
+            for anything.
     """
 
     kinds: tuple[str, ...]
     colors: tuple[str, ...]
     required: tuple[Label, ...]
     most: int = max(COUNT_WEIGHTS)
+    lesson: Lesson = "mixed"
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:
@@ -106,7 +111,8 @@ class Scene:
 _OLD_LABELS = tuple((color, kind) for color in BASE_COLORS for kind in BASE_KINDS)
 _ALL = Vocabulary(BASE_KINDS + NEW_KINDS, BASE_COLORS + NEW_COLORS, ())
 VOCABULARIES = {
-    "single": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, most=1),
+    "single": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, most=1, lesson="place"),
+    "dense": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, lesson="dense"),
     "base": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS),
     "new": Vocabulary(_ALL.kinds, _ALL.colors, tuple(label for label in _ALL.labels if label not in _OLD_LABELS)),
 }
