@@ -9,10 +9,10 @@ Prints, for each library, the median and the 10th and 90th percentile of
 
     python benchmarks/qwen2_vl_cpu.py --torch_python ../reference/bin/python --output rows.jsonl
 
-Every measurement runs in a process of its own, the libraries in turn, so that what else the machine does
-meets both. transformers is measured where it is installed, or with the Python that
-`--torch_python` names; without it paddlemix is measured alone. Close other programs first, and compare only rows of one
-run: the load that a row records should be about 0 at the start.
+Every measurement runs in a process of its own, the libraries in turn, so that what else the machine does meets both.
+transformers is measured where it is installed, or with the Python that `--torch_python` names; without it paddlemix is
+measured alone. Close other programs first, and compare only rows of one run: the load that a row records should be
+about 0 at the start.
 """
 
 from __future__ import annotations
