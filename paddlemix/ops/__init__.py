@@ -7,13 +7,14 @@ from paddlemix.ops.activation import quick_gelu, swiglu
 from paddlemix.ops.attention import attention, segment_attention
 from paddlemix.ops.cross_entropy import token_cross_entropy
 from paddlemix.ops.norm import rms_norm
-from paddlemix.ops.rotary import apply_rotary
+from paddlemix.ops.rotary import apply_rotary, rotary_frequencies
 
 __all__ = [
     "apply_rotary",
     "attention",
     "quick_gelu",
     "rms_norm",
+    "rotary_frequencies",
     "segment_attention",
     "swiglu",
     "token_cross_entropy",

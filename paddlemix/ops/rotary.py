@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 import paddle
+
+
+def rotary_frequencies(base: float, size: int) -> np.ndarray:
+    """Radians that each pair of a head turns for one step of position.
+
+    Args:
+        base: the slowest pair turns about `1 / base`.
+        size: numbers that are turned, twice the pairs.
+
+    Returns:
+        float32[size / 2], from 1 downwards.
+
+    Source: Su et al., "RoFormer", 2021.
+    """
+    # Rounded where the published code rounds, which other formulas miss by one unit in the last place: at position
+    # 30000 that turns a pair by 2e-3 radians.
+    exponents = np.arange(0, size, 2).astype(np.float32) / np.float32(size)
+    return np.float32(1) / (base ** exponents.astype(np.float64)).astype(np.float32)
 
 
 def apply_rotary(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> paddle.Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,22 @@ class Reference:
         found = {key: self.arrays.get(f"{batch}/{key}") for key in INPUTS}
         return {key: paddle.to_tensor(array) for key, array in found.items() if array is not None}
 
+    @property
+    def training(self) -> dict[str, np.ndarray]:
+        with np.load(self.folder / "training.npz") as stored:
+            return dict(stored)
+
     def is_token(self, batch: str) -> np.ndarray:
         return self.arrays[f"{batch}/attention_mask"] == 1
 
 
-@pytest.fixture(scope="session", params=["tied", "untied"])
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder that `make_reference.py` writes."""
+    return FIXTURES
+
+
+@pytest.fixture(scope="session", params=["tied", "untied", "one_key_head"])
 def reference(request) -> Reference:
     folder = FIXTURES / request.param
     with np.load(folder / "reference.npz") as stored:
@@ -49,3 +61,16 @@ def model(reference) -> Qwen2VLForConditionalGeneration:
 @pytest.fixture
 def fresh_model(reference) -> Qwen2VLForConditionalGeneration:
     return Qwen2VLForConditionalGeneration.from_pretrained(reference.folder)
+
+
+@pytest.fixture(scope="session")
+def as_published() -> Callable[[Qwen2VLForConditionalGeneration, str, paddle.Tensor], np.ndarray]:
+    """Turns a parameter, or its gradient, into the shape that the parameter has on disk."""
+
+    def turn(model, name, tensor):
+        layout, array = model.weight_layout(model.config), tensor.numpy().copy()
+        if name in layout.convolution_kernels:
+            return array.T.reshape(-1, *layout.convolution_kernels[name])
+        return array.T if layout.is_transposed(name, array.ndim) else array
+
+    return turn

@@ -20,7 +20,7 @@ from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
-from paddlemix.ops import apply_rotary, attention, token_cross_entropy
+from paddlemix.ops import apply_rotary, attention, rotary_frequencies, token_cross_entropy
 
 IGNORED_LABEL = -100
 
@@ -125,13 +125,20 @@ class Qwen2VLDecoder(nn.Layer):
             x = layer(x, rotary, mask, cache)
         return self.norm(x)
 
+    def embed(self, input_ids: paddle.Tensor) -> paddle.Tensor:
+        """Look up int64[B, L] as float[B, L, hidden]; as in the published code, that never trains the padding token."""
+        embeds = self.embed_tokens(input_ids)
+        padding = self.config.pad_token_id
+        if padding is None or embeds.stop_gradient:
+            return embeds
+        return paddle.where((input_ids == padding).unsqueeze(-1), embeds.detach(), embeds)
+
     def _rotary(self, position_ids: paddle.Tensor) -> Rotary:
         """Cosines and sines float32[B, L, head_dim / 2]: each pair turns with the axis that mrope_section gives it."""
-        half = self.config.head_dim // 2
-        frequencies = self.config.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
+        frequencies = rotary_frequencies(self.config.rope_theta, self.config.head_dim)
         axes = paddle.to_tensor(np.repeat(np.arange(3), self.config.mrope_section))
         positions = paddle.index_select(position_ids, axes, axis=0).transpose([1, 2, 0]).astype("float32")
-        angles = positions * paddle.to_tensor(frequencies.astype(np.float32))
+        angles = positions * paddle.to_tensor(frequencies)
         return angles.cos(), angles.sin()
 
 
@@ -194,7 +201,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
                 input_ids, attention_mask, image_grid_thw, video_grid_thw, past_key_values, rope_deltas
             )
         if inputs_embeds is None:
-            inputs_embeds = self.model.embed_tokens(input_ids)
+            inputs_embeds = self.model.embed(input_ids)
         for token_id, pixels, grids in (
             (self.config.image_token_id, pixel_values, image_grid_thw),
             (self.config.video_token_id, pixel_values_videos, video_grid_thw),

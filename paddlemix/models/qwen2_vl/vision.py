@@ -11,7 +11,7 @@ from paddle import nn
 
 from paddlemix.models.layers.mlp import MLP
 from paddlemix.models.qwen2_vl.config import Qwen2VLVisionConfig
-from paddlemix.ops import apply_rotary, quick_gelu, segment_attention
+from paddlemix.ops import apply_rotary, quick_gelu, rotary_frequencies, segment_attention
 
 NORM_EPSILON = 1e-6
 ROTARY_BASE = 10000.0
@@ -114,8 +114,7 @@ class Qwen2VLVisionTower(nn.Layer):
 
     def _rotary(self, grids: list[list[int]]) -> Rotary:
         """Cosines and sines float32[N, head_dim / 2]: a quarter of a head turns with the row, one with the column."""
-        quarter = self.config.embed_dim // self.config.num_heads // 4
-        frequencies = ROTARY_BASE ** (-np.arange(quarter, dtype=np.float32) / quarter)
+        frequencies = rotary_frequencies(ROTARY_BASE, self.config.embed_dim // self.config.num_heads // 2)
         places = np.concatenate([patch_places(grid, self.config.spatial_merge_size) for grid in grids])
         angles = (places[:, :, None] * frequencies).reshape(len(places), -1).astype(np.float32)
         return paddle.to_tensor(np.cos(angles)), paddle.to_tensor(np.sin(angles))

@@ -6,6 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
+from paddlemix.generation.cache import KVCache
+from paddlemix.ops import apply_rotary
+
 # Logits reach 12. The reference lies up to 1.4e-5 from its own float64 numbers; we lie up to 2.1e-5 from it.
 LOGITS_TOLERANCE = 5e-5
 
@@ -72,19 +75,25 @@ def test_other_pixels_give_other_logits_from_the_picture_on_and_not_before(refer
     assert difference[before].max() == 0
 
 
-def test_each_stage_of_the_vision_tower_gives_the_references_numbers(reference, model):
-    stages = {"patch_embed": model.visual.patch_embed, "merger": model.visual.merger}
-    stages |= {f"blocks.{index}": block for index, block in enumerate(model.visual.blocks)}
+def outputs_of(stages, call):
+    """What each of `stages` returns during `call()`."""
     found = {}
     hooks = [
         stage.register_forward_post_hook(lambda _, __, output, name=name: found.__setitem__(name, output.numpy()))
         for name, stage in stages.items()
     ]
-    grids = reference.arrays["vision/grid_thw"]
     with paddle.no_grad():
-        model.visual(paddle.to_tensor(reference.arrays["vision/pixel_values"]), paddle.to_tensor(grids))
+        call()
     for hook in hooks:
         hook.remove()
+    return found
+
+
+def test_each_stage_of_the_vision_tower_gives_the_references_numbers(reference, model):
+    stages = {"patch_embed": model.visual.patch_embed, "merger": model.visual.merger}
+    stages |= {f"blocks.{index}": block for index, block in enumerate(model.visual.blocks)}
+    pixels, grids = (paddle.to_tensor(reference.arrays[f"vision/{key}"]) for key in ("pixel_values", "grid_thw"))
+    found = outputs_of(stages, lambda: model.visual(pixels, grids))
     assert len(stages) == 4 and len({tuple(grid) for grid in grids.tolist()}) == 3
     for name in stages:
         wanted = reference.arrays[f"vision/{name}"]
@@ -93,18 +102,63 @@ def test_each_stage_of_the_vision_tower_gives_the_references_numbers(reference, 
         np.testing.assert_allclose(found[name], wanted, atol=2e-5, rtol=0, err_msg=name)
 
 
-def test_the_gradient_of_every_parameter_is_the_references(reference, fresh_model):
+def test_each_decoder_layer_and_the_last_norm_give_the_references_numbers(reference, model):
+    stages = {"norm": model.model.norm}
+    stages |= {f"layers.{index}": layer for index, layer in enumerate(model.model.layers)}
+    found = outputs_of(stages, lambda: model(**reference.inputs("video")))
+    assert sorted(f"decoder/{name}" for name in stages) == sorted(key for key in reference.arrays if "decoder/" in key)
+    for name in stages:
+        wanted = reference.arrays[f"decoder/{name}"]
+        assert wanted.std() > 0.1
+        # Values reach 11; 1.4e-5 apart were measured.
+        np.testing.assert_allclose(found[name], wanted, atol=5e-5, rtol=0, err_msg=name)
+
+
+def test_queries_of_the_decoder_turn_as_the_references_with_time_height_and_width(reference, model):
+    positions = reference.arrays["video/position_ids"]
+    assert len(np.unique(positions, axis=0)) == 3
+    query = paddle.to_tensor(reference.arrays["rotary/query"])
+    found = apply_rotary(query, *model.model._rotary(paddle.to_tensor(positions))).numpy()
+    wanted = reference.arrays["rotary/turned_query"]
+    assert np.abs(wanted - query.numpy()).max() > 1
+    # Numbers reach 2.8; 2.4e-7 apart were measured.
+    np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0)
+
+
+def test_queries_of_the_vision_tower_turn_as_the_references_with_row_and_column(reference, model):
+    patches = paddle.to_tensor(reference.arrays["rotary/patch"])
+    found = apply_rotary(patches, *model.visual._rotary(reference.arrays["vision/grid_thw"].tolist())).numpy()
+    wanted = reference.arrays["rotary/turned_patch"]
+    assert np.abs(wanted - patches.numpy()).max() > 1
+    np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0)
+
+
+def test_each_step_with_the_cache_gives_the_references_logits(reference, model):
+    inputs, tokens = reference.inputs("mixed_left"), paddle.to_tensor(reference.arrays["greedy/tokens"])
+    wanted = reference.arrays["greedy/logits"]
+    (rows, length), steps = inputs["input_ids"].shape, tokens.shape[1]
+    assert steps == wanted.shape[1] == 12 and (inputs["attention_mask"][0] == 0).any()
+    del inputs["labels"]
+    caches = [KVCache(length + steps) for _ in range(model.config.num_hidden_layers)]
+    with paddle.no_grad():
+        output = model(**inputs, past_key_values=caches)
+        for step in range(steps):
+            np.testing.assert_allclose(
+                output.logits[:, -1].numpy(), wanted[:, step], atol=LOGITS_TOLERANCE, rtol=0, err_msg=f"step {step}"
+            )
+            mask = paddle.concat([inputs["attention_mask"], paddle.ones([rows, step + 1], dtype="int64")], axis=1)
+            following, deltas = tokens[:, step : step + 1], output.rope_deltas
+            if step + 1 < steps:
+                output = model(following, mask, past_key_values=caches, rope_deltas=deltas)
+
+
+def test_the_gradient_of_every_parameter_is_the_references(reference, fresh_model, as_published):
     fresh_model(**reference.inputs("mixed_left")).loss.backward()
-    layout = fresh_model.weight_layout(fresh_model.config)
     wanted = {key.removeprefix("gradient/"): value for key, value in reference.arrays.items() if "gradient/" in key}
     parameters = dict(fresh_model.named_parameters())
     assert sorted(parameters) == sorted(wanted)
     for name, parameter in parameters.items():
-        gradient = parameter.grad.numpy()
-        if name in layout.convolution_kernels:
-            gradient = gradient.T.reshape(wanted[name].shape)
-        elif layout.is_transposed(name, gradient.ndim):
-            gradient = gradient.T
+        gradient = as_published(fresh_model, name, parameter.grad)
         scale = np.abs(wanted[name]).max()
         assert scale > 1e-3, name
         # 5e-6 of the largest entry were measured.

@@ -17,6 +17,28 @@ def batch_positions(ids, mask=None, images=None, videos=None):
     return batch_mrope_positions(*arrays, image_token_id=IMAGE, video_token_id=VIDEO, merge_size=2)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rows_of_texts_pictures_and_videos_in_any_order_are_laid_out_as_the_reference_does(fixtures, side):
+    image, video = 112, 113
+    with np.load(fixtures / "positions.npz") as stored:
+        arrays = {key.removeprefix(f"{side}/"): stored[key] for key in stored if key.startswith(side)}
+    ids, mask = arrays["input_ids"], arrays["attention_mask"]
+    found, deltas = batch_mrope_positions(
+        *(arrays[key] for key in ("input_ids", "attention_mask", "image_grid_thw", "video_grid_thw")),
+        image_token_id=image,
+        video_token_id=video,
+        merge_size=2,
+    )
+    # The cases occur: rows without vision and with both kinds, some ending in vision, padding on the named side.
+    shown = np.stack([(ids == token).any(1) for token in (image, video)])
+    assert len(ids) == 60 and (~shown.any(0)).any() and shown.all(0).sum() > 20
+    last = [row[is_token == 1][-2] for row, is_token in zip(ids, mask, strict=True)]
+    assert last.count(image) > 5 and last.count(video) > 5
+    assert (mask[:, 0 if side == "left" else -1] == 0).sum() > 50
+    np.testing.assert_array_equal(found, arrays["position_ids"])
+    np.testing.assert_array_equal(deltas, arrays["rope_deltas"])
+
+
 def test_text_counts_on_in_all_three_rows():
     assert positions([1, 2, 3], []) == [[0, 1, 2]] * 3
 

@@ -1,0 +1,171 @@
+"""How fast Qwen2-VL trains, reads prompts, writes and preprocesses pictures on a CPU, beside transformers on torch.
+
+Prints, for each library, the median and the 10th and 90th percentile of
+
+- a training step: forward, backward and AdamW of all parameters, float32;
+- a prefill of the batch, with the vision tower and a cache, and one token written behind one row of it;
+- pictures resized, normalised and cut a second, by one thread;
+- the peak memory of a process that does nothing else.
+
+    python benchmarks/qwen2_vl_cpu.py --torch_python ../reference/bin/python --output rows.jsonl
+
+Every measurement runs in a process of its own, the libraries in turn, so that what else the machine does meets both.
+transformers is measured where it is installed, or with the Python that `--torch_python` names; without it paddlemix is
+measured alone. Close other programs first, and compare only rows of one run: the load that a row records should be
+about 0 at the start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SIDES = Path(__file__).parent / "sides"
+PARTS = ("train", "generate", "pictures")
+# What is shown of each measured number: its title, its unit, and what makes the unit of the samples.
+SHOWN = {
+    "training_step": ("training step", "s", lambda seconds: seconds),
+    "prefill": ("prefill", "s", lambda seconds: seconds),
+    "decode_token": ("one more token", "ms", lambda seconds: 1000 * seconds),
+    "picture": ("pictures", "/s", lambda seconds: 1 / seconds),
+    "peak_memory": ("peak memory", "MiB", lambda mebibytes: mebibytes),
+    "memory_after_import": ("memory after import", "MiB", lambda mebibytes: mebibytes),
+    "parameters": ("parameters", "M", lambda count: count / 1e6),
+}
+
+
+def main() -> None:
+    """Measure, print and record."""
+    arguments = parse_arguments()
+    pythons = {"paddlemix": sys.executable}
+    torch_python = arguments.torch_python or own_torch_python()
+    if torch_python:
+        check_torch(torch_python)
+        pythons["transformers"] = torch_python
+    else:
+        print("transformers on torch is not installed here; --torch_python names a Python that has it.\n")
+    rows = []
+    for part in arguments.parts:
+        for side, python in pythons.items():
+            measured = run_side(side, python, part, arguments)
+            rows += [row | {"part": part, "shape": arguments.shape} for row in rows_of(side, measured)]
+    print_table(rows, arguments)
+    if arguments.output:
+        with arguments.output.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=("small", "tiny"), default="small", help="tiny only shows that it runs")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
+    parser.add_argument("--repeats", type=int, default=10, help="measurements of each number (default: 10)")
+    parser.add_argument("--threads", type=int, default=2, help="of the arithmetic (default: 2)")
+    parser.add_argument("--torch_python", help="a Python that has torch and transformers")
+    parser.add_argument("--output", type=Path, help="a JSONL file to which the rows are added")
+    return parser.parse_args()
+
+
+def own_torch_python() -> str | None:
+    """This Python, if it has torch and transformers."""
+    has_both = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+    return sys.executable if has_both else None
+
+
+def check_torch(python: str) -> None:
+    """Make sure, before minutes are spent, that transformers' model can be had there.
+
+    Raises:
+        SystemExit: it cannot.
+    """
+    command = [python, "-c", "from transformers import Qwen2VLForConditionalGeneration"]
+    try:
+        asked = subprocess.run(command, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True)
+    except OSError as error:
+        raise SystemExit(f"--torch_python {python}: it cannot be started: {error.strerror}") from error
+    if asked.returncode:
+        told = asked.stderr.strip().splitlines() or [f"it ended with {asked.returncode}"]
+        raise SystemExit(f"--torch_python {python}: transformers' Qwen2-VL cannot be imported there: {told[-1]}")
+
+
+def run_side(side: str, python: str, part: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure one part of one library in a process of its own.
+
+    Raises:
+        SystemExit: the process failed; its last words are told.
+    """
+    # Paddle and torch read the number of threads when they are loaded. Paddle warns of any but 1, with no harm done.
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(arguments.threads))
+    environment = {**os.environ, **threads, "PYTHONPATH": str(ROOT) if side == "paddlemix" else ""}
+    command = [python, str(SIDES / f"{side}_side.py"), part, arguments.shape, str(arguments.repeats)]
+    load = os.getloadavg()[0]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if finished.returncode:
+        raise SystemExit(f"{side}, {part}: {python} failed.\n{finished.stderr[-2000:]}")
+    # Libraries may print before it.
+    measured = json.loads(finished.stdout.splitlines()[-1])
+    return {**measured, "load": load}
+
+
+def rows_of(side: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each number that was measured."""
+    about = {
+        "benchmark": Path(__file__).stem,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": processor(),
+        "load": measured["load"],
+        "versions": measured["versions"],
+    }
+    rows = []
+    for metric, samples in measured["samples"].items():
+        _, unit, in_unit = SHOWN[metric]
+        values = [in_unit(sample) for sample in samples]
+        rows.append({**about, "side": side, "metric": metric, "unit": unit, **summary(values)})
+    return rows
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Median, 10th and 90th percentile, and how many there were."""
+    tenths = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else values
+    return {"median": statistics.median(values), "p10": tenths[0], "p90": tenths[-1], "samples": len(values)}
+
+
+def processor() -> str:
+    """The processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.is_file() else []
+    return names[0].split(":")[1].strip() if names else platform.processor()
+
+
+def print_table(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """A line for each number, a column for each library."""
+    sides = list(dict.fromkeys(row["side"] for row in rows))
+    print(f"shape {arguments.shape}, float32, {arguments.threads} threads, {processor()}")
+    print("median (10th - 90th percentile)".ljust(38) + "".join(side.rjust(34) for side in sides))
+    for part in arguments.parts:
+        print(part)
+        for metric, (title, unit, _) in SHOWN.items():
+            found = [row for row in rows if row["part"] == part and row["metric"] == metric]
+            if found:
+                print(f"  {title}, {unit}".ljust(38) + "".join(in_words(row).rjust(34) for row in found))
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """A row's numbers, the percentiles where there are several samples."""
+    spread = f" ({row['p10']:.4g} - {row['p90']:.4g})" if row["samples"] > 1 else ""
+    return f"{row['median']:.4g}{spread}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Timing one part in a process of its own, and handing the numbers over as JSON."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Samples = dict[str, list[float]]
+Part = Callable[[Any, int], Samples]
+
+WARM_UP = 2
+
+
+def seconds_of(call: Callable[[], Any], repeats: int) -> list[float]:
+    """Seconds of each of `repeats` calls, after a few that are not counted."""
+    samples = []
+    for _ in range(WARM_UP + repeats):
+        start = time.perf_counter()
+        call()
+        samples.append(time.perf_counter() - start)
+    return samples[WARM_UP:]
+
+
+def peak_mebibytes() -> float:
+    """The most memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # getrusage would count what the parent held when it started this process.
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def report(parts: dict[str, Part], versions: dict[str, str], shapes: dict[str, Any]) -> None:
+    """Run the part that the command line names, `PART SHAPE REPEATS`, and print what it measured.
+
+    Args:
+        parts: by name.
+        versions: of the packages that are timed.
+        shapes: by name.
+    """
+    part, shape, repeats = sys.argv[1:]
+    loaded = peak_mebibytes()
+    samples = parts[part](shapes[shape], int(repeats))
+    samples |= {"memory_after_import": [loaded], "peak_memory": [peak_mebibytes()]}
+    json.dump({"versions": versions, "samples": samples}, sys.stdout)

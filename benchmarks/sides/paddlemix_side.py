@@ -1,0 +1,102 @@
+"""The workload in paddlemix: `python paddlemix_side.py PART SHAPE REPEATS` prints a JSON object."""
+
+from __future__ import annotations
+
+import os
+
+import paddlemix
+
+# isort: split
+# Paddle stands behind: paddlemix settles how it computes and allocates.
+import paddle
+from measuring import Samples, report, seconds_of
+from workload import SHAPES, Shape
+
+from paddlemix.generation.cache import KVCache
+from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.processors.image import Qwen2VLImageProcessor
+
+
+def train(shape: Shape, repeats: int) -> Samples:
+    """Forward, backward and AdamW of all parameters."""
+    model = build(shape)
+    model.train()
+    optimizer = paddle.optimizer.AdamW(1e-4, parameters=model.parameters())
+    batch = tensors(shape.batch(shape.rows))
+
+    def step() -> None:
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+
+    return {"training_step": seconds_of(step, repeats), "parameters": [count(model)]}
+
+
+@paddle.no_grad()
+def generate(shape: Shape, repeats: int) -> Samples:
+    """Prefill of the whole batch; then one row, token by token."""
+    model = build(shape)
+    batch = tensors(shape.prompt(shape.rows))
+    prefills = seconds_of(lambda: prefill(model, batch, shape.tokens), repeats)
+
+    output = prefill(model, tensors(shape.prompt(1)), shape.tokens + 4 * (repeats + 2))
+    following = {"caches": output.past_key_values, "deltas": output.rope_deltas, "token": choose(output)}
+
+    def decode() -> None:
+        output = model(
+            following["token"],
+            past_key_values=following["caches"],
+            rope_deltas=following["deltas"],
+            last_logits_only=True,
+        )
+        following["token"] = choose(output)
+        # The choice is looked at, as a loop that streams would.
+        following["token"].numpy()
+
+    return {"prefill": prefills, "decode_token": seconds_of(decode, 4 * repeats), "parameters": [count(model)]}
+
+
+def pictures(shape: Shape, repeats: int) -> Samples:
+    """Resize, normalise and cut one decoded picture."""
+    processor = Qwen2VLImageProcessor(max_pixels=shape.picture_side**2)
+    picture = shape.picture()
+    assert processor.patches(picture).shape[0] == shape.patches
+    return {"picture": seconds_of(lambda: processor.patches(picture), 4 * repeats)}
+
+
+def build(shape: Shape) -> Qwen2VLForConditionalGeneration:
+    """A random model, in evaluation mode."""
+    paddle.seed(0)
+    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**shape.config()))
+    model.eval()
+    return model
+
+
+def prefill(model: Qwen2VLForConditionalGeneration, batch: dict[str, paddle.Tensor], capacity: int):
+    """The output for a prompt, its caches filled."""
+    caches = [KVCache(capacity) for _ in range(model.config.num_hidden_layers)]
+    return model(**batch, past_key_values=caches, last_logits_only=True)
+
+
+def choose(output) -> paddle.Tensor:
+    """The likeliest token of each row, int64[B, 1]."""
+    return output.logits[:, -1:].argmax(-1)
+
+
+def count(model: Qwen2VLForConditionalGeneration) -> int:
+    """Numbers in the model."""
+    return sum(int(parameter.size) for parameter in model.parameters())
+
+
+def tensors(batch: dict) -> dict[str, paddle.Tensor]:
+    """A batch's arrays as tensors."""
+    return {key: paddle.to_tensor(array) for key, array in batch.items()}
+
+
+if __name__ == "__main__":
+    paddle.set_device("cpu")
+    report(
+        {"train": train, "generate": generate, "pictures": pictures},
+        {"paddlemix": paddlemix.__version__, "paddle": paddle.__version__, "threads": os.environ["OMP_NUM_THREADS"]},
+        SHAPES,
+    )
