@@ -57,7 +57,7 @@ def read_torch_file(file: Path) -> list[StoredTensor]:
             return _tensors(file, archive)
     except PickleRefusal as error:
         raise ValueError(f"{file}: {error}.") from error
-    except (zipfile.BadZipFile, LookupError, struct.error) as error:
+    except (zipfile.BadZipFile, LookupError, RuntimeError, struct.error) as error:
         raise ValueError(f"{file}: damaged or cut off, fetch it again.") from error
 
 
@@ -79,9 +79,8 @@ def _place(file: Path, name: str, tensor: _Tensor, entry: zipfile.ZipInfo) -> St
     width = STORED_DTYPES[tensor.storage.dtype].itemsize
     sizes = list(accumulate(tensor.shape[::-1], mul, initial=1))
     in_order = tuple(sizes[-2::-1])
-    if any(
-        size != 1 and is_ != wanted for size, is_, wanted in zip(tensor.shape, tensor.strides, in_order, strict=True)
-    ):
+    steps = zip(tensor.shape, tensor.strides, in_order, strict=True)
+    if any(size != 1 and stride != wanted for size, stride, wanted in steps):
         raise PickleRefusal(f"{name} does not lie row by row; {_AS_SAFETENSORS}")
     if (tensor.first + sizes[-1]) * width > entry.file_size:
         raise LookupError(f"{name} ends behind its storage")
@@ -109,9 +108,8 @@ def _storage(identity: Any) -> _Storage:
 
 
 def _rebuild_tensor(storage: _Storage, first: int, shape: tuple, strides: tuple, *_about_gradients: Any) -> _Tensor:
-    if type(storage) is not _Storage or not all(
-        type(value) is int and value >= 0 for value in (first, *shape, *strides)
-    ):
+    are_counts = all(type(value) is int and value >= 0 for value in (first, *shape, *strides))
+    if type(storage) is not _Storage or not are_counts or len(shape) != len(strides):
         raise TypeError("no tensor")
     return _Tensor(storage, first, tuple(shape), tuple(strides))
 

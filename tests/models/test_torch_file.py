@@ -93,6 +93,16 @@ def test_a_tensor_that_would_end_behind_its_storage_is_refused(tmp_path):
             read_torch_file(rewrite(tmp_path, name, lambda content: content[:-1]))
 
 
+def test_strides_that_are_not_one_for_each_axis_are_refused(tmp_path):
+    def one_more_axis(content):
+        # float64 has the shape (2, 3): BININT1 2, BININT1 3, TUPLE2.
+        assert b"K\x02K\x03\x86" in content
+        return content.replace(b"K\x02K\x03\x86", b"K\x02K\x03K\x01\x87", 1)
+
+    with pytest.raises(ValueError, match=r"new\.bin: damaged"):
+        read_torch_file(rewrite(tmp_path, "data.pkl", one_more_axis))
+
+
 def test_numbers_of_a_big_endian_machine_are_refused(tmp_path):
     with pytest.raises(ValueError, match="big-endian"):
         read_torch_file(rewrite(tmp_path, "byteorder", lambda _: b"big"))
