@@ -1,32 +1,32 @@
-"""Classes chosen by a checkpoint's config.json."""
+"""Classes chosen by a checkpoint's config.json, wherever the checkpoint is."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
+from paddlemix.hub import local_folder
 from paddlemix.models.base import read_config
 from paddlemix.models.registry import find_family
 
-__all__ = ["AutoConfigMIX", "AutoModelMIX", "AutoProcessorMIX"]
+__all__ = ["AutoConfigMIX", "AutoModelMIX", "AutoProcessorMIX", "AutoTokenizerMIX"]
 
 
 class AutoConfigMIX:
-    """The config of whichever family a folder holds."""
+    """The config of whichever family a checkpoint is of."""
 
     @staticmethod
     def from_pretrained(name_or_path: str | os.PathLike[str]) -> Any:
         """Read config.json.
 
         Args:
-            name_or_path: a local folder.
+            name_or_path: a local folder, or a model `owner/name` of the hub.
 
         Returns:
             The family's config.
 
         Raises:
-            FileNotFoundError: the folder or its config.json is missing.
+            OSError: there is no such checkpoint, it cannot be fetched, or it has no config.json.
             ValueError: it names no known family.
         """
         folder = local_folder(name_or_path)
@@ -34,65 +34,65 @@ class AutoConfigMIX:
 
 
 class AutoModelMIX:
-    """The model of whichever family a folder holds."""
+    """The model of whichever family a checkpoint is of."""
 
     @staticmethod
     def from_pretrained(name_or_path: str | os.PathLike[str], dtype: str = "float32") -> Any:
         """Build and fill the model.
 
         Args:
-            name_or_path: a local folder.
+            name_or_path: a local folder, or a model `owner/name` of the hub.
             dtype: "float32", "bfloat16" or "float16".
 
         Returns:
             The family's model, in evaluation mode.
 
         Raises:
-            FileNotFoundError: a file is missing.
+            OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
             ValueError: config and weights do not fit.
         """
-        folder = local_folder(name_or_path)
+        folder = local_folder(name_or_path, weights=True)
         return find_family(folder).model_class.from_pretrained(folder, dtype=dtype)
 
 
 class AutoProcessorMIX:
-    """The processor of whichever family a folder holds."""
+    """The processor of whichever family a checkpoint is of."""
 
     @staticmethod
     def from_pretrained(name_or_path: str | os.PathLike[str], **settings: Any) -> Any:
         """Read tokenizer, template and picture settings.
 
         Args:
-            name_or_path: a local folder.
+            name_or_path: a local folder, or a model `owner/name` of the hub.
             **settings: the family's, such as min_pixels, max_pixels and max_length.
 
         Returns:
             The family's processor.
 
         Raises:
-            FileNotFoundError: a file is missing.
+            OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
             ValueError: config.json names no known family.
         """
         folder = local_folder(name_or_path)
         return find_family(folder).processor_class.from_pretrained(folder, **settings)
 
 
-def local_folder(name_or_path: str | os.PathLike[str]) -> Path:
-    """The folder that a model's name or path stands for.
+class AutoTokenizerMIX:
+    """The tokenizer of whichever family a checkpoint is of."""
 
-    Args:
-        name_or_path: a local folder.
+    @staticmethod
+    def from_pretrained(name_or_path: str | os.PathLike[str]) -> Any:
+        """Read the tokenizer's files.
 
-    Returns:
-        Its path.
+        Args:
+            name_or_path: a local folder, or a model `owner/name` of the hub.
 
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-    folder = Path(name_or_path).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"`model_name_or_path` {name_or_path} is no local folder. Download the checkpoint and give its folder; "
-            "fetching published names is not available yet."
-        )
-    return folder
+        Returns:
+            The family's tokenizer.
+
+        Raises:
+            OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
+            ValueError: config.json names no known family.
+        """
+        folder = local_folder(name_or_path)
+        return find_family(folder).tokenizer_class.from_pretrained(folder)

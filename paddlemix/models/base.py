@@ -13,7 +13,8 @@ from paddlenlp.transformers import PretrainedModel
 from paddlenlp.transformers.model_outputs import ModelOutput
 
 from paddlemix.files import write_json
-from paddlemix.models.weights import NUMPY_DTYPES, WeightLayout, load_weights, save_weights
+from paddlemix.hub import local_folder
+from paddlemix.models.weights import NUMPY_DTYPES, WeightLayout, load_weights, save_weights, without_initial_values
 
 CONFIG_FILE = "config.json"
 
@@ -46,25 +47,33 @@ class MixPretrainedModel(PretrainedModel):
         raise NotImplementedError
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], dtype: str = "float32") -> MixPretrainedModel:
-        """Build the model that config.json in `folder` describes and fill it.
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], dtype: str = "float32") -> MixPretrainedModel:
+        """Build the model that a checkpoint's config.json describes and fill it.
 
         Args:
-            folder: a local folder with config.json and safetensors files.
+            name_or_path: a local folder with config.json and weights, or a model `owner/name` of the hub.
             dtype: "float32", "bfloat16" or "float16", into which the stored weights are converted.
 
         Returns:
             The model, in evaluation mode.
 
         Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: config and weights do not fit, a file is damaged, or `dtype` is none of the three.
+            OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
+            ValueError: config and weights do not fit, a file is damaged, the weights are quantised, or `dtype` is none
+                of the three.
         """
         if dtype not in NUMPY_DTYPES:
             raise ValueError(f"`dtype` is {dtype!r}; expected one of {', '.join(NUMPY_DTYPES)}.")
-        folder = Path(folder)
-        config = cls.config_class(**read_config(folder))
-        model = cls.from_config(config, dtype=dtype)
+        folder = local_folder(name_or_path, weights=True)
+        values = read_config(folder)
+        if values.get("quantization_config"):
+            raise ValueError(
+                f"{folder / CONFIG_FILE}: the weights are quantised (`quantization_config`), which is not read. Take "
+                "the checkpoint that they were made from."
+            )
+        config = cls.config_class(**values)
+        with without_initial_values():
+            model = cls.from_config(config, dtype=dtype)
         load_weights(model, folder, cls.weight_layout(config))
         model.eval()
         return model

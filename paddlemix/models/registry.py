@@ -21,6 +21,8 @@ class Family:
         config: name of the config class.
         processor_module: where the processor class is.
         processor: name of the processor class.
+        tokenizer_module: where the tokenizer class is.
+        tokenizer: name of the tokenizer class.
         vision_globs: parameters of the vision tower, for `freeze_vit`.
         aligner_globs: parameters between tower and language model, for `freeze_aligner`.
         language_globs: parameters of the language model, for `freeze_llm`.
@@ -32,6 +34,8 @@ class Family:
     config: str
     processor_module: str
     processor: str
+    tokenizer_module: str
+    tokenizer: str
     vision_globs: tuple[str, ...]
     aligner_globs: tuple[str, ...]
     language_globs: tuple[str, ...]
@@ -51,6 +55,11 @@ class Family:
         """The processor's class."""
         return getattr(import_module(self.processor_module), self.processor)
 
+    @property
+    def tokenizer_class(self) -> Any:
+        """The tokenizer's class."""
+        return getattr(import_module(self.tokenizer_module), self.tokenizer)
+
 
 FAMILIES = (
     Family(
@@ -60,6 +69,8 @@ FAMILIES = (
         config="Qwen2VLConfig",
         processor_module="paddlemix.processors.qwen2_vl",
         processor="Qwen2VLProcessor",
+        tokenizer_module="paddlemix.processors.text",
+        tokenizer="Qwen2Tokenizer",
         vision_globs=("visual.patch_embed.*", "visual.blocks.*"),
         aligner_globs=("visual.merger.*",),
         language_globs=("model.*", "lm_head.*"),

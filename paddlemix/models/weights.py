@@ -6,8 +6,9 @@ else differs.
 
 from __future__ import annotations
 
-import json
+import ctypes
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,13 @@ import ml_dtypes
 import numpy as np
 import paddle
 from paddle import nn
-from safetensors import SafetensorError, safe_open
+from paddlenlp.transformers.model_utils import no_init_weights
 from safetensors.numpy import save_file
 
 from paddlemix.files import replacing, write_json
+from paddlemix.models.stored_tensor import STORED_DTYPES, StoredTensor
+from paddlemix.models.weight_files import INDEX_FILE, WEIGHTS_FILE, stored_tensors
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 SHARD_GLOB = "model-?????-of-?????.safetensors"
 NUMPY_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -60,38 +61,61 @@ class WeightLayout:
             return [shape[1], *self.convolution_kernels[name]]
         return shape[::-1] if self.is_transposed(name, len(shape)) else shape
 
+    def reading(self, name: str, shape: list[int], stored: StoredTensor) -> tuple[list[int], bool]:
+        """How `stored` is read into parameter `name`, which has `shape` here.
+
+        Args:
+            name: of the parameter.
+            shape: of the parameter.
+            stored: what is read.
+
+        Returns:
+            The shape that it must have, and whether rows and columns change places on the way.
+        """
+        is_convolution = name in self.convolution_kernels and len(stored.shape) > 2
+        if stored.in_paddles_order and not is_convolution:
+            return shape, False
+        return self.stored_shape(name, shape), self.is_transposed(name, len(shape))
+
+
+@contextmanager
+def without_initial_values() -> Iterator[None]:
+    """Layers that are built inside get parameters without memory, for `load_weights` to fill.
+
+    Random values would all be overwritten, and took ten times as long as reading the files.
+    """
+    nothing = _NoValues()
+    nn.initializer.set_global_initializer(nothing, nothing)
+    try:
+        with no_init_weights():
+            yield
+    finally:
+        nn.initializer.set_global_initializer(None)
+
+
+class _NoValues(nn.initializer.Initializer):
+    def forward(self, var: paddle.Tensor, block: object = None) -> None:
+        pass
+
 
 def load_weights(model: nn.Layer, folder: Path, layout: WeightLayout) -> None:
-    """Fill every parameter of `model` from the safetensors files in `folder`, one tensor at a time.
+    """Fill every parameter of `model` from the files in `folder`, block by block.
+
+    Beside the parameters no more than a block of one tensor is in memory.
 
     Args:
         model: its parameters' dtype decides into what the stored numbers are converted.
-        folder: holds model.safetensors, or an index and its shards.
+        folder: holds weights as `stored_tensors` reads them.
         layout: the family's.
 
     Raises:
         FileNotFoundError: no weights, or a shard of the index is missing.
-        ValueError: a damaged file, or any missing, unexpected or wrong-shaped tensor; all of them are listed.
+        ValueError: a damaged file, or any missing, unexpected or wrong-shaped tensor; all of them are listed, before
+            any parameter changes.
     """
     parameters = dict(model.named_parameters())
-    seen, problems = set(), []
-    for file, name, tensor in _stored_tensors(folder):
-        here = layout.name_here(name)
-        if here not in parameters:
-            problems += [] if here in layout.optional else [f"unexpected: {name} ({file.name})"]
-            continue
-        seen.add(here)
-        wanted = layout.stored_shape(here, list(parameters[here].shape))
-        if list(tensor.shape) != wanted:
-            problems.append(f"wrong shape: {name} is {list(tensor.shape)}, the config asks for {wanted} ({file.name})")
-        else:
-            _assign(parameters[here], _to_parameter_shape(tensor, here, layout))
-    problems = [f"missing: {name}" for name in parameters if name not in seen] + problems
-    if problems:
-        raise ValueError(
-            f"{folder}: {len(problems)} tensors do not fit the model that config.json describes:\n  "
-            + "\n  ".join(problems)
-        )
+    for name, stored in _match(parameters, folder, layout).items():
+        _fill(parameters[name], stored, layout.reading(name, list(parameters[name].shape), stored)[1])
 
 
 def save_weights(
@@ -134,38 +158,49 @@ def _remove_other_weights(folder: Path, kept: list[str]) -> None:
             file.unlink(missing_ok=True)
 
 
-def _stored_tensors(folder: Path) -> Iterator[tuple[Path, str, np.ndarray]]:
-    for file in _weight_files(folder):
-        try:
-            with safe_open(file, framework="np") as opened:
-                for name in opened.keys():  # noqa: SIM118  (safe_open is no mapping)
-                    yield file, name, opened.get_tensor(name)
-        except SafetensorError as error:
-            raise ValueError(f"{file}: damaged or cut off, fetch it again ({error}).") from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / INDEX_FILE
-    files = [folder / name for name in (_shard_names(index) if index.is_file() else [WEIGHTS_FILE])]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder}: no {', '.join(missing)}; `model_name_or_path` must name a whole checkpoint."
+def _match(parameters: dict[str, paddle.Tensor], folder: Path, layout: WeightLayout) -> dict[str, StoredTensor]:
+    """What each parameter is filled from, in the files' order."""
+    matched: dict[str, StoredTensor] = {}
+    problems = []
+    for stored in stored_tensors(folder):
+        name = layout.name_here(stored.name)
+        if name in parameters and name not in matched:
+            matched[name] = stored
+            problems += _misfit(name, parameters[name], stored, layout)
+        elif name in parameters or name not in layout.optional:
+            problems.append(f"{'twice' if name in parameters else 'unexpected'}: {stored.name} ({stored.file.name})")
+    problems = [f"missing: {name}" for name in parameters if name not in matched] + problems
+    if problems:
+        raise ValueError(
+            f"{folder}: {len(problems)} tensors do not fit the model that config.json describes:\n  "
+            + "\n  ".join(problems)
         )
-    return files
+    return matched
 
 
-def _shard_names(index: Path) -> list[str]:
-    try:
-        return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index}: damaged, no `weight_map` can be read from it; fetch it again.") from error
+def _misfit(name: str, parameter: paddle.Tensor, stored: StoredTensor, layout: WeightLayout) -> list[str]:
+    wanted, _ = layout.reading(name, list(parameter.shape), stored)
+    if list(stored.shape) != wanted:
+        shape = f"{stored.name} is {list(stored.shape)}, the config asks for {wanted}"
+        return [f"wrong shape: {shape} ({stored.file.name})"]
+    if stored.dtype not in STORED_DTYPES:
+        return [f"wrong dtype: {stored.name} is {stored.dtype}, no floating-point numbers ({stored.file.name})"]
+    return []
 
 
-def _to_parameter_shape(tensor: np.ndarray, name: str, layout: WeightLayout) -> np.ndarray:
-    if name in layout.convolution_kernels:
-        return tensor.reshape(len(tensor), -1).T
-    return tensor.T if layout.is_transposed(name, tensor.ndim) else tensor
+def _fill(parameter: paddle.Tensor, stored: StoredTensor, is_transposed: bool) -> None:
+    fresh = paddle.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
+    memory = _memory(fresh)
+    stored.read_into(memory.T if is_transposed else memory.reshape(stored.matrix_shape))
+    device = paddle.device.get_device()
+    (fresh if device == "cpu" else fresh.to(device))._share_buffer_to(parameter)
+
+
+def _memory(tensor: paddle.Tensor) -> np.ndarray:
+    """The numbers of a tensor on the CPU, the very same memory; Paddle's own views for numpy are copies."""
+    raw = (ctypes.c_char * (tensor.size * tensor.element_size())).from_address(tensor.data_ptr())
+    dtype = NUMPY_DTYPES[str(tensor.dtype).removeprefix("paddle.")]
+    return np.frombuffer(raw, dtype=dtype).reshape(tensor.shape)
 
 
 def _to_stored_shape(parameter: paddle.Tensor, name: str, layout: WeightLayout, dtype: str | None) -> np.ndarray:
@@ -175,12 +210,6 @@ def _to_stored_shape(parameter: paddle.Tensor, name: str, layout: WeightLayout, 
     if name in layout.convolution_kernels:
         return np.ascontiguousarray(value.T).reshape([-1, *layout.convolution_kernels[name]])
     return np.ascontiguousarray(value.T if layout.is_transposed(name, value.ndim) else value)
-
-
-def _assign(parameter: paddle.Tensor, value: np.ndarray) -> None:
-    # Through float32 likewise, and contiguous: Paddle copies a strided array element by element.
-    wide = np.ascontiguousarray(value, dtype=np.float32)
-    parameter.set_value(paddle.to_tensor(wide).astype(parameter.dtype))
 
 
 def _shards(parameters: dict[str, paddle.Tensor], max_bytes: int) -> Iterator[dict[str, paddle.Tensor]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from paddlemix.conversation import Box, Conversation, Part, RecordError, Reference, Text
 from paddlemix.files import write_json
+from paddlemix.hub import local_folder
 from paddlemix.models.qwen2_vl.positions import mrope_positions
 from paddlemix.processors.chat_template import ChatTemplate
 from paddlemix.processors.grounding import (
@@ -72,7 +73,7 @@ class Qwen2VLProcessor:
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | os.PathLike[str],
+        name_or_path: str | os.PathLike[str],
         *,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
@@ -81,7 +82,7 @@ class Qwen2VLProcessor:
         """Read a checkpoint's tokenizer, template and picture settings.
 
         Args:
-            folder: a local folder.
+            name_or_path: a local folder, or a model `owner/name` of the hub.
             min_pixels: smallest area of a resized picture; None takes the checkpoint's.
             max_pixels: largest area; None takes the checkpoint's, but at most 1280 tokens' worth.
             max_length: tokens a training record may have.
@@ -90,9 +91,9 @@ class Qwen2VLProcessor:
             The processor.
 
         Raises:
-            FileNotFoundError: no tokenizer files.
+            OSError: there is no such checkpoint, it cannot be fetched, or it has no tokenizer files.
         """
-        folder = Path(folder)
+        folder = local_folder(name_or_path)
         path = folder / PREPROCESSOR_FILE
         published = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +19,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 
 from paddlemix.files import replacing, write_json
+from paddlemix.hub import local_folder
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -71,18 +73,20 @@ class Qwen2Tokenizer:
         return type(self), (self.backend, self.settings)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> Qwen2Tokenizer:
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str]) -> Qwen2Tokenizer:
         """Read a checkpoint's tokenizer files.
 
         Args:
-            folder: of the checkpoint.
+            name_or_path: a local folder, or a model `owner/name` of the hub.
 
         Returns:
             The tokenizer.
 
         Raises:
-            FileNotFoundError: neither tokenizer.json nor vocab.json and merges.txt are there.
+            OSError: there is no such checkpoint, it cannot be fetched, or neither tokenizer.json nor vocab.json with
+                merges.txt are there.
         """
+        folder = local_folder(name_or_path)
         settings_path = folder / TOKENIZER_CONFIG_FILE
         settings = json.loads(settings_path.read_text("utf-8")) if settings_path.is_file() else None
         if (folder / TOKENIZER_FILE).is_file():

@@ -29,7 +29,7 @@ from paddlemix.trainer.config_file import gpu_is_usable, load_config
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config_or_model", help="a fine-tuning config, or a model's folder")
+    parser.add_argument("config_or_model", help="a fine-tuning config, a model's folder, or owner/name on the hub")
     parser.add_argument("--model_name_or_path", help="the model, where it is not the one in the config's output_dir")
     parser.add_argument("--dataset", type=parse_sets, help="a list as in the config's dataset.eval, in its place")
     parser.add_argument("--output", type=Path, help="JSON file for the scores (default: metrics.json in the model)")
@@ -55,11 +55,12 @@ def main() -> None:
     args = parse_arguments()
     folder, sets, bounds = model_and_sets(args)
     processor = AutoProcessorMIX.from_pretrained(folder, **bounds)
+    output = args.output or scores_file(folder)
     mix = MixDataset.load(sets, processor, args.on_bad_record)
     model = AutoModelMIX.from_pretrained(folder, dtype=args.dtype)
     generation = GenerationConfig(max_new_tokens=args.max_new_tokens)
     report, predictions = evaluate_model(model, processor, mix, generation, batch_size=args.batch_size)
-    write_json(args.output or Path(folder) / "metrics.json", report)
+    write_json(output, report)
     if args.predictions:
         write_json(args.predictions, [as_row(prediction) for prediction in predictions])
     print(json.dumps(report, indent=2, ensure_ascii=False))
@@ -87,6 +88,24 @@ def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], di
     if not items:
         raise ValueError("no record set to evaluate on: give --dataset, or a config with `dataset.eval`.")
     return args.model_name_or_path or folder, [DatasetSpec(**asdict(item)) for item in items], bounds
+
+
+def scores_file(folder: str) -> Path:
+    """Where the scores go if nothing is said: beside the model.
+
+    Args:
+        folder: the model's.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: the model is one of the hub, and its folder the hub's cache.
+    """
+    local = Path(folder).expanduser()
+    if not local.is_dir():
+        raise ValueError(f"{folder} is no local folder that metrics.json could go into: give a file with --output.")
+    return local / "metrics.json"
 
 
 def as_row(prediction: Prediction) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddlemix.auto import AutoModelMIX, AutoProcessorMIX, local_folder
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.files import write_json
+from paddlemix.hub import local_folder
 from paddlemix.models.registry import find_family
 from paddlemix.trainer.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.trainer.config_rules import evaluates
@@ -31,7 +32,7 @@ def load_processor(model: ModelArguments, data: DataArguments) -> Any:
         The family's processor.
 
     Raises:
-        FileNotFoundError: the checkpoint or a file of its tokenizer is missing.
+        OSError: there is no such checkpoint, it cannot be fetched, or a file of its tokenizer is missing.
         ValueError: config.json names no known model.
     """
     return AutoProcessorMIX.from_pretrained(
@@ -70,7 +71,7 @@ def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
         The model.
 
     Raises:
-        FileNotFoundError: a file of the checkpoint is missing.
+        OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
         ValueError: config and weights do not fit, or a freezing glob matches nothing.
     """
     loaded = AutoModelMIX.from_pretrained(model.model_name_or_path, dtype=model.dtype or _dtype(args))

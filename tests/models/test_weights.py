@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from paddle import nn
 from safetensors.numpy import load_file, save_file
 
 from paddlemix.models.base import read_config
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
-from paddlemix.models.weights import INDEX_FILE, WEIGHTS_FILE, load_weights, save_weights
+from paddlemix.models.weights import INDEX_FILE, WEIGHTS_FILE, load_weights, save_weights, without_initial_values
 
 load = Qwen2VLForConditionalGeneration.from_pretrained
 
@@ -238,6 +242,72 @@ def test_a_folder_without_weights_is_named(copy):
     (copy / WEIGHTS_FILE).unlink()
     with pytest.raises(FileNotFoundError, match=r"no model\.safetensors;"):
         load(copy)
+
+
+def test_a_tensor_that_stands_in_two_shards_is_named(model, tmp_path):
+    save_sharded(model, tmp_path)
+    first, second = sorted(tmp_path.glob("model-*.safetensors"))[:2]
+    twice = load_file(first)
+    save_file({**twice, **load_file(second)}, second)
+    with pytest.raises(ValueError) as caught:
+        load(tmp_path)
+    lines = str(caught.value).split("\n  ")[1:]
+    assert lines and sorted(lines) == sorted(f"twice: {name} ({second.name})" for name in twice)
+
+
+def test_numbers_that_are_no_floats_are_named(change):
+    def spoil(tensors):
+        return {**tensors, "model.norm.weight": tensors["model.norm.weight"].astype(np.int32)}
+
+    with pytest.raises(ValueError, match=r"wrong dtype: model\.norm\.weight is I32, no floating-point numbers"):
+        load(change(spoil))
+
+
+def test_nothing_changes_in_a_model_whose_weights_do_not_fit(fresh_model, change):
+    before = {name: array.copy() for name, array in parameters(fresh_model).items()}
+    folder = change(lambda tensors: {**{name: array + 1 for name, array in tensors.items()}, "extra": np.zeros(1)})
+    with pytest.raises(ValueError, match=r"unexpected: extra \(model\.safetensors\)$"):
+        load_weights(fresh_model, folder, fresh_model.weight_layout(fresh_model.config))
+    for name, array in parameters(fresh_model).items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_safetensors_that_say_they_are_paddles_hold_its_shapes(model, copy):
+    tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    save_file(tensors, copy / WEIGHTS_FILE, metadata={"format": "pd"})
+    assert_same(model, load(copy))
+
+
+def test_quantised_weights_are_refused_with_what_to_take(copy):
+    values = {**read_config(copy), "quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (copy / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"config\.json: the weights are quantised .* Take the checkpoint"):
+        load(copy)
+
+
+def test_building_for_loading_sets_no_values_and_leaves_later_layers_theirs(model):
+    with without_initial_values():
+        empty = type(model)(model.config)
+    assert [list(parameter.shape) for parameter in empty.parameters()] == [
+        list(one.shape) for one in model.parameters()
+    ]
+    matrices = [parameter for parameter in empty.parameters() if parameter.ndim == 2]
+    assert len(matrices) > 20 and not any(parameter._is_initialized() for parameter in matrices)
+    later = nn.Linear(30, 40)
+    assert later.weight.numpy().std() > 0 and (later.bias.numpy() == 0).all()
+
+
+def test_loading_holds_little_more_than_the_weights(tmp_path):
+    """The benchmark's checkpoint with one layer a tower: 1.3 GB of float32, most of it one tensor."""
+    script = Path(__file__).parents[2] / "benchmarks" / "load_checkpoint.py"
+    done = subprocess.run(
+        [sys.executable, script, "--scale", "0.03", "--folder", tmp_path], check=True, capture_output=True, text=True
+    )
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["float32", "bfloat16"]
+    for _, weights, _, _, peak, _, _ in rows:
+        # 0.55 GB are Python, Paddle and PaddleNLP; a copy of the largest tensor would add 0.47 or 0.93 GB.
+        assert float(weights) > 0.5 and float(peak) - float(weights) < 0.8
 
 
 def test_weights_can_be_filled_into_a_model_that_is_there(reference, model, fresh_model):

@@ -71,3 +71,14 @@ def test_a_wrong_record_set_on_the_command_line_is_a_usage_error(
     with pytest.raises(SystemExit):
         run(monkeypatch, "model", "--dataset", text)
     assert named in capsys.readouterr().err
+
+
+def test_scores_do_not_go_into_the_hubs_cache(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, shapes: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("paddlemix.hub._from_hub", lambda *_: tiny_checkpoint)
+    with pytest.raises(ValueError, match="Qwen/Tiny is no local folder .* give a file with --output"):
+        run(monkeypatch, "Qwen/Tiny", "--dataset", sets(shapes))
+    vqa = json.dumps(json.loads(sets(shapes))[1:2])
+    run(monkeypatch, "Qwen/Tiny", "--dataset", vqa, "--output", tmp_path / "scores.json", "--max_new_tokens", 2)
+    assert json.loads((tmp_path / "scores.json").read_text())["vqa"]["questions"] == 4

@@ -27,7 +27,7 @@ PICTURE_FILE = "pred.jpg"
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_name_or_path", required=True, help="a model's folder")
+    parser.add_argument("--model_name_or_path", required=True, help="a model's folder, or owner/name on the hub")
     parser.add_argument("--input_image", required=True, help="a file or an http(s) address")
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, help=f"the question (default: {DEFAULT_PROMPT})")
     parser.add_argument(

@@ -7,6 +7,9 @@ from typing import Any
 
 from paddlenlp.transformers import PretrainedConfig
 
+# Local names of Qwen2VLConfig.__init__ that are no values of a config.json; `super()` brings the last one.
+_NOT_VALUES = ("self", "kwargs", "text_config", "__class__")
+
 
 @dataclass
 class Qwen2VLVisionConfig:
@@ -49,8 +52,8 @@ class Qwen2VLVisionConfig:
 class Qwen2VLConfig(PretrainedConfig):
     """The whole model's shape; the defaults are those of the 7B model.
 
-    Reads the flat config.json of the published checkpoints and the nested one (`text_config`) of later writers, and
-    writes the flat one.
+    Reads the flat config.json of the published checkpoints and the nested one (`text_config`) of later writers, with
+    `rope_scaling` and `rope_theta` or, newer still, `rope_parameters` that hold both; writes the flat one.
     """
 
     model_type = "qwen2_vl"
@@ -74,24 +77,18 @@ class Qwen2VLConfig(PretrainedConfig):
         vision_start_token_id: int = 151652,
         vision_end_token_id: int = 151653,
         vision_config: dict[str, Any] | Qwen2VLVisionConfig | None = None,
+        rope_parameters: dict[str, Any] | None = None,
         text_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if text_config is not None:
+            own = {name: value for name, value in locals().items() if name not in _NOT_VALUES}
             nested = {key: value for key, value in text_config.items() if key not in ("model_type", "architectures")}
-            self.__init__(  # type: ignore[misc]
-                **{
-                    **kwargs,
-                    "image_token_id": image_token_id,
-                    "video_token_id": video_token_id,
-                    "vision_start_token_id": vision_start_token_id,
-                    "vision_end_token_id": vision_end_token_id,
-                    "vision_config": vision_config,
-                    "tie_word_embeddings": tie_word_embeddings,
-                    **nested,
-                }
-            )
+            self.__init__(**{**kwargs, **own, **nested})  # type: ignore[misc]
             return
+        if rope_parameters is not None:
+            rope_theta = rope_parameters.get("rope_theta", rope_theta)
+            rope_scaling = {key: value for key, value in rope_parameters.items() if key != "rope_theta"}
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.intermediate_size = intermediate_size
@@ -168,6 +165,12 @@ class Qwen2VLConfig(PretrainedConfig):
             raise ValueError(
                 f"config.json: `hidden_size` {self.hidden_size}, `num_attention_heads` {self.num_attention_heads} and "
                 f"`num_key_value_heads` {self.num_key_value_heads} must each be a multiple of the next."
+            )
+        kind = self.rope_scaling.get("rope_type", self.rope_scaling.get("type"))
+        if kind not in ("mrope", "default") or "mrope_section" not in self.rope_scaling:
+            raise ValueError(
+                f"config.json: `rope_scaling` is {self.rope_scaling}; expected the type mrope (or default) and a "
+                "`mrope_section`: other ways to scale positions are not built in."
             )
         if sum(self.mrope_section) * 2 != self.head_dim:
             raise ValueError(
