@@ -12,11 +12,13 @@ from paddle import nn
 from paddlenlp.transformers import PretrainedModel
 from paddlenlp.transformers.model_outputs import ModelOutput
 
-from paddlemix.files import write_json
+from paddlemix.files import replacing, write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.weights import NUMPY_DTYPES, WeightLayout, load_weights, save_weights, without_initial_values
 
 CONFIG_FILE = "config.json"
+# What a checkpoint says beside its model and processor; a model made from it says the same.
+CARRIED_FILES = ("generation_config.json",)
 
 __all__ = ["LayerCache", "MixPretrainedModel", "ModelOutput", "read_config"]
 
@@ -35,7 +37,14 @@ class MixPretrainedModel(PretrainedModel):
     """A model that loads and saves published checkpoints as they are.
 
     A family sets `config_class` and `weight_layout(config)`; its config has `to_published()`.
+
+    Attributes:
+        carried_files: what the `CARRIED_FILES` of the checkpoint held, by name; saved again as they were.
     """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.carried_files: dict[str, bytes] = {}
 
     def can_generate(self) -> bool:
         """False keeps PaddleNLP's own generation settings away; `paddlemix.generation` does that work."""
@@ -75,6 +84,8 @@ class MixPretrainedModel(PretrainedModel):
         with without_initial_values():
             model = cls.from_config(config, dtype=dtype)
         load_weights(model, folder, cls.weight_layout(config))
+        present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
+        model.carried_files = {file.name: file.read_bytes() for file in present}
         model.eval()
         return model
 
@@ -102,6 +113,9 @@ class MixPretrainedModel(PretrainedModel):
         stored = dtype or str(next(iter(self.parameters())).dtype).removeprefix("paddle.")
         write_json(folder / CONFIG_FILE, {**self.config.to_published(), "torch_dtype": stored})
         save_weights(self, folder, self.weight_layout(self.config), dtype=dtype)
+        for name, content in self.carried_files.items():
+            with replacing(folder / name) as staged:
+                staged.write_bytes(content)
 
     def _init_weights(self, layer: nn.Layer) -> None:
         if isinstance(layer, (nn.Linear, nn.Embedding)):

@@ -69,6 +69,13 @@ def test_what_is_saved_loads_as_it_was(model, tmp_path):
     assert_same(model, load(tmp_path / "new" / "模型"))
 
 
+def test_what_a_checkpoint_says_about_generation_goes_into_what_is_made_from_it(copy, tmp_path):
+    said = '{"top_k": 7,   "do_sample": true}\n'
+    (copy / "generation_config.json").write_text(said, "utf-8")
+    load(copy).save_pretrained(tmp_path / "tuned")
+    assert (tmp_path / "tuned" / "generation_config.json").read_text("utf-8") == said
+
+
 def test_saved_weights_may_be_read_by_whoever_may_read_the_config(model, tmp_path):
     model.save_pretrained(tmp_path)
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in (WEIGHTS_FILE, "config.json")}
