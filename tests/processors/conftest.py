@@ -25,6 +25,12 @@ def reference():
 
 
 @pytest.fixture(scope="session")
+def video_reference():
+    """The folder that make_video_reference.py wrote."""
+    return Path(__file__).parents[1] / "fixtures" / "qwen2_vl_video"
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
     backend = untrained_tokenizer(BPE())
     trainer = BpeTrainer(vocab_size=400, initial_alphabet=ByteLevel.alphabet(), show_progress=False)

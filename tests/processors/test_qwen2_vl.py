@@ -301,9 +301,11 @@ class TestFolder:
         again = Qwen2VLProcessor.from_pretrained(folder, max_length=999)
         assert sorted(os.listdir(folder)) == [
             "chat_template.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
+            "video_preprocessor_config.json",
         ]  # fmt: skip
         assert again.max_length == 999
         assert again.image_processor == processor.image_processor
+        assert again.video_processor == processor.video_processor
         assert again.chat_template.source == processor.chat_template.source
         same_samples(again, processor, save_picture(200, 100))
 
