@@ -17,6 +17,8 @@ from paddlemix.processors.picture import PictureError, open_picture, picture_siz
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_SECONDS = 60.0
+# Frames that a header may count beyond those that decode: an unfinished last group is common.
+SPARE_FRAMES = 2
 
 
 class OpenVideo(Protocol):
@@ -34,8 +36,8 @@ class OpenVideo(Protocol):
         Args:
             indices: ascending, below `info.frames`.
 
-        Yields:
-            uint8[height, width, 3] in RGB, upright.
+        Returns:
+            uint8[height, width, 3] each, in RGB, upright.
         """
         ...
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from paddlemix.processors.frames import VideoError, VideoInfo
-from paddlemix.processors.video import check_size
+from paddlemix.processors.video import SPARE_FRAMES, check_size
 
 # FFmpeg, which decodes for OpenCV, would open the files and addresses that these name.
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")
@@ -24,6 +24,8 @@ class OpenCVVideo:
     Attributes:
         info: from the header and from counting the frames, since the header's number may be an estimate.
     """
+
+    info: VideoInfo
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -40,6 +42,9 @@ class OpenCVVideo:
             count = 1
             while capture.grab():
                 count += 1
+            promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if promised - count > SPARE_FRAMES:
+            raise VideoError(f"is cut off or broken: {count} of its {promised} frames can be decoded.")
         self.info = VideoInfo(count, rate, width, height)
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:

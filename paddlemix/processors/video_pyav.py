@@ -11,12 +11,9 @@ import av
 import numpy as np
 
 from paddlemix.processors.frames import VideoError, VideoInfo
-from paddlemix.processors.video import check_size
+from paddlemix.processors.video import SPARE_FRAMES, check_size
 
 logger = logging.getLogger(__name__)
-
-# Frames that a header may count beyond those that decode: an unfinished last group is common.
-_SPARE_FRAMES = 2
 
 
 class PyAVVideo:
@@ -28,6 +25,8 @@ class PyAVVideo:
     Attributes:
         info: from the header and the first frame, which tells how the picture is turned.
     """
+
+    info: VideoInfo
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -55,7 +54,7 @@ class PyAVVideo:
 
     def _stand_ins(self, last: Any, count: int, missing: int) -> Iterator[np.ndarray]:
         """The last frame once more for each one that the header promised at the very end."""
-        if last is None or self.info.frames - count > _SPARE_FRAMES:
+        if last is None or self.info.frames - count > SPARE_FRAMES:
             raise VideoError(f"is cut off or broken: {count} of its {self.info.frames} frames can be decoded.")
         logger.warning("video %s has %d frames, not the %d of its header.", self._path, count, self.info.frames)
         for _ in range(missing):

@@ -35,7 +35,7 @@ def test_chosen_frames_and_their_size_are_those_of_the_published_preprocessing(v
 
 
 def test_places_are_rounded_in_single_precision():
-    """In long videos float64 rounds some halves to the other neighbour; the reference test above reaches one of these."""
+    """In long videos float64 rounds some halves to the other neighbour; the test above reaches such a case."""
     differing = [
         (total, count)
         for total in range(50_000, 100_001, 10_000)
