@@ -1,6 +1,7 @@
-"""Answers from a model: the cache, the choice of tokens, the loop."""
+"""Answers from a model: the cache, the choice of tokens, the loop, the text."""
 
-from paddlemix.generation.generate import generate
-from paddlemix.generation.sampling import GenerationConfig
+from paddlemix.generation.config import GenerationConfig
+from paddlemix.generation.generate import TokenStream, generate
+from paddlemix.generation.text import AnswerText, stream_text
 
-__all__ = ["GenerationConfig", "generate"]
+__all__ = ["AnswerText", "GenerationConfig", "TokenStream", "generate", "stream_text"]

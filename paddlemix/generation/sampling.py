@@ -1,65 +1,125 @@
-"""Choosing the next token."""
+"""Choosing the next token of one sequence."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from zlib import crc32
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class GenerationConfig:
-    """How an answer is written.
-
-    Attributes:
-        max_new_tokens: where it is cut off at the latest.
-        temperature: 0 takes the likeliest token each time; above 0 tokens are drawn.
-        top_k: draw among so many of the likeliest; 0 for all.
-        top_p: draw among the likeliest that together reach this probability.
-        seed: of the drawing.
-    """
-
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 1234
-
-    def __post_init__(self) -> None:
-        for name, is_right, expected in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", self.temperature >= 0, "at least 0"),
-            ("top_k", self.top_k >= 0, "at least 0"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("seed", self.seed >= 0, "at least 0"),
-        ):
-            if not is_right:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; expected {expected}.")
+from paddlemix.generation.config import GenerationConfig
 
 
-def choose_tokens(logits: np.ndarray, config: GenerationConfig, generator: np.random.Generator) -> np.ndarray:
-    """The next token of each row.
+class TokenChooser:
+    """Chooses the tokens of one answer, one after the other.
+
+    What it draws depends on the seed and the prompt alone: not on the other rows of a batch, nor on the row's place.
 
     Args:
-        logits: float32[B, V].
-        config: greedy or sampled.
-        generator: what sampling draws from.
+        prompt: int64[L], without padding.
+        config: how to choose.
+        end_token_ids: not chosen among the first `min_new_tokens`.
+    """
+
+    def __init__(self, prompt: np.ndarray, config: GenerationConfig, end_token_ids: Collection[int]) -> None:
+        self._config = config
+        self._end_token_ids = sorted(end_token_ids)
+        self._seen = np.unique(prompt)
+        self._chosen = 0
+        # Different prompts draw different numbers, or all records of a set would share their luck.
+        self._generator = np.random.default_rng([config.seed, crc32(prompt.astype(np.int64).tobytes())])
+
+    def choose(self, logits: np.ndarray) -> int:
+        """The next token.
+
+        Args:
+            logits: float32[V].
+
+        Returns:
+            Its id.
+
+        Raises:
+            ValueError: a logit is NaN.
+        """
+        if np.isnan(logits).any():
+            raise ValueError(
+                "the model's logits are NaN; expected numbers. float16 overflows in some models: load it with dtype "
+                "bfloat16 or float32."
+            )
+        scores = self.scores(logits)
+        token = int(scores.argmax()) if self._config.temperature == 0 else self._draw(scores)
+        self._chosen += 1
+        self._seen = np.append(self._seen, token)
+        return token
+
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """The logits float32[V] as what stands in the sequence so far changes them."""
+        scores = penalize_repetition(logits, self._seen, self._config.repetition_penalty)
+        is_too_short = self._chosen < self._config.min_new_tokens
+        return without_tokens(scores, self._end_token_ids) if is_too_short else scores
+
+    def _draw(self, scores: np.ndarray) -> int:
+        probabilities = token_probabilities(scores, self._config)
+        possible = np.flatnonzero(probabilities)
+        return int(self._generator.choice(possible, p=probabilities[possible]))
+
+
+def penalize_repetition(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
+    """Make tokens that were seen less likely.
+
+    Args:
+        logits: float32[V].
+        seen: int64[N], in any order, repeated or not.
+        penalty: above 1 for less likely; below 1 for more.
 
     Returns:
-        int64[B].
+        float32[V], a new array unless `penalty` is 1.
+
+    Source: Keskar et al., "CTRL", 2019, with negative logits multiplied in place of divided, as is usual.
     """
-    if config.temperature == 0:
-        return logits.argmax(-1)
-    return np.array([_draw(row, config, generator) for row in logits], dtype=np.int64)
+    if penalty == 1:
+        return logits
+    scores, before = logits.copy(), logits[seen]
+    scores[seen] = np.where(before < 0, before * penalty, before / penalty)
+    return scores
 
 
-def _draw(logits: np.ndarray, config: GenerationConfig, generator: np.random.Generator) -> int:
-    likeliest = np.argsort(-logits, kind="stable")[: config.top_k or None]
+def without_tokens(logits: np.ndarray, token_ids: Collection[int]) -> np.ndarray:
+    """The logits float32[V], minus infinity for tokens that are not to be chosen; ids above V name none."""
+    return np.where(np.isin(np.arange(len(logits)), list(token_ids)), np.float32(-np.inf), logits)
+
+
+def token_probabilities(logits: np.ndarray, config: GenerationConfig) -> np.ndarray:
+    """With which probability each token is drawn: temperature, then top-k, then top-p.
+
+    Args:
+        logits: float32[V], after penalties.
+        config: `temperature` above 0, `top_k`, `top_p`.
+
+    Returns:
+        float64[V], 0 for tokens that were filtered out.
+
+    Source: top-p: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020.
+    """
+    lowest = np.partition(logits, -config.top_k)[-config.top_k] if 0 < config.top_k < len(logits) else -np.inf
+    kept = np.flatnonzero(logits >= lowest)
     # The likeliest is moved to 0 first, or a tiny temperature would divide it into infinity.
-    above = logits[likeliest].astype(np.float64) - logits[likeliest[0]]
-    probabilities = np.exp(above / config.temperature)
-    probabilities /= probabilities.sum()
-    # A token stays while those before it have not reached top_p, so the likeliest always does.
-    kept = np.cumsum(probabilities) - probabilities < config.top_p
-    probabilities = probabilities[kept] / probabilities[kept].sum()
-    return int(generator.choice(likeliest[kept], p=probabilities))
+    weights = np.exp((logits[kept] - logits.max()).astype(np.float64) / config.temperature)
+    weights /= weights.sum()
+    if config.top_p < 1:
+        weights[_outside_top_p(weights, config.top_p)] = 0
+    probabilities = np.zeros(len(logits))
+    probabilities[kept] = weights / weights.sum()
+    return probabilities
+
+
+def _outside_top_p(probabilities: np.ndarray, top_p: float) -> np.ndarray:
+    """The unlikeliest tokens that together have no more than 1 - top_p; the likeliest is never among them."""
+    # So small that all of them together fit: they need no sorting (of 150,000 tokens that takes 50 ms). The likeliest
+    # is at least the mean, and so never below this.
+    is_small = probabilities < (1 - top_p) / len(probabilities)
+    small, large = np.flatnonzero(is_small), np.flatnonzero(~is_small)
+    # Of tokens that tie the first stay, as in the greedy choice; the reference leaves it to its sort.
+    ascending = large[np.argsort(-probabilities[large], kind="stable")[::-1]][:-1]
+    sums = probabilities[small].sum() + np.cumsum(probabilities[ascending])
+    return np.concatenate([small, ascending[sums <= 1 - top_p]])

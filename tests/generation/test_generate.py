@@ -6,10 +6,11 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.generation import GenerationConfig, generate
+from paddlemix.generation import GenerationConfig, TokenStream, generate, stream_text
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 
-TINY = Path(__file__).parents[1] / "fixtures" / "qwen2_vl_tiny"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+TINY = FIXTURES / "qwen2_vl_tiny"
 BATCH = "mixed_left"
 INPUTS = ["input_ids", "attention_mask", "pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"]
 
@@ -25,6 +26,29 @@ def case(request):
 
 def answers(model, batch, end=(), **settings):
     return generate(model, batch, GenerationConfig(**{"max_new_tokens": 12, **settings}), end_token_ids=end)
+
+
+@pytest.fixture
+def calls(case, monkeypatch):
+    """The inputs and outputs of every run of the model, and how often its vision tower ran."""
+    model_class, forwards, towers = type(case[0]), [], []
+    run, look = model_class.forward, type(case[0].visual).forward
+
+    def watched(self, **inputs):
+        forwards.append((inputs, run(self, **inputs)))
+        return forwards[-1][1]
+
+    monkeypatch.setattr(model_class, "forward", watched)
+    monkeypatch.setattr(type(case[0].visual), "forward", lambda *args: towers.append(1) or look(*args))
+    return forwards, towers
+
+
+def reference_of(model, name):
+    """Answers of the reference implementation to a case, and its end tokens."""
+    variant = "tied" if model.config.tie_word_embeddings else "untied"
+    with np.load(FIXTURES / "generation" / "reference.npz") as stored:
+        tokens, ends = (stored[f"{variant}/{name}/{what}"].tolist() for what in ("tokens", "end_token_ids"))
+    return [[token for token in row if token >= 0] for row in tokens], tuple(ends)
 
 
 def rows_alone(batch):
@@ -89,6 +113,24 @@ def test_the_picture_matters(case):
     assert changed[0] == tokens[0] and changed[1] != tokens[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("penalty", {"repetition_penalty": 1.3}),
+        ("reward", {"repetition_penalty": 0.8}),
+        ("end", {}),
+        ("min", {"min_new_tokens": 7}),
+        ("min_and_penalty", {"min_new_tokens": 5, "repetition_penalty": 1.3}),
+    ],
+)
+def test_penalized_and_lengthened_answers_are_the_references_also_alone(case, name, settings):
+    model, batch, plain = case
+    tokens, end = reference_of(model, name)
+    assert len(tokens) == 3 and tokens != plain
+    assert answers(model, batch, end=end, **settings) == tokens
+    assert [answers(model, alone, end=end, **settings)[0] for alone in rows_alone(batch)] == tokens
+
+
 def test_a_row_ends_before_its_end_token_and_the_others_go_on(case):
     model, batch, tokens = case
     end = tokens[1][3]
@@ -97,15 +139,70 @@ def test_a_row_ends_before_its_end_token_and_the_others_go_on(case):
     assert answers(model, batch, end=(end,)) == wanted
 
 
-def test_any_of_several_end_tokens_ends_a_row_and_nothing_runs_once_all_have_ended(case, monkeypatch):
+def test_any_of_several_end_tokens_ends_a_row_and_nothing_runs_once_all_have_ended(case, calls):
     model, batch, tokens = case
     end = tuple(row[1] for row in tokens)
     wanted = [row[: min(row.index(token) for token in end if token in row)] for row in tokens]
-    calls = []
-    forward = type(model).forward
-    monkeypatch.setattr(type(model), "forward", lambda *args, **inputs: calls.append(1) or forward(*args, **inputs))
     assert answers(model, batch, end=end) == wanted
-    assert len(calls) == max(len(row) for row in wanted) + 1 <= 2
+    assert len(calls[0]) == max(len(row) for row in wanted) + 1 <= 2
+
+
+def test_end_tokens_of_the_config_replace_the_tokenizers_and_stop_tokens_join_them(case):
+    model, batch, tokens = case
+    [row] = [row for row in tokens if row[0] not in row[1:] and len(set(row[:4])) == 4][:1]
+    alone = list(rows_alone(batch))[tokens.index(row)]
+    first, second, third = row[1:4]
+    assert answers(model, alone, end=(second,)) == [row[:2]]
+    assert answers(model, alone, end=(first,), eos_token_ids=[second]) == [row[:2]]
+    assert answers(model, alone, end=(third,), stop_token_ids=[second]) == [row[:2]]
+    assert answers(model, alone, end=(second,), stop_token_ids=[third]) == [row[:2]]
+
+
+def test_the_vision_tower_runs_once_for_pictures_and_once_for_videos(case, calls):
+    model, batch, _ = case
+    answers(model, batch)
+    forwards, towers = calls
+    assert len(forwards) == 12 and len(towers) == 2
+    assert not any(name.startswith("pixel") for inputs, _ in forwards[1:] for name in inputs)
+
+
+def test_the_logits_of_one_place_a_row_are_computed_and_one_token_a_row_is_fed(case, calls):
+    model, batch, _ = case
+    answers(model, batch)
+    assert [tuple(output.logits.shape) for _, output in calls[0]] == [(3, 1, model.config.vocab_size)] * 12
+    assert [tuple(inputs["input_ids"].shape) for inputs, _ in calls[0]] == [batch["input_ids"].shape] + [(3, 1)] * 11
+
+
+def test_the_cache_is_allocated_once(case, calls):
+    model, batch, _ = case
+    answers(model, batch, max_new_tokens=5)
+    caches = [inputs["past_key_values"] for inputs, _ in calls[0]]
+    assert len(caches) == 5 and all(cache is caches[0] for cache in caches)
+    assert [cache.capacity for cache in caches[0]] == [batch["input_ids"].shape[1] + 5] * 2
+
+
+def test_a_batch_without_padding_is_run_without_a_mask(case, calls):
+    model, batch, tokens = case
+    alone = list(rows_alone(batch))[1]
+    assert (alone["attention_mask"] == 1).all() and answers(model, alone) == [tokens[1]]
+    assert [inputs["attention_mask"] for inputs, _ in calls[0]] == [None] * 12
+    calls[0].clear()
+    answers(model, batch)
+    length = batch["input_ids"].shape[1]
+    assert [inputs["attention_mask"].shape[1] for inputs, _ in calls[0]] == list(range(length, length + 12))
+
+
+def test_the_mask_may_be_left_out_where_nothing_is_padded(case):
+    model, batch, tokens = case
+    alone = list(rows_alone(batch))[1]
+    del alone["attention_mask"]
+    assert answers(model, alone) == [tokens[1]]
+
+
+def test_a_batch_padded_on_the_right_is_refused(case):
+    model, batch, _ = case
+    with pytest.raises(ValueError, match="ends with padding.*pad on the left"):
+        answers(model, {**batch, "attention_mask": batch["attention_mask"][:, ::-1]})
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -119,6 +216,15 @@ def test_sampling_repeats_itself_for_a_seed_and_differs_for_another(case):
     first, again, other = (answers(model, batch, temperature=2.0, seed=seed) for seed in (5, 5, 6))
     assert first == again != other
     assert tokens not in (first, other)
+
+
+def test_what_is_drawn_for_a_row_does_not_depend_on_its_neighbours(case):
+    model, batch, tokens = case
+    together = answers(model, batch, temperature=1.5, repetition_penalty=1.2)
+    assert [
+        answers(model, alone, temperature=1.5, repetition_penalty=1.2)[0] for alone in rows_alone(batch)
+    ] == together
+    assert len({tuple(row) for row in together}) == 3 and together != tokens
 
 
 def test_sampling_the_likeliest_alone_is_greedy(case):
@@ -141,3 +247,54 @@ def test_no_gradient_is_recorded(case):
     answers(model, batch, max_new_tokens=2)
     hook.remove()
     assert seen == [True, True]
+
+
+def test_tokens_are_shown_one_by_one_and_whoever_reads_them_may_end_a_row(case):
+    model, batch, tokens = case
+    seen = []
+
+    def end_second_row(row, token):
+        seen.append((row, token))
+        return row == 1 and len([one for one in seen if one[0] == 1]) == 3
+
+    config = GenerationConfig(max_new_tokens=12)
+    found = generate(model, batch, config, end_token_ids=(), on_token=end_second_row)
+    assert found == [tokens[0], tokens[1][:3], tokens[2]]
+    assert seen[:4] == [(0, tokens[0][0]), (1, tokens[1][0]), (2, tokens[2][0]), (0, tokens[0][1])]
+    assert [[token for row, token in seen if row == one] for one in range(3)] == found
+
+
+def test_the_model_runs_only_when_its_next_tokens_are_asked_for(case, calls):
+    model, batch, tokens = case
+    stream = TokenStream(model, batch, GenerationConfig(max_new_tokens=12), end_token_ids=())
+    assert not calls[0]
+    first = [next(iter(stream)) for _ in range(4)]
+    assert [token for _, token in first] == [tokens[0][0], tokens[1][0], tokens[2][0], tokens[0][1]]
+    assert len(calls[0]) == 2
+
+
+def test_stop_strings_are_not_passed_over_where_nothing_can_find_them(case):
+    model, batch, _ = case
+    with pytest.raises(ValueError, match="`stop_strings` are .*'x'.* sees tokens only"):
+        answers(model, batch, stop_strings=["x"])
+
+
+def test_a_stop_string_ends_its_row_alone_and_no_further_token_is_made_for_it(case, calls):
+    model, batch, tokens = case
+
+    def decode(ids):
+        return "".join(f"<{token}>" for token in ids)
+
+    # Across a border of tokens, and whole where its last character stands.
+    stop = f"{tokens[2][3]}><{tokens[2][4]}"
+    assert stop not in decode(tokens[0]) + decode(tokens[1])
+    config = GenerationConfig(max_new_tokens=12, stop_strings=[stop])
+    texts = ["", "", ""]
+    for row, piece in stream_text(model, batch, config, decode=decode, end_token_ids=()):
+        texts[row] += piece
+    assert texts == [decode(tokens[0]), decode(tokens[1]), decode(tokens[2][:3]) + "<"]
+
+    calls[0].clear()
+    alone = list(rows_alone(batch))[2]
+    assert "".join(piece for _, piece in stream_text(model, alone, config, decode=decode, end_token_ids=())) == texts[2]
+    assert len(calls[0]) == 5

@@ -1,0 +1,120 @@
+"""How answers are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from paddlemix.generation.published import GENERATION_FILE, read_generation_file
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How an answer is written, and where it ends.
+
+    The settings act one after the other, as in transformers: repetition penalty, min_new_tokens, temperature, top_k,
+    top_p. The same settings leave the same tokens to draw among.
+
+    Attributes:
+        max_new_tokens: where an answer is cut off at the latest.
+        min_new_tokens: tokens before which no end token is chosen; stop strings end an answer at any length.
+        temperature: 0 takes the likeliest token each time; above 0 tokens are drawn.
+        top_k: draw among so many of the likeliest, and those that tie with the last of them; 0 for all.
+        top_p: draw among the likeliest that together reach this probability.
+        repetition_penalty: the logit of every token that stands in the prompt or the answer is divided by it where
+            positive, multiplied where negative; 1 changes nothing. Padding does not count as a token of the prompt.
+        seed: of the drawing.
+        eos_token_ids: tokens that end an answer in place of the tokenizer's own; None for those.
+        stop_token_ids: further tokens that end an answer.
+        stop_strings: texts that end an answer, which is cut off before them.
+    """
+
+    max_new_tokens: int = 512
+    min_new_tokens: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 1234
+    eos_token_ids: Sequence[int] | None = None
+    stop_token_ids: Sequence[int] = ()
+    stop_strings: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, (is_right, expected) in _RULES.items():
+            if not is_right(getattr(self, name)):
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; expected {expected}.")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"`min_new_tokens` is {self.min_new_tokens}; expected at most `max_new_tokens`, {self.max_new_tokens}."
+            )
+        for name in ("eos_token_ids", "stop_token_ids", "stop_strings"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))  # frozen, all of it
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], **overrides: Any) -> GenerationConfig:
+        """The settings that a checkpoint's generation_config.json asks for.
+
+        What cannot change an answer here is left aside; an unknown key is left aside with a warning.
+
+        Args:
+            folder: a local folder; without such a file the defaults of this class hold.
+            **overrides: attributes of this class, which win over the file; None leaves the file's value. A temperature
+                above 0 draws, also where the file says `do_sample: false`, and 0 does not.
+
+        Returns:
+            The settings.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: the file is damaged, a value is out of range or asks for what is not done here, such as beams.
+            TypeError: an override is none of the attributes.
+        """
+        settings = read_generation_file(Path(folder))
+        try:
+            published = cls(**settings)
+        except ValueError as error:
+            raise ValueError(f"{Path(folder) / GENERATION_FILE}: {error}") from error
+        return replace(published, **{name: value for name, value in overrides.items() if value is not None})
+
+    def end_token_ids(self, default: Sequence[int]) -> frozenset[int]:
+        """All tokens that end an answer; `default` are the tokenizer's own."""
+        own = default if self.eos_token_ids is None else self.eos_token_ids
+        return frozenset([*own, *self.stop_token_ids])
+
+
+def _is_whole(lowest: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= lowest
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(map(_is_whole(0), value))
+
+
+def _are_texts(value: Any) -> bool:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return is_list and all(isinstance(text, str) and text for text in value)
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_new_tokens": (_is_whole(1), "a whole number, at least 1"),
+    "min_new_tokens": (_is_whole(0), "a whole number, at least 0"),
+    "temperature": (lambda value: _is_finite(value) and value >= 0, "a number, at least 0"),
+    "top_k": (_is_whole(0), "a whole number, at least 0"),
+    "top_p": (lambda value: _is_finite(value) and 0 < value <= 1, "a number above 0 and at most 1"),
+    "repetition_penalty": (lambda value: _is_finite(value) and value > 0, "a number above 0"),
+    "seed": (_is_whole(0), "a whole number, at least 0"),
+    "eos_token_ids": (lambda value: value is None or _are_ids(value), "a list of token ids"),
+    "stop_token_ids": (_are_ids, "a list of token ids"),
+    "stop_strings": (_are_texts, "a list of texts, none empty"),
+}

@@ -1,0 +1,105 @@
+"""generation_config.json, the file in which a checkpoint says how it wants its answers written."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+GENERATION_FILE = "generation_config.json"
+
+# The attributes of `GenerationConfig` that the file spells the same way.
+_SAME_NAME = (
+    "max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "stop_strings"
+)  # fmt: skip
+# What a file that asks for sampling means by leaving these out: the defaults of transformers, which writes the files.
+_SAMPLING_DEFAULTS = {"temperature": 1.0, "top_k": 50}
+# Values that ask for nothing; null is one everywhere. Other values would make other answers, and are refused.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "min_length": (0,), "max_time": (), "num_beams": (1,), "num_beam_groups": (1,), "num_return_sequences": (1,),
+    "min_p": (0,), "typical_p": (1,), "epsilon_cutoff": (0,), "eta_cutoff": (0,), "penalty_alpha": (0,),
+    "encoder_repetition_penalty": (1,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,),
+    "diversity_penalty": (0,), "guidance_scale": (1,), "bad_words_ids": ([],), "force_words_ids": ([],),
+    "constraints": ([],), "forced_bos_token_id": (), "forced_eos_token_id": (), "suppress_tokens": ([],),
+    "begin_suppress_tokens": ([],), "sequence_bias": ({}, []), "exponential_decay_length_penalty": (),
+    "token_healing": (False,), "dola_layers": (), "watermarking_config": (),
+}  # fmt: skip
+# Settings that choose no token: of speed, of what transformers returns, of beams alone. `max_length` bounds prompt and
+# answer together, which a model of pictures has no use for; an answer is bounded by `max_new_tokens`.
+_NO_EFFECT = frozenset({
+    "max_length", "early_stopping", "length_penalty", "low_memory", "use_cache", "cache_implementation",
+    "cache_config", "return_legacy_cache", "prefill_chunk_size", "compile_config", "disable_compile",
+    "renormalize_logits", "remove_invalid_values", "output_attentions", "output_hidden_states", "output_scores",
+    "output_logits", "return_dict_in_generate", "num_assistant_tokens", "num_assistant_tokens_schedule",
+    "assistant_confidence_threshold", "assistant_early_exit", "assistant_lookbehind", "target_lookbehind",
+    "is_assistant", "prompt_lookup_num_tokens", "max_matching_ngram_size", "pad_token_id", "bos_token_id",
+    "decoder_start_token_id", "generation_kwargs", "transformers_version", "_from_model_config", "_commit_hash",
+})  # fmt: skip
+_TRANSLATED = frozenset({"do_sample", "eos_token_id"})
+
+logger = logging.getLogger(__name__)
+
+
+def read_generation_file(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's generation_config.json says, as attributes of `GenerationConfig`.
+
+    Args:
+        folder: of the checkpoint.
+
+    Returns:
+        The attributes that the file sets; none where there is no file.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the file is no JSON object, or asks for what is not done here.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no local folder; {GENERATION_FILE} is read from a checkpoint's folder.")
+    path = folder / GENERATION_FILE
+    if not path.is_file():
+        return {}
+    values = _read_object(path)
+    _warn_of_unknown_keys(path, values)
+    _refuse_unsupported(path, values)
+    return _as_attributes(path, values)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # of the JSON, or of its UTF-8
+        raise ValueError(f"{path}: not valid JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
+    return values
+
+
+def _warn_of_unknown_keys(path: Path, values: dict[str, Any]) -> None:
+    unknown = sorted(values.keys() - {*_SAME_NAME, *_NEUTRAL, *_NO_EFFECT, *_TRANSLATED})
+    if unknown:
+        logger.warning("%s: unknown keys, which change nothing: %s", path, ", ".join(unknown))
+
+
+def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
+    for name, neutral in _NEUTRAL.items():
+        value = values.get(name)
+        if value is not None and value not in neutral:
+            wanted = json.dumps(neutral[0] if neutral else None)
+            raise ValueError(
+                f"{path}: `{name}` is {json.dumps(value)}, which is not done here; set it to {wanted} or remove it."
+            )
+
+
+def _as_attributes(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    do_sample = values.get("do_sample") or False
+    if not isinstance(do_sample, bool):
+        raise ValueError(f"{path}: `do_sample` is {json.dumps(do_sample)}; expected true or false.")
+    values = {**_SAMPLING_DEFAULTS, **values} if do_sample else {**values, "temperature": None}
+    attributes = {name: values[name] for name in _SAME_NAME if values.get(name) is not None}
+    ends = values.get("eos_token_id")
+    if ends is not None:
+        attributes["eos_token_ids"] = ends if isinstance(ends, list) else [ends]
+    if isinstance(values.get("stop_strings"), str):
+        attributes["stop_strings"] = [values["stop_strings"]]
+    return attributes

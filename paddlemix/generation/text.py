@@ -1,0 +1,115 @@
+"""Answers as text while they are written: whole characters, cut off before a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from paddlemix.generation.config import GenerationConfig
+from paddlemix.generation.generate import Batch, TokenStream
+
+# What a decoder writes for bytes that are no character, or not yet one.
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class AnswerText:
+    """The text of one answer, piece by piece.
+
+    The pieces joined are the answer, and it is the same however its text is cut into tokens: where several stop strings
+    occur, the one that is complete first counts, of two that are complete at once the longer.
+
+    Args:
+        decode: a byte-level tokenizer's; bytes at the end that are not a whole character must show as one U+FFFD.
+        stop_strings: the answer ends before the first of them.
+
+    Attributes:
+        has_ended: whether a stop string was found; nothing follows it.
+    """
+
+    has_ended: bool
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop_strings: Sequence[str] = ()) -> None:
+        self._decode, self._stop_strings = decode, stop_strings
+        self.has_ended = False
+        self._ids: list[int] = []  # whose last character is not certain yet
+        self._taken = 0  # characters of those ids that were taken already
+        self._held = ""  # what may be the beginning of a stop string
+
+    def add(self, token: int) -> str:
+        """Take the next token.
+
+        Args:
+            token: its id.
+
+        Returns:
+            What is certain to follow the pieces so far; often nothing.
+        """
+        self._ids.append(token)
+        text = self._decode(self._ids)
+        # A character of several tokens is incomplete until its last one, and only the last character can be.
+        certain = len(text) - text.endswith(REPLACEMENT)
+        fresh = text[self._taken : certain]
+        self._ids, self._taken = ([], 0) if certain == len(text) else (self._ids, certain)
+        return self._release(fresh)
+
+    def finish(self) -> str:
+        """The rest, once no token follows; a character that was left incomplete shows as U+FFFD."""
+        piece = self._release(self._decode(self._ids)[self._taken :])
+        rest = "" if self.has_ended else self._held
+        self._ids, self._taken, self._held = [], 0, ""
+        return piece + rest
+
+    def _release(self, fresh: str) -> str:
+        """Take further text and give back what no stop string can still take away."""
+        if self.has_ended:
+            return ""
+        text = self._held + fresh
+        place = _first_stop(text, self._stop_strings)
+        self.has_ended = place is not None
+        kept = len(text) - _begun_stop(text, self._stop_strings) if place is None else place
+        self._held = text[kept:]
+        return text[:kept]
+
+
+def _first_stop(text: str, stop_strings: Sequence[str]) -> int | None:
+    """Where the stop string begins that is complete first."""
+    places = [(place + len(stop), place) for stop in stop_strings if (place := text.find(stop)) >= 0]
+    return min(places)[1] if places else None
+
+
+def _begun_stop(text: str, stop_strings: Sequence[str]) -> int:
+    """How many characters at the end of `text` may be the beginning of a stop string."""
+    lengths = (length for stop in stop_strings for length in range(1, len(stop)) if text.endswith(stop[:length]))
+    return max(lengths, default=0)
+
+
+def stream_text(
+    model: Any,
+    batch: Batch,
+    config: GenerationConfig,
+    *,
+    decode: Callable[[Sequence[int]], str],
+    end_token_ids: Sequence[int],
+) -> Iterator[tuple[int, str]]:
+    """The answers to a batch as text; a step of the model runs when its pieces are asked for.
+
+    Args:
+        model: as `TokenStream` takes it.
+        batch: as `TokenStream` takes it.
+        config: how to choose, and when to stop.
+        decode: as `AnswerText` takes it.
+        end_token_ids: the tokenizer's own, which end an answer where the config names no others.
+
+    Yields:
+        A row and a piece of its answer, never empty and never half a character.
+    """
+    stream = TokenStream(model, batch, config, end_token_ids=end_token_ids)
+    texts = [AnswerText(decode, config.stop_strings) for _ in batch["input_ids"]]
+    for row, token in stream:
+        if piece := texts[row].add(token):
+            yield row, piece
+        if texts[row].has_ended:
+            stream.end(row)
+    for row, text in enumerate(texts):
+        if rest := text.finish():
+            yield row, rest
