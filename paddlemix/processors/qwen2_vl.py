@@ -22,6 +22,7 @@ from paddlemix.processors.grounding import (
     REF_START,
     box_in_pixels,
     box_text,
+    boxes_by_picture,
     parse_boxes,
     strip_tags,
 )
@@ -54,12 +55,14 @@ class Qwen2VLProcessor:
     Attributes:
         box_in_pixels: a box in pixels of a picture; see `paddlemix.processors.grounding`.
         parse_boxes: the boxes in this family's raw answers.
+        boxes_by_picture: the same, in answers about several pictures.
         strip_tags: such an answer without its tags.
     """
 
     # What the family's tags mean is asked of its processor.
     box_in_pixels = staticmethod(box_in_pixels)
     parse_boxes = staticmethod(parse_boxes)
+    boxes_by_picture = staticmethod(boxes_by_picture)
     strip_tags = staticmethod(strip_tags)
 
     def __init__(
