@@ -41,9 +41,13 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def make_processor(tokenizer):
-    def make(max_length=2048, template=None, **bounds):
+    def make(max_length=2048, template=None, allow_control_tokens=False, **bounds):
         return Qwen2VLProcessor(
-            tokenizer, Qwen2VLImageProcessor(**bounds), template or ChatTemplate(), max_length=max_length
+            tokenizer,
+            Qwen2VLImageProcessor(**bounds),
+            template or ChatTemplate(),
+            max_length=max_length,
+            allow_control_tokens=allow_control_tokens,
         )
 
     return make
