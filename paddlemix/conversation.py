@@ -34,6 +34,42 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class VideoSettings:
+    """What a user may ask of a video; None leaves it to the model family's processor.
+
+    Attributes:
+        nframes: how many frames to take, in place of `fps`.
+        fps: frames to take a second.
+        min_frames: at least so many, where `fps` decides.
+        max_frames: at most so many, where `fps` decides.
+        min_pixels: smallest area of a resized frame.
+        max_pixels: largest area of a resized frame.
+        total_pixels: largest area of all frames together, two frames counting as one.
+    """
+
+    nframes: int | None = None
+    fps: float | None = None
+    min_frames: int | None = None
+    max_frames: int | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    total_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class Video:
+    """The place of a video in a turn.
+
+    Attributes:
+        path: a local file or an http(s) address, or the paths of its frames, in order. All frames of a list are shown.
+        settings: for this video alone; they go before the processor's own.
+    """
+
+    path: str | tuple[str, ...]
+    settings: VideoSettings = VideoSettings()
+
+
+@dataclass(frozen=True)
 class Reference:
     """The name of what the boxes behind it show, such as "the red circle"."""
 
@@ -62,7 +98,7 @@ class Box:
     picture: int = 0
 
 
-Part = Text | Picture | Reference | Box
+Part = Text | Picture | Video | Reference | Box
 
 
 @dataclass(frozen=True)
@@ -109,6 +145,11 @@ class Conversation:
     def pictures(self) -> tuple[Picture, ...]:
         """The pictures in the order in which the turns show them."""
         return tuple(part for part in self.parts if isinstance(part, Picture))
+
+    @property
+    def videos(self) -> tuple[Video, ...]:
+        """The videos in the order in which the turns show them."""
+        return tuple(part for part in self.parts if isinstance(part, Video))
 
 
 class RecordError(ValueError):

@@ -36,7 +36,7 @@ class PadCollator:
         Returns:
             input_ids and labels int64[B, L], position_ids int64[3, B, L]; with padding on the left attention_mask
             int64[B, L]; where any sample has a picture pixel_values float32[patches, values] and image_grid_thw
-            int64[pictures, 3], row by row.
+            int64[pictures, 3], row by row; where any has a video pixel_values_videos and video_grid_thw likewise.
         """
         length = max(len(sample.input_ids) for sample in samples)
         batch = {
@@ -48,7 +48,7 @@ class PadCollator:
         if self.side == "left":
             # On the right no token ever sees the padding behind it, so causality alone masks it, and faster.
             batch["attention_mask"] = self._stack([np.ones_like(sample.input_ids) for sample in samples], length, 0)
-        for name in ("pixel_values", "image_grid_thw"):
+        for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"):
             present = [array for sample in samples if (array := getattr(sample, name)) is not None]
             if present:
                 batch[name] = np.concatenate(present)

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from paddlemix.conversation import Conversation, Part, Picture, Text, Turn
+from paddlemix.conversation import Conversation, Part, Picture, Text, Turn, Video
 from paddlemix.files import write_json
 from paddlemix.processors.text import CONTROL_TOKENS, Piece
 
@@ -135,8 +135,8 @@ class ChatTemplate:
         """A template's message in which markers stand for the words; the words join `contents`."""
         message: dict[str, Any] = {"role": turn.role, "content": []}
         for part in (*turn.parts, _END) if turn.role == "assistant" else turn.parts:
-            if isinstance(part, Picture):
-                message["content"].append({"type": "image"})
+            if isinstance(part, (Picture, Video)):
+                message["content"].append({"type": "image" if isinstance(part, Picture) else "video"})
             else:
                 message["content"].append({"type": "text", "text": _MARKER.format(len(contents))})
                 contents.append((turn, part))

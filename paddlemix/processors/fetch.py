@@ -1,4 +1,4 @@
-"""Fetching pictures from http(s) addresses, with bounds on time, size and where the address may lead."""
+"""Fetching pictures and videos from http(s) addresses, with bounds on time, size and where the address may lead."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_REDIRECTS = 3
 
 
 class FetchError(ValueError):
-    """An address that gave no picture; the message names it."""
+    """An address that gave nothing; the message names it."""
 
 
 def is_address(path: str) -> bool:
@@ -23,33 +23,38 @@ def is_address(path: str) -> bool:
     return path.lower().startswith(("http://", "https://"))
 
 
-def fetch(address: str) -> bytes:
+def fetch(address: str, *, max_bytes: int | None = None, max_seconds: float | None = None) -> bytes:
     """Get what stands at `address`.
 
     Private, loopback and link-local addresses are refused, also behind redirects.
 
     Args:
         address: http(s).
+        max_bytes: largest body; None means 20 MB.
+        max_seconds: for the whole body; None means 10 s. A server that is silent for 10 s is given up in any case.
 
     Returns:
         The body.
 
     Raises:
-        FetchError: no answer in 10 s, more than 20 MB, more than 3 redirects, a refused address, or an error status.
+        FetchError: no answer in time, a larger body, more than 3 redirects, a refused address, or an error status.
     """
+    bounds = max_bytes or MAX_BYTES, max_seconds or MAX_SECONDS
     # A thread of its own: the caller may be inside an event loop already, as in a notebook.
     with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(asyncio.run, _fetch(address)).result()
+        return thread.submit(asyncio.run, _fetch(address, *bounds)).result()
 
 
-async def _fetch(address: str) -> bytes:
+async def _fetch(address: str, max_bytes: int, max_seconds: float) -> bytes:
     try:
         async with _client() as client:
-            return await asyncio.wait_for(_read(client, address), MAX_SECONDS)
+            return await asyncio.wait_for(_read(client, address, max_bytes), max_seconds)
     except FetchError:
         raise
-    except (asyncio.TimeoutError, httpx.TimeoutException) as error:
+    except httpx.TimeoutException as error:  # of a single read
         raise FetchError(f"{address} took longer than {MAX_SECONDS:g} s.") from error
+    except asyncio.TimeoutError as error:
+        raise FetchError(f"{address} took longer than {max_seconds:g} s.") from error
     except httpx.HTTPStatusError as error:
         raise FetchError(f"{address} could not be fetched: the answer was {error.response.status_code}.") from error
     except Exception as error:  # httpx's own, and whatever sockets and resolvers make of an odd address.
@@ -85,12 +90,12 @@ async def _refuse_inner_host(request: httpx.Request) -> None:
         raise FetchError(f"{request.url} could not be fetched: {host} is not globally reachable.")
 
 
-async def _read(client: httpx.AsyncClient, address: str) -> bytes:
+async def _read(client: httpx.AsyncClient, address: str, max_bytes: int) -> bytes:
     body = bytearray()
     async with client.stream("GET", address) as response:
         response.raise_for_status()
         async for chunk in response.aiter_bytes():
             body += chunk
-            if len(body) > MAX_BYTES:
-                raise FetchError(f"{address} is larger than {MAX_BYTES // 2**20} MB.")
+            if len(body) > max_bytes:
+                raise FetchError(f"{address} is larger than {max_bytes // 2**20} MB.")
     return bytes(body)

@@ -7,7 +7,7 @@ A box is `<|box_start|>(x1,y1),(x2,y2)<|box_end|>`, in thousandths of the pictur
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from paddlemix.conversation import Box
@@ -21,6 +21,8 @@ _TAGGED = re.compile(
     + "|" + re.escape(BOX_START) + r"\s*" + _POINT.format(1) + r",\s*" + _POINT.format(2) + r"\s*" + re.escape(BOX_END),
     re.DOTALL,
 )  # fmt: skip
+# How an answer says which of several pictures it speaks of; the prompt numbers them so.
+_MENTION = re.compile(r"(?:picture|image|图片?)\s*(\d+)", re.IGNORECASE)
 _TAGS = re.compile("|".join(re.escape(tag) for tag in (REF_START, REF_END, BOX_START, BOX_END)))
 
 
@@ -70,6 +72,35 @@ def parse_boxes(text: str, width: int, height: int) -> list[GroundedBox]:
         The boxes in their order, each with the reference before it.
     """
     return list(_parse(text, width, height))
+
+
+def boxes_by_picture(text: str, sizes: Sequence[tuple[int, int]]) -> list[list[GroundedBox]]:
+    """Read the boxes of a model's raw answer about several pictures.
+
+    A box lies on the picture that was mentioned last before it, as "Picture 2" or "图2", inside a reference or outside;
+    before any mention it lies on the last picture. Numbers of no picture are passed over.
+
+    Args:
+        text: with the model's tags.
+        sizes: width and height in pixels of each original picture.
+
+    Returns:
+        The boxes of each picture, in their order.
+    """
+    found: list[list[GroundedBox]] = [[] for _ in sizes]
+    shown, label, place = len(sizes) - 1, "", 0
+    for match in _TAGGED.finditer(text):
+        shown = _last_mention(text[place : match.end()], shown, len(sizes))
+        label = label if match["name"] is None else strip_tags(match["name"])
+        found[shown] += [GroundedBox(label, one.box) for one in _parse(match[0], *sizes[shown])]
+        place = match.end()
+    return found
+
+
+def _last_mention(text: str, otherwise: int, count: int) -> int:
+    """The index of the picture that `text` mentions last, of `count`."""
+    numbers = [int(number) for number in _MENTION.findall(text)]
+    return next((number - 1 for number in reversed(numbers) if 1 <= number <= count), otherwise)
 
 
 def strip_tags(text: str) -> str:

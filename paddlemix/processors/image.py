@@ -21,7 +21,7 @@ MAX_PIXELS = 1280 * 28 * 28
 PUBLISHED_MAX_PIXELS = 12845056
 
 
-def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_pixels: float) -> tuple[int, int]:
     """The size a picture is resized to: multiples of `factor`, the area within bounds, the aspect about kept.
 
     Args:
@@ -57,6 +57,8 @@ class Qwen2VLImageProcessor:
         temporal_patch_size: frames a patch spans; a still picture is repeated.
         image_mean: per channel, of values in 0..1.
         image_std: per channel.
+        resized_height: every picture is resized as if it had this height and `resized_width`; None keeps its own.
+        resized_width: pixels, set together with `resized_height`.
     """
 
     min_pixels: int = MIN_PIXELS
@@ -66,6 +68,20 @@ class Qwen2VLImageProcessor:
     temporal_patch_size: int = 2
     image_mean: tuple[float, ...] = CLIP_MEAN
     image_std: tuple[float, ...] = CLIP_STD
+    resized_height: int | None = None
+    resized_width: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(
+                f"`min_pixels` (MIN_PIXELS) is {self.min_pixels}, more than `max_pixels` (MAX_PIXELS), which is "
+                f"{self.max_pixels}. Lower one or raise the other."
+            )
+        if (self.resized_height is None) != (self.resized_width is None):
+            raise ValueError(
+                f"`resized_height` (RESIZED_HEIGHT) is {self.resized_height} and `resized_width` (RESIZED_WIDTH) is "
+                f"{self.resized_width}; set both or none."
+            )
 
     @classmethod
     def from_published(cls, values: dict[str, Any], **overrides: int) -> Qwen2VLImageProcessor:
@@ -94,10 +110,16 @@ class Qwen2VLImageProcessor:
             "max_pixels": self.max_pixels,
             "patch_size": self.patch_size,
             "temporal_patch_size": self.temporal_patch_size,
+            **(
+                {"resized_height": self.resized_height, "resized_width": self.resized_width}
+                if self.resized_height
+                else {}
+            ),
         }
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height in pixels that a picture of this size is resized to."""
+        width, height = self.resized_width or width, self.resized_height or height
         new_height, new_width = smart_resize(
             height,
             width,
@@ -126,18 +148,31 @@ class Qwen2VLImageProcessor:
             float32[h * w, channels * temporal_patch_size * patch_size**2], in merge-window order.
         """
         resized = picture.resize(self.resized(*picture.size), Image.Resampling.BICUBIC)
-        values = self._normalise(np.asarray(resized))
-        height, width = values.shape[1] // self.patch_size, values.shape[2] // self.patch_size
-        window, patch = self.merge_size, self.patch_size
-        blocks = values.reshape(3, height // window, window, patch, width // window, window, patch)
-        blocks = blocks.transpose(1, 4, 2, 5, 0, 3, 6).reshape(height * width, 3, 1, patch * patch)
-        return np.repeat(blocks, self.temporal_patch_size, axis=2).reshape(height * width, -1)
+        blocks = cut(self._normalise(np.asarray(resized)), self.patch_size, self.merge_size)
+        return np.repeat(blocks[:, :, None], self.temporal_patch_size, axis=2).reshape(len(blocks), -1)
 
     def _normalise(self, pixels: np.ndarray) -> np.ndarray:
         """uint8[H, W, 3] to float32[3, H, W]; each of the 256 values is worked out once, in the reference's order."""
         scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
         channels = zip(*np.array([self.image_mean, self.image_std], dtype=np.float32), strict=True)
         return np.stack([((scaled - mean) / std)[pixels[..., i]] for i, (mean, std) in enumerate(channels)])
+
+
+def cut(values: np.ndarray, patch_size: int, merge_size: int) -> np.ndarray:
+    """Cut a picture or frame into patches, in merge-window order.
+
+    Args:
+        values: float32[3, H, W].
+        patch_size: pixels of a patch's side.
+        merge_size: patches of a window's side; windows cover the picture.
+
+    Returns:
+        float32[H * W / patch_size**2, 3, patch_size**2].
+    """
+    height, width = values.shape[1] // patch_size, values.shape[2] // patch_size
+    window, patch = merge_size, patch_size
+    blocks = values.reshape(3, height // window, window, patch, width // window, window, patch)
+    return blocks.transpose(1, 4, 2, 5, 0, 3, 6).reshape(height * width, 3, patch * patch)
 
 
 def _hashable(value: Any) -> Any:

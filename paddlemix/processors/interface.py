@@ -22,6 +22,8 @@ class Sample:
         position_ids: int64[3, L], the (t, h, w) rows of M-RoPE.
         pixel_values: float32[patches, 1176], all pictures one behind the other, or None.
         image_grid_thw: int64[pictures, 3], patches in time, height and width, or None.
+        pixel_values_videos: float32[patches, 1176], all videos one behind the other, or None.
+        video_grid_thw: int64[videos, 3], or None.
     """
 
     input_ids: np.ndarray
@@ -29,11 +31,19 @@ class Sample:
     position_ids: np.ndarray
     pixel_values: np.ndarray | None
     image_grid_thw: np.ndarray | None
+    pixel_values_videos: np.ndarray | None = None
+    video_grid_thw: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class SampleSize:
-    """What a conversation will cost, known from text and picture headers, no pixel decoded."""
+    """What a conversation will cost, known from text and the headers of pictures and videos.
+
+    Attributes:
+        tokens: all of them.
+        picture_tokens: those that stand for pictures and videos.
+        target_tokens: those a model is trained to say.
+    """
 
     tokens: int
     picture_tokens: int
@@ -44,7 +54,7 @@ class ConversationProcessor(Protocol):
     """Turns conversations into samples."""
 
     def encode(self, conversation: Conversation) -> Sample:
-        """Tokenize, read and cut up the pictures.
+        """Tokenize, read and cut up the pictures and videos.
 
         Args:
             conversation: ends with an assistant's turn.
@@ -53,7 +63,7 @@ class ConversationProcessor(Protocol):
             A training sample.
 
         Raises:
-            RecordError: a picture cannot be read, or the record does not fit `max_length`.
+            RecordError: a picture or video cannot be read, or the record does not fit `max_length`.
         """
         ...
 

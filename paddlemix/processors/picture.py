@@ -58,12 +58,22 @@ def picture_size(path: str) -> tuple[int, int]:
         return (height, width) if _orientation(picture) in TURNED_BY_90_DEGREES else (width, height)
 
 
+def size_problem(width: int, height: int) -> str | None:
+    """Why a picture or video of this size in pixels is not decoded, as a sentence without its subject."""
+    if width * height > MAX_PIXELS:
+        return f"has {width} x {height} pixels; at most {MAX_PIXELS} are read."
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        return f"is {width} x {height}; sides may differ by a factor of {MAX_ASPECT_RATIO}."
+    return None
+
+
 @contextmanager
 def _opened(path: str) -> Iterator[Image.Image]:
     """Lend a picture whose header was read; what Pillow runs into while it is lent becomes a PictureError too."""
     try:
         with Image.open(io.BytesIO(fetch(path)) if is_address(path) else Path(path)) as picture:
-            _check_size(path, *picture.size)
+            if problem := size_problem(*picture.size):
+                raise PictureError(f"picture {path} {problem}")
             yield picture
     except PictureError:
         raise
@@ -107,10 +117,3 @@ def _has_metadata_behind_pixels(png: IO[bytes]) -> bool:
         png.seek(length + 4, io.SEEK_CUR)
     png.seek(start)
     return found
-
-
-def _check_size(path: str, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"picture {path} has {width} x {height} pixels; at most {MAX_PIXELS} are read.")
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise PictureError(f"picture {path} is {width} x {height}; sides may differ by a factor of {MAX_ASPECT_RATIO}.")

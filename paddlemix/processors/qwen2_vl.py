@@ -1,4 +1,4 @@
-"""Qwen2-VL's processor: conversations and pictures in, tokens, labels, positions and patches out."""
+"""Qwen2-VL's processor: conversations, pictures and videos in, tokens, labels, positions and patches out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from paddlemix.conversation import Box, Conversation, Part, RecordError, Referen
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.qwen2_vl.positions import mrope_positions
-from paddlemix.processors.chat_template import ChatTemplate
+from paddlemix.processors.chat_template import ChatTemplate, template_pieces
 from paddlemix.processors.grounding import (
     BOX_END,
     BOX_START,
@@ -22,18 +23,22 @@ from paddlemix.processors.grounding import (
     REF_START,
     box_in_pixels,
     box_text,
+    boxes_by_picture,
     parse_boxes,
     strip_tags,
 )
 from paddlemix.processors.image import Qwen2VLImageProcessor
 from paddlemix.processors.interface import IGNORED_LABEL, Sample, SampleSize
-from paddlemix.processors.picture import PictureError, open_picture, picture_size
+from paddlemix.processors.knobs import GivenKnobs, Knobs, given_knobs, log_once
+from paddlemix.processors.media import Grid, MediaReader, MediaSizes, Size
 from paddlemix.processors.text import Piece, Qwen2Tokenizer
+from paddlemix.processors.video_patches import Qwen2VLVideoProcessor
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
-PREPROCESSOR_FILE = "preprocessor_config.json"
-
-Size = tuple[int, int]
+PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE = "preprocessor_config.json", "video_preprocessor_config.json"
 
 
 class Qwen2VLProcessor:
@@ -43,17 +48,22 @@ class Qwen2VLProcessor:
         tokenizer: the checkpoint's.
         image_processor: the checkpoint's, or with other pixel bounds.
         chat_template: the checkpoint's.
+        video_processor: the checkpoint's, or with other settings; None cuts videos into patches as pictures.
         max_length: tokens a training record may have; longer ones are an error, never cut.
+        allow_control_tokens: read control tokens spelled in texts, such as "<|im_end|>", as control tokens. Only for
+            texts that nobody else wrote: they could end a turn or open another.
 
     Attributes:
         box_in_pixels: a box in pixels of a picture; see `paddlemix.processors.grounding`.
         parse_boxes: the boxes in this family's raw answers.
+        boxes_by_picture: the same, in answers about several pictures.
         strip_tags: such an answer without its tags.
     """
 
     # What the family's tags mean is asked of its processor.
     box_in_pixels = staticmethod(box_in_pixels)
     parse_boxes = staticmethod(parse_boxes)
+    boxes_by_picture = staticmethod(boxes_by_picture)
     strip_tags = staticmethod(strip_tags)
 
     def __init__(
@@ -61,13 +71,18 @@ class Qwen2VLProcessor:
         tokenizer: Qwen2Tokenizer,
         image_processor: Qwen2VLImageProcessor,
         chat_template: ChatTemplate,
+        video_processor: Qwen2VLVideoProcessor | None = None,
         *,
         max_length: int = 2048,
+        allow_control_tokens: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
+        self.video_processor = video_processor or Qwen2VLVideoProcessor.beside(image_processor)
         self.chat_template = chat_template
         self.max_length = max_length
+        self.allow_control_tokens = allow_control_tokens
+        self._media = MediaReader(self.image_processor, self.video_processor)
         self._vision_token_ids = (tokenizer.token_id(IMAGE_PAD), tokenizer.token_id(VIDEO_PAD))
 
     @classmethod
@@ -75,43 +90,50 @@ class Qwen2VLProcessor:
         cls,
         name_or_path: str | os.PathLike[str],
         *,
-        min_pixels: int | None = None,
-        max_pixels: int | None = None,
         max_length: int = 2048,
+        allow_control_tokens: bool = False,
+        **knobs: Unpack[Knobs],
     ) -> Qwen2VLProcessor:
-        """Read a checkpoint's tokenizer, template and picture settings.
+        """Read a checkpoint's tokenizer, template, and settings of pictures and videos.
 
         Args:
             name_or_path: a local folder, or a model `owner/name` of the hub.
-            min_pixels: smallest area of a resized picture; None takes the checkpoint's.
-            max_pixels: largest area; None takes the checkpoint's, but at most 1280 tokens' worth.
             max_length: tokens a training record may have.
+            allow_control_tokens: read control tokens spelled in texts as such.
+            **knobs: min_pixels, max_pixels and others (see `paddlemix.processors.knobs.Knobs`). What is None is taken
+                from the environment, then from the checkpoint; the published max_pixels becomes 1280 tokens' worth.
 
         Returns:
             The processor.
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or it has no tokenizer files.
+            ValueError: a knob, or a variable of the environment, has a value that makes no sense.
         """
-        folder = local_folder(name_or_path)
-        path = folder / PREPROCESSOR_FILE
-        published = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels}
-        overrides = {name: value for name, value in bounds.items() if value is not None}
-        return cls(
+        folder, given = local_folder(name_or_path), given_knobs(knobs)
+        images = Qwen2VLImageProcessor.from_published(_read_settings(folder / PREPROCESSOR_FILE), **given.pictures)
+        videos = _read_settings(folder / VIDEO_PREPROCESSOR_FILE)
+        processor = cls(
             Qwen2Tokenizer.from_pretrained(folder),
-            Qwen2VLImageProcessor.from_published(published, **overrides),
+            images,
             ChatTemplate.from_pretrained(folder),
+            (
+                Qwen2VLVideoProcessor.from_published(videos) if videos else Qwen2VLVideoProcessor.beside(images)
+            ).with_settings(given.video),
             max_length=max_length,
+            allow_control_tokens=allow_control_tokens,
         )
+        log_once(processor._description(given))
+        return processor
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the tokenizer, template and picture settings beside a model."""
+        """Write the tokenizer, template, and settings of pictures and videos beside a model."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
         self.chat_template.save_pretrained(folder)
         write_json(folder / PREPROCESSOR_FILE, self.image_processor.to_published())
+        write_json(folder / VIDEO_PREPROCESSOR_FILE, self.video_processor.to_published())
 
     def encode(self, conversation: Conversation) -> Sample:
         """A training sample.
@@ -123,7 +145,8 @@ class Qwen2VLProcessor:
             The sample.
 
         Raises:
-            RecordError: a picture cannot be read, a box names no picture, or more than `max_length` tokens.
+            RecordError: a picture or video cannot be read, the template has not as many placeholders as there are
+                pictures and videos, a box names no picture, or more than `max_length` tokens.
         """
         return self._sample(conversation, add_generation_prompt=False)
 
@@ -142,7 +165,7 @@ class Qwen2VLProcessor:
         return self._sample(conversation, add_generation_prompt=True)
 
     def measure(self, conversation: Conversation) -> SampleSize:
-        """The size of a training sample, from text and picture headers.
+        """The size of a training sample, from text and the headers of pictures and videos.
 
         Args:
             conversation: ends with an assistant's turn.
@@ -153,7 +176,7 @@ class Qwen2VLProcessor:
         Raises:
             RecordError: as `encode`, as far as headers tell.
         """
-        ids, trained, grids = self._tokenize(conversation, self._picture_sizes(conversation))
+        ids, trained, grids = self._tokenize(conversation, self._media.measure(conversation))
         self._check_length(conversation, len(ids))
         picture_tokens = sum(self.image_processor.tokens(grid) for grid in grids)
         return SampleSize(tokens=len(ids), picture_tokens=picture_tokens, target_tokens=int(trained.sum()))
@@ -171,63 +194,74 @@ class Qwen2VLProcessor:
         Raises:
             RecordError: it cannot be opened.
         """
-        return self._picture_sizes(conversation)[index]
+        return self._media.picture_sizes(conversation)[index]
 
     def decode(self, ids: Sequence[int], *, skip_control_tokens: bool = False) -> str:
         """The text of ids, boxes and references with their tags unless skipped."""
         return self.tokenizer.decode(ids, skip_control_tokens=skip_control_tokens)
 
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
-        try:
-            pictures = [open_picture(picture.path) for picture in conversation.pictures]
-        except PictureError as error:
-            raise RecordError(conversation.source, str(error)) from error
-        sizes = [picture.size for picture in pictures]
-        ids, trained, grids = self._tokenize(conversation, sizes, add_generation_prompt=add_generation_prompt)
+        media = self._media.read(conversation)
+        ids, trained, grids = self._tokenize(conversation, media.sizes, add_generation_prompt=add_generation_prompt)
         if not add_generation_prompt:
             self._check_length(conversation, len(ids))
-        patches = [self.image_processor.patches(picture) for picture in pictures]
         return Sample(
             input_ids=ids,
             labels=np.where(trained, ids, IGNORED_LABEL),
             position_ids=self._positions(ids, grids),
-            pixel_values=np.concatenate(patches) if patches else None,
-            image_grid_thw=np.array(grids, dtype=np.int64) if grids else None,
+            pixel_values=_joined(media.image_patches),
+            image_grid_thw=_grid_array(media.sizes.image_grids),
+            pixel_values_videos=_joined(media.video_patches),
+            video_grid_thw=_grid_array(media.sizes.video_grids),
         )
 
-    def _picture_sizes(self, conversation: Conversation) -> list[Size]:
-        try:
-            return [picture_size(picture.path) for picture in conversation.pictures]
-        except PictureError as error:
-            raise RecordError(conversation.source, str(error)) from error
-
     def _tokenize(
-        self, conversation: Conversation, sizes: list[Size], *, add_generation_prompt: bool = False
-    ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int, int]]]:
-        """Ids int64[L], trained bool[L], and each picture's grid."""
+        self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, list[Grid]]:
+        """Ids int64[L], trained bool[L], and the grids of pictures and videos in the order of the sequence."""
 
         def part_pieces(part: Part) -> Iterator[Piece]:
-            return self._part_pieces(part, conversation, sizes)
+            return self._part_pieces(part, conversation, sizes.pictures)
 
-        grids = [self.image_processor.grid(*size) for size in sizes]
-        pieces = self.chat_template.pieces(conversation, part_pieces, add_generation_prompt=add_generation_prompt)
-        ids, trained = self.tokenizer.encode_pieces(self._with_picture_tokens(pieces, grids))
+        pieces = list(self.chat_template.pieces(conversation, part_pieces, add_generation_prompt=add_generation_prompt))
+        pieces, grids = self._with_vision_tokens(pieces, sizes, conversation)
+        ids, trained = self.tokenizer.encode_pieces(pieces)
         return ids, trained, grids
 
-    def _with_picture_tokens(self, pieces: Iterator[Piece], grids: list[tuple[int, int, int]]) -> Iterator[Piece]:
-        """Repeat each picture's placeholder once a merged patch."""
-        remaining = iter(grids)
+    def _with_vision_tokens(
+        self, pieces: list[Piece], sizes: MediaSizes, conversation: Conversation
+    ) -> tuple[list[Piece], list[Grid]]:
+        """Repeat each picture's and video's placeholder once a merged patch; and their grids in that order."""
+        grids = {IMAGE_PAD: sizes.image_grids, VIDEO_PAD: sizes.video_grids}
+        self._check_placeholders(pieces, grids, conversation)
+        remaining = {pad: iter(of_kind) for pad, of_kind in grids.items()}
+        expanded, order = [], []
         for piece in pieces:
-            is_picture = piece.control and piece.text == IMAGE_PAD
-            yield replace(piece, repeat=self.image_processor.tokens(next(remaining))) if is_picture else piece
+            if piece.control and piece.text in remaining:
+                order.append(next(remaining[piece.text]))
+                piece = replace(piece, repeat=self.image_processor.tokens(order[-1]))
+            expanded.append(piece)
+        return expanded, order
 
-    @staticmethod
-    def _part_pieces(part: Part, conversation: Conversation, sizes: list[Size]) -> Iterator[Piece]:
+    def _check_placeholders(
+        self, pieces: list[Piece], grids: dict[str, list[Grid]], conversation: Conversation
+    ) -> None:
+        for name, pad in (("picture", IMAGE_PAD), ("video", VIDEO_PAD)):
+            found, shown = sum(piece.control and piece.text == pad for piece in pieces), len(grids[pad])
+            if found != shown:
+                writers = "The chat template" + (" or a text" if self.allow_control_tokens else "")
+                raise RecordError(
+                    conversation.source,
+                    f"the prompt has {found} {name} placeholders, but the record shows {shown} {name}s; expected one "
+                    f"each. {writers} leaves out or adds `{pad}`.",
+                )
+
+    def _part_pieces(self, part: Part, conversation: Conversation, sizes: list[Size]) -> Iterator[Piece]:
         """A text, reference or box in Qwen2-VL's own writing."""
         if isinstance(part, Text):
-            yield Piece(part.text)
+            yield from self._text_pieces(part.text)
         elif isinstance(part, Reference):
-            yield from (Piece(REF_START, control=True), Piece(part.text), Piece(REF_END, control=True))
+            yield from (Piece(REF_START, control=True), *self._text_pieces(part.text), Piece(REF_END, control=True))
         elif isinstance(part, Box):
             if not 0 <= part.picture < len(sizes):
                 raise RecordError(
@@ -238,7 +272,10 @@ class Qwen2VLProcessor:
         else:
             raise AssertionError(f"{type(part).__name__} is the template's to write: {part}")
 
-    def _positions(self, ids: np.ndarray, grids: list[tuple[int, int, int]]) -> np.ndarray:
+    def _text_pieces(self, text: str) -> Iterator[Piece]:
+        return template_pieces(text) if self.allow_control_tokens else iter([Piece(text)])
+
+    def _positions(self, ids: np.ndarray, grids: list[Grid]) -> np.ndarray:
         merge_size = self.image_processor.merge_size
         return mrope_positions(ids, grids, vision_token_ids=self._vision_token_ids, merge_size=merge_size)
 
@@ -247,5 +284,34 @@ class Qwen2VLProcessor:
             raise RecordError(
                 conversation.source,
                 f"{length} tokens, but `max_length` is {self.max_length}; raise it, or lower `max_pixels` so that "
-                "pictures take fewer tokens (a record is never cut).",
+                "pictures take fewer tokens (a record is never cut)."
+                + (" Videos take fewer with a lower FPS or VIDEO_MAX_PIXELS." if conversation.videos else ""),
             )
+
+    def _description(self, given: GivenKnobs) -> str:
+        """The effective settings, and what they mean in tokens."""
+        images, videos = self.image_processor, self.video_processor
+        area = (images.patch_size * images.merge_size) ** 2
+        frames = (
+            f"{videos.nframes} frames"
+            if videos.nframes
+            else f"{videos.fps:g} frames a second, {videos.min_frames} to {videos.max_frames} in all"
+        )
+        return (
+            f"pictures: {images.min_pixels} to {images.max_pixels} pixels, {max(images.min_pixels // area, 1)} to "
+            f"{images.max_pixels // area} tokens each; videos: {frames}, {videos.min_pixels} to {videos.max_pixels} "
+            f"pixels a frame, {videos.total_pixels} pixels a video"
+            + "".join(f"; {name} from {variable}" for name, variable in given.sources.items())
+        )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _joined(patches: list[np.ndarray]) -> np.ndarray | None:
+    return np.concatenate(patches) if patches else None
+
+
+def _grid_array(grids: list[Grid]) -> np.ndarray | None:
+    return np.array(grids, dtype=np.int64) if grids else None

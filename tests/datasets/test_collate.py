@@ -7,7 +7,7 @@ from paddlemix.datasets.collate import PadCollator
 from paddlemix.processors.interface import Sample
 
 
-def sample(length, pictures=0, start=10):
+def sample(length, pictures=0, start=10, videos=0):
     ids = np.arange(start, start + length)
     return Sample(
         input_ids=ids,
@@ -15,6 +15,8 @@ def sample(length, pictures=0, start=10):
         position_ids=np.stack([ids, ids + 100, ids + 200]),
         pixel_values=np.full((4 * pictures, 6), start, dtype=np.float32) if pictures else None,
         image_grid_thw=np.tile([1, 2, 2], (pictures, 1)) if pictures else None,
+        pixel_values_videos=np.full((8 * videos, 6), start + 1, dtype=np.float32) if videos else None,
+        video_grid_thw=np.tile([2, 2, 2], (videos, 1)) if videos else None,
     )
 
 
@@ -40,6 +42,13 @@ def test_pictures_follow_one_another_row_by_row_and_text_alone_has_none(side):
     assert batch["image_grid_thw"].shape == (3, 3)
     assert batch["pixel_values"].dtype == np.float32
     assert batch["pixel_values"][:, 0].tolist() == [10] * 8 + [30] * 4
+
+
+def test_videos_follow_one_another_on_their_own():
+    batch = PadCollator(0)([sample(3, videos=1), sample(2, pictures=1), sample(2, videos=2, pictures=1, start=30)])
+    assert batch["video_grid_thw"].tolist() == [[2, 2, 2]] * 3
+    assert batch["pixel_values_videos"][:, 0].tolist() == [11] * 8 + [31] * 16
+    assert len(batch["image_grid_thw"]) == 2
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -25,6 +25,12 @@ def reference():
 
 
 @pytest.fixture(scope="session")
+def video_reference():
+    """The folder that make_video_reference.py wrote."""
+    return Path(__file__).parents[1] / "fixtures" / "qwen2_vl_video"
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
     backend = untrained_tokenizer(BPE())
     trainer = BpeTrainer(vocab_size=400, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
@@ -35,9 +41,13 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def make_processor(tokenizer):
-    def make(max_length=2048, template=None, **bounds):
+    def make(max_length=2048, template=None, allow_control_tokens=False, **bounds):
         return Qwen2VLProcessor(
-            tokenizer, Qwen2VLImageProcessor(**bounds), template or ChatTemplate(), max_length=max_length
+            tokenizer,
+            Qwen2VLImageProcessor(**bounds),
+            template or ChatTemplate(),
+            max_length=max_length,
+            allow_control_tokens=allow_control_tokens,
         )
 
     return make

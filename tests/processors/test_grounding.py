@@ -3,7 +3,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddlemix.conversation import Box
-from paddlemix.processors.grounding import GroundedBox, box_in_pixels, box_text, parse_boxes, strip_tags
+from paddlemix.processors.grounding import (
+    GroundedBox,
+    box_in_pixels,
+    box_text,
+    boxes_by_picture,
+    parse_boxes,
+    strip_tags,
+)
 
 sides = st.integers(10, 5000)
 # Left edges, and widths of at least two thousandths: a narrower box may be nothing at all in thousandths.
@@ -104,3 +111,20 @@ def test_a_reference_that_was_not_closed_does_not_lend_its_tag_to_a_name():
 def test_an_answer_without_its_tags_keeps_names_and_words():
     text = f" The <|object_ref_start|>狗<|object_ref_end|> is at {tagged('(1,2),(3,4)')}. <|quad_start|>"
     assert strip_tags(text) == "The 狗 is at (1,2),(3,4). <|quad_start|>"
+
+
+def test_boxes_about_several_pictures_are_measured_on_the_one_mentioned_before_them():
+    box = tagged("(100,200),(500,600)")
+    text = f"{box} Picture 1: <|object_ref_start|>cat<|object_ref_end|>{box}{box}, Image 2 {box}, 图3{box}"
+    sizes = [(1000, 1000), (100, 100), (10, 20)]
+    assert boxes_by_picture(text, sizes) == [
+        [GroundedBox("cat", (100, 200, 500, 600))] * 2,
+        [GroundedBox("cat", (10, 20, 50, 60))],
+        [GroundedBox("", (1, 4, 5, 12)), GroundedBox("cat", (1, 4, 5, 12))],
+    ]
+
+
+def test_boxes_about_one_picture_all_lie_on_it():
+    text = f"Picture 2 {tagged('(100,200),(500,600)')}{tagged('(1,1),(1,1)')}"
+    assert boxes_by_picture(text, [(1000, 1000)]) == [parse_boxes(text, 1000, 1000)]
+    assert len(parse_boxes(text, 1000, 1000)) == 1

@@ -1,26 +1,29 @@
-"""Conversations with pictures inside their text, as Qwen-VL and PaddleMIX write them.
+"""Conversations with pictures and videos inside their text, as Qwen-VL and PaddleMIX write them.
 
 {"id": "7", "conversations": [{"from": "user", "value": "Picture 1: <img>a.jpg</img>\\nWhere is the bus?"},
                               {"from": "assistant", "value": "<ref>bus</ref><box>(178,279),(806,884)</box>"}]}
 {"image": "a.jpg", "conversations": [["What is this?", "A bus."], ["Which colour?", "Red."]]}
+{"conversations": [["<video>a.mp4</video>What happens?", "A bus leaves."],
+                   ["<video>["1.jpg", "2.jpg"]</video>And in these frames?", "It stops."]]}
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
 from typing import Any
 
-from paddlemix.conversation import Conversation, Part, Picture, RecordError, RecordId, Role, Turn
-from paddlemix.datasets.formats.format import Format, build_conversation, checked_text, picture_at, require
+from paddlemix.conversation import Conversation, Part, Picture, RecordError, RecordId, Role, Turn, Video
+from paddlemix.datasets.formats.format import Format, build_conversation, checked_text, picture_at, require, resolved
 from paddlemix.datasets.formats.tags import split_tags
 from paddlemix.datasets.records import Record, describe
 
 logger = logging.getLogger(__name__)
 
-# A turn's text, cut at its pictures.
-Piece = str | Picture
+# A turn's text, cut at its pictures and videos.
+Piece = str | Picture | Video
 
 _ROLES: dict[str, Role] = {
     "user": "user",
@@ -32,16 +35,19 @@ _ROLES: dict[str, Role] = {
 # Keys of other formats. Passing over them would train, in silence, on a part of the record.
 _FOREIGN_KEYS = ("images", "video", "videos", "objects", "history", "system")
 _FOREIGN_PLACEHOLDER = "<image>"
-# Where the end tag is forgotten, the line's end is taken for it.
-_PICTURE = re.compile(r"<img>(?P<path>[^\n]*?)</img>|<img>(?P<unclosed>[^\r\n]*)(?=\r?\n)")
-_PICTURE_TAG = re.compile(r"</?img>")
+# Where a picture's end tag is forgotten, the line's end is taken for it.
+_MEDIA = re.compile(
+    r"<img>(?P<path>[^\n]*?)</img>|<img>(?P<unclosed>[^\r\n]*)(?=\r?\n)|<video>(?P<video>[^\n]*?)</video>"
+)
+_MEDIA_TAG = re.compile(r"</?(?:img|video)>")
 
 
 def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     """Make a conversation of one record.
 
-    Pictures stand where `<img>path</img>` does, or, those of the `image` key, before the first user turn's text. All
-    other text stays as it was written, `Picture 1: ` and the newline behind a picture included.
+    Pictures stand where `<img>path</img>` does, or, those of the `image` key, before the first user turn's text. Videos
+    stand where `<video>path</video>` does; a JSON list in place of the path names the files of the frames. All other
+    text stays as it was written, `Picture 1: ` and the newline behind a picture included.
 
     Args:
         record: the record.
@@ -49,14 +55,14 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
         root: the folder of relative picture paths.
 
     Returns:
-        The turns with their pictures, references and boxes.
+        The turns with their pictures, videos, references and boxes.
 
     Raises:
         RecordError: the record has another shape.
     """
     _refuse_foreign_keys(record, source)
     texts = _read_turns(require(record, "conversations", list, "a list of turns", source), source)
-    turns = [(role, _cut_at_pictures(text, source, root)) for role, text in texts]
+    turns = [(role, _cut_at_media(text, source, root)) for role, text in texts]
     _place_listed_pictures(turns, record.get("image"), source, root)
     return build_conversation(_split_turns(turns, source), source)
 
@@ -70,7 +76,7 @@ def _refuse_foreign_keys(record: Record, source: RecordId) -> None:
         raise RecordError(
             source,
             f"{', '.join(found)} would be passed over; expected pictures in `image` or as `<img>path</img>`, "
-            "and a system text as a turn",
+            "videos as `<video>path</video>`, and a system text as a turn",
         )
 
 
@@ -97,17 +103,19 @@ def _read_turn(item: Record, name: str, source: RecordId) -> tuple[Role, str]:
     return _ROLES[speaker], require(item, "value", str, "a text", source, within=name)
 
 
-def _cut_at_pictures(text: str, source: RecordId, root: Path) -> list[Piece]:
+def _cut_at_media(text: str, source: RecordId, root: Path) -> list[Piece]:
     pieces: list[Piece] = []
     position = 0
-    for tag in _PICTURE.finditer(text):
-        pieces += [text[position : tag.start()], _picture(tag, source, root)]
+    for tag in _MEDIA.finditer(text):
+        medium = _picture(tag, source, root) if tag["video"] is None else _video(tag, source, root)
+        pieces += [text[position : tag.start()], medium]
         position = tag.end()
     pieces.append(text[position:])
     for piece in pieces:
-        if isinstance(piece, str) and (stray := _PICTURE_TAG.search(piece)):
+        if isinstance(piece, str) and (stray := _MEDIA_TAG.search(piece)):
+            name = stray[0].strip("</>")
             raise RecordError(
-                source, f"tag `{stray[0]}` has no partner in {describe(text)}; expected `<img>path</img>`"
+                source, f"tag `{stray[0]}` has no partner in {describe(text)}; expected `<{name}>path</{name}>`"
             )
     return pieces
 
@@ -117,9 +125,26 @@ def _picture(tag: re.Match[str], source: RecordId, root: Path) -> Picture:
     if path is None:
         path = tag["unclosed"]
         logger.warning("%s: `<img>%s` is not closed; the line's end is taken for `</img>`", source, path)
-    if _PICTURE_TAG.search(path):
-        raise RecordError(source, f"`<img>` stands inside the path of another picture: {describe(tag[0])}")
+    _refuse_nested(tag, path, "picture", source)
     return picture_at(checked_text(path, "the path in `<img></img>`", source), root)
+
+
+def _video(tag: re.Match[str], source: RecordId, root: Path) -> Video:
+    name = "the path in `<video></video>`"
+    path = checked_text(tag["video"], name, source)
+    _refuse_nested(tag, path, "video", source)
+    if not path.startswith("["):
+        return Video(resolved(path, root))
+    try:
+        frames = json.loads(path)
+    except json.JSONDecodeError as error:
+        raise RecordError(source, f"{name} is {describe(path)}; expected a path or a JSON list of paths") from error
+    return Video(tuple(resolved(checked_text(frame, f"a frame in {name}", source), root) for frame in frames))
+
+
+def _refuse_nested(tag: re.Match[str], path: str, kind: str, source: RecordId) -> None:
+    if nested := _MEDIA_TAG.search(path):
+        raise RecordError(source, f"`{nested[0]}` stands inside the path of another {kind}: {describe(tag[0])}")
 
 
 def _place_listed_pictures(turns: list[tuple[Role, list[Piece]]], value: object, source: RecordId, root: Path) -> None:
@@ -157,10 +182,10 @@ def _split_turns(turns: list[tuple[Role, list[Piece]]], source: RecordId) -> lis
     for role, pieces in turns:
         parts: list[Part] = []
         for piece in pieces:
-            if isinstance(piece, Picture):
-                parts.append(piece)
-                shown += 1
-            else:
+            if isinstance(piece, str):
                 parts += split_tags(piece, max(shown - 1, 0), source)
+            else:
+                parts.append(piece)
+                shown += isinstance(piece, Picture)
         result.append(Turn(role, tuple(parts)))
     return result

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from paddlemix.conversation import Box, Conversation, Part, Picture, RecordError, RecordId, Reference, Task, Text, Turn
+from paddlemix.conversation import (
+    Box,
+    Conversation,
+    Part,
+    Picture,
+    RecordError,
+    RecordId,
+    Reference,
+    Task,
+    Text,
+    Turn,
+    Video,
+)
 from paddlemix.datasets.records import Entry, Record, describe
 
 _TEXT = "a text that is not blank"
@@ -104,8 +116,21 @@ def picture_at(path: str, root: Path) -> Picture:
     Returns:
         The picture; http(s) addresses and absolute paths stay as they are, others start at `root`.
     """
+    return Picture(resolved(path, root))
+
+
+def resolved(path: str, root: Path) -> str:
+    """Where a record's picture or video is.
+
+    Args:
+        path: as the record has it, not blank.
+        root: the folder of relative paths.
+
+    Returns:
+        http(s) addresses and absolute paths as they are, others from `root` on.
+    """
     is_address = path.lower().startswith(("http://", "https://"))
-    return Picture(path if is_address else str(root / path))
+    return path if is_address else str(root / path)
 
 
 def plain_text(parts: Sequence[Part]) -> str:
@@ -135,8 +160,8 @@ def build_conversation(
         The conversation.
 
     Raises:
-        RecordError: the roles do not alternate from user to assistant, an assistant turn is blank, a picture stands
-            outside the user turns, or a box has no picture.
+        RecordError: the roles do not alternate from user to assistant, an assistant turn is blank, a picture or video
+            stands outside the user turns, or a box has no picture.
     """
     _check_order(turns, source)
     for number, turn in enumerate(turns):
@@ -159,8 +184,9 @@ def _check_order(turns: Sequence[Turn], source: RecordId) -> None:
 
 
 def _check_turn(turn: Turn, number: int, source: RecordId) -> None:
-    if turn.role != "user" and any(isinstance(part, Picture) for part in turn.parts):
-        raise RecordError(source, f"turn {number} ({turn.role}) shows a picture; only user turns may")
+    for kind, name in ((Picture, "picture"), (Video, "video")):
+        if turn.role != "user" and any(isinstance(part, kind) for part in turn.parts):
+            raise RecordError(source, f"turn {number} ({turn.role}) shows a {name}; only user turns may")
     says_something = plain_text(turn.parts).strip() or any(isinstance(part, Box) for part in turn.parts)
     if turn.role == "assistant" and not says_something:
         raise RecordError(source, f"turn {number} (assistant) is blank; expected the answer to learn")

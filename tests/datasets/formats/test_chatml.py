@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Picture, RecordError, RecordId, Reference, Text, Turn
+from paddlemix.conversation import Box, Conversation, Picture, RecordError, RecordId, Reference, Text, Turn, Video
 from paddlemix.datasets.formats.chatml import parse
 
 SOURCE = RecordId("train.json", 3)
@@ -54,6 +54,22 @@ GOOD = {
             Turn("user", (Box(1, 1, 2, 2, "thousandth", 0), picture("a.jpg"), picture("b.jpg"), Text("?"))),
             Turn("assistant", (Box(3, 3, 4, 4, "thousandth", 1),)),
             Turn("user", (picture("c.jpg"), Box(5, 5, 6, 6, "thousandth", 2))),
+            Turn("assistant", (Text("yes"),)),
+        ],
+    ),
+    "videos, from a file, an address and frames": (
+        {
+            "conversations": said(
+                "<img>a.jpg</img><video>跑.mp4</video>?",
+                "<box>(1,1),(2,2)</box>",
+                'v: <video>http://x/b.mp4</video><video>["1.jpg", "/2.jpg"]</video>',
+                "yes",
+            )
+        },
+        [
+            Turn("user", (picture("a.jpg"), Video(str(ROOT / "跑.mp4")), Text("?"))),
+            Turn("assistant", (Box(1, 1, 2, 2, "thousandth", 0),)),
+            Turn("user", (Text("v: "), Video("http://x/b.mp4"), Video((str(ROOT / "1.jpg"), "/2.jpg")))),
             Turn("assistant", (Text("yes"),)),
         ],
     ),
@@ -156,6 +172,23 @@ BAD = {
         bad(conversations=said("<img>a.jpg <img>b.jpg</img>", A)),
         "`<img>` stands inside the path of another picture",
     ),
+    "a blank video": (bad(conversations=said("<video></video>q", A)), 'the path in `<video></video>` is the text ""'),
+    "an unclosed video": (bad(conversations=said("<video>a.mp4\nq", A)), "tag `<video>` has no partner"),
+    "an unopened video": (bad(conversations=said("a.mp4</video>", A)), "expected `<video>path</video>`"),
+    "a video around a picture": (
+        bad(conversations=said("<video><img>a.jpg</video>", A)),
+        "`<img>` stands inside the path of another video",
+    ),
+    "a list of frames that is none": (
+        bad(conversations=said('<video>["a.jpg"</video>', A)),
+        "expected a path or a JSON list of paths",
+    ),
+    "a frame that is no path": (
+        bad(conversations=said("<video>[3]</video>", A)),
+        "a frame in the path in `<video></video>` is the number 3",
+    ),
+    "a video in an answer": (bad(conversations=said("q", "<video>a.mp4</video>")), "turn 1 (assistant) shows a video"),
+    "listed videos": (bad(videos=["a.mp4"], conversations=said("q", A)), "videos as `<video>path</video>`"),
     "other pictures listed than inline": (
         bad(image="a.jpg", conversations=[["<img>b.jpg</img>q", "a"]]),
         f'`image` is the text "a.jpg", but the turns show other pictures: {ROOT / "b.jpg"}',
