@@ -38,13 +38,18 @@ class MixPretrainedModel(PretrainedModel):
 
     A family sets `config_class` and `weight_layout(config)`; its config has `to_published()`.
 
+    Args:
+        config: of the family's `config_class`.
+
     Attributes:
         carried_files: what the `CARRIED_FILES` of the checkpoint held, by name; saved again as they were.
     """
 
+    carried_files: dict[str, bytes]
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.carried_files: dict[str, bytes] = {}
+        self.carried_files = {}
 
     def can_generate(self) -> bool:
         """False keeps PaddleNLP's own generation settings away; `paddlemix.generation` does that work."""
