@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import paddlemix  # noqa: F401  (before Paddle, which it makes quick and quiet)
+
+# isort: split
 import paddle
 from paddle import nn
 from tokenizers.models import BPE
