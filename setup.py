@@ -24,8 +24,8 @@ INSTALL_REQUIRES = [
     "paddlenlp==3.0.0b4",
     "pillow>=10.1,<13",  # Pillow 13 resizes differently from what published models were trained with
     "pycocoevalcap",
-    "pydantic>=2",
     "pydantic-core",
+    "pydantic>=2",
     "regex",
     "sacrebleu",
     "safetensors",
@@ -33,6 +33,7 @@ INSTALL_REQUIRES = [
     "tiktoken",
     "tokenizers",
     "tqdm",
+    "typing-extensions",
     "visualdl",
 ]
 

@@ -33,7 +33,7 @@ from paddlemix.examples.demo.scene import SIDE, VOCABULARIES, Scene, Vocabulary,
 Draft = tuple[Scene, Record, tuple[str, ...]]
 
 # Raise it with every change that gives other pictures or records for the same settings: old output is then not reused.
-VERSION = 4
+VERSION = 5
 JPEG_QUALITY = 92
 # A small model learns places and names soonest where nothing else is asked.
 LESSON_TASK_WEIGHTS = {

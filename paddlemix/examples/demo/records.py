@@ -100,7 +100,8 @@ def grounding_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random
 
 def draw_single_turn(vocabulary: Vocabulary, rng: random.Random) -> tuple[Scene, Question]:
     """A question that stands alone, its kind drawn by `SINGLE_TURN_WEIGHTS`, and a scene in which it can be asked."""
-    weights = {kind: weight for kind, weight in SINGLE_TURN_WEIGHTS.items() if kind != "several" or vocabulary.most > 1}
+    has_twins = len(vocabulary.counts) > 1
+    weights = {kind: weight for kind, weight in SINGLE_TURN_WEIGHTS.items() if kind != "several" or has_twins}
     kind = rng.choices(tuple(weights), tuple(weights.values()))[0]
     while True:
         scene = draw_scene(vocabulary, rng)

@@ -17,7 +17,6 @@ GAP = 3.0
 # Kept free all round: every coordinate is then 100 to 900 thousandths, its first digit says the place to a tenth. With
 # 45 beside 450 a small model sees boxes much later.
 MARGIN = 0.1 * SIDE
-COUNT_WEIGHTS = {1: 0.35, 2: 0.4, 3: 0.25}
 TWIN_SHARE = 0.12
 
 BASE_KINDS = ("circle", "square", "triangle", "diamond", "cross", "ring")
@@ -42,7 +41,7 @@ class Vocabulary:
         kinds: shape names.
         colors: colour names.
         required: (colour, kind) pairs of which every picture shows at least one.
-        most: shapes that a picture shows at the most.
+        counts: how often a picture shows one shape, two, and so on; they add up to 1.
         lesson: what is asked about a picture to train on: "place" asks for one shape, "dense" for every shape, "mixed"
             for anything.
     """
@@ -50,7 +49,7 @@ class Vocabulary:
     kinds: tuple[str, ...]
     colors: tuple[str, ...]
     required: tuple[Label, ...]
-    most: int = max(COUNT_WEIGHTS)
+    counts: tuple[float, ...] = (0.35, 0.4, 0.25)
     lesson: Lesson = "mixed"
 
     @cached_property
@@ -111,10 +110,15 @@ class Scene:
 _OLD_LABELS = tuple((color, kind) for color in BASE_COLORS for kind in BASE_KINDS)
 _ALL = Vocabulary(BASE_KINDS + NEW_KINDS, BASE_COLORS + NEW_COLORS, ())
 VOCABULARIES = {
-    "single": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, most=1, lesson="place"),
+    "single": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=(1.0,), lesson="place"),
     "dense": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, lesson="dense"),
     "base": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS),
-    "new": Vocabulary(_ALL.kinds, _ALL.colors, tuple(label for label in _ALL.labels if label not in _OLD_LABELS)),
+    "new": Vocabulary(
+        _ALL.kinds,
+        _ALL.colors,
+        tuple(label for label in _ALL.labels if label not in _OLD_LABELS),
+        counts=(0.5, 0.35, 0.15),
+    ),
 }
 
 
@@ -139,9 +143,8 @@ def draw_scene(vocabulary: Vocabulary, rng: random.Random) -> Scene:
 
 
 def _draw_labels(vocabulary: Vocabulary, rng: random.Random) -> list[Label]:
-    weights = {count: weight for count, weight in COUNT_WEIGHTS.items() if count <= vocabulary.most}
-    count = rng.choices(tuple(weights), tuple(weights.values()))[0]
-    twins = count > 1 and rng.random() < TWIN_SHARE / (1 - COUNT_WEIGHTS[1])
+    count = rng.choices(range(1, len(vocabulary.counts) + 1), vocabulary.counts)[0]
+    twins = count > 1 and rng.random() < TWIN_SHARE / (1 - vocabulary.counts[0])
     labels = [rng.choice(vocabulary.required)]
     while len(labels) < count - twins:
         label = rng.choice(vocabulary.labels)
