@@ -12,7 +12,8 @@ from paddlemix.generation.cache import KVCache
 from paddlemix.generation.config import GenerationConfig
 from paddlemix.generation.sampling import TokenChooser
 
-Batch = dict[str, np.ndarray]
+# What only the model reads, pixels and grids, may be Paddle's tensors already.
+Batch = dict[str, Any]
 
 # Labels and positions are a collator's for training; the model lays positions out itself, and says where they end.
 _NOT_FED = ("labels", "position_ids", "attention_mask")
@@ -29,9 +30,14 @@ class TokenStream:
         config: how to choose, and when to stop; its `stop_strings` are left to those who read the tokens.
         end_token_ids: the tokenizer's own, which end an answer where the config names no others.
 
+    Attributes:
+        end_tokens: by row, the end token that its answer closed with; rows that are open or were cut off have none.
+
     Raises:
         ValueError: a row is padded on the right.
     """
+
+    end_tokens: dict[int, int]
 
     def __init__(self, model: Any, batch: Batch, config: GenerationConfig, *, end_token_ids: Sequence[int]) -> None:
         self._model, self._config = model, config
@@ -49,6 +55,7 @@ class TokenStream:
         self._caches = [KVCache(length + config.max_new_tokens) for _ in range(model.config.num_hidden_layers)]
         self._rope_deltas: paddle.Tensor | None = None
         self._is_open = np.ones(rows, dtype=bool)
+        self.end_tokens = {}
         self._tokens = self._run({name: array for name, array in batch.items() if name not in _NOT_FED})
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -68,6 +75,7 @@ class TokenStream:
             for row in np.flatnonzero(self._is_open).tolist():
                 tokens[row] = self._choosers[row].choose(logits[row])
                 if tokens[row] in self._end_token_ids:
+                    self.end_tokens[row] = int(tokens[row])
                     self.end(row)
                 else:
                     yield row, int(tokens[row])
@@ -75,7 +83,7 @@ class TokenStream:
                 return
 
     @paddle.no_grad()
-    def _forward(self, input_ids: np.ndarray, **inputs: np.ndarray) -> np.ndarray:
+    def _forward(self, input_ids: np.ndarray, **inputs: Any) -> np.ndarray:
         """Feed int64[B, L] to model and caches; the last place's logits float32[B, V]."""
         seen = self._caches[0].length + input_ids.shape[1]
         output = self._model(
@@ -84,7 +92,7 @@ class TokenStream:
             past_key_values=self._caches,
             rope_deltas=self._rope_deltas,
             last_logits_only=True,
-            **{name: paddle.to_tensor(array) for name, array in inputs.items()},
+            **{name: paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for name, one in inputs.items()},
         )
         self._rope_deltas = output.rope_deltas
         return output.logits[:, -1].astype("float32").numpy()

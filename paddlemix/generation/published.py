@@ -57,17 +57,33 @@ def read_generation_file(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no local folder; {GENERATION_FILE} is read from a checkpoint's folder.")
     path = folder / GENERATION_FILE
-    if not path.is_file():
-        return {}
-    values = _read_object(path)
+    return published_attributes(path.read_bytes(), path) if path.is_file() else {}
+
+
+def published_attributes(content: bytes, path: Path, **replaced: Any) -> dict[str, Any]:
+    """What the content of a generation_config.json says, as attributes of `GenerationConfig`.
+
+    Args:
+        content: of the file.
+        path: how errors call the file.
+        **replaced: keys of the file whose values are others.
+
+    Returns:
+        The attributes that it sets.
+
+    Raises:
+        ValueError: it is no JSON object, or asks for what is not done here.
+    """
+    values = {**published_object(path, content), **replaced}
     _warn_of_unknown_keys(path, values)
     _refuse_unsupported(path, values)
     return _as_attributes(path, values)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def published_object(path: Path, content: bytes) -> dict[str, Any]:
+    """The JSON object in the content of a file that errors call `path`."""
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(content.decode("utf-8"))
     except ValueError as error:  # of the JSON, or of its UTF-8
         raise ValueError(f"{path}: not valid JSON: {error}.") from error
     if not isinstance(values, dict):

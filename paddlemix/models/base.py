@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import paddle
 from paddle import nn
@@ -15,6 +15,9 @@ from paddlenlp.transformers.model_outputs import ModelOutput
 from paddlemix.files import replacing, write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.weights import NUMPY_DTYPES, WeightLayout, load_weights, save_weights, without_initial_values
+
+if TYPE_CHECKING:
+    from paddlemix.generation import GenerationConfig
 
 CONFIG_FILE = "config.json"
 # What a checkpoint says beside its model and processor; a model made from it says the same.
@@ -52,8 +55,29 @@ class MixPretrainedModel(PretrainedModel):
         self.carried_files = {}
 
     def can_generate(self) -> bool:
-        """False keeps PaddleNLP's own generation settings away; `paddlemix.generation` does that work."""
+        """False keeps PaddleNLP's own generation settings away; `generate` here does without them."""
         return False
+
+    def generate(
+        self, input_ids: paddle.Tensor, generation_config: GenerationConfig | None = None, **inputs_and_settings: Any
+    ) -> paddle.Tensor:
+        """Continue prompts as `model.generate` of the field does: see `paddlemix.generation.ids.generate_ids`.
+
+        Args:
+            input_ids: int64[B, L], padding on the left.
+            generation_config: how answers are written; None for the checkpoint's generation_config.json.
+            **inputs_and_settings: the processor's other inputs, settings such as `max_new_tokens`, and `do_sample`.
+
+        Returns:
+            int64[B, L + new], prompts and answers.
+
+        Raises:
+            TypeError: a name is neither an input of the model nor a setting.
+            ValueError: a setting makes no sense, or a row is padded on the right.
+        """
+        from paddlemix.generation.ids import generate_ids  # here: a model that is trained only has no use for it
+
+        return generate_ids(self, input_ids, generation_config, **inputs_and_settings)
 
     @staticmethod
     def weight_layout(config: Any) -> WeightLayout:

@@ -92,12 +92,29 @@ class MediaReader:
         """
         with _naming_the_record(conversation):
             pictures = [open_picture(picture.path) for picture in conversation.pictures]
-            videos = [self._read_video(video) for video in conversation.videos]
+            videos = [self.read_video(video) for video in conversation.videos]
         return Media(
             self._sizes([picture.size for picture in pictures], [grid for grid, _ in videos]),
             image_patches=[self._images.patches(picture) for picture in pictures],
             video_patches=[patches for _, patches in videos],
         )
+
+    def read_video(self, video: Video) -> tuple[Grid, np.ndarray]:
+        """Decode and cut up one video.
+
+        Args:
+            video: names the file.
+
+        Returns:
+            Its grid, and its patches float32[t * h * w, values].
+
+        Raises:
+            VideoError: it cannot be used.
+        """
+        processor = self._videos.with_settings(video.settings)
+        with open_video(video.path) as opened:
+            plan = processor.plan(opened.info)
+            return plan.grid, processor.patches(opened.read(plan.indices), plan)
 
     def picture_sizes(self, conversation: Conversation) -> list[Size]:
         """Width and height in pixels of each picture, upright.
@@ -121,12 +138,6 @@ class MediaReader:
         processor = self._videos.with_settings(video.settings)
         with open_video(video.path) as opened:
             return processor.plan(opened.info).grid
-
-    def _read_video(self, video: Video) -> tuple[Grid, np.ndarray]:
-        processor = self._videos.with_settings(video.settings)
-        with open_video(video.path) as opened:
-            plan = processor.plan(opened.info)
-            return plan.grid, processor.patches(opened.read(plan.indices), plan)
 
 
 @contextmanager

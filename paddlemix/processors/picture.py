@@ -38,7 +38,24 @@ def open_picture(path: str) -> Image.Image:
         PictureError: it is missing, broken, too large or too narrow.
     """
     with _opened(path) as picture:
-        return ImageOps.exif_transpose(picture).convert("RGB")
+        return _upright(picture)
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """An open picture as `open_picture` gives it.
+
+    Args:
+        picture: in any mode; left as it is.
+
+    Returns:
+        The picture in RGB, turned upright by its EXIF orientation.
+
+    Raises:
+        PictureError: it is too large or too narrow.
+    """
+    if problem := size_problem(*picture.size):
+        raise PictureError(f"a picture that was given {problem}")
+    return _upright(picture)
 
 
 def picture_size(path: str) -> tuple[int, int]:
@@ -90,6 +107,10 @@ def _opened(path: str) -> Iterator[Image.Image]:
     except Exception as error:  # Broken bytes: the decoders raise OSError, SyntaxError, RuntimeError, TypeError ...
         problem = "cannot be opened" if getattr(error, "errno", None) else "is broken or cut off"
         raise PictureError(f"picture {path} {problem}: {error}.") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(picture).convert("RGB")
 
 
 def _stored_size(picture: Image.Image) -> tuple[int, int]:

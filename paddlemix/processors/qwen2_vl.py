@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,18 +30,18 @@ from paddlemix.processors.image import Qwen2VLImageProcessor
 from paddlemix.processors.interface import IGNORED_LABEL, Sample, SampleSize
 from paddlemix.processors.knobs import GivenKnobs, Knobs, given_knobs, log_once
 from paddlemix.processors.media import Grid, MediaReader, MediaSizes, Size
+from paddlemix.processors.prompts import IMAGE_PAD, VIDEO_PAD, PromptCalls, count_placeholders, expand_placeholders
 from paddlemix.processors.text import Piece, Qwen2Tokenizer
 from paddlemix.processors.video_patches import Qwen2VLVideoProcessor
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE = "preprocessor_config.json", "video_preprocessor_config.json"
 
 
-class Qwen2VLProcessor:
-    """Everything between a conversation and the model's inputs.
+class Qwen2VLProcessor(PromptCalls):
+    """Everything between a conversation, or a rendered prompt, and the model's inputs.
 
     Args:
         tokenizer: the checkpoint's.
@@ -196,9 +195,12 @@ class Qwen2VLProcessor:
         """
         return self._media.picture_sizes(conversation)[index]
 
-    def decode(self, ids: Sequence[int], *, skip_control_tokens: bool = False) -> str:
-        """The text of ids, boxes and references with their tags unless skipped."""
-        return self.tokenizer.decode(ids, skip_control_tokens=skip_control_tokens)
+    def decode(
+        self, ids: Sequence[int], *, skip_control_tokens: bool = False, skip_special_tokens: bool = False
+    ) -> str:
+        """The text of ids, int64[L] too, boxes and references with their tags unless skipped by either name."""
+        skipped = skip_control_tokens or skip_special_tokens
+        return self.tokenizer.decode(np.asarray(ids, dtype=np.int64).tolist(), skip_control_tokens=skipped)
 
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
         media = self._media.read(conversation)
@@ -235,19 +237,13 @@ class Qwen2VLProcessor:
         grids = {IMAGE_PAD: sizes.image_grids, VIDEO_PAD: sizes.video_grids}
         self._check_placeholders(pieces, grids, conversation)
         remaining = {pad: iter(of_kind) for pad, of_kind in grids.items()}
-        expanded, order = [], []
-        for piece in pieces:
-            if piece.control and piece.text in remaining:
-                order.append(next(remaining[piece.text]))
-                piece = replace(piece, repeat=self.image_processor.tokens(order[-1]))
-            expanded.append(piece)
-        return expanded, order
+        return expand_placeholders(pieces, remaining, self.image_processor.tokens)
 
     def _check_placeholders(
         self, pieces: list[Piece], grids: dict[str, list[Grid]], conversation: Conversation
     ) -> None:
         for name, pad in (("picture", IMAGE_PAD), ("video", VIDEO_PAD)):
-            found, shown = sum(piece.control and piece.text == pad for piece in pieces), len(grids[pad])
+            found, shown = count_placeholders(pieces, pad), len(grids[pad])
             if found != shown:
                 writers = "The chat template" + (" or a text" if self.allow_control_tokens else "")
                 raise RecordError(
