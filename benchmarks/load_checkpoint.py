@@ -30,6 +30,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
+from sides.measuring import peak_mebibytes
 
 from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -77,14 +78,7 @@ def load(folder: str, dtype: str) -> dict[str, float]:
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
     seconds = time.perf_counter() - start
     weights = sum(parameter.size * parameter.element_size() for parameter in model.parameters())
-    return {"seconds": seconds, "peak": peak_bytes(), "weights": weights}
-
-
-def peak_bytes() -> int:
-    """The most memory this process has held at once."""
-    status = Path("/proc/self/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
+    return {"seconds": seconds, "peak": peak_mebibytes() * 2**20, "weights": weights}
 
 
 def make_checkpoint(folder: Path, scale: float) -> None:

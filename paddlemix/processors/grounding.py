@@ -71,7 +71,7 @@ def parse_boxes(text: str, width: int, height: int) -> list[GroundedBox]:
     Returns:
         The boxes in their order, each with the reference before it.
     """
-    return list(_parse(text, width, height))
+    return [GroundedBox(label, box_in_pixels(box, width, height)) for _, label, box in _tagged_boxes(text)]
 
 
 def boxes_by_picture(text: str, sizes: Sequence[tuple[int, int]]) -> list[list[GroundedBox]]:
@@ -88,12 +88,11 @@ def boxes_by_picture(text: str, sizes: Sequence[tuple[int, int]]) -> list[list[G
         The boxes of each picture, in their order.
     """
     found: list[list[GroundedBox]] = [[] for _ in sizes]
-    shown, label, place = len(sizes) - 1, "", 0
-    for match in _TAGGED.finditer(text):
-        shown = _last_mention(text[place : match.end()], shown, len(sizes))
-        label = label if match["name"] is None else strip_tags(match["name"])
-        found[shown] += [GroundedBox(label, one.box) for one in _parse(match[0], *sizes[shown])]
-        place = match.end()
+    shown, place = len(sizes) - 1, 0
+    for end, label, box in _tagged_boxes(text):
+        shown = _last_mention(text[place:end], shown, len(sizes))
+        found[shown].append(GroundedBox(label, box_in_pixels(box, *sizes[shown])))
+        place = end
     return found
 
 
@@ -108,7 +107,8 @@ def strip_tags(text: str) -> str:
     return _TAGS.sub("", text).strip()
 
 
-def _parse(text: str, width: int, height: int) -> Iterator[GroundedBox]:
+def _tagged_boxes(text: str) -> Iterator[tuple[int, str, Box]]:
+    """Where each well-formed box ends in the text, the reference before it, and the box in thousandths."""
     label = ""
     for match in _TAGGED.finditer(text):
         if match["name"] is not None:
@@ -116,7 +116,7 @@ def _parse(text: str, width: int, height: int) -> Iterator[GroundedBox]:
             continue
         x1, y1, x2, y2 = (int(match[name]) for name in ("x1", "y1", "x2", "y2"))
         if max(x2, y2) <= 1000 and x1 < x2 and y1 < y2:
-            yield GroundedBox(label, box_in_pixels(Box(x1, y1, x2, y2, unit="thousandth"), width, height))
+            yield match.end(), label, Box(x1, y1, x2, y2, unit="thousandth")
 
 
 def _fractions(box: Box, width: int, height: int) -> tuple[float, float, float, float]:
