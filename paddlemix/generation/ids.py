@@ -53,11 +53,12 @@ def generate_ids(
     _check_names(model, inputs)
     if eos_token_id is not None:
         settings["eos_token_ids"] = _as_ids(eos_token_id)
-    config = _config(model, generation_config, do_sample, settings)
+    published = published_object(Path(GENERATION_FILE), model.carried_files.get(GENERATION_FILE, b"{}"))
+    config = _config(published, generation_config, do_sample, settings)
     ends = config.end_token_ids(_as_ids(model.config.eos_token_id))
     prompt = np.asarray(input_ids)
     answers = _answers(model, _batch(prompt, inputs), config, ends)
-    fillers = (pad_token_id, _published(model).get("pad_token_id"), model.config.pad_token_id, *sorted(ends))
+    fillers = (pad_token_id, published.get("pad_token_id"), model.config.pad_token_id, *sorted(ends))
     # No filler, no end token either, and every row is as long as the others.
     filler = next((token for token in fillers if token is not None), 0)
     return paddle.to_tensor(np.concatenate([prompt, _filled(answers, filler)], axis=1))
@@ -86,13 +87,12 @@ def _filled(answers: list[list[int]], filler: int) -> np.ndarray:
 
 
 def _config(
-    model: Any, given: GenerationConfig | None, do_sample: bool | None, settings: dict[str, Any]
+    published: dict[str, Any], given: GenerationConfig | None, do_sample: bool | None, settings: dict[str, Any]
 ) -> GenerationConfig:
     settings = {name: value for name, value in settings.items() if value is not None}
     if given is None:
-        replaced = {} if do_sample is None else {"do_sample": do_sample}
-        content = model.carried_files.get(GENERATION_FILE, b"{}")
-        config = GenerationConfig(**{**published_attributes(content, Path(GENERATION_FILE), **replaced), **settings})
+        values = published if do_sample is None else {**published, "do_sample": do_sample}
+        config = GenerationConfig(**{**published_attributes(values, Path(GENERATION_FILE)), **settings})
     else:
         config = replace(given, **settings)
     if do_sample is False:
@@ -100,11 +100,6 @@ def _config(
     if do_sample and config.temperature == 0:
         raise ValueError("`do_sample` is True, but `temperature` is 0, which draws nothing; set it above 0.")
     return config
-
-
-def _published(model: Any) -> dict[str, Any]:
-    content = model.carried_files.get(GENERATION_FILE)
-    return {} if content is None else published_object(Path(GENERATION_FILE), content)
 
 
 def _check_names(model: Any, inputs: dict[str, Any]) -> None:

@@ -57,24 +57,22 @@ def read_generation_file(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no local folder; {GENERATION_FILE} is read from a checkpoint's folder.")
     path = folder / GENERATION_FILE
-    return published_attributes(path.read_bytes(), path) if path.is_file() else {}
+    return published_attributes(published_object(path, path.read_bytes()), path) if path.is_file() else {}
 
 
-def published_attributes(content: bytes, path: Path, **replaced: Any) -> dict[str, Any]:
-    """What the content of a generation_config.json says, as attributes of `GenerationConfig`.
+def published_attributes(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What the values of a generation_config.json say, as attributes of `GenerationConfig`.
 
     Args:
-        content: of the file.
+        values: of the file.
         path: how errors call the file.
-        **replaced: keys of the file whose values are others.
 
     Returns:
         The attributes that it sets.
 
     Raises:
-        ValueError: it is no JSON object, or asks for what is not done here.
+        ValueError: a value asks for what is not done here.
     """
-    values = {**published_object(path, content), **replaced}
     _warn_of_unknown_keys(path, values)
     _refuse_unsupported(path, values)
     return _as_attributes(path, values)
