@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from paddlemix._environment import HARMLESS_WARNINGS, choose_mkl_path, prepare_for_paddle, read_cpuinfo
+from paddlemix._environment import HARMLESS_WARNINGS, choose_mkl_path, prepare_for_paddle, read_cpuinfo, share_cores
 
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 avx avx2 bmi2\n"
 NEW_AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f avx512dq avx512cd avx512bw avx512vl avx512_bf16\n"
@@ -43,6 +43,23 @@ def test_what_the_user_set_stays():
 
 def test_a_system_without_cpuinfo_is_no_error(tmp_path):
     assert read_cpuinfo(tmp_path / "cpuinfo") == ""
+
+
+@pytest.mark.parametrize(
+    ("launched", "cores", "threads"),
+    [({}, 8, "8"), ({"PADDLE_LOCAL_SIZE": "2"}, 8, "4"), ({"PADDLE_LOCAL_SIZE": "4"}, 2, "1")],
+)
+def test_processes_of_one_machine_share_its_cores(launched, cores, threads):
+    environ = dict(launched)
+    share_cores(environ, cores)
+    assert environ == {**launched, "MKL_NUM_THREADS": threads}
+
+
+@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_the_number_of_threads_that_the_user_set_stays(variable):
+    environ = {variable: "3"}
+    share_cores(environ, 8)
+    assert environ == {variable: "3"}
 
 
 def test_importing_paddlemix_does_not_load_paddle():

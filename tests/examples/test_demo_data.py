@@ -368,7 +368,7 @@ def test_a_chat_asks_once_for_a_caption_and_then_only_what_has_an_answer_without
     for number in range(200):
         rng = random.Random(number)
         scene = draw_scene(VOCABULARIES[name], rng)
-        chat = records.choose_chat(scene, VOCABULARIES[name], rng)
+        chat = records.choose_chat(records.chat_questions(scene, VOCABULARIES[name], rng), rng)
         assert [q.answer for q in chat if q.kind == "caption"] == [records.caption_of(scene)]
         assert len({q.text for q in chat}) == len(chat) <= records.CHAT_TURNS
         assert not any("<box>" in q.answer for q in chat)
@@ -430,6 +430,22 @@ def test_the_single_set_asks_for_one_box_of_a_shape_that_stands_alone(tmp_path: 
     boxes = [len(BOX.findall(record["conversations"][1]["value"])) for record in trained]
     assert {len(record["conversations"]) for record in trained} == {2}
     assert set(boxes) == {0, 1} and sum(boxes) > 40
+
+
+@pytest.mark.parametrize(
+    ("lesson", "file", "kinds"),
+    [
+        ("dense", "train_grounding.json", {"dense"}),
+        ("named", "train_grounding.json", {"single", "several", "none"}),
+        ("asked", "train_chat.json", {"kind", "color", "exists"}),
+    ],
+)
+def test_a_lesson_asks_for_nothing_but_what_it_teaches(lesson: str, file: str, kinds: set[str], tmp_path: Path) -> None:
+    make_data(tmp_path / "data", Settings(set=lesson, train=60, eval=4, seed=3), workers=1)
+    meta = json.loads((tmp_path / "data" / "meta.json").read_text("utf-8"))
+    assert {name for name in meta["records"] if name.startswith("train")} == {file}
+    assert meta["records"][file] == 60
+    assert set(meta["questions"][file]) == kinds
 
 
 def test_held_out_records_have_one_question_each_and_the_asked_numbers(made: Path) -> None:

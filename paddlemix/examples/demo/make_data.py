@@ -26,7 +26,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from paddlemix.examples.demo import records
-from paddlemix.examples.demo.records import Record
+from paddlemix.examples.demo.records import Question, Record
 from paddlemix.examples.demo.render import render_scene
 from paddlemix.examples.demo.scene import SIDE, VOCABULARIES, Scene, Vocabulary, draw_scene
 
@@ -39,7 +39,15 @@ JPEG_QUALITY = 92
 LESSON_TASK_WEIGHTS = {
     "place": {"grounding": 1.0},
     "dense": {"grounding": 1.0},
+    "named": {"grounding": 1.0},
+    "asked": {"chat": 1.0},
     "mixed": {"grounding": 0.45, "chat": 0.30, "caption": 0.10, "vqa": 0.15},
+}
+# Lessons that ask all questions of some kinds; the others choose among all kinds.
+LESSON_QUESTIONS = {
+    "dense": ("dense",),
+    "named": ("single", "several", "none"),
+    "asked": ("kind", "color", "exists"),
 }
 TASKS = tuple(LESSON_TASK_WEIGHTS["mixed"])
 RECORD_FILES = (*(f"train_{task}.json" for task in TASKS), "eval_grounding.json", "eval_caption.json", "eval_vqa.json")
@@ -130,8 +138,7 @@ def _make_grounding(job: Job, picture: str, vocabulary: Vocabulary, rng: random.
     else:
         scene = draw_scene(vocabulary, rng)
         asked = records.grounding_questions(scene, vocabulary, rng)
-        is_dense = vocabulary.lesson == "dense"
-        questions = [q for q in asked if q.kind == "dense"] if is_dense else records.choose_dialogue(asked, rng)
+        questions = _lesson_questions(asked, vocabulary, rng) or records.choose_dialogue(asked, rng)
     record = records.chatml_record(f"{job.split}_{job.index:06d}", picture, questions)
     return scene, record, tuple(question.kind for question in questions)
 
@@ -149,9 +156,17 @@ def _make_vqa(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random
 
 def _make_chat(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
     scene = draw_scene(vocabulary, rng)
-    questions = records.choose_chat(scene, vocabulary, rng)
+    asked = records.chat_questions(scene, vocabulary, rng)
+    questions = _lesson_questions(asked, vocabulary, rng) or records.choose_chat(asked, rng)
     record = records.chatml_record(f"{job.split}_{job.index:06d}", picture, questions)
     return scene, record, tuple(question.kind for question in questions)
+
+
+def _lesson_questions(asked: list[Question], vocabulary: Vocabulary, rng: random.Random) -> list[Question]:
+    """The questions of the lesson's kinds in random order; none where the lesson does not name its kinds."""
+    chosen = [question for question in asked if question.kind in LESSON_QUESTIONS.get(vocabulary.lesson, ())]
+    rng.shuffle(chosen)
+    return chosen
 
 
 _MAKERS = {"grounding": _make_grounding, "chat": _make_chat, "caption": _make_caption, "vqa": _make_vqa}

@@ -142,11 +142,15 @@ def vqa_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> l
     ]
 
 
-def choose_chat(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> list[Question]:
-    """Up to `CHAT_TURNS` questions about a scene that need no box, the request for a caption among them."""
-    questions = vqa_questions(scene, vocabulary, rng)
-    chosen = rng.sample(questions, min(CHAT_TURNS - 1, len(questions)))
-    chosen.append(Question("caption", DESCRIBE, caption_of(scene)))
+def chat_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> list[Question]:
+    """All that can be asked without boxes: `vqa_questions`, and for a caption."""
+    return [*vqa_questions(scene, vocabulary, rng), Question("caption", DESCRIBE, caption_of(scene))]
+
+
+def choose_chat(questions: list[Question], rng: random.Random) -> list[Question]:
+    """Up to `CHAT_TURNS` of a scene's `chat_questions` in random order, the one for a caption always among them."""
+    *short, caption = questions
+    chosen = [*rng.sample(short, min(CHAT_TURNS - 1, len(short))), caption]
     rng.shuffle(chosen)
     return chosen
 

@@ -28,7 +28,7 @@ EVEN_SIDED = frozenset({"circle", "square", "ring"})
 TEXTURES = ("mottled", "shaded", "striped", "checked")
 TINTS = ("grey", "beige", "pink", "mint", "lilac")
 
-Lesson = Literal["place", "dense", "mixed"]
+Lesson = Literal["place", "dense", "named", "asked", "mixed"]
 Label = tuple[str, str]
 Bounds = tuple[float, float, float, float]
 
@@ -42,8 +42,8 @@ class Vocabulary:
         colors: colour names.
         required: (colour, kind) pairs of which every picture shows at least one.
         counts: how often a picture shows one shape, two, and so on; they add up to 1.
-        lesson: what is asked about a picture to train on: "place" asks for one shape, "dense" for every shape, "mixed"
-            for anything.
+        lesson: what is asked about a picture to train on: "place" asks where its one shape is, "dense" for every shape,
+            "named" for each shape by its name, "asked" for kinds and colours in words, "mixed" for anything.
     """
 
     kinds: tuple[str, ...]
@@ -108,10 +108,14 @@ class Scene:
 
 
 _OLD_LABELS = tuple((color, kind) for color in BASE_COLORS for kind in BASE_KINDS)
+# Which of several shapes is meant is what these lessons teach.
+_OFTEN_SEVERAL = (0.15, 0.5, 0.35)
 _ALL = Vocabulary(BASE_KINDS + NEW_KINDS, BASE_COLORS + NEW_COLORS, ())
 VOCABULARIES = {
     "single": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=(1.0,), lesson="place"),
     "dense": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, lesson="dense"),
+    "named": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, lesson="named"),
+    "asked": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, lesson="asked"),
     "base": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS),
     "new": Vocabulary(
         _ALL.kinds,
