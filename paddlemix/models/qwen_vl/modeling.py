@@ -6,7 +6,8 @@ Beyond", 2023.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -163,6 +164,22 @@ class QWenLMHeadModel(MixPretrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding, Trainer and LoRA ask for it."""
         return self.transformer.wte
+
+    def chat(
+        self, tokenizer: Any, query: str, history: Sequence[tuple[str, str | None]] | None = None, **options: Any
+    ) -> tuple[str, list[tuple[str, str | None]]]:
+        """Answer a query after a history: see `paddlemix.chat.qwen.chat`."""
+        from paddlemix.chat.qwen import chat  # here: a chat opens pictures, which no model does
+
+        return chat(self, tokenizer, query, history, **options)
+
+    def chat_stream(
+        self, tokenizer: Any, query: str, history: Sequence[tuple[str, str | None]] | None = None, **options: Any
+    ) -> Iterator[str]:
+        """Answer a query while the answer is being written: see `paddlemix.chat.qwen.chat_stream`."""
+        from paddlemix.chat.qwen import chat_stream  # here: a chat opens pictures, which no model does
+
+        return chat_stream(self, tokenizer, query, history, **options)
 
     def forward(
         self,
