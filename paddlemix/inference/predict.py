@@ -1,0 +1,157 @@
+"""What every family's run_predict.py does: asks about pictures, prints the answer as it is written, draws its boxes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.conversation import Conversation, Part, Picture, RecordId, Text, Turn, Video
+from paddlemix.evaluation.predict import stream_answer
+from paddlemix.generation import GenerationConfig
+from paddlemix.hub import local_folder
+from paddlemix.inference.drawing import answer_boxes, save_drawn
+from paddlemix.inference.dtype import DTYPES, usable_dtype
+from paddlemix.processors.picture import open_picture
+
+DEFAULT_PROMPT = "Generate the caption in English with grounding:"
+ABOUT_PICTURES = """\
+Of several pictures each is introduced to the model as "Picture 1: ", "Picture 2: " and so on. A box is drawn on the
+picture that the answer mentioned last before it ("Picture 2"), and on the last picture where it has mentioned none.
+"""
+PICTURE_FILE, NUMBERED_FILE = "pred.jpg", "pred_{}.jpg"
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a family's run_predict.py has of its own.
+
+    Attributes:
+        description: the text of --help.
+        default_model: the model where none is named; None makes naming one a duty.
+        takes_videos: whether there is an --input_video.
+        needs_media: whether a picture or a video has to be shown.
+    """
+
+    description: str
+    default_model: str | None = None
+    takes_videos: bool = False
+    needs_media: bool = False
+
+
+def parse_arguments(script: Script) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=script.description,
+        epilog=ABOUT_PICTURES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    named = f" (default: {script.default_model})" if script.default_model else ""
+    parser.add_argument(
+        "--model_name_or_path",
+        default=script.default_model,
+        required=script.default_model is None,
+        help=f"a model's folder, or owner/name on the hub{named}",
+    )
+    _add_media(parser, script)
+    parser.add_argument("--prompt", default=DEFAULT_PROMPT, help=f"the question (default: {DEFAULT_PROMPT})")
+    parser.add_argument("--dtype", choices=DTYPES, help="precision (default: bfloat16 on a GPU, float32 without one)")
+    parser.add_argument("--seed", type=int, default=1234, help="of sampling (default: 1234)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        help="0 takes the likeliest token, above 0 the answer is sampled (default: generation_config.json's, or 0)",
+    )
+    parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: generation_config.json's, or 512)")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("output"), help="for the drawn pictures (default: output)"
+    )
+    parser.add_argument(
+        "--visual",
+        type=parse_bool,
+        default=True,
+        help=f"draw the boxes into {PICTURE_FILE}, or {NUMBERED_FILE.format(1)} and so on (default: True)",
+    )
+    return parser.parse_args()
+
+
+def _add_media(parser: argparse.ArgumentParser, script: Script) -> None:
+    shown = parser.add_mutually_exclusive_group(required=script.needs_media)
+    shown.add_argument("--input_image", nargs="+", default=[], help="one or more files or http(s) addresses")
+    if script.takes_videos:
+        words = "a file or an http(s) address; several files are the frames of one video"
+        shown.add_argument("--input_video", nargs="+", default=[], help=words)
+    else:
+        parser.set_defaults(input_video=[])
+
+
+def parse_bool(text: str) -> bool:
+    """True or False as a command line spells it."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return values[text.lower()]
+
+
+def main(script: Script) -> None:
+    """Load, ask, print, draw.
+
+    Args:
+        script: which runs.
+
+    Raises:
+        OSError: there is no such model, or it cannot be fetched.
+        ValueError: a picture cannot be read, or a setting makes no sense here.
+    """
+    args = parse_arguments(script)
+    dtype = usable_dtype(args.dtype)
+    generation = GenerationConfig.from_pretrained(
+        local_folder(args.model_name_or_path),
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        seed=args.seed,
+    )
+    pictures = [open_picture(path) for path in args.input_image]
+    processor = AutoProcessorMIX.from_pretrained(args.model_name_or_path)
+    model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype)
+
+    turn = Turn("user", (*shown_parts(args.input_image, args.input_video), Text(args.prompt)))
+    question = Conversation((turn,), RecordId("the prompt", 0))
+    raw = print_stream(stream_answer(model, processor, question, generation))
+    print(f"answer: {processor.strip_tags(raw)}")
+    if args.visual and pictures:
+        draw(processor, raw, pictures, args.output_dir)
+
+
+def shown_parts(images: Sequence[str], video: Sequence[str]) -> Iterator[Part]:
+    """The pictures, numbered where there are several, or the video."""
+    for number, path in enumerate(images, 1):
+        if len(images) > 1:
+            yield Text(f"Picture {number}: ")
+        yield Picture(path)
+    if video:
+        yield Video(video[0] if len(video) == 1 else tuple(video))
+
+
+def print_stream(pieces: Iterator[str]) -> str:
+    """Print an answer while it is being written, tags and all; the whole of it."""
+    print("raw:    ", end="", flush=True)
+    raw = ""
+    for piece in pieces:
+        print(piece, end="", flush=True)
+        raw += piece
+    print()
+    return raw
+
+
+def draw(processor: Any, raw: str, pictures: Sequence[Image.Image], folder: Path) -> None:
+    """Write each picture with its boxes."""
+    for number, (picture, boxes) in enumerate(zip(pictures, answer_boxes(processor, raw, pictures), strict=True), 1):
+        path = folder / (PICTURE_FILE if len(pictures) == 1 else NUMBERED_FILE.format(number))
+        save_drawn(picture, boxes, path)
+        print(f"{path}: the picture with {len(boxes)} boxes")
