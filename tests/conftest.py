@@ -22,16 +22,16 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """An untrained Qwen2-VL of about 0.1 M parameters, with its tokenizer and processor files."""
     import paddle
 
-    from paddlemix.examples.demo import make_model
+    from paddlemix.examples.demo import small_qwen2_vl
     from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
     from paddlemix.processors.chat_template import ChatTemplate
     from paddlemix.processors.image import Qwen2VLImageProcessor
     from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
 
     folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = make_model.train_tokenizer(shapes / "corpus.txt", vocab_size=320)
+    tokenizer = small_qwen2_vl.train_tokenizer(shapes / "corpus.txt", vocab_size=320)
     values = {
-        **make_model.small_config(tokenizer).to_published(),
+        **small_qwen2_vl.small_config(tokenizer).to_published(),
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
