@@ -6,7 +6,7 @@ import paddle
 
 
 class KVCache:
-    """One layer's cache.
+    """One layer's cache; it holds `length` tokens, of which the first call of `extend` brought `prefilled`.
 
     Args:
         capacity: tokens it can hold.
@@ -14,7 +14,7 @@ class KVCache:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.length = 0
+        self.length = self.prefilled = 0
         self._key: paddle.Tensor | None = None
         self._value: paddle.Tensor | None = None
 
@@ -32,6 +32,7 @@ class KVCache:
             batch, _, groups, size = key.shape
             self._key = paddle.empty([batch, self.capacity, groups, size], dtype=key.dtype)
             self._value = paddle.empty_like(self._key)
+            self.prefilled = key.shape[1]
         start, self.length = self.length, self.length + key.shape[1]
         self._key[:, start : self.length] = key
         self._value[:, start : self.length] = value

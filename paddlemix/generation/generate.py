@@ -53,7 +53,7 @@ class TokenStream:
         # Where nothing is padded the model needs no mask, and attention is spared adding one.
         self._mask = None if mask.all() else np.pad(mask, ((0, 0), (0, config.max_new_tokens)), constant_values=1)
         self._caches = [KVCache(length + config.max_new_tokens) for _ in range(model.config.num_hidden_layers)]
-        self._rope_deltas: paddle.Tensor | None = None
+        self._model_wants: dict[str, paddle.Tensor] = {}
         self._is_open = np.ones(rows, dtype=bool)
         self.end_tokens = {}
         self._tokens = self._run({name: array for name, array in batch.items() if name not in _NOT_FED})
@@ -90,11 +90,11 @@ class TokenStream:
             input_ids=paddle.to_tensor(input_ids),
             attention_mask=None if self._mask is None else paddle.to_tensor(self._mask[:, :seen]),
             past_key_values=self._caches,
-            rope_deltas=self._rope_deltas,
             last_logits_only=True,
+            **self._model_wants,
             **{name: paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for name, one in inputs.items()},
         )
-        self._rope_deltas = output.rope_deltas
+        self._model_wants = output.next_inputs()
         return output.logits[:, -1].astype("float32").numpy()
 
 

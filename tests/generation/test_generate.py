@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from paddlemix.generation import GenerationConfig, TokenStream, generate, stream_text
+from paddlemix.models.layers.vision_tokens import place_vision
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -83,7 +84,7 @@ def without_cache(model, alone, count):
             (model.config.video_token_id, "video_grid_thw", "pixel_values_videos"),
         ):
             if pixels in inputs:
-                embeds = model._place_vision(embeds, shown == token, model.visual(inputs[pixels], inputs[grids]))
+                embeds = place_vision(embeds, shown == token, model.visual(inputs[pixels], inputs[grids]))
         logits = model(inputs_embeds=embeds, position_ids=positions).logits
         inputs["input_ids"] = paddle.concat([inputs["input_ids"], logits[:, -1:].argmax(-1)], axis=1)
     return inputs["input_ids"][0, plain:].tolist()

@@ -12,34 +12,32 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddlemix.models.base import LayerCache, MixPretrainedModel, ModelOutput
+from paddlemix.models.base import LayerCache, MixModelOutput, MixPretrainedModel
+from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask
 from paddlemix.models.layers.mlp import GatedMLP
 from paddlemix.models.layers.norm import RMSNorm
+from paddlemix.models.layers.vision_tokens import place_vision
 from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
-from paddlemix.ops import apply_rotary, attention, rotary_frequencies, token_cross_entropy
-
-IGNORED_LABEL = -100
+from paddlemix.ops import apply_rotary, attention, rotary_frequencies
 
 
 @dataclass
-class Qwen2VLOutput(ModelOutput):
-    """What a forward pass gives.
+class Qwen2VLOutput(MixModelOutput):
+    """What a forward pass gives, and where positions go on.
 
     Attributes:
-        loss: float32[], when labels were given.
-        logits: float[B, L, V]; None in training, where only the target tokens' logits are computed.
-        past_key_values: the cache that was passed in, filled further.
         rope_deltas: int64[B, 1], the next position less the tokens so far; feed it back while decoding.
     """
 
-    loss: paddle.Tensor | None = None
-    logits: paddle.Tensor | None = None
-    past_key_values: list[LayerCache] | None = None
     rope_deltas: paddle.Tensor | None = None
+
+    def next_inputs(self) -> dict[str, paddle.Tensor]:
+        """The deltas, without which positions cannot go on behind a picture."""
+        return {} if self.rope_deltas is None else {"rope_deltas": self.rope_deltas}
 
 
 class Qwen2VLAttention(nn.Layer):
@@ -207,9 +205,9 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             (self.config.video_token_id, pixel_values_videos, video_grid_thw),
         ):
             if pixels is not None:
-                inputs_embeds = self._place_vision(inputs_embeds, input_ids == token_id, self.visual(pixels, grids))
+                inputs_embeds = place_vision(inputs_embeds, input_ids == token_id, self.visual(pixels, grids))
         hidden = self.model(inputs_embeds, position_ids, attention_mask, past_key_values)
-        loss = None if labels is None else self._loss(hidden, labels)
+        loss = None if labels is None else next_token_loss(hidden, labels, self._logits)
         logits = (
             None if loss is not None and self.training else self._logits(hidden[:, -1:] if last_logits_only else hidden)
         )
@@ -244,29 +242,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         )
         return paddle.to_tensor(position_ids), paddle.to_tensor(deltas)
 
-    @staticmethod
-    def _place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.Tensor) -> paddle.Tensor:
-        """Overwrite the placeholders' embeddings float[B, L, hidden] with the vision tower's tokens, in order."""
-        indices = places.flatten().nonzero().flatten()
-        if indices.shape[0] != features.shape[0]:
-            raise ValueError(
-                f"{indices.shape[0]} vision tokens stand in the sequences, but the pictures or videos make "
-                f"{features.shape[0]}."
-            )
-        flat = embeds.reshape([-1, embeds.shape[-1]])
-        return paddle.scatter(flat, indices, features.astype(flat.dtype)).reshape(embeds.shape)
-
     def _logits(self, hidden: paddle.Tensor) -> paddle.Tensor:
         if self.config.tie_word_embeddings:
             return paddle.matmul(hidden, self.model.embed_tokens.weight, transpose_y=True)
         return self.lm_head(hidden)
-
-    def _loss(self, hidden: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        """Mean over target tokens; only their logits are computed, most of a record's tokens are not asked for."""
-        targets = labels[:, 1:].flatten()
-        places = (targets != IGNORED_LABEL).nonzero().flatten()
-        if not places.shape[0]:
-            # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
-            return (self._logits(hidden[:, 0]) * 0).astype("float32").sum()
-        before = hidden[:, :-1].reshape([-1, hidden.shape[-1]])
-        return token_cross_entropy(self._logits(before.index_select(places)), targets.index_select(places))
