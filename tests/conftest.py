@@ -45,3 +45,26 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     pictures = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
     Qwen2VLProcessor(tokenizer, pictures, ChatTemplate()).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen_vl(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Qwen-VL of about 0.4 M parameters, with its tokenizer and processor files."""
+    import paddle
+
+    from paddlemix.examples.demo import small_qwen_vl
+    from paddlemix.examples.demo.make_model import scale_to_width
+    from paddlemix.models.qwen_vl import QWenLMHeadModel
+    from paddlemix.processors.qwen_image import QwenVLImageProcessor
+    from paddlemix.processors.qwen_vl import QwenVLProcessor
+
+    folder = tmp_path_factory.mktemp("qwen_vl")
+    tokenizer = small_qwen_vl.train_tokenizer(shapes / "corpus.txt", vocab_size=320)
+    tower = {"width": 32, "layers": 1, "heads": 2, "mlp_ratio": 2}
+    config = small_qwen_vl.small_config(tokenizer, num_hidden_layers=2, intermediate_size=256, visual=tower)
+    paddle.seed(0)
+    model = QWenLMHeadModel(config)
+    scale_to_width(model)
+    model.save_pretrained(folder)
+    QwenVLProcessor(tokenizer, QwenVLImageProcessor(small_qwen_vl.IMAGE_SIZE)).save_pretrained(folder)
+    return folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,20 @@ picture that the answer mentioned last before it ("Picture 2"), and on the last 
 PICTURE_FILE, NUMBERED_FILE = "pred.jpg", "pred_{}.jpg"
 
 
+def numbered_if_several(images: Sequence[str]) -> Iterator[Part]:
+    """The pictures one behind the other, each with its number where there are several."""
+    for number, path in enumerate(images, 1):
+        if len(images) > 1:
+            yield Text(f"Picture {number}: ")
+        yield Picture(path)
+
+
+def numbered_lines(images: Sequence[str]) -> Iterator[Part]:
+    """The pictures with their numbers, a line each, as Qwen-VL was trained to see them."""
+    for number, path in enumerate(images, 1):
+        yield from (Text(f"Picture {number}: "), Picture(path), Text("\n"))
+
+
 @dataclass(frozen=True)
 class Script:
     """What a family's run_predict.py has of its own.
@@ -36,12 +50,14 @@ class Script:
         default_model: the model where none is named; None makes naming one a duty.
         takes_videos: whether there is an --input_video.
         needs_media: whether a picture or a video has to be shown.
+        introduce: gives the pictures of a question, with what stands round them.
     """
 
     description: str
     default_model: str | None = None
     takes_videos: bool = False
     needs_media: bool = False
+    introduce: Callable[[Sequence[str]], Iterator[Part]] = numbered_if_several
 
 
 def parse_arguments(script: Script) -> argparse.Namespace:
@@ -120,22 +136,17 @@ def main(script: Script) -> None:
     processor = AutoProcessorMIX.from_pretrained(args.model_name_or_path)
     model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype)
 
-    turn = Turn("user", (*shown_parts(args.input_image, args.input_video), Text(args.prompt)))
-    question = Conversation((turn,), RecordId("the prompt", 0))
+    question = ask(script.introduce(args.input_image), args.input_video, args.prompt)
     raw = print_stream(stream_answer(model, processor, question, generation))
     print(f"answer: {processor.strip_tags(raw)}")
     if args.visual and pictures:
         draw(processor, raw, pictures, args.output_dir)
 
 
-def shown_parts(images: Sequence[str], video: Sequence[str]) -> Iterator[Part]:
-    """The pictures, numbered where there are several, or the video."""
-    for number, path in enumerate(images, 1):
-        if len(images) > 1:
-            yield Text(f"Picture {number}: ")
-        yield Picture(path)
-    if video:
-        yield Video(video[0] if len(video) == 1 else tuple(video))
+def ask(pictures: Iterable[Part], video: Sequence[str], prompt: str) -> Conversation:
+    """The conversation of one question; `video` is a file, or the files of a video's frames, or empty."""
+    shown = [Video(video[0] if len(video) == 1 else tuple(video))] if video else []
+    return Conversation((Turn("user", (*pictures, *shown, Text(prompt))),), RecordId("the prompt", 0))
 
 
 def print_stream(pieces: Iterator[str]) -> str:

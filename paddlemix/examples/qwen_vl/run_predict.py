@@ -10,7 +10,7 @@ Examples:
 from paddlemix.inference import predict
 from paddlemix.tools.report_errors import report_errors
 
-SCRIPT = predict.Script(__doc__, default_model="qwen-vl/qwen-vl-7b")
+SCRIPT = predict.Script(__doc__, default_model="qwen-vl/qwen-vl-7b", introduce=predict.numbered_lines)
 
 if __name__ == "__main__":
     with report_errors():
