@@ -34,17 +34,19 @@ class PadCollator:
             samples: at least one.
 
         Returns:
-            input_ids and labels int64[B, L], position_ids int64[3, B, L]; with padding on the left attention_mask
-            int64[B, L]; where any sample has a picture pixel_values float32[patches, values] and image_grid_thw
-            int64[pictures, 3], row by row; where any has a video pixel_values_videos and video_grid_thw likewise.
+            input_ids and labels int64[B, L]; position_ids int64[3, B, L] where samples have them; with padding on the
+            left attention_mask int64[B, L]; where any sample has a picture pixel_values, float32[patches, values] with
+            image_grid_thw int64[pictures, 3] or float32[pictures, 3, S, S], row by row; where any has a video
+            pixel_values_videos and video_grid_thw likewise.
         """
         length = max(len(sample.input_ids) for sample in samples)
         batch = {
             "input_ids": self._stack([sample.input_ids for sample in samples], length, self.pad_token_id),
             "labels": self._stack([sample.labels for sample in samples], length, IGNORED_LABEL),
-            "position_ids": self._stack([sample.position_ids for sample in samples], length, PADDING_POSITION),
         }
-        batch["position_ids"] = batch["position_ids"].transpose(1, 0, 2)
+        positions = [sample.position_ids for sample in samples if sample.position_ids is not None]
+        if positions:
+            batch["position_ids"] = self._stack(positions, length, PADDING_POSITION).transpose(1, 0, 2)
         if self.side == "left":
             # On the right no token ever sees the padding behind it, so causality alone masks it, and faster.
             batch["attention_mask"] = self._stack([np.ones_like(sample.input_ids) for sample in samples], length, 0)

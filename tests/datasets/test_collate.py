@@ -66,3 +66,13 @@ def test_samples_stay_as_they_were():
     one = sample(2)
     PadCollator(0)([one, sample(4)])
     assert one.input_ids.tolist() == [10, 11] and one.position_ids.shape == (3, 2)
+
+
+def test_samples_without_positions_and_grids_make_a_batch_without_them():
+    pixels = [np.full((count, 3, 4, 4), count, dtype=np.float32) for count in (2, 1)]
+    ids = np.arange(3)
+    samples = [Sample(input_ids=ids, labels=ids, position_ids=None, pixel_values=one) for one in pixels]
+    batch = PadCollator(0)([*samples, Sample(input_ids=ids, labels=ids, position_ids=None, pixel_values=None)])
+    assert set(batch) == {"input_ids", "labels", "pixel_values"}
+    assert batch["pixel_values"].shape == (3, 3, 4, 4)
+    assert batch["pixel_values"][:, 0, 0, 0].tolist() == [2, 2, 1]
