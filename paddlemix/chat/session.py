@@ -87,7 +87,7 @@ class ChatSession:
         for piece in self._reply(shown + text, list(self.history)):
             answer += piece
             yield piece
-        self.history.append((shown + text, answer))
+        self.history.append((shown + text, answer.strip()))
         self.pictures += [picture for _, picture in waiting] + inline
 
     def draw(self) -> list[Path]:

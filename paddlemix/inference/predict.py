@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -27,18 +27,49 @@ picture that the answer mentioned last before it ("Picture 2"), and on the last 
 PICTURE_FILE, NUMBERED_FILE = "pred.jpg", "pred_{}.jpg"
 
 
-def numbered_if_several(images: Sequence[str]) -> Iterator[Part]:
-    """The pictures one behind the other, each with its number where there are several."""
+class Question(Protocol):
+    """What is asked of a model.
+
+    Attributes:
+        pictures: the paths or addresses of its pictures, in their order.
+    """
+
+    pictures: list[str]
+
+    def answer(self, model: Any, processor: Any, config: GenerationConfig) -> Iterator[str]:
+        """Pieces of the raw answer, tags and all, while it is being written."""
+        ...
+
+
+class ConversationQuestion:
+    """A question in the neutral form, which every family reads; of several pictures each is numbered.
+
+    Args:
+        images: paths or addresses.
+        video: a file, or the files of a video's frames, or nothing.
+        prompt: what is asked.
+
+    Attributes:
+        pictures: `images`.
+    """
+
+    def __init__(self, images: Sequence[str], video: Sequence[str], prompt: str) -> None:
+        self.pictures = list(images)
+        turn = Turn("user", (*_shown_parts(images, video), Text(prompt)))
+        self._conversation = Conversation((turn,), RecordId("the prompt", 0))
+
+    def answer(self, model: Any, processor: Any, config: GenerationConfig) -> Iterator[str]:
+        """Pieces of the raw answer, tags and all, while it is being written."""
+        return stream_answer(model, processor, self._conversation, config)
+
+
+def _shown_parts(images: Sequence[str], video: Sequence[str]) -> Iterator[Part]:
     for number, path in enumerate(images, 1):
         if len(images) > 1:
             yield Text(f"Picture {number}: ")
         yield Picture(path)
-
-
-def numbered_lines(images: Sequence[str]) -> Iterator[Part]:
-    """The pictures with their numbers, a line each, as Qwen-VL was trained to see them."""
-    for number, path in enumerate(images, 1):
-        yield from (Text(f"Picture {number}: "), Picture(path), Text("\n"))
+    if video:
+        yield Video(video[0] if len(video) == 1 else tuple(video))
 
 
 @dataclass(frozen=True)
@@ -50,14 +81,14 @@ class Script:
         default_model: the model where none is named; None makes naming one a duty.
         takes_videos: whether there is an --input_video.
         needs_media: whether a picture or a video has to be shown.
-        introduce: gives the pictures of a question, with what stands round them.
+        question: makes a question of pictures, a video's files and a prompt.
     """
 
     description: str
     default_model: str | None = None
     takes_videos: bool = False
     needs_media: bool = False
-    introduce: Callable[[Sequence[str]], Iterator[Part]] = numbered_if_several
+    question: Callable[[Sequence[str], Sequence[str], str], Question] = ConversationQuestion
 
 
 def parse_arguments(script: Script) -> argparse.Namespace:
@@ -132,21 +163,15 @@ def main(script: Script) -> None:
         temperature=args.temperature,
         seed=args.seed,
     )
-    pictures = [open_picture(path) for path in args.input_image]
+    question = script.question(args.input_image, args.input_video, args.prompt)
+    pictures = [open_picture(path) for path in question.pictures]
     processor = AutoProcessorMIX.from_pretrained(args.model_name_or_path)
     model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype)
 
-    question = ask(script.introduce(args.input_image), args.input_video, args.prompt)
-    raw = print_stream(stream_answer(model, processor, question, generation))
+    raw = print_stream(question.answer(model, processor, generation))
     print(f"answer: {processor.strip_tags(raw)}")
     if args.visual and pictures:
         draw(processor, raw, pictures, args.output_dir)
-
-
-def ask(pictures: Iterable[Part], video: Sequence[str], prompt: str) -> Conversation:
-    """The conversation of one question; `video` is a file, or the files of a video's frames, or empty."""
-    shown = [Video(video[0] if len(video) == 1 else tuple(video))] if video else []
-    return Conversation((Turn("user", (*pictures, *shown, Text(prompt))),), RecordId("the prompt", 0))
 
 
 def print_stream(pieces: Iterator[str]) -> str:

@@ -13,12 +13,17 @@ Example:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.chat.session import ChatSession, History
+from paddlemix.chat.question import pieces
+from paddlemix.chat.session import ChatSession, History, Reply
 from paddlemix.chat.terminal import HELP, run_terminal
+from paddlemix.generation import GenerationConfig
+from paddlemix.hub import local_folder
 from paddlemix.inference.dtype import DTYPES, usable_dtype
 from paddlemix.tools.report_errors import report_errors
 
@@ -42,3 +47,31 @@ def parse_arguments() -> argparse.Namespace:
         "--output_dir", type=Path, default=Path("output"), help="for the drawn pictures (default: output)"
     )
     return parser.parse_args()
+
+
+def main() -> None:
+    """Load, talk."""
+    args = parse_arguments()
+    dtype = usable_dtype(args.dtype)
+    generation = GenerationConfig.from_pretrained(
+        local_folder(args.model_name_or_path), max_new_tokens=args.max_new_tokens, seed=args.seed
+    )
+    processor = AutoProcessorMIX.from_pretrained(args.model_name_or_path)
+    model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype)
+    with closing(ChatSession(reply_of(model, processor, generation), processor, args.output_dir)) as session:
+        run_terminal(session)
+
+
+def reply_of(model: Any, processor: Any, generation: GenerationConfig) -> Reply:
+    """How the model answers a query after a history, piece by piece."""
+    settings = {"generation_config": generation, "image_processor": processor.image_processor}
+
+    def reply(query: str, history: History) -> Iterator[str]:
+        return pieces(model.chat_stream(processor.tokenizer, query, history, **settings))
+
+    return reply
+
+
+if __name__ == "__main__":
+    with report_errors():
+        main()
