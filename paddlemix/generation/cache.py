@@ -37,3 +37,8 @@ class KVCache:
         self._key[:, start : self.length] = key
         self._value[:, start : self.length] = value
         return self._key[:, : self.length], self._value[:, : self.length]
+
+    def keep(self, rows: paddle.Tensor) -> None:
+        """Go on with these rows, int64[N], in this order; a row may be kept several times."""
+        assert self._key is not None and self._value is not None, "nothing has been read yet"
+        self._key, self._value = self._key.index_select(rows), self._value.index_select(rows)
