@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,18 +16,17 @@ import pytest
 from PIL import Image, ImageChops, ImageDraw
 from safetensors.numpy import load_file
 
-from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX, AutoTokenizerMIX
 from paddlemix.datasets.collate import PadCollator
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
-from paddlemix.examples.qwen_vl import run_predict
+from paddlemix.examples.qwen_vl import chat_demo, run_predict
 from paddlemix.inference import predict
 from paddlemix.tools import evaluate
 from paddlemix.trainer.freezing import freeze
 
 ROOT = Path(__file__).parents[2]
 QUESTION, ANSWER = "Find the star.", "<ref>star</ref><box>(250,250),(750,500)</box>"
-# Enough for two records to be known by heart: 30 steps left a loss of FIRST, 60 of SECOND.
-STEPS = 60
+STEPS = 60  # enough for two records to be known by heart
 TRAINED = ("transformer.visual.attn_pool.", "transformer.wte.", "transformer.h.", "transformer.ln_f.", "lm_head.")
 
 
@@ -106,6 +107,34 @@ def test_run_predict_draws_the_box_that_was_learned(
     changed = ImageChops.difference(drawn.convert("RGB"), plain).convert("L").point(lambda value: 255 * (value > 60))
     left, _, right, bottom = changed.getbbox()
     assert (left, right, bottom) == pytest.approx((40, 120, 60), abs=4)
+
+
+def test_chat_demo_draws_the_box_that_was_learned(
+    finished: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"/image {records.parent / 'a.png'}", QUESTION, "clear", "你好", ""]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    words = ["--model_name_or_path", finished, "--output_dir", tmp_path, "--max_new_tokens", 60]
+    monkeypatch.setattr(sys, "argv", ["chat_demo.py", *map(str, words)])
+    chat_demo.main()
+    shown = capsys.readouterr().out
+    assert f"{ANSWER}\n{tmp_path / 'chat_1.jpg'}: the picture with" in shown
+    assert shown.endswith("你好！\nyou> \nGoodbye.\n")
+    assert Image.open(tmp_path / "chat_1.jpg").size == (160, 120)
+
+
+def test_a_base_model_completes_prompts_until_it_is_tuned_on_turns(tiny_qwen_vl: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_qwen_vl, folder)
+    (folder / "generation_config.json").write_text(json.dumps({"chat_format": "raw", "top_p": 0.3}))
+    model, tokenizer = AutoModelMIX.from_pretrained(folder), AutoTokenizerMIX.from_pretrained(folder)
+    completed, _ = model.chat(tokenizer, "Hello", max_new_tokens=8)
+    model.begin_tuning_on_turns()
+    answered, _ = model.chat(tokenizer, "Hello", max_new_tokens=8)
+    assert completed != answered
+    model.save_pretrained(tmp_path / "tuned")
+    saved = json.loads((tmp_path / "tuned" / "generation_config.json").read_text())
+    assert saved == {"chat_format": "chatml", "top_p": 0.3}
 
 
 def test_evaluate_finds_the_learned_box(

@@ -18,7 +18,7 @@ IMAGE_SIZE, N_QUERIES, N_EXTRA_TOKENS = 112, 16, 8
 
 
 def make(corpus: Path, vocab_size: int) -> tuple[QWenLMHeadModel, QwenVLProcessor]:
-    """A Qwen-VL of 2 M parameters, and its processor with a vocabulary of the corpus."""
+    """A Qwen-VL of 1.6 M parameters, and its processor with a vocabulary of the corpus."""
     tokenizer = train_tokenizer(corpus, vocab_size)
     image_processor = QwenVLImageProcessor(IMAGE_SIZE, IMAGE_MEAN, IMAGE_STD)
     return QWenLMHeadModel(small_config(tokenizer)), QwenVLProcessor(tokenizer, image_processor)
