@@ -24,6 +24,8 @@ class ChatQuestion:
         ValueError: a picture's path holds a tag, or a picture of the prompt is not closed.
     """
 
+    pictures: list[str]
+
     def __init__(self, images: Sequence[str], video: Sequence[str], prompt: str) -> None:
         assert not video, "the command line offers no videos"
         self._query = from_list_format([*({"image": path} for path in images), {"text": prompt}])

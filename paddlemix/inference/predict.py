@@ -53,6 +53,8 @@ class ConversationQuestion:
         pictures: `images`.
     """
 
+    pictures: list[str]
+
     def __init__(self, images: Sequence[str], video: Sequence[str], prompt: str) -> None:
         self.pictures = list(images)
         turn = Turn("user", (*_shown_parts(images, video), Text(prompt)))
