@@ -53,8 +53,9 @@ class ScriptFlags:
         self.values: dict[str, Any] = {}
         for name, value in self._given.items():
             self._set(name, value)
-        for name in defaults.keys() - self._given.keys():
-            self._set_default(name, defaults[name])
+        for name, value in defaults.items():
+            if name not in self._given:
+                self._set_default(name, value)
 
     def place(self, path: KeyPath) -> Place:
         """The flag that gave the value at `path`, or the script where that is its default."""
