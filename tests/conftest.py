@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
+
+PUBLISHED = Path(__file__).parents[1].parent / "shared" / "fixtures"
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +72,34 @@ def tiny_qwen_vl(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     model.save_pretrained(folder)
     QwenVLProcessor(tokenizer, QwenVLImageProcessor(small_qwen_vl.IMAGE_SIZE)).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def qwen_reference():
+    """The folder that make_qwen_reference.py wrote: a small tokenizer of Qwen-VL's kind, and cases."""
+    return Path(__file__).parent / "fixtures" / "qwen_vl_processor"
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer(qwen_reference):
+    from paddlemix.processors.qwen_tokenizer import QwenTokenizer
+
+    return QwenTokenizer.from_pretrained(qwen_reference)
+
+
+@pytest.fixture(scope="session")
+def published_qwen_cases():
+    """What the original tokenizer and its chat code gave, by section; lists of ids are whole."""
+    if not (PUBLISHED / "qwen_tokenizer_cases.json").is_file():
+        pytest.skip(f"Qwen-VL's vocabulary and cases are not at {PUBLISHED}")
+    return json.loads((PUBLISHED / "qwen_tokenizer_cases.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def published_qwen_tokenizer(published_qwen_cases, tmp_path_factory):
+    """Of the published vocabulary; skips, as its cases do, where that is not there."""
+    from paddlemix.processors.qwen_tokenizer import VOCABULARY_FILE, QwenTokenizer
+
+    folder = tmp_path_factory.mktemp("published_qwen")
+    os.symlink(PUBLISHED / "vocab" / VOCABULARY_FILE, folder / VOCABULARY_FILE)
+    return QwenTokenizer.from_pretrained(folder)

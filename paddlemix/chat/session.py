@@ -13,10 +13,10 @@ from typing import Any
 
 from PIL import Image
 
-from paddlemix.inference.drawing import answer_boxes, save_drawn
 from paddlemix.processors.fetch import is_address
 from paddlemix.processors.picture import open_picture
 from paddlemix.processors.qwen_tags import ImageSpan, split_at_pictures
+from paddlemix.visualization.answers import answer_boxes, save_drawn
 
 History = list[tuple[str, str]]
 Reply = Callable[[str, History], Iterator[str]]

@@ -2,7 +2,7 @@
 
 from paddlemix.generation.config import GenerationConfig
 from paddlemix.generation.generate import TokenStream, generate
-from paddlemix.generation.ids import generate_ids
+from paddlemix.generation.ids import generate_ids, settled_config
 from paddlemix.generation.text import AnswerText, stream_text
 
-__all__ = ["AnswerText", "GenerationConfig", "TokenStream", "generate", "generate_ids", "stream_text"]
+__all__ = ["AnswerText", "GenerationConfig", "TokenStream", "generate", "generate_ids", "settled_config", "stream_text"]

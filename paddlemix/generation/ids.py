@@ -53,16 +53,50 @@ def generate_ids(
     _check_names(model, inputs)
     if eos_token_id is not None:
         settings["eos_token_ids"] = _as_ids(eos_token_id)
-    published = published_object(Path(GENERATION_FILE), model.carried_files.get(GENERATION_FILE, b"{}"))
-    config = _config(published, generation_config, do_sample, settings)
+    config = settled_config(model, generation_config, do_sample=do_sample, **settings)
     own_ends = _as_ids(model.config.eos_token_id)
     prompt = np.asarray(input_ids)
     answers = _answers(model, _batch(prompt, inputs), config, own_ends)
     ends = sorted(config.end_token_ids(own_ends))
-    fillers = (pad_token_id, published.get("pad_token_id"), model.config.pad_token_id, *ends)
+    fillers = (pad_token_id, _published(model).get("pad_token_id"), model.config.pad_token_id, *ends)
     # No filler, no end token either, and every row is as long as the others.
     filler = next((token for token in fillers if token is not None), 0)
     return paddle.to_tensor(np.concatenate([prompt, _filled(answers, filler)], axis=1))
+
+
+def settled_config(
+    model: Any, generation_config: GenerationConfig | None = None, *, do_sample: bool | None = None, **settings: Any
+) -> GenerationConfig:
+    """How a model's answers are written, from everything that says something about it.
+
+    Args:
+        model: as `generate_ids` takes it.
+        generation_config: as `generate_ids` takes it.
+        do_sample: as `generate_ids` takes it.
+        **settings: attributes of `GenerationConfig`, which win over it; None is a setting not given.
+
+    Returns:
+        The settings.
+
+    Raises:
+        TypeError: a name is none of the settings.
+        ValueError: a setting makes no sense.
+    """
+    unknown = sorted(settings.keys() - set(_SETTINGS))
+    if unknown:
+        raise TypeError(f"{', '.join(unknown)} is no setting of answers; expected do_sample, {', '.join(_SETTINGS)}.")
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if do_sample is False:
+        settings["temperature"] = 0.0
+    if generation_config is None:
+        published = _published(model)
+        values = published if do_sample is None else {**published, "do_sample": do_sample}
+        config = GenerationConfig(**{**published_attributes(values, Path(GENERATION_FILE)), **settings})
+    else:
+        config = replace(generation_config, **settings)
+    if do_sample and config.temperature == 0:
+        raise ValueError("`do_sample` is True, but `temperature` is 0, which draws nothing; set it above 0.")
+    return config
 
 
 def _answers(model: Any, batch: dict[str, Any], config: GenerationConfig, ends: Sequence[int]) -> list[list[int]]:
@@ -87,20 +121,8 @@ def _filled(answers: list[list[int]], filler: int) -> np.ndarray:
     return np.array([answer + [filler] * (length - len(answer)) for answer in answers], dtype=np.int64)
 
 
-def _config(
-    published: dict[str, Any], given: GenerationConfig | None, do_sample: bool | None, settings: dict[str, Any]
-) -> GenerationConfig:
-    settings = {name: value for name, value in settings.items() if value is not None}
-    if do_sample is False:
-        settings["temperature"] = 0.0
-    if given is None:
-        values = published if do_sample is None else {**published, "do_sample": do_sample}
-        config = GenerationConfig(**{**published_attributes(values, Path(GENERATION_FILE)), **settings})
-    else:
-        config = replace(given, **settings)
-    if do_sample and config.temperature == 0:
-        raise ValueError("`do_sample` is True, but `temperature` is 0, which draws nothing; set it above 0.")
-    return config
+def _published(model: Any) -> dict[str, Any]:
+    return published_object(Path(GENERATION_FILE), model.carried_files.get(GENERATION_FILE, b"{}"))
 
 
 def _check_names(model: Any, inputs: dict[str, Any]) -> None:

@@ -15,9 +15,9 @@ from paddlemix.conversation import Conversation, Part, Picture, RecordId, Text, 
 from paddlemix.evaluation.predict import stream_answer
 from paddlemix.generation import GenerationConfig
 from paddlemix.hub import local_folder
-from paddlemix.inference.drawing import answer_boxes, save_drawn
 from paddlemix.inference.dtype import DTYPES, usable_dtype
 from paddlemix.processors.picture import open_picture
+from paddlemix.visualization.answers import answer_boxes, save_drawn
 
 DEFAULT_PROMPT = "Generate the caption in English with grounding:"
 ABOUT_PICTURES = """\

@@ -16,6 +16,8 @@ from paddlemix.datasets.collate import PadCollator
 from paddlemix.evaluation import predict
 from paddlemix.examples.demo.make_model import scale_to_width
 from paddlemix.generation import GenerationConfig, generate
+from paddlemix.processors.qwen_image import QwenVLImageProcessor
+from paddlemix.processors.qwen_vl import QwenVLProcessor
 
 BOX = "<|object_ref_start|>bus<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>"
 CONFIG = GenerationConfig(max_new_tokens=4)
@@ -138,3 +140,16 @@ def test_an_answer_ends_at_the_tokenizers_end_token_which_is_not_part_of_it(
             patched.setattr(processor.tokenizer, attribute, end)
             [cut] = predict.answer(model, processor, [question], config)
         assert cut == processor.decode(ids[: ids.index(end)]) != processor.decode(ids)
+
+
+def test_a_familys_stop_tokens_end_an_answer_whatever_the_settings_name(
+    monkeypatch: pytest.MonkeyPatch, qwen_tokenizer: Any
+) -> None:
+    configs: list[GenerationConfig] = []
+    monkeypatch.setattr(predict, "stream_text", lambda model, batch, config, **more: configs.append(config) or iter(()))
+    processor = QwenVLProcessor(qwen_tokenizer, QwenVLImageProcessor(28))
+    question = Conversation((Turn("user", (Text("q"),)),), RecordId("x.json", 0))
+    published = GenerationConfig(eos_token_ids=[qwen_tokenizer.eod_id], stop_token_ids=[7])
+    assert predict.answer(None, processor, [question], published) == [""]
+    ends = configs[0].end_token_ids([])
+    assert ends == {7, qwen_tokenizer.eod_id, qwen_tokenizer.im_end_id, qwen_tokenizer.im_start_id}

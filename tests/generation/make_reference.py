@@ -126,7 +126,8 @@ def searched(model: Qwen2VLForConditionalGeneration, variant: str, end_token_ids
         tokens = output.sequences[::2, batch["input_ids"].shape[1] :].numpy()
         tokens = np.where(np.isin(tokens, end_token_ids).cumsum(1) > 0, -1, tokens)
         logging.info("%s/%s, ends %s, ahead by %s\n%s", variant, name, end_token_ids, best - second, tokens)
-        if (best - second).min() < 1e-4:
+        # A share of the score, which a length penalty shrinks.
+        if ((best - second) / best.abs()).min() < 3e-4:
             raise SystemExit(f"a close call: choose another setting than {settings}")
         found |= {f"{name}/tokens": tokens, f"{name}/end_token_ids": np.array(end_token_ids, dtype=np.int64)}
         found[f"{name}/settings"] = np.array(json.dumps(settings))

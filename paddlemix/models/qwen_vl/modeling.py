@@ -7,7 +7,8 @@ Beyond", 2023.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -171,6 +172,22 @@ class QWenLMHeadModel(MixPretrainedModel):
         if values.get("chat_format") == "raw":
             content = json.dumps({**values, "chat_format": "chatml"}, ensure_ascii=False, indent=2)
             self.carried_files[GENERATION_FILE] = f"{content}\n".encode()
+
+    def chat(
+        self, tokenizer: Any, query: str, history: Sequence[tuple[str, str | None]] | None = None, **options: Any
+    ) -> tuple[str, list[tuple[str, str | None]]]:
+        """Answer a query after a history: see `paddlemix.chat.qwen.chat`."""
+        from paddlemix.chat.qwen import chat  # here: a chat opens pictures, which no model does
+
+        return chat(self, tokenizer, query, history, **options)
+
+    def chat_stream(
+        self, tokenizer: Any, query: str, history: Sequence[tuple[str, str | None]] | None = None, **options: Any
+    ) -> Iterator[str]:
+        """Answer a query while the answer is being written: see `paddlemix.chat.qwen.chat_stream`."""
+        from paddlemix.chat.qwen import chat_stream  # here: a chat opens pictures, which no model does
+
+        return chat_stream(self, tokenizer, query, history, **options)
 
     def forward(
         self,
