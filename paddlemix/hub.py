@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 SMALL_FILES = ("*.json", "*.jinja", "*.tiktoken", "tokenizer*", "merges.txt", "vocab.txt")
 # The first of these that a repository has: the others hold the same numbers.
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "model_state*.pdparams")
+# What models are called in PaddleMIX, where that is not the hub's name; the numbers are the same.
+PADDLEMIX_NAMES = {"qwen-vl/qwen-vl-7b": "Qwen/Qwen-VL", "qwen-vl/qwen-vl-chat-7b": "Qwen/Qwen-VL-Chat"}
 # Newer clients of the hub raise errors of httpx, which are no OSError.
 HUB_ERRORS = (OSError, httpx.HTTPError)
 
@@ -37,7 +39,8 @@ def local_folder(name_or_path: str | os.PathLike[str], *, weights: bool = False)
     """The folder that a model's name or path stands for.
 
     Args:
-        name_or_path: a local folder, or a model `owner/name` of the hub; a folder that is there wins.
+        name_or_path: a local folder, or a model `owner/name` of the hub or of `PADDLEMIX_NAMES`; a folder that is
+            there wins.
         weights: whether a model of the hub is fetched with its weights.
 
     Returns:
@@ -61,7 +64,7 @@ def local_folder(name_or_path: str | os.PathLike[str], *, weights: bool = False)
             f"`model_name_or_path` {name_or_path} is no local folder, and no `owner/name` of a model on the hub. "
             "Correct the path, or give a name such as Qwen/Qwen2-VL-2B-Instruct."
         )
-    return _from_hub(name_or_path, weights)
+    return _from_hub(PADDLEMIX_NAMES.get(name_or_path, name_or_path), weights)
 
 
 def is_hub_name(name: str) -> bool:

@@ -26,16 +26,16 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """An untrained Qwen2-VL of about 0.1 M parameters, with its tokenizer and processor files."""
     import paddle
 
-    from paddlemix.examples.demo import make_model
+    from paddlemix.examples.demo import small_qwen2_vl
     from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
     from paddlemix.processors.chat_template import ChatTemplate
     from paddlemix.processors.image import Qwen2VLImageProcessor
     from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
 
     folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = make_model.train_tokenizer(shapes / "corpus.txt", vocab_size=320)
+    tokenizer = small_qwen2_vl.train_tokenizer(shapes / "corpus.txt", vocab_size=320)
     values = {
-        **make_model.small_config(tokenizer).to_published(),
+        **small_qwen2_vl.small_config(tokenizer).to_published(),
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
@@ -48,6 +48,29 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     Qwen2VLForConditionalGeneration(Qwen2VLConfig(**values)).save_pretrained(folder)
     pictures = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
     Qwen2VLProcessor(tokenizer, pictures, ChatTemplate()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen_vl(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Qwen-VL of about 0.4 M parameters, with its tokenizer and processor files."""
+    import paddle
+
+    from paddlemix.examples.demo import small_qwen_vl
+    from paddlemix.examples.demo.make_model import scale_to_width
+    from paddlemix.models.qwen_vl import QWenLMHeadModel
+    from paddlemix.processors.qwen_image import QwenVLImageProcessor
+    from paddlemix.processors.qwen_vl import QwenVLProcessor
+
+    folder = tmp_path_factory.mktemp("qwen_vl")
+    tokenizer = small_qwen_vl.train_tokenizer(shapes / "corpus.txt", vocab_size=320)
+    tower = {"width": 32, "layers": 1, "heads": 2, "mlp_ratio": 2}
+    config = small_qwen_vl.small_config(tokenizer, num_hidden_layers=2, intermediate_size=256, visual=tower)
+    paddle.seed(0)
+    model = QWenLMHeadModel(config)
+    scale_to_width(model)
+    model.save_pretrained(folder)
+    QwenVLProcessor(tokenizer, QwenVLImageProcessor(small_qwen_vl.IMAGE_SIZE)).save_pretrained(folder)
     return folder
 
 

@@ -220,6 +220,26 @@ def test_a_token_is_taken_from_the_environment_and_a_wrong_one_is_a_sentence(ask
     assert "refuses the token (status 401)" in line and "HF_TOKEN" in line and "hf_wrong" not in line
 
 
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("qwen-vl/qwen-vl-7b", "Qwen/Qwen-VL"), ("qwen-vl/qwen-vl-chat-7b", "Qwen/Qwen-VL-Chat")],
+)
+def test_a_name_of_paddlemix_is_fetched_under_the_hubs_name(ask, hub, name, published):
+    hub.name = published
+    hub.files["qwen.tiktoken"] = b"IQ== 0\n"
+    folder = folder_of(ask(name))
+    assert f"models--{published.replace('/', '--')}" in folder.parts
+    assert sorted(hub.fetched()) == ["config.json", "model.safetensors", "qwen.tiktoken"]
+    assert folder_of(ask(published)) == folder and len(hub.fetched()) == 3
+
+
+def test_a_folder_called_as_in_paddlemix_wins_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("paddlemix.hub._from_hub", lambda *_: pytest.fail("the hub was asked"))
+    (tmp_path / "qwen-vl" / "qwen-vl-7b").mkdir(parents=True)
+    assert local_folder("qwen-vl/qwen-vl-7b") == Path("qwen-vl/qwen-vl-7b")
+
+
 def test_a_folder_that_is_there_wins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(TINY, tmp_path / "Qwen" / "Tiny")

@@ -20,11 +20,11 @@ from paddlemix.models.weights import NUMPY_DTYPES, WeightLayout, load_weights, s
 if TYPE_CHECKING:
     from paddlemix.generation import GenerationConfig
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 # What a checkpoint says beside its model and processor; a model made from it says the same.
-CARRIED_FILES = ("generation_config.json",)
+CARRIED_FILES = (GENERATION_FILE,)
 
-__all__ = ["LayerCache", "MixModelOutput", "MixPretrainedModel", "read_config"]
+__all__ = ["GENERATION_FILE", "LayerCache", "MixModelOutput", "MixPretrainedModel", "read_config"]
 
 
 class LayerCache(Protocol):
@@ -99,6 +99,9 @@ class MixPretrainedModel(PretrainedModel):
         from paddlemix.generation.ids import generate_ids  # here: a model that is trained only has no use for it
 
         return generate_ids(self, input_ids, generation_config, **inputs_and_settings)
+
+    def begin_tuning_on_turns(self) -> None:
+        """Called before fine-tuning on conversations; a family changes here what `carried_files` say of its answers."""
 
     @staticmethod
     def weight_layout(config: Any) -> WeightLayout:

@@ -10,12 +10,25 @@ import sys
 
 from paddlemix.tools.report_errors import report_errors
 from paddlemix.trainer import config_file
+from paddlemix.trainer.arguments import FinetuneConfig
 from paddlemix.trainer.finetune import load_datasets, load_model, load_processor, save_results
 
 
 def main(arguments: list[str]) -> None:
-    """Check, load, plan, train, evaluate, save."""
-    config = config_file.read_command_line(arguments, has_gpu=config_file.gpu_is_usable())
+    """Read the config and do what it says."""
+    run(config_file.read_command_line(arguments, has_gpu=config_file.gpu_is_usable()))
+
+
+def run(config: FinetuneConfig) -> None:
+    """Load, plan, train, evaluate, save.
+
+    Args:
+        config: checked.
+
+    Raises:
+        OSError: a file is missing or cannot be written.
+        ValueError: records, model and config do not fit one another.
+    """
     config_file.check_output_dir(config)
     processor = load_processor(config.model, config.data)
     train, evaluation = load_datasets(config, processor)

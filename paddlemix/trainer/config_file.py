@@ -18,7 +18,7 @@ from paddlemix.trainer.config_help import USAGE, help_text
 from paddlemix.trainer.config_keys import key_table, paddlenlp_keys
 from paddlemix.trainer.config_problems import ConfigError, Place, Problem
 from paddlemix.trainer.config_rules import find_broken_rules
-from paddlemix.trainer.config_source import Flags, Given, JsonFile
+from paddlemix.trainer.config_source import Flags, Given, JsonFile, Source
 from paddlemix.trainer.output_dir import check_output_dir, clear_output_dir
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "ConfigError",
     "build_training_arguments",
     "check_output_dir",
+    "check_sources",
     "clear_output_dir",
     "gpu_is_usable",
     "load_config",
@@ -71,16 +72,32 @@ def load_config(path: str, flags: Sequence[str] = (), *, has_gpu: bool) -> Finet
     Raises:
         ConfigError: something is wrong; all of it is listed.
     """
-    file, command_line = JsonFile(path), Flags(flags, key_table())
-    given = Given.from_sources(file, command_line)
+    return check_sources(JsonFile(path), Flags(flags, key_table()), name=path, has_gpu=has_gpu)
+
+
+def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
+    """Join what several sources give for the keys, the last one winning, and check everything.
+
+    Args:
+        *sources: a file, a command line.
+        name: what errors about keys that nobody gave name; record files are looked for beside it too.
+        has_gpu: whether Paddle can use a GPU here.
+
+    Returns:
+        The config, every value checked.
+
+    Raises:
+        ConfigError: something is wrong; all of it is listed.
+    """
+    given = Given.from_sources(*sources)
     values, problems = check_values(given)
-    problems += find_missing(given, path)
+    problems += find_missing(given, name)
     values = copy.deepcopy(_defaults_of_others(given)) | values
-    problems += _check_rules(values, given, path, has_gpu=has_gpu)
-    problems += file.problems + command_line.problems
+    problems += _check_rules(values, given, name, has_gpu=has_gpu)
+    problems += [problem for source in sources for problem in source.problems]
     if problems:
         raise ConfigError(problems)
-    return _into_groups(values, given, path)
+    return _into_groups(values, given, name)
 
 
 def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:

@@ -40,22 +40,29 @@ def help_text() -> str:
             "",
             _EXAMPLE,
             "",
-            "Keys:",
-            *_help_of(own_keys(ModelArguments) | own_keys(DataArguments) | own_keys(TrainingKeys)),
-            "",
-            'Keys of each item of "dataset": {"train": [...], "eval": [...]}:',
-            *_help_of(own_keys(DatasetItem)),
-            "",
-            "Further keys, passed on to PaddleNLP's TrainingArguments:",
-            fill(
-                ", ".join(name for name in key_table() if name in _passed_on()),
-                100,
-                initial_indent="  ",
-                subsequent_indent="  ",
-            ),
-            "",
+            *all_keys(),
         ]
     )
+
+
+def all_keys() -> list[str]:
+    """The lines that list every key of a config."""
+    return [
+        "Keys:",
+        *key_lines(own_keys(ModelArguments) | own_keys(DataArguments) | own_keys(TrainingKeys)),
+        "",
+        'Keys of each item of "dataset": {"train": [...], "eval": [...]}:',
+        *key_lines(own_keys(DatasetItem)),
+        "",
+        "Further keys, passed on to PaddleNLP's TrainingArguments:",
+        fill(
+            ", ".join(name for name in key_table() if name in _passed_on()),
+            100,
+            initial_indent="  ",
+            subsequent_indent="  ",
+        ),
+        "",
+    ]
 
 
 def tables() -> str:
@@ -84,7 +91,8 @@ def _passed_on() -> set[str]:
     return set(paddlenlp_keys()) - set(own_keys(TrainingKeys))
 
 
-def _help_of(keys: Mapping[str, Key]) -> list[str]:
+def key_lines(keys: Mapping[str, Key]) -> list[str]:
+    """A line for each key: what it is for, what it expects, its default."""
     return [f"  {name}: {key.help} Expects {key.expectation}; {_default_words(key)}." for name, key in keys.items()]
 
 

@@ -75,6 +75,7 @@ def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
         ValueError: config and weights do not fit, or a freezing glob matches nothing.
     """
     loaded = AutoModelMIX.from_pretrained(model.model_name_or_path, dtype=model.dtype or _dtype(args))
+    loaded.begin_tuning_on_turns()
     freeze(loaded, [*(model.freeze_include or []), *_switched_globs(model)], model.freeze_exclude)
     return loaded
 

@@ -6,13 +6,14 @@ Beyond", 2023.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import paddle
 from paddle import nn
 
-from paddlemix.models.base import LayerCache, MixModelOutput, MixPretrainedModel
+from paddlemix.models.base import GENERATION_FILE, LayerCache, MixModelOutput, MixPretrainedModel
 from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask
 from paddlemix.models.layers.norm import RMSNorm
@@ -164,6 +165,13 @@ class QWenLMHeadModel(MixPretrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding, Trainer and LoRA ask for it."""
         return self.transformer.wte
+
+    def begin_tuning_on_turns(self) -> None:
+        """A base model completes its prompt as it stands; what is tuned on turns answers in turns."""
+        values = json.loads(self.carried_files.get(GENERATION_FILE, b"{}"))
+        if values.get("chat_format") == "raw":
+            content = json.dumps({**values, "chat_format": "chatml"}, ensure_ascii=False, indent=2)
+            self.carried_files[GENERATION_FILE] = f"{content}\n".encode()
 
     def chat(
         self, tokenizer: Any, query: str, history: Sequence[tuple[str, str | None]] | None = None, **options: Any

@@ -1,4 +1,4 @@
-"""run_predict.py: what it prints and what it draws."""
+"""run_predict.py of every family: what it prints and what it draws."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from PIL import Image, ImageChops
 
 from paddlemix.conversation import Conversation, Text
 from paddlemix.examples.qwen2_vl import run_predict
+from paddlemix.inference import predict
+from paddlemix.inference.dtype import usable_dtype
 
 RAW = (
     "<|object_ref_start|>红色的圆<|object_ref_end|><|box_start|>(100,100),(500,500)<|box_end|>"
@@ -21,9 +23,9 @@ RAW = (
 )
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+def run(monkeypatch: pytest.MonkeyPatch, *words: object, script: predict.Script = run_predict.SCRIPT) -> None:
     monkeypatch.setattr(sys, "argv", ["run_predict.py", *map(str, words)])
-    run_predict.main()
+    predict.main(script)
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_every_box_of_the_answer_is_drawn_where_it_says(
     picture: Path,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(run_predict, "stream_answer", lambda *_: iter([RAW[:30], RAW[30:]]))
+    monkeypatch.setattr(predict, "stream_answer", lambda *_: iter([RAW[:30], RAW[30:]]))
     run(monkeypatch, "--model_name_or_path", tiny_checkpoint, "--input_image", picture, "--output_dir", tmp_path)
     printed = capsys.readouterr().out
     assert "2 boxes" in printed and f"raw:    {RAW}\n" in printed and "<|" not in printed.split("answer:")[1]
@@ -117,7 +119,7 @@ def test_a_box_is_drawn_on_the_picture_mentioned_before_it_or_else_on_the_last(
         seen.append("".join(part.text if isinstance(part, Text) else "<picture>" for part in question.parts))
         return iter([answer])
 
-    monkeypatch.setattr(run_predict, "stream_answer", say)
+    monkeypatch.setattr(predict, "stream_answer", say)
     words = ["--model_name_or_path", tiny_checkpoint, "--input_image", *pictures, "--prompt", "?"]
     run(monkeypatch, *words, "--output_dir", tmp_path / "out")
     assert seen == ["Picture 1: <picture>Picture 2: <picture>Picture 3: <picture>?"]
@@ -167,7 +169,7 @@ def test_the_checkpoints_generation_settings_hold_unless_a_flag_says_otherwise(
     settings = {"do_sample": True, "temperature": 0.5, "top_k": 3, "max_new_tokens": 7}
     (folder / "generation_config.json").write_text(json.dumps(settings))
     seen = []
-    monkeypatch.setattr(run_predict, "stream_answer", lambda *given: seen.append(given[-1]) or iter(["."]))
+    monkeypatch.setattr(predict, "stream_answer", lambda *given: seen.append(given[-1]) or iter(["."]))
     words = ["--model_name_or_path", folder, "--input_image", picture, "--visual", "no"]
     run(monkeypatch, *words)
     run(monkeypatch, *words, "--temperature", 0, "--max_new_tokens", 5, "--seed", 9)
@@ -184,3 +186,36 @@ def test_pictures_or_a_video_must_be_given_and_not_both(
     with pytest.raises(SystemExit):
         run(monkeypatch, "--model_name_or_path", "x", *shown)
     assert "--input_video" in capsys.readouterr().err
+
+
+def test_a_family_without_videos_answers_to_a_text_alone_and_has_a_model_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_checkpoint, tmp_path / "owner" / "model")
+    script = predict.Script("Asks.", default_model="owner/model")
+    run(monkeypatch, "--prompt", "你好", "--max_new_tokens", 2, script=script)
+    assert "answer:" in capsys.readouterr().out
+    assert not (tmp_path / "output").exists()
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--input_video", "a.mp4", script=script)
+    assert "unrecognized arguments: --input_video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_without_a_gpu_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, picture: Path, dtype: str
+) -> None:
+    monkeypatch.setattr("paddlemix.inference.dtype.gpu_is_usable", lambda: False)
+    words = ["--model_name_or_path", "nowhere", "--input_image", picture, "--dtype", dtype]
+    with pytest.raises(ValueError, match=f"--dtype {dtype} needs a GPU.*Take --dtype float32"):
+        run(monkeypatch, *words)
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "asked", "usable"),
+    [(True, None, "bfloat16"), (False, None, "float32"), (True, "float16", "float16"), (False, "float32", "float32")],
+)
+def test_the_precision_is_the_one_asked_for_or_suits_the_machine(monkeypatch, has_gpu, asked, usable):
+    monkeypatch.setattr("paddlemix.inference.dtype.gpu_is_usable", lambda: has_gpu)
+    assert usable_dtype(asked) == usable

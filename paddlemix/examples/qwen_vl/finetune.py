@@ -1,0 +1,103 @@
+"""Fine-tunes a Qwen-VL as command line flags say: paddlemix/tools/supervised_finetune.py without a config file.
+
+Every key of a config is a flag (--learning_rate 1e-5); lists and objects are given as JSON, and null means the default.
+
+Example:
+    python paddlemix/examples/qwen_vl/finetune.py --model_name_or_path qwen-vl/qwen-vl-chat-7b \\
+        --data_path train.json --fix_vit True --model_max_length 2048 --output_dir output_qwen_vl
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from paddlemix.tools import supervised_finetune
+from paddlemix.tools.report_errors import report_errors
+from paddlemix.trainer.arguments import FinetuneConfig
+from paddlemix.trainer.config_file import check_sources, gpu_is_usable
+from paddlemix.trainer.config_help import all_keys, key_lines
+from paddlemix.trainer.config_keys import Key
+from paddlemix.trainer.script_flags import ScriptFlag, ScriptFlags, Settings
+
+SCRIPT = "finetune.py"
+DEFAULTS = {"data_path": None, "fix_vit": True, "bf16": True, "do_train": True, "gradient_accumulation_steps": 16}
+
+
+def main(arguments: list[str]) -> None:
+    """Read the flags and do what they say."""
+    supervised_finetune.run(read_flags(arguments, has_gpu=gpu_is_usable()))
+
+
+def read_flags(arguments: Sequence[str], *, has_gpu: bool) -> FinetuneConfig:
+    """Read the command line; `--help` writes all flags to standard output and ends the program.
+
+    Args:
+        arguments: the command line without the program's name.
+        has_gpu: whether Paddle can use a GPU here.
+
+    Returns:
+        The config that they stand for, every value checked.
+
+    Raises:
+        ConfigError: something about them is wrong; all of it is listed.
+        SystemExit: help was asked for.
+    """
+    if {"--help", "-h"} & set(arguments):
+        sys.stdout.write(help_text())
+        raise SystemExit(0)
+    return check_sources(ScriptFlags(arguments, FLAGS, DEFAULTS, SCRIPT), name=SCRIPT, has_gpu=has_gpu)
+
+
+def help_text() -> str:
+    """The text of --help."""
+    own = key_lines({name: flag.key for name, flag in FLAGS.items()})
+    defaults = ", ".join(f"{name} {json.dumps(value)}" for name, value in DEFAULTS.items() if name not in FLAGS)
+    return "\n".join([__doc__ or "", "Flags:", *own, "", f"Other defaults than below: {defaults}.", "", *all_keys()])
+
+
+def _records(part: str) -> ScriptFlag:
+    """The flag of the record files to train on, or to evaluate on."""
+
+    def sets(files: str | list[str] | None) -> Settings:
+        return {("dataset", part): [{"name": "chatml_dataset", "data_files": files}]}
+
+    words = "Record files of the chatml format to {} on.".format({"train": "train", "eval": "evaluate"}[part])
+    return ScriptFlag(Key(str | list[str] | None, default=None, help=words), sets)
+
+
+def _fix_vit(value: bool) -> Settings:
+    """As Qwen-VL was fine-tuned by its makers: the tower stands still, its resampler learns."""
+    if not value:
+        return {}
+    return {("freeze_include",): ["*visual*"], ("freeze_exclude",): ["*visual.attn_pool*"]}
+
+
+def _lazy_preprocess(value: bool) -> Settings:
+    if not value:
+        raise ValueError(
+            "`lazy_preprocess` is false, but records are always prepared when they are drawn, by "
+            "`dataloader_num_workers` processes; all are checked before the first step. Take the flag out."
+        )
+    return {}
+
+
+FLAGS = {
+    "data_path": _records("train"),
+    "eval_data_path": _records("eval"),
+    "model_max_length": ScriptFlag(
+        Key(int, default=2048, help="Tokens a record may have, the 258 of each picture included: `max_length`."),
+        lambda value: {("max_length",): value},
+    ),
+    "fix_vit": ScriptFlag(
+        Key(bool, default=True, help="Freeze the vision tower but for its resampler, `visual.attn_pool`."), _fix_vit
+    ),
+    "lazy_preprocess": ScriptFlag(
+        Key(bool, default=True, help="Prepare records when they are drawn; there is no other way."), _lazy_preprocess
+    ),
+}
+
+if __name__ == "__main__":
+    with report_errors():
+        main(sys.argv[1:])
