@@ -437,7 +437,8 @@ def test_the_single_set_asks_for_one_box_of_a_shape_that_stands_alone(tmp_path: 
     [
         ("dense", "train_grounding.json", {"dense"}),
         ("named", "train_grounding.json", {"single", "several", "none"}),
-        ("asked", "train_chat.json", {"kind", "color", "exists"}),
+        ("where", "train_chat.json", {"place"}),
+        ("words", "train_chat.json", {"place", "kind", "color", "exists"}),
     ],
 )
 def test_a_lesson_asks_for_nothing_but_what_it_teaches(lesson: str, file: str, kinds: set[str], tmp_path: Path) -> None:

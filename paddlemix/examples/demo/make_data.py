@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +31,8 @@ from paddlemix.examples.demo.render import render_scene
 from paddlemix.examples.demo.scene import SIDE, VOCABULARIES, Scene, Vocabulary, draw_scene
 
 Draft = tuple[Scene, Record, tuple[str, ...]]
+Ask = Callable[[Scene, Vocabulary, random.Random], list[Question]]
+Choose = Callable[[list[Question], random.Random], list[Question]]
 
 # Raise it with every change that gives other pictures or records for the same settings: old output is then not reused.
 VERSION = 5
@@ -40,14 +42,16 @@ LESSON_TASK_WEIGHTS = {
     "place": {"grounding": 1.0},
     "dense": {"grounding": 1.0},
     "named": {"grounding": 1.0},
-    "asked": {"chat": 1.0},
+    "where": {"chat": 1.0},
+    "words": {"chat": 1.0},
     "mixed": {"grounding": 0.45, "chat": 0.30, "caption": 0.10, "vqa": 0.15},
 }
 # Lessons that ask all questions of some kinds; the others choose among all kinds.
 LESSON_QUESTIONS = {
     "dense": ("dense",),
     "named": ("single", "several", "none"),
-    "asked": ("kind", "color", "exists"),
+    "where": ("place",),
+    "words": ("place", "kind", "color", "exists"),
 }
 TASKS = tuple(LESSON_TASK_WEIGHTS["mixed"])
 RECORD_FILES = (*(f"train_{task}.json" for task in TASKS), "eval_grounding.json", "eval_caption.json", "eval_vqa.json")
@@ -136,9 +140,7 @@ def _make_grounding(job: Job, picture: str, vocabulary: Vocabulary, rng: random.
         scene, question = records.draw_single_turn(vocabulary, rng)
         questions = [question]
     else:
-        scene = draw_scene(vocabulary, rng)
-        asked = records.grounding_questions(scene, vocabulary, rng)
-        questions = _lesson_questions(asked, vocabulary, rng) or records.choose_dialogue(asked, rng)
+        scene, questions = _ask(records.grounding_questions, records.choose_dialogue, vocabulary, rng)
     record = records.chatml_record(f"{job.split}_{job.index:06d}", picture, questions)
     return scene, record, tuple(question.kind for question in questions)
 
@@ -155,18 +157,22 @@ def _make_vqa(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random
 
 
 def _make_chat(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
-    scene = draw_scene(vocabulary, rng)
-    asked = records.chat_questions(scene, vocabulary, rng)
-    questions = _lesson_questions(asked, vocabulary, rng) or records.choose_chat(asked, rng)
+    scene, questions = _ask(records.chat_questions, records.choose_chat, vocabulary, rng)
     record = records.chatml_record(f"{job.split}_{job.index:06d}", picture, questions)
     return scene, record, tuple(question.kind for question in questions)
 
 
-def _lesson_questions(asked: list[Question], vocabulary: Vocabulary, rng: random.Random) -> list[Question]:
-    """The questions of the lesson's kinds in random order; none where the lesson does not name its kinds."""
-    chosen = [question for question in asked if question.kind in LESSON_QUESTIONS.get(vocabulary.lesson, ())]
-    rng.shuffle(chosen)
-    return chosen
+def _ask(ask: Ask, choose: Choose, vocabulary: Vocabulary, rng: random.Random) -> tuple[Scene, list[Question]]:
+    """A scene with the lesson's questions about it in random order, or with a choice of all."""
+    kinds = LESSON_QUESTIONS.get(vocabulary.lesson)
+    while True:
+        scene = draw_scene(vocabulary, rng)
+        asked = ask(scene, vocabulary, rng)
+        if kinds is None:
+            return scene, choose(asked, rng)
+        if questions := [question for question in asked if question.kind in kinds]:
+            rng.shuffle(questions)
+            return scene, questions
 
 
 _MAKERS = {"grounding": _make_grounding, "chat": _make_chat, "caption": _make_caption, "vqa": _make_vqa}

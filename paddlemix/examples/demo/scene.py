@@ -28,7 +28,7 @@ EVEN_SIDED = frozenset({"circle", "square", "ring"})
 TEXTURES = ("mottled", "shaded", "striped", "checked")
 TINTS = ("grey", "beige", "pink", "mint", "lilac")
 
-Lesson = Literal["place", "dense", "named", "asked", "mixed"]
+Lesson = Literal["place", "dense", "named", "where", "words", "mixed"]
 Label = tuple[str, str]
 Bounds = tuple[float, float, float, float]
 
@@ -43,7 +43,8 @@ class Vocabulary:
         required: (colour, kind) pairs of which every picture shows at least one.
         counts: how often a picture shows one shape, two, and so on; they add up to 1.
         lesson: what is asked about a picture to train on: "place" asks where its one shape is, "dense" for every shape,
-            "named" for each shape by its name, "asked" for kinds and colours in words, "mixed" for anything.
+            "named" for each shape by its name, "where" for the part of the picture that each is in, "words" for parts,
+            kinds and colours, "mixed" for anything.
     """
 
     kinds: tuple[str, ...]
@@ -115,7 +116,8 @@ VOCABULARIES = {
     "single": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=(1.0,), lesson="place"),
     "dense": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, lesson="dense"),
     "named": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, lesson="named"),
-    "asked": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, lesson="asked"),
+    "where": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, lesson="where"),
+    "words": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, lesson="words"),
     "base": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS),
     "new": Vocabulary(
         _ALL.kinds,
