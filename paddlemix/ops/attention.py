@@ -88,10 +88,10 @@ def _packed_attention(
             f"a pack of {segments.total} tokens was expected as one row, not {query.shape[0]} of {query.shape[1]} with "
             f"{key.shape[1]} keys."
         )
-    row = [x.squeeze(0) for x in (query, key, value)]
+    query, key, value = (x.squeeze(0) for x in (query, key, value))
     if _flash_attention_fits(query):
-        return _flash_segment_attention(*row, segments.lengths, causal=True).unsqueeze(0)
-    mixed = [_group_attention(*row, group) for group in segments.groups]
+        return _flash_segment_attention(query, key, value, segments.lengths, causal=True).unsqueeze(0)
+    mixed = [_group_attention(query, key, value, group) for group in segments.groups]
     return paddle.concat(mixed).index_select(segments.way_back).unsqueeze(0)
 
 
@@ -99,10 +99,10 @@ def _group_attention(
     query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, group: SegmentGroup
 ) -> paddle.Tensor:
     """float[count * longest, H, D] of the group's padded batch; causality alone hides what pads its rows."""
-    batch = [
+    query, key, value = (
         x.index_select(group.places).reshape([group.count, group.longest, *x.shape[1:]]) for x in (query, key, value)
-    ]
-    return attention(*batch, group.mask).flatten(0, 1)
+    )
+    return attention(query, key, value, group.mask).flatten(0, 1)
 
 
 def _flash_attention_fits(query: paddle.Tensor) -> bool:

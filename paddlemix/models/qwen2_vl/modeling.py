@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import paddle
@@ -25,7 +26,7 @@ from paddlemix.ops import CausalSegments, apply_rotary, attention, rotary_freque
 IGNORED_LABEL = -100
 
 # What a token may see: all up to itself but padding, or what is before it in its own sample of a pack.
-Visible = paddle.Tensor | CausalSegments | None
+Visible: TypeAlias = "paddle.Tensor | CausalSegments | None"
 
 
 @dataclass
@@ -217,6 +218,8 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             )
         if inputs_embeds is None:
             inputs_embeds = self.model.embed(input_ids)
+        if self.training and pixel_values is None and pixel_values_videos is None:
+            inputs_embeds = inputs_embeds + self._idle_tower().astype(inputs_embeds.dtype)
         for token_id, pixels, grids in (
             (self.config.image_token_id, pixel_values, image_grid_thw),
             (self.config.video_token_id, pixel_values_videos, video_grid_thw),
@@ -258,6 +261,18 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             merge_size=self.config.vision_config.spatial_merge_size,
         )
         return paddle.to_tensor(position_ids), paddle.to_tensor(deltas)
+
+    def _idle_tower(self) -> paddle.Tensor:
+        """A zero, float[], through which the tower's parameters get gradients of zero.
+
+        Ranks that train together must all run the tower, whether their batches show pictures or not: gradients are
+        summed over ranks parameter by parameter. One merged token is the least that reaches every parameter.
+        """
+        if all(parameter.stop_gradient for parameter in self.visual.parameters()):
+            return paddle.zeros([])
+        merge = self.config.vision_config.spatial_merge_size
+        patches = paddle.zeros([merge**2, self.config.vision_config.patch_values])
+        return self.visual(patches, paddle.to_tensor([[1, merge, merge]])).mean() * 0
 
     @staticmethod
     def _place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.Tensor) -> paddle.Tensor:
