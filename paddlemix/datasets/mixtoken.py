@@ -44,16 +44,25 @@ class PackPlanner:
             ValueError: one sample alone is longer than `capacity`.
         """
         packs: list[Pack] = []
-        carried: Pack = []
+        unfinished: Pack = []
         for start in range(0, len(order), self.window):
-            members = [*carried, *order[start : start + self.window].tolist()]
-            planned = plan_packs(lengths[members].tolist(), capacity=self.capacity)
-            window_packs = [[members[place] for place in pack] for pack in planned]
-            # The window's emptiest pack, the last one opened or near it, is not closed but packed with the next window.
-            is_last = start + self.window >= len(order)
-            carried = [] if is_last or len(window_packs) == 1 else window_packs.pop()
-            packs += [window_packs[place] for place in generator.permutation(len(window_packs)).tolist()]
+            parts = [[index] for index in order[start : start + self.window].tolist()]
+            if unfinished:
+                # As if it were one sample: its samples stay together, and it is filled up early.
+                parts.append(unfinished)
+            planned = self._join(parts, lengths)
+            # A window's emptiest pack is filled up with the next window.
+            unfinished = planned.pop() if start + self.window < len(order) else []
+            packs += [planned[place] for place in generator.permutation(len(planned)).tolist()]
         return packs
+
+    def _join(self, parts: list[Pack], lengths: np.ndarray) -> list[Pack]:
+        """Packs of whole parts, the emptiest last."""
+        members = [index for part in parts for index in part]
+        ends = np.cumsum([len(part) for part in parts])
+        sums = np.add.reduceat(lengths[members], [0, *ends[:-1]])
+        planned = plan_packs(sums.tolist(), capacity=self.capacity)
+        return [[index for place in pack for index in parts[place]] for pack in planned]
 
 
 def plan_packs(lengths: Sequence[int], *, capacity: int) -> list[Pack]:

@@ -52,7 +52,7 @@ class SizeCache:
             return [None] * count
         try:
             table = np.load(self.path, allow_pickle=False)
-        except (ValueError, OSError) as error:
+        except (ValueError, EOFError, OSError) as error:
             logger.warning("%s cannot be read (%s); the records are measured again.", self.path, error)
             return [None] * count
         if table.shape != (count, _COLUMNS):

@@ -38,6 +38,7 @@ class SFTTrainer(Trainer):
         benchmark: show the samples a second.
 
     Attributes:
+        control: PaddleNLP's, what is to be done next.
         train_sampler: draws from `train_dataset`; None where nothing is trained.
     """
 
