@@ -73,7 +73,7 @@ class MediaReader:
         Raises:
             RecordError: a picture or video cannot be used, as far as that tells.
         """
-        with _naming_the_record(conversation):
+        with naming_the_record(conversation):
             pictures = [picture_size(picture.path) for picture in conversation.pictures]
             video_grids = [self._video_grid(video) for video in conversation.videos]
         return self._sizes(pictures, video_grids)
@@ -90,7 +90,7 @@ class MediaReader:
         Raises:
             RecordError: a picture or video cannot be used.
         """
-        with _naming_the_record(conversation):
+        with naming_the_record(conversation):
             pictures = [open_picture(picture.path) for picture in conversation.pictures]
             videos = [self.read_video(video) for video in conversation.videos]
         return Media(
@@ -128,7 +128,7 @@ class MediaReader:
         Raises:
             RecordError: a picture cannot be opened.
         """
-        with _naming_the_record(conversation):
+        with naming_the_record(conversation):
             return [picture_size(picture.path) for picture in conversation.pictures]
 
     def _sizes(self, pictures: list[Size], video_grids: list[Grid]) -> MediaSizes:
@@ -141,7 +141,8 @@ class MediaReader:
 
 
 @contextmanager
-def _naming_the_record(conversation: Conversation) -> Iterator[None]:
+def naming_the_record(conversation: Conversation) -> Iterator[None]:
+    """Raise what cannot be read inside as a RecordError of the conversation's record."""
     try:
         yield
     except (PictureError, VideoError) as error:
