@@ -71,7 +71,7 @@ def test_packs_are_told_with_their_number_fill_and_records(
     tmp_path: Path, train: MixDataset, tiny_checkpoint: Path
 ) -> None:
     text = plan(tmp_path, train, tiny_checkpoint, pack_tokens=2000, gradient_accumulation_steps=2)
-    (line,) = [line for line in text.splitlines() if "packs:" in line]
+    (line,) = [line for line in text.splitlines() if line.startswith("  packs:")]
     count = int(line.split()[1])
     tokens = sum(size.tokens for size in train.sizes)
     assert 1 < count < len(train) / 4
