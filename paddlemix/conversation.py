@@ -168,3 +168,7 @@ class RecordError(ValueError):
     def __reduce__(self) -> tuple[type[RecordError], tuple[RecordId, str]]:
         # Exceptions cross from data workers to the trainer by pickling, which replays __init__ with these.
         return type(self), (self.source, self.problem)
+
+
+class OverlongError(RecordError):
+    """A record of more tokens than a training sample may have."""

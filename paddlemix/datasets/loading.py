@@ -16,6 +16,7 @@ from tqdm import tqdm
 from paddlemix.conversation import Conversation, RecordError, RecordId
 from paddlemix.datasets.formats import find_format
 from paddlemix.datasets.records import Entry, read_records, result_or_error
+from paddlemix.datasets.size_cache import SizeCache
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.processors.interface import ConversationProcessor, SampleSize
 
@@ -46,7 +47,7 @@ class LoadedSet:
 
 
 def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
-    """Parse and measure every record of a set, with a progress bar.
+    """Parse every record of a set, and measure what no earlier run has measured, with a progress bar.
 
     Args:
         spec: the set.
@@ -62,8 +63,18 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
     if spec.image_root is not None and not Path(spec.image_root).is_dir():
         raise ValueError(f"{spec.name}: `image_root` is {spec.image_root!r}; expected a folder that exists")
     entries = list(islice(_read_entries(spec), spec.max_samples))
+    # Of several record sets the pictures' folders tell apart what the record files alone may not.
+    folders = [str(spec.picture_root(file).resolve()) for file in spec.files]
+    settings = f"{spec.name} {spec.prompt!r} {folders} {len(entries)} {processor.fingerprint()}"
+    cache = SizeCache(spec.files, settings)
+    known = cache.load(len(entries))
     check = partial(_check, spec, processor)
-    results = list(_in_threads(partial(result_or_error, check), entries, description=spec.name))
+    results = list(
+        _in_threads(partial(result_or_error, check), list(zip(entries, known, strict=True)), description=spec.name)
+    )
+    sizes = [None if isinstance(result, RecordError) else result[1] for result in results]
+    if sizes != known:
+        cache.save(sizes)
     usable = [result for result in results if not isinstance(result, RecordError)]
     return LoadedSet(
         spec,
@@ -89,13 +100,15 @@ def _read_file(file: str, spec: DatasetSpec) -> list[Entry]:
 
 
 def _check(
-    spec: DatasetSpec, processor: ConversationProcessor, located: tuple[Entry, RecordId]
+    spec: DatasetSpec,
+    processor: ConversationProcessor,
+    item: tuple[tuple[Entry, RecordId], SampleSize | None],
 ) -> tuple[Conversation, SampleSize]:
-    entry, source = located
+    (entry, source), known = item
     if isinstance(entry, RecordError):
         raise entry
     conversation = spec.parse(entry, source, spec.picture_root(source.file))
-    return conversation, processor.measure(conversation)
+    return conversation, known or processor.measure(conversation)
 
 
 def _in_threads(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from paddle.io import Dataset
 
-from paddlemix.conversation import Conversation, RecordError
+from paddlemix.conversation import Conversation, OverlongError, RecordError
 from paddlemix.datasets.loading import LoadedSet, load_set
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.processors.interface import ConversationProcessor, Sample, SampleSize
@@ -74,7 +74,12 @@ class MixDataset(Dataset):
 
     @classmethod
     def load(
-        cls, specs: Sequence[DatasetSpec], processor: ConversationProcessor, on_bad_record: BadRecordPolicy = "raise"
+        cls,
+        specs: Sequence[DatasetSpec],
+        processor: ConversationProcessor,
+        on_bad_record: BadRecordPolicy = "raise",
+        *,
+        skip_overlong: bool = False,
     ) -> MixDataset:
         """Read, parse and measure all records, so that bad ones are known before training.
 
@@ -82,6 +87,7 @@ class MixDataset(Dataset):
             specs: the sets, in the order in which they follow one another.
             processor: what measures and encodes; `measure` is called from several threads at once.
             on_bad_record: "raise" refuses all sets if one record is bad, "skip" leaves bad records out.
+            skip_overlong: leave records with too many tokens out, whatever becomes of other bad records.
 
         Returns:
             The data set of all usable records.
@@ -96,7 +102,8 @@ class MixDataset(Dataset):
         if not specs:
             raise ValueError("the data set list is empty; expected at least one set with `name` and `data_files`")
         dataset = cls([load_set(spec, processor) for spec in specs], processor)
-        dataset._report_skipped(on_bad_record)
+        dataset._report_skipped(on_bad_record, skip_overlong)
+        dataset._report_cut()
         return dataset
 
     def __len__(self) -> int:
@@ -124,22 +131,32 @@ class MixDataset(Dataset):
         """Each set's format name and usable records, in the order of the sets."""
         return [(one.spec.name, one.conversations) for one in self._sets]
 
-    def _report_skipped(self, on_bad_record: BadRecordPolicy) -> None:
+    def _report_skipped(self, on_bad_record: BadRecordPolicy, skip_overlong: bool) -> None:
         if not self.skipped:
             return
         total = len(self) + len(self.skipped)
-        problems = _list_problems(self.skipped)
-        if on_bad_record == "raise":
+        refused = [error for error in self.skipped if not (skip_overlong and isinstance(error, OverlongError))]
+        if refused and on_bad_record == "raise":
             raise ValueError(
-                f"{len(self.skipped)} of {total} records cannot be used:\n{problems}\n"
+                f"{len(refused)} of {total} records cannot be used:\n{_list_problems(refused)}\n"
                 'Correct them, or set `on_bad_record` to "skip" to leave them out.'
             )
+        problems = _list_problems(self.skipped)
         logger.warning("%d of %d records are left out:\n%s", len(self.skipped), total, problems)
         for summary in self.set_summaries():
             if not summary.count:
                 raise ValueError(
                     f"{summary.name} ({', '.join(summary.files)}): all {summary.skipped} records are bad:\n{problems}"
                 )
+
+    def _report_cut(self) -> None:
+        cut = [
+            RecordError(conversation.source, f"{size.cut_tokens} tokens of text are cut off its end.")
+            for conversation, size in zip(self.conversations, self.sizes, strict=True)
+            if size.cut_tokens
+        ]
+        if cut:
+            logger.warning("%d of %d records are cut to `max_length`:\n%s", len(cut), len(self), _list_problems(cut))
 
 
 def _list_problems(errors: Sequence[RecordError]) -> str:

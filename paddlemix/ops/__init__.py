@@ -9,8 +9,11 @@ from paddlemix.ops.cross_entropy import token_cross_entropy
 from paddlemix.ops.interpolate import resize_grid
 from paddlemix.ops.norm import rms_norm
 from paddlemix.ops.rotary import apply_rotary, rotary_frequencies
+from paddlemix.ops.segments import CausalSegments, Visible
 
 __all__ = [
+    "CausalSegments",
+    "Visible",
     "apply_rotary",
     "attention",
     "quick_gelu",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from paddlemix.processors.calls import MessageCalls
 from paddlemix.processors.grounding import box_in_pixels, box_text
 from paddlemix.processors.interface import IGNORED_LABEL, Sample, SampleSize
 from paddlemix.processors.knobs import Knobs, given_knobs, log_once
+from paddlemix.processors.length import fit_length
 from paddlemix.processors.media import Size, naming_the_record
 from paddlemix.processors.picture import open_picture, picture_size, upright
 from paddlemix.processors.qwen_chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLText
@@ -46,7 +48,8 @@ class QwenVLProcessor(MessageCalls):
     Args:
         tokenizer: the checkpoint's.
         image_processor: the checkpoint's.
-        max_length: tokens a training record may have; longer ones are an error, never cut.
+        max_length: tokens a training record may have.
+        truncate_text: cut text behind the last picture of longer records; else they are an error.
         allow_control_tokens: read special tokens spelled in texts, such as "<|im_end|>", as special tokens, but for
             those of pictures. Only for texts that nobody else wrote: they could end a turn or open another.
 
@@ -70,11 +73,13 @@ class QwenVLProcessor(MessageCalls):
         image_processor: QwenVLImageProcessor,
         *,
         max_length: int = 2048,
+        truncate_text: bool = False,
         allow_control_tokens: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.max_length = max_length
+        self.truncate_text = truncate_text
         self.allow_control_tokens = allow_control_tokens
         self.chat_template = ChatMLText()
         self._chatml = ChatMLIds(tokenizer)
@@ -85,6 +90,7 @@ class QwenVLProcessor(MessageCalls):
         name_or_path: str | os.PathLike[str],
         *,
         max_length: int = 2048,
+        truncate_text: bool = False,
         allow_control_tokens: bool = False,
         **knobs: Unpack[Knobs],
     ) -> QwenVLProcessor:
@@ -93,6 +99,7 @@ class QwenVLProcessor(MessageCalls):
         Args:
             name_or_path: a local folder, or a model `owner/name` of the hub.
             max_length: tokens a training record may have.
+            truncate_text: cut text behind the last picture of longer ones.
             allow_control_tokens: read special tokens spelled in texts as such.
             **knobs: what other families let users set about pictures and videos; all None here, where every picture
                 becomes the same square. Variables of the environment are passed over.
@@ -114,7 +121,13 @@ class QwenVLProcessor(MessageCalls):
             f"pictures: all are stretched to {images.image_size} x {images.image_size} pixels, {tokenizer.n_queries} "
             "tokens each and 2 round them"
         )
-        return cls(tokenizer, images, max_length=max_length, allow_control_tokens=allow_control_tokens)
+        return cls(
+            tokenizer,
+            images,
+            max_length=max_length,
+            truncate_text=truncate_text,
+            allow_control_tokens=allow_control_tokens,
+        )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the tokenizer and the settings of pictures beside a model."""
@@ -140,12 +153,10 @@ class QwenVLProcessor(MessageCalls):
             The sample.
 
         Raises:
-            RecordError: a picture cannot be read, a video is shown, a box names no picture, or more than `max_length`
-                tokens.
+            RecordError: a picture cannot be read, a video is shown, or a box names no picture; an `OverlongError` where
+                it has too many tokens.
         """
-        sample = self._sample(conversation, add_generation_prompt=False)
-        self._check_length(conversation, len(sample.input_ids))
-        return sample
+        return self._sample(conversation, add_generation_prompt=False)
 
     def encode_prompt(self, conversation: Conversation) -> Sample:
         """What a model answers to: the conversation and the opening of the assistant's turn; no labels are asked.
@@ -174,12 +185,24 @@ class QwenVLProcessor(MessageCalls):
             RecordError: as `encode`, as far as headers tell.
         """
         ids, trained = self._tokenize(conversation, self._picture_sizes(conversation))
-        self._check_length(conversation, len(ids))
+        kept, kept_trained = self._fit_length(ids, trained, conversation)
         return SampleSize(
-            tokens=len(ids),
+            tokens=len(kept),
             picture_tokens=self.tokenizer.n_queries * len(conversation.pictures),
-            target_tokens=int(trained.sum()),
+            target_tokens=int(kept_trained[1:].sum()),
+            cut_tokens=len(ids) - len(kept),
         )
+
+    def fingerprint(self) -> str:
+        """A text that differs from another processor's wherever `measure` could."""
+        parts = (
+            type(self).__name__,
+            self.tokenizer.ranks,
+            self.tokenizer.settings,
+            self.image_processor.image_size,
+            (self.max_length, self.truncate_text, self.allow_control_tokens),
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def picture_size(self, conversation: Conversation, index: int = 0) -> Size:
         """The size of one of the conversation's pictures.
@@ -253,6 +276,8 @@ class QwenVLProcessor(MessageCalls):
         ids, trained = self._tokenize(
             conversation, [picture.size for picture in pictures], add_generation_prompt=add_generation_prompt
         )
+        if not add_generation_prompt:
+            ids, trained = self._fit_length(ids, trained, conversation)
         return Sample(
             input_ids=ids,
             labels=np.where(trained, ids, IGNORED_LABEL),
@@ -321,14 +346,20 @@ class QwenVLProcessor(MessageCalls):
                 "the messages with one part a picture, and hand over what they show in that order."
             )
 
-    def _check_length(self, conversation: Conversation, length: int) -> None:
-        if length > self.max_length:
-            pictures = len(conversation.pictures)
-            raise RecordError(
-                conversation.source,
-                f"{length} tokens, of which {pictures} pictures are {pictures * (self.tokenizer.n_queries + 2)}, but "
-                f"`max_length` is {self.max_length}; raise it, or make the record shorter (a record is never cut).",
-            )
+    def _fit_length(
+        self, ids: np.ndarray, trained: np.ndarray, conversation: Conversation
+    ) -> tuple[np.ndarray, np.ndarray]:
+        span_ends = np.flatnonzero(ids == self.tokenizer.img_end_id)
+        return fit_length(
+            ids,
+            trained,
+            conversation,
+            max_length=self.max_length,
+            truncate_text=self.truncate_text,
+            vision_end=int(span_ends[-1]) + 1 if len(span_ends) else 0,
+            remedy=f"make the record shorter: each of its {len(conversation.pictures)} pictures takes "
+            f"{self.tokenizer.n_queries + 2}.",
+        )
 
 
 def _refuse_knobs(knobs: Knobs, images: QwenVLImageProcessor) -> None:

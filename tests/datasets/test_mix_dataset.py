@@ -23,6 +23,9 @@ class FakeProcessor:
         ids = np.array([ord(character) for character in text_of(conversation)], dtype=np.int64)
         return Sample(ids, ids, np.zeros((3, len(ids)), dtype=np.int64), None, None)
 
+    def fingerprint(self) -> str:
+        return "fake"
+
     def measure(self, conversation: Conversation) -> SampleSize:
         for picture in conversation.pictures:
             if not Path(picture.path).is_file():

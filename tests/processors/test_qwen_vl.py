@@ -9,7 +9,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from paddlemix.conversation import Box, Conversation, Picture, RecordError, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import (
+    Box,
+    Conversation,
+    OverlongError,
+    Picture,
+    RecordError,
+    RecordId,
+    Reference,
+    Text,
+    Turn,
+    Video,
+)
 from paddlemix.processors.interface import IGNORED_LABEL, Processor
 from paddlemix.processors.qwen_chatml import DEFAULT_SYSTEM
 from paddlemix.processors.qwen_image import QwenVLImageProcessor
@@ -185,16 +196,30 @@ class TestSizes:
         turns = [("user", Picture(save_picture(60, 30)), "q", Picture(save_picture(30, 60))), ("assistant", "a 猫")]
         size, sample = processor.measure(conversation(*turns)), processor.encode(conversation(*turns))
         assert (size.tokens, size.picture_tokens) == (len(sample.input_ids), 32)
-        assert size.target_tokens == np.count_nonzero(sample.labels != IGNORED_LABEL) > 0
+        assert size.target_tokens == np.count_nonzero(sample.labels[1:] != IGNORED_LABEL) > 0
 
     def test_a_record_of_just_the_longest_length_is_taken(self, make_qwen_processor, processor):
         record = conversation(("user", "q"), ("assistant", "a"))
         length = len(processor.encode(record).input_ids)
         assert len(make_qwen_processor(max_length=length).encode(record).input_ids) == length
         for act in ("encode", "measure"):
-            with pytest.raises(RecordError, match=f"{length} tokens, of which 0 pictures are 0, .*a record is never"):
+            with pytest.raises(RecordError, match=f"{length} tokens, but `max_length` is {length - 1}, and it is"):
                 getattr(make_qwen_processor(max_length=length - 1), act)(record)
         assert make_qwen_processor(max_length=1).encode_prompt(conversation(("user", "q"))).input_ids.size > 1
+
+    def test_text_behind_the_last_picture_is_cut_and_a_picture_never(self, make_qwen_processor, save_picture):
+        record = conversation(("user", Picture(save_picture(30, 30)), "q"), ("assistant", "a long answer, it goes on"))
+        whole = make_qwen_processor().encode(record)
+        length, ids = len(whole.input_ids) - 6, whole.input_ids
+        processor = make_qwen_processor(max_length=length, truncate_text=True)
+        cut, size = processor.encode(record), processor.measure(record)
+        assert np.array_equal(cut.input_ids, ids[:length]) and np.array_equal(cut.labels, whole.labels[:length])
+        assert (size.tokens, size.cut_tokens) == (length, 6)
+        assert size.target_tokens == np.count_nonzero(cut.labels[1:] != IGNORED_LABEL) > 0
+        end = int(np.flatnonzero(ids == processor.tokenizer.img_end_id)[-1]) + 1
+        for act in ("encode", "measure"):
+            with pytest.raises(OverlongError, match=f"picture or video ends at token {end}, and only text behind it"):
+                getattr(make_qwen_processor(max_length=end - 1, truncate_text=True), act)(record)
 
 
 class TestBadRecords:

@@ -14,7 +14,7 @@ from paddle import nn
 
 from paddlemix.models.base import LayerCache, MixModelOutput, MixPretrainedModel
 from paddlemix.models.layers.loss import next_token_loss
-from paddlemix.models.layers.mask import causal_mask
+from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
 from paddlemix.models.layers.mlp import GatedMLP
 from paddlemix.models.layers.norm import RMSNorm
 from paddlemix.models.layers.vision_tokens import place_vision
@@ -22,7 +22,7 @@ from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
-from paddlemix.ops import apply_rotary, attention, rotary_frequencies
+from paddlemix.ops import CausalSegments, Visible, apply_rotary, attention, rotary_frequencies
 
 
 @dataclass
@@ -52,9 +52,7 @@ class Qwen2VLAttention(nn.Layer):
         self.v_proj = nn.Linear(config.hidden_size, key_width)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias_attr=False)
 
-    def forward(
-        self, x: paddle.Tensor, rotary: Rotary, mask: paddle.Tensor | None, cache: LayerCache | None
-    ) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Mix float[B, L, hidden] with itself and with what `cache` holds."""
         batch, length, width = x.shape
         query, key, value = (
@@ -77,9 +75,7 @@ class Qwen2VLDecoderLayer(nn.Layer):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size)
 
-    def forward(
-        self, x: paddle.Tensor, rotary: Rotary, mask: paddle.Tensor | None, cache: LayerCache | None
-    ) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
         x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -99,8 +95,9 @@ class Qwen2VLDecoder(nn.Layer):
         self,
         inputs_embeds: paddle.Tensor,
         position_ids: paddle.Tensor,
-        attention_mask: paddle.Tensor | None,
-        past_key_values: list[LayerCache] | None,
+        attention_mask: paddle.Tensor | None = None,
+        past_key_values: list[LayerCache] | None = None,
+        cu_seqlens: paddle.Tensor | None = None,
     ) -> paddle.Tensor:
         """Turn embeddings into hidden states.
 
@@ -109,6 +106,7 @@ class Qwen2VLDecoder(nn.Layer):
             position_ids: int64[3, B, L].
             attention_mask: int64[B, past + L], 0 on padding.
             past_key_values: one cache a layer.
+            cu_seqlens: int32[n + 1], where the samples of a pack begin and end.
 
         Returns:
             float[B, L, hidden].
@@ -116,7 +114,9 @@ class Qwen2VLDecoder(nn.Layer):
         caches: Sequence[LayerCache | None] = past_key_values or [None] * len(self.layers)
         past = past_key_values[0].length if past_key_values else 0
         length = inputs_embeds.shape[1]
-        mask = causal_mask(length, past + length, attention_mask)
+        mask: Visible = (
+            causal_mask(length, past + length, attention_mask) if cu_seqlens is None else CausalSegments(cu_seqlens)
+        )
         rotary = self._rotary(position_ids)
         x = inputs_embeds
         for layer, cache in zip(self.layers, caches, strict=True):
@@ -171,6 +171,8 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         video_grid_thw: paddle.Tensor | None = None,
         rope_deltas: paddle.Tensor | None = None,
         last_logits_only: bool = False,
+        cu_seqlens: paddle.Tensor | None = None,
+        loss_weights: paddle.Tensor | None = None,
     ) -> Qwen2VLOutput:
         """Run the model.
 
@@ -187,27 +189,36 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             video_grid_thw: int64[videos, 3].
             rope_deltas: int64[B, 1] from the prefill, while decoding.
             last_logits_only: compute the logits of the last place alone.
+            cu_seqlens: int32[n + 1], where the n samples of a pack begin and end; the pack is the one row of the
+                batch, its `position_ids` restart at every sample, whose first token `labels` leaves out.
+            loss_weights: float32[B, L], by which the loss of each place's label is multiplied before all are summed;
+                the mean is taken where not given.
 
         Returns:
             Loss, logits, cache and deltas.
 
         Raises:
-            ValueError: the vision tokens are not those that the pictures and videos make.
+            ValueError: the vision tokens are not those that the pictures and videos make, or `cu_seqlens` comes without
+                `position_ids`, with padding or with a cache.
         """
+        if cu_seqlens is not None:
+            check_pack_inputs(position_ids, attention_mask, past_key_values)
         if position_ids is None:
             position_ids, rope_deltas = self._positions(
                 input_ids, attention_mask, image_grid_thw, video_grid_thw, past_key_values, rope_deltas
             )
         if inputs_embeds is None:
             inputs_embeds = self.model.embed(input_ids)
+        if self.training and pixel_values is None and pixel_values_videos is None:
+            inputs_embeds = inputs_embeds + self._idle_tower().astype(inputs_embeds.dtype)
         for token_id, pixels, grids in (
             (self.config.image_token_id, pixel_values, image_grid_thw),
             (self.config.video_token_id, pixel_values_videos, video_grid_thw),
         ):
             if pixels is not None:
                 inputs_embeds = place_vision(inputs_embeds, input_ids == token_id, self.visual(pixels, grids))
-        hidden = self.model(inputs_embeds, position_ids, attention_mask, past_key_values)
-        loss = None if labels is None else next_token_loss(hidden, labels, self._logits)
+        hidden = self.model(inputs_embeds, position_ids, attention_mask, past_key_values, cu_seqlens)
+        loss = None if labels is None else next_token_loss(hidden, labels, self._logits, loss_weights)
         logits = (
             None if loss is not None and self.training else self._logits(hidden[:, -1:] if last_logits_only else hidden)
         )
@@ -241,6 +252,18 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             merge_size=self.config.vision_config.spatial_merge_size,
         )
         return paddle.to_tensor(position_ids), paddle.to_tensor(deltas)
+
+    def _idle_tower(self) -> paddle.Tensor:
+        """A zero, float[], through which the tower's parameters get gradients of zero.
+
+        Ranks that train together must all run the tower, whether their batches show pictures or not: gradients are
+        summed over ranks parameter by parameter. One merged token is the least that reaches every parameter.
+        """
+        if all(parameter.stop_gradient for parameter in self.visual.parameters()):
+            return paddle.zeros([])
+        merge = self.config.vision_config.spatial_merge_size
+        patches = paddle.zeros([merge**2, self.config.vision_config.patch_values])
+        return self.visual(patches, paddle.to_tensor([[1, merge, merge]])).mean() * 0
 
     def _logits(self, hidden: paddle.Tensor) -> paddle.Tensor:
         if self.config.tie_word_embeddings:

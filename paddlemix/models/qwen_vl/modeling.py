@@ -15,7 +15,7 @@ from paddle import nn
 
 from paddlemix.models.base import GENERATION_FILE, LayerCache, MixModelOutput, MixPretrainedModel
 from paddlemix.models.layers.loss import next_token_loss
-from paddlemix.models.layers.mask import causal_mask
+from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
 from paddlemix.models.layers.norm import RMSNorm
 from paddlemix.models.layers.vision_tokens import place_vision
 from paddlemix.models.qwen_vl.checkpoint import weight_layout
@@ -23,7 +23,7 @@ from paddlemix.models.qwen_vl.config import QWenConfig
 from paddlemix.models.qwen_vl.positions import logn_factors, ntk_alpha, scaled_frequencies
 from paddlemix.models.qwen_vl.spans import picture_places
 from paddlemix.models.qwen_vl.vision import QWenVisionTower
-from paddlemix.ops import apply_rotary, attention, swiglu
+from paddlemix.ops import CausalSegments, Visible, apply_rotary, attention, swiglu
 
 Rotary = tuple[paddle.Tensor, paddle.Tensor]
 
@@ -42,7 +42,7 @@ class QWenAttention(nn.Layer):
         x: paddle.Tensor,
         query_rotary: Rotary,
         key_rotary: Rotary,
-        mask: paddle.Tensor | None,
+        mask: Visible,
         cache: LayerCache | None,
     ) -> paddle.Tensor:
         """Mix float[B, L, hidden] with itself and with what `cache` holds."""
@@ -83,7 +83,7 @@ class QWenBlock(nn.Layer):
         x: paddle.Tensor,
         query_rotary: Rotary,
         key_rotary: Rotary,
-        mask: paddle.Tensor | None,
+        mask: Visible,
         cache: LayerCache | None,
     ) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
@@ -105,9 +105,10 @@ class QWenTransformer(nn.Layer):
     def forward(
         self,
         inputs_embeds: paddle.Tensor,
-        attention_mask: paddle.Tensor | None,
+        attention_mask: Visible,
         position_ids: paddle.Tensor | None,
         past_key_values: list[LayerCache] | None,
+        cu_seqlens: paddle.Tensor | None = None,
     ) -> paddle.Tensor:
         """Turn embeddings into hidden states.
 
@@ -116,13 +117,16 @@ class QWenTransformer(nn.Layer):
             attention_mask: int64 or bool[B, past + L], 0 on padding.
             position_ids: int64[B, L]; None counts on from what the caches hold.
             past_key_values: one cache a layer.
+            cu_seqlens: int32[n + 1], where the samples of a pack begin and end.
 
         Returns:
             float[B, L, hidden].
         """
         caches: Sequence[LayerCache | None] = past_key_values or [None] * len(self.h)
         past, length = past_key_values[0].length if past_key_values else 0, inputs_embeds.shape[1]
-        mask = causal_mask(length, past + length, attention_mask)
+        mask: Visible = (
+            causal_mask(length, past + length, attention_mask) if cu_seqlens is None else CausalSegments(cu_seqlens)
+        )
         query_rotary, key_rotary = self._rotary(position_ids, length, caches[0])
         x = inputs_embeds
         for block, cache in zip(self.h, caches, strict=True):
@@ -199,6 +203,8 @@ class QWenLMHeadModel(MixPretrainedModel):
         labels: paddle.Tensor | None = None,
         pixel_values: paddle.Tensor | None = None,
         last_logits_only: bool = False,
+        cu_seqlens: paddle.Tensor | None = None,
+        loss_weights: paddle.Tensor | None = None,
     ) -> MixModelOutput:
         """Run the model.
 
@@ -211,18 +217,25 @@ class QWenLMHeadModel(MixPretrainedModel):
             labels: int64[B, L], the token itself at each place (the shift is done here), -100 where none is asked.
             pixel_values: float[pictures, 3, S, S] of all pictures of the batch, row by row.
             last_logits_only: compute the logits of the last place alone.
+            cu_seqlens: int32[n + 1], where the n samples of a pack begin and end; the pack is the one row of the
+                batch, its `position_ids` restart at every sample, whose first token `labels` leaves out.
+            loss_weights: float32[B, L], by which the loss of each place's label is multiplied before all are summed;
+                the mean is taken where not given.
 
         Returns:
             Loss, logits and cache.
 
         Raises:
-            ValueError: the pictures are not those that the tokens speak of.
+            ValueError: the pictures are not those that the tokens speak of, or `cu_seqlens` comes without
+                `position_ids`, with padding or with a cache.
         """
+        if cu_seqlens is not None:
+            check_pack_inputs(position_ids, attention_mask, past_key_values)
         if inputs_embeds is None:
             inputs_embeds = self.transformer.wte(input_ids)
         inputs_embeds = self._with_pictures(inputs_embeds, input_ids, pixel_values, past_key_values)
-        hidden = self.transformer(inputs_embeds, attention_mask, position_ids, past_key_values)
-        loss = None if labels is None else next_token_loss(hidden, labels, self.lm_head)
+        hidden = self.transformer(inputs_embeds, attention_mask, position_ids, past_key_values, cu_seqlens)
+        loss = None if labels is None else next_token_loss(hidden, labels, self.lm_head, loss_weights)
         is_lean = loss is not None and self.training
         logits = None if is_lean else self.lm_head(hidden[:, -1:] if last_logits_only else hidden)
         return MixModelOutput(loss, logits, past_key_values)
