@@ -125,7 +125,8 @@ def test_a_given_config_replaces_the_file_and_single_settings_win_over_it(case, 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"num_beams": 4}, TypeError, "`generate` got num_beams; expected"),
+        ({"num_return_sequences": 4}, TypeError, "`generate` got num_return_sequences; expected"),
+        ({"num_beams": 4, "temperature": 0.5}, ValueError, "beams are not drawn"),
         ({"max_new_token": 4}, TypeError, "max_new_token;.*max_new_tokens"),
         ({"max_new_tokens": 0}, ValueError, "`max_new_tokens` is 0"),
         ({"do_sample": True, "temperature": 0}, ValueError, "`temperature` is 0, which draws nothing"),
