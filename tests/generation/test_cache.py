@@ -15,3 +15,14 @@ def test_it_gives_back_all_keys_and_values_in_the_order_in_which_they_came():
         assert cache.length == stop
         np.testing.assert_array_equal(found[0].numpy(), keys[:, :stop])
         np.testing.assert_array_equal(found[1].numpy(), values[:, :stop])
+
+
+def test_rows_are_kept_in_the_order_asked_for_and_may_be_kept_twice():
+    cache = KVCache(3)
+    rows = paddle.arange(3, dtype="float32").reshape([3, 1, 1, 1])
+    cache.extend(rows, rows + 10)
+    cache.keep(paddle.to_tensor([2, 0, 2, 2]))
+    key, value = cache.extend(paddle.ones([4, 1, 1, 1]), paddle.ones([4, 1, 1, 1]))
+    assert key.squeeze([2, 3]).tolist() == [[2, 1], [0, 1], [2, 1], [2, 1]]
+    assert value[:, 0].flatten().tolist() == [12, 10, 12, 12]
+    assert (cache.length, cache.prefilled) == (2, 1)

@@ -133,14 +133,10 @@ class QWenTransformer(nn.Layer):
         self, position_ids: paddle.Tensor | None, length: int, cache: LayerCache | None
     ) -> tuple[Rotary, Rotary]:
         """Cosines and sines float32[B or 1, L, head_dim / 2] for queries, with log-n in them, and for keys."""
-        config, past = self.config, cache.length if cache else 0
+        config, past = self.config, 0 if cache is None else cache.length
+        alpha = self._ntk_alpha(position_ids, length, cache)
         if position_ids is None:
             position_ids = paddle.arange(past, past + length).unsqueeze(0)
-            prompt = cache.prefilled if cache and past else length
-        else:
-            prompt = cache.prefilled if cache and past else int(position_ids.max()) + 1
-        is_stretched = config.use_dynamic_ntk and not self.training
-        alpha = ntk_alpha(prompt, config.seq_length) if is_stretched else 1
         frequencies = scaled_frequencies(config.rotary_emb_base, config.head_dim, alpha)
         angles = position_ids.astype("float32").unsqueeze(-1) * frequencies
         rotary = angles.cos(), angles.sin()
@@ -149,6 +145,16 @@ class QWenTransformer(nn.Layer):
         # A turned query times a factor is the query turned by cosines and sines times that factor.
         factors = logn_factors(position_ids, config.seq_length).unsqueeze(-1)
         return (rotary[0] * factors, rotary[1] * factors), rotary
+
+    def _ntk_alpha(self, position_ids: paddle.Tensor | None, length: int, cache: LayerCache | None) -> int:
+        """Of the prompt, also while an answer is written: the cached keys were turned by it."""
+        if self.training or not self.config.use_dynamic_ntk:
+            return 1
+        if cache is not None and cache.length:
+            length = cache.prefilled
+        elif position_ids is not None:
+            length = int(position_ids.max()) + 1
+        return ntk_alpha(length, self.config.seq_length)
 
 
 class QWenLMHeadModel(MixPretrainedModel):

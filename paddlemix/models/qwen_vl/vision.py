@@ -16,24 +16,6 @@ from paddlemix.ops import resize_grid, segment_attention
 LEARNED_PLACES = 256  # of the table of positions, whatever the pictures' size
 
 
-class PatchEmbed(nn.Layer):
-    """The tower's convolution over whole patches, which is one matmul on a patch's numbers."""
-
-    def __init__(self, config: QWenVisionConfig) -> None:
-        super().__init__()
-        self.patch_size = config.patch_size
-        linear = nn.Linear(3 * config.patch_size**2, config.width, bias_attr=False)
-        self.weight = linear.weight
-
-    def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
-        """Embed float[B, 3, S, S] as float[B, g * g, width], patches row by row."""
-        batch, colours, side, _ = pixel_values.shape
-        grid, patch = side // self.patch_size, self.patch_size
-        cut = pixel_values.astype(self.weight.dtype).reshape([batch, colours, grid, patch, grid, patch])
-        patches = cut.transpose([0, 2, 4, 1, 3, 5]).reshape([batch, grid * grid, -1])
-        return paddle.matmul(patches, self.weight)
-
-
 class VisionAttention(nn.Layer):
     """Full attention inside each picture; query, key and value lie side by side head by head."""
 
@@ -93,7 +75,8 @@ class QWenVisionTower(nn.Layer):
     def __init__(self, config: QWenVisionConfig) -> None:
         super().__init__()
         self.config = config
-        self.conv1 = PatchEmbed(config)
+        # A convolution over whole patches is one matmul on a patch's numbers.
+        self.conv1 = nn.Linear(3 * config.patch_size**2, config.width, bias_attr=False)
         self.positional_embedding = _normal_parameter(self, [LEARNED_PLACES, config.width], config.width**-0.5)
         self.ln_pre = nn.LayerNorm(config.width, epsilon=NORM_EPSILON)
         self.transformer = VisionBlocks(config)
@@ -114,7 +97,8 @@ class QWenVisionTower(nn.Layer):
             ValueError: the pictures have another shape.
         """
         self._check(pixel_values)
-        x = self.conv1(pixel_values)
+        patches = cut_patches(pixel_values, self.config.patch_size)
+        x = self.conv1(patches.astype(self.conv1.weight.dtype))
         x = self.ln_pre(x + resize_grid(self.positional_embedding, round(x.shape[1] ** 0.5)))
         return paddle.matmul(self.ln_post(self.attn_pool(self.transformer(x))), self.proj)
 
@@ -125,6 +109,14 @@ class QWenVisionTower(nn.Layer):
                 f"pixel_values has the shape {shape}; expected [pictures, 3, S, S], S a multiple of {patch}, such as "
                 f"{self.config.image_size}."
             )
+
+
+def cut_patches(pixel_values: paddle.Tensor, size: int) -> paddle.Tensor:
+    """Cut float[B, 3, S, S] into patches row by row, float[B, (S / size)**2, 3 * size**2], each colour by colour."""
+    batch, colours, side, _ = pixel_values.shape
+    grid = side // size
+    cut = pixel_values.reshape([batch, colours, grid, size, grid, size]).transpose([0, 2, 4, 1, 3, 5])
+    return cut.reshape([batch, grid * grid, -1])
 
 
 def _normal_parameter(layer: nn.Layer, shape: list[int], std: float) -> paddle.Tensor:
