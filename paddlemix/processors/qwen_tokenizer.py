@@ -244,15 +244,12 @@ class QwenTokenizer:
         texts = [text] if isinstance(text, str) else list(text)
         rows = [np.array(self.encode(one, allowed_special=allowed_special), dtype=np.int64) for one in texts]
         if return_tensors is None and not padding:
-            batch: dict[str, Any] = {
-                "input_ids": [row.tolist() for row in rows],
-                "attention_mask": [[1] * len(row) for row in rows],
-            }
+            lists = {"input_ids": [row.tolist() for row in rows], "attention_mask": [[1] * len(row) for row in rows]}
         else:
-            batch = padded(rows, self.pad_token_id, side, padding=bool(padding))
-        if return_tensors is not None:
-            return ModelInputs(batch if return_tensors == "np" else as_tensors(batch))
-        lists = {name: value if isinstance(value, list) else value.tolist() for name, value in batch.items()}
+            arrays = padded(rows, self.pad_token_id, side, padding=bool(padding))
+            if return_tensors is not None:
+                return ModelInputs(arrays if return_tensors == "np" else as_tensors(arrays))
+            lists = {name: array.tolist() for name, array in arrays.items()}
         return ModelInputs({name: rows[0] for name, rows in lists.items()} if isinstance(text, str) else lists)
 
     def from_list_format(self, elements: Iterable[qwen_tags.Element]) -> str:
