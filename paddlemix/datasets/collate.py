@@ -76,10 +76,9 @@ class PackCollator:
             samples: at least one.
 
         Returns:
-            input_ids and labels int64[1, N], position_ids int64[3, 1, N] or int64[1, N], each
-            sample's own, and cu_seqlens
-            int32[n + 1], where the samples begin and end. The first token of a sample is no label: what would predict
-            it is the sample before. Pictures and videos as of `PadCollator`.
+            input_ids and labels int64[1, N], position_ids int64[3, 1, N] or int64[1, N], each sample's own, and
+            cu_seqlens int32[n + 1], where the samples begin and end. The first token of a sample is no label: what
+            would predict it is the sample before. Pictures and videos as of `PadCollator`.
         """
         lengths = [len(sample.input_ids) for sample in samples]
         starts = np.cumsum([0, *lengths], dtype=np.int32)
