@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from paddlemix.conversation import Conversation
 from paddlemix.datasets.formats import find_format
+from paddlemix.datasets.selection import split_bounds
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,11 @@ class DatasetSpec:
         data_files: one record file or several; relative paths start at the working directory.
         image_root: the folder of relative picture paths; the record file's own folder when None.
         prompt: what the user asks about every picture, for formats whose records hold no question.
-        max_samples: how many records to read, from the first on; all when None.
+        max_samples: how many records to use at most; all when None.
+        splits: which stretches of the records to use, such as ":90%"; all when None.
+        seed: shuffles the records before `splits` and `max_samples` choose among them; None keeps their order.
+        weight: probability mass where sets are interleaved; 1 when None.
+        repeat: how often an epoch goes through the set.
 
     Raises:
         ValueError: a value cannot be used; checked when the spec is made.
@@ -31,6 +37,10 @@ class DatasetSpec:
     image_root: str | None = None
     prompt: str | None = None
     max_samples: int | None = None
+    splits: str | list[str] | None = None
+    seed: int | None = None
+    weight: float | None = None
+    repeat: float = 1.0
 
     def __post_init__(self) -> None:
         record_format = find_format(self.name)
@@ -42,6 +52,17 @@ class DatasetSpec:
             raise ValueError(f"{self.name}: `prompt` is blank; expected a text, or null for the format's own")
         if self.max_samples is not None and self.max_samples < 1:
             raise ValueError(f"{self.name}: `max_samples` is {self.max_samples}; expected 1 or more, or null for all")
+
+        for split in self.split_list:
+            split_bounds(split, 0)
+        for key, value in (("weight", self.weight), ("repeat", self.repeat)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{self.name}: `{key}` is {value}; expected a number of more than 0")
+
+    @property
+    def split_list(self) -> list[str]:
+        """The stretches of records to use, also where there is only one; none for all records."""
+        return [self.splits] if isinstance(self.splits, str) else self.splits or []
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -80,3 +80,7 @@ class ConversationProcessor(Protocol):
             RecordError: as `encode`.
         """
         ...
+
+    def fingerprint(self) -> str:
+        """A text that differs from another processor's wherever `measure` could."""
+        ...

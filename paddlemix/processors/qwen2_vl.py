@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddlemix.conversation import Box, Conversation, Part, RecordError, Reference, Text
+from paddlemix.conversation import Box, Conversation, Part, RecordError, Reference, Text, result_or_error
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.qwen2_vl.positions import mrope_positions
@@ -175,10 +176,42 @@ class Qwen2VLProcessor(PromptCalls):
         Raises:
             RecordError: as `encode`, as far as headers tell.
         """
-        ids, trained, grids = self._tokenize(conversation, self._media.measure(conversation))
-        self._check_length(conversation, len(ids))
-        picture_tokens = sum(self.image_processor.tokens(grid) for grid in grids)
-        return SampleSize(tokens=len(ids), picture_tokens=picture_tokens, target_tokens=int(trained.sum()))
+        (measured,) = self.measure_many([conversation])
+        if isinstance(measured, RecordError):
+            raise measured
+        return measured
+
+    def measure_many(self, conversations: Sequence[Conversation]) -> list[SampleSize | RecordError]:
+        """The sizes of many training samples; each header is read once, and texts are tokenized together.
+
+        Args:
+            conversations: each ends with an assistant's turn.
+
+        Returns:
+            The size of each of them, or what `measure` would raise.
+        """
+        media = self._media.remembering_sizes()
+        prompts = [result_or_error(self._pieces, conversation, media) for conversation in conversations]
+        usable = [prompt[0] for prompt in prompts if not isinstance(prompt, RecordError)]
+        counts = iter(self.tokenizer.count_pieces(usable))
+        return [
+            prompt
+            if isinstance(prompt, RecordError)
+            else result_or_error(self._size, conversation, *next(counts), prompt[1])
+            for conversation, prompt in zip(conversations, prompts, strict=True)
+        ]
+
+    def fingerprint(self) -> str:
+        """A text that differs from another processor's wherever `measure` could."""
+        parts = (
+            type(self).__name__,
+            self.tokenizer.backend.to_str(),
+            self.chat_template.source,
+            self.image_processor.to_published(),
+            self.video_processor.to_published(),
+            (self.max_length, self.allow_control_tokens),
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def picture_size(self, conversation: Conversation, index: int = 0) -> Size:
         """The size of one of the conversation's pictures.
@@ -222,13 +255,26 @@ class Qwen2VLProcessor(PromptCalls):
     ) -> tuple[np.ndarray, np.ndarray, list[Grid]]:
         """Ids int64[L], trained bool[L], and the grids of pictures and videos in the order of the sequence."""
 
+        pieces, grids = self._prompt(conversation, sizes, add_generation_prompt=add_generation_prompt)
+        ids, trained = self.tokenizer.encode_pieces(pieces)
+        return ids, trained, grids
+
+    def _pieces(self, conversation: Conversation, media: MediaReader) -> tuple[list[Piece], list[Grid]]:
+        """A training prompt's pieces and grids, from headers."""
+        return self._prompt(conversation, media.measure(conversation))
+
+    def _prompt(
+        self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
+    ) -> tuple[list[Piece], list[Grid]]:
         def part_pieces(part: Part) -> Iterator[Piece]:
             return self._part_pieces(part, conversation, sizes.pictures)
 
         pieces = list(self.chat_template.pieces(conversation, part_pieces, add_generation_prompt=add_generation_prompt))
-        pieces, grids = self._with_vision_tokens(pieces, sizes, conversation)
-        ids, trained = self.tokenizer.encode_pieces(pieces)
-        return ids, trained, grids
+        return self._with_vision_tokens(pieces, sizes, conversation)
+
+    def _size(self, conversation: Conversation, tokens: int, target_tokens: int, grids: list[Grid]) -> SampleSize:
+        self._check_length(conversation, tokens)
+        return SampleSize(tokens, sum(map(self.image_processor.tokens, grids)), target_tokens)
 
     def _with_vision_tokens(
         self, pieces: list[Piece], sizes: MediaSizes, conversation: Conversation

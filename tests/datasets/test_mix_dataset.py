@@ -30,6 +30,9 @@ class FakeProcessor:
         tokens = len(text_of(conversation))
         return SampleSize(tokens, picture_tokens=4 * len(conversation.pictures), target_tokens=1)
 
+    def fingerprint(self) -> str:
+        return "a token a character"
+
 
 def text_of(conversation: Conversation) -> str:
     return "".join(part.text for part in conversation.parts if isinstance(part, Text))
