@@ -171,6 +171,10 @@ class RecordError(ValueError):
         return type(self), (self.source, self.problem)
 
 
+class OverlongError(RecordError):
+    """A record of more tokens than a training sample may have."""
+
+
 def result_or_error(function: Callable[..., T], *args: Any) -> T | RecordError:
     """Call a function whose `RecordError` is to be collected with others.
 

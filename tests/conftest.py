@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests neither find what a user's runs have kept nor leave anything behind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PADDLEMIX_CACHE", str(tmp_path_factory.mktemp("cache")))

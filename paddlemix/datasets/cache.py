@@ -78,13 +78,23 @@ def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     Returns:
         The array, mapped from the file and not held in memory.
     """
-    if not path.is_file():
+    array = _found(path)
+    if array is None:
         with _only_one(path.with_suffix(".lock")):
-            if not path.is_file():
-                array = make()
+            array = _found(path)
+            if array is None:
                 with replacing(path) as beside:
-                    np.save(beside, array, allow_pickle=False)
-    return np.load(path, mmap_mode="r" if os.path.getsize(path) else None, allow_pickle=False)
+                    np.save(beside, make(), allow_pickle=False)
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _found(path: Path) -> np.ndarray | None:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+    except (ValueError, OSError) as error:
+        logger.warning("%s cannot be read (%s); it is made again.", path, error)
+        return None
 
 
 @contextmanager

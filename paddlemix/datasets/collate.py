@@ -1,4 +1,4 @@
-"""Samples of different lengths into one padded batch."""
+"""Samples of different lengths into one batch: padded, or packed behind one another."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Literal
 
 import numpy as np
 
+from paddlemix.datasets.draws import WeightedSample
 from paddlemix.processors.interface import IGNORED_LABEL, Sample
 
 PADDING_POSITION = 1
+MEDIA = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
+
+Batch = dict[str, np.ndarray]
 
 Side = Literal["left", "right"]
 
@@ -27,7 +31,7 @@ class PadCollator:
     pad_token_id: int
     side: Side = "right"
 
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Make a batch.
 
         Args:
@@ -48,11 +52,7 @@ class PadCollator:
         if self.side == "left":
             # On the right no token ever sees the padding behind it, so causality alone masks it, and faster.
             batch["attention_mask"] = self._stack([np.ones_like(sample.input_ids) for sample in samples], length, 0)
-        for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"):
-            present = [array for sample in samples if (array := getattr(sample, name)) is not None]
-            if present:
-                batch[name] = np.concatenate(present)
-        return batch
+        return batch | _media(samples)
 
     def _stack(self, rows: list[np.ndarray], length: int, filler: int) -> np.ndarray:
         """Pad int64[..., l] each to int64[B, ..., length]."""
@@ -61,3 +61,69 @@ class PadCollator:
             place = slice(length - row.shape[-1], length) if self.side == "left" else slice(0, row.shape[-1])
             target[..., place] = row
         return padded
+
+
+@dataclass(frozen=True)
+class PackCollator:
+    """Lays samples behind one another in the one row of a batch; nothing is padded."""
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """Make a batch.
+
+        Args:
+            samples: at least one.
+
+        Returns:
+            input_ids and labels int64[1, N], position_ids int64[3, 1, N], each sample's own, and cu_seqlens
+            int32[n + 1], where the samples begin and end. The first token of a sample is no label: what would predict
+            it is the sample before. Pictures and videos as of `PadCollator`.
+        """
+        lengths = [len(sample.input_ids) for sample in samples]
+        starts = np.cumsum([0, *lengths], dtype=np.int32)
+        labels = np.concatenate([sample.labels for sample in samples])
+        labels[starts[:-1]] = IGNORED_LABEL
+        return {
+            "input_ids": np.concatenate([sample.input_ids for sample in samples])[None],
+            "labels": labels[None],
+            # [3, N] to [3, 1, N], and where there is one row of positions [N] to [1, N].
+            "position_ids": np.concatenate([sample.position_ids for sample in samples], axis=-1)[..., None, :],
+            "cu_seqlens": starts,
+        } | _media(samples)
+
+
+@dataclass(frozen=True)
+class TrainingCollator:
+    """Batches of drawn rows, with the weight of each place's label.
+
+    Attributes:
+        pad_token_id: fills the ends of rows.
+        packs: lay the samples of all rows behind one another; else every row is one sample, and padded.
+    """
+
+    pad_token_id: int
+    packs: bool = False
+
+    def __call__(self, rows: Sequence[Sequence[WeightedSample]]) -> Batch:
+        """Make a batch.
+
+        Args:
+            rows: at least one.
+
+        Returns:
+            What `PackCollator` or `PadCollator` give, and loss_weights float32 of the shape of `labels`.
+        """
+        drawn = [one for row in rows for one in row]
+        samples = [one.sample for one in drawn]
+        batch = PackCollator()(samples) if self.packs else PadCollator(self.pad_token_id)(samples)
+        weights = np.array([one.weight for one in drawn], dtype=np.float32)
+        if self.packs:
+            batch["loss_weights"] = weights.repeat([len(sample.labels) for sample in samples])[None]
+        else:
+            batch["loss_weights"] = np.ascontiguousarray(np.broadcast_to(weights[:, None], batch["labels"].shape))
+        return batch
+
+
+def _media(samples: Sequence[Sample]) -> Batch:
+    """The pictures and videos of all samples, one behind the other; nothing where there are none."""
+    present = {name: [array for sample in samples if (array := getattr(sample, name)) is not None] for name in MEDIA}
+    return {name: np.concatenate(arrays) for name, arrays in present.items() if arrays}

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from paddle.io import Dataset
 
-from paddlemix.conversation import Conversation, RecordError
+from paddlemix.conversation import Conversation, OverlongError, RecordError
 from paddlemix.datasets.loading import Chained, LoadedSet, load_set
 from paddlemix.datasets.mixture import MixedSet, MixStrategy, Mixture
 from paddlemix.datasets.sizes import SizeTable
@@ -97,6 +97,7 @@ class MixDataset(Dataset):
         processor: ConversationProcessor,
         on_bad_record: BadRecordPolicy = "raise",
         *,
+        skip_overlong: bool = False,
         strategy: MixStrategy = "concat",
         seed: int = 0,
     ) -> MixDataset:
@@ -106,6 +107,7 @@ class MixDataset(Dataset):
             specs: the sets, in the order in which they follow one another.
             processor: what measures, in several processes at once, and encodes.
             on_bad_record: "raise" refuses all sets if one record is bad, "skip" leaves bad records out.
+            skip_overlong: leave records with too many tokens out, whatever becomes of other bad records.
             strategy: how the sets are mixed; see `Mixture`.
             seed: of the mixture's order.
 
@@ -122,7 +124,8 @@ class MixDataset(Dataset):
         if not specs:
             raise ValueError("the data set list is empty; expected at least one set with `name` and `data_files`")
         dataset = cls([load_set(spec, processor) for spec in specs], processor, strategy, seed)
-        dataset._report_skipped(on_bad_record)
+        dataset._report_skipped(on_bad_record, skip_overlong)
+        dataset._report_cut()
         return dataset
 
     def __len__(self) -> int:
@@ -153,16 +156,17 @@ class MixDataset(Dataset):
         """Each set's format name and usable records, in the order of the sets."""
         return [(one.spec.name, one.conversations) for one in self._sets]
 
-    def _report_skipped(self, on_bad_record: BadRecordPolicy) -> None:
+    def _report_skipped(self, on_bad_record: BadRecordPolicy, skip_overlong: bool) -> None:
         if not self.skipped:
             return
         total = len(self) + len(self.skipped)
-        problems = _list_problems(self.skipped)
-        if on_bad_record == "raise":
+        refused = [error for error in self.skipped if not (skip_overlong and isinstance(error, OverlongError))]
+        if refused and on_bad_record == "raise":
             raise ValueError(
-                f"{len(self.skipped)} of {total} records cannot be used:\n{problems}\n"
+                f"{len(refused)} of {total} records cannot be used:\n{_list_problems(refused)}\n"
                 'Correct them, or set `on_bad_record` to "skip" to leave them out.'
             )
+        problems = _list_problems(self.skipped)
         logger.warning("%d of %d records are left out:\n%s", len(self.skipped), total, problems)
         for summary in self.set_summaries():
             if not summary.count:
@@ -170,9 +174,23 @@ class MixDataset(Dataset):
                     f"{summary.name} ({', '.join(summary.files)}): all {summary.skipped} records are bad:\n{problems}"
                 )
 
+    def _report_cut(self) -> None:
+        column = self.sizes.column("cut_tokens")
+        rows = np.flatnonzero(column)
+        cut = [
+            RecordError(self.conversations[row].source, f"{column[row]} tokens of text are cut off its end.")
+            for row in rows[:_LISTED].tolist()
+        ]
+        if cut:
+            logger.warning(
+                "%d of %d records are cut to `max_length`:\n%s", len(rows), len(self), _list_problems(cut, len(rows))
+            )
 
-def _list_problems(errors: Sequence[RecordError]) -> str:
+
+def _list_problems(errors: Sequence[RecordError], count: int | None = None) -> str:
+    """The first of `count` problems, as many as there are errors where it is None."""
     lines = [f"  {error}" for error in errors[:_LISTED]]
-    if len(errors) > _LISTED:
-        lines.append(f"  and {len(errors) - _LISTED} more")
+    rest = (len(errors) if count is None else count) - len(lines)
+    if rest:
+        lines.append(f"  and {rest} more")
     return "\n".join(lines)

@@ -1,67 +1,144 @@
-"""The order in which training draws its samples."""
+"""The order in which training draws its samples, and how much each of them counts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from paddle.io import DistributedBatchSampler
 
-# Batches sorted together: enough that a batch's lengths are close, few enough that the order stays random.
-GROUPED_BATCHES = 50
+from paddlemix.datasets.draws import Draw, LossPer, weigh
+from paddlemix.datasets.rows import Row, RowPlan
 
 
-class ShuffledBatchSampler(DistributedBatchSampler):
-    """Batches of every sample once an epoch, in an order that seed and epoch alone decide.
+@dataclass(frozen=True)
+class BatchShape:
+    """How many rows an optimizer step takes, and who computes which of them.
+
+    Attributes:
+        rows: per batch, which is one forward pass of one rank.
+        accumulation: batches of each rank per optimizer step.
+        ranks: processes that share the work.
+        rank: this one.
+    """
+
+    rows: int
+    accumulation: int = 1
+    ranks: int = 1
+    rank: int = 0
+
+    @property
+    def wide(self) -> int:
+        """Rows that all ranks compute at the same time."""
+        return self.rows * self.ranks
+
+    @property
+    def all_rows(self) -> int:
+        """Rows of a global batch."""
+        return self.wide * self.accumulation
+
+
+class GlobalBatchSampler(DistributedBatchSampler):
+    """Every sample once an epoch, in batches that know what the other ranks and accumulated batches hold.
+
+    A global batch is all that one optimizer step sees. Its draws are weighed together, so that the sum of all ranks'
+    and accumulated batches' losses is the global batch's. All ranks plan the same epoch and take their share of it, and
+    so need not ask one another. The last global batch of an epoch may be smaller; where it has fewer rows than there
+    are batches to fill, the row with the fewest samples is drawn again with weights of 0.
 
     Args:
         dataset: what is drawn from.
-        lengths: tokens per sample.
-        batch_size: samples per batch and rank.
-        group_by_length: put samples of about the same length into a batch, so that little is padded.
-        seed: of the order.
-        num_replicas: ranks; each gets its own share of the batches.
-        rank: this rank.
-        drop_last: leave out the last batch of an epoch where it is short.
+        plan: the rows of each epoch.
+        targets: int64[samples], target tokens.
+        shape: of the batches.
+        loss_per: see `weigh`.
+        drop_last: leave out the last global batch of an epoch where it is smaller, unless it is the only one.
     """
 
     def __init__(
         self,
         dataset: Any,
-        lengths: Sequence[int],
+        plan: RowPlan,
+        targets: np.ndarray,
+        shape: BatchShape,
         *,
-        batch_size: int,
-        group_by_length: bool,
-        seed: int,
-        num_replicas: int = 1,
-        rank: int = 0,
+        loss_per: LossPer = "token",
         drop_last: bool = False,
     ) -> None:
-        super().__init__(dataset, batch_size, num_replicas=num_replicas, rank=rank, shuffle=True, drop_last=drop_last)
-        self.lengths = np.asarray(lengths)
-        self.group_by_length = group_by_length
-        self.seed = seed
+        super().__init__(dataset, shape.rows, num_replicas=shape.ranks, rank=shape.rank, drop_last=drop_last)
+        self.plan = plan
+        self.targets = np.asarray(targets)
+        self.shape = shape
+        self.loss_per: LossPer = loss_per
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield this rank's batches of dataset indices; `set_epoch` chooses the epoch."""
-        generator = np.random.default_rng([self.seed, self.epoch])
-        # Filled up from the start, so that all ranks have as many samples.
-        order = np.resize(generator.permutation(len(self.lengths)), self.total_size)
-        wide = self.batch_size * self.nranks
-        if self.group_by_length:
-            order = self._grouped(order, wide, generator)
-        for start in range(0, len(order), wide):
-            batch = order[start : start + wide][self.local_rank :: self.nranks].tolist()
-            if not (self.drop_last and len(batch) < self.batch_size):
-                yield batch
+    @cached_property
+    def first_rows(self) -> list[Row]:
+        """The rows of the first epoch; they decide how many steps every epoch takes."""
+        return self.plan.rows(0)
 
-    def _grouped(self, order: np.ndarray, wide: int, generator: np.random.Generator) -> np.ndarray:
-        """Sort windows of the order by length, cut them into batches, shuffle the batches."""
-        size = wide * GROUPED_BATCHES
-        windows = [order[start : start + size] for start in range(0, len(order), size)]
-        ordered = np.concatenate([window[np.argsort(self.lengths[window], kind="stable")] for window in windows])
-        batches = [ordered[start : start + wide] for start in range(0, len(ordered), wide)]
-        whole = [batch for batch in batches if len(batch) == wide]
-        generator.shuffle(whole)
-        return np.concatenate(whole + [batch for batch in batches if len(batch) < wide])
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return self._count_steps(self.first_rows)
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch."""
+        return self.steps * self.shape.accumulation
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """Yield this rank's batches; `set_epoch` chooses the epoch."""
+        rows, size = self._epoch_rows(), self.shape.all_rows
+        for step in range(self.steps):
+            yield from self._batches(rows[step * size : (step + 1) * size])
+
+    def _epoch_rows(self) -> list[Row]:
+        """The epoch's own rows, or the first epoch's in another order where its own take more or fewer steps.
+
+        Packs of another order may be one more or fewer, and the trainer takes every epoch for as long as the first.
+        """
+        rows = self.plan.rows(self.epoch) if self.epoch else self.first_rows
+        if self._count_steps(rows) == self.steps:
+            return rows
+        order = np.random.default_rng(self.epoch).permutation(len(self.first_rows))
+        return [self.first_rows[place] for place in order.tolist()]
+
+    def _count_steps(self, rows: Sequence[Row]) -> int:
+        whole, rest = divmod(len(rows), self.shape.all_rows)
+        return whole + (1 if rest and not (self.drop_last and whole) else 0)
+
+    def _batches(self, rows: list[Row]) -> Iterator[list[Draw]]:
+        """This rank's share of one global batch."""
+        shape, draws = self.shape, weigh(rows, self.targets, self.loss_per)
+        fewest = min((draw.indices for draw in draws), key=len)
+        filler = Draw(fewest, (0.0,) * len(fewest))
+        bounds = [len(draws) * batch // shape.accumulation for batch in range(shape.accumulation + 1)]
+        for start, end in pairwise(bounds):
+            yield draws[start:end][shape.rank :: shape.ranks] or [filler]
+
+
+class WholeSetSampler:
+    """All samples of a set once, shared out among the ranks and weighed as one batch: their losses add up to the mean.
+
+    Args:
+        rows: what each row of a batch shows.
+        targets: int64[samples], target tokens.
+        shape: of the batches.
+        max_batches: batches of each rank to stop after; 0 takes all.
+    """
+
+    def __init__(self, rows: Sequence[Row], targets: np.ndarray, shape: BatchShape, *, max_batches: int = 0) -> None:
+        taken = rows[: max_batches * shape.wide] if max_batches else rows
+        draws = weigh(taken, np.asarray(targets), "token")[shape.rank :: shape.ranks]
+        self.batch_size = shape.rows
+        self._batches = [draws[start : start + shape.rows] for start in range(0, len(draws), shape.rows)]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """Yield this rank's batches, in the order of the rows."""
+        return iter(self._batches)

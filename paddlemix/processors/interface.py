@@ -42,12 +42,14 @@ class SampleSize:
     Attributes:
         tokens: all of them.
         picture_tokens: those that stand for pictures and videos.
-        target_tokens: those a model is trained to say.
+        target_tokens: those a model is trained to say; nothing predicts the first token.
+        cut_tokens: those that were cut off before.
     """
 
     tokens: int
     picture_tokens: int
     target_tokens: int
+    cut_tokens: int = 0
 
 
 class ConversationProcessor(Protocol):

@@ -30,6 +30,7 @@ from paddlemix.processors.grounding import (
 from paddlemix.processors.image import Qwen2VLImageProcessor
 from paddlemix.processors.interface import IGNORED_LABEL, Sample, SampleSize
 from paddlemix.processors.knobs import GivenKnobs, Knobs, given_knobs, log_once
+from paddlemix.processors.length import fit_length
 from paddlemix.processors.media import Grid, MediaReader, MediaSizes, Size
 from paddlemix.processors.prompts import IMAGE_PAD, VIDEO_PAD, PromptCalls, count_placeholders, expand_placeholders
 from paddlemix.processors.text import Piece, Qwen2Tokenizer
@@ -49,7 +50,8 @@ class Qwen2VLProcessor(PromptCalls):
         image_processor: the checkpoint's, or with other pixel bounds.
         chat_template: the checkpoint's.
         video_processor: the checkpoint's, or with other settings; None cuts videos into patches as pictures.
-        max_length: tokens a training record may have; longer ones are an error, never cut.
+        max_length: tokens a training record may have.
+        truncate_text: cut text behind the last picture of longer records; else they are an error.
         allow_control_tokens: read control tokens spelled in texts, such as "<|im_end|>", as control tokens. Only for
             texts that nobody else wrote: they could end a turn or open another.
 
@@ -74,6 +76,7 @@ class Qwen2VLProcessor(PromptCalls):
         video_processor: Qwen2VLVideoProcessor | None = None,
         *,
         max_length: int = 2048,
+        truncate_text: bool = False,
         allow_control_tokens: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
@@ -81,6 +84,7 @@ class Qwen2VLProcessor(PromptCalls):
         self.video_processor = video_processor or Qwen2VLVideoProcessor.beside(image_processor)
         self.chat_template = chat_template
         self.max_length = max_length
+        self.truncate_text = truncate_text
         self.allow_control_tokens = allow_control_tokens
         self._media = MediaReader(self.image_processor, self.video_processor)
         self._vision_token_ids = (tokenizer.token_id(IMAGE_PAD), tokenizer.token_id(VIDEO_PAD))
@@ -91,6 +95,7 @@ class Qwen2VLProcessor(PromptCalls):
         name_or_path: str | os.PathLike[str],
         *,
         max_length: int = 2048,
+        truncate_text: bool = False,
         allow_control_tokens: bool = False,
         **knobs: Unpack[Knobs],
     ) -> Qwen2VLProcessor:
@@ -99,6 +104,7 @@ class Qwen2VLProcessor(PromptCalls):
         Args:
             name_or_path: a local folder, or a model `owner/name` of the hub.
             max_length: tokens a training record may have.
+            truncate_text: cut text behind the last picture of longer ones.
             allow_control_tokens: read control tokens spelled in texts as such.
             **knobs: min_pixels, max_pixels and others (see `paddlemix.processors.knobs.Knobs`). What is None is taken
                 from the environment, then from the checkpoint; the published max_pixels becomes 1280 tokens' worth.
@@ -121,6 +127,7 @@ class Qwen2VLProcessor(PromptCalls):
                 Qwen2VLVideoProcessor.from_published(videos) if videos else Qwen2VLVideoProcessor.beside(images)
             ).with_settings(given.video),
             max_length=max_length,
+            truncate_text=truncate_text,
             allow_control_tokens=allow_control_tokens,
         )
         log_once(processor._description(given))
@@ -146,7 +153,7 @@ class Qwen2VLProcessor(PromptCalls):
 
         Raises:
             RecordError: a picture or video cannot be read, the template has not as many placeholders as there are
-                pictures and videos, a box names no picture, or more than `max_length` tokens.
+                pictures and videos, or a box names no picture; an `OverlongError` where it has too many tokens.
         """
         return self._sample(conversation, add_generation_prompt=False)
 
@@ -197,7 +204,7 @@ class Qwen2VLProcessor(PromptCalls):
         return [
             prompt
             if isinstance(prompt, RecordError)
-            else result_or_error(self._size, conversation, *next(counts), prompt[1])
+            else result_or_error(self._size, conversation, *next(counts), *prompt)
             for conversation, prompt in zip(conversations, prompts, strict=True)
         ]
 
@@ -209,7 +216,7 @@ class Qwen2VLProcessor(PromptCalls):
             self.chat_template.source,
             self.image_processor.to_published(),
             self.video_processor.to_published(),
-            (self.max_length, self.allow_control_tokens),
+            (self.max_length, self.truncate_text, self.allow_control_tokens),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -239,7 +246,7 @@ class Qwen2VLProcessor(PromptCalls):
         media = self._media.read(conversation)
         ids, trained, grids = self._tokenize(conversation, media.sizes, add_generation_prompt=add_generation_prompt)
         if not add_generation_prompt:
-            self._check_length(conversation, len(ids))
+            ids, trained = self._fit_length(ids, trained, conversation)
         return Sample(
             input_ids=ids,
             labels=np.where(trained, ids, IGNORED_LABEL),
@@ -272,9 +279,15 @@ class Qwen2VLProcessor(PromptCalls):
         pieces = list(self.chat_template.pieces(conversation, part_pieces, add_generation_prompt=add_generation_prompt))
         return self._with_vision_tokens(pieces, sizes, conversation)
 
-    def _size(self, conversation: Conversation, tokens: int, target_tokens: int, grids: list[Grid]) -> SampleSize:
-        self._check_length(conversation, tokens)
-        return SampleSize(tokens, sum(map(self.image_processor.tokens, grids)), target_tokens)
+    def _size(
+        self, conversation: Conversation, tokens: int, target_tokens: int, pieces: list[Piece], grids: list[Grid]
+    ) -> SampleSize:
+        """What a prompt of so many tokens comes to when it is held to its length."""
+        cut_tokens = 0
+        if tokens > self.max_length:
+            ids, trained = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
+            tokens, target_tokens, cut_tokens = len(ids), int(trained[1:].sum()), tokens - len(ids)
+        return SampleSize(tokens, sum(map(self.image_processor.tokens, grids)), target_tokens, cut_tokens)
 
     def _with_vision_tokens(
         self, pieces: list[Piece], sizes: MediaSizes, conversation: Conversation
@@ -321,14 +334,19 @@ class Qwen2VLProcessor(PromptCalls):
         merge_size = self.image_processor.merge_size
         return mrope_positions(ids, grids, vision_token_ids=self._vision_token_ids, merge_size=merge_size)
 
-    def _check_length(self, conversation: Conversation, length: int) -> None:
-        if length > self.max_length:
-            raise RecordError(
-                conversation.source,
-                f"{length} tokens, but `max_length` is {self.max_length}; raise it, or lower `max_pixels` so that "
-                "pictures take fewer tokens (a record is never cut)."
-                + (" Videos take fewer with a lower FPS or VIDEO_MAX_PIXELS." if conversation.videos else ""),
-            )
+    def _fit_length(
+        self, ids: np.ndarray, trained: np.ndarray, conversation: Conversation
+    ) -> tuple[np.ndarray, np.ndarray]:
+        vision = np.flatnonzero(np.isin(ids, self._vision_token_ids))
+        return fit_length(
+            ids,
+            trained,
+            conversation,
+            max_length=self.max_length,
+            truncate_text=self.truncate_text,
+            # The token behind the last vision token closes its span.
+            vision_end=int(vision[-1]) + 2 if len(vision) else 0,
+        )
 
     def _description(self, given: GivenKnobs) -> str:
         """The effective settings, and what they mean in tokens."""

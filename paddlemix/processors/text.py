@@ -152,7 +152,7 @@ class Qwen2Tokenizer:
         return np.array(ids, dtype=np.int64), np.array(trained, dtype=bool)
 
     def count_pieces(self, prompts: Sequence[Iterable[Piece]]) -> list[tuple[int, int]]:
-        """How many ids `encode_pieces` gives for each of many prompts, and how many of them are trained.
+        """How many ids `encode_pieces` gives for each of many prompts, and how many behind the first are trained.
 
         Args:
             prompts: pieces in their order; those of one set share many of their texts, which are encoded once.
@@ -168,7 +168,7 @@ class Qwen2Tokenizer:
             [(lengths[stretch] if isinstance(stretch, str) else stretch, trained) for stretch, trained in stretches]
             for stretches in split
         )
-        return [(sum(n for n, _ in one), sum(n for n, trained in one if trained)) for one in counts]
+        return [_sums(one) for one in counts]
 
     def decode(self, ids: Sequence[int], *, skip_control_tokens: bool = False) -> str:
         """The text of ids; broken UTF-8 at the end shows as U+FFFD."""
@@ -189,6 +189,12 @@ def _stretches(pieces: Iterable[Piece]) -> list[tuple[str | int, bool]]:
         else:
             found.append(("".join([piece.text for piece in group]), is_trained))
     return found
+
+
+def _sums(counts: list[tuple[int, bool]]) -> tuple[int, int]:
+    """Tokens in all, and trained ones; nothing predicts the first token."""
+    first_is_trained = next((trained for count, trained in counts if count), False)
+    return sum(count for count, _ in counts), sum(count for count, trained in counts if trained) - first_is_trained
 
 
 def untrained_tokenizer(model: BPE) -> Tokenizer:

@@ -10,7 +10,7 @@ import sys
 
 from paddlemix.tools.report_errors import report_errors
 from paddlemix.trainer import config_file
-from paddlemix.trainer.finetune import load_datasets, load_model, load_processor, save_results
+from paddlemix.trainer.finetune import load_datasets, load_model, load_processor, sampling_of, save_results
 
 
 def main(arguments: list[str]) -> None:
@@ -34,11 +34,11 @@ def main(arguments: list[str]) -> None:
         train,
         evaluation,
         processor,
-        group_by_length=config.data.group_by_length,
+        sampling=sampling_of(config.data),
         benchmark=config.training["benchmark"],
     )
     if trainer.is_world_process_zero():
-        print(describe_plan(model, train, evaluation, args), flush=True)
+        print(describe_plan(model, train, evaluation, args, trainer.train_sampler), flush=True)
     metrics: dict[str, float] = {}
     if args.do_train:
         metrics |= trainer.train(resume_from_checkpoint=args.resume_from_checkpoint or None).metrics

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from paddlemix.datasets.mixtoken import DEFAULT_WINDOW
 from paddlemix.trainer.config_problems import Place
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -85,8 +86,23 @@ class DataArguments:
     dataset: DatasetArguments = Field(
         default_factory=DatasetArguments, description="Record sets, as `train` and `eval` lists of the keys below."
     )
-    mixtoken: bool = Field(default=False, description="Pack several records into one sequence.")
+    mixtoken: bool = Field(
+        default=False,
+        description="Pack several records into sequences of `max_length` tokens; batch sizes then count packs.",
+    )
+    mixtoken_window: int = Field(
+        default=DEFAULT_WINDOW, ge=1, description="Records of the shuffled order that are packed together."
+    )
     max_length: int = Field(default=2048, gt=0, description="Tokens a record may have, those of pictures included.")
+    on_overlong: Literal["raise", "skip", "truncate_text"] = Field(
+        default="raise",
+        description="Records of more than `max_length` tokens: `raise` takes them for bad records, `skip` counts and "
+        "lists them, `truncate_text` cuts text behind their last picture.",
+    )
+    loss_per: Literal["token", "sample"] = Field(
+        default="token",
+        description="What each optimizer step's loss is a mean of: all target tokens, or records by their own means.",
+    )
     group_by_length: bool = Field(
         default=False, description="Batch records of about the same length, so that little is padded."
     )
@@ -106,7 +122,9 @@ class TrainingKeys:
     """Training keys that are not simply PaddleNLP's."""
 
     output_dir: str = Field(min_length=1, description="Folder for checkpoints, logs and results.")
-    per_device_train_batch_size: int = Field(default=1, ge=1, description="Records per card and forward pass.")
+    per_device_train_batch_size: int = Field(
+        default=1, ge=1, description="Records (or packs) per card and forward pass."
+    )
     per_device_eval_batch_size: int = Field(default=1, ge=1, description="The same for evaluation.")
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="Forward passes per optimizer step.")
     learning_rate: float = Field(default=1e-5, gt=0, description="Highest learning rate of the run.")

@@ -95,11 +95,6 @@ def _saves_between_evaluations(values: Values) -> bool:
 # What later work brings. Refused until then: a key that is silently ignored costs a training run.
 NOT_YET: tuple[Rule, ...] = (
     Rule(
-        ("mixtoken",),
-        _is_on("mixtoken"),
-        "`mixtoken` is true, but packing records is not available yet. Set it to false.",
-    ),
-    Rule(
         ("lora",),
         _is_on("lora"),
         "`lora` is true, but training adapters is not available yet. Set it to false and take the lora_* keys out.",
@@ -154,6 +149,18 @@ CONSISTENCY: tuple[Rule, ...] = (
         lambda values: evaluates(values) and not values["dataset"].eval,
         "`do_eval` or `evaluation_strategy` asks for evaluation, but `dataset.eval` lists no records. Add a record "
         'set, or set `do_eval` to false and `evaluation_strategy` to "no".',
+    ),
+    Rule(
+        ("mixtoken_window", "mixtoken"),
+        lambda values: not values["mixtoken"],
+        "`mixtoken_window` has no effect unless `mixtoken` is true. Take the key out, or set `mixtoken` to true.",
+        only_if_given=True,
+    ),
+    Rule(
+        ("group_by_length", "mixtoken"),
+        lambda values: values["group_by_length"] and values["mixtoken"],
+        "`group_by_length` and `mixtoken` are both true; expected at most one: packs have no padding to save. Set "
+        "`group_by_length` to false.",
     ),
     Rule(
         ("min_pixels", "max_pixels"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
+from paddlemix.datasets.sampling import Sampling
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.registry import find_family
@@ -36,7 +37,11 @@ def load_processor(model: ModelArguments, data: DataArguments) -> Any:
         ValueError: config.json names no known model.
     """
     return AutoProcessorMIX.from_pretrained(
-        model.model_name_or_path, min_pixels=data.min_pixels, max_pixels=data.max_pixels, max_length=data.max_length
+        model.model_name_or_path,
+        min_pixels=data.min_pixels,
+        max_pixels=data.max_pixels,
+        max_length=data.max_length,
+        truncate_text=data.on_overlong == "truncate_text",
     )
 
 
@@ -58,6 +63,16 @@ def load_datasets(config: FinetuneConfig, processor: Any) -> tuple[MixDataset | 
     train = _load_mix(data.dataset.train, processor, data) if config.training["do_train"] else None
     evaluation = _load_mix(data.dataset.eval, processor, data) if evaluates(config.training) else None
     return train, evaluation
+
+
+def sampling_of(data: DataArguments) -> Sampling:
+    """How the config wants batches to be drawn."""
+    return Sampling(
+        pack_tokens=data.max_length if data.mixtoken else None,
+        window=data.mixtoken_window,
+        group_by_length=data.group_by_length,
+        loss_per=data.loss_per,
+    )
 
 
 def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
@@ -94,7 +109,12 @@ def save_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:
 
 
 def _load_mix(items: list[DatasetItem], processor: Any, data: DataArguments) -> MixDataset:
-    return MixDataset.load([DatasetSpec(**asdict(item)) for item in items], processor, data.on_bad_record)
+    return MixDataset.load(
+        [DatasetSpec(**asdict(item)) for item in items],
+        processor,
+        data.on_bad_record,
+        skip_overlong=data.on_overlong == "skip",
+    )
 
 
 def _dtype(args: TrainingArguments) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from statistics import median
 
@@ -10,20 +9,28 @@ from paddle import nn
 from paddlenlp.trainer import TrainingArguments
 
 from paddlemix.datasets.mix_dataset import MixDataset, SetSummary
+from paddlemix.datasets.mixtoken import mean_fill
+from paddlemix.datasets.rows import PackedRows
+from paddlemix.datasets.sampler import GlobalBatchSampler
 from paddlemix.trainer.freezing import count_by_module
 
 
 def describe_plan(
-    model: nn.Layer, train: MixDataset | None, evaluation: MixDataset | None, args: TrainingArguments
+    model: nn.Layer,
+    train: MixDataset | None,
+    evaluation: MixDataset | None,
+    args: TrainingArguments,
+    sampler: GlobalBatchSampler | None,
 ) -> str:
-    """The plan as text: records and tokens of each set, parameters by module, steps and effective batch."""
+    """The plan as text: records and tokens of each set, parameters by module, packs, steps and effective batch."""
     lines = ["Plan"]
     for title, dataset in (("train", train), ("eval", evaluation)):
         if dataset is not None:
             lines += _set_lines(title, dataset.set_summaries())
     lines += _parameter_lines(model)
-    if train is not None and args.do_train:
-        lines += _step_lines(len(train), args)
+    if train is not None and sampler is not None and args.do_train:
+        lines += _pack_lines(train, sampler)
+        lines += _step_lines(sampler, args)
     return "\n".join(lines)
 
 
@@ -48,16 +55,21 @@ def _parameter_lines(model: nn.Layer) -> Iterator[str]:
         yield f"    {count.module:<24} {count.trained:>14,} trained {count.frozen:>14,} frozen"
 
 
-def _step_lines(records: int, args: TrainingArguments) -> Iterator[str]:
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.dataset_world_size
-    steps_per_epoch = max(
-        math.ceil(records / (args.per_device_train_batch_size * args.dataset_world_size))
-        // args.gradient_accumulation_steps,
-        1,
-    )
-    steps = args.max_steps if args.max_steps > 0 else int(steps_per_epoch * args.num_train_epochs)
+def _pack_lines(train: MixDataset, sampler: GlobalBatchSampler) -> Iterator[str]:
+    if isinstance(sampler.plan, PackedRows):
+        packs, capacity = sampler.first_rows, sampler.plan.planner.capacity
+        fill = mean_fill(packs, sampler.plan.lengths, capacity)
+        yield (
+            f"  packs: {len(packs):,} of {capacity:,} tokens, {fill:.2%} full; {len(train) / len(packs):.1f} records a "
+            f"pack, {_median_and_max([len(pack) for pack in packs])}"
+        )
+
+
+def _step_lines(sampler: GlobalBatchSampler, args: TrainingArguments) -> Iterator[str]:
+    shape, unit = sampler.shape, "packs" if isinstance(sampler.plan, PackedRows) else "records"
+    steps = args.max_steps if args.max_steps > 0 else int(sampler.steps * args.num_train_epochs)
     yield (
-        f"  steps: {steps:,} ({steps / steps_per_epoch:.2f} epochs of {steps_per_epoch:,}), each on {batch} records: "
-        f"{args.per_device_train_batch_size} a card x {args.gradient_accumulation_steps} accumulated x "
-        f"{args.dataset_world_size} cards"
+        f"  steps: {steps:,} ({steps / sampler.steps:.2f} epochs of {sampler.steps:,}), each on {shape.all_rows} "
+        f"{unit}: {shape.rows} a card x {shape.accumulation} accumulated x {shape.ranks} cards; loss per "
+        f"{sampler.loss_per}"
     )

@@ -10,6 +10,17 @@ from paddlenlp.trainer import TrainerCallback, TrainerControl, TrainerState, Tra
 from tqdm import tqdm
 
 
+class LastStepLog(TrainerCallback):
+    """Logs the last step too: PaddleNLP takes what was not logged into the run's mean loss from one rank alone."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask for a log at the end."""
+        control.should_log = control.should_log or state.global_step >= state.max_steps
+        return control
+
+
 class ProgressBar(TrainerCallback):
     """A tqdm bar on a terminal; without one, lines with the step, the rate and the time left.
 

@@ -8,19 +8,25 @@ from typing import Any
 import paddle
 from paddle import nn
 from paddlenlp.trainer import Trainer, TrainingArguments
-from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback
+from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
+from paddlenlp.trainer.trainer_utils import EvalLoopOutput
 
-from paddlemix.datasets.collate import PadCollator
+from paddlemix.datasets.collate import TrainingCollator
+from paddlemix.datasets.draws import DrawnDataset
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.datasets.sampler import ShuffledBatchSampler
+from paddlemix.datasets.sampler import BatchShape, GlobalBatchSampler, WholeSetSampler
+from paddlemix.datasets.sampling import Sampling
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.weights import load_weights
 from paddlemix.trainer.memory import SamplingMemoryTracker
-from paddlemix.trainer.progress import ProgressBar
+from paddlemix.trainer.progress import LastStepLog, ProgressBar
 
 
 class SFTTrainer(Trainer):
-    """PaddleNLP's Trainer with our batches, our checkpoints and our progress bar.
+    """PaddleNLP's Trainer with our batches, our loss, our checkpoints and our progress bar.
+
+    The loss of an optimizer step is the mean over the target tokens (or samples) of the whole global batch, whatever
+    part of it a forward pass sees. What is logged is the mean over the steps since the last log of that loss.
 
     Args:
         model: to train.
@@ -28,9 +34,16 @@ class SFTTrainer(Trainer):
         train_dataset: None where nothing is trained.
         eval_dataset: None where nothing is evaluated.
         processor: saved beside the model in every checkpoint, and its tokenizer pads.
-        group_by_length: batch samples of about the same length.
+        sampling: what a row of a batch is, and what the loss is a mean of.
         benchmark: show the samples a second.
+
+    Attributes:
+        control: PaddleNLP's, what is to be done next.
+        train_sampler: draws from `train_dataset`; None where nothing is trained.
     """
+
+    control: TrainerControl
+    train_sampler: GlobalBatchSampler | None
 
     def __init__(
         self,
@@ -40,23 +53,33 @@ class SFTTrainer(Trainer):
         eval_dataset: MixDataset | None,
         processor: Any,
         *,
-        group_by_length: bool = False,
+        sampling: Sampling | None = None,
         benchmark: bool = False,
     ) -> None:
+        sampling = sampling or Sampling()
         super().__init__(
             model=model,
             args=args,
-            data_collator=PadCollator(processor.tokenizer.pad_token_id),
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            data_collator=TrainingCollator(processor.tokenizer.pad_token_id, packs=sampling.packs),
+            train_dataset=None if train_dataset is None else DrawnDataset(train_dataset),
+            eval_dataset=None if eval_dataset is None else DrawnDataset(eval_dataset),
             # What Trainer calls the tokenizer it only saves; the processor saves the tokenizer and the rest.
             tokenizer=processor,
-            callbacks=[ProgressBar(show_speed=benchmark)],
+            callbacks=[LastStepLog(), ProgressBar(show_speed=benchmark)],
         )
         self._memory_tracker = SamplingMemoryTracker(args.skip_memory_metrics)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.group_by_length = group_by_length
+        self.train_sampler = None
+        if train_dataset is not None:
+            shape = self._shape(args.per_device_train_batch_size, args.gradient_accumulation_steps)
+            self.train_sampler = sampling.training(
+                train_dataset, shape, seed=args.seed, drop_last=args.dataloader_drop_last
+            )
+        self._eval_sampler = None
+        if eval_dataset is not None:
+            shape = self._shape(args.per_device_eval_batch_size, 1)
+            self._eval_sampler = sampling.evaluation(eval_dataset, shape, max_batches=max(args.max_evaluate_steps, 0))
         self.log_history: list[dict[str, float]] = []
 
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
@@ -64,29 +87,72 @@ class SFTTrainer(Trainer):
         super().log(logs, **kwargs)
         self.log_history.append({"step": self.state.global_step, **logs})
 
-    def prediction_step(
-        self,
-        model: nn.Layer,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[paddle.Tensor, None, None]:
-        """The loss alone: the logits of a whole evaluation set would not fit in memory."""
-        del prediction_loss_only, ignore_keys
-        with paddle.no_grad(), self.autocast_smart_context_manager():
-            return self.compute_loss(model, self._prepare_inputs(inputs)).mean().detach(), None, None
+    def compute_loss(
+        self, model: nn.Layer, inputs: dict[str, Any], return_outputs: bool = False
+    ) -> paddle.Tensor | tuple[paddle.Tensor, Any]:
+        """This batch's share of the global batch's loss, times what PaddleNLP divides it by.
 
-    def _get_train_sampler(self) -> ShuffledBatchSampler:
-        return ShuffledBatchSampler(
-            self.train_dataset,
-            [size.tokens for size in self.train_dataset.sizes],
-            batch_size=self.args.per_device_train_batch_size,
-            group_by_length=self.group_by_length,
-            seed=self.args.seed,
-            num_replicas=self.args.dataset_world_size,
-            rank=self.args.dataset_rank,
-            drop_last=self.args.dataloader_drop_last,
-        )
+        Args:
+            model: called with the inputs.
+            inputs: a batch of `TrainingCollator`; its weights already divide by the global batch's tokens.
+            return_outputs: give the model's outputs too.
+
+        Returns:
+            float32[], or a pair of it and the outputs.
+        """
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        # PaddleNLP divides by the accumulated batches, and data parallelism takes the mean of the ranks' gradients.
+        loss = loss * (self.args.gradient_accumulation_steps * self.args.dataset_world_size)
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(
+        self,
+        dataloader: paddle.io.DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+        max_eval_iters: int | None = -1,
+    ) -> EvalLoopOutput:
+        """The mean loss of the whole set's target tokens; logits are not kept, they would not fit in memory.
+
+        Args:
+            dataloader: draws from a `WholeSetSampler`, which ends where `max_evaluate_steps` says.
+            description: unused, as all that follow but `metric_key_prefix`.
+            prediction_loss_only: unused.
+            ignore_keys: unused.
+            metric_key_prefix: begins the metric's name.
+            max_eval_iters: unused.
+
+        Returns:
+            The loss as the one metric.
+        """
+        del description, prediction_loss_only, ignore_keys, max_eval_iters
+        self.model.eval()
+        total = 0.0
+        for inputs in dataloader:
+            with paddle.no_grad(), self.autocast_smart_context_manager():
+                total += float(self.model(**self._prepare_inputs(inputs)).loss)
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        self.model.train()
+        metrics = {f"{metric_key_prefix}_loss": self._sum_over_ranks(total)}
+        return EvalLoopOutput(None, None, metrics, num_samples=len(dataloader.dataset))
+
+    def _sum_over_ranks(self, value: float) -> float:
+        total = paddle.to_tensor(value, dtype="float64")
+        if self.args.dataset_world_size > 1:
+            paddle.distributed.all_reduce(total)
+        return float(total)
+
+    def _shape(self, rows: int, accumulation: int) -> BatchShape:
+        return BatchShape(rows, accumulation, self.args.dataset_world_size, self.args.dataset_rank)
+
+    def _get_train_sampler(self) -> GlobalBatchSampler | None:
+        return self.train_sampler
+
+    def _get_eval_sampler(self, eval_dataset: DrawnDataset) -> WholeSetSampler | None:
+        del eval_dataset  # the one that the trainer was made with
+        return self._eval_sampler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str | None = None) -> None:
         """Read a checkpoint's safetensors; PaddleNLP's own reader looks for pickled files."""

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddlemix.datasets.collate import PadCollator
+from paddlemix.datasets.collate import PackCollator, PadCollator, TrainingCollator
+from paddlemix.datasets.draws import WeightedSample
 from paddlemix.processors.interface import Sample
 
 
@@ -66,3 +67,39 @@ def test_samples_stay_as_they_were():
     one = sample(2)
     PadCollator(0)([one, sample(4)])
     assert one.input_ids.tolist() == [10, 11] and one.position_ids.shape == (3, 2)
+
+
+def test_a_pack_is_one_row_of_samples_whose_first_tokens_nobody_predicts():
+    batch = PackCollator()([sample(3, start=11), sample(2, start=31), sample(1, start=41)])
+    assert batch["input_ids"].tolist() == [[11, 12, 13, 31, 32, 41]]
+    assert batch["labels"].tolist() == [[-100, -100, 13, -100, -100, -100]]
+    assert batch["position_ids"].tolist() == [
+        [[11, 12, 13, 31, 32, 41]],
+        [[111, 112, 113, 131, 132, 141]],
+        [[211, 212, 213, 231, 232, 241]],
+    ]
+    assert batch["cu_seqlens"].tolist() == [0, 3, 5, 6] and batch["cu_seqlens"].dtype == np.int32
+    assert set(batch) == {"input_ids", "labels", "position_ids", "cu_seqlens"}
+
+
+def test_pictures_and_videos_go_with_their_samples_into_a_pack():
+    batch = PackCollator()([sample(2, pictures=1, start=10), sample(3), sample(2, pictures=2, start=30, videos=1)])
+    assert batch["pixel_values"][:, 0].tolist() == [10] * 4 + [30] * 8
+    assert len(batch["image_grid_thw"]) == 3 and batch["pixel_values_videos"].shape == (8, 6)
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_every_label_has_its_samples_weight(packs):
+    rows = [[WeightedSample(sample(3), 0.5)], [WeightedSample(sample(1), 0.25)]]
+    batch = TrainingCollator(7, packs=packs)(rows)
+    assert batch["loss_weights"].tolist() == ([[0.5, 0.5, 0.5, 0.25]] if packs else [[0.5] * 3, [0.25] * 3])
+    assert batch["loss_weights"].dtype == np.float32 and batch["loss_weights"].shape == batch["labels"].shape
+    assert ("cu_seqlens" in batch) == packs
+
+
+def test_the_packs_of_a_batch_are_laid_behind_one_another():
+    first, second = sample(2), sample(1, start=30)
+    rows = [[WeightedSample(first, 1.0), WeightedSample(second, 2.0)], [WeightedSample(first, 3.0)]]
+    batch = TrainingCollator(7, packs=True)(rows)
+    assert batch["cu_seqlens"].tolist() == [0, 2, 3, 5]
+    assert batch["loss_weights"].tolist() == [[1, 1, 2, 3, 3]]

@@ -23,15 +23,15 @@ class FakeProcessor:
         ids = np.array([ord(character) for character in text_of(conversation)], dtype=np.int64)
         return Sample(ids, ids, np.zeros((3, len(ids)), dtype=np.int64), None, None)
 
+    def fingerprint(self) -> str:
+        return "fake"
+
     def measure(self, conversation: Conversation) -> SampleSize:
         for picture in conversation.pictures:
             if not Path(picture.path).is_file():
                 raise RecordError(conversation.source, f"no picture {picture.path}")
         tokens = len(text_of(conversation))
         return SampleSize(tokens, picture_tokens=4 * len(conversation.pictures), target_tokens=1)
-
-    def fingerprint(self) -> str:
-        return "a token a character"
 
 
 def text_of(conversation: Conversation) -> str:

@@ -41,12 +41,13 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def make_processor(tokenizer):
-    def make(max_length=2048, template=None, allow_control_tokens=False, **bounds):
+    def make(max_length=2048, template=None, allow_control_tokens=False, truncate_text=False, **bounds):
         return Qwen2VLProcessor(
             tokenizer,
             Qwen2VLImageProcessor(**bounds),
             template or ChatTemplate(),
             max_length=max_length,
+            truncate_text=truncate_text,
             allow_control_tokens=allow_control_tokens,
         )
 

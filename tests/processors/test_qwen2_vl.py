@@ -13,6 +13,7 @@ from PIL import Image
 from paddlemix.conversation import (
     Box,
     Conversation,
+    OverlongError,
     Picture,
     RecordError,
     RecordId,
@@ -291,7 +292,7 @@ class TestVideos:
                 act(record)
 
     def test_a_record_with_a_long_video_is_told_what_to_lower(self, make_processor, parts):
-        with pytest.raises(RecordError, match=r"tokens, but `max_length` is 9; .* lower FPS or VIDEO_MAX_PIXELS"):
+        with pytest.raises(RecordError, match=r"tokens, but `max_length` is 9, .* lower FPS or VIDEO_MAX_PIXELS"):
             make_processor(max_length=9).measure(conversation(("user", *parts), ("assistant", "A.")))
 
 
@@ -398,11 +399,39 @@ class TestBadRecords:
         assert len(make_processor(max_length=length).encode(record).input_ids) == length
         short = make_processor(max_length=length - 1)
         for act in (short.encode, short.measure):
-            with pytest.raises(RecordError) as error:
+            with pytest.raises(OverlongError) as error:
                 act(record)
-            problem = f"{length} tokens, but `max_length` is {length - 1}; raise it, or lower `max_pixels` so"
+            problem = f"{length} tokens, but `max_length` is {length - 1}, and it is not cut unless `on_overlong` is"
             assert str(error.value).startswith(f"records.json, record 7: {problem}")
         assert len(short.encode_prompt(record).input_ids) > length, "a prompt has no bound"
+
+    def test_text_behind_the_last_picture_is_cut_to_the_length_that_was_measured(self, make_processor, save_picture):
+        record = conversation(
+            ("user", Picture(save_picture(56, 56)), "?"), ("assistant", "A long answer, and it goes on.")
+        )
+        whole = make_processor().encode(record)
+        length = len(whole.input_ids)
+        cutter = make_processor(max_length=length - 6, truncate_text=True)
+        cut, size = cutter.encode(record), cutter.measure(record)
+        for name in ("input_ids", "labels", "position_ids"):
+            assert np.array_equal(getattr(cut, name), getattr(whole, name)[..., : length - 6]), name
+        assert np.array_equal(cut.pixel_values, whole.pixel_values)
+        assert (size.tokens, size.cut_tokens) == (length - 6, 6)
+        assert size.target_tokens == (cut.labels[1:] != -100).sum() > 0
+
+    def test_a_record_is_cut_neither_in_a_picture_nor_down_to_no_targets(self, make_processor, save_picture, tokenizer):
+        record = conversation(("user", "?", Picture(save_picture(56, 56)), "?"), ("assistant", "A."))
+        ids = make_processor().encode(record)
+        end = int(np.flatnonzero(ids.input_ids == tokenizer.token_id("<|image_pad|>"))[-1]) + 2
+        first_target = int((ids.labels != -100).argmax())
+        assert end < first_target < len(ids.input_ids) - 1
+        make_processor(max_length=first_target + 1, truncate_text=True).encode(record)
+        for length, obstacle in ((first_target, "nothing would be left"), (end - 1, f"ends at token {end}, and only")):
+            for act in ("encode", "measure"):
+                with pytest.raises(
+                    OverlongError, match=f"record 7: .* tokens, but `max_length` is {length}.*{obstacle}"
+                ):
+                    getattr(make_processor(max_length=length, truncate_text=True), act)(record)
 
     @pytest.mark.parametrize("content", [None, b"", b"no picture"])
     def test_an_unreadable_picture_is_told_with_its_record_before_pixels_are_read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +160,37 @@ def test_an_unknown_key_and_a_wrong_type_are_told_together_with_their_lines(
         number = next(i for i, line in enumerate(lines, 1) if f'"{key}":' in line)
         assert f"config.json:{number}" in ended.stderr
     assert ended.returncode == 1 and "learning_rate" in ended.stderr
+
+
+def test_packs_train_and_evaluate_a_whole_epoch_and_cut_records_are_named(
+    tiny_checkpoint: Path, shapes: Path, tmp_path: Path
+) -> None:
+    records = [{"conversations": [["Count.", " ".join(map(str, range(200)))]]}]
+    (tmp_path / "long.json").write_text(json.dumps(records))
+    dataset = {
+        "train": [
+            {"name": "vqa_dataset", "data_files": str(shapes / "train_vqa.json")},
+            {"name": "chatml_dataset", "data_files": str(tmp_path / "long.json")},
+        ],
+        "eval": [{"name": "vqa_dataset", "data_files": str(shapes / "eval_vqa.json")}],
+    }
+    config = write_config(
+        tmp_path / "config.json",
+        tiny_checkpoint,
+        shapes,
+        dataset=dataset,
+        mixtoken=True,
+        max_length=300,
+        on_overlong="truncate_text",
+        max_steps=-1,
+        num_train_epochs=2,
+        per_device_train_batch_size=2,
+        do_eval=True,
+    )
+    ended = run(config)
+    assert ended.returncode == 0, ended.stderr
+    assert "1 of" in ended.stderr and "long.json, record 0" in ended.stderr and "are cut off its end" in ended.stderr
+    packs = int(re.search(r"packs: (\d+) of 300 tokens", ended.stdout)[1])
+    log = json.loads((tmp_path / "out" / "trainer_log.json").read_text())
+    assert packs > 2 and [entry["step"] for entry in log if "loss" in entry] == list(range(1, 2 * -(-packs // 2) + 1))
+    assert np.isfinite(json.loads((tmp_path / "out" / "all_results.json").read_text())["eval_loss"])

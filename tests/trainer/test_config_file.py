@@ -171,7 +171,7 @@ class TestWrongKeys:
   "save_steps": 10,
   "evaluation_strategy": "step",
   "save_steps": 20,
-  "mixtoken": true
+  "lora": true
 }"""
         assert problems_of(text, tmp_path) == [
             "run.json:3: unknown key `frezee_vit` (value true). Did you mean `freeze_vit`?",
@@ -186,7 +186,8 @@ class TestWrongKeys:
             "run.json:8: unknown key `dataset.evl` (value []). Did you mean `eval`?",
             'run.json:10: `evaluation_strategy` is "step"; expected one of "no", "steps", "epoch".',
             "run.json:11: `save_steps` is given 2 times; keep one of them.",
-            "run.json:12: `mixtoken` is true, but packing records is not available yet. Set it to false.",
+            "run.json:12: `lora` is true, but training adapters is not available yet. Set it to false and take the "
+            "lora_* keys out.",
             "run.json: `output_dir` is missing; expected a string, not empty. Add it, or give --output_dir.",
         ]
 
@@ -425,7 +426,8 @@ class TestRules:
     @pytest.mark.parametrize(
         ("keys", "expected"),
         [
-            ({"mixtoken": True}, "`mixtoken` is true, but packing records is not available yet."),
+            ({"mixtoken_window": 64}, "`mixtoken_window` has no effect unless `mixtoken` is true."),
+            ({"mixtoken": True, "group_by_length": True}, "`group_by_length` and `mixtoken` are both true;"),
             ({"lora": True}, "`lora` is true, but training adapters is not available yet."),
             ({"lora": True, "lora_rank": 4}, "`lora` is true, but training adapters is not available yet."),
             ({"lora_rank": 8}, "`lora_rank` has no effect unless `lora` is true, which is not available yet."),

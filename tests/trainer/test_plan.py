@@ -9,6 +9,8 @@ import pytest
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
+from paddlemix.datasets.sampler import BatchShape
+from paddlemix.datasets.sampling import Sampling
 from paddlemix.trainer.config_file import build_training_arguments, load_config
 from paddlemix.trainer.freezing import freeze
 from paddlemix.trainer.plan import describe_plan
@@ -24,7 +26,9 @@ def train(shapes: Path, tiny_checkpoint: Path) -> MixDataset:
     return MixDataset.load(specs, processor)
 
 
-def plan(tmp_path: Path, train: MixDataset, checkpoint: Path, **training: object) -> str:
+def plan(
+    tmp_path: Path, train: MixDataset, checkpoint: Path, pack_tokens: int | None = None, **training: object
+) -> str:
     config = tmp_path / "config.json"
     config.write_text(
         '{"model_name_or_path": "m", "output_dir": "out", "do_train": true,'
@@ -34,7 +38,9 @@ def plan(tmp_path: Path, train: MixDataset, checkpoint: Path, **training: object
     args = build_training_arguments(load_config(str(config), flags, has_gpu=False))
     model = AutoModelMIX.from_pretrained(checkpoint)
     freeze(model, ["visual.blocks.*"], None)
-    return describe_plan(model, train, None, args)
+    sampling = Sampling(pack_tokens=pack_tokens)
+    shape = BatchShape(args.per_device_train_batch_size, args.gradient_accumulation_steps)
+    return describe_plan(model, train, None, args, sampling.training(train, shape, seed=0))
 
 
 def test_numbers_of_records_and_tokens_are_those_of_the_sets(
@@ -57,8 +63,21 @@ def test_steps_and_effective_batch_follow_from_records_and_accumulation(
         gradient_accumulation_steps=3,
         num_train_epochs=2,
     )
-    steps = 2 * (math.ceil(len(train) / 2) // 3)
-    assert steps > 0 and f"steps: {steps}" in text and "each on 6 records" in text
+    steps = 2 * math.ceil(len(train) / 6)
+    assert len(train) % 6 and f"steps: {steps}" in text and "each on 6 records" in text
+
+
+def test_packs_are_told_with_their_number_fill_and_records(
+    tmp_path: Path, train: MixDataset, tiny_checkpoint: Path
+) -> None:
+    text = plan(tmp_path, train, tiny_checkpoint, pack_tokens=2000, gradient_accumulation_steps=2)
+    (line,) = [line for line in text.splitlines() if "packs:" in line]
+    count = int(line.split()[1])
+    tokens = sum(size.tokens for size in train.sizes)
+    assert 1 < count < len(train) / 4
+    assert f"packs: {count} of 2,000 tokens, {tokens / 2000 / count:.2%} full" in line
+    assert f"; {len(train) / count:.1f} records a pack, median " in line
+    assert f"steps: {math.ceil(count / 2)} (" in text and "each on 2 packs" in text and "loss per token" in text
 
 
 def test_trained_and_frozen_parameters_add_up(tmp_path: Path, train: MixDataset, tiny_checkpoint: Path) -> None:
