@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +13,11 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from paddlemix.conversation import Conversation, RecordError, RecordId
-from paddlemix.datasets.formats import find_format
-from paddlemix.datasets.records import Entry, read_records, result_or_error
+from paddlemix.conversation import Conversation, RecordError
+from paddlemix.datasets.formats import AUTO, find_format
+from paddlemix.datasets.recognise import recognise
+from paddlemix.datasets.record_files import FileContent, locate_records, read_files
+from paddlemix.datasets.records import Located, result_or_error
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.processors.interface import ConversationProcessor, SampleSize
 
@@ -33,16 +35,18 @@ class LoadedSet:
     """The records of one set.
 
     Attributes:
-        spec: the set's entry in the config.
+        spec: the set's entry in the config; its `name` is the format that the records are in.
         conversations: the usable records, in their order.
         sizes: what each of them will cost.
         errors: why each of the others cannot be used.
+        is_recognised: whether the format was found out from the records.
     """
 
     spec: DatasetSpec
     conversations: tuple[Conversation, ...]
     sizes: tuple[SampleSize, ...]
     errors: tuple[RecordError, ...]
+    is_recognised: bool = False
 
 
 def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
@@ -57,11 +61,17 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
 
     Raises:
         FileNotFoundError: a record file does not exist.
-        ValueError: a record file as a whole cannot be read, or `image_root` is no folder.
+        ValueError: a record file as a whole cannot be read, `image_root` is no folder, or `name` is "auto" and the
+            records are in no format, or could be in several.
     """
     if spec.image_root is not None and not Path(spec.image_root).is_dir():
         raise ValueError(f"{spec.name}: `image_root` is {spec.image_root!r}; expected a folder that exists")
-    entries = list(islice(_read_entries(spec), spec.max_samples))
+    is_recognised = spec.name == AUTO
+    contents: Iterable[FileContent] = read_files(spec.files)
+    if is_recognised:
+        contents = list(contents)
+        spec = recognise(spec, contents)
+    entries = list(islice(locate_records(contents, spec.name, find_format(spec.name)), spec.max_samples))
     check = partial(_check, spec, processor)
     results = list(_in_threads(partial(result_or_error, check), entries, description=spec.name))
     usable = [result for result in results if not isinstance(result, RecordError)]
@@ -70,27 +80,11 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
         conversations=tuple(conversation for conversation, _ in usable),
         sizes=tuple(size for _, size in usable),
         errors=tuple(result for result in results if isinstance(result, RecordError)),
+        is_recognised=is_recognised,
     )
 
 
-def _read_entries(spec: DatasetSpec) -> Iterator[tuple[Entry, RecordId]]:
-    for file in spec.files:
-        yield from ((entry, RecordId(file, index)) for index, entry in enumerate(_read_file(file, spec)))
-
-
-def _read_file(file: str, spec: DatasetSpec) -> list[Entry]:
-    content = read_records(file)
-    if isinstance(content, list):
-        return content
-    expand = find_format(spec.name).expand
-    if expand is None:
-        raise ValueError(f"{file}: the file holds one object; {spec.name} expects a list of records")
-    return expand(content, file)
-
-
-def _check(
-    spec: DatasetSpec, processor: ConversationProcessor, located: tuple[Entry, RecordId]
-) -> tuple[Conversation, SampleSize]:
+def _check(spec: DatasetSpec, processor: ConversationProcessor, located: Located) -> tuple[Conversation, SampleSize]:
     entry, source = located
     if isinstance(entry, RecordError):
         raise entry

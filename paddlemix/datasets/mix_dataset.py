@@ -34,12 +34,14 @@ class SetSummary:
         files: the record files.
         sizes: what each usable record will cost.
         skipped: how many records were left out.
+        is_recognised: whether the format was found out from the records.
     """
 
     name: str
     files: tuple[str, ...]
     sizes: tuple[SampleSize, ...]
     skipped: int
+    is_recognised: bool = False
 
     @property
     def count(self) -> int:
@@ -118,7 +120,10 @@ class MixDataset(Dataset):
 
     def set_summaries(self) -> list[SetSummary]:
         """What each set contributes, in the order of the sets."""
-        return [SetSummary(one.spec.name, one.spec.files, one.sizes, len(one.errors)) for one in self._sets]
+        return [
+            SetSummary(one.spec.name, one.spec.files, one.sizes, len(one.errors), one.is_recognised)
+            for one in self._sets
+        ]
 
     def conversations_by_set(self) -> list[tuple[str, tuple[Conversation, ...]]]:
         """Each set's format name and usable records, in the order of the sets."""

@@ -53,10 +53,11 @@ class ModelArguments:
 class DatasetItem:
     """One record set of a mixture."""
 
-    name: str = Field(min_length=1, description='Record format, such as `"chatml_dataset"`.')
+    name: str = Field(min_length=1, description='Record format, such as `"chatml_dataset"`; `"auto"` finds out.')
     data_files: str | list[str] = Field(
         min_length=1,
-        description="Record files; relative ones are looked for in the current folder, then beside the config.",
+        description="Record files, folders of them or patterns; relative ones are looked for in the current folder, "
+        "then beside the config.",
     )
     image_root: str | None = Field(
         default=None, description="Folder the records' picture paths start from, looked for as `data_files` are."

@@ -32,7 +32,8 @@ def _set_lines(title: str, summaries: Sequence[SetSummary]) -> Iterator[str]:
         tokens = _median_and_max([size.tokens for size in summary.sizes])
         pictures = _median_and_max([size.picture_tokens for size in summary.sizes])
         skipped = f", {summary.skipped} skipped" if summary.skipped else ""
-        yield f"  {title}: {summary.name} ({', '.join(summary.files)})"
+        recognised = ", recognised from its records" if summary.is_recognised else ""
+        yield f"  {title}: {summary.name}{recognised} ({', '.join(summary.files)})"
         yield f"    {summary.count:,} records{skipped}; tokens a record {tokens}, of pictures {pictures}"
 
 
