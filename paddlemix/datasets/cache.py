@@ -80,7 +80,7 @@ def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """
     array = _found(path)
     if array is None:
-        with _only_one(path.with_suffix(".lock")):
+        with only_one(path.with_suffix(".lock")):
             array = _found(path)
             if array is None:
                 with replacing(path) as beside:
@@ -98,8 +98,15 @@ def _found(path: Path) -> np.ndarray | None:
 
 
 @contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block of the same path."""
+def only_one(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block of the same path; the system lets go of it for the dead.
+
+    Args:
+        path: a file that is made for this alone.
+
+    Yields:
+        Nothing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         try:

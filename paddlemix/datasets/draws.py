@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from paddle.io import Dataset
 
-from paddlemix.conversation import RecordError
+from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.cache import cache_folder
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.rows import Row
@@ -96,6 +96,10 @@ class DrawnDataset(Dataset):
             WeightedSample(self._encode(index), weight)
             for index, weight in zip(draw.indices, draw.weights, strict=True)
         ]
+
+    def sources(self, draw: Draw) -> list[RecordId]:
+        """The records of a row."""
+        return [self._dataset.conversations[index].source for index in draw.indices]
 
     def _encode(self, index: int) -> Sample:
         sample, size = self._dataset[index], self._dataset.sizes[index]

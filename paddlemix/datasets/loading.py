@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby
@@ -13,12 +13,14 @@ from typing import overload
 import numpy as np
 
 import paddlemix
-from paddlemix.conversation import Conversation, RecordError, RecordId
+from paddlemix.conversation import Conversation, RecordError
 from paddlemix.datasets.cache import cache_folder, digest_of, identity, kept
-from paddlemix.datasets.formats import find_format
+from paddlemix.datasets.formats import AUTO, find_format
 from paddlemix.datasets.measuring import Measured, Measuring
-from paddlemix.datasets.record_file import Records, expanded, open_records
-from paddlemix.datasets.records import Entry, Located, Record
+from paddlemix.datasets.recognise import recognise
+from paddlemix.datasets.record_file import RecordFile, Records, expanded
+from paddlemix.datasets.record_files import FileContent, read_files
+from paddlemix.datasets.records import Located
 from paddlemix.datasets.selection import select
 from paddlemix.datasets.sizes import UNUSABLE, SizeTable
 from paddlemix.datasets.spec import DatasetSpec
@@ -117,12 +119,14 @@ class LoadedSet:
         conversations: the usable records, in their order.
         sizes: what each of them will cost.
         errors: why each of the others cannot be used.
+        is_recognised: whether the format was found out from the records.
     """
 
     spec: DatasetSpec
     conversations: Sequence[Conversation]
     sizes: SizeTable
     errors: tuple[RecordError, ...]
+    is_recognised: bool = False
 
 
 def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
@@ -137,37 +141,50 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
 
     Raises:
         FileNotFoundError: a record file does not exist.
-        ValueError: a record file as a whole cannot be read, or `image_root` is no folder.
+        ValueError: a record file as a whole cannot be read, `image_root` is no folder, or `name` is "auto" and the
+            records are in no format, or could be in several.
     """
     if spec.image_root is not None and not Path(spec.image_root).is_dir():
         raise ValueError(f"{spec.name}: `image_root` is {spec.image_root!r}; expected a folder that exists")
-    records = open_set(spec)
+    contents = list(read_files(spec.files))
+    is_recognised = spec.name == AUTO
+    spec = recognise(spec, contents) if is_recognised else spec
+    records = join_files(contents, spec)
     rows = select(len(records), splits=spec.split_list, max_samples=spec.max_samples, seed=spec.seed)
     measuring = Measuring(records.located, partial(parse_located, spec), processor, spec.name)
-    table, errors = _measured(measuring, rows, _size_file(spec, records, rows, processor))
+    table, errors = _measured(measuring, rows, _size_file(spec, contents, rows, processor))
     is_usable = table[:, 0] != UNUSABLE
     return LoadedSet(
         spec,
         conversations=Conversations(spec, records, rows[is_usable]),
         sizes=SizeTable(table[is_usable]),
         errors=tuple(error for _, error in errors),
+        is_recognised=is_recognised,
     )
 
 
-def open_set(spec: DatasetSpec) -> RecordSequence:
+def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequence:
     """The records of a set, not yet parsed.
 
     Args:
-        spec: the set.
+        contents: of its files.
+        spec: the set; its `name` is a format's.
 
     Returns:
-        The records of all its files.
+        The records of all its files; those that are made of whole files stand behind the others.
 
     Raises:
-        FileNotFoundError: a record file does not exist.
-        ValueError: a record file as a whole cannot be read.
+        ValueError: a file holds one object that the format does not expand.
     """
-    return RecordSequence([_open_file(file, spec) for file in spec.files])
+    lists = [content for _, content in contents if isinstance(content, RecordFile)]
+    documents = {file: content for file, content in contents if isinstance(content, dict)}
+    expand = find_format(spec.name).expand
+    if not documents:
+        return RecordSequence(lists)
+    if expand is None:
+        raise ValueError(f"{next(iter(documents))}: the file holds one object; {spec.name} expects a list of records")
+    depends_on = [_code(), *map(identity, documents)]
+    return RecordSequence([*lists, expanded(partial(expand, documents), list(documents), spec.name, depends_on)])
 
 
 def parse_located(spec: DatasetSpec, located: Located) -> Conversation:
@@ -187,21 +204,6 @@ def parse_located(spec: DatasetSpec, located: Located) -> Conversation:
     if isinstance(entry, RecordError):
         raise entry
     return spec.parse(entry, source, spec.picture_root(source.file))
-
-
-def _open_file(file: str, spec: DatasetSpec) -> Records:
-    records = open_records(file)
-    if not isinstance(records, dict):
-        return records
-    expand = find_format(spec.name).expand
-    if expand is None:
-        raise ValueError(f"{file}: the file holds one object; {spec.name} expects a list of records")
-    located = partial(_expand, expand, records, file)
-    return expanded(located, [file], spec.name, [identity(file), _code()])
-
-
-def _expand(expand: Callable[[Record, str], list[Entry]], document: Record, file: str) -> Iterator[Located]:
-    return ((entry, RecordId(file, index)) for index, entry in enumerate(expand(document, file)))
 
 
 def _measured(measuring: Measuring, rows: np.ndarray, path: Path | None) -> Measured:
@@ -233,11 +235,13 @@ def _measured_again(measuring: Measuring, rows: np.ndarray, table: np.ndarray, p
     return table, [(int(places[place]), error) for place, error in errors]
 
 
-def _size_file(spec: DatasetSpec, records: RecordSequence, rows: np.ndarray, processor: ConversationProcessor) -> Path:
+def _size_file(
+    spec: DatasetSpec, contents: Sequence[FileContent], rows: np.ndarray, processor: ConversationProcessor
+) -> Path:
     """Where the sizes are kept: the name says all that they depend on but the pictures, which may be a million."""
-    roots = [Path(spec.picture_root(file)).absolute() for file in spec.files]
+    files = [(identity(file), spec.picture_root(file).absolute()) for file, _ in contents]
     chosen = hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()
-    name = digest_of(_code(), records.identity, spec.name, spec.prompt, *roots, chosen, processor.fingerprint())
+    name = digest_of(_code(), *files, spec.name, spec.prompt, chosen, processor.fingerprint())
     return cache_folder("sizes") / f"{name}.npy"
 
 

@@ -38,6 +38,7 @@ class SetSummary:
         sizes: what each usable record will cost.
         skipped: how many records were left out.
         drawn: how many records an epoch draws.
+        is_recognised: whether the format was found out from the records.
     """
 
     name: str
@@ -45,6 +46,7 @@ class SetSummary:
     sizes: SizeTable
     skipped: int
     drawn: int
+    is_recognised: bool = False
 
     @property
     def count(self) -> int:
@@ -148,7 +150,7 @@ class MixDataset(Dataset):
     def set_summaries(self) -> list[SetSummary]:
         """What each set contributes, in the order of the sets."""
         return [
-            SetSummary(one.spec.name, one.spec.files, one.sizes, len(one.errors), drawn)
+            SetSummary(one.spec.name, one.spec.files, one.sizes, len(one.errors), drawn, one.is_recognised)
             for one, drawn in zip(self._sets, self.mixture.draws, strict=True)
         ]
 

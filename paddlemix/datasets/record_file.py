@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import mmap
 import os
+import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,9 +15,19 @@ import numpy as np
 import orjson
 
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.cache import cache_folder, digest_of, identity, kept
+from paddlemix.datasets.cache import cache_folder, digest_of, identity, kept, only_one
 from paddlemix.datasets.record_index import index_lines, index_list
-from paddlemix.datasets.records import Entry, Located, Record, as_record, malformed, plain_file, read_records
+from paddlemix.datasets.records import (
+    GZIP_SUFFIX,
+    Entry,
+    Located,
+    Record,
+    as_record,
+    checked_file,
+    kind_of,
+    malformed,
+    read_records,
+)
 from paddlemix.files import replacing
 
 # Raise it where an index comes to mean something else.
@@ -125,8 +138,8 @@ def open_records(path: str) -> RecordFile | Record:
         FileNotFoundError: there is no such file.
         ValueError: as `read_records`.
     """
-    plain, kind = plain_file(path)
-    content = identity(path)
+    file, content = checked_file(path), identity(path)
+    plain, kind = _unpacked(file, content), kind_of(file)
     kept_at = cache_folder("index") / f"{digest_of(_VERSION, kind, content)}.npy"
     spans = kept(kept_at, lambda: _index(plain, kind, path))
     if not len(spans):
@@ -154,6 +167,22 @@ def expanded(
     path = cache_folder("expanded") / f"{content}.jsonl"
     places = kept(path.with_suffix(".npy"), lambda: _write(expand(), files, path))
     return ExpandedRecords(path, places, files, content)
+
+
+def _unpacked(file: Path, content: str) -> Path:
+    """The file itself, or what a gzipped one holds, kept below the cache: only there a record can be read alone."""
+    if file.suffix != GZIP_SUFFIX:
+        return file
+    unpacked = cache_folder("unpacked") / f"{digest_of(content)}{kind_of(file)}"
+    with only_one(unpacked.with_suffix(".lock")):
+        if not unpacked.is_file():
+            try:
+                with replacing(unpacked) as beside, gzip.open(file) as packed, open(beside, "wb") as plain:
+                    shutil.copyfileobj(packed, plain, 1 << 20)
+            except (OSError, EOFError, zlib.error):
+                read_records(file)  # says what is wrong with it
+                raise
+    return unpacked
 
 
 def _write(records: Iterable[Located], files: Sequence[str], path: Path) -> np.ndarray:

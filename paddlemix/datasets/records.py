@@ -1,4 +1,4 @@
-"""Record files as they lie on disk: `.json` and `.jsonl`, read into plain dictionaries.
+"""Record files as they lie on disk: `.json` and `.jsonl`, gzipped or not, read into plain dictionaries.
 
 What a record means is the business of `formats/`; here it only has to be JSON, and an object.
 """
@@ -6,6 +6,8 @@ What a record means is the business of `formats/`; here it only has to be JSON, 
 from __future__ import annotations
 
 import codecs
+import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ Entry = Record | RecordError
 Located = tuple[Entry, RecordId]
 
 SUFFIXES = (".json", ".jsonl")
+GZIP_SUFFIX = ".gz"
 _SHOWN_CHARACTERS = 60
 _KINDS: dict[type, str] = {str: "text", list: "list", dict: "object"}
 
@@ -28,7 +31,7 @@ def read_records(path: str | Path) -> list[Entry] | Record:
 
     Args:
         path: a `.json` file with one list (or one object, for formats that keep tables), or a `.jsonl` file with one
-            object per line; UTF-8, a byte order mark and blank lines are passed over.
+            object per line; UTF-8, a byte order mark and blank lines are passed over. With `.gz` behind it, gzipped.
 
     Returns:
         One entry per record in the file's order, or the object that a `.json` file consists of.
@@ -37,21 +40,21 @@ def read_records(path: str | Path) -> list[Entry] | Record:
         FileNotFoundError: there is no such file.
         ValueError: the file has another suffix, holds no record, or as a whole is not JSON.
     """
-    file, _ = plain_file(path)
-    content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+    file = checked_file(path)
+    content = _read_bytes(file).removeprefix(codecs.BOM_UTF8)
     if not content.strip():
         raise ValueError(f"{path}: the file is empty; expected at least one record")
-    return _read_lines(content, str(path)) if file.suffix == ".jsonl" else _read_document(content, str(path))
+    return _read_lines(content, str(path)) if kind_of(file) == ".jsonl" else _read_document(content, str(path))
 
 
-def plain_file(path: str | Path) -> tuple[Path, str]:
-    """The file that a record file's text is in, and its kind.
+def checked_file(path: str | Path) -> Path:
+    """Make sure that a record file is there.
 
     Args:
         path: as the config has it.
 
     Returns:
-        The file and ".json" or ".jsonl".
+        The file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -60,9 +63,19 @@ def plain_file(path: str | Path) -> tuple[Path, str]:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{path}: no such record file; correct `data_files` (relative to {Path.cwd()})")
-    if file.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: a record file ends in {' or '.join(SUFFIXES)}, this one in {file.suffix!r}")
-    return file, file.suffix
+    if kind_of(file) not in SUFFIXES:
+        raise ValueError(f"{path}: a record file ends in {endings()}, this one in {file.suffix!r}")
+    return file
+
+
+def kind_of(file: Path) -> str:
+    """A record file's ending, `.json` or `.jsonl`, whether it is gzipped or not."""
+    return Path(file.stem).suffix if file.suffix == GZIP_SUFFIX else file.suffix
+
+
+def endings() -> str:
+    """The endings of record files in words."""
+    return f"{' or '.join(SUFFIXES)}, with or without {GZIP_SUFFIX} behind it"
 
 
 def as_entries(values: list[Any], file: str) -> list[Entry]:
@@ -89,10 +102,25 @@ def describe(value: Any) -> str:
     """
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
-    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
     kind = _KINDS.get(type(value), "number")
+    if isinstance(value, str):
+        value = value[: _SHOWN_CHARACTERS + 1]  # the rest, which may be a whole picture, is not shown
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:  # orjson reads deeper nesting than it writes
+        return f"a {kind} that is nested too deep, or too long, to show"
+    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
     return f"the {kind} {shown}"
+
+
+def _read_bytes(file: Path) -> bytes:
+    content = file.read_bytes()
+    if file.suffix != GZIP_SUFFIX:
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{file}: the file is no gzip file, or cut off: {error}") from error
 
 
 def _read_document(content: bytes, file: str) -> list[Entry] | Record:

@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 
 from paddlemix.datasets.draws import weigh
 from paddlemix.datasets.mixtoken import PackPlanner
+from paddlemix.datasets.mixture import MixedSet, Mixture
 from paddlemix.datasets.rows import GROUPED_BATCHES, PackedRows, SingleRows
 from paddlemix.datasets.sampler import BatchShape, GlobalBatchSampler, WholeSetSampler
 
 CAPACITY = 1000
+
+
+def order_of(count, seed):
+    return Mixture((MixedSet(count),), seed=seed).order
 
 
 def lengths_of(count):
@@ -27,9 +32,9 @@ def targets_of(count):
 def make(count=100, rows=4, ranks=1, rank=0, accumulation=1, packs=False, grouped=False, epoch=0, seed=3, **settings):
     shape = BatchShape(rows, accumulation, ranks, rank)
     plan = (
-        PackedRows(lengths_of(count), seed, PackPlanner(CAPACITY, window=64))
+        PackedRows(lengths_of(count), order_of(count, seed), seed, PackPlanner(CAPACITY, window=64))
         if packs
-        else SingleRows(lengths_of(count), seed, grouped=shape.wide if grouped else 1)
+        else SingleRows(lengths_of(count), order_of(count, seed), seed, grouped=shape.wide if grouped else 1)
     )
     sampler = GlobalBatchSampler(range(count), plan, targets_of(count), shape, **settings)
     sampler.set_epoch(epoch)

@@ -9,15 +9,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from pathlib import Path
 from typing import Any
 
-from paddlemix.conversation import Conversation, Part, Picture, RecordError, RecordId, Role, Turn, Video
+import orjson
+
+from paddlemix.conversation import Conversation, Picture, RecordError, RecordId, Role, Video
 from paddlemix.datasets.formats.format import Format, build_conversation, checked_text, picture_at, require, resolved
-from paddlemix.datasets.formats.tags import split_tags
+from paddlemix.datasets.formats.pieces import split_turns
 from paddlemix.datasets.records import Record, describe
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     texts = _read_turns(require(record, "conversations", list, "a list of turns", source), source)
     turns = [(role, _cut_at_media(text, source, root)) for role, text in texts]
     _place_listed_pictures(turns, record.get("image"), source, root)
-    return build_conversation(_split_turns(turns, source), source)
+    return build_conversation(split_turns(turns, source), source)
 
 
 FORMAT = Format(parse)
@@ -136,8 +137,8 @@ def _video(tag: re.Match[str], source: RecordId, root: Path) -> Video:
     if not path.startswith("["):
         return Video(resolved(path, root))
     try:
-        frames = json.loads(path)
-    except json.JSONDecodeError as error:
+        frames = orjson.loads(path)
+    except orjson.JSONDecodeError as error:
         raise RecordError(source, f"{name} is {describe(path)}; expected a path or a JSON list of paths") from error
     return Video(tuple(resolved(checked_text(frame, f"a frame in {name}", source), root) for frame in frames))
 
@@ -173,19 +174,3 @@ def _refuse_placeholder(turns: list[tuple[Role, list[Piece]]], source: RecordId)
         raise RecordError(
             source, f"`{_FOREIGN_PLACEHOLDER}` is not read here; write `<img>path</img>` where the picture stands"
         )
-
-
-def _split_turns(turns: list[tuple[Role, list[Piece]]], source: RecordId) -> list[Turn]:
-    """The turns with their tags read; a box lies on the picture that was shown last before it."""
-    shown = 0
-    result = []
-    for role, pieces in turns:
-        parts: list[Part] = []
-        for piece in pieces:
-            if isinstance(piece, str):
-                parts += split_tags(piece, max(shown - 1, 0), source)
-            else:
-                parts.append(piece)
-                shown += isinstance(piece, Picture)
-        result.append(Turn(role, tuple(parts)))
-    return result
