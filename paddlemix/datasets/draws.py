@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from paddle.io import Dataset
 
+from paddlemix.cache import cache_folder
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.cache import cache_folder
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.rows import Row
 from paddlemix.processors.interface import IGNORED_LABEL, Sample

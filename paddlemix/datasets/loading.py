@@ -13,8 +13,8 @@ from typing import overload
 import numpy as np
 
 import paddlemix
+from paddlemix.cache import cache_folder, digest_of, identity, kept
 from paddlemix.conversation import Conversation, RecordError
-from paddlemix.datasets.cache import cache_folder, digest_of, identity, kept
 from paddlemix.datasets.formats import AUTO, find_format
 from paddlemix.datasets.measuring import Measured, Measuring
 from paddlemix.datasets.recognise import recognise

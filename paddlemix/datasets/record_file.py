@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 import orjson
 
+from paddlemix.cache import cache_folder, digest_of, identity, kept, only_one
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.cache import cache_folder, digest_of, identity, kept, only_one
 from paddlemix.datasets.record_index import index_lines, index_list
 from paddlemix.datasets.records import (
     GZIP_SUFFIX,

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from paddlemix.processors.data_url import decode_data_url, is_data_url, shown
-from paddlemix.processors.fetch import FetchError, fetch, is_address
+from paddlemix.processors.fetch import FetchError, fetch_kept, is_address
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for what may be a decompression bomb.
 MAX_ASPECT_RATIO = 200
@@ -114,7 +114,7 @@ def _opened(path: str) -> Iterator[Image.Image]:
 def _source(path: str) -> IO[bytes] | Path:
     if is_data_url(path):
         return io.BytesIO(decode_data_url(path))
-    return io.BytesIO(fetch(path)) if is_address(path) else Path(path)
+    return io.BytesIO(fetch_kept(path)) if is_address(path) else Path(path)
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from paddlemix.processors.data_url import decode_data_url, is_data_url, shown
-from paddlemix.processors.fetch import FetchError, fetch, is_address
+from paddlemix.processors.fetch import FetchError, fetch_kept, is_address
 from paddlemix.processors.frames import VideoError, VideoInfo
 from paddlemix.processors.picture import PictureError, open_picture, picture_size, size_problem
 
@@ -98,7 +98,7 @@ def _opened(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
 def _body(path: str) -> bytes:
     if is_data_url(path):
         return decode_data_url(path, max_bytes=MAX_BYTES)
-    return fetch(path, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+    return fetch_kept(path, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
 
 
 def _name_of_frames(paths: tuple[str, ...]) -> str:

@@ -46,6 +46,6 @@ def check_position(checkpoint: str, sampler: GlobalBatchSampler) -> None:
     if file.is_file() and json.loads(file.read_text("utf-8"))["drawn_from"] != sampler.fingerprint:
         raise ValueError(
             f"{checkpoint} was written while other batches were drawn: the records, their mixture, `seed`, "
-            "`max_length`, batch sizes or packing have changed. Restore them, or set `ignore_data_skip` to true to begin "
-            "the epoch anew with the model of this checkpoint."
+            "`max_length`, batch sizes or packing have changed. Restore them, or set `ignore_data_skip` to true to "
+            "begin the epoch anew with the model of this checkpoint."
         )
