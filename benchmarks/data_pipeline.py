@@ -144,7 +144,8 @@ def index(folder: Path, arguments: argparse.Namespace) -> Rows:
         file = write_records(folder / f"large{ending}", arguments.records)
         processor, before = processor_of(arguments), resident_mebibytes()
         spec = DatasetSpec("chatml_dataset", str(file))
-        opened, first, again = (timed(call) for call in (lambda: open_only(spec), *[lambda: load(spec, processor)] * 2))
+        opened = timed(open_only, spec)
+        first, again = (timed(load, spec, processor) for _ in range(2))
         yield f"index {arguments.records:,} records of {ending}", "s", [opened]
         yield f"measure {arguments.records:,} records of {ending}", "s", [first]
         yield f"start again with {arguments.records:,} records of {ending}", "s", [again]
@@ -229,10 +230,10 @@ def load(spec: DatasetSpec, processor: Qwen2VLProcessor) -> None:
     assert len(DrawnDataset(dataset)[draws[0]]) == 1
 
 
-def timed(call: Callable[[], Any]) -> float:
+def timed(call: Callable[..., Any], *args: Any) -> float:
     """Seconds that a call takes."""
     start = time.perf_counter()
-    call()
+    call(*args)
     return time.perf_counter() - start
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import queue
 import signal
@@ -21,6 +20,7 @@ import paddle
 from paddle.io import DataLoader
 
 from paddlemix.conversation import RecordError
+from paddlemix.datasets.measuring import serial_tokenizers
 
 # Batches that each worker is ahead, the one it works on included.
 _AHEAD = 2
@@ -91,7 +91,8 @@ class _Workers:
             process = context.Process(
                 target=_work, args=(theirs, [*self._sockets, ours], dataset, collate, self._done, number), daemon=True
             )
-            process.start()
+            with serial_tokenizers():
+                process.start()
             theirs.close()  # with the worker's own end the last one is closed, which is how its death is seen
             self._sockets.append(ours)
             self._processes.append(process)
@@ -166,7 +167,6 @@ def _work(
     # What the parent does on these is the parent's alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with suppress(EOFError, OSError):
         while True:
             items = pickle.loads(_receive_all(theirs)[0])

@@ -98,6 +98,27 @@ def cores() -> int:
 
 
 @contextmanager
+def serial_tokenizers() -> Iterator[None]:
+    """Processes that are forked meanwhile tokenize in one thread each: they share the cores already.
+
+    The tokenizers' own threads do not survive a fork, and they warn of it where nothing is set.
+
+    Yields:
+        Nothing.
+    """
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
 def _mapping(function: Function, count: int) -> Iterator[Callable[[Iterable[np.ndarray]], Iterator[Measured]]]:
     """Lend a `map` that keeps the order, over processes where the work is worth it."""
     processes = min(cores(), count // _CHUNKS_WORTH_A_PROCESS)
@@ -106,7 +127,7 @@ def _mapping(function: Function, count: int) -> Iterator[Callable[[Iterable[np.n
         yield partial(map, function)
         return
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, context, partial(_take_over, function)) as pool:
+    with serial_tokenizers(), ProcessPoolExecutor(processes, context, partial(_take_over, function)) as pool:
         try:
             yield partial(pool.map, _call)
         except BrokenProcessPool as error:
@@ -125,8 +146,6 @@ def _take_over(function: Function) -> None:
     """Keep what the parent hands over, which need not be pickled on the way."""
     global _function
     _function = function
-    # The processes share the cores already.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _call(rows: np.ndarray) -> Measured:

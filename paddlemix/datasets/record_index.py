@@ -48,7 +48,7 @@ def index_list(content: mmap.mmap | bytes) -> np.ndarray | None:
     """
     start = _start(content)
     commas, end = _ListScanner(content).scan(start)
-    if end is None or content[end + 1 :].strip() or content[start : start + 256].lstrip()[:1] != b"[":
+    if end is None or content[end:].strip() != b"]" or content[start : start + 256].lstrip()[:1] != b"[":
         return None
     bounds = np.array([content.find(b"[", start), *commas, end], dtype=np.int64)
     items = np.stack([bounds[:-1] + 1, bounds[1:]], axis=1)

@@ -24,6 +24,7 @@ def of_set(mixture, values, place):
     return values[mixture.offsets[place] : mixture.offsets[place + 1]]
 
 
+@settings(deadline=None)
 @given(MIXTURES, st.integers(0, 5))
 def test_an_epoch_draws_of_each_set_what_it_says_and_no_record_again_before_all_others_of_its_set(mixture, epoch):
     order = mixture.order(epoch)
@@ -34,6 +35,7 @@ def test_an_epoch_draws_of_each_set_what_it_says_and_no_record_again_before_all_
         assert times.max() - times.min() <= 1
 
 
+@settings(deadline=None)
 @given(MIXTURES, st.integers(0, 5))
 def test_seed_and_epoch_alone_decide_the_order(mixture, epoch):
     again = Mixture(mixture.sets, mixture.strategy, mixture.seed)
@@ -57,6 +59,7 @@ def test_concat_draws_every_record_as_often_as_its_set_is_repeated():
     assert (of_set(mixture, drawn_of(mixture, 1), 2) != of_set(mixture, times, 2)).any()
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(MixedSet, st.integers(20, 400), WEIGHTS), min_size=2, max_size=4).map(tuple))
 def test_interleaving_ends_with_the_first_set_or_the_last(sets):
     under, over = Mixture(sets, "interleave_under"), Mixture(sets, "interleave_over")
@@ -66,7 +69,7 @@ def test_interleaving_ends_with_the_first_set_or_the_last(sets):
     assert any(n == one.count for n, one in zip(over.draws, sets, strict=True))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.builds(MixedSet, st.integers(2000, 3000), st.floats(0.3, 3)), min_size=2, max_size=4).map(tuple))
 def test_every_stretch_of_an_interleaved_epoch_keeps_the_weights(sets):
     mixture = Mixture(sets, "interleave_under")

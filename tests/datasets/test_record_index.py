@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddlemix.datasets import record_index
@@ -18,31 +19,24 @@ VALUES = st.recursive(
 CHUNKS = st.sampled_from([1, 2, 3, 7, 64, 1 << 22])
 
 
-@pytest.fixture(autouse=True)
-def _chunk_is_put_back(monkeypatch):
-    monkeypatch.setattr(record_index, "_CHUNK", record_index._CHUNK)
-
-
 def items(content):
-    return [json.loads(content[first:last]) for first, last, *_ in index(content).tolist()]
+    return [json.loads(content[first:last]) for first, last in index_list(content).tolist()]
 
 
-def index(content):
-    return index_list(content)
-
-
+@settings(deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=6), CHUNKS, st.booleans(), st.sampled_from([None, 1]), st.booleans())
 def test_items_of_a_list_are_found_wherever_chunks_end(values, chunk, ascii_only, indent, has_mark):
-    record_index._CHUNK = chunk
     text = json.dumps(values, ensure_ascii=ascii_only, indent=indent).encode()
-    assert items(b"\xef\xbb\xbf\n" + text + b" \r\n" if has_mark else text) == values
+    with patch.object(record_index, "_CHUNK", chunk):
+        assert items(b"\xef\xbb\xbf\n" + text + b" \r\n" if has_mark else text) == values
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=4), CHUNKS, st.data())
 def test_a_list_that_is_cut_off_is_no_list(values, chunk, data):
-    record_index._CHUNK = chunk
     text = json.dumps(values).encode()
-    assert index_list(text[: data.draw(st.integers(0, len(text) - 1))]) is None
+    with patch.object(record_index, "_CHUNK", chunk):
+        assert index_list(text[: data.draw(st.integers(0, len(text) - 1))]) is None
 
 
 @pytest.mark.parametrize(

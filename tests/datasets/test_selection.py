@@ -4,12 +4,13 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddlemix.datasets.selection import select
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(0, 100), st.none() | st.integers(0, 9))
 def test_two_parts_of_one_cut_have_all_records_and_none_in_common(count, percent, seed):
     first = select(count, splits=[f":{percent}%"], seed=seed)
