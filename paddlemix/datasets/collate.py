@@ -38,17 +38,19 @@ class PadCollator:
             samples: at least one.
 
         Returns:
-            input_ids and labels int64[B, L], position_ids int64[3, B, L]; with padding on the left attention_mask
-            int64[B, L]; where any sample has a picture pixel_values float32[patches, values] and image_grid_thw
-            int64[pictures, 3], row by row; where any has a video pixel_values_videos and video_grid_thw likewise.
+            input_ids and labels int64[B, L]; position_ids int64[3, B, L] where samples have them; with padding on the
+            left attention_mask int64[B, L]; where any sample has a picture pixel_values, float32[patches, values] with
+            image_grid_thw int64[pictures, 3] or float32[pictures, 3, S, S], row by row; where any has a video
+            pixel_values_videos and video_grid_thw likewise.
         """
         length = max(len(sample.input_ids) for sample in samples)
         batch = {
             "input_ids": self._stack([sample.input_ids for sample in samples], length, self.pad_token_id),
             "labels": self._stack([sample.labels for sample in samples], length, IGNORED_LABEL),
-            "position_ids": self._stack([sample.position_ids for sample in samples], length, PADDING_POSITION),
         }
-        batch["position_ids"] = batch["position_ids"].transpose(1, 0, 2)
+        positions = [sample.position_ids for sample in samples if sample.position_ids is not None]
+        if positions:
+            batch["position_ids"] = self._stack(positions, length, PADDING_POSITION).transpose(1, 0, 2)
         if self.side == "left":
             # On the right no token ever sees the padding behind it, so causality alone masks it, and faster.
             batch["attention_mask"] = self._stack([np.ones_like(sample.input_ids) for sample in samples], length, 0)
@@ -74,9 +76,9 @@ class PackCollator:
             samples: at least one.
 
         Returns:
-            input_ids and labels int64[1, N], position_ids int64[3, 1, N], each sample's own, and cu_seqlens
-            int32[n + 1], where the samples begin and end. The first token of a sample is no label: what would predict
-            it is the sample before. Pictures and videos as of `PadCollator`.
+            input_ids and labels int64[1, N], position_ids int64[3, 1, N] or int64[1, N], each sample's own, and
+            cu_seqlens int32[n + 1], where the samples begin and end. The first token of a sample is no label: what
+            would predict it is the sample before. Pictures and videos as of `PadCollator`.
         """
         lengths = [len(sample.input_ids) for sample in samples]
         starts = np.cumsum([0, *lengths], dtype=np.int32)
@@ -85,8 +87,7 @@ class PackCollator:
         return {
             "input_ids": np.concatenate([sample.input_ids for sample in samples])[None],
             "labels": labels[None],
-            # [3, N] to [3, 1, N], and where there is one row of positions [N] to [1, N].
-            "position_ids": np.concatenate([sample.position_ids for sample in samples], axis=-1)[..., None, :],
+            "position_ids": np.concatenate([_positions(sample) for sample in samples], axis=-1)[..., None, :],
             "cu_seqlens": starts,
         } | _media(samples)
 
@@ -121,6 +122,11 @@ class TrainingCollator:
         else:
             batch["loss_weights"] = np.ascontiguousarray(np.broadcast_to(weights[:, None], batch["labels"].shape))
         return batch
+
+
+def _positions(sample: Sample) -> np.ndarray:
+    """int64[3, L], or int64[L] for a model that counts places by itself: in a pack it cannot."""
+    return np.arange(len(sample.input_ids)) if sample.position_ids is None else sample.position_ids
 
 
 def _media(samples: Sequence[Sample]) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tqdm import tqdm
@@ -80,6 +81,7 @@ def _pieces(
     collate = PadCollator(tokenizer.pad_token_id, side="left")
     batch = collate([processor.encode_prompt(question) for question in questions])
     end_token_ids = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    config = replace(config, stop_token_ids=[*config.stop_token_ids, *processor.stop_token_ids])
     return stream_text(model, batch, config, decode=processor.decode, end_token_ids=end_token_ids)
 
 

@@ -6,7 +6,7 @@ import paddle
 
 
 class KVCache:
-    """One layer's cache.
+    """One layer's cache; it holds `length` tokens, of which the first call of `extend` brought `prefilled`.
 
     Args:
         capacity: tokens it can hold.
@@ -14,7 +14,7 @@ class KVCache:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.length = 0
+        self.length = self.prefilled = 0
         self._key: paddle.Tensor | None = None
         self._value: paddle.Tensor | None = None
 
@@ -32,7 +32,13 @@ class KVCache:
             batch, _, groups, size = key.shape
             self._key = paddle.empty([batch, self.capacity, groups, size], dtype=key.dtype)
             self._value = paddle.empty_like(self._key)
+            self.prefilled = key.shape[1]
         start, self.length = self.length, self.length + key.shape[1]
         self._key[:, start : self.length] = key
         self._value[:, start : self.length] = value
         return self._key[:, : self.length], self._value[:, : self.length]
+
+    def keep(self, rows: paddle.Tensor) -> None:
+        """Go on with these rows, int64[N], in this order; a row may be kept several times."""
+        assert self._key is not None and self._value is not None, "nothing has been read yet"
+        self._key, self._value = self._key.index_select(rows), self._value.index_select(rows)

@@ -32,6 +32,13 @@ class GenerationConfig:
         eos_token_ids: tokens that end an answer in place of the tokenizer's own; None for those.
         stop_token_ids: further tokens that end an answer.
         stop_strings: texts that end an answer, which is cut off before them.
+        stop_words_ids: sequences of tokens; the end token follows as soon as prompt and answer end with one of them,
+            which stays in the answer.
+        num_beams: beginnings of an answer that are carried on side by side, to find one that is likelier as a whole; 1
+            for no search.
+        length_penalty: how the scores of beams are divided by their length: above 0 favours long answers.
+        early_stopping: when the search ends, once `num_beams` answers are whole: True at once, False when no open beam
+            scores better at its present length, "never" when none could at any length.
     """
 
     max_new_tokens: int = 512
@@ -44,6 +51,10 @@ class GenerationConfig:
     eos_token_ids: Sequence[int] | None = None
     stop_token_ids: Sequence[int] = ()
     stop_strings: Sequence[str] = ()
+    stop_words_ids: Sequence[Sequence[int]] = ()
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
 
     def __post_init__(self) -> None:
         for name, (is_right, expected) in _RULES.items():
@@ -53,6 +64,12 @@ class GenerationConfig:
             raise ValueError(
                 f"`min_new_tokens` is {self.min_new_tokens}; expected at most `max_new_tokens`, {self.max_new_tokens}."
             )
+        if self.num_beams > 1 and self.temperature > 0:
+            raise ValueError(
+                f"`num_beams` is {self.num_beams} and `temperature` {self.temperature}; beams are not drawn: set the "
+                "temperature to 0 (`do_sample` to false), or `num_beams` to 1."
+            )
+        object.__setattr__(self, "stop_words_ids", tuple(tuple(ids) for ids in self.stop_words_ids))
         for name in ("eos_token_ids", "stop_token_ids", "stop_strings"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))  # frozen, all of it
@@ -73,7 +90,7 @@ class GenerationConfig:
 
         Raises:
             FileNotFoundError: there is no such folder.
-            ValueError: the file is damaged, a value is out of range or asks for what is not done here, such as beams.
+            ValueError: the file is damaged, a value is out of range or asks for what is not done here.
             TypeError: an override is none of the attributes.
         """
         settings = read_generation_file(Path(folder))
@@ -85,8 +102,30 @@ class GenerationConfig:
 
     def end_token_ids(self, default: Sequence[int]) -> frozenset[int]:
         """All tokens that end an answer; `default` are the tokenizer's own."""
-        own = default if self.eos_token_ids is None else self.eos_token_ids
-        return frozenset([*own, *self.stop_token_ids])
+        return frozenset([*self._own_ends(default), *self.stop_token_ids])
+
+    def stop_words_end(self, default: Sequence[int]) -> int | None:
+        """The end token that follows stop words, the first there is; None where there are no stop words.
+
+        Args:
+            default: the tokenizer's own end tokens.
+
+        Returns:
+            The token.
+
+        Raises:
+            ValueError: there are stop words, but no end token.
+        """
+        own = self._own_ends(default)
+        if self.stop_words_ids and not own:
+            raise ValueError(
+                "`stop_words_ids` end an answer with the end token, but none is known: set `eos_token_ids`. Single "
+                "tokens can be given as `stop_token_ids`, which need none."
+            )
+        return own[0] if self.stop_words_ids else None
+
+    def _own_ends(self, default: Sequence[int]) -> Sequence[int]:
+        return default if self.eos_token_ids is None else self.eos_token_ids
 
 
 def _is_whole(lowest: int) -> Callable[[Any], bool]:
@@ -106,6 +145,10 @@ def _are_texts(value: Any) -> bool:
     return is_list and all(isinstance(text, str) and text for text in value)
 
 
+def _are_sequences(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(_are_ids(ids) and len(ids) for ids in value)
+
+
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_new_tokens": (_is_whole(1), "a whole number, at least 1"),
     "min_new_tokens": (_is_whole(0), "a whole number, at least 0"),
@@ -117,4 +160,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eos_token_ids": (lambda value: value is None or _are_ids(value), "a list of token ids"),
     "stop_token_ids": (_are_ids, "a list of token ids"),
     "stop_strings": (_are_texts, "a list of texts, none empty"),
+    "stop_words_ids": (_are_sequences, "a list of lists of token ids, none empty"),
+    "num_beams": (_is_whole(1), "a whole number, at least 1"),
+    "length_penalty": (_is_finite, "a number"),
+    "early_stopping": (lambda value: isinstance(value, bool) or value == "never", 'true, false or "never"'),
 }

@@ -6,23 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import paddle
 
-from paddlemix.generation.cache import KVCache
+from paddlemix.generation.beams import search_beams
 from paddlemix.generation.config import GenerationConfig
+from paddlemix.generation.reading import Batch, CachedReader
 from paddlemix.generation.sampling import TokenChooser
-
-# What only the model reads, pixels and grids, may be Paddle's tensors already.
-Batch = dict[str, Any]
-
-# Labels and positions are a collator's for training; the model lays positions out itself, and says where they end.
-_NOT_FED = ("labels", "position_ids", "attention_mask")
 
 
 class TokenStream:
     """The answers to a batch, token by token; a step of the model runs when its tokens are asked for.
 
-    Iterating gives (row, token), the tokens of one step in the order of their rows, without end tokens.
+    Iterating gives (row, token), the tokens of one step in the order of their rows, without end tokens. Where beams are
+    searched nothing is certain before all is: the answers come at the end, row by row.
 
     Args:
         model: in evaluation mode; its `config.num_hidden_layers` says how many caches it wants.
@@ -34,29 +29,19 @@ class TokenStream:
         end_tokens: by row, the end token that its answer closed with; rows that are open or were cut off have none.
 
     Raises:
-        ValueError: a row is padded on the right.
+        ValueError: a row is padded on the right, or stop words are given and no end token is known.
     """
 
     end_tokens: dict[int, int]
 
     def __init__(self, model: Any, batch: Batch, config: GenerationConfig, *, end_token_ids: Sequence[int]) -> None:
-        self._model, self._config = model, config
+        self._config = config
         self._end_token_ids = config.end_token_ids(end_token_ids)
-        rows, length = batch["input_ids"].shape
-        mask = batch.get("attention_mask", np.ones((rows, length), dtype=np.int64))
-        if not mask[:, -1].all():
-            raise ValueError("a row of the batch ends with padding; its answer begins at the end: pad on the left.")
-        self._choosers = [
-            TokenChooser(ids[is_token == 1], config, self._end_token_ids)
-            for ids, is_token in zip(batch["input_ids"], mask, strict=True)
-        ]
-        # Where nothing is padded the model needs no mask, and attention is spared adding one.
-        self._mask = None if mask.all() else np.pad(mask, ((0, 0), (0, config.max_new_tokens)), constant_values=1)
-        self._caches = [KVCache(length + config.max_new_tokens) for _ in range(model.config.num_hidden_layers)]
-        self._rope_deltas: paddle.Tensor | None = None
-        self._is_open = np.ones(rows, dtype=bool)
+        self._stop_end = config.stop_words_end(end_token_ids)
+        self._reader = CachedReader(model, batch, config.max_new_tokens)
+        self._is_open = np.ones(len(self._reader.prompts), dtype=bool)
         self.end_tokens = {}
-        self._tokens = self._run({name: array for name, array in batch.items() if name not in _NOT_FED})
+        self._tokens = self._chosen() if config.num_beams == 1 else self._searched()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return self._tokens
@@ -65,37 +50,40 @@ class TokenStream:
         """Ask for no further token of a row; once all have ended nothing runs any more."""
         self._is_open[row] = False
 
-    def _run(self, inputs: Batch) -> Iterator[tuple[int, int]]:
+    def _chosen(self) -> Iterator[tuple[int, int]]:
+        choosers = [TokenChooser(prompt, self._config, self._end_token_ids) for prompt in self._reader.prompts]
         # Rows that have ended go on with what stands here; nothing reads their logits.
-        tokens = np.zeros(len(self._choosers), dtype=np.int64)
-        logits = self._forward(**inputs)
+        tokens = np.zeros(len(choosers), dtype=np.int64)
         for step in range(self._config.max_new_tokens):
-            if step:
-                logits = self._forward(tokens[:, None])
-            for row in np.flatnonzero(self._is_open).tolist():
-                tokens[row] = self._choosers[row].choose(logits[row])
+            for row in self._open_rows():
+                if choosers[row].has_met_stop_words:
+                    self._close(row, self._stop_end)
+            if not self._open_rows():
+                return
+            logits = self._reader.read(tokens) if step else self._reader.read_prompts()
+            for row in self._open_rows():
+                tokens[row] = choosers[row].choose(logits[row])
                 if tokens[row] in self._end_token_ids:
-                    self.end_tokens[row] = int(tokens[row])
-                    self.end(row)
+                    self._close(row, int(tokens[row]))
                 else:
                     yield row, int(tokens[row])
-            if not self._is_open.any():
-                return
 
-    @paddle.no_grad()
-    def _forward(self, input_ids: np.ndarray, **inputs: Any) -> np.ndarray:
-        """Feed int64[B, L] to model and caches; the last place's logits float32[B, V]."""
-        seen = self._caches[0].length + input_ids.shape[1]
-        output = self._model(
-            input_ids=paddle.to_tensor(input_ids),
-            attention_mask=None if self._mask is None else paddle.to_tensor(self._mask[:, :seen]),
-            past_key_values=self._caches,
-            rope_deltas=self._rope_deltas,
-            last_logits_only=True,
-            **{name: paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for name, one in inputs.items()},
-        )
-        self._rope_deltas = output.rope_deltas
-        return output.logits[:, -1].astype("float32").numpy()
+    def _searched(self) -> Iterator[tuple[int, int]]:
+        answers = search_beams(self._reader, self._config, self._end_token_ids, self._stop_end)
+        for row, answer in enumerate(answers):
+            for token in answer.tokens:
+                if self._is_open[row]:
+                    yield row, token
+            if self._is_open[row]:
+                self._close(row, answer.end)
+
+    def _open_rows(self) -> list[int]:
+        return np.flatnonzero(self._is_open).tolist()
+
+    def _close(self, row: int, end: int | None) -> None:
+        if end is not None:
+            self.end_tokens[row] = end
+        self.end(row)
 
 
 def generate(

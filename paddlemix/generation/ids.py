@@ -55,23 +55,24 @@ def generate_ids(
         settings["eos_token_ids"] = _as_ids(eos_token_id)
     published = published_object(Path(GENERATION_FILE), model.carried_files.get(GENERATION_FILE, b"{}"))
     config = _config(published, generation_config, do_sample, settings)
-    ends = config.end_token_ids(_as_ids(model.config.eos_token_id))
+    own_ends = _as_ids(model.config.eos_token_id)
     prompt = np.asarray(input_ids)
-    answers = _answers(model, _batch(prompt, inputs), config, ends)
-    fillers = (pad_token_id, published.get("pad_token_id"), model.config.pad_token_id, *sorted(ends))
+    answers = _answers(model, _batch(prompt, inputs), config, own_ends)
+    ends = sorted(config.end_token_ids(own_ends))
+    fillers = (pad_token_id, published.get("pad_token_id"), model.config.pad_token_id, *ends)
     # No filler, no end token either, and every row is as long as the others.
     filler = next((token for token in fillers if token is not None), 0)
     return paddle.to_tensor(np.concatenate([prompt, _filled(answers, filler)], axis=1))
 
 
-def _answers(model: Any, batch: dict[str, Any], config: GenerationConfig, ends: frozenset[int]) -> list[list[int]]:
+def _answers(model: Any, batch: dict[str, Any], config: GenerationConfig, ends: Sequence[int]) -> list[list[int]]:
     """The new tokens of each row, with its end token."""
     if config.stop_strings:
         raise ValueError(
             f"`stop_strings` are {list(config.stop_strings)}, but `model.generate` sees tokens only: use "
             "`paddlemix.generation.stream_text`, or set `stop_strings=[]`."
         )
-    stream = TokenStream(model, batch, config, end_token_ids=sorted(ends))
+    stream = TokenStream(model, batch, config, end_token_ids=ends)
     answers: list[list[int]] = [[] for _ in batch["input_ids"]]
     for row, token in stream:
         answers[row].append(token)
@@ -90,13 +91,13 @@ def _config(
     published: dict[str, Any], given: GenerationConfig | None, do_sample: bool | None, settings: dict[str, Any]
 ) -> GenerationConfig:
     settings = {name: value for name, value in settings.items() if value is not None}
+    if do_sample is False:
+        settings["temperature"] = 0.0
     if given is None:
         values = published if do_sample is None else {**published, "do_sample": do_sample}
         config = GenerationConfig(**{**published_attributes(values, Path(GENERATION_FILE)), **settings})
     else:
         config = replace(given, **settings)
-    if do_sample is False:
-        return replace(config, temperature=0.0)
     if do_sample and config.temperature == 0:
         raise ValueError("`do_sample` is True, but `temperature` is 0, which draws nothing; set it above 0.")
     return config

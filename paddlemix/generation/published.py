@@ -11,13 +11,14 @@ GENERATION_FILE = "generation_config.json"
 
 # The attributes of `GenerationConfig` that the file spells the same way.
 _SAME_NAME = (
-    "max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "stop_strings"
+    "max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "stop_strings",
+    "stop_words_ids", "num_beams", "length_penalty", "early_stopping",
 )  # fmt: skip
 # What a file that asks for sampling means by leaving these out: the defaults of transformers, which writes the files.
 _SAMPLING_DEFAULTS = {"temperature": 1.0, "top_k": 50}
 # Values that ask for nothing; null is one everywhere. Other values would make other answers, and are refused.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "min_length": (0,), "max_time": (), "num_beams": (1,), "num_beam_groups": (1,), "num_return_sequences": (1,),
+    "min_length": (0,), "max_time": (), "num_beam_groups": (1,), "num_return_sequences": (1,),
     "min_p": (0,), "typical_p": (1,), "epsilon_cutoff": (0,), "eta_cutoff": (0,), "penalty_alpha": (0,),
     "encoder_repetition_penalty": (1,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,),
     "diversity_penalty": (0,), "guidance_scale": (1,), "bad_words_ids": ([],), "force_words_ids": ([],),
@@ -25,10 +26,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "begin_suppress_tokens": ([],), "sequence_bias": ({}, []), "exponential_decay_length_penalty": (),
     "token_healing": (False,), "dola_layers": (), "watermarking_config": (),
 }  # fmt: skip
-# Settings that choose no token: of speed, of what transformers returns, of beams alone. `max_length` bounds prompt and
+# Settings that choose no token: of speed, of what transformers returns, of `chat` alone. `max_length` bounds prompt and
 # answer together, which a model of pictures has no use for; an answer is bounded by `max_new_tokens`.
 _NO_EFFECT = frozenset({
-    "max_length", "early_stopping", "length_penalty", "low_memory", "use_cache", "cache_implementation",
+    "max_length", "chat_format", "max_window_size", "low_memory", "use_cache", "cache_implementation",
     "cache_config", "return_legacy_cache", "prefill_chunk_size", "compile_config", "disable_compile",
     "renormalize_logits", "remove_invalid_values", "output_attentions", "output_hidden_states", "output_scores",
     "output_logits", "return_dict_in_generate", "num_assistant_tokens", "num_assistant_tokens_schedule",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -25,9 +25,15 @@ class TokenChooser:
         self._config = config
         self._end_token_ids = sorted(end_token_ids)
         self._seen = np.unique(prompt)
+        self._tokens = prompt.tolist()
         self._chosen = 0
         # Different prompts draw different numbers, or all records of a set would share their luck.
         self._generator = np.random.default_rng([config.seed, crc32(prompt.astype(np.int64).tobytes())])
+
+    @property
+    def has_met_stop_words(self) -> bool:
+        """Whether prompt and answer so far end with stop words: nothing more is to be chosen."""
+        return ends_with_any(self._tokens, self._config.stop_words_ids)
 
     def choose(self, logits: np.ndarray) -> int:
         """The next token.
@@ -41,14 +47,11 @@ class TokenChooser:
         Raises:
             ValueError: a logit is NaN.
         """
-        if np.isnan(logits).any():
-            raise ValueError(
-                "the model's logits are NaN; expected numbers. float16 overflows in some models: load it with dtype "
-                "bfloat16 or float32."
-            )
+        check_numbers(logits)
         scores = self.scores(logits)
         token = int(scores.argmax()) if self._config.temperature == 0 else self._draw(scores)
         self._chosen += 1
+        self._tokens.append(token)
         self._seen = np.append(self._seen, token)
         return token
 
@@ -64,16 +67,30 @@ class TokenChooser:
         return int(self._generator.choice(possible, p=probabilities[possible]))
 
 
+def check_numbers(logits: np.ndarray) -> None:
+    """Raise a ValueError where a logit of float32[V] is NaN."""
+    if np.isnan(logits).any():
+        raise ValueError(
+            "the model's logits are NaN; expected numbers. float16 overflows in some models: load it with dtype "
+            "bfloat16 or float32."
+        )
+
+
+def ends_with_any(tokens: list[int], endings: Sequence[Sequence[int]]) -> bool:
+    """Whether `tokens` end with one of the sequences, none of them empty."""
+    return any(tokens[-len(ending) :] == list(ending) for ending in endings)
+
+
 def penalize_repetition(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
     """Make tokens that were seen less likely.
 
     Args:
-        logits: float32[V].
+        logits: float[V].
         seen: int64[N], in any order, repeated or not.
         penalty: above 1 for less likely; below 1 for more.
 
     Returns:
-        float32[V], a new array unless `penalty` is 1.
+        float[V], a new array unless `penalty` is 1.
 
     Source: Keskar et al., "CTRL", 2019, with negative logits multiplied in place of divided, as is usual.
     """

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from paddlemix.generation.config import GenerationConfig
-from paddlemix.generation.generate import Batch, TokenStream
+from paddlemix.generation.generate import TokenStream
+from paddlemix.generation.reading import Batch
 
 # What a decoder writes for bytes that are no character, or not yet one.
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,17 +24,37 @@ CONFIG_FILE = "config.json"
 # What a checkpoint says beside its model and processor; a model made from it says the same.
 CARRIED_FILES = ("generation_config.json",)
 
-__all__ = ["LayerCache", "MixPretrainedModel", "ModelOutput", "read_config"]
+__all__ = ["LayerCache", "MixModelOutput", "MixPretrainedModel", "read_config"]
 
 
 class LayerCache(Protocol):
-    """The keys and values one attention layer has seen."""
+    """The keys and values one attention layer has seen, `length` tokens; the first call brought `prefilled` of them."""
 
     length: int
+    prefilled: int
 
     def extend(self, key: paddle.Tensor, value: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Append float[B, L, G, D] each and return all so far, float[B, length, G, D]."""
         ...
+
+
+@dataclass
+class MixModelOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Attributes:
+        loss: float32[], when labels were given.
+        logits: float[B, L, V]; None in training, where only the target tokens' logits are computed.
+        past_key_values: the cache that was passed in, filled further.
+    """
+
+    loss: paddle.Tensor | None = None
+    logits: paddle.Tensor | None = None
+    past_key_values: list[LayerCache] | None = None
+
+    def next_inputs(self) -> dict[str, paddle.Tensor]:
+        """What the model wants back with the next tokens of an answer, by the name of its input."""
+        return {}
 
 
 class MixPretrainedModel(PretrainedModel):

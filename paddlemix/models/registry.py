@@ -75,6 +75,26 @@ FAMILIES = (
         aligner_globs=("visual.merger.*",),
         language_globs=("model.*", "lm_head.*"),
     ),
+    Family(
+        model_type="qwen",
+        architecture="QWenLMHeadModel",
+        module="paddlemix.models.qwen_vl",
+        config="QWenConfig",
+        processor_module="paddlemix.processors.qwen_vl",
+        processor="QwenVLProcessor",
+        tokenizer_module="paddlemix.processors.qwen_tokenizer",
+        tokenizer="QwenTokenizer",
+        vision_globs=(
+            "transformer.visual.conv1.*",
+            "transformer.visual.positional_embedding",
+            "transformer.visual.ln_pre.*",
+            "transformer.visual.transformer.*",
+            "transformer.visual.ln_post.*",
+            "transformer.visual.proj",
+        ),
+        aligner_globs=("transformer.visual.attn_pool.*",),
+        language_globs=("transformer.wte.*", "transformer.h.*", "transformer.ln_f.*", "lm_head.*"),
+    ),
 )
 
 

@@ -113,7 +113,7 @@ def load_weights(model: nn.Layer, folder: Path, layout: WeightLayout) -> None:
         ValueError: a damaged file, or any missing, unexpected or wrong-shaped tensor; all of them are listed, before
             any parameter changes.
     """
-    parameters = dict(model.named_parameters())
+    parameters = _tensors(model)
     for name, stored in _match(parameters, folder, layout).items():
         _fill(parameters[name], stored, layout.reading(name, list(parameters[name].shape), stored)[1])
 
@@ -130,7 +130,7 @@ def save_weights(
         dtype: "float32", "float16" or "bfloat16" on disk; None keeps each parameter's own.
         max_shard_bytes: the largest file; a bigger model is cut into shards with an index.
     """
-    shards = list(_shards(dict(model.named_parameters()), max_shard_bytes))
+    shards = list(_shards(_tensors(model), max_shard_bytes))
     names = (
         [WEIGHTS_FILE]
         if len(shards) == 1
@@ -149,6 +149,11 @@ def save_weights(
         write_json(folder / INDEX_FILE, {"metadata": {}, "weight_map": weight_map})
         names.append(INDEX_FILE)
     _remove_other_weights(folder, names)
+
+
+def _tensors(model: nn.Layer) -> dict[str, paddle.Tensor]:
+    """What a checkpoint holds: the parameters, and the constants beside them that the published files hold too."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _remove_other_weights(folder: Path, kept: list[str]) -> None:

@@ -6,15 +6,18 @@ Every op is one public function; a model calls it and does not know how it is co
 from paddlemix.ops.activation import quick_gelu, swiglu
 from paddlemix.ops.attention import attention, segment_attention
 from paddlemix.ops.cross_entropy import token_cross_entropy
+from paddlemix.ops.interpolate import resize_grid
 from paddlemix.ops.norm import rms_norm
 from paddlemix.ops.rotary import apply_rotary, rotary_frequencies
-from paddlemix.ops.segments import CausalSegments
+from paddlemix.ops.segments import CausalSegments, Visible
 
 __all__ = [
     "CausalSegments",
+    "Visible",
     "apply_rotary",
     "attention",
     "quick_gelu",
+    "resize_grid",
     "rms_norm",
     "rotary_frequencies",
     "segment_attention",

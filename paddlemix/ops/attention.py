@@ -5,14 +5,14 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 
-from paddlemix.ops.segments import CausalSegments, SegmentGroup
+from paddlemix.ops.segments import CausalSegments, SegmentGroup, Visible
 
 
 def attention(
     query: paddle.Tensor,
     key: paddle.Tensor,
     value: paddle.Tensor,
-    mask: paddle.Tensor | CausalSegments | None = None,
+    mask: Visible = None,
 ) -> paddle.Tensor:
     """Softmax attention in which each key head serves a group of query heads.
 

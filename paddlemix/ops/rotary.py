@@ -21,6 +21,7 @@ def rotary_frequencies(base: float, size: int) -> np.ndarray:
     # Rounded where the published code rounds, which other formulas miss by one unit in the last place: at position
     # 30000 that turns a pair by 2e-3 radians.
     exponents = np.arange(0, size, 2).astype(np.float32) / np.float32(size)
+    base = float(np.float32(base))
     return np.float32(1) / (base ** exponents.astype(np.float64)).astype(np.float32)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import paddle
@@ -16,6 +17,10 @@ import paddle
 _LIKE_LENGTH = 0.8
 # Not -inf: a row that sees nothing (a padded query) would turn into NaN. Far below any score, far above float32's end.
 HIDDEN = -1e9
+
+
+# What a token may see: a mask's 0 to -1e9 added to its scores, the pack whose samples it keeps to, or everything.
+Visible: TypeAlias = "paddle.Tensor | CausalSegments | None"
 
 
 @dataclass(frozen=True)

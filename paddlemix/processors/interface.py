@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from paddlemix.conversation import Conversation
+from paddlemix.conversation import Box, Conversation
+from paddlemix.processors.grounding import GroundedBox
 
 IGNORED_LABEL = -100
 
@@ -19,18 +22,19 @@ class Sample:
     Attributes:
         input_ids: int64[L].
         labels: int64[L], the token to predict at each place or -100; not shifted.
-        position_ids: int64[3, L], the (t, h, w) rows of M-RoPE.
-        pixel_values: float32[patches, 1176], all pictures one behind the other, or None.
-        image_grid_thw: int64[pictures, 3], patches in time, height and width, or None.
+        position_ids: int64[3, L], the (t, h, w) rows of M-RoPE; None of a model that counts places by itself.
+        pixel_values: all pictures one behind the other, or None: float32[patches, 1176], or float32[pictures, 3, S, S]
+            of a model whose pictures are all of one size.
+        image_grid_thw: int64[pictures, 3], patches in time, height and width, or None; none with pictures of one size.
         pixel_values_videos: float32[patches, 1176], all videos one behind the other, or None.
         video_grid_thw: int64[videos, 3], or None.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
-    position_ids: np.ndarray
+    position_ids: np.ndarray | None
     pixel_values: np.ndarray | None
-    image_grid_thw: np.ndarray | None
+    image_grid_thw: np.ndarray | None = None
     pixel_values_videos: np.ndarray | None = None
     video_grid_thw: np.ndarray | None = None
 
@@ -85,4 +89,68 @@ class ConversationProcessor(Protocol):
 
     def fingerprint(self) -> str:
         """A text that differs from another processor's wherever `measure` could."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """What batches and answers ask of a tokenizer.
+
+    Attributes:
+        pad_token_id: fills a batch.
+        eos_token_id: ends an answer.
+    """
+
+    pad_token_id: int
+    eos_token_id: int
+
+
+class Processor(ConversationProcessor, Protocol):
+    """What training, evaluation and the command-line tools ask beside samples; every family's processor has it."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's."""
+        ...
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer whatever else a checkpoint's generation_config.json names as its end."""
+        ...
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write everything that `from_pretrained` reads beside a model."""
+        ...
+
+    def encode_prompt(self, conversation: Conversation) -> Sample:
+        """What a model answers to: the conversation, which ends with a user's turn, and the opening of the answer."""
+        ...
+
+    def picture_size(self, conversation: Conversation, index: int = 0) -> tuple[int, int]:
+        """Width and height in pixels of one of the conversation's pictures, upright."""
+        ...
+
+    def decode(
+        self, ids: Sequence[int], *, skip_control_tokens: bool = False, skip_special_tokens: bool = False
+    ) -> str:
+        """The text of ids, names and boxes with their tags unless skipped by either name; never an exception."""
+        ...
+
+    def batch_decode(self, ids: Iterable[Any], *, skip_special_tokens: bool = False) -> list[str]:
+        """The texts of rows of ids."""
+        ...
+
+    def box_in_pixels(self, box: Box, width: int, height: int) -> tuple[float, float, float, float]:
+        """A box in pixels of a picture of this size."""
+        ...
+
+    def parse_boxes(self, text: str, width: int, height: int) -> list[GroundedBox]:
+        """The boxes in a raw answer about one picture of this size."""
+        ...
+
+    def boxes_by_picture(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[list[GroundedBox]]:
+        """The boxes in a raw answer about several pictures of these sizes."""
+        ...
+
+    def strip_tags(self, text: str) -> str:
+        """A raw answer as a person reads it."""
         ...

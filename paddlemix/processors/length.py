@@ -15,6 +15,7 @@ def fit_length(
     max_length: int,
     truncate_text: bool,
     vision_end: int,
+    remedy: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hold a sample to its length.
 
@@ -25,6 +26,7 @@ def fit_length(
         max_length: tokens the sample may have.
         truncate_text: cut text from the end of a longer one; else, and where that is not enough, it is refused.
         vision_end: tokens up to the end of the last picture or video, 0 without one; they are never cut.
+        remedy: what a user may do beside raising `max_length`.
 
     Returns:
         `ids` and `trained`, of `max_length` at most.
@@ -44,7 +46,5 @@ def fit_length(
         return ids[:max_length], trained[:max_length]
     raise OverlongError(
         conversation.source,
-        f"{len(ids)} tokens, but `max_length` is {max_length}, and {obstacle}. Raise it, or lower `max_pixels` so that "
-        "pictures take fewer tokens."
-        + (" Videos take fewer with a lower FPS or VIDEO_MAX_PIXELS." if conversation.videos else ""),
+        f"{len(ids)} tokens, but `max_length` is {max_length}, and {obstacle}. Raise it, or {remedy}",
     )

@@ -81,7 +81,7 @@ class MediaReader:
         Raises:
             RecordError: a picture or video cannot be used, as far as that tells.
         """
-        with _naming_the_record(conversation):
+        with naming_the_record(conversation):
             pictures = [self._picture_size(picture.path) for picture in conversation.pictures]
             video_grids = [self._video_grid(video) for video in conversation.videos]
         return self._sizes(pictures, video_grids)
@@ -98,7 +98,7 @@ class MediaReader:
         Raises:
             RecordError: a picture or video cannot be used.
         """
-        with _naming_the_record(conversation):
+        with naming_the_record(conversation):
             pictures = [open_picture(picture.path) for picture in conversation.pictures]
             videos = [self.read_video(video) for video in conversation.videos]
         return Media(
@@ -136,7 +136,7 @@ class MediaReader:
         Raises:
             RecordError: a picture cannot be opened.
         """
-        with _naming_the_record(conversation):
+        with naming_the_record(conversation):
             return [picture_size(picture.path) for picture in conversation.pictures]
 
     def _sizes(self, pictures: list[Size], video_grids: list[Grid]) -> MediaSizes:
@@ -149,7 +149,8 @@ class MediaReader:
 
 
 @contextmanager
-def _naming_the_record(conversation: Conversation) -> Iterator[None]:
+def naming_the_record(conversation: Conversation) -> Iterator[None]:
+    """Raise what cannot be read inside as a RecordError of the conversation's record."""
     try:
         yield
     except (PictureError, VideoError) as error:

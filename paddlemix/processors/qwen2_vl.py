@@ -19,13 +19,11 @@ from paddlemix.processors.chat_template import ChatTemplate, template_pieces
 from paddlemix.processors.grounding import (
     BOX_END,
     BOX_START,
+    QWEN2_VL_TAGS,
     REF_END,
     REF_START,
     box_in_pixels,
     box_text,
-    boxes_by_picture,
-    parse_boxes,
-    strip_tags,
 )
 from paddlemix.processors.image import Qwen2VLImageProcessor
 from paddlemix.processors.interface import IGNORED_LABEL, Sample, SampleSize
@@ -64,9 +62,9 @@ class Qwen2VLProcessor(PromptCalls):
 
     # What the family's tags mean is asked of its processor.
     box_in_pixels = staticmethod(box_in_pixels)
-    parse_boxes = staticmethod(parse_boxes)
-    boxes_by_picture = staticmethod(boxes_by_picture)
-    strip_tags = staticmethod(strip_tags)
+    parse_boxes = staticmethod(QWEN2_VL_TAGS.parse_boxes)
+    boxes_by_picture = staticmethod(QWEN2_VL_TAGS.boxes_by_picture)
+    strip_tags = staticmethod(QWEN2_VL_TAGS.strip_tags)
 
     def __init__(
         self,
@@ -141,6 +139,11 @@ class Qwen2VLProcessor(PromptCalls):
         self.chat_template.save_pretrained(folder)
         write_json(folder / PREPROCESSOR_FILE, self.image_processor.to_published())
         write_json(folder / VIDEO_PREPROCESSOR_FILE, self.video_processor.to_published())
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """None: published generation_config.json files name what ends a turn."""
+        return ()
 
     def encode(self, conversation: Conversation) -> Sample:
         """A training sample.
@@ -346,6 +349,8 @@ class Qwen2VLProcessor(PromptCalls):
             truncate_text=self.truncate_text,
             # The token behind the last vision token closes its span.
             vision_end=int(vision[-1]) + 2 if len(vision) else 0,
+            remedy="lower `max_pixels` so that pictures take fewer tokens."
+            + (" Videos take fewer with a lower FPS or VIDEO_MAX_PIXELS." if conversation.videos else ""),
         )
 
     def _description(self, given: GivenKnobs) -> str:

@@ -122,7 +122,7 @@ class SFTTrainer(Trainer):
         metric_key_prefix: str = "eval",
         max_eval_iters: int | None = -1,
     ) -> EvalLoopOutput:
-        """The mean loss of the whole set's target tokens; logits are not kept, they would not fit in memory.
+        """The mean loss of the whole set's target tokens; the logits of a whole batch would not fit in memory.
 
         Args:
             dataloader: draws from a `WholeSetSampler`, which ends where `max_evaluate_steps` says.
@@ -140,7 +140,7 @@ class SFTTrainer(Trainer):
         total = 0.0
         for inputs in dataloader:
             with paddle.no_grad(), self.autocast_smart_context_manager():
-                total += float(self.model(**self._prepare_inputs(inputs)).loss)
+                total += float(self.model(**self._prepare_inputs(inputs), last_logits_only=True).loss)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         self.model.train()
         metrics = {f"{metric_key_prefix}_loss": self._sum_over_ranks(total)}

@@ -103,3 +103,21 @@ def test_the_packs_of_a_batch_are_laid_behind_one_another():
     batch = TrainingCollator(7, packs=True)(rows)
     assert batch["cu_seqlens"].tolist() == [0, 2, 3, 5]
     assert batch["loss_weights"].tolist() == [[1, 1, 2, 3, 3]]
+
+
+def test_samples_without_positions_and_grids_make_a_batch_without_them():
+    pixels = [np.full((count, 3, 4, 4), count, dtype=np.float32) for count in (2, 1)]
+    ids = np.arange(3)
+    samples = [Sample(input_ids=ids, labels=ids, position_ids=None, pixel_values=one) for one in pixels]
+    batch = PadCollator(0)([*samples, Sample(input_ids=ids, labels=ids, position_ids=None, pixel_values=None)])
+    assert set(batch) == {"input_ids", "labels", "pixel_values"}
+    assert batch["pixel_values"].shape == (3, 3, 4, 4)
+    assert batch["pixel_values"][:, 0, 0, 0].tolist() == [2, 2, 1]
+
+
+def test_in_a_pack_of_samples_without_positions_places_are_counted_from_each_ones_start():
+    ids = np.arange(3)
+    one = Sample(input_ids=ids, labels=ids, position_ids=None, pixel_values=None)
+    batch = PackCollator()([one, one])
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 2]]
+    assert batch["labels"].tolist() == [[-100, 1, 2, -100, 1, 2]]

@@ -6,7 +6,8 @@ tests/models/make_reference.py made; the tests need neither torch nor transforme
     python tests/generation/make_reference.py                # write tests/fixtures/generation/reference.npz
 
 `<variant>/<case>/tokens` are greedy answers int64[B, T] to the batch `mixed_left`, -1 behind an answer's end, and
-`<variant>/<case>/end_token_ids` what ended them. `logits` float32[N, V] and `prompts` int64[N, L] are what each setting
+`<variant>/<case>/end_token_ids` what ended them; cases whose name begins with `beams` were searched with the settings
+`<variant>/<case>/settings`, JSON. `logits` float32[N, V] and `prompts` int64[N, L] are what each setting
 of `settings`, a JSON list, turns into `distributions` float32[S, N, V].
 """
 
@@ -31,6 +32,14 @@ CASES = {
     "end": {"ends": True},
     "min": {"ends": True, "min_new_tokens": 7},
     "min_and_penalty": {"ends": True, "min_new_tokens": 5, "repetition_penalty": 1.3},
+}
+BEAMS = {
+    "beams": {"num_beams": 3},
+    "beams_long": {"num_beams": 4, "length_penalty": 2.5},
+    "beams_short": {"num_beams": 3, "length_penalty": -1.0},
+    "beams_early": {"num_beams": 3, "early_stopping": True},
+    "beams_never": {"num_beams": 3, "length_penalty": 1.5, "early_stopping": "never"},
+    "beams_min_and_penalty": {"num_beams": 2, "min_new_tokens": 5, "repetition_penalty": 1.3},
 }
 VOCABULARY, PROMPT = 160, 30
 SETTINGS = [
@@ -61,7 +70,9 @@ def main() -> None:
         model = Qwen2VLForConditionalGeneration.from_pretrained(
             FIXTURES / "qwen2_vl_tiny" / variant, attn_implementation="eager", dtype=torch.float32
         )
-        arrays |= {f"{variant}/{name}": array for name, array in answers(model.eval(), variant).items()}
+        found = answers(model.eval(), variant)
+        found |= searched(model, variant, found["end/end_token_ids"].tolist())
+        arrays |= {f"{variant}/{name}": array for name, array in found.items()}
     arrays |= distributions(model)
     TARGET.parent.mkdir(exist_ok=True)
     np.savez_compressed(TARGET, **arrays)
@@ -70,11 +81,7 @@ def main() -> None:
 
 def answers(model: Qwen2VLForConditionalGeneration, variant: str) -> dict[str, np.ndarray]:
     """Greedy answers of each case; every setting changes something, and none is a close call."""
-    with np.load(FIXTURES / "qwen2_vl_tiny" / variant / "reference.npz") as stored:
-        batch = {key: torch.from_numpy(stored[f"{BATCH}/{key}"]) for key in INPUTS}
-        plain = stored["greedy/tokens"]
-    # The reference penalizes padding in padded rows, as if it had been said; what stands in its place was.
-    batch["input_ids"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], batch["input_ids"][:, -1:])
+    batch, plain = asked(variant)
     # They end the first row late, the second early and, where it does not repeat them, the third never.
     ends = [int(plain[0, 8]), int(plain[1, 2])]
     found: dict[str, np.ndarray] = {}
@@ -86,6 +93,43 @@ def answers(model: Qwen2VLForConditionalGeneration, variant: str) -> dict[str, n
         if any(np.array_equal(tokens, other) for other in [plain, *found.values()]):
             raise SystemExit(f"{name} gives what another case gives")
         found |= {f"{name}/tokens": tokens, f"{name}/end_token_ids": np.array(end_token_ids, dtype=np.int64)}
+    return found
+
+
+def asked(variant: str) -> tuple[dict[str, torch.Tensor], np.ndarray]:
+    """The batch, and the greedy answers to it without end tokens."""
+    with np.load(FIXTURES / "qwen2_vl_tiny" / variant / "reference.npz") as stored:
+        batch = {key: torch.from_numpy(stored[f"{BATCH}/{key}"]) for key in INPUTS}
+        plain = stored["greedy/tokens"]
+    # The reference penalizes padding in padded rows, as if it had been said; what stands in its place was.
+    batch["input_ids"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], batch["input_ids"][:, -1:])
+    return batch, plain
+
+
+def searched(model: Qwen2VLForConditionalGeneration, variant: str, end_token_ids: list[int]) -> dict[str, np.ndarray]:
+    """The best answers of each search; the second best is no close call."""
+    batch, _ = asked(variant)
+    found: dict[str, np.ndarray] = {}
+    for name, settings in BEAMS.items():
+        output = model.generate(
+            **batch,
+            do_sample=False,
+            max_new_tokens=TOKENS,
+            eos_token_id=end_token_ids,
+            pad_token_id=PAD,
+            num_return_sequences=2,
+            output_scores=True,
+            return_dict_in_generate=True,
+            **settings,
+        )
+        best, second = output.sequences_scores.reshape(-1, 2).T
+        tokens = output.sequences[::2, batch["input_ids"].shape[1] :].numpy()
+        tokens = np.where(np.isin(tokens, end_token_ids).cumsum(1) > 0, -1, tokens)
+        logging.info("%s/%s, ends %s, ahead by %s\n%s", variant, name, end_token_ids, best - second, tokens)
+        if (best - second).min() < 1e-4:
+            raise SystemExit(f"a close call: choose another setting than {settings}")
+        found |= {f"{name}/tokens": tokens, f"{name}/end_token_ids": np.array(end_token_ids, dtype=np.int64)}
+        found[f"{name}/settings"] = np.array(json.dumps(settings))
     return found
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import paddle
 import pytest
 
 from paddlemix.generation import GenerationConfig, TokenStream, generate, stream_text
+from paddlemix.models.layers.vision_tokens import place_vision
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -51,6 +54,14 @@ def reference_of(model, name):
     return [[token for token in row if token >= 0] for row in tokens], tuple(ends)
 
 
+def searches_of(model):
+    """The reference implementation's searches, with their settings."""
+    variant = "tied" if model.config.tie_word_embeddings else "untied"
+    with np.load(FIXTURES / "generation" / "reference.npz") as stored:
+        names = [key.split("/")[1] for key in stored if key.startswith(f"{variant}/beams") and key.endswith("/tokens")]
+        return {name: json.loads(str(stored[f"{variant}/{name}/settings"])) for name in names}
+
+
 def rows_alone(batch):
     """Each row without its padding, with its own pictures and videos."""
     pictures, videos = [0, 2, 1], [0, 0, 1]
@@ -83,7 +94,7 @@ def without_cache(model, alone, count):
             (model.config.video_token_id, "video_grid_thw", "pixel_values_videos"),
         ):
             if pixels in inputs:
-                embeds = model._place_vision(embeds, shown == token, model.visual(inputs[pixels], inputs[grids]))
+                embeds = place_vision(embeds, shown == token, model.visual(inputs[pixels], inputs[grids]))
         logits = model(inputs_embeds=embeds, position_ids=positions).logits
         inputs["input_ids"] = paddle.concat([inputs["input_ids"], logits[:, -1:].argmax(-1)], axis=1)
     return inputs["input_ids"][0, plain:].tolist()
@@ -129,6 +140,83 @@ def test_penalized_and_lengthened_answers_are_the_references_also_alone(case, na
     assert len(tokens) == 3 and tokens != plain
     assert answers(model, batch, end=end, **settings) == tokens
     assert [answers(model, alone, end=end, **settings)[0] for alone in rows_alone(batch)] == tokens
+
+
+def test_searched_answers_are_the_references_also_alone(case):
+    model, batch, plain = case
+    searches, found = searches_of(model), {}
+    assert len(searches) == 6
+    for name, settings in searches.items():
+        wanted, end = reference_of(model, name)
+        found[name] = answers(model, batch, end=end, **settings)
+        assert found[name] == wanted, name
+        assert [answers(model, alone, end=end, **settings)[0] for alone in rows_alone(batch)] == wanted, name
+    assert len({str(one) for one in (plain, *found.values())}) >= 5
+
+
+def test_a_search_reads_each_prompt_once_and_drops_rows_that_are_decided(case, calls):
+    model, batch, _ = case
+    wanted, end = reference_of(model, "beams_early")
+    assert answers(model, batch, end=end, num_beams=3, early_stopping=True) == wanted
+    rows = [inputs["input_ids"].shape[0] for inputs, _ in calls[0]]
+    assert rows[:2] == [3, 9] and rows == [3, *sorted(rows[1:], reverse=True)] and rows[-1] < 9
+    assert len(calls[1]) == 2
+
+
+def test_searched_answers_come_row_by_row_and_say_what_ended_them(case):
+    model, batch, _ = case
+    wanted, end = reference_of(model, "beams")
+    stream = TokenStream(model, batch, GenerationConfig(max_new_tokens=12, num_beams=3), end_token_ids=end)
+    assert list(stream) == [(row, token) for row, answer in enumerate(wanted) for token in answer]
+    assert stream.end_tokens and set(stream.end_tokens.values()) <= set(end)
+    assert {row for row, answer in enumerate(wanted) if len(answer) < 12} == set(stream.end_tokens)
+
+
+def test_stop_words_end_their_row_alone_and_stay_in_the_answer(case, calls):
+    model, batch, tokens = case
+    words = tokens[1][2:4]
+    assert not any(pair == tuple(words) for row in (tokens[0], tokens[2]) for pair in pairwise(row))
+    config = GenerationConfig(max_new_tokens=12, stop_words_ids=[words, [7, 7, 7, 7]], eos_token_ids=[99])
+    stream = TokenStream(model, batch, config, end_token_ids=())
+    found = [[], [], []]
+    for row, token in stream:
+        found[row].append(token)
+    assert found == [tokens[0], tokens[1][: tokens[1].index(words[0]) + 2], tokens[2]]
+    assert stream.end_tokens == {1: 99}
+
+    calls[0].clear()
+    alone = list(rows_alone(batch))[1]
+    assert answers(model, alone, stop_words_ids=[words], eos_token_ids=[99]) == [found[1]]
+    assert len(calls[0]) == len(found[1])
+
+
+def test_a_prompt_that_ends_with_stop_words_is_answered_by_the_end_token_alone(case, calls):
+    model, batch, _ = case
+    alone = list(rows_alone(batch))[0]
+    words = alone["input_ids"][0, -2:].tolist()
+    assert answers(model, alone, stop_words_ids=[words], eos_token_ids=[99]) == [[]]
+    assert not calls[0]
+
+
+def test_stop_words_end_a_beam_at_no_cost_and_give_it_no_advantage(case):
+    """The original adds 32768 to such a beam's score, so that the first to meet stop words always wins."""
+    model, batch, _ = case
+    wanted, end = reference_of(model, "beams")
+    row = next(row for row, answer in enumerate(wanted) if len(answer) == 12)
+    alone = list(rows_alone(batch))[row]
+    words = wanted[row][-2:]
+    found = answers(model, alone, end=end, num_beams=3, stop_words_ids=[words], max_new_tokens=14)
+    assert found == [wanted[row]]
+    # Stop words that only an unlikely beam meets change nothing.
+    greedy = answers(model, alone, end=end)[0]
+    unlikely = next(token for token in range(100) if token not in (*wanted[row], *greedy))
+    assert answers(model, alone, end=end, num_beams=3, stop_words_ids=[[unlikely]]) == [wanted[row]]
+
+
+def test_stop_words_without_an_end_token_are_refused(case):
+    model, batch, _ = case
+    with pytest.raises(ValueError, match="`stop_words_ids` end an answer with the end token, but none is known"):
+        answers(model, batch, stop_words_ids=[[3]])
 
 
 def test_a_row_ends_before_its_end_token_and_the_others_go_on(case):

@@ -83,24 +83,46 @@ def test_stop_strings_and_lengths_are_taken_over(read):
 
 def test_values_that_ask_for_nothing_and_settings_without_effect_are_left_aside_quietly(read, caplog):
     quiet = {"num_beams": 1, "typical_p": 1.0, "min_p": None, "no_repeat_ngram_size": 0, "bad_words_ids": None}
-    quiet |= {"use_cache": True, "max_length": 20, "cache_implementation": "static", "length_penalty": 2.0}
+    quiet |= {"use_cache": True, "max_length": 20, "cache_implementation": "static"}
     assert read(quiet) == GenerationConfig()
     assert not caplog.records
 
 
+def test_what_the_file_of_qwen_vl_chat_holds_is_taken_over_quietly(read, caplog):
+    values = {"chat_format": "chatml", "do_sample": True, "eos_token_id": 151643, "max_new_tokens": 512}
+    values |= {"max_window_size": 6144, "pad_token_id": 151643, "top_k": 0, "top_p": 0.3}
+    wanted = GenerationConfig(temperature=1.0, top_p=0.3, eos_token_ids=[151643])
+    assert read({**values, "transformers_version": "4.31.0"}) == wanted
+    assert not caplog.records
+
+
+def test_beams_and_stop_words_are_taken_over(read):
+    values = {"num_beams": 4, "length_penalty": 0.6, "early_stopping": "never", "stop_words_ids": [[5, 6], [7]]}
+    assert read(values) == GenerationConfig(**values)
+    assert GenerationConfig(**values).stop_words_ids == ((5, 6), (7,))
+
+
 def test_unknown_keys_are_left_aside_with_a_warning_that_names_them(read, caplog):
     with caplog.at_level(logging.WARNING):
-        assert read({"top_kk": 3, "chat_format": "chatml"}) == GenerationConfig()
+        assert read({"top_kk": 3, "chat_formatt": "chatml"}) == GenerationConfig()
     [record] = caplog.records
     assert record.getMessage().endswith(
-        "generation_config.json: unknown keys, which change nothing: chat_format, top_kk"
+        "generation_config.json: unknown keys, which change nothing: chat_formatt, top_kk"
     )
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"num_beams": 4}, "`num_beams` is 4, which is not done here; set it to 1 or remove it."),
+        ({"num_beam_groups": 4}, "`num_beam_groups` is 4, which is not done here; set it to 1 or remove it."),
+        ({"num_beams": 0}, "`num_beams` is 0; expected a whole number, at least 1."),
+        ({"early_stopping": "soon"}, "`early_stopping` is 'soon'; expected true, false or \"never\"."),
+        ({"stop_words_ids": [5]}, "`stop_words_ids` is [5]; expected a list of lists of token ids, none empty."),
+        (
+            {"num_beams": 2, "do_sample": True},
+            "`num_beams` is 2 and `temperature` 1.0; beams are not drawn: set the temperature to 0 (`do_sample` to "
+            "false), or `num_beams` to 1.",
+        ),
         ({"min_p": 0.1}, "`min_p` is 0.1, which is not done here; set it to 0 or remove it."),
         ({"max_time": 3.5}, "`max_time` is 3.5, which is not done here; set it to null or remove it."),
         ({"token_healing": True}, "`token_healing` is true, which is not done here; set it to false or remove it."),
@@ -118,5 +140,5 @@ def test_what_cannot_be_honoured_is_refused_in_a_sentence_that_names_the_file(re
 
 
 def test_an_override_that_is_no_setting_is_an_error_of_the_caller(read):
-    with pytest.raises(TypeError, match="num_beams"):
-        read({}, num_beams=1)
+    with pytest.raises(TypeError, match="num_return_sequences"):
+        read({}, num_return_sequences=1)

@@ -1,3 +1,5 @@
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,10 @@ from tokenizers.trainers import BpeTrainer
 from paddlemix.processors.chat_template import ChatTemplate
 from paddlemix.processors.image import Qwen2VLImageProcessor
 from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
+from paddlemix.processors.qwen_tokenizer import VOCABULARY_FILE, QwenTokenizer
 from paddlemix.processors.text import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer
 
+PUBLISHED = Path(__file__).parents[2].parent / "shared" / "fixtures"
 CORPUS = [
     "<|im_start|>assistant\nThe red circle is on the left.<|im_end|>",
     "system user assistant You are a helpful assistant.",
@@ -37,6 +41,32 @@ def tokenizer():
     backend.train_from_iterator(CORPUS, trainer)
     add_control_tokens(backend)
     return Qwen2Tokenizer(backend)
+
+
+@pytest.fixture(scope="session")
+def qwen_reference():
+    """The folder that make_qwen_reference.py wrote: a small tokenizer of Qwen-VL's kind, and cases."""
+    return Path(__file__).parents[1] / "fixtures" / "qwen_vl_processor"
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer(qwen_reference):
+    return QwenTokenizer.from_pretrained(qwen_reference)
+
+
+@pytest.fixture(scope="session")
+def published_qwen_cases():
+    """What the original tokenizer and its chat code gave, by section; lists of ids are whole."""
+    if not (PUBLISHED / "qwen_tokenizer_cases.json").is_file():
+        pytest.skip(f"Qwen-VL's vocabulary and cases are not at {PUBLISHED}")
+    return json.loads((PUBLISHED / "qwen_tokenizer_cases.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def published_qwen_tokenizer(published_qwen_cases, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published_qwen")
+    os.symlink(PUBLISHED / "vocab" / VOCABULARY_FILE, folder / VOCABULARY_FILE)
+    return QwenTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddlemix.conversation import Box
-from paddlemix.processors.grounding import (
-    GroundedBox,
-    box_in_pixels,
-    box_text,
-    boxes_by_picture,
-    parse_boxes,
-    strip_tags,
-)
+from paddlemix.processors.grounding import QWEN2_VL_TAGS, GroundedBox, box_in_pixels, box_text
+from paddlemix.processors.qwen_tags import TAGS as QWEN_VL_TAGS
+
+parse_boxes, boxes_by_picture = QWEN2_VL_TAGS.parse_boxes, QWEN2_VL_TAGS.boxes_by_picture
+strip_tags = QWEN2_VL_TAGS.strip_tags
+
 
 sides = st.integers(10, 5000)
 # Left edges, and widths of at least two thousandths: a narrower box may be nothing at all in thousandths.
@@ -128,3 +126,20 @@ def test_boxes_about_one_picture_all_lie_on_it():
     text = f"Picture 2 {tagged('(100,200),(500,600)')}{tagged('(1,1),(1,1)')}"
     assert boxes_by_picture(text, [(1000, 1000)]) == [parse_boxes(text, 1000, 1000)]
     assert len(parse_boxes(text, 1000, 1000)) == 1
+
+
+def test_qwen_vls_tags_are_read_as_qwen2_vls_are():
+    named = [("<|object_ref_start|>", "<ref>"), ("<|object_ref_end|>", "</ref>")]
+    boxes = [("<|box_start|>", "<box>"), ("<|box_end|>", "</box>")]
+    answer = (
+        "In Picture 1 <|object_ref_start|>a bus<|object_ref_end|><|box_start|>(10,20),(30,40)<|box_end|>"
+        "<|box_start|>(50,50),(999,999)<|box_end|> and nothing at <|box_start|>(3,4)<|box_end|>"
+    )
+    shorter = answer
+    for long, short in named + boxes:
+        shorter = shorter.replace(long, short)
+    found = QWEN_VL_TAGS.boxes_by_picture(shorter, [(100, 100), (10, 10)])
+    assert found == boxes_by_picture(answer, [(100, 100), (10, 10)])
+    assert [len(one) for one in found] == [2, 0]
+    assert QWEN_VL_TAGS.strip_tags(shorter) == strip_tags(answer)
+    assert QWEN_VL_TAGS.parse_boxes(answer, 100, 100) == []

@@ -7,43 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import paddle
 from paddle import nn
 
-from paddlemix.models.base import LayerCache, MixPretrainedModel, ModelOutput
-from paddlemix.models.layers.mask import causal_mask
+from paddlemix.models.base import LayerCache, MixModelOutput, MixPretrainedModel
+from paddlemix.models.layers.loss import next_token_loss
+from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
 from paddlemix.models.layers.mlp import GatedMLP
 from paddlemix.models.layers.norm import RMSNorm
+from paddlemix.models.layers.vision_tokens import place_vision
 from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
-from paddlemix.ops import CausalSegments, apply_rotary, attention, rotary_frequencies, token_cross_entropy
-
-IGNORED_LABEL = -100
-
-# What a token may see: all up to itself but padding, or what is before it in its own sample of a pack.
-Visible: TypeAlias = "paddle.Tensor | CausalSegments | None"
+from paddlemix.ops import CausalSegments, Visible, apply_rotary, attention, rotary_frequencies
 
 
 @dataclass
-class Qwen2VLOutput(ModelOutput):
-    """What a forward pass gives.
+class Qwen2VLOutput(MixModelOutput):
+    """What a forward pass gives, and where positions go on.
 
     Attributes:
-        loss: float32[], when labels were given.
-        logits: float[B, L, V]; None in training, where only the target tokens' logits are computed.
-        past_key_values: the cache that was passed in, filled further.
         rope_deltas: int64[B, 1], the next position less the tokens so far; feed it back while decoding.
     """
 
-    loss: paddle.Tensor | None = None
-    logits: paddle.Tensor | None = None
-    past_key_values: list[LayerCache] | None = None
     rope_deltas: paddle.Tensor | None = None
+
+    def next_inputs(self) -> dict[str, paddle.Tensor]:
+        """The deltas, without which positions cannot go on behind a picture."""
+        return {} if self.rope_deltas is None else {"rope_deltas": self.rope_deltas}
 
 
 class Qwen2VLAttention(nn.Layer):
@@ -207,11 +201,8 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             ValueError: the vision tokens are not those that the pictures and videos make, or `cu_seqlens` comes without
                 `position_ids`, with padding or with a cache.
         """
-        if cu_seqlens is not None and (position_ids is None or attention_mask is not None or past_key_values):
-            raise ValueError(
-                "`cu_seqlens` needs `position_ids` that restart at every sample, and allows neither `attention_mask` "
-                "nor `past_key_values`: a pack has no padding and is not continued."
-            )
+        if cu_seqlens is not None:
+            check_pack_inputs(position_ids, attention_mask, past_key_values)
         if position_ids is None:
             position_ids, rope_deltas = self._positions(
                 input_ids, attention_mask, image_grid_thw, video_grid_thw, past_key_values, rope_deltas
@@ -225,9 +216,9 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             (self.config.video_token_id, pixel_values_videos, video_grid_thw),
         ):
             if pixels is not None:
-                inputs_embeds = self._place_vision(inputs_embeds, input_ids == token_id, self.visual(pixels, grids))
+                inputs_embeds = place_vision(inputs_embeds, input_ids == token_id, self.visual(pixels, grids))
         hidden = self.model(inputs_embeds, position_ids, attention_mask, past_key_values, cu_seqlens)
-        loss = None if labels is None else self._loss(hidden, labels, loss_weights)
+        loss = None if labels is None else next_token_loss(hidden, labels, self._logits, loss_weights)
         logits = (
             None if loss is not None and self.training else self._logits(hidden[:, -1:] if last_logits_only else hidden)
         )
@@ -274,31 +265,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         patches = paddle.zeros([merge**2, self.config.vision_config.patch_values])
         return self.visual(patches, paddle.to_tensor([[1, merge, merge]])).mean() * 0
 
-    @staticmethod
-    def _place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.Tensor) -> paddle.Tensor:
-        """Overwrite the placeholders' embeddings float[B, L, hidden] with the vision tower's tokens, in order."""
-        indices = places.flatten().nonzero().flatten()
-        if indices.shape[0] != features.shape[0]:
-            raise ValueError(
-                f"{indices.shape[0]} vision tokens stand in the sequences, but the pictures or videos make "
-                f"{features.shape[0]}."
-            )
-        flat = embeds.reshape([-1, embeds.shape[-1]])
-        return paddle.scatter(flat, indices, features.astype(flat.dtype)).reshape(embeds.shape)
-
     def _logits(self, hidden: paddle.Tensor) -> paddle.Tensor:
         if self.config.tie_word_embeddings:
             return paddle.matmul(hidden, self.model.embed_tokens.weight, transpose_y=True)
         return self.lm_head(hidden)
-
-    def _loss(self, hidden: paddle.Tensor, labels: paddle.Tensor, weights: paddle.Tensor | None) -> paddle.Tensor:
-        """Mean or weighted sum over target tokens; only their logits are computed, most tokens are not asked for."""
-        targets = labels[:, 1:].flatten()
-        places = (targets != IGNORED_LABEL).nonzero().flatten()
-        if not places.shape[0]:
-            # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
-            return (self._logits(hidden[:, 0]) * 0).astype("float32").sum()
-        before = hidden[:, :-1].reshape([-1, hidden.shape[-1]])
-        if weights is not None:
-            weights = weights[:, 1:].flatten().index_select(places)
-        return token_cross_entropy(self._logits(before.index_select(places)), targets.index_select(places), weights)

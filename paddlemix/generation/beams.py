@@ -1,0 +1,162 @@
+"""Beam search: several beginnings of an answer are carried on side by side, and the likeliest whole one is given."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from paddlemix.generation.config import GenerationConfig
+from paddlemix.generation.reading import CachedReader
+from paddlemix.generation.sampling import check_numbers, ends_with_any, penalize_repetition, without_tokens
+
+
+@dataclass(frozen=True)
+class Beam:
+    """The beginning of an answer, or a whole one.
+
+    Attributes:
+        tokens: so far, without the end token.
+        score: the sum of the tokens' log probabilities, the end token's included.
+        end: the end token of a whole one; None where it is open or was cut off.
+    """
+
+    tokens: tuple[int, ...] = ()
+    score: float = 0.0
+    end: int | None = None
+
+
+class BeamSearch:
+    """The search for one answer. As in transformers, a score is divided by its length to the power `length_penalty`.
+
+    Args:
+        prompt: int64[L], without padding.
+        config: `num_beams`, `length_penalty`, `early_stopping`, and what else changes scores.
+        end_token_ids: what ends an answer.
+        stop_end: the end token behind stop words; None where there are none.
+    """
+
+    def __init__(
+        self, prompt: np.ndarray, config: GenerationConfig, end_token_ids: Collection[int], stop_end: int | None
+    ) -> None:
+        self._prompt, self._config = prompt, config
+        self._ends, self._stop_end = sorted(end_token_ids), stop_end
+        self._whole: list[tuple[float, Beam]] = []  # the best answers, with their scores by length
+        self.open = [Beam()]
+        self.is_done = False
+
+    def advance(self, logits: np.ndarray) -> list[int]:
+        """Carry every open beam on by a token.
+
+        Args:
+            logits: float32[N, V] of the N open beams.
+
+        Returns:
+            For each beam that is open now, which of the N it grew from.
+
+        Raises:
+            ValueError: a logit is NaN.
+        """
+        length = len(self.open[0].tokens) + 1
+        scores = np.stack([self._scores(row, beam) for row, beam in zip(logits, self.open, strict=True)])
+        # Enough that `num_beams` of them go on, whichever of the others are end tokens.
+        candidates = _best_places(scores, max(2, 1 + len(self._ends)) * self._config.num_beams)
+        parents = self._grow(scores, candidates)
+        best = scores[candidates[0]] if candidates else -np.inf
+        self.is_done = not self.open or self._is_decided(float(best), length)
+        return parents
+
+    def answer(self) -> Beam:
+        """The best answer; where the search was cut off, what is open counts as whole."""
+        for beam in () if self.is_done else self.open:
+            self._add_whole(beam, len(beam.tokens))
+        return max(self._whole, key=lambda scored: scored[0])[1]
+
+    def _scores(self, logits: np.ndarray, beam: Beam) -> np.ndarray:
+        """What a beam would score with each token behind it, float64[V]."""
+        check_numbers(logits)
+        tokens = np.append(self._prompt, beam.tokens).astype(np.int64)
+        if ends_with_any(tokens.tolist(), self._config.stop_words_ids):
+            return np.where(np.arange(len(logits)) == self._stop_end, beam.score, -np.inf)
+        shifted = logits.astype(np.float64) - logits.max()
+        log_probabilities = shifted - np.log(np.exp(shifted).sum())
+        changed = penalize_repetition(log_probabilities, np.unique(tokens), self._config.repetition_penalty)
+        is_too_short = len(beam.tokens) < self._config.min_new_tokens
+        return beam.score + (without_tokens(changed, self._ends) if is_too_short else changed)
+
+    def _grow(self, scores: np.ndarray, candidates: list[tuple[int, int]]) -> list[int]:
+        """Take the best candidates: those with an end token are whole, the others are open from now on."""
+        parents, grown, width = [], [], self._config.num_beams
+        for rank, (parent, token) in enumerate(candidates):
+            tokens, score = self.open[parent].tokens, float(scores[parent, token])
+            if token not in self._ends:
+                parents.append(parent)
+                grown.append(Beam((*tokens, token), score))
+            elif rank < width:
+                self._add_whole(Beam(tokens, score, end=token), len(tokens) + 1)
+            if len(grown) == width:
+                break
+        self.open = grown
+        return parents
+
+    def _add_whole(self, beam: Beam, length: int) -> None:
+        self._whole.append((beam.score / length**self._config.length_penalty, beam))
+        self._whole.sort(key=lambda scored: -scored[0])
+        del self._whole[self._config.num_beams :]
+
+    def _is_decided(self, best: float, length: int) -> bool:
+        """Whether the search ends: enough is whole, and nothing that is open is expected to be better."""
+        config = self._config
+        if len(self._whole) < config.num_beams or config.early_stopping is True:
+            return len(self._whole) == config.num_beams
+        # "never" allows for the longest answer, whose score a positive penalty makes the best; else today's length.
+        may_be_longest = config.early_stopping == "never" and config.length_penalty > 0
+        final = config.max_new_tokens if may_be_longest else length
+        return self._whole[-1][0] >= best / final**config.length_penalty
+
+
+def search_beams(
+    reader: CachedReader, config: GenerationConfig, end_token_ids: Collection[int], stop_end: int | None
+) -> list[Beam]:
+    """The best answer to each prompt.
+
+    Args:
+        reader: has read nothing yet.
+        config: how to search.
+        end_token_ids: what ends an answer.
+        stop_end: the end token behind stop words; None where there are none.
+
+    Returns:
+        By prompt.
+    """
+    searches = running = [BeamSearch(prompt, config, end_token_ids, stop_end) for prompt in reader.prompts]
+    logits = reader.read_prompts()
+    for length in range(1, config.max_new_tokens + 1):
+        kept = _advance_all(running, logits)
+        running = [search for search in running if not search.is_done]
+        if not running or length == config.max_new_tokens:
+            break
+        reader.keep(np.array(kept))
+        logits = reader.read(np.array([beam.tokens[-1] for search in running for beam in search.open]))
+    return [search.answer() for search in searches]
+
+
+def _advance_all(searches: list[BeamSearch], logits: np.ndarray) -> list[int]:
+    """Advance searches whose open beams are the rows of `logits`; the rows from which the open ones now grew."""
+    rows, start = [], 0
+    for search in searches:
+        end = start + len(search.open)
+        parents = search.advance(logits[start:end])
+        rows += [] if search.is_done else [start + parent for parent in parents]
+        start = end
+    return rows
+
+
+def _best_places(scores: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Row and column of the largest numbers of float64[N, V], largest first, without minus infinity."""
+    flat = scores.ravel()
+    count = min(count, len(flat))
+    largest = np.argpartition(-flat, count - 1)[:count]
+    ordered = largest[np.lexsort((largest, -flat[largest]))]
+    return [divmod(int(place), scores.shape[1]) for place in ordered if flat[place] > -np.inf]

@@ -1,0 +1,78 @@
+"""A model that reads a batch's prompts once, and then only what is new."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+
+from paddlemix.generation.cache import KVCache
+
+# What only the model reads, pixels and grids, may be Paddle's tensors already.
+Batch = dict[str, Any]
+
+# Labels and positions are a collator's for training; the model lays positions out itself, and says where they end.
+_NOT_FED = ("labels", "position_ids", "attention_mask")
+
+
+class CachedReader:
+    """Feeds a model token by token.
+
+    Args:
+        model: in evaluation mode; its `config.num_hidden_layers` says how many caches it wants.
+        batch: input_ids int64[B, L]; attention_mask int64[B, L], padding on the left; pictures as the model takes them.
+        max_new_tokens: how many tokens a row may grow by.
+
+    Raises:
+        ValueError: a row is padded on the right.
+    """
+
+    def __init__(self, model: Any, batch: Batch, max_new_tokens: int) -> None:
+        self._model = model
+        ids = batch["input_ids"]
+        mask = batch.get("attention_mask", np.ones(ids.shape, dtype=np.int64))
+        if not mask[:, -1].all():
+            raise ValueError("a row of the batch ends with padding; its answer begins at the end: pad on the left.")
+        self._prompts = [row[is_token == 1] for row, is_token in zip(ids, mask, strict=True)]
+        # Where nothing is padded the model needs no mask, and attention is spared adding one.
+        self._mask = None if mask.all() else np.pad(mask, ((0, 0), (0, max_new_tokens)), constant_values=1)
+        self._caches = [KVCache(ids.shape[1] + max_new_tokens) for _ in range(model.config.num_hidden_layers)]
+        self._inputs = {name: array for name, array in batch.items() if name not in _NOT_FED}
+        self._wanted_back: dict[str, paddle.Tensor] = {}
+
+    @property
+    def prompts(self) -> list[np.ndarray]:
+        """The rows' own tokens, int64[l] each, without padding."""
+        return self._prompts
+
+    def read_prompts(self) -> np.ndarray:
+        """Read the batch; the last place's logits float32[B, V]."""
+        return self._forward(**self._inputs)
+
+    def read(self, tokens: np.ndarray) -> np.ndarray:
+        """Read one more token a row, int64[B]; its place's logits float32[B, V]."""
+        return self._forward(tokens[:, None])
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Go on with these rows, int64[N], in this order; a row may be kept several times."""
+        if self._mask is not None:
+            self._mask = self._mask[rows]
+        places = paddle.to_tensor(rows)
+        for cache in self._caches:
+            cache.keep(places)
+        self._wanted_back = {name: one.index_select(places) for name, one in self._wanted_back.items()}
+
+    @paddle.no_grad()
+    def _forward(self, input_ids: np.ndarray, **inputs: Any) -> np.ndarray:
+        seen = self._caches[0].length + input_ids.shape[1]
+        output = self._model(
+            input_ids=paddle.to_tensor(input_ids),
+            attention_mask=None if self._mask is None else paddle.to_tensor(self._mask[:, :seen]),
+            past_key_values=self._caches,
+            last_logits_only=True,
+            **self._wanted_back,
+            **{name: paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for name, one in inputs.items()},
+        )
+        self._wanted_back = output.next_inputs()
+        return output.logits[:, -1].astype("float32").numpy()

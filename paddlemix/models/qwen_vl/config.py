@@ -1,0 +1,158 @@
+"""The numbers that shape a Qwen-VL, as its published config.json names them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from paddlenlp.transformers import PretrainedConfig
+
+RESAMPLER_HEAD_DIM = 128  # of the published resampler; its number of heads follows from it
+
+# What the published code can be told and every checkpoint leaves as it is. Other values would make another model.
+_FIXED = {"no_bias": True, "rotary_pct": 1.0, "scale_attn_weights": True, "tie_word_embeddings": False}
+_FIXED |= {"emb_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
+
+_PUBLISHED = (
+    "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "kv_channels",
+    "intermediate_size", "seq_length", "max_position_embeddings", "layer_norm_epsilon", "rotary_emb_base",
+    "use_dynamic_ntk", "use_logn_attn", "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id",
+)  # fmt: skip
+
+
+@dataclass
+class QWenVisionConfig:
+    """The vision tower's shape; the defaults are the published ones.
+
+    Attributes:
+        image_size: pixels of a picture's side.
+        patch_size: pixels of a patch's side.
+        width: of the tower.
+        layers: transformer blocks.
+        heads: attention heads of a block.
+        mlp_ratio: inner width of a block's MLP over `width`.
+        output_dim: width of what leaves the tower, the language model's width.
+        n_queries: tokens that a picture becomes, a square number.
+        image_start_id: the token in front of a picture's placeholders; the next id is the one behind them.
+    """
+
+    image_size: int = 448
+    patch_size: int = 14
+    width: int = 1664
+    layers: int = 48
+    heads: int = 16
+    mlp_ratio: float = 4.9231
+    output_dim: int = 4096
+    n_queries: int = 256
+    image_start_id: int = 151857
+
+    @property
+    def resampler_heads(self) -> int:
+        """Attention heads of the resampler."""
+        return self.output_dim // RESAMPLER_HEAD_DIM
+
+    @classmethod
+    def from_published(cls, values: dict[str, Any]) -> QWenVisionConfig:
+        """Take the known keys of a published `visual` section."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+
+class QWenConfig(PretrainedConfig):
+    """The whole model's shape; the defaults are the published ones.
+
+    `seq_length` is what the model was trained on: longer inputs get dynamic NTK and log-n attention.
+    """
+
+    model_type = "qwen"
+
+    def __init__(
+        self,
+        vocab_size: int = 151936,
+        hidden_size: int = 4096,
+        num_hidden_layers: int = 32,
+        num_attention_heads: int = 32,
+        kv_channels: int = 128,
+        intermediate_size: int = 22016,
+        seq_length: int = 2048,
+        max_position_embeddings: int = 8192,
+        layer_norm_epsilon: float = 1e-6,
+        rotary_emb_base: float = 10000,
+        use_dynamic_ntk: bool = True,
+        use_logn_attn: bool = True,
+        initializer_range: float = 0.02,
+        visual: dict[str, Any] | QWenVisionConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.kv_channels = kv_channels
+        self.intermediate_size = intermediate_size
+        self.seq_length = seq_length
+        self.max_position_embeddings = max_position_embeddings
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.rotary_emb_base = rotary_emb_base
+        self.use_dynamic_ntk = use_dynamic_ntk
+        self.use_logn_attn = use_logn_attn
+        self.initializer_range = initializer_range
+        if not isinstance(visual, QWenVisionConfig):
+            visual = QWenVisionConfig.from_published({"output_dim": hidden_size, **(visual or {})})
+        self.visual = visual
+        _check_fixed(kwargs)
+        kwargs.setdefault("architectures", ["QWenLMHeadModel"])
+        super().__init__(**{**kwargs, **_FIXED})
+        self._check()
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head of the language model."""
+        return self.kv_channels
+
+    @property
+    def mlp_size(self) -> int:
+        """Inner width of a block's MLP: `intermediate_size` counts both of its inner projections."""
+        return self.intermediate_size // 2
+
+    def to_dict(self, saving_file: bool = False) -> dict[str, Any]:
+        """All values as JSON knows them; PaddleNLP prints and logs a config through this.
+
+        Args:
+            saving_file: PaddleNLP's, leave out what it does not store.
+
+        Returns:
+            The attributes by name, the vision tower's as a dict.
+        """
+        return {**super().to_dict(saving_file=saving_file), "visual": asdict(self.visual)}
+
+    def to_published(self) -> dict[str, Any]:
+        """The config.json of the published checkpoints."""
+        values = {name: getattr(self, name) for name in _PUBLISHED}
+        return {**values, **_FIXED, "model_type": self.model_type, "visual": asdict(self.visual)}
+
+    def _check(self) -> None:
+        if self.num_attention_heads * self.kv_channels != self.hidden_size:
+            raise ValueError(
+                f"config.json: `num_attention_heads` {self.num_attention_heads} times `kv_channels` {self.kv_channels} "
+                f"is not `hidden_size` {self.hidden_size}."
+            )
+        visual = self.visual
+        if visual.output_dim != self.hidden_size:
+            raise ValueError(
+                f"config.json: `visual.output_dim` {visual.output_dim} differs from `hidden_size` {self.hidden_size}; "
+                "the vision tower must end at the language model's width."
+            )
+        if visual.width % visual.heads or visual.output_dim % RESAMPLER_HEAD_DIM:
+            raise ValueError(
+                f"config.json: `visual.width` {visual.width} must be a multiple of `visual.heads` {visual.heads}, and "
+                f"`visual.output_dim` {visual.output_dim} of a resampler head's {RESAMPLER_HEAD_DIM}."
+            )
+        if round(visual.n_queries**0.5) ** 2 != visual.n_queries:
+            raise ValueError(f"config.json: `visual.n_queries` is {visual.n_queries}; expected a square number.")
+
+
+def _check_fixed(values: dict[str, Any]) -> None:
+    for name, built in _FIXED.items():
+        if values.get(name, built) != built:
+            raise ValueError(f"config.json: `{name}` is {values[name]!r}; only {built!r} is built in.")

@@ -1,0 +1,131 @@
+"""The vision tower of Qwen-VL: square pictures in, a fixed number of the language model's tokens out.
+
+Source: Bai et al., "Qwen-VL", 2023; the blocks are those of Radford et al., "Learning Transferable Visual Models From
+Natural Language Supervision", 2021.
+"""
+
+from __future__ import annotations
+
+import paddle
+from paddle import nn
+
+from paddlemix.models.qwen_vl.config import QWenVisionConfig
+from paddlemix.models.qwen_vl.resampler import NORM_EPSILON, Resampler
+from paddlemix.ops import resize_grid, segment_attention
+
+LEARNED_PLACES = 256  # of the table of positions, whatever the pictures' size
+
+
+class PatchEmbed(nn.Layer):
+    """The tower's convolution over whole patches, which is one matmul on a patch's numbers."""
+
+    def __init__(self, config: QWenVisionConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        linear = nn.Linear(3 * config.patch_size**2, config.width, bias_attr=False)
+        self.weight = linear.weight
+
+    def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
+        """Embed float[B, 3, S, S] as float[B, g * g, width], patches row by row."""
+        batch, colours, side, _ = pixel_values.shape
+        grid, patch = side // self.patch_size, self.patch_size
+        cut = pixel_values.astype(self.weight.dtype).reshape([batch, colours, grid, patch, grid, patch])
+        patches = cut.transpose([0, 2, 4, 1, 3, 5]).reshape([batch, grid * grid, -1])
+        return paddle.matmul(patches, self.weight)
+
+
+class VisionAttention(nn.Layer):
+    """Full attention inside each picture; query, key and value lie side by side head by head."""
+
+    def __init__(self, config: QWenVisionConfig) -> None:
+        super().__init__()
+        self.num_heads = config.heads
+        self.in_proj = nn.Linear(config.width, 3 * config.width)
+        self.out_proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Mix float[B, N, width] along N."""
+        pictures, patches, width = x.shape
+        query, key, value = (
+            part.reshape([pictures * patches, self.num_heads, -1])
+            for part in self.in_proj(x).reshape([pictures * patches, self.num_heads, 3, -1]).unbind(axis=2)
+        )
+        mixed = segment_attention(query, key, value, [patches] * pictures)
+        return self.out_proj(mixed.reshape([pictures, patches, width]))
+
+
+class VisionBlock(nn.Layer):
+    """One pre-norm transformer block."""
+
+    def __init__(self, config: QWenVisionConfig) -> None:
+        super().__init__()
+        inner = int(config.width * config.mlp_ratio)
+        self.ln_1 = nn.LayerNorm(config.width, epsilon=NORM_EPSILON)
+        self.ln_2 = nn.LayerNorm(config.width, epsilon=NORM_EPSILON)
+        self.attn = VisionAttention(config)
+        self.mlp = nn.Sequential(
+            ("c_fc", nn.Linear(config.width, inner)), ("gelu", nn.GELU()), ("c_proj", nn.Linear(inner, config.width))
+        )
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Transform float[B, N, width]."""
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class VisionBlocks(nn.Layer):
+    """The blocks, one behind the other."""
+
+    def __init__(self, config: QWenVisionConfig) -> None:
+        super().__init__()
+        self.resblocks = nn.LayerList([VisionBlock(config) for _ in range(config.layers)])
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Transform float[B, N, width]."""
+        for block in self.resblocks:
+            x = block(x)
+        return x
+
+
+class QWenVisionTower(nn.Layer):
+    """Patch embedding with learned places, blocks, resampler, projection."""
+
+    def __init__(self, config: QWenVisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.conv1 = PatchEmbed(config)
+        self.positional_embedding = _normal_parameter(self, [LEARNED_PLACES, config.width], config.width**-0.5)
+        self.ln_pre = nn.LayerNorm(config.width, epsilon=NORM_EPSILON)
+        self.transformer = VisionBlocks(config)
+        self.attn_pool = Resampler(config)
+        self.ln_post = nn.LayerNorm(config.output_dim, epsilon=NORM_EPSILON)
+        self.proj = _normal_parameter(self, [config.output_dim, config.output_dim], config.output_dim**-0.5)
+
+    def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
+        """Turn pictures into tokens.
+
+        Args:
+            pixel_values: float[pictures, 3, S, S], S any multiple of the patch size.
+
+        Returns:
+            float[pictures, n_queries, output_dim].
+
+        Raises:
+            ValueError: the pictures have another shape.
+        """
+        self._check(pixel_values)
+        x = self.conv1(pixel_values)
+        x = self.ln_pre(x + resize_grid(self.positional_embedding, round(x.shape[1] ** 0.5)))
+        return paddle.matmul(self.ln_post(self.attn_pool(self.transformer(x))), self.proj)
+
+    def _check(self, pixel_values: paddle.Tensor) -> None:
+        shape, patch = pixel_values.shape, self.config.patch_size
+        if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] % patch or not shape[2]:
+            raise ValueError(
+                f"pixel_values has the shape {shape}; expected [pictures, 3, S, S], S a multiple of {patch}, such as "
+                f"{self.config.image_size}."
+            )
+
+
+def _normal_parameter(layer: nn.Layer, shape: list[int], std: float) -> paddle.Tensor:
+    return layer.create_parameter(shape, default_initializer=nn.initializer.Normal(std=std))
