@@ -8,7 +8,8 @@ import binascii
 from paddlemix.processors.fetch import MAX_BYTES, FetchError
 
 _SCHEME = "data:"
-_SHOWN_CHARACTERS = 80
+_SHOWN_CHARACTERS = 80  # of a data: URL
+_LONGEST_PATH = 1000
 _EXPECTED = "data:image/png;base64,... or the like"
 
 
@@ -18,8 +19,9 @@ def is_data_url(path: str) -> bool:
 
 
 def shown(path: str) -> str:
-    """A path as messages have it: a data: URL, which may be megabytes long, by its beginning."""
-    return path if len(path) <= _SHOWN_CHARACTERS or not is_data_url(path) else f"{path[:_SHOWN_CHARACTERS]}..."
+    """A path as messages have it: a data: URL, and whatever is too long for a path, by its beginning."""
+    most = _SHOWN_CHARACTERS if is_data_url(path) else _LONGEST_PATH
+    return path if len(path) <= most else f"{path[:most]}..."
 
 
 def decode_data_url(url: str, *, max_bytes: int | None = None) -> bytes:

@@ -108,7 +108,7 @@ def _opened(path: str) -> Iterator[Image.Image]:
         raise PictureError(f"picture {name} has far more than {MAX_PIXELS} pixels, the most that are read.") from error
     except Exception as error:  # Broken bytes: the decoders raise OSError, SyntaxError, RuntimeError, TypeError ...
         problem = "cannot be opened" if getattr(error, "errno", None) else "is broken or cut off"
-        raise PictureError(f"picture {name} {problem}: {error}.") from error
+        raise PictureError(f"picture {name} {problem}: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def _source(path: str) -> IO[bytes] | Path:

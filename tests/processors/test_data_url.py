@@ -54,6 +54,7 @@ def test_what_holds_no_bytes_is_refused_by_its_beginning(url, problem):
 
 def test_long_data_urls_are_shown_by_their_beginning_and_paths_as_they_are():
     assert shown("x" * 200) == "x" * 200
+    assert shown("x" * 2000) == "x" * 1000 + "..."
     assert shown("data:" + "x" * 200) == "data:" + "x" * 75 + "..."
 
 

@@ -41,6 +41,7 @@ _MEDIA = re.compile(
     r"<img>(?P<path>[^\n]*?)</img>|<img>(?P<unclosed>[^\r\n]*)(?=\r?\n)|<video>(?P<video>[^\n]*?)</video>"
 )
 _MEDIA_TAG = re.compile(r"</?(?:img|video)>")
+_TAG_OR_LINE_END = re.compile(r"<(?P<opened>img|video)>|</(?:img|video)>|\n")
 
 
 def parse(record: Record, source: RecordId, root: Path) -> Conversation:
@@ -105,6 +106,7 @@ def _read_turn(item: Record, name: str, source: RecordId) -> tuple[Role, str]:
 
 
 def _cut_at_media(text: str, source: RecordId, root: Path) -> list[Piece]:
+    _refuse_opened_twice(text, source)
     pieces: list[Piece] = []
     position = 0
     for tag in _MEDIA.finditer(text):
@@ -119,6 +121,19 @@ def _cut_at_media(text: str, source: RecordId, root: Path) -> list[Piece]:
                 source, f"tag `{stray[0]}` has no partner in {describe(text)}; expected `<{name}>path</{name}>`"
             )
     return pieces
+
+
+def _refuse_opened_twice(text: str, source: RecordId) -> None:
+    """Refuse a tag before the end of another; without this, each of many would be looked at to the end of its line."""
+    opened = None
+    for tag in _TAG_OR_LINE_END.finditer(text):
+        if opened and tag["opened"]:
+            kind = "picture" if opened["opened"] == "img" else "video"
+            raise RecordError(
+                source,
+                f"`{tag[0]}` stands inside the path of another {kind}: {describe(text[opened.start() : tag.end()])}",
+            )
+        opened = tag if tag["opened"] else None
 
 
 def _picture(tag: re.Match[str], source: RecordId, root: Path) -> Picture:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -13,25 +12,9 @@ from paddlemix.datasets.formats import AUTO, FORMATS
 from paddlemix.datasets.recognise import recognise
 from paddlemix.datasets.spec import DatasetSpec
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text("utf-8")
-SECTIONS = re.findall(r"^## `(\w+)`\n(.*?)(?=^## )", DOCUMENT, flags=re.DOTALL | re.MULTILINE)
-
-
-def examples(section: str) -> list[dict]:
-    """The objects of a section's JSON blocks, which follow one another without commas."""
-    found, decoder = [], json.JSONDecoder()
-    for block in re.findall(r"```json\n(.*?)```", section, flags=re.DOTALL):
-        while block := block.strip():
-            value, end = decoder.raw_decode(block)
-            found.append(value)
-            block = block[end:]
-    return found
-
-
-def is_table(value: dict) -> bool:
-    return "annotations" in value or "761183272" in value or "data_subtype" in value
-
-
+DRIVER = runpy.run_path(str(Path(__file__).parents[1] / "fuzz_records.py"))
+DOCUMENT = DRIVER["DOCUMENT"].read_text("utf-8")
+SECTIONS, examples, is_table = DRIVER["sections"](), DRIVER["examples"], DRIVER["is_table"]
 RECORDS = [(name, value) for name, section in SECTIONS for value in examples(section) if not is_table(value)]
 TABLES = [(name, list(filter(is_table, examples(section)))) for name, section in SECTIONS]
 
