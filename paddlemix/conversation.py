@@ -6,10 +6,11 @@ labels and pixel patches. Nothing here knows a file format, a tokenizer or a box
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
+T = TypeVar("T")
 Role = Literal["system", "user", "assistant"]
 BoxUnit = Literal["pixel", "thousandth", "fraction"]
 Task = Literal["chat", "caption", "vqa"]
@@ -172,3 +173,19 @@ class RecordError(ValueError):
 
 class OverlongError(RecordError):
     """A record of more tokens than a training sample may have."""
+
+
+def result_or_error(function: Callable[..., T], *args: Any) -> T | RecordError:
+    """Call a function whose `RecordError` is to be collected with others.
+
+    Args:
+        function: what to call.
+        *args: what to call it with.
+
+    Returns:
+        What the call returns, or the `RecordError` that it raises.
+    """
+    try:
+        return function(*args)
+    except RecordError as error:
+        return error

@@ -14,7 +14,7 @@ PUBLISHED = Path(__file__).parents[1].parent / "shared" / "fixtures"
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Sizes of a test's records are measured, not taken from the cache of whoever runs it."""
+    """Tests neither find what a user's runs have kept nor leave anything behind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PADDLEMIX_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from paddle.io import Dataset
 
-from paddlemix.conversation import RecordError
+from paddlemix.cache import cache_folder
+from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.rows import Row
-from paddlemix.datasets.size_cache import sizes_folder
 from paddlemix.processors.interface import IGNORED_LABEL, Sample
 
 LossPer = Literal["token", "sample"]
@@ -97,6 +97,10 @@ class DrawnDataset(Dataset):
             for index, weight in zip(draw.indices, draw.weights, strict=True)
         ]
 
+    def sources(self, draw: Draw) -> list[RecordId]:
+        """The records of a row."""
+        return [self._dataset.conversations[index].source for index in draw.indices]
+
     def _encode(self, index: int) -> Sample:
         sample, size = self._dataset[index], self._dataset.sizes[index]
         found = (len(sample.input_ids), count_targets(sample.labels))
@@ -105,6 +109,6 @@ class DrawnDataset(Dataset):
                 self._dataset.conversations[index].source,
                 f"the record has {found[0]} tokens, {found[1]} of them targets, but {size.tokens} and "
                 f"{size.target_tokens} were measured before training: a picture or video of it has changed since. "
-                f"Remove {sizes_folder()}, where sizes are kept from run to run, and start again.",
+                f"Remove {cache_folder('sizes')}, where sizes are kept from run to run, and start again.",
             )
         return sample

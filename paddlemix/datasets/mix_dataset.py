@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, get_args
 
+import numpy as np
 from paddle.io import Dataset
 
 from paddlemix.conversation import Conversation, OverlongError, RecordError
-from paddlemix.datasets.loading import LoadedSet, load_set
+from paddlemix.datasets.loading import Chained, LoadedSet, load_set
+from paddlemix.datasets.mixture import MixedSet, MixStrategy, Mixture
+from paddlemix.datasets.sizes import SizeTable
 from paddlemix.datasets.spec import DatasetSpec
-from paddlemix.processors.interface import ConversationProcessor, Sample, SampleSize
+from paddlemix.processors.interface import ConversationProcessor, Sample
 
 __all__ = ["BadRecordPolicy", "DatasetSpec", "MixDataset", "SetSummary"]
 
@@ -34,12 +37,16 @@ class SetSummary:
         files: the record files.
         sizes: what each usable record will cost.
         skipped: how many records were left out.
+        drawn: how many records an epoch draws.
+        is_recognised: whether the format was found out from the records.
     """
 
     name: str
     files: tuple[str, ...]
-    sizes: tuple[SampleSize, ...]
+    sizes: SizeTable
     skipped: int
+    drawn: int
+    is_recognised: bool = False
 
     @property
     def count(self) -> int:
@@ -48,28 +55,41 @@ class SetSummary:
 
 
 class MixDataset(Dataset):
-    """The records of several sets, one set behind the other; whoever draws from it shuffles.
+    """The records of several sets, numbered through; each is read when it is drawn, in the order of the mixture.
 
     Args:
         sets: the sets, loaded; records in their `errors` are no part of the data set.
         processor: what encodes a record when it is drawn.
+        strategy: how the sets are mixed; see `Mixture`.
+        seed: of the mixture's order.
 
     Attributes:
-        conversations: all usable records, in order; `dataset[i]` encodes `conversations[i]`.
+        conversations: all usable records, the first set's first; `dataset[i]` encodes `conversations[i]`.
         sizes: what each of them will cost.
+        mixture: in which order an epoch draws them.
         skipped: why each of the other records was left out.
     """
 
-    conversations: tuple[Conversation, ...]
-    sizes: tuple[SampleSize, ...]
+    conversations: Sequence[Conversation]
+    sizes: SizeTable
+    mixture: Mixture
     skipped: list[RecordError]
 
-    def __init__(self, sets: Sequence[LoadedSet], processor: ConversationProcessor) -> None:
+    def __init__(
+        self,
+        sets: Sequence[LoadedSet],
+        processor: ConversationProcessor,
+        strategy: MixStrategy = "concat",
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self._sets = tuple(sets)
         self._processor = processor
-        self.conversations = tuple(chain.from_iterable(one.conversations for one in sets))
-        self.sizes = tuple(chain.from_iterable(one.sizes for one in sets))
+        self.conversations = Chained([one.conversations for one in sets])
+        self.sizes = SizeTable(np.concatenate([one.sizes.table for one in sets]))
+        self.mixture = Mixture(
+            tuple(MixedSet(len(one.sizes), one.spec.weight or 1.0, one.spec.repeat) for one in sets), strategy, seed
+        )
         self.skipped = list(chain.from_iterable(one.errors for one in sets))
 
     @classmethod
@@ -80,14 +100,18 @@ class MixDataset(Dataset):
         on_bad_record: BadRecordPolicy = "raise",
         *,
         skip_overlong: bool = False,
+        strategy: MixStrategy = "concat",
+        seed: int = 0,
     ) -> MixDataset:
         """Read, parse and measure all records, so that bad ones are known before training.
 
         Args:
             specs: the sets, in the order in which they follow one another.
-            processor: what measures and encodes; `measure` is called from several threads at once.
+            processor: what measures, in several processes at once, and encodes.
             on_bad_record: "raise" refuses all sets if one record is bad, "skip" leaves bad records out.
             skip_overlong: leave records with too many tokens out, whatever becomes of other bad records.
+            strategy: how the sets are mixed; see `Mixture`.
+            seed: of the mixture's order.
 
         Returns:
             The data set of all usable records.
@@ -101,7 +125,7 @@ class MixDataset(Dataset):
             raise ValueError(f'`on_bad_record` is {on_bad_record!r}; expected "raise" or "skip"')
         if not specs:
             raise ValueError("the data set list is empty; expected at least one set with `name` and `data_files`")
-        dataset = cls([load_set(spec, processor) for spec in specs], processor)
+        dataset = cls([load_set(spec, processor) for spec in specs], processor, strategy, seed)
         dataset._report_skipped(on_bad_record, skip_overlong)
         dataset._report_cut()
         return dataset
@@ -125,9 +149,12 @@ class MixDataset(Dataset):
 
     def set_summaries(self) -> list[SetSummary]:
         """What each set contributes, in the order of the sets."""
-        return [SetSummary(one.spec.name, one.spec.files, one.sizes, len(one.errors)) for one in self._sets]
+        return [
+            SetSummary(one.spec.name, one.spec.files, one.sizes, len(one.errors), drawn, one.is_recognised)
+            for one, drawn in zip(self._sets, self.mixture.draws, strict=True)
+        ]
 
-    def conversations_by_set(self) -> list[tuple[str, tuple[Conversation, ...]]]:
+    def conversations_by_set(self) -> list[tuple[str, Sequence[Conversation]]]:
         """Each set's format name and usable records, in the order of the sets."""
         return [(one.spec.name, one.conversations) for one in self._sets]
 
@@ -150,17 +177,22 @@ class MixDataset(Dataset):
                 )
 
     def _report_cut(self) -> None:
+        column = self.sizes.column("cut_tokens")
+        rows = np.flatnonzero(column)
         cut = [
-            RecordError(conversation.source, f"{size.cut_tokens} tokens of text are cut off its end.")
-            for conversation, size in zip(self.conversations, self.sizes, strict=True)
-            if size.cut_tokens
+            RecordError(self.conversations[row].source, f"{column[row]} tokens of text are cut off its end.")
+            for row in rows[:_LISTED].tolist()
         ]
         if cut:
-            logger.warning("%d of %d records are cut to `max_length`:\n%s", len(cut), len(self), _list_problems(cut))
+            logger.warning(
+                "%d of %d records are cut to `max_length`:\n%s", len(rows), len(self), _list_problems(cut, len(rows))
+            )
 
 
-def _list_problems(errors: Sequence[RecordError]) -> str:
+def _list_problems(errors: Sequence[RecordError], count: int | None = None) -> str:
+    """The first of `count` problems, as many as there are errors where it is None."""
     lines = [f"  {error}" for error in errors[:_LISTED]]
-    if len(errors) > _LISTED:
-        lines.append(f"  and {len(errors) - _LISTED} more")
+    rest = (len(errors) if count is None else count) - len(lines)
+    if rest:
+        lines.append(f"  and {rest} more")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Record files as they lie on disk: `.json` and `.jsonl`, read into plain dictionaries.
+"""Record files as they lie on disk: `.json` and `.jsonl`, gzipped or not, read into plain dictionaries.
 
 What a record means is the business of `formats/`; here it only has to be JSON, and an object.
 """
@@ -6,23 +6,24 @@ What a record means is the business of `formats/`; here it only has to be JSON, 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable
+import gzip
+import zlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
-from paddlemix.conversation import RecordError, RecordId
+from paddlemix.conversation import RecordError, RecordId, result_or_error
 
 Record = dict[str, Any]
 # A record, or why there is none in its place: one bad record must not hide the others.
 Entry = Record | RecordError
+Located = tuple[Entry, RecordId]
 
 SUFFIXES = (".json", ".jsonl")
+GZIP_SUFFIX = ".gz"
 _SHOWN_CHARACTERS = 60
 _KINDS: dict[type, str] = {str: "text", list: "list", dict: "object"}
-
-T = TypeVar("T")
 
 
 def read_records(path: str | Path) -> list[Entry] | Record:
@@ -30,7 +31,7 @@ def read_records(path: str | Path) -> list[Entry] | Record:
 
     Args:
         path: a `.json` file with one list (or one object, for formats that keep tables), or a `.jsonl` file with one
-            object per line; UTF-8, a byte order mark and blank lines are passed over.
+            object per line; UTF-8, a byte order mark and blank lines are passed over. With `.gz` behind it, gzipped.
 
     Returns:
         One entry per record in the file's order, or the object that a `.json` file consists of.
@@ -39,15 +40,42 @@ def read_records(path: str | Path) -> list[Entry] | Record:
         FileNotFoundError: there is no such file.
         ValueError: the file has another suffix, holds no record, or as a whole is not JSON.
     """
+    file = checked_file(path)
+    content = _read_bytes(file).removeprefix(codecs.BOM_UTF8)
+    if not content.strip():
+        raise ValueError(f"{path}: the file is empty; expected at least one record")
+    return _read_lines(content, str(path)) if kind_of(file) == ".jsonl" else _read_document(content, str(path))
+
+
+def checked_file(path: str | Path) -> Path:
+    """Make sure that a record file is there.
+
+    Args:
+        path: as the config has it.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file has another suffix.
+    """
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{path}: no such record file; correct `data_files` (relative to {Path.cwd()})")
-    if file.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: a record file ends in {' or '.join(SUFFIXES)}, this one in {file.suffix!r}")
-    content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
-    if not content.strip():
-        raise ValueError(f"{path}: the file is empty; expected at least one record")
-    return _read_lines(content, str(path)) if file.suffix == ".jsonl" else _read_document(content, str(path))
+    if kind_of(file) not in SUFFIXES:
+        raise ValueError(f"{path}: a record file ends in {endings()}, this one in {file.suffix!r}")
+    return file
+
+
+def kind_of(file: Path) -> str:
+    """A record file's ending, `.json` or `.jsonl`, whether it is gzipped or not."""
+    return Path(file.stem).suffix if file.suffix == GZIP_SUFFIX else file.suffix
+
+
+def endings() -> str:
+    """The endings of record files in words."""
+    return f"{' or '.join(SUFFIXES)}, with or without {GZIP_SUFFIX} behind it"
 
 
 def as_entries(values: list[Any], file: str) -> list[Entry]:
@@ -60,23 +88,7 @@ def as_entries(values: list[Any], file: str) -> list[Entry]:
     Returns:
         The objects among the values, and an error in the place of each other one.
     """
-    return [_as_record(value, RecordId(file, index)) for index, value in enumerate(values)]
-
-
-def result_or_error(function: Callable[..., T], *args: Any) -> T | RecordError:
-    """Call a function whose `RecordError` is to be collected with others.
-
-    Args:
-        function: what to call.
-        *args: what to call it with.
-
-    Returns:
-        What the call returns, or the `RecordError` that it raises.
-    """
-    try:
-        return function(*args)
-    except RecordError as error:
-        return error
+    return [as_record(value, RecordId(file, index)) for index, value in enumerate(values)]
 
 
 def describe(value: Any) -> str:
@@ -90,17 +102,32 @@ def describe(value: Any) -> str:
     """
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
-    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
     kind = _KINDS.get(type(value), "number")
+    if isinstance(value, str):
+        value = value[: _SHOWN_CHARACTERS + 1]  # the rest, which may be a whole picture, is not shown
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:  # orjson reads deeper nesting than it writes
+        return f"a {kind} that is nested too deep, or too long, to show"
+    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
     return f"the {kind} {shown}"
+
+
+def _read_bytes(file: Path) -> bytes:
+    content = file.read_bytes()
+    if file.suffix != GZIP_SUFFIX:
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{file}: the file is no gzip file, or cut off: {error}") from error
 
 
 def _read_document(content: bytes, file: str) -> list[Entry] | Record:
     try:
         document = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"{file}: {_malformed(error, content, first_line=1)}") from error
+        raise ValueError(f"{file}: {malformed(error, content, first_line=1)}") from error
     if isinstance(document, dict):
         return document
     if not isinstance(document, list):
@@ -121,20 +148,36 @@ def _read_line(line: bytes, number: int, source: RecordId) -> Entry:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise RecordError(source, _malformed(error, line, first_line=number)) from error
-    return _as_record(value, source)
+        raise RecordError(source, malformed(error, line, first_line=number)) from error
+    return as_record(value, source)
 
 
-def _as_record(value: Any, source: RecordId) -> Entry:
-    return (
-        value
-        if isinstance(value, dict)
-        else RecordError(source, f"the record is {describe(value)}; expected an object")
-    )
+def as_record(value: Any, source: RecordId) -> Entry:
+    """The value if it is an object, else an error that says what it is.
+
+    Args:
+        value: what JSON held.
+        source: the record to name.
+
+    Returns:
+        The record, or why it is none.
+    """
+    if isinstance(value, dict):
+        return value
+    return RecordError(source, f"the record is {describe(value)}; expected an object")
 
 
-def _malformed(error: orjson.JSONDecodeError, content: bytes, first_line: int) -> str:
-    """What is wrong and where; `first_line` is the line number in the file at which `content` starts."""
+def malformed(error: orjson.JSONDecodeError, content: bytes, first_line: int) -> str:
+    """What is wrong with a text that is no JSON, and where.
+
+    Args:
+        error: what the parser said of it.
+        content: the text.
+        first_line: the number of the line in the file at which it starts.
+
+    Returns:
+        Line, column and problem.
+    """
     try:
         content.decode()
     except UnicodeDecodeError as undecodable:

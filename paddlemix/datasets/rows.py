@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 
@@ -20,8 +20,8 @@ Row = list[int]
 class RowPlan(Protocol):
     """The rows of any epoch."""
 
-    def rows(self, epoch: int) -> list[Row]:
-        """Every sample once, in the order in which the epoch trains it; seed and epoch alone decide."""
+    def rows(self, epoch: int) -> Sequence[Row]:
+        """Every sample that the epoch draws, in the order in which it trains them; seed and epoch alone decide."""
         ...
 
 
@@ -31,22 +31,23 @@ class SingleRows:
 
     Attributes:
         lengths: int64[samples], tokens.
-        seed: of the order.
+        order: `order(epoch)` is int64[n], the samples that an epoch draws, as `Mixture.order` gives them.
+        seed: of what is not `order`'s to say.
         grouped: rows next to one another that are to be of about the same length, because they are padded together; 1
             leaves the order random.
     """
 
     lengths: np.ndarray
+    order: Callable[[int], np.ndarray]
     seed: int
     grouped: int = 1
 
-    def rows(self, epoch: int) -> list[Row]:
-        """All samples, shuffled."""
-        generator = np.random.default_rng([self.seed, epoch])
-        order = generator.permutation(len(self.lengths))
+    def rows(self, epoch: int) -> Sequence[Row]:
+        """All samples, in the order of the epoch."""
+        order = self.order(epoch)
         if self.grouped > 1:
-            order = self._by_length(order, generator)
-        return [[index] for index in order.tolist()]
+            order = self._by_length(order, np.random.default_rng([self.seed, epoch]))
+        return _Singles(order)
 
     def _by_length(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Sort windows of the order by length, cut them into batches, shuffle the batches."""
@@ -64,18 +65,40 @@ class PackedRows:
 
     Attributes:
         lengths: int64[samples], tokens.
-        seed: of the order.
+        order: `order(epoch)` is int64[n], the samples that an epoch draws, as `Mixture.order` gives them.
+        seed: of what is not `order`'s to say.
         planner: puts samples into packs.
     """
 
     lengths: np.ndarray
+    order: Callable[[int], np.ndarray]
     seed: int
     planner: PackPlanner
 
     def rows(self, epoch: int) -> list[Row]:
-        """All samples, shuffled and packed; other epochs pack them otherwise."""
-        generator = np.random.default_rng([self.seed, epoch])
-        return self.planner.plan(generator.permutation(len(self.lengths)), self.lengths, generator)
+        """All samples, packed; other epochs pack them otherwise."""
+        return self.planner.plan(self.order(epoch), self.lengths, np.random.default_rng([self.seed, epoch]))
+
+
+class _Singles(Sequence[Row]):
+    """A row for each sample; a million of them take no more than their order."""
+
+    def __init__(self, order: np.ndarray) -> None:
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Row]: ...
+
+    def __getitem__(self, place: int | slice) -> Row | list[Row]:
+        if isinstance(place, slice):
+            return [[index] for index in self._order[place].tolist()]
+        return [int(self._order[place])]
 
 
 def _cut(order: np.ndarray, size: int) -> Sequence[np.ndarray]:

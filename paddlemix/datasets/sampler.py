@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,9 +75,11 @@ class GlobalBatchSampler(DistributedBatchSampler):
         self.targets = np.asarray(targets)
         self.shape = shape
         self.loss_per: LossPer = loss_per
+        self._first_step = 0
+        self._rows: tuple[int, Sequence[Row]] = (0, ())
 
     @cached_property
-    def first_rows(self) -> list[Row]:
+    def first_rows(self) -> Sequence[Row]:
         """The rows of the first epoch; they decide how many steps every epoch takes."""
         return self.plan.rows(0)
 
@@ -91,26 +94,57 @@ class GlobalBatchSampler(DistributedBatchSampler):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """Yield this rank's batches; `set_epoch` chooses the epoch."""
-        rows, size = self._epoch_rows(), self.shape.all_rows
-        for step in range(self.steps):
-            yield from self._batches(rows[step * size : (step + 1) * size])
+        first, self._first_step = self._first_step, 0
+        for step in range(first, self.steps):
+            yield from self._batches(self.rows_of(self.epoch, step))
 
-    def _epoch_rows(self) -> list[Row]:
+    def begin_at(self, step: int) -> None:
+        """Let the next iteration begin in the middle of its epoch.
+
+        Args:
+            step: the first optimizer step of it.
+        """
+        self._first_step = step
+
+    def rows_of(self, epoch: int, step: int) -> Sequence[Row]:
+        """The rows of a global batch, those of all ranks.
+
+        Args:
+            epoch: from 0 on.
+            step: of the epoch, from 0 on.
+
+        Returns:
+            The rows, nothing behind the end of the epoch.
+        """
+        if epoch and self._rows[0] != epoch:
+            self._rows = epoch, self._epoch_rows(epoch)
+        rows, size = self._rows[1] if epoch else self.first_rows, self.shape.all_rows
+        return rows[step * size : (step + 1) * size]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A text that differs from another sampler's where the two draw other global batches."""
+        digest = hashlib.sha256(repr((self.steps, self.shape.all_rows, self.loss_per, self.drop_last)).encode())
+        digest.update(repr([list(self.rows_of(0, step)) for step in (0, self.steps // 2)]).encode())
+        digest.update(np.ascontiguousarray(self.targets).tobytes())
+        return digest.hexdigest()
+
+    def _epoch_rows(self, epoch: int) -> Sequence[Row]:
         """The epoch's own rows, or the first epoch's in another order where its own take more or fewer steps.
 
         Packs of another order may be one more or fewer, and the trainer takes every epoch for as long as the first.
         """
-        rows = self.plan.rows(self.epoch) if self.epoch else self.first_rows
+        rows = self.plan.rows(epoch)
         if self._count_steps(rows) == self.steps:
             return rows
-        order = np.random.default_rng(self.epoch).permutation(len(self.first_rows))
+        order = np.random.default_rng(epoch).permutation(len(self.first_rows))
         return [self.first_rows[place] for place in order.tolist()]
 
     def _count_steps(self, rows: Sequence[Row]) -> int:
         whole, rest = divmod(len(rows), self.shape.all_rows)
         return whole + (1 if rest and not (self.drop_last and whole) else 0)
 
-    def _batches(self, rows: list[Row]) -> Iterator[list[Draw]]:
+    def _batches(self, rows: Sequence[Row]) -> Iterator[list[Draw]]:
         """This rank's share of one global batch."""
         shape, draws = self.shape, weigh(rows, self.targets, self.loss_per)
         fewest = min((draw.indices for draw in draws), key=len)

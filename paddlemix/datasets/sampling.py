@@ -49,7 +49,7 @@ class Sampling:
         Returns:
             The sampler.
         """
-        plan = self._plan(_lengths(dataset), shape, seed)
+        plan = self._plan(dataset, shape, seed)
         return GlobalBatchSampler(dataset, plan, _targets(dataset), shape, loss_per=self.loss_per, drop_last=drop_last)
 
     def evaluation(self, dataset: MixDataset, shape: BatchShape, *, max_batches: int = 0) -> WholeSetSampler:
@@ -70,15 +70,16 @@ class Sampling:
             rows = planner.plan(np.arange(len(lengths)), lengths, np.random.default_rng(0))
         return WholeSetSampler(rows, _targets(dataset), shape, max_batches=max_batches)
 
-    def _plan(self, lengths: np.ndarray, shape: BatchShape, seed: int) -> RowPlan:
+    def _plan(self, dataset: MixDataset, shape: BatchShape, seed: int) -> RowPlan:
+        lengths, order = _lengths(dataset), dataset.mixture.order
         if self.pack_tokens is not None:
-            return PackedRows(lengths, seed, PackPlanner(self.pack_tokens, self.window))
-        return SingleRows(lengths, seed, grouped=shape.wide if self.group_by_length else 1)
+            return PackedRows(lengths, order, seed, PackPlanner(self.pack_tokens, self.window))
+        return SingleRows(lengths, order, seed, grouped=shape.wide if self.group_by_length else 1)
 
 
 def _lengths(dataset: MixDataset) -> np.ndarray:
-    return np.array([size.tokens for size in dataset.sizes], dtype=np.int64)
+    return dataset.sizes.column("tokens")
 
 
 def _targets(dataset: MixDataset) -> np.ndarray:
-    return np.array([size.target_tokens for size in dataset.sizes], dtype=np.int64)
+    return dataset.sizes.column("target_tokens")

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from paddlemix.conversation import Conversation, Part, Picture, Text, Turn, Video
+from paddlemix.conversation import Conversation, Part, Picture, Video
 from paddlemix.files import write_json
 from paddlemix.processors.text import CONTROL_TOKENS, Piece
 
@@ -49,9 +50,14 @@ JINJA_FILE = "chat_template.jinja"  # Read only: newer checkpoints keep the bare
 _CONTROL = re.compile("(" + "|".join(re.escape(token) for token in CONTROL_TOKENS) + ")")
 # Characters of a private use area: no template writes them, and texts are put in only after the split.
 _MARKER = "\ue000{}\ue001"
-_MARKED = re.compile("\ue000(\\d+)\ue001")
-# Stands behind an assistant's words: the control token that follows it ends the turn.
-_END = Text("")
+_END_MARKER = _MARKER.format("")
+_MARKED = re.compile("\ue000(\\d*)\ue001")
+# Renderings kept: records of a set share few shapes, and a rendering takes ten times as long as all that follows it.
+_KEPT_SHAPES = 1024
+
+# Of each turn its role and, for each part, "i" for a picture, "v" for a video and "t" for words.
+Shape = tuple[tuple[str, str], ...]
+_KINDS: dict[type, str] = {Picture: "i", Video: "v"}
 
 
 class ChatTemplate:
@@ -63,6 +69,7 @@ class ChatTemplate:
 
     def __init__(self, source: str = QWEN2_VL_TEMPLATE) -> None:
         self.source = source
+        self._layout = lru_cache(_KEPT_SHAPES)(self._render_shape)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> ChatTemplate:
@@ -109,38 +116,31 @@ class ChatTemplate:
         Yields:
             The pieces in their order.
         """
-        contents: list[tuple[Turn, Part]] = []
-        messages = [self._message(turn, contents) for turn in conversation.turns]
-        rendered = self.render(messages, add_generation_prompt=add_generation_prompt)
-        end_is_due = False
-        # re.split alternates the template's own text with the number of a marker.
-        for place, stretch in enumerate(_MARKED.split(rendered)):
-            if place % 2:
-                turn, part = contents[int(stretch)]
-                end_is_due = part is _END
-                yield from (_as_trained(piece, turn.role == "assistant") for piece in part_pieces(part))
+        spoken = [(turn.role, part) for turn in conversation.turns for part in turn.parts if _kind(part) == "t"]
+        for stretch in self._layout(_shape_of(conversation), add_generation_prompt):
+            if isinstance(stretch, Piece):
+                yield stretch
             else:
-                for piece in template_pieces(stretch):
-                    yield _as_trained(piece, end_is_due and piece.control)
-                    end_is_due = end_is_due and not piece.control
+                role, part = spoken[stretch]
+                yield from (_as_trained(piece, role == "assistant") for piece in part_pieces(part))
+
+    def _render_shape(self, shape: Shape, add_generation_prompt: bool) -> tuple[Piece | int, ...]:
+        """The template's own pieces, and between them the numbers of the words of any conversation of this shape."""
+        number = count()
+        messages = []
+        for role, kinds in shape:
+            content = [_placeholder(kind, number) for kind in kinds]
+            if role == "assistant":
+                # Stands behind an assistant's words: the control token that follows it ends the turn.
+                content.append({"type": "text", "text": _END_MARKER})
+            messages.append({"role": role, "content": content})
+        return tuple(_laid_out(self.render(messages, add_generation_prompt=add_generation_prompt)))
 
     @cached_property
     def _compiled(self) -> Template:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
         return environment.from_string(self.source)
-
-    @staticmethod
-    def _message(turn: Turn, contents: list[tuple[Turn, Part]]) -> dict[str, Any]:
-        """A template's message in which markers stand for the words; the words join `contents`."""
-        message: dict[str, Any] = {"role": turn.role, "content": []}
-        for part in (*turn.parts, _END) if turn.role == "assistant" else turn.parts:
-            if isinstance(part, (Picture, Video)):
-                message["content"].append({"type": "image" if isinstance(part, Picture) else "video"})
-            else:
-                message["content"].append({"type": "text", "text": _MARKER.format(len(contents))})
-                contents.append((turn, part))
-        return message
 
 
 def template_pieces(text: str) -> Iterator[Piece]:
@@ -158,4 +158,34 @@ def _default_of(templates: str | list[dict[str, str]] | None) -> str | None:
 
 
 def _as_trained(piece: Piece, trained: bool) -> Piece:
-    return Piece(piece.text, piece.control, trained, piece.repeat)
+    return piece if piece.trained == trained else Piece(piece.text, piece.control, trained, piece.repeat)
+
+
+def _shape_of(conversation: Conversation) -> Shape:
+    return tuple((turn.role, "".join(map(_kind, turn.parts))) for turn in conversation.turns)
+
+
+def _kind(part: Part) -> str:
+    return _KINDS.get(type(part), "t")
+
+
+def _placeholder(kind: str, number: Iterator[int]) -> dict[str, str]:
+    """A template's part in which a marker stands for words."""
+    if kind == "t":
+        return {"type": "text", "text": _MARKER.format(next(number))}
+    return {"type": "image" if kind == "i" else "video"}
+
+
+def _laid_out(rendered: str) -> Iterator[Piece | int]:
+    """Pieces and numbers of words; the control token that follows an assistant's words is trained with them."""
+    end_is_due = False
+    # re.split alternates the template's own text with what a marker holds.
+    for place, stretch in enumerate(_MARKED.split(rendered)):
+        if place % 2:
+            end_is_due = not stretch
+            if stretch:
+                yield int(stretch)
+            continue
+        for piece in template_pieces(stretch):
+            yield _as_trained(piece, end_is_due and piece.control)
+            end_is_due = end_is_due and not piece.control

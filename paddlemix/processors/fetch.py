@@ -1,17 +1,36 @@
-"""Fetching pictures and videos from http(s) addresses, with bounds on time, size and where the address may lead."""
+"""Fetching pictures and videos from http(s) addresses, with bounds on time, size and where the address may lead.
+
+Private, loopback and link-local addresses are refused, also behind redirects, unless PADDLEMIX_ALLOW_INNER_ADDRESSES=1
+says that the records are one's own and their pictures stand on a server inside.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import logging
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 
 import httpx
 from httpx_secure import httpx_ssrf_protection
 
+from paddlemix.cache import cache_folder
+from paddlemix.files import replacing
+
 MAX_BYTES = 20 * 1024 * 1024
 MAX_SECONDS = 10.0
 MAX_REDIRECTS = 3
+# Seconds before asking again where a server is busy or the connection broke; all within the time there is.
+PAUSES = (0.5, 1.5)
+# Addresses that one process asks at a time; each worker is a process of its own.
+MAX_AT_ONCE = 8
+ALLOW_INNER_VARIABLE = "PADDLEMIX_ALLOW_INNER_ADDRESSES"
+
+logger = logging.getLogger(__name__)
+_turns = threading.BoundedSemaphore(MAX_AT_ONCE)
 
 
 class FetchError(ValueError):
@@ -24,9 +43,7 @@ def is_address(path: str) -> bool:
 
 
 def fetch(address: str, *, max_bytes: int | None = None, max_seconds: float | None = None) -> bytes:
-    """Get what stands at `address`.
-
-    Private, loopback and link-local addresses are refused, also behind redirects.
+    """Get what stands at `address`, asking again where the server is busy or the connection breaks.
 
     Args:
         address: http(s).
@@ -41,14 +58,45 @@ def fetch(address: str, *, max_bytes: int | None = None, max_seconds: float | No
     """
     bounds = max_bytes or MAX_BYTES, max_seconds or MAX_SECONDS
     # A thread of its own: the caller may be inside an event loop already, as in a notebook.
-    with ThreadPoolExecutor(max_workers=1) as thread:
+    with _turns, ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(asyncio.run, _fetch(address, *bounds)).result()
+
+
+def fetch_kept(address: str, *, max_bytes: int | None = None, max_seconds: float | None = None) -> bytes:
+    """Get what stands at `address`, or stood there when it was first asked for.
+
+    Kept below `$PADDLEMIX_CACHE` (`~/.cache/paddlemix`) in `fetched` until that folder is removed, so that every epoch
+    and every run sees the same picture.
+
+    Args:
+        address: http(s).
+        max_bytes: see `fetch`.
+        max_seconds: see `fetch`.
+
+    Returns:
+        The body.
+
+    Raises:
+        FetchError: see `fetch`.
+    """
+    name = hashlib.blake2b(address.encode(), digest_size=20).hexdigest()
+    file = cache_folder("fetched") / name[:2] / name[2:]
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        body = fetch(address, max_bytes=max_bytes, max_seconds=max_seconds)
+    try:
+        with replacing(file) as beside:
+            beside.write_bytes(body)
+    except OSError as error:  # a full disk is no reason to do without the picture
+        logger.warning("%s cannot be kept: %s", address, error)
+    return body
 
 
 async def _fetch(address: str, max_bytes: int, max_seconds: float) -> bytes:
     try:
         async with _client() as client:
-            return await asyncio.wait_for(_read(client, address, max_bytes), max_seconds)
+            return await asyncio.wait_for(_read_patiently(client, address, max_bytes), max_seconds)
     except FetchError:
         raise
     except httpx.TimeoutException as error:  # of a single read
@@ -65,16 +113,16 @@ async def _fetch(address: str, max_bytes: int, max_seconds: float) -> bytes:
 
 def _client() -> httpx.AsyncClient:
     # Proxies named in the environment are passed over: one would look up the address itself, behind the protection.
-    return httpx_ssrf_protection(
-        httpx.AsyncClient(
-            verify=httpx.create_ssl_context(),
-            trust_env=False,
-            timeout=MAX_SECONDS,
-            follow_redirects=True,
-            max_redirects=MAX_REDIRECTS,
-            event_hooks={"request": [_refuse_inner_host]},
-        )
+    allows_inner = os.environ.get(ALLOW_INNER_VARIABLE) == "1"
+    client = httpx.AsyncClient(
+        verify=httpx.create_ssl_context(),
+        trust_env=False,
+        timeout=MAX_SECONDS,
+        follow_redirects=True,
+        max_redirects=MAX_REDIRECTS,
+        event_hooks={"request": [] if allows_inner else [_refuse_inner_host]},
     )
+    return client if allows_inner else httpx_ssrf_protection(client)
 
 
 async def _refuse_inner_host(request: httpx.Request) -> None:
@@ -88,6 +136,24 @@ async def _refuse_inner_host(request: httpx.Request) -> None:
         return
     if not (getattr(host, "ipv4_mapped", None) or host).is_global:
         raise FetchError(f"{request.url} could not be fetched: {host} is not globally reachable.")
+
+
+async def _read_patiently(client: httpx.AsyncClient, address: str, max_bytes: int) -> bytes:
+    for pause in PAUSES:
+        try:
+            return await _read(client, address, max_bytes)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            if not _may_pass(error):
+                raise
+        await asyncio.sleep(pause)
+    return await _read(client, address, max_bytes)
+
+
+def _may_pass(error: httpx.TransportError | httpx.HTTPStatusError) -> bool:
+    """Whether to ask again may help; a server that was silent for all the time there is will not answer in more."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == 429 or error.response.status_code >= 500
+    return not isinstance(error, (httpx.TimeoutException, httpx.UnsupportedProtocol))
 
 
 async def _read(client: httpx.AsyncClient, address: str, max_bytes: int) -> bytes:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from paddlemix.processors.patches import cut
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -148,31 +151,21 @@ class Qwen2VLImageProcessor:
             float32[h * w, channels * temporal_patch_size * patch_size**2], in merge-window order.
         """
         resized = picture.resize(self.resized(*picture.size), Image.Resampling.BICUBIC)
-        blocks = cut(self._normalise(np.asarray(resized)), self.patch_size, self.merge_size)
-        return np.repeat(blocks[:, :, None], self.temporal_patch_size, axis=2).reshape(len(blocks), -1)
+        pixels = np.asarray(resized)
+        count = pixels.shape[0] * pixels.shape[1] // self.patch_size**2
+        patches = np.empty((count, 3, self.temporal_patch_size, self.patch_size**2), dtype=np.float32)
+        levels = _levels(self.image_mean, self.image_std)
+        cut(pixels, levels, patches, 0, patch_size=self.patch_size, merge_size=self.merge_size)
+        patches[:, :, 1:] = patches[:, :, :1]
+        return patches.reshape(count, -1)
 
-    def _normalise(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8[H, W, 3] to float32[3, H, W]; each of the 256 values is worked out once, in the reference's order."""
-        scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
-        channels = zip(*np.array([self.image_mean, self.image_std], dtype=np.float32), strict=True)
-        return np.stack([((scaled - mean) / std)[pixels[..., i]] for i, (mean, std) in enumerate(channels)])
 
-
-def cut(values: np.ndarray, patch_size: int, merge_size: int) -> np.ndarray:
-    """Cut a picture or frame into patches, in merge-window order.
-
-    Args:
-        values: float32[3, H, W].
-        patch_size: pixels of a patch's side.
-        merge_size: patches of a window's side; windows cover the picture.
-
-    Returns:
-        float32[H * W / patch_size**2, 3, patch_size**2].
-    """
-    height, width = values.shape[1] // patch_size, values.shape[2] // patch_size
-    window, patch = merge_size, patch_size
-    blocks = values.reshape(3, height // window, window, patch, width // window, window, patch)
-    return blocks.transpose(1, 4, 2, 5, 0, 3, 6).reshape(height * width, 3, patch * patch)
+@lru_cache(maxsize=16)
+def _levels(image_mean: tuple[float, ...], image_std: tuple[float, ...]) -> np.ndarray:
+    """float32[3, 256]: what the grey levels of each channel become, worked out in the reference's order."""
+    scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
+    mean, std = np.array([image_mean, image_std], dtype=np.float32)[..., None]
+    return (scaled - mean) / std
 
 
 def _hashable(value: Any) -> Any:

@@ -74,7 +74,7 @@ class ConversationProcessor(Protocol):
         ...
 
     def measure(self, conversation: Conversation) -> SampleSize:
-        """The size that `encode` will give, and the checks that need no pixels; called from several threads at once.
+        """The size that `encode` will give, and the checks that need no pixels; called in several processes at once.
 
         Args:
             conversation: ends with an assistant's turn.

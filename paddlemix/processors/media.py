@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -60,6 +61,13 @@ class MediaReader:
     def __init__(self, images: Qwen2VLImageProcessor, videos: Qwen2VLVideoProcessor) -> None:
         self._images = images
         self._videos = videos
+        self._picture_size: Callable[[str], Size] = picture_size
+
+    def remembering_sizes(self) -> MediaReader:
+        """A reader like this one that looks at the header of each picture once, however many records show it."""
+        reader = MediaReader(self._images, self._videos)
+        reader._picture_size = lru_cache(maxsize=None)(picture_size)
+        return reader
 
     def measure(self, conversation: Conversation) -> MediaSizes:
         """Read headers, and the first frame of each video.
@@ -74,7 +82,7 @@ class MediaReader:
             RecordError: a picture or video cannot be used, as far as that tells.
         """
         with naming_the_record(conversation):
-            pictures = [picture_size(picture.path) for picture in conversation.pictures]
+            pictures = [self._picture_size(picture.path) for picture in conversation.pictures]
             video_grids = [self._video_grid(video) for video in conversation.videos]
         return self._sizes(pictures, video_grids)
 

@@ -1,4 +1,4 @@
-"""Opening pictures: from a file or an address, header first, upright, in RGB."""
+"""Opening pictures: from a file, an address or a data: URL, header first, upright, in RGB."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from paddlemix.processors.fetch import FetchError, fetch, is_address
+from paddlemix.processors.data_url import decode_data_url, is_data_url, shown
+from paddlemix.processors.fetch import FetchError, fetch_kept, is_address
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for what may be a decompression bomb.
 MAX_ASPECT_RATIO = 200
@@ -29,7 +30,7 @@ def open_picture(path: str) -> Image.Image:
     """Decode a picture.
 
     Args:
-        path: a local file or an http(s) address.
+        path: a local file, an http(s) address or a data: URL.
 
     Returns:
         The picture in RGB, turned upright by its EXIF orientation.
@@ -62,7 +63,7 @@ def picture_size(path: str) -> tuple[int, int]:
     """The size of the upright picture, from its header alone.
 
     Args:
-        path: a local file or an http(s) address.
+        path: a local file, an http(s) address or a data: URL.
 
     Returns:
         Width and height in pixels.
@@ -87,26 +88,33 @@ def size_problem(width: int, height: int) -> str | None:
 @contextmanager
 def _opened(path: str) -> Iterator[Image.Image]:
     """Lend a picture whose header was read; what Pillow runs into while it is lent becomes a PictureError too."""
+    name = shown(path)
     try:
-        with Image.open(io.BytesIO(fetch(path)) if is_address(path) else Path(path)) as picture:
+        with Image.open(_source(path)) as picture:
             if problem := size_problem(*picture.size):
-                raise PictureError(f"picture {path} {problem}")
+                raise PictureError(f"picture {name} {problem}")
             yield picture
     except PictureError:
         raise
     except FetchError as error:
         raise PictureError(f"picture {error}") from error
     except FileNotFoundError as error:
-        raise PictureError(f"picture {path} does not exist.") from error
+        raise PictureError(f"picture {name} does not exist.") from error
     except UnidentifiedImageError as error:
         raise PictureError(
-            f"picture {path} is empty or in no format that Pillow reads (JPEG, PNG, WebP ...)."
+            f"picture {name} is empty or in no format that Pillow reads (JPEG, PNG, WebP ...)."
         ) from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"picture {path} has far more than {MAX_PIXELS} pixels, the most that are read.") from error
+        raise PictureError(f"picture {name} has far more than {MAX_PIXELS} pixels, the most that are read.") from error
     except Exception as error:  # Broken bytes: the decoders raise OSError, SyntaxError, RuntimeError, TypeError ...
         problem = "cannot be opened" if getattr(error, "errno", None) else "is broken or cut off"
-        raise PictureError(f"picture {path} {problem}: {error}.") from error
+        raise PictureError(f"picture {name} {problem}: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _source(path: str) -> IO[bytes] | Path:
+    if is_data_url(path):
+        return io.BytesIO(decode_data_url(path))
+    return io.BytesIO(fetch_kept(path)) if is_address(path) else Path(path)
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddlemix.conversation import Box, Conversation, Part, RecordError, Reference, Text
+from paddlemix.conversation import Box, Conversation, Part, RecordError, Reference, Text, result_or_error
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.qwen2_vl.positions import mrope_positions
@@ -186,14 +186,30 @@ class Qwen2VLProcessor(PromptCalls):
         Raises:
             RecordError: as `encode`, as far as headers tell.
         """
-        ids, trained, grids = self._tokenize(conversation, self._media.measure(conversation))
-        kept, kept_trained = self._fit_length(ids, trained, conversation)
-        return SampleSize(
-            tokens=len(kept),
-            picture_tokens=sum(self.image_processor.tokens(grid) for grid in grids),
-            target_tokens=int(kept_trained[1:].sum()),
-            cut_tokens=len(ids) - len(kept),
-        )
+        (measured,) = self.measure_many([conversation])
+        if isinstance(measured, RecordError):
+            raise measured
+        return measured
+
+    def measure_many(self, conversations: Sequence[Conversation]) -> list[SampleSize | RecordError]:
+        """The sizes of many training samples; each header is read once, and texts are tokenized together.
+
+        Args:
+            conversations: each ends with an assistant's turn.
+
+        Returns:
+            The size of each of them, or what `measure` would raise.
+        """
+        media = self._media.remembering_sizes()
+        prompts = [result_or_error(self._pieces, conversation, media) for conversation in conversations]
+        usable = [prompt[0] for prompt in prompts if not isinstance(prompt, RecordError)]
+        counts = iter(self.tokenizer.count_pieces(usable))
+        return [
+            prompt
+            if isinstance(prompt, RecordError)
+            else result_or_error(self._size, conversation, *next(counts), *prompt)
+            for conversation, prompt in zip(conversations, prompts, strict=True)
+        ]
 
     def fingerprint(self) -> str:
         """A text that differs from another processor's wherever `measure` could."""
@@ -249,13 +265,32 @@ class Qwen2VLProcessor(PromptCalls):
     ) -> tuple[np.ndarray, np.ndarray, list[Grid]]:
         """Ids int64[L], trained bool[L], and the grids of pictures and videos in the order of the sequence."""
 
+        pieces, grids = self._prompt(conversation, sizes, add_generation_prompt=add_generation_prompt)
+        ids, trained = self.tokenizer.encode_pieces(pieces)
+        return ids, trained, grids
+
+    def _pieces(self, conversation: Conversation, media: MediaReader) -> tuple[list[Piece], list[Grid]]:
+        """A training prompt's pieces and grids, from headers."""
+        return self._prompt(conversation, media.measure(conversation))
+
+    def _prompt(
+        self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
+    ) -> tuple[list[Piece], list[Grid]]:
         def part_pieces(part: Part) -> Iterator[Piece]:
             return self._part_pieces(part, conversation, sizes.pictures)
 
         pieces = list(self.chat_template.pieces(conversation, part_pieces, add_generation_prompt=add_generation_prompt))
-        pieces, grids = self._with_vision_tokens(pieces, sizes, conversation)
-        ids, trained = self.tokenizer.encode_pieces(pieces)
-        return ids, trained, grids
+        return self._with_vision_tokens(pieces, sizes, conversation)
+
+    def _size(
+        self, conversation: Conversation, tokens: int, target_tokens: int, pieces: list[Piece], grids: list[Grid]
+    ) -> SampleSize:
+        """What a prompt of so many tokens comes to when it is held to its length."""
+        cut_tokens = 0
+        if tokens > self.max_length:
+            ids, trained = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
+            tokens, target_tokens, cut_tokens = len(ids), int(trained[1:].sum()), tokens - len(ids)
+        return SampleSize(tokens, sum(map(self.image_processor.tokens, grids)), target_tokens, cut_tokens)
 
     def _with_vision_tokens(
         self, pieces: list[Piece], sizes: MediaSizes, conversation: Conversation

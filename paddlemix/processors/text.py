@@ -65,6 +65,7 @@ class Qwen2Tokenizer:
         self.settings = settings or default_settings()
         # Control tokens spelled out in somebody's text stay text; control tokens go in by id.
         self.backend.encode_special_tokens = True
+        self._control_ids: dict[str, int] = {}
         self.pad_token_id = self.token_id(_token_text(self.settings.get("pad_token")) or "<|endoftext|>")
         self.eos_token_id = self.token_id(_token_text(self.settings.get("eos_token")) or "<|im_end|>")
 
@@ -116,11 +117,14 @@ class Qwen2Tokenizer:
         Raises:
             ValueError: the vocabulary has no such token.
         """
+        if token in self._control_ids:
+            return self._control_ids[token]
         token_id = self.backend.token_to_id(token)
         if token_id is None:
             raise ValueError(
                 f"the tokenizer has no token {token}; `model_name_or_path` holds another model's tokenizer."
             )
+        self._control_ids[token] = token_id
         return token_id
 
     def encode(self, text: str) -> list[int]:
@@ -147,14 +151,50 @@ class Qwen2Tokenizer:
             trained += [is_trained] * len(new_ids)
         return np.array(ids, dtype=np.int64), np.array(trained, dtype=bool)
 
+    def count_pieces(self, prompts: Sequence[Iterable[Piece]]) -> list[tuple[int, int]]:
+        """How many ids `encode_pieces` gives for each of many prompts, and how many behind the first are trained.
+
+        Args:
+            prompts: pieces in their order; those of one set share many of their texts, which are encoded once.
+
+        Returns:
+            Ids and trained ids of each prompt.
+        """
+        split = [_stretches(pieces) for pieces in prompts]
+        texts = list({stretch for stretches in split for stretch, _ in stretches if isinstance(stretch, str)})
+        encoded = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        lengths = dict(zip(texts, map(len, encoded), strict=True))
+        counts = (
+            [(lengths[stretch] if isinstance(stretch, str) else stretch, trained) for stretch, trained in stretches]
+            for stretches in split
+        )
+        return [_sums(one) for one in counts]
+
     def decode(self, ids: Sequence[int], *, skip_control_tokens: bool = False) -> str:
         """The text of ids; broken UTF-8 at the end shows as U+FFFD."""
         return self.backend.decode(list(ids), skip_special_tokens=skip_control_tokens)
 
     def _ids(self, pieces: list[Piece], are_control: bool) -> list[int]:
         if are_control:
-            return [self.token_id(piece.text) for piece in pieces for _ in range(piece.repeat)]
+            return [token for piece in pieces for token in [self.token_id(piece.text)] * piece.repeat]
         return self.encode("".join(piece.text for piece in pieces))
+
+
+def _stretches(pieces: Iterable[Piece]) -> list[tuple[str | int, bool]]:
+    """Texts that are encoded as one, numbers of control tokens in a row, and whether they are trained."""
+    found: list[tuple[str | int, bool]] = []
+    for (is_control, is_trained), group in groupby(pieces, key=lambda piece: (piece.control, piece.trained)):
+        if is_control:
+            found.append((sum(piece.repeat for piece in group), is_trained))
+        else:
+            found.append(("".join([piece.text for piece in group]), is_trained))
+    return found
+
+
+def _sums(counts: list[tuple[int, bool]]) -> tuple[int, int]:
+    """Tokens in all, and trained ones; nothing predicts the first token."""
+    first_is_trained = next((trained for count, trained in counts if count), False)
+    return sum(count for count, _ in counts), sum(count for count, trained in counts if trained) - first_is_trained
 
 
 def untrained_tokenizer(model: BPE) -> Tokenizer:

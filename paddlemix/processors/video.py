@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from paddlemix.processors.fetch import FetchError, fetch, is_address
+from paddlemix.processors.data_url import decode_data_url, is_data_url, shown
+from paddlemix.processors.fetch import FetchError, fetch_kept, is_address
 from paddlemix.processors.frames import VideoError, VideoInfo
 from paddlemix.processors.picture import PictureError, open_picture, picture_size, size_problem
 
@@ -50,7 +51,7 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
     colour matrix than BT.601: OpenCV passes over it, and saturated colours are off (36 levels, measured for BT.709).
 
     Args:
-        path: a local file, an http(s) address (at most 256 MB, 60 s), or the paths of the frames.
+        path: a local file, an http(s) address (at most 256 MB, 60 s), a data: URL, or the paths of the frames.
 
     Yields:
         The video.
@@ -59,7 +60,7 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
         VideoError: it is missing, broken, empty, too large or too narrow.
         ImportError: neither PyAV nor OpenCV is installed.
     """
-    name = path if isinstance(path, str) else f"of the frames {', '.join(path[:2])}{' ...' if path[2:] else ''}"
+    name = shown(path) if isinstance(path, str) else _name_of_frames(path)
     try:
         with _opened(path) as video:
             yield video
@@ -84,14 +85,24 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
 def _opened(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
     if isinstance(path, tuple):
         yield FrameFiles(path)
-    elif is_address(path):
-        body = fetch(path, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+    elif is_address(path) or is_data_url(path):
+        body = _body(path)
         with tempfile.NamedTemporaryFile() as file:
             file.write(body)
             file.flush()
             yield _decoder(file.name)
     else:
         yield _decoder(path)
+
+
+def _body(path: str) -> bytes:
+    if is_data_url(path):
+        return decode_data_url(path, max_bytes=MAX_BYTES)
+    return fetch_kept(path, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+
+
+def _name_of_frames(paths: tuple[str, ...]) -> str:
+    return f"of the frames {', '.join(map(shown, paths[:2]))}{' ...' if paths[2:] else ''}"
 
 
 def _decoder(path: str) -> OpenVideo:
@@ -132,7 +143,9 @@ class FrameFiles:
         sizes = [picture_size(path) for path in paths]
         for path, size in zip(paths, sizes, strict=True):
             if size != sizes[0]:
-                raise VideoError(f"has frames of several sizes: {paths[0]} is {sizes[0]}, {path} is {size}.")
+                raise VideoError(
+                    f"has frames of several sizes: {shown(paths[0])} is {sizes[0]}, {shown(path)} is {size}."
+                )
         width, height = sizes[0]
         self.info = VideoInfo(len(paths), None, width, height, is_sampled=True)
         self._paths = paths

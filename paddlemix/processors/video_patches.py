@@ -20,9 +20,9 @@ from paddlemix.processors.image import (
     MIN_PIXELS,
     PUBLISHED_MAX_PIXELS,
     Qwen2VLImageProcessor,
-    cut,
     smart_resize,
 )
+from paddlemix.processors.patches import cut
 from paddlemix.processors.resample import resize_frame
 
 FPS = 2.0
@@ -188,9 +188,11 @@ class Qwen2VLVideoProcessor:
         steps, height, width = plan.grid
         span, values = self.temporal_patch_size, self.patch_size**2
         patches = np.empty((steps, height * width, 3, span, values), dtype=np.float32)
+        levels = self._levels()
         for place, frame in enumerate(self._filled_up(frames, steps * span)):
-            resized = self._normalise(resize_frame(frame, plan.width, plan.height))
-            patches[place // span, :, :, place % span] = cut(resized, self.patch_size, self.merge_size)
+            resized = resize_frame(frame, plan.width, plan.height)
+            step = patches[place // span]
+            cut(resized, levels, step, place % span, patch_size=self.patch_size, merge_size=self.merge_size)
         return patches.reshape(steps * height * width, -1)
 
     def _count(self, info: VideoInfo) -> int:
@@ -217,13 +219,10 @@ class Qwen2VLVideoProcessor:
         height, width = smart_resize(info.height, info.width, factor=factor, min_pixels=low, max_pixels=high)
         return width, height
 
-    def _normalise(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8[H, W, 3] to float32[3, H, W]; in the reference's order, which is not that for pictures."""
-        levels = np.arange(256, dtype=np.float32)
-        mean, std = (
-            np.array(values, dtype=np.float32) * np.float32(255) for values in (self.image_mean, self.image_std)
-        )
-        return np.stack([((levels - mean[i]) / std[i])[pixels[..., i]] for i in range(3)])
+    def _levels(self) -> np.ndarray:
+        """float32[3, 256]: what the grey levels become; in the reference's order, which is not that for pictures."""
+        mean, std = np.array([self.image_mean, self.image_std], dtype=np.float32)[..., None] * np.float32(255)
+        return (np.arange(256, dtype=np.float32) - mean) / std
 
     @staticmethod
     def _filled_up(frames: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:

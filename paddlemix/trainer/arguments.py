@@ -54,16 +54,33 @@ class ModelArguments:
 class DatasetItem:
     """One record set of a mixture."""
 
-    name: str = Field(min_length=1, description='Record format, such as `"chatml_dataset"`.')
+    name: str = Field(min_length=1, description='Record format, such as `"chatml_dataset"`; `"auto"` finds out.')
     data_files: str | list[str] = Field(
         min_length=1,
-        description="Record files; relative ones are looked for in the current folder, then beside the config.",
+        description="Record files, folders of them or patterns; relative ones are looked for in the current folder, "
+        "then beside the config.",
     )
     image_root: str | None = Field(
         default=None, description="Folder the records' picture paths start from, looked for as `data_files` are."
     )
     prompt: str | None = Field(default=None, description="Question for records that have none, such as captions.")
-    max_samples: int | None = Field(default=None, ge=1, description="Use only the first so many records.")
+    max_samples: int | None = Field(default=None, ge=1, description="Use so many records at most.")
+    splits: str | list[str] | None = Field(
+        default=None, description='Stretches of the records to use, such as `":90%"`, `"90%:"` or `"1000:2000"`.'
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        description="Shuffle the records before `splits` and `max_samples` choose; null takes them as they come.",
+    )
+    weight: float | None = Field(
+        default=None, gt=0, description="Probability mass of this set where sets are interleaved; null is 1."
+    )
+    repeat: float = Field(
+        default=1.0,
+        gt=0,
+        description="How often an epoch goes through this set; 0.5 takes half of it, each time other.",
+    )
 
     @property
     def files(self) -> list[str]:
@@ -85,6 +102,11 @@ class DataArguments:
 
     dataset: DatasetArguments = Field(
         default_factory=DatasetArguments, description="Record sets, as `train` and `eval` lists of the keys below."
+    )
+    mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = Field(
+        default="concat",
+        description="`concat` trains all records of all sets each epoch; `interleave_under` draws from the sets by "
+        "`weight` until the first is used up, `interleave_over` until all are.",
     )
     mixtoken: bool = Field(
         default=False,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import glob
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,6 +177,13 @@ def _resolve_item(item: DatasetItem, folder: Path) -> DatasetItem:
 
 def _resolve(name: str, folder: Path) -> str:
     """`name` as it is, unless only the config's folder has it: who opens it reports a file that is nowhere."""
-    if not Path(name).exists() and (folder / name).exists():
+    if Path(name).exists() or _matches(name):
+        return name
+    if (folder / name).exists():
         return str(folder / name)
-    return name
+    pattern = str(Path(glob.escape(str(folder))) / name)
+    return pattern if _matches(pattern) else name
+
+
+def _matches(pattern: str) -> bool:
+    return any(glob.iglob(pattern, recursive=True))

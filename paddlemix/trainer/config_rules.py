@@ -151,6 +151,20 @@ CONSISTENCY: tuple[Rule, ...] = (
         'set, or set `do_eval` to false and `evaluation_strategy` to "no".',
     ),
     Rule(
+        ("dataset", "mix_strategy"),
+        lambda values: (
+            values["mix_strategy"] == "concat" and any(one.weight is not None for one in values["dataset"].train)
+        ),
+        'a set of `dataset.train` has a `weight`, which has no effect while `mix_strategy` is "concat". Set it to '
+        '"interleave_under" or "interleave_over", or take `weight` out; `repeat` makes a set count more.',
+    ),
+    Rule(
+        ("dataset",),
+        lambda values: any(one.weight is not None or one.repeat != 1 for one in values["dataset"].eval),
+        "a set of `dataset.eval` has a `weight` or `repeat`, but evaluation goes through all records once. Take the "
+        "key out.",
+    ),
+    Rule(
         ("mixtoken_window", "mixtoken"),
         lambda values: not values["mixtoken"],
         "`mixtoken_window` has no effect unless `mixtoken` is true. Take the key out, or set `mixtoken` to true.",

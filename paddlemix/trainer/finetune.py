@@ -60,7 +60,8 @@ def load_datasets(config: FinetuneConfig, processor: Any) -> tuple[MixDataset | 
         ValueError: records are bad and `on_bad_record` is "raise".
     """
     data = config.data
-    train = _load_mix(data.dataset.train, processor, data) if config.training["do_train"] else None
+    mixing = {"strategy": data.mix_strategy, "seed": config.training["seed"]}
+    train = _load_mix(data.dataset.train, processor, data, **mixing) if config.training["do_train"] else None
     evaluation = _load_mix(data.dataset.eval, processor, data) if evaluates(config.training) else None
     return train, evaluation
 
@@ -109,12 +110,13 @@ def save_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:
         plot_loss(trainer.log_history, folder / "loss.png")
 
 
-def _load_mix(items: list[DatasetItem], processor: Any, data: DataArguments) -> MixDataset:
+def _load_mix(items: list[DatasetItem], processor: Any, data: DataArguments, **mixing: Any) -> MixDataset:
     return MixDataset.load(
         [DatasetSpec(**asdict(item)) for item in items],
         processor,
         data.on_bad_record,
         skip_overlong=data.on_overlong == "skip",
+        **mixing,
     )
 
 

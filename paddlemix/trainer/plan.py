@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from statistics import median
 
+import numpy as np
 from paddle import nn
 from paddlenlp.trainer import TrainingArguments
 
@@ -36,15 +36,18 @@ def describe_plan(
 
 def _set_lines(title: str, summaries: Sequence[SetSummary]) -> Iterator[str]:
     for summary in summaries:
-        tokens = _median_and_max([size.tokens for size in summary.sizes])
-        pictures = _median_and_max([size.picture_tokens for size in summary.sizes])
+        tokens = _median_and_max(summary.sizes.column("tokens"))
+        pictures = _median_and_max(summary.sizes.column("picture_tokens"))
         skipped = f", {summary.skipped} skipped" if summary.skipped else ""
-        yield f"  {title}: {summary.name} ({', '.join(summary.files)})"
+        recognised = ", recognised from its records" if summary.is_recognised else ""
+        yield f"  {title}: {summary.name}{recognised} ({', '.join(summary.files)})"
         yield f"    {summary.count:,} records{skipped}; tokens a record {tokens}, of pictures {pictures}"
+        if summary.drawn != summary.count and title == "train":
+            yield f"    an epoch draws {summary.drawn:,}"
 
 
-def _median_and_max(values: Sequence[int]) -> str:
-    return f"median {median(values):g}, max {max(values)}" if values else "none"
+def _median_and_max(values: Sequence[int] | np.ndarray) -> str:
+    return f"median {np.median(values):g}, max {np.max(values)}" if len(values) else "none"
 
 
 def _parameter_lines(model: nn.Layer) -> Iterator[str]:

@@ -7,18 +7,22 @@ from typing import Any
 
 import paddle
 from paddle import nn
-from paddlenlp.trainer import Trainer, TrainingArguments
+from paddlenlp.trainer import Trainer, TrainerState, TrainingArguments
+from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 from paddlenlp.trainer.trainer_utils import EvalLoopOutput
 
 from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.draws import DrawnDataset
+from paddlemix.datasets.loader import BatchLoader
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.datasets.sampler import BatchShape, GlobalBatchSampler, WholeSetSampler
+from paddlemix.datasets.sampler import BatchShape, GlobalBatchSampler
 from paddlemix.datasets.sampling import Sampling
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.weights import load_weights
+from paddlemix.trainer.data_position import DataPosition, check_position
 from paddlemix.trainer.memory import SamplingMemoryTracker
+from paddlemix.trainer.mixture_log import MixtureLog
 from paddlemix.trainer.progress import LastStepLog, ProgressBar
 
 
@@ -76,6 +80,8 @@ class SFTTrainer(Trainer):
             self.train_sampler = sampling.training(
                 train_dataset, shape, seed=args.seed, drop_last=args.dataloader_drop_last
             )
+            self.add_callback(DataPosition(self.train_sampler))
+            self._mixture_log = MixtureLog(train_dataset, self.train_sampler)
         self._eval_sampler = None
         if eval_dataset is not None:
             shape = self._shape(args.per_device_eval_batch_size, 1)
@@ -83,7 +89,9 @@ class SFTTrainer(Trainer):
         self.log_history: list[dict[str, float]] = []
 
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
-        """Keep every log for the loss curve; PaddleNLP's state keeps none."""
+        """Keep every log for the loss curve, which PaddleNLP's state does not, and add what was drawn of each set."""
+        if "loss" in logs:
+            logs |= self._mixture_log.shares(self.state.global_step)
         super().log(logs, **kwargs)
         self.log_history.append({"step": self.state.global_step, **logs})
 
@@ -147,12 +155,28 @@ class SFTTrainer(Trainer):
     def _shape(self, rows: int, accumulation: int) -> BatchShape:
         return BatchShape(rows, accumulation, self.args.dataset_world_size, self.args.dataset_rank)
 
-    def _get_train_sampler(self) -> GlobalBatchSampler | None:
-        return self.train_sampler
+    def get_train_dataloader(self) -> BatchLoader:
+        """The batches to train on."""
+        return BatchLoader(self.train_dataset, self.train_sampler, self.data_collator, self.args.dataloader_num_workers)
 
-    def _get_eval_sampler(self, eval_dataset: DrawnDataset) -> WholeSetSampler | None:
-        del eval_dataset  # the one that the trainer was made with
-        return self._eval_sampler
+    def get_eval_dataloader(self, eval_dataset: DrawnDataset | None = None) -> BatchLoader:
+        """The batches to evaluate on; always those that the trainer was made with."""
+        del eval_dataset
+        return BatchLoader(self.eval_dataset, self._eval_sampler, self.data_collator, self.args.dataloader_num_workers)
+
+    def _inner_training_loop(self, args: TrainingArguments, model: nn.Layer, loader: BatchLoader, *rest: Any) -> Any:
+        """Go on where a checkpoint was: PaddleNLP would draw and throw away all batches before it."""
+        checkpoint = rest[-2]
+        state = Path(checkpoint) / TRAINER_STATE_NAME if checkpoint is not None else None
+        self._mixture_log.begin_at(0)
+        if state is not None and state.is_file() and not args.ignore_load_lr_and_optim:
+            done = TrainerState.load_from_json(str(state)).global_step
+            self._mixture_log.begin_at(done)
+            if not args.ignore_data_skip:
+                check_position(checkpoint, loader.batch_sampler)
+                step = done % loader.batch_sampler.steps
+                loader.begin_at(step, step * args.gradient_accumulation_steps)
+        return super()._inner_training_loop(args, model, loader, *rest)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str | None = None) -> None:
         """Read a checkpoint's safetensors; PaddleNLP's own reader looks for pickled files."""

@@ -102,6 +102,21 @@ def test_summaries_tell_the_sets_apart(folder):
     assert [size.tokens for size in (*one.sizes, *two.sizes)] == [2, 3, 4, 5]
 
 
+def test_a_set_named_auto_is_told_apart_and_named_by_its_format(folder):
+    chats = write(folder / "chats" / "a.json", [chat("1")])
+    write(folder / "chats" / "b.json", [chat("2")])
+    captions = write(folder / "c.json", [{"image": "图.jpg", "caption": "三"}])
+    dataset = load(
+        DatasetSpec("auto", str(Path(chats).parent)), DatasetSpec("auto", captions, prompt="P", max_samples=1)
+    )
+    assert [text_of(conversation) for conversation in dataset.conversations] == ["1a", "2a", "P三"]
+    assert [(one.name, one.is_recognised) for one in dataset.set_summaries()] == [
+        ("chatml_dataset", True),
+        ("caption_dataset", True),
+    ]
+    assert dataset.conversations[2].pictures[0].path == str(folder / "图.jpg")
+
+
 def test_max_samples_counts_over_all_files_of_a_set(folder):
     first = write(folder / "a.json", [chat("1"), chat("2")])
     second = write(folder / "b.json", [chat("3"), chat("4")])

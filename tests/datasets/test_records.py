@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import gzip
 import re
 from pathlib import Path
 
@@ -25,6 +27,8 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
         ("a.jsonl", '{"a": 1}\n{"b": "图"}\n', [{"a": 1}, {"b": "图"}]),
         ("a.jsonl", '{"a": 1}\r\n\r\n{"b": 2}', [{"a": 1}, {"b": 2}]),
         ("a.jsonl", '{"a": "line\u2028separator"}', [{"a": "line\u2028separator"}]),
+        ("a.json.gz", gzip.compress(b'[{"a": 1}]'), [{"a": 1}]),
+        ("a.jsonl.gz", gzip.compress(b'\xef\xbb\xbf{"a": 1}\n{"b": 2}\n'), [{"a": 1}, {"b": 2}]),
     ],
 )
 def test_records_come_back_as_they_were_written(tmp_path, name, content, expected):
@@ -44,7 +48,10 @@ def test_records_come_back_as_they_were_written(tmp_path, name, content, expecte
         ("a.json", "[]", "the list is empty"),
         ("a.json", '"text"', 'the file holds the text "text"'),
         ("a.json", "3", "the file holds the number 3"),
-        ("a.csv", "image,caption", "ends in .json or .jsonl, this one in '.csv'"),
+        ("a.json.gz", '[{"a": 1}]', "no gzip file, or cut off"),
+        ("a.json.gz", gzip.compress(b'[{"a": 1}]')[:-9], "no gzip file, or cut off"),
+        ("a.gz", gzip.compress(b'[{"a": 1}]'), "a record file ends in .json or .jsonl, with or without .gz"),
+        ("a.csv", "image,caption", "ends in .json or .jsonl, with or without .gz behind it, this one in '.csv'"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_by_name_and_place(tmp_path, name, content, message):
@@ -89,6 +96,11 @@ def test_one_bad_record_does_not_hide_the_others(tmp_path, name, content, proble
         ([1, "b"], 'the list [1,"b"]'),
         ({"a": None}, 'the object {"a":null}'),
         ("x" * 100, f'the text "{"x" * 59}...'),
+        (
+            functools.reduce(lambda inner, _: [inner], range(300), 1),
+            "a list that is nested too deep, or too long, to show",
+        ),
+        (10**30, "a number that is nested too deep, or too long, to show"),
     ],
 )
 def test_values_are_described_in_the_words_of_json(value, words):

@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 
 from paddlemix.datasets.draws import weigh
 from paddlemix.datasets.mixtoken import PackPlanner
+from paddlemix.datasets.mixture import MixedSet, Mixture
 from paddlemix.datasets.rows import GROUPED_BATCHES, PackedRows, SingleRows
 from paddlemix.datasets.sampler import BatchShape, GlobalBatchSampler, WholeSetSampler
 
 CAPACITY = 1000
+
+
+def order_of(count, seed):
+    return Mixture((MixedSet(count),), seed=seed).order
 
 
 def lengths_of(count):
@@ -27,9 +32,9 @@ def targets_of(count):
 def make(count=100, rows=4, ranks=1, rank=0, accumulation=1, packs=False, grouped=False, epoch=0, seed=3, **settings):
     shape = BatchShape(rows, accumulation, ranks, rank)
     plan = (
-        PackedRows(lengths_of(count), seed, PackPlanner(CAPACITY, window=64))
+        PackedRows(lengths_of(count), order_of(count, seed), seed, PackPlanner(CAPACITY, window=64))
         if packs
-        else SingleRows(lengths_of(count), seed, grouped=shape.wide if grouped else 1)
+        else SingleRows(lengths_of(count), order_of(count, seed), seed, grouped=shape.wide if grouped else 1)
     )
     sampler = GlobalBatchSampler(range(count), plan, targets_of(count), shape, **settings)
     sampler.set_epoch(epoch)
@@ -203,3 +208,36 @@ def test_evaluation_stops_after_so_many_batches_and_takes_their_mean():
 def test_samples_without_targets_do_not_count():
     draws = weigh([[0, 1], [2]], np.array([4, 0, 2]), "sample")
     assert draws[0].weights[0] == 1 / 8 and draws[1].weights == (1 / 4,)
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 80), data=st.data(), **cuts)
+def test_an_epoch_that_begins_in_the_middle_goes_on_as_one_that_was_not_interrupted(count, data, ranks, **cuts):
+    rank = data.draw(st.integers(0, ranks - 1))
+    whole, resumed = (make(count, ranks=ranks, rank=rank, **cuts) for _ in range(2))
+    step = data.draw(st.integers(0, whole.steps))
+    resumed.begin_at(step)
+    batches = list(whole)
+    assert list(resumed) == batches[step * cuts["accumulation"] :]
+    # Only the next iteration is a resumed one.
+    assert list(resumed) == batches
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 80), **cuts)
+def test_the_rows_of_a_step_are_what_all_ranks_draw_in_it(count, ranks, epoch, **cuts):
+    sampler = make(count, ranks=ranks, epoch=epoch, **cuts)
+    everyone = all_ranks(ranks, count=count, epoch=epoch, **cuts)
+    # A row that fills a batch up is one of the same step.
+    drawn = {draw.indices for batches in everyone for batch in batches for draw in batch}
+    rows = {tuple(row) for step in range(sampler.steps) for row in sampler.rows_of(epoch, step)}
+    assert drawn == rows
+
+
+def test_samplers_that_draw_otherwise_are_told_apart():
+    prints = [
+        make(**options).fingerprint
+        for options in ({}, {"seed": 4}, {"count": 99}, {"rows": 2}, {"accumulation": 2}, {"packs": True})
+    ]
+    assert len(set(prints)) == len(prints)
+    assert make(ranks=2, rows=2).fingerprint == make().fingerprint == make(ranks=2, rows=2, rank=1).fingerprint

@@ -5,14 +5,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from paddlemix.processors import fetch as fetch_module
-from paddlemix.processors.fetch import FetchError, fetch, is_address
+from paddlemix.processors.fetch import FetchError, fetch, fetch_kept, is_address
 from paddlemix.processors.picture import PictureError, open_picture, picture_size
 
 PICTURE = b"picture"
 
 
 class Answers(BaseHTTPRequestHandler):
-    """/picture answers, /large sends 8 MB, /drip takes over a second, /slow waits, and /hop/N redirects N times."""
+    """/picture answers, /large sends 8 MB, /drip takes over a second, /slow waits, /hop/N redirects N times, /busy/N
+    answers after N refusals, and /wait/N after a while."""
 
     def do_GET(self):
         self.server.seen.append(self.path)
@@ -21,6 +22,10 @@ class Answers(BaseHTTPRequestHandler):
             self.redirect(f"/hop/{int(rest) - 1}" if int(rest) > 1 else "/picture")
         elif kind == "away":
             self.redirect(rest)
+        elif kind == "wait":
+            self.wait()
+        elif kind == "busy":
+            self.busy(int(rest))
         elif kind in ("picture", "large", "drip", "slow"):
             getattr(self, kind)()
         else:
@@ -34,6 +39,21 @@ class Answers(BaseHTTPRequestHandler):
     def picture(self):
         self.begin()
         self.wfile.write(PICTURE)
+
+    def wait(self):
+        with self.server.counting:
+            self.server.present += 1
+            self.server.most = max(self.server.most, self.server.present)
+        self.server.closing.wait(0.3)
+        with self.server.counting:
+            self.server.present -= 1
+        self.picture()
+
+    def busy(self, times):
+        if self.server.seen.count(self.path) <= times:
+            self.send_error(503)
+        else:
+            self.picture()
 
     def large(self):
         self.begin()
@@ -66,6 +86,7 @@ class Answers(BaseHTTPRequestHandler):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     server.seen, server.closing = [], threading.Event()
+    server.counting, server.present, server.most = threading.Lock(), 0, 0
     server.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -192,3 +213,52 @@ def test_a_server_that_is_not_there_is_told(server):
 @pytest.mark.parametrize("address", ["http://", "http:///a.png", "http://[a.png", "http://10.0.0.1:99999/a.png"])
 def test_a_malformed_address_is_told(address):
     refusal(address)
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_a_busy_server_is_asked_three_times(server, monkeypatch):
+    monkeypatch.setattr(fetch_module, "PAUSES", (0.01, 0.01))
+    assert fetch(f"{server.address}/busy/2") == PICTURE
+    assert refusal(f"{server.address}/busy/3").endswith("the answer was 503.")
+    assert server.seen == ["/busy/2"] * 3 + ["/busy/3"] * 3
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_what_will_not_change_is_asked_for_once(server):
+    refusal(f"{server.address}/nowhere")
+    assert server.seen == ["/nowhere"]
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_waiting_for_a_busy_server_counts_as_time(server, monkeypatch):
+    monkeypatch.setattr(fetch_module, "PAUSES", (5, 5))
+    monkeypatch.setattr(fetch_module, "MAX_SECONDS", 0.5)
+    assert refusal(f"{server.address}/busy/1").endswith("took longer than 0.5 s.")
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_what_was_fetched_once_is_kept_and_a_failure_is_not(server):
+    refusal_of_kept = f"{server.address}/nowhere"
+    assert [fetch_kept(f"{server.address}/picture") for _ in range(3)] == [PICTURE] * 3
+    for _ in range(2):
+        with pytest.raises(FetchError):
+            fetch_kept(refusal_of_kept)
+    assert server.seen == ["/picture", "/nowhere", "/nowhere"]
+
+
+def test_inner_addresses_are_reached_where_the_environment_allows_it(server, monkeypatch):
+    monkeypatch.setenv("PADDLEMIX_ALLOW_INNER_ADDRESSES", "1")
+    assert fetch(f"{server.address}/picture") == PICTURE
+    monkeypatch.setenv("PADDLEMIX_ALLOW_INNER_ADDRESSES", "0")
+    assert "not globally reachable" in refusal(f"{server.address}/picture")
+
+
+@pytest.mark.usefixtures("unprotected")
+def test_no_more_than_so_many_addresses_are_asked_at_a_time(server, monkeypatch):
+    monkeypatch.setattr(fetch_module, "_turns", threading.BoundedSemaphore(2))
+    threads = [threading.Thread(target=fetch, args=(f"{server.address}/wait/{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.most == 2

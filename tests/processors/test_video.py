@@ -224,12 +224,12 @@ class TestAddresses:
         path = save_video("a.mp4", 5)
         with open(path, "rb") as file:
             body = file.read()
-        monkeypatch.setattr(video_module, "fetch", lambda address, **_: body)
+        monkeypatch.setattr(video_module, "fetch_kept", lambda address, **_: body)
         np.testing.assert_array_equal(read("https://somewhere/a.mp4")[1], read(path)[1])
 
     def test_bounds_are_those_of_videos(self, monkeypatch):
         seen = {}
-        monkeypatch.setattr(video_module, "fetch", lambda address, **bounds: seen.update(bounds) or b"")
+        monkeypatch.setattr(video_module, "fetch_kept", lambda address, **bounds: seen.update(bounds) or b"")
         refusal_of_nothing = pytest.raises(VideoError, match="^video http://a/b.mp4 is empty")
         with refusal_of_nothing:
             read("http://a/b.mp4")

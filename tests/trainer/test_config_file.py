@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import subprocess
 import sys
@@ -209,6 +210,17 @@ class TestFileNames:
         (tmp_path / "train.json").touch()
         (elsewhere / "train.json").touch()
         assert load(tmp_path).data.dataset.train[0].data_files == ["train.json"]
+
+    def test_patterns_and_folders_are_looked_for_as_files_are(self, tmp_path, monkeypatch):
+        beside = tmp_path / "run [1]"
+        (beside / "deep" / "er").mkdir(parents=True)
+        (beside / "deep" / "er" / "a.json").touch()
+        monkeypatch.chdir(tmp_path)
+        records = [{"name": "n", "data_files": ["deep", "deep/**/*.json", "*.jsonl"]}]
+        files = load(beside, dataset={"train": records}).data.dataset.train[0].files
+        assert files[0] == str(beside / "deep")
+        assert glob.glob(files[1], recursive=True) == [str(beside / "deep" / "er" / "a.json")]
+        assert files[2] == "*.jsonl"
 
     def test_records_that_are_nowhere_keep_their_name(self, tmp_path):
         records = [{"name": "n", "data_files": ["no/a.json", "/no/b.json"], "image_root": "no"}]

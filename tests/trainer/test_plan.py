@@ -52,6 +52,15 @@ def test_numbers_of_records_and_tokens_are_those_of_the_sets(
         assert f"{summary.count} records; tokens a record median" in text and f"max {longest}" in text
 
 
+def test_a_format_that_was_recognised_is_said_to_be(tmp_path: Path, shapes: Path, tiny_checkpoint: Path) -> None:
+    processor = AutoProcessorMIX.from_pretrained(tiny_checkpoint)
+    file = str(shapes / "train_grounding.json")
+    train = MixDataset.load([DatasetSpec("auto", file), DatasetSpec("chatml_dataset", file)], processor)
+    lines = plan(tmp_path, train, tiny_checkpoint).splitlines()
+    assert f"  train: chatml_dataset, recognised from its records ({file})" in lines
+    assert f"  train: chatml_dataset ({file})" in lines
+
+
 def test_steps_and_effective_batch_follow_from_records_and_accumulation(
     tmp_path: Path, train: MixDataset, tiny_checkpoint: Path
 ) -> None:

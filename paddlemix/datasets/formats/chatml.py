@@ -9,15 +9,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from pathlib import Path
 from typing import Any
 
-from paddlemix.conversation import Conversation, Part, Picture, RecordError, RecordId, Role, Turn, Video
+import orjson
+
+from paddlemix.conversation import Conversation, Picture, RecordError, RecordId, Role, Video
 from paddlemix.datasets.formats.format import Format, build_conversation, checked_text, picture_at, require, resolved
-from paddlemix.datasets.formats.tags import split_tags
+from paddlemix.datasets.formats.pieces import split_turns
 from paddlemix.datasets.records import Record, describe
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ _MEDIA = re.compile(
     r"<img>(?P<path>[^\n]*?)</img>|<img>(?P<unclosed>[^\r\n]*)(?=\r?\n)|<video>(?P<video>[^\n]*?)</video>"
 )
 _MEDIA_TAG = re.compile(r"</?(?:img|video)>")
+_TAG_OR_LINE_END = re.compile(r"<(?P<opened>img|video)>|</(?:img|video)>|\n")
 
 
 def parse(record: Record, source: RecordId, root: Path) -> Conversation:
@@ -64,7 +66,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     texts = _read_turns(require(record, "conversations", list, "a list of turns", source), source)
     turns = [(role, _cut_at_media(text, source, root)) for role, text in texts]
     _place_listed_pictures(turns, record.get("image"), source, root)
-    return build_conversation(_split_turns(turns, source), source)
+    return build_conversation(split_turns(turns, source), source)
 
 
 FORMAT = Format(parse)
@@ -104,6 +106,7 @@ def _read_turn(item: Record, name: str, source: RecordId) -> tuple[Role, str]:
 
 
 def _cut_at_media(text: str, source: RecordId, root: Path) -> list[Piece]:
+    _refuse_opened_twice(text, source)
     pieces: list[Piece] = []
     position = 0
     for tag in _MEDIA.finditer(text):
@@ -118,6 +121,19 @@ def _cut_at_media(text: str, source: RecordId, root: Path) -> list[Piece]:
                 source, f"tag `{stray[0]}` has no partner in {describe(text)}; expected `<{name}>path</{name}>`"
             )
     return pieces
+
+
+def _refuse_opened_twice(text: str, source: RecordId) -> None:
+    """Refuse a tag before the end of another; without this, each of many would be looked at to the end of its line."""
+    opened = None
+    for tag in _TAG_OR_LINE_END.finditer(text):
+        if opened and tag["opened"]:
+            kind = "picture" if opened["opened"] == "img" else "video"
+            raise RecordError(
+                source,
+                f"`{tag[0]}` stands inside the path of another {kind}: {describe(text[opened.start() : tag.end()])}",
+            )
+        opened = tag if tag["opened"] else None
 
 
 def _picture(tag: re.Match[str], source: RecordId, root: Path) -> Picture:
@@ -136,8 +152,8 @@ def _video(tag: re.Match[str], source: RecordId, root: Path) -> Video:
     if not path.startswith("["):
         return Video(resolved(path, root))
     try:
-        frames = json.loads(path)
-    except json.JSONDecodeError as error:
+        frames = orjson.loads(path)
+    except orjson.JSONDecodeError as error:
         raise RecordError(source, f"{name} is {describe(path)}; expected a path or a JSON list of paths") from error
     return Video(tuple(resolved(checked_text(frame, f"a frame in {name}", source), root) for frame in frames))
 
@@ -173,19 +189,3 @@ def _refuse_placeholder(turns: list[tuple[Role, list[Piece]]], source: RecordId)
         raise RecordError(
             source, f"`{_FOREIGN_PLACEHOLDER}` is not read here; write `<img>path</img>` where the picture stands"
         )
-
-
-def _split_turns(turns: list[tuple[Role, list[Piece]]], source: RecordId) -> list[Turn]:
-    """The turns with their tags read; a box lies on the picture that was shown last before it."""
-    shown = 0
-    result = []
-    for role, pieces in turns:
-        parts: list[Part] = []
-        for piece in pieces:
-            if isinstance(piece, str):
-                parts += split_tags(piece, max(shown - 1, 0), source)
-            else:
-                parts.append(piece)
-                shown += isinstance(piece, Picture)
-        result.append(Turn(role, tuple(parts)))
-    return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,9 +20,14 @@ from paddlemix.conversation import (
     Turn,
     Video,
 )
-from paddlemix.datasets.records import Entry, Record, describe
+from paddlemix.datasets.records import Located, Record, describe
 
 _TEXT = "a text that is not blank"
+# Keys that mean something in one format or another. Passing over one would train, in silence, on a part of the record.
+_MEANINGFUL_KEYS = (
+    "image", "images", "video", "videos", "audio", "audios", "objects", "history", "system", "tools", "messages",
+    "conversations", "query", "response", "rejected_response", "chosen", "rejected",
+)  # fmt: skip
 
 T = TypeVar("T")
 
@@ -34,14 +39,36 @@ class Format:
     Attributes:
         parse: `parse(record, source, root)` makes the conversation; `root` is the folder of relative picture paths.
             Raises `RecordError`.
-        expand: `expand(document, file)` turns a file that is one object into records; None where there is no such
-            file. Raises `ValueError` naming the file.
+        expand: `expand(documents)` turns files that are one object each, by their names, into records; None where the
+            format has no such files. Raises `ValueError` naming a file.
         takes_prompt: whether `parse` has a `prompt` keyword, the `prompt` of the data set's entry.
+        prompt_holds: what such a prompt must hold, such as "{phrase}".
     """
 
     parse: Callable[..., Conversation]
-    expand: Callable[[Record, str], list[Entry]] | None = None
+    expand: Callable[[Mapping[str, Record]], Iterable[Located]] | None = None
     takes_prompt: bool = False
+    prompt_holds: str = ""
+
+
+def refuse_unread(record: Record, read: Collection[str], source: RecordId) -> None:
+    """Refuse a record that says more than its format reads.
+
+    Args:
+        record: the record.
+        read: the keys that its format reads.
+        source: the record to name in errors.
+
+    Raises:
+        RecordError: a key that means something in another format is given.
+    """
+    found = [f"`{key}`" for key in _MEANINGFUL_KEYS if key not in read and record.get(key)]
+    if found:
+        raise RecordError(
+            source,
+            f"{', '.join(found)} would be passed over; this format reads {', '.join(f'`{key}`' for key in read)}. "
+            "Take the key out, or choose the format that reads it",
+        )
 
 
 def require(record: Record, key: str, kind: type[T], expected: str, source: RecordId, within: str = "the record") -> T:
@@ -114,7 +141,7 @@ def picture_at(path: str, root: Path) -> Picture:
         root: the folder of relative paths.
 
     Returns:
-        The picture; http(s) addresses and absolute paths stay as they are, others start at `root`.
+        The picture; http(s) addresses, data: URLs and absolute paths stay as they are, others start at `root`.
     """
     return Picture(resolved(path, root))
 
@@ -123,14 +150,14 @@ def resolved(path: str, root: Path) -> str:
     """Where a record's picture or video is.
 
     Args:
-        path: as the record has it, not blank.
+        path: as the record has it, not blank; it may start with `file://`.
         root: the folder of relative paths.
 
     Returns:
-        http(s) addresses and absolute paths as they are, others from `root` on.
+        http(s) addresses, data: URLs and absolute paths as they are, others from `root` on.
     """
-    is_address = path.lower().startswith(("http://", "https://"))
-    return path if is_address else str(root / path)
+    is_address = path[:8].lower().startswith(("http://", "https://", "data:"))
+    return path if is_address else str(root / path.removeprefix("file://"))
 
 
 def plain_text(parts: Sequence[Part]) -> str:

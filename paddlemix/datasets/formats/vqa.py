@@ -1,4 +1,4 @@
-"""Questions about a picture with one answer, or the answers of several people.
+"""Questions about a picture with one answer, or the answers of several people; VQAv2's own files among them.
 
 {"image": "a.jpg", "question": "Which colour is the bus?", "answer": "red"}
 {"image": "a.jpg", "question": "Which colour is the bus?", "answer": ["red", "red", "dark red"]}
@@ -16,10 +16,12 @@ from paddlemix.datasets.formats.format import (
     checked_text,
     picture_at,
     plain_text,
+    refuse_unread,
     require,
     text_at,
 )
 from paddlemix.datasets.formats.tags import split_tags
+from paddlemix.datasets.formats.vqav2 import join
 from paddlemix.datasets.records import Record
 
 _EXPECTED_ANSWER = "a text or a list of texts that is not empty"
@@ -39,6 +41,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     Raises:
         RecordError: the record has another shape.
     """
+    refuse_unread(record, ("image", "question", "answer"), source)
     picture = picture_at(text_at(record, "image", source), root)
     question = split_tags(text_at(record, "question", source), picture=0, source=source)
     answers = [split_tags(answer, picture=0, source=source) for answer in _answers(record, source)]
@@ -47,7 +50,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     return build_conversation(turns, source, answers=tuple(plain_text(answer) for answer in answers), task="vqa")
 
 
-FORMAT = Format(parse)
+FORMAT = Format(parse, expand=join)
 
 
 def _answers(record: Record, source: RecordId) -> list[str]:

@@ -35,6 +35,7 @@ BAD = [
     ({"image": "a.jpg", "caption": {"en": "c"}}, '`caption` of the record is the object {"en":"c"}'),
     ({"image": "a.jpg", "caption": False}, "`caption` of the record is false"),
     ({"image": "a.jpg", "caption": "<ref>bus"}, "tag `<ref>`"),
+    ({"image": "a.jpg", "caption": "c", "conversations": [["q", "a"]]}, "`conversations` would be passed over"),
     ({"image": "a.jpg", "caption": "<ref>bus</ref><box>(9,9),(1,1)</box>"}, "has no area"),
 ]
 
@@ -72,7 +73,7 @@ def test_every_annotation_of_a_coco_file_becomes_a_record_of_its_picture():
             {"id": 3, "image_id": 8, "caption": "three"},
         ],
     }
-    records = [entry for entry in expand(document, "captions.json") if isinstance(entry, dict)]
+    records = [entry for entry, _ in expand({"captions.json": document}) if isinstance(entry, dict)]
     assert [(record["image"], record["caption"]) for record in records] == [
         ("b.jpg", "one"),
         ("七.jpg", "two"),
@@ -92,9 +93,9 @@ def test_every_annotation_of_a_coco_file_becomes_a_record_of_its_picture():
 def test_a_bad_annotation_does_not_hide_the_others(annotation, problem):
     good = {"image_id": 7, "caption": "c"}
     document = {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [good, annotation, good]}
-    first, error, last = expand(document, "captions.json")
+    (first, _), (error, source), (last, _) = expand({"captions.json": document})
     assert first == last == {**good, "image": "a.jpg"}
-    assert isinstance(error, RecordError)
+    assert isinstance(error, RecordError) and error.source == source
     assert str(error).startswith("captions.json, record 1: ")
     assert problem in str(error)
 
@@ -112,9 +113,13 @@ ANNOTATIONS = [{"image_id": 7, "caption": "c"}]
         ({"images": IMAGES, "annotations": {}}, "`annotations` is the object {}"),
         ({"images": [*IMAGES, {"id": 8}], "annotations": ANNOTATIONS}, '`images[1]` is the object {"id":8}'),
         ({"images": [{"id": [7], "file_name": "a.jpg"}], "annotations": ANNOTATIONS}, "`images[0]`"),
+        (
+            {"images": [*IMAGES, {"id": 7, "file_name": "b.jpg"}], "annotations": ANNOTATIONS},
+            "`images[1]` has the `id` the number 7 of a row before it",
+        ),
         ({"images": ["a.jpg"], "annotations": ANNOTATIONS}, '`images[0]` is the text "a.jpg"'),
     ],
 )
 def test_a_file_without_cocos_tables_is_refused_by_name(document, problem):
     with pytest.raises(ValueError, match=rf"^captions\.json: .*{re.escape(problem)}"):
-        expand(document, "captions.json")
+        list(expand({"captions.json": document}))

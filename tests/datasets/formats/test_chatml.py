@@ -238,6 +238,12 @@ def test_an_unclosed_picture_is_closed_at_the_line_end_with_a_warning(caplog, ne
     assert len(caplog.messages) == 1
 
 
+def test_many_unclosed_pictures_are_refused_at_once():
+    # Looking at each of them to the end of the line would take hours.
+    with pytest.raises(RecordError, match="`<img>` stands inside the path of another picture"):
+        parse({"conversations": said("<img>" * 200_000, A)}, SOURCE, ROOT)
+
+
 @pytest.mark.parametrize(("record", "turns"), GOOD.values(), ids=GOOD)
 def test_a_record_is_not_changed_by_parsing(record, turns):
     before = json.dumps(record)

@@ -22,9 +22,9 @@ def test_every_name_of_a_config_finds_its_format(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("chatlm_dataset", "chatml_dataset"), ("coco_captions", "coco_caption"), ("vqa", "coco_vqa")]
+    ("name", "nearest"), [("chatlm_dataset", "chatml_dataset"), ("coco_captions", "coco_caption"), ("vqa", "vqav2")]
 )
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones(name, nearest):
-    message = f"no record format is named {name!r}. Did you mean {nearest!r}? Known: {', '.join(FORMATS)}."
+    message = f"no record format is named {name!r}. Did you mean {nearest!r}? Known: {', '.join(FORMATS)}"
     with pytest.raises(ValueError, match=re.escape(message)):
         find_format(name)

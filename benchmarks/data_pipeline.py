@@ -1,0 +1,266 @@
+"""How fast records become batches: indexing, measuring, planning packs, decoding and cutting pictures, training.
+
+Prints, each with the median and the 10th and 90th percentile where it is repeated,
+
+- pictures (640 x 480 JPEG files) decoded, resized, normalised and cut a second, by one thread; beside transformers;
+- samples a second that arrive from the loader without workers, with 1 and with 2;
+- lengths that the pack planner plans a second, and how full the packs are;
+- for a set of a million records: seconds to index it, to measure it, to start again with both kept, and the memory
+  that this process has grown by;
+- tokens of real samples (no padding) that the small shape trains a second on mixed lengths, padded and packed.
+
+    python benchmarks/data_pipeline.py --torch_python ../reference/bin/python --output rows.jsonl
+    python benchmarks/data_pipeline.py --parts index plan --records 100000
+
+transformers is measured in the Python that `--torch_python` names, or in this one where it is installed. Close other
+programs first, and compare only rows of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paddlemix
+
+# isort: split
+# Paddle stands behind: paddlemix settles how it computes and allocates.
+import numpy as np
+import orjson
+import paddle
+from qwen2_vl_cpu import check_torch, own_torch_python, summary
+from sides.data_shape import MAX_PIXELS, PICTURES, QUESTION, make_pictures, mixed_lengths
+from sides.measuring import seconds_of
+from sides.workload import SHAPES
+
+from paddlemix.datasets.collate import TrainingCollator
+from paddlemix.datasets.draws import DrawnDataset, WeightedSample
+from paddlemix.datasets.loader import BatchLoader
+from paddlemix.datasets.mix_dataset import MixDataset
+from paddlemix.datasets.mixtoken import PackPlanner, mean_fill
+from paddlemix.datasets.sampler import BatchShape
+from paddlemix.datasets.sampling import Sampling
+from paddlemix.datasets.spec import DatasetSpec
+from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.processors.chat_template import ChatTemplate
+from paddlemix.processors.image import Qwen2VLImageProcessor
+from paddlemix.processors.interface import IGNORED_LABEL, Sample
+from paddlemix.processors.picture import open_picture
+from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
+from paddlemix.processors.text import Qwen2Tokenizer
+
+SIDES = Path(__file__).parent / "sides"
+CAPACITY = 2048
+Rows = Iterator[tuple[str, str, list[float]]]
+
+
+def main() -> None:
+    """Measure, print and record."""
+    arguments = parse_arguments()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        os.environ["PADDLEMIX_CACHE"] = str(Path(folder) / "cache")
+        for part in arguments.parts:
+            for name, unit, values in PARTS[part](Path(folder), arguments):
+                record({"part": part, "metric": name, "unit": unit, **summary(values)}, arguments.output)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
+    parser.add_argument("--records", type=int, default=1_000_000, help="of the large set (default: 1,000,000)")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each number (default: 5)")
+    parser.add_argument("--shape", choices=SHAPES, default="small", help="of the model that trains (default: small)")
+    parser.add_argument("--tokenizer", type=Path, help="a checkpoint's folder (default: a tokenizer of bytes)")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made (default: the system's)")
+    parser.add_argument("--torch_python", help="a Python that has torch and transformers")
+    parser.add_argument("--output", type=Path, help="a JSONL file to which the rows are added")
+    return parser.parse_args()
+
+
+def pictures(folder: Path, arguments: argparse.Namespace) -> Rows:
+    """Pictures from files to patches, by one thread."""
+    paths = [str(path) for path in make_pictures(folder)]
+    images = Qwen2VLImageProcessor(max_pixels=MAX_PIXELS)
+
+    def prepare() -> None:
+        for path in paths:
+            images.patches(open_picture(path))
+
+    yield "pictures, paddlemix", "/s", [PICTURES / one for one in seconds_of(prepare, arguments.repeats)]
+    torch_python = arguments.torch_python or own_torch_python()
+    if torch_python:
+        check_torch(torch_python)
+        yield "pictures, transformers", "/s", peer(torch_python, folder, arguments.repeats)["pictures_a_second"]
+
+
+def peer(python: str, folder: Path, repeats: int) -> dict[str, Any]:
+    """What transformers does with the pictures, in a process of its own with one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    command = [python, str(SIDES / "transformers_data.py"), str(folder), str(repeats)]
+    finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def loader(folder: Path, arguments: argparse.Namespace) -> Rows:
+    """Batches of records with a picture each, through the loader."""
+    make_pictures(folder)
+    file = write_records(folder / "pictures.jsonl", 4 * PICTURES, with_pictures=True)
+    dataset = MixDataset.load([DatasetSpec("chatml_dataset", str(file))], processor_of(arguments))
+    sampler = Sampling().training(dataset, BatchShape(rows=4), seed=0)
+    collator = TrainingCollator(0)
+    for workers in (0, 1, 2):
+        batches = BatchLoader(DrawnDataset(dataset), sampler, collator, workers)
+        seconds = seconds_of(lambda batches=batches: sum(1 for _ in batches), arguments.repeats)
+        yield f"samples, {workers} workers", "/s", [len(dataset) / one for one in seconds]
+
+
+def plan(folder: Path, arguments: argparse.Namespace) -> Rows:
+    """The pack planner."""
+    del folder
+    planner = PackPlanner(CAPACITY)
+    for count in (100_000, 1_000_000):
+        lengths = mixed_lengths(count, longest=CAPACITY)
+        order = np.random.default_rng(1).permutation(count)
+
+        def run(order: np.ndarray = order, lengths: np.ndarray = lengths) -> list[list[int]]:
+            return planner.plan(order, lengths, np.random.default_rng(2))
+
+        yield f"lengths planned, of {count:,}", "/s", [count / one for one in seconds_of(run, arguments.repeats)]
+        yield f"fill of packs, of {count:,}", "%", [100 * mean_fill(run(), lengths, CAPACITY)]
+
+
+def index(folder: Path, arguments: argparse.Namespace) -> Rows:
+    """Starting with a large set of texts."""
+    for ending in (".json", ".jsonl"):
+        file = write_records(folder / f"large{ending}", arguments.records)
+        processor, before = processor_of(arguments), resident_mebibytes()
+        spec = DatasetSpec("chatml_dataset", str(file))
+        opened = timed(open_only, spec)
+        first, again = (timed(load, spec, processor) for _ in range(2))
+        yield f"index {arguments.records:,} records of {ending}", "s", [opened]
+        yield f"measure {arguments.records:,} records of {ending}", "s", [first]
+        yield f"start again with {arguments.records:,} records of {ending}", "s", [again]
+        yield f"memory grown by {arguments.records:,} records of {ending}", "MiB", [resident_mebibytes() - before]
+
+
+def train(folder: Path, arguments: argparse.Namespace) -> Rows:
+    """Forward, backward and AdamW on mixed lengths: rows of one sample each, padded, and packs of as many tokens."""
+    del folder
+    shape = SHAPES[arguments.shape]
+    lengths = mixed_lengths(400, longest=CAPACITY)
+    rng = np.random.default_rng(3)
+    padded = [list(row) for row in np.array_split(rng.permutation(len(lengths)), len(lengths) // 8)]
+    packed = PackPlanner(CAPACITY).plan(rng.permutation(len(lengths)), lengths, rng)
+    for name, batches, packs in (("padded", padded, False), ("packed", packed, True)):
+        rates = train_rates(shape, lengths, batches[: arguments.repeats + 2], packs=packs)
+        yield f"real tokens trained, {name}", "/s", rates
+
+
+def train_rates(shape: Any, lengths: np.ndarray, batches: list[list[int]], *, packs: bool) -> list[float]:
+    """Real tokens a second of each batch, after two that are not counted."""
+    paddle.seed(0)
+    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**shape.config()))
+    model.train()
+    optimizer = paddle.optimizer.AdamW(1e-4, parameters=model.parameters())
+    collator = TrainingCollator(0, packs=packs)
+    rates = []
+    for batch in batches:
+        rows = [[WeightedSample(sample_of(int(lengths[one]), shape.vocabulary), 1e-4)] for one in batch]
+        inputs = {name: paddle.to_tensor(array) for name, array in collator(rows).items()}
+        start = time.perf_counter()
+        model(**inputs).loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        rates.append(lengths[batch].sum() / (time.perf_counter() - start))
+    return rates[2:]
+
+
+def sample_of(length: int, vocabulary: int) -> Sample:
+    """A text whose second half is asked for."""
+    ids = np.random.default_rng(length).integers(0, vocabulary - 8, length)
+    labels = np.where(np.arange(length) < length // 2, IGNORED_LABEL, ids)
+    return Sample(ids, labels, np.broadcast_to(np.arange(length), (3, length)), None, None)
+
+
+def processor_of(arguments: argparse.Namespace) -> Qwen2VLProcessor:
+    """A processor with the tokenizer asked for."""
+    tokenizer = Qwen2Tokenizer.from_pretrained(arguments.tokenizer or default_tokenizer())
+    return Qwen2VLProcessor(tokenizer, Qwen2VLImageProcessor(max_pixels=MAX_PIXELS), ChatTemplate())
+
+
+def default_tokenizer() -> Path:
+    """The small one that the tests use."""
+    return Path(__file__).parents[1] / "tests" / "fixtures" / "qwen2_vl_processor"
+
+
+def write_records(file: Path, count: int, *, with_pictures: bool = False) -> Path:
+    """Question and answer, one to a line or in one list."""
+    opening, between, closing = (b"[", b",\n", b"]") if file.suffix == ".json" else (b"", b"\n", b"")
+    with open(file, "wb") as records:
+        records.write(opening)
+        for number in range(count):
+            shown = f"<img>{number % PICTURES}.jpg</img>\n" if with_pictures else ""
+            turns = [[f"{shown}{QUESTION} It is number {number}.", f"A red bus, at stop {number}, behind the trees."]]
+            records.write((between if number else b"") + orjson.dumps({"id": number, "conversations": turns}))
+        records.write(closing)
+    return file
+
+
+def open_only(spec: DatasetSpec) -> None:
+    """Index the set's file."""
+    from paddlemix.datasets.record_files import read_files
+
+    list(read_files(spec.files))
+
+
+def load(spec: DatasetSpec, processor: Qwen2VLProcessor) -> None:
+    """Get to the first sample that is drawn."""
+    dataset = MixDataset.load([spec], processor)
+    sampler = Sampling().training(dataset, BatchShape(rows=1), seed=0)
+    draws = next(iter(sampler))
+    assert len(DrawnDataset(dataset)[draws[0]]) == 1
+
+
+def timed(call: Callable[..., Any], *args: Any) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    call(*args)
+    return time.perf_counter() - start
+
+
+def resident_mebibytes() -> float:
+    """What this process holds that is not mapped from files."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) / 1024
+
+
+def record(row: dict[str, Any], output: Path | None) -> None:
+    """Print a number and keep it."""
+    spread = f"  ({row['p10']:,.4g} - {row['p90']:,.4g})" if row["samples"] > 1 else ""
+    print(f"{row['metric']:48} {row['median']:12,.1f} {row['unit']}{spread}", flush=True)
+    if output:
+        about = {"benchmark": Path(__file__).stem, "load": os.getloadavg()[0], "paddlemix": paddlemix.__version__}
+        with output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(about | row) + "\n")
+
+
+PARTS: dict[str, Callable[[Path, argparse.Namespace], Rows]] = {
+    "pictures": pictures,
+    "loader": loader,
+    "plan": plan,
+    "index": index,
+    "train": train,
+}
+
+if __name__ == "__main__":
+    paddle.set_device("cpu")
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Boxes given as numbers beside the text, in the units that ms-swift names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from paddlemix.conversation import Box, BoxUnit, RecordError, RecordId
+from paddlemix.datasets.records import describe
+
+Corners = Literal["xyxy", "xywh"]
+
+# ms-swift 2 and 3 spell the same units differently; one is taken for the other.
+_UNITS: dict[str, BoxUnit] = {
+    "real": "pixel",
+    "norm_1000": "thousandth",
+    "norm1000": "thousandth",
+    "norm_1": "fraction",
+    "norm1": "fraction",
+}
+# No picture that is opened has a side as long as the first: what lies beyond is no coordinate.
+_LARGEST: dict[BoxUnit, int] = {"pixel": 1_000_000, "thousandth": 1000, "fraction": 1}
+
+
+def box_unit(value: object, source: RecordId) -> BoxUnit:
+    """Read a `bbox_type`.
+
+    Args:
+        value: its value; None means pixels.
+        source: the record to name in errors.
+
+    Returns:
+        The unit.
+
+    Raises:
+        RecordError: there is no such unit.
+    """
+    if value is None:
+        return "pixel"
+    if not isinstance(value, str) or value not in _UNITS:
+        raise RecordError(source, f"`bbox_type` is {describe(value)}; expected one of {', '.join(_UNITS)}")
+    return _UNITS[value]
+
+
+def box_of(
+    value: object, unit: BoxUnit, name: str, source: RecordId, *, picture: int = 0, corners: Corners = "xyxy"
+) -> Box:
+    """Make a box of four numbers.
+
+    Args:
+        value: x1, y1, x2, y2; or x, y, width, height.
+        unit: what they count.
+        name: what to call the box in errors.
+        source: the record to name in errors.
+        picture: the picture it lies on, an index into the conversation's pictures.
+        corners: which of the two the numbers are.
+
+    Returns:
+        The box.
+
+    Raises:
+        RecordError: it is something else, has no area, or leaves what the unit can count.
+    """
+    order = "[x1, y1, x2, y2]" if corners == "xyxy" else "[x, y, width, height]"
+    if not isinstance(value, list) or len(value) != 4 or not all(_is_number(number) for number in value):
+        raise RecordError(source, f"{name} is {describe(value)}; expected four numbers {order}")
+    x1, y1, x2, y2 = value if corners == "xyxy" else (*value[:2], value[0] + value[2], value[1] + value[3])
+    largest = _LARGEST[unit]
+    if not all(0 <= edge <= largest for edge in (x1, y1, x2, y2)):
+        raise RecordError(
+            source,
+            f"{name} is {describe(value)}, which leaves 0..{largest}; expected {order} in {unit}s",
+        )
+    if not (x1 < x2 and y1 < y2):
+        raise RecordError(source, f"{name} is {describe(value)}, which has no area; expected {order}")
+    return Box(x1, y1, x2, y2, unit=unit, picture=picture)
+
+
+def picture_index(value: object, key: str, pictures: int, source: RecordId) -> int:
+    """Read which picture a box lies on.
+
+    Args:
+        value: the index.
+        key: where it stands, to name in errors.
+        pictures: how many there are.
+        source: the record to name in errors.
+
+    Returns:
+        The index.
+
+    Raises:
+        RecordError: there is no such picture.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < pictures:
+        raise RecordError(
+            source, f"`{key}` is {describe(value)}; expected the index, from 0, of one of {pictures} pictures"
+        )
+    return value
+
+
+def _is_number(value: object) -> bool:
+    # JSON has whole numbers of any length, with which no sum of floats can be taken.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12

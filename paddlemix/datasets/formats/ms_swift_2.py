@@ -1,0 +1,129 @@
+"""ms-swift 2: a query and its response, and those before. Also with the tags of Qwen-VL and of Qwen2-VL in its texts.
+
+{"query": "<image>Which colour?", "response": "Red.", "history": [["What is this?", "A bus."]], "images": ["a.jpg"]}
+{"query": "Find <ref-object>", "response": "<bbox>", "images": ["a.jpg"],
+ "objects":"[{\\"caption\\": \\"guy\\",\\"bbox\\": [138, 136, 235, 359], \\"bbox_type\\": \\"real\\", \\"image\\": 0}]"}
+{"query": "Find <|object_ref_start|>the man<|object_ref_end|>", "images": ["a.jpg"],
+ "response": "<|box_start|>(123,235),(324,546)<|box_end|>"}
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from paddlemix.conversation import Box, Conversation, RecordError, RecordId, Reference
+from paddlemix.datasets.formats.boxes import box_of, box_unit, picture_index
+from paddlemix.datasets.formats.format import Format, checked_text, picture_at, refuse_unread, require
+from paddlemix.datasets.formats.placeholders import Listed, converse, listed_pictures, listed_videos
+from paddlemix.datasets.formats.turns import Said, with_system
+from paddlemix.datasets.records import Record, describe
+
+_INLINE_PICTURE = re.compile(r"<img>([^<\n]*)</img>")
+_OBJECTS = '[{"caption": ..., "bbox": [x1, y1, x2, y2], "bbox_type": "real", "image": 0}]'
+
+
+def parse(record: Record, source: RecordId, root: Path) -> Conversation:
+    """Make a conversation of one record.
+
+    The first `<ref-object>` of the record stands for the caption of the first object, the first `<bbox>` for its boxes,
+    and so on.
+
+    Args:
+        record: the record.
+        source: where it comes from.
+        root: the folder of relative picture paths.
+
+    Returns:
+        The history, the query and the response, with their pictures, videos, references and boxes; pictures and videos
+        without any placeholder come before the first question.
+
+    Raises:
+        RecordError: the record has another shape.
+    """
+    refuse_unread(record, ("query", "response", "history", "system", "images", "videos", "objects"), source)
+    turns, pictures = _with_pictures(record, _turns(record, source), source, root)
+    videos = listed_videos(record, "videos", source, root)
+    objects = _Objects(record, len(pictures.parts), source).listed(turns)
+    return converse(with_system(record, turns, source), [pictures, videos], source, objects)
+
+
+FORMAT = Format(parse)
+
+
+def _turns(record: Record, source: RecordId) -> Said:
+    turns: Said = []
+    history = record.get("history") or []
+    if not isinstance(history, list):
+        raise RecordError(source, f'`history` is {describe(history)}; expected a list of ["query", "response"]')
+    for number, pair in enumerate(history):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise RecordError(source, f'`history[{number}]` is {describe(pair)}; expected ["query", "response"]')
+        turns += [("user", pair[0]), ("assistant", pair[1])]
+    query, response = (require(record, key, str, "a text", source) for key in ("query", "response"))
+    return [*turns, ("user", query), ("assistant", response)]
+
+
+def _with_pictures(record: Record, turns: Said, source: RecordId, root: Path) -> tuple[Said, Listed]:
+    """The turns with `<image>` for every picture, and what it stands for, also where texts hold `<img>path</img>`."""
+    pictures = listed_pictures(record, "images", source, root)
+    paths = [path for _, text in turns for path in _INLINE_PICTURE.findall(text)]
+    turns = [(role, _INLINE_PICTURE.sub(pictures.tag, text) if paths else text) for role, text in turns]
+    if any("<img>" in text or "</img>" in text for _, text in turns):
+        raise RecordError(source, "an `<img>` or `</img>` has no partner; expected `<img>path</img>` in one line")
+    if not paths:
+        return turns, pictures
+    if pictures.parts:
+        raise RecordError(source, "pictures stand in `images` and as `<img>path</img>`; expected only one of the two")
+    inline = [[picture_at(checked_text(path, "the path in `<img></img>`", source), root)] for path in paths]
+    return turns, Listed(pictures.tag, "<img></img>", inline)
+
+
+class _Objects:
+    """The objects of a record.
+
+    Args:
+        record: the record.
+        pictures: how many it shows.
+        source: the record to name in errors.
+    """
+
+    def __init__(self, record: Record, pictures: int, source: RecordId) -> None:
+        self._pictures = pictures
+        self._source = source
+        self._objects = [self._checked(item, number) for number, item in enumerate(self._items(record.get("objects")))]
+
+    def listed(self, turns: Said) -> list[Listed]:
+        """What `<ref-object>` and `<bbox>` stand for; each may be left out as long as the other stands for all."""
+        if not self._objects:
+            return []
+        names = Listed("<ref-object>", "objects", [[Reference(caption)] for caption, _ in self._objects])
+        boxes = Listed("<bbox>", "objects", [boxes for _, boxes in self._objects])
+        used = [each for each in (names, boxes) if any(each.tag in text for _, text in turns)]
+        return used or [boxes]
+
+    def _items(self, value: Any) -> list[Any]:
+        if isinstance(value, str) and value:
+            try:
+                value = orjson.loads(value)
+            except orjson.JSONDecodeError as error:
+                raise RecordError(
+                    self._source, f"`objects` is {describe(value)}, which is no JSON ({error}); expected {_OBJECTS}"
+                ) from error
+        if value and not isinstance(value, list):
+            raise RecordError(self._source, f"`objects` is {describe(value)}; expected {_OBJECTS}")
+        return value or []
+
+    def _checked(self, item: Any, number: int) -> tuple[str, list[Box]]:
+        name = f"`objects[{number}]`"
+        if not isinstance(item, dict):
+            raise RecordError(self._source, f"{name} is {describe(item)}; expected an object, as in {_OBJECTS}")
+        caption = checked_text(item.get("caption"), f"`caption` of {name}", self._source)
+        unit = box_unit(item.get("bbox_type"), self._source)
+        picture = picture_index(item.get("image", 0), "image", self._pictures, self._source)
+        boxes = require(item, "bbox", list, "a list of four numbers, or a list of such", self._source, within=name)
+        many = boxes if boxes and isinstance(boxes[0], list) else [boxes]
+        return caption, [box_of(box, unit, f"`bbox` of {name}", self._source, picture=picture) for box in many]

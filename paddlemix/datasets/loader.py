@@ -1,0 +1,235 @@
+"""Batches prepared ahead by worker processes, in the order of the sampler, whatever their number."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import queue
+import signal
+import socket
+import struct
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle.io import DataLoader
+
+from paddlemix.conversation import RecordError
+from paddlemix.datasets.measuring import serial_tokenizers
+
+# Batches that each worker is ahead, the one it works on included.
+_AHEAD = 2
+
+Collate = Callable[[list[Any]], dict[str, np.ndarray]]
+
+
+class WorkerError(RuntimeError):
+    """A worker process that failed or died; the message names the records it was on."""
+
+
+class BatchLoader(DataLoader):
+    """Batches of a data set as Paddle's tensors.
+
+    Paddle's own loader ends an epoch early, with a line in the log, where a worker is killed, and does not say which
+    record a worker failed on.
+
+    Args:
+        dataset: `dataset[item]` prepares one item of what the sampler draws; `dataset.sources(item)` names its records.
+        batch_sampler: yields lists of items.
+        collate_fn: makes a batch of what was prepared.
+        num_workers: processes; 0 prepares each batch when it is asked for.
+    """
+
+    def __init__(self, dataset: Any, batch_sampler: Any, collate_fn: Collate, num_workers: int = 0) -> None:
+        super().__init__(dataset, batch_sampler=batch_sampler, collate_fn=collate_fn, num_workers=0)
+        self._workers = num_workers
+        self._skipped = 0
+
+    def begin_at(self, step: int, batches: int) -> None:
+        """Let the next epoch begin where an earlier run was; nothing of what lies before is drawn or read.
+
+        Args:
+            step: the optimizer step of the epoch to begin with.
+            batches: how many batches lie before it; the trainer counts them off, and gets `None` for each.
+        """
+        self.batch_sampler.begin_at(step)
+        self._skipped = batches
+
+    def __iter__(self) -> Iterator[dict[str, paddle.Tensor] | None]:
+        """Yield the batches of an epoch."""
+        skipped, self._skipped = self._skipped, 0
+        yield from repeat(None, skipped)
+        batches = self._prepared_ahead() if self._workers else map(self._prepare, self.batch_sampler)
+        for batch in batches:
+            yield {name: paddle.to_tensor(array) for name, array in batch.items()}
+
+    def _prepare(self, items: list[Any]) -> dict[str, np.ndarray]:
+        return self.collate_fn([self.dataset[item] for item in items])
+
+    def _prepared_ahead(self) -> Iterator[dict[str, np.ndarray]]:
+        with closing(_Workers(self.dataset, self.collate_fn, self._workers)) as workers:
+            yield from workers.map(self.batch_sampler)
+
+
+class _Workers:
+    """Forked processes, each with a socket: batches of items go out on it in turn, and come back prepared."""
+
+    def __init__(self, dataset: Any, collate: Collate, count: int) -> None:
+        self._dataset = dataset
+        context = multiprocessing.get_context("fork")
+        # How many items of its batch each worker is done with.
+        self._done = context.RawArray("q", count)
+        self._sockets: list[socket.socket] = []
+        self._processes = []
+        for number in range(count):
+            ours, theirs = socket.socketpair()
+            process = context.Process(
+                target=_work, args=(theirs, [*self._sockets, ours], dataset, collate, self._done, number), daemon=True
+            )
+            with serial_tokenizers():
+                process.start()
+            theirs.close()  # with the worker's own end the last one is closed, which is how its death is seen
+            self._sockets.append(ours)
+            self._processes.append(process)
+        self._closed = threading.Event()
+
+    def map(self, batches: Any) -> Iterator[dict[str, np.ndarray]]:
+        """Prepare batches, in their order."""
+        count, ahead = len(self._sockets), len(self._sockets) * _AHEAD
+        source = enumerate(iter(batches))
+        # A thread receives, so that a worker can go on while what it made is not asked for yet.
+        under_way: queue.Queue[tuple[int, Any] | None] = queue.Queue()
+        received: queue.Queue[Any] = queue.Queue()
+        threading.Thread(target=self._receive, args=(under_way, received), daemon=True).start()
+
+        def send() -> bool:
+            number, items = next(source, (None, None))
+            if number is None:
+                return False
+            under_way.put((number % count, items))
+            with suppress(OSError):  # of a dead worker: the receiver finds out, and knows what it was on
+                _send(self._sockets[number % count], [pickle.dumps(items)])
+            return True
+
+        waiting = sum(send() for _ in range(ahead))
+        while waiting:
+            result = received.get()
+            if isinstance(result, BaseException):
+                raise result
+            waiting += send() - 1
+            yield result
+        under_way.put(None)
+
+    def _receive(self, under_way: queue.Queue[Any], received: queue.Queue[Any]) -> None:
+        while (sent := under_way.get()) is not None and not self._closed.is_set():
+            worker, items = sent
+            try:
+                received.put(_unpacked(_receive_all(self._sockets[worker])))
+            except (EOFError, OSError):
+                received.put(self._death(worker, items))
+                return
+
+    def _death(self, worker: int, items: Sequence[Any]) -> WorkerError:
+        self._processes[worker].join(timeout=5)
+        code = self._processes[worker].exitcode
+        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with {code}"
+        place = self._done[worker]
+        at = _names(self._dataset, items[place]) if place < len(items) else "putting a batch together"
+        return WorkerError(
+            f"a worker that prepares records {how}; it was on {at}. SIGKILL mostly means that memory ran out: lower "
+            "`dataloader_num_workers`."
+        )
+
+    def close(self) -> None:
+        """End the workers, whatever they are at."""
+        self._closed.set()
+        for process in self._processes:
+            process.terminate()
+        for ours in self._sockets:
+            with suppress(OSError):
+                ours.shutdown(socket.SHUT_RDWR)
+            ours.close()
+        for process in self._processes:
+            process.join()
+
+
+def _work(
+    theirs: socket.socket, others: list[socket.socket], dataset: Any, collate: Collate, done: Any, number: int
+) -> None:
+    """What a worker does until its socket is closed."""
+    for other in others:
+        other.close()
+    # What the parent does on these is the parent's alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(EOFError, OSError):
+        while True:
+            items = pickle.loads(_receive_all(theirs)[0])
+            _send(theirs, _packed(_prepared(items, dataset, collate, done, number)))
+
+
+def _prepared(items: list[Any], dataset: Any, collate: Collate, done: Any, number: int) -> Any:
+    """A batch, or why there is none."""
+    samples = []
+    done[number] = 0
+    try:
+        for item in items:
+            samples.append(dataset[item])
+            done[number] += 1
+        return collate(samples)
+    except RecordError as error:
+        return error
+    except Exception:
+        at = _names(dataset, items[len(samples)]) if len(samples) < len(items) else "putting a batch together"
+        return WorkerError(f"a worker that prepares records failed on {at}:\n{traceback.format_exc()}")
+
+
+def _names(dataset: Any, item: Any) -> str:
+    return " and ".join(map(str, dataset.sources(item)))
+
+
+def _packed(result: Any) -> list[Any]:
+    """A batch as stretches of memory: what its arrays are, and each as it lies there."""
+    if isinstance(result, BaseException):
+        return [pickle.dumps(result)]
+    arrays = {name: np.ascontiguousarray(array) for name, array in result.items()}
+    about = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+    return [pickle.dumps(about), *(array.reshape(-1).view(np.uint8) for array in arrays.values())]
+
+
+def _unpacked(stretches: list[bytearray]) -> Any:
+    about = pickle.loads(stretches[0])
+    if isinstance(about, BaseException):
+        return about
+    return {
+        name: np.frombuffer(stretch, dtype=dtype).reshape(shape)
+        for (name, (dtype, shape)), stretch in zip(about.items(), stretches[1:], strict=True)
+    }
+
+
+def _send(to: socket.socket, stretches: Sequence[Any]) -> None:
+    to.sendall(struct.pack(f"<{len(stretches) + 1}q", len(stretches), *map(len, stretches)))
+    for stretch in stretches:
+        to.sendall(stretch)
+
+
+def _receive_all(source: socket.socket) -> list[bytearray]:
+    (count,) = struct.unpack("<q", _receive(source, 8))
+    sizes = struct.unpack(f"<{count}q", _receive(source, 8 * count))
+    return [_receive(source, size) for size in sizes]
+
+
+def _receive(source: socket.socket, size: int) -> bytearray:
+    content = bytearray(size)
+    view = memoryview(content)
+    while view:
+        got = source.recv_into(view)
+        if not got:
+            raise EOFError
+        view = view[got:]
+    return content

@@ -1,0 +1,78 @@
+"""Writes a page with the first records of each set of a config as the model will see them.
+
+Example:
+    python paddlemix/tools/preview_data.py paddlemix/config/demo/qwen2_vl_shapes.json --output preview.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from paddlemix.datasets.loading import LoadedSet, load_set
+from paddlemix.datasets.spec import DatasetSpec
+from paddlemix.files import replacing
+from paddlemix.tools.report_errors import report_errors
+from paddlemix.trainer.arguments import DatasetArguments
+from paddlemix.trainer.config_file import load_config
+from paddlemix.trainer.finetune import load_processor
+from paddlemix.visualization.preview import view_problem, view_record
+from paddlemix.visualization.preview_page import SetView, preview_page
+
+
+def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and the words of it that override keys of the config."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a fine-tuning config; behind it, `--key value` overrides a key")
+    parser.add_argument("--output", type=Path, default=Path("preview.html"), help="the page (default: preview.html)")
+    parser.add_argument("--records", type=int, default=8, help="records of each set (default: 8)")
+    return parser.parse_known_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Read the config, load the first records, write the page."""
+    args, overrides = parse_arguments(arguments)
+    if args.records < 1:
+        raise ValueError(f"--records is {args.records}; expected 1 or more")
+    # A config for GPUs is looked at on a laptop too: nothing is computed here.
+    config = load_config(args.config, overrides, has_gpu=True)
+    processor = load_processor(config.model, config.data)
+    page = preview_page(args.config, list(view_sets(config.data.dataset, processor, args.records)))
+    with replacing(args.output) as beside:
+        beside.write_text(page, encoding="utf-8")
+    print(f"{args.output}: {len(page) / 2**20:.1f} MB")
+
+
+def view_sets(dataset: DatasetArguments, processor: Any, records: int) -> Iterator[SetView]:
+    """The first records of each set.
+
+    Args:
+        dataset: the sets.
+        processor: the family's.
+        records: how many of each.
+
+    Yields:
+        The sets in their order, those to train on first; records that cannot be used stand behind the others.
+    """
+    for kind, items in (("train", dataset.train), ("eval", dataset.eval)):
+        for item in items:
+            spec = DatasetSpec(**{**asdict(item), "max_samples": min(item.max_samples or records, records)})
+            loaded = load_set(spec, processor)
+            views = [view_record(conversation, processor) for conversation in loaded.conversations]
+            problems = [view_problem(error) for error in loaded.errors]
+            yield SetView(set_title(kind, loaded), (*views, *problems))
+
+
+def set_title(kind: str, loaded: LoadedSet) -> str:
+    """A set's place, format and files."""
+    recognised = ", recognised" if loaded.is_recognised else ""
+    return f"{kind}: {loaded.spec.name}{recognised} ({', '.join(loaded.spec.files)})"
+
+
+if __name__ == "__main__":
+    with report_errors():
+        main(sys.argv[1:])

@@ -1,0 +1,192 @@
+"""Records as a model will see them: their tokens with the trained ones marked, and their pictures with boxes drawn."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from paddlemix.conversation import Box, Conversation, RecordError, Reference
+from paddlemix.processors.data_url import shown
+from paddlemix.processors.frames import frame_indices
+from paddlemix.processors.interface import IGNORED_LABEL, Sample
+from paddlemix.processors.picture import open_picture
+from paddlemix.processors.video import open_video
+from paddlemix.visualization.draw import LabelledBox, draw_boxes
+
+# The longer side of a picture on the page, in pixels: large enough for labels, small enough for many records.
+_LARGEST, _SMALLEST = 512, 256
+_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Neighbouring tokens of one kind.
+
+    Attributes:
+        text: what they say; of a repeated control token, one of them.
+        trained: whether a model is trained to say them.
+        control: whether `text` is a control token; text that merely spells one is not.
+        repeat: how many tokens stand there for a control token's text.
+    """
+
+    text: str
+    trained: bool
+    control: bool
+    repeat: int
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture on the page.
+
+    Attributes:
+        source: a data: URL.
+        caption: what it is.
+    """
+
+    source: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class RecordView:
+    """A record on the page.
+
+    Attributes:
+        title: file and index.
+        tokens: all of them; 0 where there is a problem.
+        picture_tokens: those of pictures and videos.
+        trained_tokens: those that a model is trained to say.
+        stretches: the tokens.
+        thumbnails: pictures, and some frames of videos.
+        problem: why the record cannot be used, "" where it can.
+    """
+
+    title: str
+    tokens: int = 0
+    picture_tokens: int = 0
+    trained_tokens: int = 0
+    stretches: tuple[Stretch, ...] = ()
+    thumbnails: tuple[Thumbnail, ...] = ()
+    problem: str = ""
+
+
+def view_record(conversation: Conversation, processor: Any) -> RecordView:
+    """Encode a record and take it apart for a page.
+
+    Args:
+        conversation: the record.
+        processor: a model family's.
+
+    Returns:
+        What to show; a record that cannot be encoded is shown by its problem.
+    """
+    try:
+        sample = processor.encode(conversation)
+        size = processor.measure(conversation)
+    except RecordError as error:
+        return view_problem(error)
+    return RecordView(
+        title=str(conversation.source),
+        tokens=size.tokens,
+        picture_tokens=size.picture_tokens,
+        trained_tokens=size.target_tokens,
+        stretches=tuple(_stretches(sample, processor)),
+        thumbnails=(*_pictures(conversation, sample, processor), *_frames(conversation)),
+    )
+
+
+def view_problem(error: RecordError) -> RecordView:
+    """A record that cannot be used.
+
+    Args:
+        error: why.
+
+    Returns:
+        What to show.
+    """
+    return RecordView(title=str(error.source), problem=error.problem)
+
+
+def _stretches(sample: Sample, processor: Any) -> Iterator[Stretch]:
+    @cache
+    def is_control(token: int) -> bool:
+        return not processor.decode([token], skip_control_tokens=True)
+
+    def kind(pair: tuple[int, bool]) -> tuple[bool, int | None]:
+        token, trained = pair
+        return trained, token if is_control(token) else None
+
+    trained = np.asarray(sample.labels) != IGNORED_LABEL
+    pairs = zip(np.asarray(sample.input_ids).tolist(), trained.tolist(), strict=True)
+    for (is_trained, control), group in groupby(pairs, key=kind):
+        ids = [token for token, _ in group]
+        text = processor.decode(ids if control is None else ids[:1])
+        yield Stretch(text, is_trained, control is not None, len(ids))
+
+
+def _pictures(conversation: Conversation, sample: Sample, processor: Any) -> Iterator[Thumbnail]:
+    for index, part in enumerate(conversation.pictures):
+        picture = open_picture(part.path)
+        boxes = [
+            LabelledBox(label, processor.box_in_pixels(box, *picture.size))
+            for label, box in _labelled_boxes(conversation)
+            if box.picture == index
+        ]
+        caption = f"Picture {index + 1}: {shown(part.path)}, {picture.width} x {picture.height} pixels"
+        if sample.image_grid_thw is not None:
+            _, height, width = sample.image_grid_thw[index]
+            caption += f", seen as {width} x {height} patches"
+        yield Thumbnail(_as_url(_with_boxes(picture, boxes)), f"{caption}; boxes: {len(boxes)}" if boxes else caption)
+
+
+def _labelled_boxes(conversation: Conversation) -> Iterator[tuple[str, Box]]:
+    """Every box with the reference before it in its turn."""
+    for turn in conversation.turns:
+        label = ""
+        for part in turn.parts:
+            if isinstance(part, Reference):
+                label = part.text
+            elif isinstance(part, Box):
+                yield label, part
+
+
+def _with_boxes(picture: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
+    """The picture in the size of the page, so that lines and letters suit it, whatever size it had."""
+    longer = max(picture.size)
+    scale = min(max(longer, _SMALLEST), _LARGEST) / longer
+    size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
+    scaled = [LabelledBox(each.label, _scaled(each.box, picture.size, size)) for each in boxes]
+    return draw_boxes(picture.resize(size, Image.Resampling.BICUBIC), scaled)
+
+
+def _scaled(
+    box: tuple[float, float, float, float], old: tuple[int, int], new: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    x, y = new[0] / old[0], new[1] / old[1]
+    return box[0] * x, box[1] * y, box[2] * x, box[3] * y
+
+
+def _frames(conversation: Conversation) -> Iterator[Thumbnail]:
+    for index, part in enumerate(conversation.videos):
+        path = part.path if isinstance(part.path, str) else part.path[0]
+        with open_video(part.path) as video:
+            places = frame_indices(video.info.frames, min(_FRAMES, video.info.frames)).tolist()
+            for place, frame in zip(places, video.read(places), strict=True):
+                caption = f"Video {index + 1}: {shown(path)}, frame {place + 1} of {video.info.frames}"
+                yield Thumbnail(_as_url(_with_boxes(Image.fromarray(frame), [])), caption)
+
+
+def _as_url(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    # Without subsampling the colours of thin lines stay apart from what is under them.
+    picture.save(file, "JPEG", quality=85, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

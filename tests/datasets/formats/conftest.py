@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddlemix.conversation import RecordError, RecordId
+
+
+@pytest.fixture
+def check_refused():
+    """Parses a record that has to be refused, and looks for what the sentence must say."""
+
+    def check(parse, record, problem):
+        with pytest.raises(RecordError) as caught:
+            parse(record, RecordId("train.jsonl", 3), Path("图"))
+        assert str(caught.value).startswith("train.jsonl, record 3: ")
+        assert problem in str(caught.value)
+
+    return check

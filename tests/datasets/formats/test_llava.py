@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddlemix.conversation import Box, Conversation, Picture, RecordId, Reference, Text, Turn, Video
+from paddlemix.datasets.formats.llava import parse
+
+SOURCE = RecordId("train.jsonl", 3)
+ROOT = Path("图")
+A = {"from": "gpt", "value": "a"}
+ANSWER = Turn("assistant", (Text("a"),))
+
+
+def ask(*values: str) -> list[dict[str, str]]:
+    return [turn for value in values for turn in ({"from": "human", "value": value}, A)]
+
+
+def picture(name: str) -> Picture:
+    return Picture(str(ROOT / name))
+
+
+GOOD = {
+    "a picture before its question": (
+        {"id": "1", "image": "a.jpg", "conversations": ask("<image>\n问")},
+        [Turn("user", (picture("a.jpg"), Text("\n问"))), ANSWER],
+    ),
+    "a picture behind its question, as in Stage 1": (
+        {"image": "00453/1.jpg", "conversations": ask("Describe it.\n<image>")},
+        [Turn("user", (Text("Describe it.\n"), picture("00453/1.jpg"))), ANSWER],
+    ),
+    "several pictures over several turns": (
+        {"image": ["a.jpg", "b.jpg"], "conversations": ask("<image>1", "2<image>")},
+        [
+            Turn("user", (picture("a.jpg"), Text("1"))),
+            ANSWER,
+            Turn("user", (Text("2"), picture("b.jpg"))),
+            ANSWER,
+        ],
+    ),
+    "pictures without a placeholder": (
+        {"image": ["a.jpg", "b.jpg"], "conversations": ask("q", "r")},
+        [
+            Turn("user", (picture("a.jpg"), picture("b.jpg"), Text("q"))),
+            ANSWER,
+            Turn("user", (Text("r"),)),
+            ANSWER,
+        ],
+    ),
+    "no picture": ({"conversations": ask("q")}, [Turn("user", (Text("q"),)), ANSWER]),
+    "a picture that is null": ({"image": None, "conversations": ask("q")}, [Turn("user", (Text("q"),)), ANSWER]),
+    "a video": (
+        {"video": "v.mp4", "conversations": ask("<video>q")},
+        [Turn("user", (Video(str(ROOT / "v.mp4")), Text("q"))), ANSWER],
+    ),
+    "an address and a data: URL": (
+        {"image": ["https://a/b.jpg", "data:image/png;base64,AAAA"], "conversations": ask("<image><image>q")},
+        [Turn("user", (Picture("https://a/b.jpg"), Picture("data:image/png;base64,AAAA"), Text("q"))), ANSWER],
+    ),
+    "tags lie on the picture before them": (
+        {"image": ["a.jpg", "b.jpg"], "conversations": ask("<image><image><ref>x</ref><box>(1,2),(3,4)</box>")},
+        [
+            Turn(
+                "user", (picture("a.jpg"), picture("b.jpg"), Reference("x"), Box(1, 2, 3, 4, "thousandth", picture=1))
+            ),
+            ANSWER,
+        ],
+    ),
+    "another format's placeholder is text": (
+        {"conversations": ask("<bbox>")},
+        [Turn("user", (Text("<bbox>"),)), ANSWER],
+    ),
+}
+
+BAD = {
+    "nothing": ({}, "key `conversations` is missing in the record, which has no key at all"),
+    "no turns": ({"conversations": []}, "the turns are none; expected user, assistant"),
+    "turns that are no list": ({"conversations": "q"}, '`conversations` of the record is the text "q"'),
+    "pairs": ({"conversations": [["q", "a"]]}, '`conversations[0]` is the list ["q","a"]; expected {"from"'),
+    "roles and contents": ({"conversations": [{"role": "user", "content": "q"}]}, "`conversations[0]` is the object"),
+    "an unknown speaker": (
+        {"conversations": [{"from": "bing", "value": "q"}]},
+        "`from` of `conversations[0]` is the text",
+    ),
+    "a speaker that is no text": (
+        {"conversations": [{"from": 1, "value": "q"}]},
+        "is the number 1; expected one of user",
+    ),
+    "no value": ({"conversations": [{"from": "human"}]}, "key `value` is missing in `conversations[0]`"),
+    "a value that is no text": (
+        {"conversations": [{"from": "human", "value": None}]},
+        "`value` of `conversations[0]` is null",
+    ),
+    "an answer that is blank": (
+        {"conversations": [*ask("q"), *ask("r")[:1], {"from": "gpt", "value": " "}]},
+        "turn 3 (assistant) is blank",
+    ),
+    "two questions": ({"conversations": [ask("q")[0], *ask("q")]}, "the turns are user, user, assistant"),
+    "more placeholders than pictures": (
+        {"image": "a.jpg", "conversations": ask("<image><image>q")},
+        "the turns have 2 `<image>`, but `image` lists 1; expected one each",
+    ),
+    "fewer placeholders than pictures": (
+        {"image": ["a.jpg", "b.jpg"], "conversations": ask("<image>q")},
+        "the turns have 1 `<image>`, but `image` lists 2",
+    ),
+    "a placeholder without a picture": ({"conversations": ask("<image>q")}, "1 `<image>`, but `image` lists 0"),
+    "a placeholder in an answer": (
+        {"image": "a.jpg", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "<image>"}]},
+        "turn 1 (assistant) shows a picture",
+    ),
+    "a picture that is no path": ({"image": 3, "conversations": ask("<image>")}, "`image[0]` is the number 3"),
+    "a picture that is blank": ({"image": [" "], "conversations": ask("<image>")}, '`image[0]` is the text " "'),
+    "a video that is no path": ({"video": {}, "conversations": ask("<video>")}, "a video in `video` is the object {}"),
+    "a video without frames": ({"video": [[]], "conversations": ask("<video>")}, "a video in `video` is an empty list"),
+    "a box without a picture": ({"conversations": ask("<box>(1,2),(3,4)</box>")}, "boxes but no picture"),
+    "a broken box": ({"image": "a", "conversations": ask("<image><box>(1,2)</box>")}, "box '(1,2)' is malformed"),
+    "another format's pictures": ({"images": ["a.jpg"], "conversations": ask("q")}, "`images` would be passed over"),
+}
+
+
+@pytest.mark.parametrize(("record", "turns"), GOOD.values(), ids=GOOD)
+def test_a_good_record_becomes_its_conversation(record, turns):
+    assert parse(record, SOURCE, ROOT) == Conversation(tuple(turns), SOURCE)
+
+
+@pytest.mark.parametrize(("record", "problem"), BAD.values(), ids=BAD)
+def test_a_bad_record_is_refused_with_what_is_wrong_in_it(record, problem, check_refused):
+    check_refused(parse, record, problem)

@@ -1,0 +1,45 @@
+"""The preview tool on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paddlemix.tools import preview_data
+
+
+@pytest.fixture
+def config(tmp_path: Path, shapes: Path, tiny_checkpoint: Path) -> str:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"query": "q<b>", "response": "a"}\n{"query": "<image>", "response": "a"}\n{"query": "r"}')
+    sets = {
+        "train": [
+            {"name": "auto", "data_files": str(shapes / "train_grounding.json")},
+            {"name": "ms_swift_2", "data_files": str(bad)},
+        ],
+        "eval": [{"name": "vqa_dataset", "data_files": str(shapes / "eval_vqa.json"), "max_samples": 1}],
+    }
+    path = tmp_path / "config.json"
+    # bf16 is for a GPU; records are looked at without one.
+    values = {"model_name_or_path": str(tiny_checkpoint), "output_dir": "out", "bf16": True, "do_train": True}
+    path.write_text(json.dumps({**values, "dataset": sets}))
+    return str(path)
+
+
+def test_the_first_records_of_each_set_are_on_the_page(config, tmp_path, capsys):
+    output = tmp_path / "new" / "page.html"
+    preview_data.main([config, "--output", str(output), "--records", "2", "--max_length", "4096"])
+    page = output.read_text("utf-8")
+    assert "<h2>train: chatml_dataset, recognised (" in page
+    assert page.count("<article>") == 2 + 2 + 1
+    assert page.count('src="data:image/jpeg;base64,') == 3
+    assert "q&lt;b&gt;" in page and "q<b>" not in page
+    assert "the turns have 1 `&lt;image&gt;`, but `images` lists 0" in page
+    assert str(output) in capsys.readouterr().out
+
+
+def test_no_records_are_refused(config):
+    with pytest.raises(ValueError, match="--records is 0; expected 1 or more"):
+        preview_data.main([config, "--records", "0"])
