@@ -28,9 +28,8 @@ MINIMAL = {"model_name_or_path": "m", "output_dir": "out", "do_train": True, "da
 
 # Shipped configs with keys that are refused until what they ask for is there.
 AHEAD_OF_THEIR_TIME = {
-    "qwen_vl/sft_argument.json": {"mixtoken"},
-    "qwen_vl/sft_argument_stage2.json": {"mixtoken", "sharding"},
-    "qwen_vl/lora_sft_argument.json": {"mixtoken", "lora"},
+    "qwen_vl/sft_argument_stage2.json": {"sharding"},
+    "qwen_vl/lora_sft_argument.json": {"lora"},
 }
 PADDLEMIX_QWEN_VL = {
     "model_name_or_path": "qwen-vl/qwen-vl-chat-7b",
