@@ -288,7 +288,7 @@ def make_pictures(folder: Path, records: list[dict]) -> None:
 
 
 def refuse_to_fetch(address: str, **_: object) -> bytes:
-    """In place of `fetch`."""
+    """In place of `fetch_kept`."""
     raise FetchError(f"{address[:100]} is not fetched.")
 
 
@@ -297,8 +297,8 @@ def fuzzer(seed: int) -> Iterator[Fuzzer]:
     """A fuzzer that stays off the network, in a folder of its own."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("paddlemix.processors.picture.fetch", refuse_to_fetch),
-        patch("paddlemix.processors.video.fetch", refuse_to_fetch),
+        patch("paddlemix.processors.picture.fetch_kept", refuse_to_fetch),
+        patch("paddlemix.processors.video.fetch_kept", refuse_to_fetch),
     ):
         yield Fuzzer(Path(folder), seed)
 
