@@ -297,8 +297,8 @@ def fuzzer(seed: int) -> Iterator[Fuzzer]:
     """A fuzzer that stays off the network, in a folder of its own."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("paddlemix.processors.picture.fetch", refuse_to_fetch),
-        patch("paddlemix.processors.video.fetch", refuse_to_fetch),
+        patch("paddlemix.processors.picture.fetch_kept", refuse_to_fetch),
+        patch("paddlemix.processors.video.fetch_kept", refuse_to_fetch),
     ):
         yield Fuzzer(Path(folder), seed)
 
