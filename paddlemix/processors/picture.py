@@ -118,7 +118,10 @@ def _source(path: str) -> IO[bytes] | Path:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(picture).convert("RGB")
+    picture.load()
+    # Pillow would copy a picture that is upright already, as most are.
+    turned = picture.getexif().get(EXIF_ORIENTATION, 1) != 1
+    return (ImageOps.exif_transpose(picture) if turned else picture).convert("RGB")
 
 
 def _stored_size(picture: Image.Image) -> tuple[int, int]:
