@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -146,7 +148,9 @@ def seed_with_text_last(dataset: MixDataset, shape: BatchShape) -> int:
 
     def shows_pictures(seed: int, rank: int) -> list[bool]:
         share = BatchShape(shape.rows, shape.accumulation, shape.ranks, rank)
-        batches = list(Sampling().training(dataset, share, seed=seed))
+        reordered = copy(dataset)
+        reordered.mixture = replace(dataset.mixture, seed=seed)
+        batches = list(Sampling().training(reordered, share, seed=seed))
         return [any(index < PICTURES for draw in batch for index in draw.indices) for batch in batches]
 
     for seed in range(200):
