@@ -79,7 +79,7 @@ class DatasetItem:
     repeat: float = Field(
         default=1.0,
         gt=0,
-        description="How often an epoch goes through this set; 0.5 takes half of it, each time other.",
+        description="How often an epoch goes through this set; 0.5 takes half of it, another each time.",
     )
 
     @property

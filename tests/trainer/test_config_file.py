@@ -194,7 +194,7 @@ class TestWrongKeys:
             'run.json:6: unknown key `dataset.train[0].nam` (value "a"). Did you mean `name`?',
             "run.json:7: `dataset.train[0].data_files[1]` is 3; expected a string.",
             "run.json:7: `dataset.train[1]` is 4; expected an object with name, data_files, image_root, prompt, "
-            "max_samples.",
+            "max_samples, splits, seed, weight, repeat.",
             "run.json:8: unknown key `dataset.evl` (value []). Did you mean `eval`?",
             'run.json:10: `evaluation_strategy` is "step"; expected one of "no", "steps", "epoch".',
             "run.json:11: `save_steps` is given 2 times; keep one of them.",
@@ -438,6 +438,19 @@ class TestRules:
     @pytest.mark.parametrize(
         ("keys", "expected"),
         [
+            (
+                {"dataset": {"train": [{"name": "n", "data_files": "a", "weight": 2}]}},
+                "a set of `dataset.train` has a `weight`, which has no effect",
+            ),
+            (
+                {
+                    "dataset": {
+                        "train": [{"name": "n", "data_files": "a"}],
+                        "eval": [{"name": "n", "data_files": "a", "repeat": 2}],
+                    }
+                },
+                "a set of `dataset.eval` has a `weight` or `repeat`",
+            ),
             ({"mixtoken_window": 64}, "`mixtoken_window` has no effect unless `mixtoken` is true."),
             ({"mixtoken": True, "group_by_length": True}, "`group_by_length` and `mixtoken` are both true;"),
             ({"lora": True}, "`lora` is true, but training adapters is not available yet."),
