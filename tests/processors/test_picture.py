@@ -107,7 +107,7 @@ def test_whatever_a_decoder_raises_becomes_a_picture_error(save_picture, monkeyp
         raise RuntimeError("missing or empty image item")
 
     path = save_picture(60, 40)
-    monkeypatch.setattr(picture_module.ImageOps, "exif_transpose", fail)
+    monkeypatch.setattr(picture_module, "_upright", fail)
     with pytest.raises(PictureError, match="is broken or cut off: missing or empty image item.$"):
         open_picture(path)
 
