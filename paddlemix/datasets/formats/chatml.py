@@ -36,6 +36,7 @@ _ROLES: dict[str, Role] = {
 # Keys of other formats. Passing over them would train, in silence, on a part of the record.
 _FOREIGN_KEYS = ("images", "video", "videos", "objects", "history", "system")
 _FOREIGN_PLACEHOLDER = "<image>"
+_SHOWN_PICTURES, _SHOWN_CHARACTERS = 3, 200
 # Where a picture's end tag is forgotten, the line's end is taken for it.
 _MEDIA = re.compile(
     r"<img>(?P<path>[^\n]*?)</img>|<img>(?P<unclosed>[^\r\n]*)(?=\r?\n)|<video>(?P<video>[^\n]*?)</video>"
@@ -171,12 +172,18 @@ def _place_listed_pictures(turns: list[tuple[Role, list[Piece]]], value: object,
         raise RecordError(
             source,
             f"`image` is {describe(value)}, but the turns show other pictures: "
-            f"{', '.join(picture.path for picture in inline)}; expected the same ones, or only one of the two",
+            f"{_shown(inline)}; expected the same ones, or only one of the two",
         )
     if listed and not inline:
         _refuse_placeholder(turns, source)
         first_user = next((pieces for role, pieces in turns if role == "user"), [])
         first_user[:0] = listed
+
+
+def _shown(pictures: list[Picture]) -> str:
+    """The first of the paths; there may be thousands, or data: URLs of megabytes."""
+    paths = [picture.path[:_SHOWN_CHARACTERS] for picture in pictures[:_SHOWN_PICTURES]]
+    return ", ".join(paths) + (" ..." if len(pictures) > _SHOWN_PICTURES else "")
 
 
 def _listed_pictures(value: object, source: RecordId, root: Path) -> list[Picture]:

@@ -193,6 +193,10 @@ BAD = {
         bad(image="a.jpg", conversations=[["<img>b.jpg</img>q", "a"]]),
         f'`image` is the text "a.jpg", but the turns show other pictures: {ROOT / "b.jpg"}',
     ),
+    "many other pictures than listed": (
+        bad(image="/a.jpg", conversations=[["<img>/b.jpg</img>" * 9 + "q", "a"]]),
+        "other pictures: /b.jpg, /b.jpg, /b.jpg ...; expected the same ones",
+    ),
     "a placeholder for the listed picture": (
         bad(image="a.jpg", conversations=said("<image>\nq", A)),
         "`<image>` is not read here; write `<img>path</img>`",
