@@ -103,11 +103,11 @@ def test_a_picture_cut_off_anywhere_is_refused_in_words(save_picture, suffix):
 
 
 def test_whatever_a_decoder_raises_becomes_a_picture_error(save_picture, monkeypatch):
-    def fail(_):
+    def fail(*_):
         raise RuntimeError("missing or empty image item")
 
     path = save_picture(60, 40)
-    monkeypatch.setattr(picture_module.ImageOps, "exif_transpose", fail)
+    monkeypatch.setattr(picture_module.Image.Image, "convert", fail)
     with pytest.raises(PictureError, match="is broken or cut off: missing or empty image item.$"):
         open_picture(path)
 
