@@ -28,10 +28,10 @@ def index_lines(content: mmap.mmap | bytes) -> np.ndarray:
     Returns:
         int64[lines, 3]: where each begins and ends in bytes, and its number, from 1 on.
     """
-    begins = [_start(content)]
-    for offset, chunk in _chunks(content, begins[0]):
-        begins += (np.flatnonzero(chunk == _NEWLINE) + offset + 1).tolist()
-    bounds = np.array([*begins, len(content) + 1], dtype=np.int64)
+    begins = [np.array([_start(content)])]
+    for offset, chunk in _chunks(content, _start(content)):
+        begins.append(np.flatnonzero(chunk == _NEWLINE) + offset + 1)
+    bounds = np.concatenate([*begins, [len(content) + 1]])
     lines = np.stack([bounds[:-1], bounds[1:] - 1, np.arange(1, len(bounds))], axis=1)
     return lines[_are_not_blank(content, lines)]
 
@@ -50,9 +50,9 @@ def index_list(content: mmap.mmap | bytes) -> np.ndarray | None:
     commas, end = _ListScanner(content).scan(start)
     if end is None or content[end:].strip() != b"]" or content[start : start + 256].lstrip()[:1] != b"[":
         return None
-    bounds = np.array([content.find(b"[", start), *commas, end], dtype=np.int64)
+    bounds = np.concatenate([[content.find(b"[", start)], *commas, [end]])
     items = np.stack([bounds[:-1] + 1, bounds[1:]], axis=1)
-    return items if all(_is_json(content[first:last]) for first, last in items.tolist()) else None
+    return items if all(_is_json(content[first:last]) for first, last in items) else None
 
 
 class _ListScanner:
@@ -64,15 +64,15 @@ class _ListScanner:
         self._in_string = False
         self._next_is_escaped = False
 
-    def scan(self, start: int) -> tuple[list[int], int | None]:
+    def scan(self, start: int) -> tuple[list[np.ndarray], int | None]:
         """Where the outermost list's commas stand, and the bracket that closes it; None where nothing does."""
-        commas: list[int] = []
+        commas: list[np.ndarray] = []
         for offset, chunk in _chunks(self._content, start):
             places, kinds, depths = self._structure(chunk)
             closing = np.flatnonzero(depths == 0)
             inside = slice(None, closing[0]) if len(closing) else slice(None)
             is_separator = (kinds[inside] == _COMMA) & (depths[inside] == 1)
-            commas += (places[inside][is_separator] + offset).tolist()
+            commas.append(places[inside][is_separator] + offset)
             if len(closing):
                 return commas, int(places[closing[0]]) + offset
         return commas, None
@@ -117,7 +117,7 @@ def _chunks(content: mmap.mmap | bytes, start: int) -> Iterator[tuple[int, np.nd
 
 
 def _are_not_blank(content: mmap.mmap | bytes, lines: np.ndarray) -> np.ndarray:
-    return np.fromiter((bool(content[first:last].strip()) for first, last, _ in lines.tolist()), bool, len(lines))
+    return np.fromiter((bool(content[first:last].strip()) for first, last, _ in lines), bool, len(lines))
 
 
 def _is_json(text: bytes) -> bool:

@@ -12,6 +12,8 @@ from paddlemix.datasets.mixtoken import PackPlanner
 
 # Batches sorted together: enough that a batch's lengths are close, few enough that the order stays random.
 GROUPED_BATCHES = 50
+# Keeps what is random here apart from the mixture's order, which has the same seed.
+_OWN = 1
 
 # Indices of the samples that one row shows.
 Row = list[int]
@@ -46,7 +48,7 @@ class SingleRows:
         """All samples, in the order of the epoch."""
         order = self.order(epoch)
         if self.grouped > 1:
-            order = self._by_length(order, np.random.default_rng([self.seed, epoch]))
+            order = self._by_length(order, np.random.default_rng([self.seed, epoch, _OWN]))
         return _Singles(order)
 
     def _by_length(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -77,7 +79,7 @@ class PackedRows:
 
     def rows(self, epoch: int) -> list[Row]:
         """All samples, packed; other epochs pack them otherwise."""
-        return self.planner.plan(self.order(epoch), self.lengths, np.random.default_rng([self.seed, epoch]))
+        return self.planner.plan(self.order(epoch), self.lengths, np.random.default_rng([self.seed, epoch, _OWN]))
 
 
 class _Singles(Sequence[Row]):
