@@ -8,8 +8,10 @@ from paddlemix.ops.attention import attention, segment_attention
 from paddlemix.ops.cross_entropy import token_cross_entropy
 from paddlemix.ops.norm import rms_norm
 from paddlemix.ops.rotary import apply_rotary, rotary_frequencies
+from paddlemix.ops.segments import CausalSegments
 
 __all__ = [
+    "CausalSegments",
     "apply_rotary",
     "attention",
     "quick_gelu",

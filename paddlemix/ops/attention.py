@@ -5,9 +5,14 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 
+from paddlemix.ops.segments import CausalSegments, SegmentGroup
+
 
 def attention(
-    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, mask: paddle.Tensor | None = None
+    query: paddle.Tensor,
+    key: paddle.Tensor,
+    value: paddle.Tensor,
+    mask: paddle.Tensor | CausalSegments | None = None,
 ) -> paddle.Tensor:
     """Softmax attention in which each key head serves a group of query heads.
 
@@ -15,13 +20,19 @@ def attention(
         query: float[B, L, H, D].
         key: float[B, S, G, D], H a multiple of G.
         value: float[B, S, G, D].
-        mask: float32[L, S] or [B, 1, L, S], added to the scores; None lets everything see everything.
+        mask: float32[L, S] or [B, 1, L, S], added to the scores; None lets everything see everything. Or the samples of
+            a pack, which then is the one row of the batch: each is attended to causally and by itself.
 
     Returns:
         float[B, L, H, D]; the softmax is taken in float32.
 
+    Raises:
+        ValueError: the pack is not the one row of the batch.
+
     Source: Vaswani et al., 2017; grouped heads: Ainslie et al., "GQA", 2023.
     """
+    if isinstance(mask, CausalSegments):
+        return _packed_attention(query, key, value, mask)
     batch, length, heads, size = query.shape
     groups, span = key.shape[2], key.shape[1]
     # The query heads of a group are laid behind one another, so that keys and values need no copy per query head.
@@ -69,16 +80,41 @@ def segment_attention(
     return paddle.concat(mixed, axis=0)
 
 
+def _packed_attention(
+    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, segments: CausalSegments
+) -> paddle.Tensor:
+    if query.shape[:2] != [1, segments.total] or key.shape[1] != segments.total:
+        raise ValueError(
+            f"a pack of {segments.total} tokens was expected as one row, not {query.shape[0]} of {query.shape[1]} with "
+            f"{key.shape[1]} keys."
+        )
+    row = [x.squeeze(0) for x in (query, key, value)]
+    if _flash_attention_fits(query):
+        return _flash_segment_attention(*row, segments.lengths, causal=True).unsqueeze(0)
+    mixed = [_group_attention(*row, group) for group in segments.groups]
+    return paddle.concat(mixed).index_select(segments.way_back).unsqueeze(0)
+
+
+def _group_attention(
+    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, group: SegmentGroup
+) -> paddle.Tensor:
+    """float[count * longest, H, D] of the group's padded batch; causality alone hides what pads its rows."""
+    batch = [
+        x.index_select(group.places).reshape([group.count, group.longest, *x.shape[1:]]) for x in (query, key, value)
+    ]
+    return attention(*batch, group.mask).flatten(0, 1)
+
+
 def _flash_attention_fits(query: paddle.Tensor) -> bool:
     return query.place.is_gpu_place() and query.dtype in (paddle.float16, paddle.bfloat16)
 
 
 def _flash_segment_attention(
-    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, lengths: list[int]
+    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, lengths: list[int], *, causal: bool = False
 ) -> paddle.Tensor:
     from paddle.nn.functional.flash_attention import flash_attn_unpadded
 
     ends = paddle.to_tensor([0, *lengths], dtype="int32").cumsum(dtype="int32")
     longest, scale = max(lengths), query.shape[-1] ** -0.5
-    mixed, _ = flash_attn_unpadded(query, key, value, ends, ends, longest, longest, scale)
+    mixed, _ = flash_attn_unpadded(query, key, value, ends, ends, longest, longest, scale, causal=causal)
     return mixed

@@ -33,3 +33,15 @@ def test_half_precision_is_summed_in_float32():
     loss = token_cross_entropy(paddle.zeros([1, 70_000], dtype="float16"), paddle.to_tensor([1]))
     assert loss.dtype == paddle.float32
     np.testing.assert_allclose(float(loss), np.log(70_000), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "vocabulary"), [(1, 2), (5, 7)])
+def test_with_weights_it_is_the_sum_of_what_each_target_costs_times_its_weight(assert_matches, rng, count, vocabulary):
+    logits, targets = 2 * rng.standard_normal((count, vocabulary)), rng.integers(0, vocabulary, count)
+    weights = rng.uniform(0.5, 2, count).astype(np.float32)
+
+    def formula(x):
+        return sum(weights[row] * slow_cross_entropy(x[row : row + 1], targets[row : row + 1]) for row in range(count))
+
+    tensors = paddle.to_tensor(targets), paddle.to_tensor(weights)
+    assert_matches(lambda x: token_cross_entropy(x, *tensors), lambda x: np.array(formula(x)), logits)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import paddle
 
-# Not -inf: a row that sees nothing (a padded query) would turn into NaN. Far below any score, far above float32's end.
-HIDDEN = -1e9
+from paddlemix.ops.segments import HIDDEN
 
 
 def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) -> paddle.Tensor | None:

@@ -20,9 +20,12 @@ from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
-from paddlemix.ops import apply_rotary, attention, rotary_frequencies, token_cross_entropy
+from paddlemix.ops import CausalSegments, apply_rotary, attention, rotary_frequencies, token_cross_entropy
 
 IGNORED_LABEL = -100
+
+# What a token may see: all up to itself but padding, or what is before it in its own sample of a pack.
+Visible = paddle.Tensor | CausalSegments | None
 
 
 @dataclass
@@ -54,9 +57,7 @@ class Qwen2VLAttention(nn.Layer):
         self.v_proj = nn.Linear(config.hidden_size, key_width)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias_attr=False)
 
-    def forward(
-        self, x: paddle.Tensor, rotary: Rotary, mask: paddle.Tensor | None, cache: LayerCache | None
-    ) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Mix float[B, L, hidden] with itself and with what `cache` holds."""
         batch, length, width = x.shape
         query, key, value = (
@@ -79,9 +80,7 @@ class Qwen2VLDecoderLayer(nn.Layer):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size)
 
-    def forward(
-        self, x: paddle.Tensor, rotary: Rotary, mask: paddle.Tensor | None, cache: LayerCache | None
-    ) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
         x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -101,8 +100,9 @@ class Qwen2VLDecoder(nn.Layer):
         self,
         inputs_embeds: paddle.Tensor,
         position_ids: paddle.Tensor,
-        attention_mask: paddle.Tensor | None,
-        past_key_values: list[LayerCache] | None,
+        attention_mask: paddle.Tensor | None = None,
+        past_key_values: list[LayerCache] | None = None,
+        cu_seqlens: paddle.Tensor | None = None,
     ) -> paddle.Tensor:
         """Turn embeddings into hidden states.
 
@@ -111,6 +111,7 @@ class Qwen2VLDecoder(nn.Layer):
             position_ids: int64[3, B, L].
             attention_mask: int64[B, past + L], 0 on padding.
             past_key_values: one cache a layer.
+            cu_seqlens: int32[n + 1], where the samples of a pack begin and end.
 
         Returns:
             float[B, L, hidden].
@@ -118,7 +119,9 @@ class Qwen2VLDecoder(nn.Layer):
         caches: Sequence[LayerCache | None] = past_key_values or [None] * len(self.layers)
         past = past_key_values[0].length if past_key_values else 0
         length = inputs_embeds.shape[1]
-        mask = causal_mask(length, past + length, attention_mask)
+        mask: Visible = (
+            causal_mask(length, past + length, attention_mask) if cu_seqlens is None else CausalSegments(cu_seqlens)
+        )
         rotary = self._rotary(position_ids)
         x = inputs_embeds
         for layer, cache in zip(self.layers, caches, strict=True):
@@ -173,6 +176,8 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         video_grid_thw: paddle.Tensor | None = None,
         rope_deltas: paddle.Tensor | None = None,
         last_logits_only: bool = False,
+        cu_seqlens: paddle.Tensor | None = None,
+        loss_weights: paddle.Tensor | None = None,
     ) -> Qwen2VLOutput:
         """Run the model.
 
@@ -189,13 +194,23 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             video_grid_thw: int64[videos, 3].
             rope_deltas: int64[B, 1] from the prefill, while decoding.
             last_logits_only: compute the logits of the last place alone.
+            cu_seqlens: int32[n + 1], where the n samples of a pack begin and end; the pack is the one row of the
+                batch, its `position_ids` restart at every sample, whose first token `labels` leaves out.
+            loss_weights: float32[B, L], by which the loss of each place's label is multiplied before all are summed;
+                the mean is taken where not given.
 
         Returns:
             Loss, logits, cache and deltas.
 
         Raises:
-            ValueError: the vision tokens are not those that the pictures and videos make.
+            ValueError: the vision tokens are not those that the pictures and videos make, or `cu_seqlens` comes without
+                `position_ids`, with padding or with a cache.
         """
+        if cu_seqlens is not None and (position_ids is None or attention_mask is not None or past_key_values):
+            raise ValueError(
+                "`cu_seqlens` needs `position_ids` that restart at every sample, and allows neither `attention_mask` "
+                "nor `past_key_values`: a pack has no padding and is not continued."
+            )
         if position_ids is None:
             position_ids, rope_deltas = self._positions(
                 input_ids, attention_mask, image_grid_thw, video_grid_thw, past_key_values, rope_deltas
@@ -208,8 +223,8 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         ):
             if pixels is not None:
                 inputs_embeds = self._place_vision(inputs_embeds, input_ids == token_id, self.visual(pixels, grids))
-        hidden = self.model(inputs_embeds, position_ids, attention_mask, past_key_values)
-        loss = None if labels is None else self._loss(hidden, labels)
+        hidden = self.model(inputs_embeds, position_ids, attention_mask, past_key_values, cu_seqlens)
+        loss = None if labels is None else self._loss(hidden, labels, loss_weights)
         logits = (
             None if loss is not None and self.training else self._logits(hidden[:, -1:] if last_logits_only else hidden)
         )
@@ -261,12 +276,14 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             return paddle.matmul(hidden, self.model.embed_tokens.weight, transpose_y=True)
         return self.lm_head(hidden)
 
-    def _loss(self, hidden: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        """Mean over target tokens; only their logits are computed, most of a record's tokens are not asked for."""
+    def _loss(self, hidden: paddle.Tensor, labels: paddle.Tensor, weights: paddle.Tensor | None) -> paddle.Tensor:
+        """Mean or weighted sum over target tokens; only their logits are computed, most tokens are not asked for."""
         targets = labels[:, 1:].flatten()
         places = (targets != IGNORED_LABEL).nonzero().flatten()
         if not places.shape[0]:
             # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
             return (self._logits(hidden[:, 0]) * 0).astype("float32").sum()
         before = hidden[:, :-1].reshape([-1, hidden.shape[-1]])
-        return token_cross_entropy(self._logits(before.index_select(places)), targets.index_select(places))
+        if weights is not None:
+            weights = weights[:, 1:].flatten().index_select(places)
+        return token_cross_entropy(self._logits(before.index_select(places)), targets.index_select(places), weights)
