@@ -6,8 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.models.layers.mask import HIDDEN, causal_mask
-from paddlemix.ops import attention, segment_attention
+from paddlemix.models.layers.mask import causal_mask
+from paddlemix.ops import CausalMask, attention, segment_attention
+from paddlemix.ops.mask import HIDDEN
 
 
 def slow_attention(query, key, value, mask=None):
@@ -60,7 +61,7 @@ def test_a_mask_for_all_rows_hides_the_same_keys_in_each(assert_matches, rng, he
 
 @pytest.mark.parametrize(("heads", "groups"), [(3, 3), (4, 2), (5, 1)])
 def test_a_mask_per_row_hides_its_own_keys_in_each(assert_matches, rng, heads, groups):
-    tensor = causal_mask(3, 5, paddle.to_tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]]))
+    tensor = CausalMask(paddle.to_tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]])).dense(3, 5)
     assert tensor.ndim == 4
     assert_matches(
         lambda *x: attention(*x, mask=tensor),

@@ -13,6 +13,7 @@ import paddle
 from paddle import nn
 
 from paddlemix.models.base import LayerCache, MixPretrainedModel, ModelOutput
+from paddlemix.models.layers.linear import Linear, linear_loss
 from paddlemix.models.layers.mask import causal_mask
 from paddlemix.models.layers.mlp import GatedMLP
 from paddlemix.models.layers.norm import RMSNorm
@@ -20,12 +21,18 @@ from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
-from paddlemix.ops import CausalSegments, apply_rotary, attention, rotary_frequencies, token_cross_entropy
-
-IGNORED_LABEL = -100
+from paddlemix.ops import (
+    CausalMask,
+    CausalSegments,
+    attention,
+    linear,
+    linear_cross_entropy,
+    rotary_frequencies,
+    rotate_pair,
+)
 
 # What a token may see: all up to itself but padding, or what is before it in its own sample of a pack.
-Visible = paddle.Tensor | CausalSegments | None
+Visible = CausalMask | CausalSegments | None
 
 
 @dataclass
@@ -52,10 +59,10 @@ class Qwen2VLAttention(nn.Layer):
         super().__init__()
         self.head_dim = config.head_dim
         key_width = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, key_width)
-        self.v_proj = nn.Linear(config.hidden_size, key_width)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias_attr=False)
+        self.q_proj = Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = Linear(config.hidden_size, key_width)
+        self.v_proj = Linear(config.hidden_size, key_width)
+        self.o_proj = Linear(config.hidden_size, config.hidden_size, bias_attr=False)
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Mix float[B, L, hidden] with itself and with what `cache` holds."""
@@ -64,7 +71,7 @@ class Qwen2VLAttention(nn.Layer):
             project(x).reshape([batch, length, -1, self.head_dim])
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
+        query, key = rotate_pair(query, key, *rotary)
         if cache is not None:
             key, value = cache.extend(key, value)
         return self.o_proj(attention(query, key, value, mask).reshape([batch, length, width]))
@@ -82,8 +89,9 @@ class Qwen2VLDecoderLayer(nn.Layer):
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        mixed = self.self_attn(self.input_layernorm(x), rotary, mask, cache)
+        x, normed = self.post_attention_layernorm.after_adding(x, mixed)
+        return x + self.mlp(normed)
 
 
 class Qwen2VLDecoder(nn.Layer):
@@ -156,7 +164,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         self.visual = Qwen2VLVisionTower(config.vision_config)
         self.model = Qwen2VLDecoder(config)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias_attr=False)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias_attr=False)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding, Trainer and LoRA ask for it."""
@@ -273,17 +281,13 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
 
     def _logits(self, hidden: paddle.Tensor) -> paddle.Tensor:
         if self.config.tie_word_embeddings:
-            return paddle.matmul(hidden, self.model.embed_tokens.weight, transpose_y=True)
+            return linear(hidden, self.model.embed_tokens.weight, transposed=True)
         return self.lm_head(hidden)
 
     def _loss(self, hidden: paddle.Tensor, labels: paddle.Tensor, weights: paddle.Tensor | None) -> paddle.Tensor:
         """Mean or weighted sum over target tokens; only their logits are computed, most tokens are not asked for."""
-        targets = labels[:, 1:].flatten()
-        places = (targets != IGNORED_LABEL).nonzero().flatten()
-        if not places.shape[0]:
-            # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
-            return (self._logits(hidden[:, 0]) * 0).astype("float32").sum()
-        before = hidden[:, :-1].reshape([-1, hidden.shape[-1]])
-        if weights is not None:
-            weights = weights[:, 1:].flatten().index_select(places)
-        return token_cross_entropy(self._logits(before.index_select(places)), targets.index_select(places), weights)
+        targets, before = labels[:, 1:].flatten(), hidden[:, :-1].reshape([-1, hidden.shape[-1]])
+        weights = None if weights is None else weights[:, 1:].flatten()
+        if self.config.tie_word_embeddings:
+            return linear_cross_entropy(before, self.model.embed_tokens.weight, targets, weights, transposed=True)
+        return linear_loss(self.lm_head, before, targets, weights)
