@@ -4,7 +4,12 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#ifdef PADDLEMIX_STD_THREADS
+#include <thread>
+#include <vector>
+#endif
 
 namespace paddlemix {
 
@@ -24,6 +29,19 @@ class OpenMPThreads {
   int before_;
 };
 
+// Calls `work(part)` for each part, all at the same time.
+template <typename Work>
+void run_parts(int parts, const Work& work) {
+#ifdef PADDLEMIX_STD_THREADS  // for ThreadSanitizer, which does not see how OpenMP's threads wait for one another
+  std::vector<std::thread> threads;
+  for (int part = 0; part < parts; ++part) threads.emplace_back([&work, part] { work(part); });
+  for (std::thread& thread : threads) thread.join();
+#else
+#pragma omp parallel for schedule(static, 1) num_threads(parts)
+  for (int part = 0; part < parts; ++part) work(part);
+#endif
+}
+
 // Calls `work(begin, end)` on parts of [0, count), each of at least `grain` items; little work stays on this thread.
 template <typename Work>
 void parallel_ranges(int64_t count, int64_t grain, const Work& work) {
@@ -32,8 +50,8 @@ void parallel_ranges(int64_t count, int64_t grain, const Work& work) {
     if (count > 0) work(int64_t{0}, count);
     return;
   }
-#pragma omp parallel for schedule(static, 1) num_threads(static_cast<int>(parts))
-  for (int64_t part = 0; part < parts; ++part) work(count * part / parts, count * (part + 1) / parts);
+  run_parts(static_cast<int>(parts),
+            [&](int64_t part) { work(count * part / parts, count * (part + 1) / parts); });
 }
 
 // Calls `work(item)` for each item; a thread that is done takes the next one.
@@ -44,8 +62,10 @@ void parallel_items(int64_t count, const Work& work) {
     for (int64_t item = 0; item < count; ++item) work(item);
     return;
   }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(static_cast<int>(threads))
-  for (int64_t item = 0; item < count; ++item) work(item);
+  std::atomic<int64_t> next{0};
+  run_parts(static_cast<int>(threads), [&](int64_t) {
+    for (int64_t item = next++; item < count; item = next++) work(item);
+  });
 }
 
 }  // namespace paddlemix
