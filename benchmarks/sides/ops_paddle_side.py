@@ -1,4 +1,4 @@
-"""The ops of paddlemix, or with PADDLEMIX_OPS=reference Paddle's: `python ops_paddle_side.py REPEATS CLOCK [OP ...]`."""
+"""paddlemix's ops, or with PADDLEMIX_OPS=reference Paddle's: `python ops_paddle_side.py REPEATS CLOCK [OP ...]`."""
 
 from __future__ import annotations
 

@@ -109,7 +109,18 @@ def run(name: str, *arguments: Any) -> list[paddle.Tensor]:
     Returns:
         Its outputs.
     """
-    return paddle._C_ops._run_custom_op(f"paddlemix_{name}", *arguments)
+    outputs = paddle._C_ops._run_custom_op(f"paddlemix_{name}", *arguments)
+    if not _asks_gradients(arguments):
+        # Paddle leaves that to the op, and what follows frozen layers would compute gradients for nothing.
+        for output in outputs:
+            output.stop_gradient = True
+    return outputs
+
+
+def _asks_gradients(arguments: tuple[Any, ...]) -> bool:
+    return paddle.is_grad_enabled() and any(
+        isinstance(argument, paddle.Tensor) and not argument.stop_gradient for argument in arguments
+    )
 
 
 @cache

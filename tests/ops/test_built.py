@@ -94,6 +94,16 @@ def test_sums_over_rows_do_not_depend_on_the_number_of_threads(only_built):
     assert (found[0] == found[1]).all() and (found[0] == found[2]).all()
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_what_comes_of_frozen_tensors_is_frozen(recorded):
+    x, weight = paddle.ones([2, 4]), paddle.ones([4])
+    with paddle.set_grad_enabled(recorded):
+        assert rms_norm(x, weight, 1e-6).stop_gradient
+    weight.stop_gradient = False
+    with paddle.set_grad_enabled(recorded):
+        assert rms_norm(x, weight, 1e-6).stop_gradient == (not recorded)
+
+
 def test_every_op_is_described(implementation):
     text = describe()
     assert all(name in text for name in OPS)
