@@ -108,8 +108,8 @@ def share_cores(environ: MutableMapping[str, str], cores: int) -> None:
 def wait_asleep(environ: MutableMapping[str, str]) -> None:
     """Let idle threads of GNU's OpenMP, which the fused ops use, sleep soon, unless the user has set how they wait.
 
-    They spin for a millisecond by default, which is spent in vain where other programs want the core: two threads on two
-    busy cores took 3.1 s for a training step of which 2.2 s are left so. To wake one takes a few microseconds.
+    By default they spin, in vain where other programs want the core: a training step on two busy cores took 3.1 s, and
+    2.2 s so.
 
     Args:
         environ: the process's environment, changed in place.
