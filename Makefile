@@ -26,5 +26,5 @@ test: lint ## lint, then run the tests
 	$(BIN)/pytest
 
 clean: ## remove .venv, caches and output/demo
-	rm -rf .venv build paddlemix.egg-info output/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find paddlemix tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv build external_ops/build paddlemix.egg-info output/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find paddlemix tests scripts external_ops -name __pycache__ -prune -exec rm -rf {} +

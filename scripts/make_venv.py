@@ -1,4 +1,4 @@
-"""Makes `.venv` with the package in it, or brings it up to date; does nothing where it is as it should be.
+"""Makes `.venv` with the package and its fused ops in it, or brings it up to date; does nothing where all is there.
 
 A stamp inside `.venv` says what it was made from. It is taken away before anything is installed and written last, so an
 interrupted installation has none and is started over. This runs on Python 3.6 too, if only to refuse it in words.
@@ -7,9 +7,10 @@ interrupted installation has none and is started over. This runs on Python 3.6 t
 import hashlib
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
-from typing import List
+from typing import IO, List
 
 from check_machine import find_problems
 from pip_progress import read_log, run_pip
@@ -18,6 +19,10 @@ EXTRAS = "cpu,dev"
 PINS = "constraints.txt"
 INPUTS = ("setup.py", PINS)
 STAMP = "stamp.json"
+# The fused CPU ops are built apart, and again when their sources change.
+OPS = "external_ops"
+OPS_STAMP = "ops.json"
+OPS_HEADERS = "onednn-devel"
 
 
 def wanted_stamp(root: Path) -> dict:
@@ -65,6 +70,39 @@ def install(venv: Path) -> None:
     pip(["install", "--progress-bar", "off", "-e", target, "-c", PINS, "--build-constraint", PINS], venv)
 
 
+def ops_digest(root: Path) -> str:
+    """What the fused ops are built from."""
+    ignored = (root / OPS / "build", root / OPS / "tests")
+    files = [path for path in sorted((root / OPS).rglob("*")) if path.is_file() and path.suffix != ".pyc"]
+    kept = [path for path in files if not any(folder in path.parents for folder in ignored)]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in [*kept, root / PINS])).hexdigest()
+
+
+def install_ops(root: Path, venv: Path) -> None:
+    """Build the fused CPU ops into the environment, or say why they are missing: models run without them, slower."""
+    stamp, digest = venv / OPS_STAMP, ops_digest(root)
+    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == digest:
+        return
+    print(f"Building {OPS} into .venv (half a minute; details in .venv/ops.log)", flush=True)
+    python = str(venv / "bin" / "python")
+    with (venv / "ops.log").open("w", encoding="utf-8") as log:
+        # Without what they depend on: the headers are for the library that Paddle brings.
+        headers = [python, "-m", "pip", "install", "--no-deps", "-c", PINS, OPS_HEADERS]
+        build = [python, "setup.py", "build_ext", "--force", "install"]
+        failed = run_logged(headers, root, log) or run_logged(build, root / OPS, log)
+    if failed:
+        words = (venv / "ops.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        print("\n".join(words[-5:]), file=sys.stderr)
+        print(f"{OPS} could not be built, its last words are above: models run without it, slower", file=sys.stderr)
+        return
+    stamp.write_text(json.dumps(digest), encoding="utf-8")
+
+
+def run_logged(command: List[str], folder: Path, log: IO[str]) -> int:
+    """Run a command with its output in a log; its status."""
+    return subprocess.run(command, cwd=str(folder), stdout=log, stderr=subprocess.STDOUT).returncode
+
+
 def pip(arguments: List[str], venv: Path) -> None:
     """Run pip, or exit with its last words."""
     status = run_pip(arguments, venv)
@@ -78,15 +116,21 @@ def main() -> None:
     venv = root / ".venv"
     wanted = wanted_stamp(root)
     step = next_step(wanted, read_stamp(venv))
-    if step == "nothing":
-        return
+    if step != "nothing":
+        bring_up_to_date(venv, wanted, step)
+    install_ops(root, venv)
+    if step != "nothing":
+        print(".venv is ready: source .venv/bin/activate", flush=True)
+
+
+def bring_up_to_date(venv: Path, wanted: dict, step: str) -> None:
+    """Take the step, and write the stamp when it is done."""
     if step == "create":
         create(venv)
     else:
         (venv / STAMP).unlink()
     install(venv)
     (venv / STAMP).write_text(json.dumps(wanted), encoding="utf-8")
-    print(".venv is ready: source .venv/bin/activate", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,14 @@ import warnings
 
 import pytest
 
-from paddlemix._environment import HARMLESS_WARNINGS, choose_mkl_path, prepare_for_paddle, read_cpuinfo, share_cores
+from paddlemix._environment import (
+    HARMLESS_WARNINGS,
+    choose_mkl_path,
+    prepare_for_paddle,
+    read_cpuinfo,
+    share_cores,
+    wait_asleep,
+)
 
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 avx avx2 bmi2\n"
 NEW_AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f avx512dq avx512cd avx512bw avx512vl avx512_bf16\n"
@@ -60,6 +67,16 @@ def test_the_number_of_threads_that_the_user_set_stays(variable):
     environ = {variable: "3"}
     share_cores(environ, 8)
     assert environ == {variable: "3"}
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_idle_threads_sleep_soon_unless_the_user_has_set_how_they_wait(given, spins):
+    environ = dict(given)
+    wait_asleep(environ)
+    assert environ.get("GOMP_SPINCOUNT") == spins
 
 
 def test_importing_paddlemix_does_not_load_paddle():

@@ -1,26 +1,44 @@
-"""The mathematics that models share, each op in its readable form.
+"""The mathematics that models share.
 
-Every op is one public function; a model calls it and does not know how it is computed.
+Every op is one public function; a model calls it and does not know how it is computed: by the library that
+`external_ops` builds, on the CPU and in float32, or in its readable form. `python -m paddlemix.ops` tells which.
 """
 
-from paddlemix.ops.activation import quick_gelu, swiglu
+from paddlemix.ops.activation import ACTIVATIONS, Activation, gelu, quick_gelu, swiglu
 from paddlemix.ops.attention import attention, segment_attention
-from paddlemix.ops.cross_entropy import token_cross_entropy
+from paddlemix.ops.built import num_threads, set_num_threads
+from paddlemix.ops.cross_entropy import IGNORED_TARGET, linear_cross_entropy, token_cross_entropy
 from paddlemix.ops.interpolate import resize_grid
-from paddlemix.ops.norm import rms_norm
-from paddlemix.ops.rotary import apply_rotary, rotary_frequencies
+from paddlemix.ops.linear import linear, set_compute_dtype
+from paddlemix.ops.mask import CausalMask
+from paddlemix.ops.norm import add_rms_norm, layer_norm, rms_norm
+from paddlemix.ops.rotary import apply_rotary, rotary_frequencies, rotate_pair, rotate_split
 from paddlemix.ops.segments import CausalSegments, Visible
 
 __all__ = [
+    "ACTIVATIONS",
+    "IGNORED_TARGET",
+    "Activation",
+    "CausalMask",
     "CausalSegments",
     "Visible",
+    "add_rms_norm",
     "apply_rotary",
     "attention",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "linear_cross_entropy",
+    "num_threads",
     "quick_gelu",
     "resize_grid",
     "rms_norm",
     "rotary_frequencies",
+    "rotate_pair",
+    "rotate_split",
     "segment_attention",
+    "set_compute_dtype",
+    "set_num_threads",
     "swiglu",
     "token_cross_entropy",
 ]

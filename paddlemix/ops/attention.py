@@ -1,11 +1,19 @@
-"""Attention with grouped heads: over a padded batch, and over packed segments."""
+"""Attention with grouped heads: over a padded batch, over packed segments, and against a cache."""
 
 from __future__ import annotations
 
-import paddle
-import paddle.nn.functional as F
+from itertools import accumulate
 
-from paddlemix.ops.segments import CausalSegments, SegmentGroup, Visible
+import paddle
+
+from paddlemix.ops import built
+from paddlemix.ops.attention_reference import attention_reference, segment_attention_reference
+from paddlemix.ops.checks import check_like, check_shape
+from paddlemix.ops.mask import CausalMask
+from paddlemix.ops.segments import CausalSegments, Visible
+
+# The built op keeps a block of queries of one head in the first-level cache.
+LARGEST_HEAD = 128
 
 
 def attention(
@@ -20,40 +28,30 @@ def attention(
         query: float[B, L, H, D].
         key: float[B, S, G, D], H a multiple of G.
         value: float[B, S, G, D].
-        mask: float32[L, S] or [B, 1, L, S], added to the scores; None lets everything see everything. Or the samples of
-            a pack, which then is the one row of the batch: each is attended to causally and by itself.
+        mask: None lets everything see everything. A CausalMask hides what is behind a query, and padding; a query that
+            sees nothing weighs all keys alike. CausalSegments are the samples of a pack, which then is the one row of
+            the batch: each is attended to causally and by itself. Or float32[L, S], [B, 1, L, S] or [1, 1, L, S], added
+            to the scores.
 
     Returns:
         float[B, L, H, D]; the softmax is taken in float32.
 
     Raises:
-        ValueError: the pack is not the one row of the batch.
+        ValueError: shapes, dtypes or places do not fit, or the pack is not the one row of the batch.
 
     Source: Vaswani et al., 2017; grouped heads: Ainslie et al., "GQA", 2023.
     """
+    _check(query, key, value)
+    _check_mask(mask, query, key)
+    if query.shape[-1] > LARGEST_HEAD or not built.takes(query):
+        return attention_reference(query, key, value, mask)
+    none, no_ends = built.nothing(), built.nothing("int32")
     if isinstance(mask, CausalSegments):
-        return _packed_attention(query, key, value, mask)
-    batch, length, heads, size = query.shape
-    groups, span = key.shape[2], key.shape[1]
-    # The query heads of a group are laid behind one another, so that keys and values need no copy per query head.
-    query = _heads_first(query * size**-0.5).reshape([batch, groups, -1, size])
-    scores = paddle.matmul(query, _heads_first(key), transpose_y=True).astype("float32")
-    if mask is not None:
-        # A mask for all rows alike is added flat: Paddle's CPU broadcasting over inner axes is 9 times slower
-        # (32 x 6 x 150 x 150: 14.1 against 1.6 ms).
-        shape = [batch * heads, -1] if mask.ndim == 2 else [batch, heads, length, span]
-        scores = (scores.reshape(shape) + (mask.flatten() if mask.ndim == 2 else mask)).reshape(scores.shape)
-    weights = F.softmax(scores, axis=-1).astype(value.dtype)
-    mixed = paddle.matmul(weights, _heads_first(value))
-    return _heads_first(mixed.reshape([batch, heads, length, size]))
-
-
-def _heads_first(x: paddle.Tensor) -> paddle.Tensor:
-    """Swap axes 1 and 2 of float[B, L, H, D], or swap them back."""
-    if x.place.is_cpu_place():
-        # Paddle's CPU transposes number by number; this copies whole rows (16 x 150 x 6 x 32: 0.3 against 3.6 ms).
-        return paddle.stack(x.unbind(axis=2), axis=1)
-    return x.transpose([0, 2, 1, 3])
+        return _run(query, key, value, built.nothing("uint8"), none, mask.cu_seqlens, causal=True)
+    if isinstance(mask, CausalMask):
+        return _run(query, key, value, mask.visible, none, no_ends, causal=True)
+    bias = none if mask is None else mask.reshape([-1, *mask.shape[-2:]])
+    return _run(query, key, value, built.nothing("uint8"), bias, no_ends, causal=False)
 
 
 def segment_attention(
@@ -63,58 +61,79 @@ def segment_attention(
 
     Args:
         query: float[N, H, D].
-        key: float[N, H, D].
-        value: float[N, H, D].
+        key: float[N, G, D], H a multiple of G.
+        value: float[N, G, D].
         lengths: tokens per segment, in order; they add up to N.
 
     Returns:
         float[N, H, D].
+
+    Raises:
+        ValueError: shapes, dtypes or places do not fit, or the lengths do not add up.
     """
-    if _flash_attention_fits(query):
-        return _flash_segment_attention(query, key, value, lengths)
-    if len(set(lengths)) == 1:
-        batched = [x.reshape([len(lengths), lengths[0], *x.shape[1:]]) for x in (query, key, value)]
-        return attention(*batched).reshape(query.shape)
-    segments = zip(*(x.split(lengths, axis=0) for x in (query, key, value)), strict=True)
-    mixed = [attention(*(x.unsqueeze(0) for x in segment)).squeeze(0) for segment in segments]
-    return paddle.concat(mixed, axis=0)
-
-
-def _packed_attention(
-    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, segments: CausalSegments
-) -> paddle.Tensor:
-    if query.shape[:2] != [1, segments.total] or key.shape[1] != segments.total:
+    row = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)
+    _check(*row)
+    if key.shape[0] != query.shape[0] or sum(lengths) != query.shape[0] or min(lengths, default=0) < 0:
         raise ValueError(
-            f"a pack of {segments.total} tokens was expected as one row, not {query.shape[0]} of {query.shape[1]} with "
-            f"{key.shape[1]} keys."
+            f"`lengths` are {lengths}; expected counts that add up to the {query.shape[0]} queries and "
+            f"{key.shape[0]} keys."
         )
-    query, key, value = (x.squeeze(0) for x in (query, key, value))
-    if _flash_attention_fits(query):
-        return _flash_segment_attention(query, key, value, segments.lengths, causal=True).unsqueeze(0)
-    mixed = [_group_attention(query, key, value, group) for group in segments.groups]
-    return paddle.concat(mixed).index_select(segments.way_back).unsqueeze(0)
+    if query.shape[-1] > LARGEST_HEAD or not built.takes(query):
+        return segment_attention_reference(query, key, value, lengths)
+    ends = paddle.to_tensor([0, *accumulate(lengths)], dtype="int32")
+    return _run(*row, built.nothing("uint8"), built.nothing(), ends, causal=False).squeeze(0)
 
 
-def _group_attention(
-    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, group: SegmentGroup
+def _run(
+    query: paddle.Tensor,
+    key: paddle.Tensor,
+    value: paddle.Tensor,
+    visible: paddle.Tensor,
+    bias: paddle.Tensor,
+    ends: paddle.Tensor,
+    *,
+    causal: bool,
 ) -> paddle.Tensor:
-    """float[count * longest, H, D] of the group's padded batch; causality alone hides what pads its rows."""
-    query, key, value = (
-        x.index_select(group.places).reshape([group.count, group.longest, *x.shape[1:]]) for x in (query, key, value)
-    )
-    return attention(query, key, value, group.mask).flatten(0, 1)
+    span = key.shape[1]
+    if not visible.size:
+        key, value = _with_room(key), _with_room(value)
+    return built.run("attention", query, key, value, visible, bias, ends, causal, span)[0]
 
 
-def _flash_attention_fits(query: paddle.Tensor) -> bool:
-    return query.place.is_gpu_place() and query.dtype in (paddle.float16, paddle.bfloat16)
+def _with_room(x: paddle.Tensor) -> paddle.Tensor:
+    """The rest of the cache behind a view of its first keys: the op wants dense rows, and a view would be copied."""
+    dense = [x.shape[2] * x.shape[3], x.shape[3], 1]
+    if not x.stop_gradient or x.offset or x.is_contiguous() or x.strides[1:] != dense or x.strides[0] % dense[0]:
+        return x
+    room = x.strides[0] // dense[0]
+    return paddle.as_strided(x, [x.shape[0], room, *x.shape[2:]], x.strides) if room > x.shape[1] else x
 
 
-def _flash_segment_attention(
-    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, lengths: list[int], *, causal: bool = False
-) -> paddle.Tensor:
-    from paddle.nn.functional.flash_attention import flash_attn_unpadded
+def _check(query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor) -> None:
+    for name, x in (("query", query), ("key", key)):
+        if x.ndim != 4:
+            raise ValueError(f"`{name}` has shape {x.shape}; expected [B, L, H, D].")
+        check_like(name, x, query)
+    check_like("value", value, query)
+    check_shape("value", value, key.shape)
+    check_shape("key", key, [query.shape[0], key.shape[1], key.shape[2], query.shape[3]])
+    if not key.shape[2] or query.shape[2] % key.shape[2]:
+        raise ValueError(f"`query` has {query.shape[2]} heads, which is no multiple of the {key.shape[2]} of `key`.")
 
-    ends = paddle.to_tensor([0, *lengths], dtype="int32").cumsum(dtype="int32")
-    longest, scale = max(lengths), query.shape[-1] ** -0.5
-    mixed, _ = flash_attn_unpadded(query, key, value, ends, ends, longest, longest, scale, causal=causal)
-    return mixed
+
+def _check_mask(mask: Visible, query: paddle.Tensor, key: paddle.Tensor) -> None:
+    batch, length, span = query.shape[0], query.shape[1], key.shape[1]
+    if isinstance(mask, CausalSegments):
+        if [batch, length, span] != [1, mask.total, mask.total]:
+            raise ValueError(
+                f"a pack of {mask.total} tokens was expected as one row, not {batch} of {length} with {span} keys."
+            )
+    elif isinstance(mask, CausalMask):
+        if mask.attention_mask is not None:
+            check_shape("mask", mask.attention_mask, [batch, span])
+    elif mask is not None:
+        if mask.dtype != paddle.float32:
+            raise ValueError(f"`mask` is {mask.dtype}; expected float32.")
+        if mask.shape not in ([length, span], [batch, 1, length, span], [1, 1, length, span]):
+            wanted = f"[{length}, {span}] or [{batch}, 1, {length}, {span}]"
+            raise ValueError(f"`mask` has shape {mask.shape}; expected {wanted}.")

@@ -48,6 +48,9 @@ class ModelArguments:
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None, description="Precision of the weights; null follows `bf16` and `fp16`, float32 without them."
     )
+    cpu_compute_dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="What float32 weights and activations are rounded to in products on the CPU."
+    )
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from paddlemix.datasets.sampling import Sampling
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.registry import find_family
+from paddlemix.ops import set_compute_dtype
 from paddlemix.trainer.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.trainer.config_rules import evaluates
 from paddlemix.trainer.freezing import freeze
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
 
     from paddlemix.trainer.sft_trainer import SFTTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def load_processor(model: ModelArguments, data: DataArguments) -> Any:
@@ -77,7 +81,7 @@ def sampling_of(data: DataArguments) -> Sampling:
 
 
 def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
-    """The checkpoint's model, frozen where the config says so.
+    """The checkpoint's model, frozen where the config says so, and how this process computes.
 
     Args:
         model: says where the checkpoint is, and what to freeze.
@@ -90,6 +94,10 @@ def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
         OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
         ValueError: config and weights do not fit, or a freezing glob matches nothing.
     """
+    if not set_compute_dtype(model.cpu_compute_dtype):
+        logger.warning(
+            "`cpu_compute_dtype` is bfloat16, but float32 is what can be had here; `python -m paddlemix.ops` tells why."
+        )
     loaded = AutoModelMIX.from_pretrained(model.model_name_or_path, dtype=model.dtype or _dtype(args))
     loaded.begin_tuning_on_turns()
     freeze(loaded, [*(model.freeze_include or []), *_switched_globs(model)], model.freeze_exclude)

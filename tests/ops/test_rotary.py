@@ -6,7 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.ops import apply_rotary, rotary_frequencies
+from paddlemix.ops import apply_rotary, rotary_frequencies, rotate_pair, rotate_split
+from paddlemix.ops.rotary import apply_rotary_reference
 
 PUBLISHED = Path(__file__).parents[1] / "fixtures" / "qwen2_vl_tiny" / "frequencies.npz"
 
@@ -48,3 +49,49 @@ def test_frequencies_fall_from_one_by_the_same_factor(base, size):
     found = rotary_frequencies(base, size)
     assert found.shape == (size // 2,)
     np.testing.assert_allclose(found, [base ** (-2 * pair / size) for pair in range(size // 2)], rtol=5e-7)
+
+
+def angles_of(rng, *shape):
+    angles = rng.standard_normal(shape).astype(np.float32)
+    return paddle.to_tensor(np.cos(angles)), paddle.to_tensor(np.sin(angles))
+
+
+@pytest.mark.parametrize(("tokens", "heads", "size"), [(1, 1, 2), (7, 3, 34), (150, 6, 64)])
+def test_built_rotations_agree_with_the_reference(assert_agree, rng, tokens, heads, size):
+    rotary = angles_of(rng, tokens, size // 2)
+    query, key = rng.standard_normal((tokens, heads, size)), rng.standard_normal((tokens, 1, size))
+    assert_agree(lambda x: apply_rotary(x, *rotary), lambda x: apply_rotary_reference(x, *rotary), query)
+    assert_agree(
+        lambda q, k: rotate_pair(q * 1, k * 1, *rotary),
+        lambda q, k: [apply_rotary_reference(x, *rotary) for x in (q, k)],
+        query,
+        key,
+    )
+
+
+def test_queries_keys_and_values_come_apart_rotated_and_as_they_were(assert_matches, rng):
+    rotary = angles_of(rng, 5, 2)
+    qkv, angles = rng.standard_normal((5, 3, 2, 4)), np.arctan2(*(x.numpy() for x in reversed(rotary)))
+
+    def formula(qkv):
+        query, key, value = qkv.transpose(1, 0, 2, 3)
+        return np.stack([slow_rotary(query, angles), slow_rotary(key, angles), value])
+
+    assert_matches(lambda x: paddle.stack(rotate_split(x, *rotary)), formula, qkv)
+
+
+def test_leaves_are_not_overwritten(rng):
+    query, key = (paddle.to_tensor(rng.standard_normal((3, 2, 4)).astype(np.float32)) for _ in range(2))
+    before = query.numpy().copy(), key.numpy().copy()
+    found = rotate_pair(query, key, *angles_of(rng, 3, 2))
+    assert (query.numpy() == before[0]).all() and (key.numpy() == before[1]).all()
+    assert np.abs(found[0].numpy() - before[0]).max() > 0.1
+
+
+def test_angles_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="`cos` has shape"):
+        apply_rotary(paddle.ones([3, 2, 4]), paddle.ones([3, 3]), paddle.ones([3, 2]))
+    with pytest.raises(ValueError, match="even D"):
+        apply_rotary(paddle.ones([3, 2, 5]), paddle.ones([3, 2]), paddle.ones([3, 2]))
+    with pytest.raises(ValueError, match="`qkv` has shape"):
+        rotate_split(paddle.ones([3, 2, 2, 4]), paddle.ones([3, 2]), paddle.ones([3, 2]))

@@ -20,6 +20,10 @@ def make_venv(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import make_venv
 
+    def refuse(command, folder, log):
+        raise AssertionError(f"a test would run {command}")
+
+    monkeypatch.setattr(make_venv, "run_logged", refuse)
     return make_venv
 
 
@@ -28,6 +32,8 @@ def root(tmp_path):
     """A project folder with the files that an environment is made from."""
     (tmp_path / "setup.py").write_text("# setup")
     (tmp_path / "constraints.txt").write_text("numpy==1.26.4")
+    (tmp_path / "external_ops").mkdir()
+    (tmp_path / "external_ops" / "kernel.cc").write_text("// kernel")
     return tmp_path
 
 
@@ -37,6 +43,7 @@ def finish(make_venv, root: Path) -> Path:
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to(sys.executable)
     (venv / make_venv.STAMP).write_text(json.dumps(make_venv.wanted_stamp(root)))
+    (venv / make_venv.OPS_STAMP).write_text(json.dumps(make_venv.ops_digest(root)))
     return venv
 
 
@@ -85,6 +92,7 @@ def test_the_stamp_is_gone_while_packages_are_being_installed(make_venv, root, m
     seen = []
     monkeypatch.setattr(make_venv, "__file__", str(root / "scripts" / "make_venv.py"))
     monkeypatch.setattr(make_venv, "run_pip", lambda arguments, venv: seen.append(stamp.exists()) or 0)
+    monkeypatch.setattr(make_venv, "install_ops", lambda root, venv: None)
     make_venv.main()
     assert seen
     assert not any(seen)
@@ -109,6 +117,43 @@ def test_a_machine_that_lacks_something_keeps_the_environment_it_has(make_venv, 
     with pytest.raises(SystemExit, match="No C.. compiler runs\nThe disk is full"):
         make_venv.create(venv)
     assert (venv / make_venv.STAMP).exists()
+
+
+@pytest.fixture
+def built(make_venv, monkeypatch):
+    """A function that builds the ops, the commands failing or not, and gives the commands."""
+
+    def build(root: Path, status: int = 0) -> list[list[str]]:
+        commands = []
+
+        def run(command, folder, log):
+            log.write("no oneDNN headers\n")
+            return commands.append(command[1:]) or status
+
+        monkeypatch.setattr(make_venv, "run_logged", run)
+        make_venv.install_ops(root, root / ".venv")
+        return commands
+
+    return build
+
+
+def test_ops_are_built_once_and_again_when_a_source_or_a_pin_changes(make_venv, root, built):
+    finish(make_venv, root)
+    assert built(root) == []
+    for name in ("external_ops/kernel.cc", "constraints.txt"):
+        (root / name).write_text("# changed")
+        headers, build = built(root)
+        assert "--no-deps" in headers and build[0] == "setup.py"
+        assert built(root) == []
+
+
+def test_ops_that_cannot_be_built_are_said_to_be_missing_and_tried_again(make_venv, root, built, capsys):
+    finish(make_venv, root)
+    (root / "external_ops" / "kernel.cc").write_text("# changed")
+    assert built(root, status=1)
+    told = capsys.readouterr().err
+    assert "no oneDNN headers" in told and "models run without it" in told
+    assert built(root)
 
 
 def test_progress_counts_what_pip_found_and_then_what_it_installed(make_venv):

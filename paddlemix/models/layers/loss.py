@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import paddle
+from paddle import nn
 
-from paddlemix.ops import token_cross_entropy
+from paddlemix import ops
+from paddlemix.models.layers.linear import Linear
 
-IGNORED_LABEL = -100
+IGNORED_LABEL = ops.IGNORED_TARGET
 
 
 def next_token_loss(
-    hidden: paddle.Tensor,
-    labels: paddle.Tensor,
-    head: Callable[[paddle.Tensor], paddle.Tensor],
-    weights: paddle.Tensor | None = None,
+    hidden: paddle.Tensor, labels: paddle.Tensor, head: nn.Layer, weights: paddle.Tensor | None = None
 ) -> paddle.Tensor:
     """Mean or weighted sum over target tokens; only their logits are computed, most tokens are not asked for.
 
     Args:
         hidden: float[B, L, D], the decoder's last states.
         labels: int64[B, L], the token itself at each place (the shift is done here), -100 where none is asked.
-        head: turns float[N, D] into logits float[N, V].
+        head: a linear layer from D to V, or the embedding whose weight it shares. Its logits are not held, unless
+            something else, such as an adapter, has taken the linear layer's place.
         weights: float32[B, L], by which the loss of each place's label is multiplied before all are summed; None takes
             the mean.
 
     Returns:
         float32[]; 0 (with gradients of 0) where no token is asked.
     """
-    targets = labels[:, 1:].flatten()
+    targets, before = labels[:, 1:].flatten(), hidden[:, :-1].reshape([-1, hidden.shape[-1]])
+    weights = None if weights is None else weights[:, 1:].flatten()
+    if isinstance(head, nn.Embedding):
+        return ops.linear_cross_entropy(before, head.weight, targets, weights, transposed=True)
+    if type(head) is Linear and head.bias is None:
+        return ops.linear_cross_entropy(before, head.weight, targets, weights)
+    return _loss_of_logits(head, before, targets, weights)
+
+
+def _loss_of_logits(
+    head: nn.Layer, hidden: paddle.Tensor, targets: paddle.Tensor, weights: paddle.Tensor | None
+) -> paddle.Tensor:
     places = (targets != IGNORED_LABEL).nonzero().flatten()
     if not places.shape[0]:
         # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
-        return (head(hidden[:, 0]) * 0).astype("float32").sum()
-    before = hidden[:, :-1].reshape([-1, hidden.shape[-1]])
-    if weights is not None:
-        weights = weights[:, 1:].flatten().index_select(places)
-    return token_cross_entropy(head(before.index_select(places)), targets.index_select(places), weights)
+        return (head(hidden[:1]) * 0).astype("float32").sum()
+    weights = None if weights is None else weights.index_select(places)
+    return ops.token_cross_entropy(head(hidden.index_select(places)), targets.index_select(places), weights)

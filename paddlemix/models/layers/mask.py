@@ -1,4 +1,4 @@
-"""Additive attention masks."""
+"""Attention masks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import paddle
 
-from paddlemix.ops.segments import HIDDEN
+from paddlemix.ops import CausalMask
 
 if TYPE_CHECKING:
     from paddlemix.models.base import LayerCache
 
 
-def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) -> paddle.Tensor | None:
+def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) -> CausalMask | None:
     """What each of the last `length` of `span` tokens must not see: what follows it, and padding.
 
     Args:
@@ -21,15 +21,14 @@ def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) ->
         attention_mask: int64 or bool[B, span], 0 where a token is padding, or None when there is none.
 
     Returns:
-        float32 of 0 (seen) and -1e9 (hidden): [length, span], or [B, 1, length, span] where there is padding; None when
-        every query sees every key.
+        The mask; None when every query sees every key.
+
+    Raises:
+        ValueError: `attention_mask` is not for `span` keys.
     """
-    if length == 1 and attention_mask is None:
-        return None
-    visible = paddle.ones([length, span], dtype="bool").tril(span - length)
-    if attention_mask is not None:
-        visible = paddle.logical_and(visible, attention_mask.astype("bool").unsqueeze([1, 2]))
-    return (1.0 - visible.astype("float32")) * HIDDEN
+    if attention_mask is not None and attention_mask.shape[-1] != span:
+        raise ValueError(f"`attention_mask` has shape {attention_mask.shape}; expected {span} in its last axis.")
+    return None if length == 1 and attention_mask is None else CausalMask(attention_mask)
 
 
 def check_pack_inputs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from paddlemix.ops import rms_norm
+from paddlemix import ops
 
 
 class RMSNorm(nn.Layer):
@@ -18,4 +18,16 @@ class RMSNorm(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Normalise float[..., size]."""
-        return rms_norm(x, self.weight, self.epsilon)
+        return ops.rms_norm(x, self.weight, self.epsilon)
+
+    def after_adding(self, x: paddle.Tensor, residual: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """The sum of two float[..., size], and the sum normalised."""
+        return ops.add_rms_norm(x, residual, self.weight, self.epsilon)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Paddle's layer normalisation of the last axis, computed by `ops.layer_norm`."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Normalise float[..., size]."""
+        return ops.layer_norm(x, self.weight, self.bias, self._epsilon)

@@ -13,6 +13,7 @@ import paddle
 from paddle import nn
 
 from paddlemix.models.base import LayerCache, MixModelOutput, MixPretrainedModel
+from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
 from paddlemix.models.layers.mlp import GatedMLP
@@ -22,7 +23,7 @@ from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
-from paddlemix.ops import CausalSegments, Visible, apply_rotary, attention, rotary_frequencies
+from paddlemix.ops import CausalSegments, Visible, attention, linear, rotary_frequencies, rotate_pair
 
 
 @dataclass
@@ -47,10 +48,10 @@ class Qwen2VLAttention(nn.Layer):
         super().__init__()
         self.head_dim = config.head_dim
         key_width = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, key_width)
-        self.v_proj = nn.Linear(config.hidden_size, key_width)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias_attr=False)
+        self.q_proj = Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = Linear(config.hidden_size, key_width)
+        self.v_proj = Linear(config.hidden_size, key_width)
+        self.o_proj = Linear(config.hidden_size, config.hidden_size, bias_attr=False)
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Mix float[B, L, hidden] with itself and with what `cache` holds."""
@@ -59,7 +60,7 @@ class Qwen2VLAttention(nn.Layer):
             project(x).reshape([batch, length, -1, self.head_dim])
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
+        query, key = rotate_pair(query, key, *rotary)
         if cache is not None:
             key, value = cache.extend(key, value)
         return self.o_proj(attention(query, key, value, mask).reshape([batch, length, width]))
@@ -77,8 +78,9 @@ class Qwen2VLDecoderLayer(nn.Layer):
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        mixed = self.self_attn(self.input_layernorm(x), rotary, mask, cache)
+        x, normed = self.post_attention_layernorm.after_adding(x, mixed)
+        return x + self.mlp(normed)
 
 
 class Qwen2VLDecoder(nn.Layer):
@@ -151,7 +153,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         self.visual = Qwen2VLVisionTower(config.vision_config)
         self.model = Qwen2VLDecoder(config)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias_attr=False)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias_attr=False)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding, Trainer and LoRA ask for it."""
@@ -218,7 +220,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             if pixels is not None:
                 inputs_embeds = place_vision(inputs_embeds, input_ids == token_id, self.visual(pixels, grids))
         hidden = self.model(inputs_embeds, position_ids, attention_mask, past_key_values, cu_seqlens)
-        loss = None if labels is None else next_token_loss(hidden, labels, self._logits, loss_weights)
+        loss = None if labels is None else next_token_loss(hidden, labels, self._head, loss_weights)
         logits = (
             None if loss is not None and self.training else self._logits(hidden[:, -1:] if last_logits_only else hidden)
         )
@@ -265,7 +267,11 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         patches = paddle.zeros([merge**2, self.config.vision_config.patch_values])
         return self.visual(patches, paddle.to_tensor([[1, merge, merge]])).mean() * 0
 
+    @property
+    def _head(self) -> nn.Layer:
+        return self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+
     def _logits(self, hidden: paddle.Tensor) -> paddle.Tensor:
         if self.config.tie_word_embeddings:
-            return paddle.matmul(hidden, self.model.embed_tokens.weight, transpose_y=True)
+            return linear(hidden, self.model.embed_tokens.weight, transposed=True)
         return self.lm_head(hidden)

@@ -9,9 +9,11 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddlemix.models.layers.mlp import MLP
+from paddlemix.models.layers.linear import Linear
+from paddlemix.models.layers.mlp import GELU, MLP
+from paddlemix.models.layers.norm import LayerNorm
 from paddlemix.models.qwen2_vl.config import Qwen2VLVisionConfig
-from paddlemix.ops import apply_rotary, quick_gelu, rotary_frequencies, segment_attention
+from paddlemix.ops import rotary_frequencies, rotate_split, segment_attention
 
 NORM_EPSILON = 1e-6
 ROTARY_BASE = 10000.0
@@ -24,7 +26,7 @@ class PatchEmbed(nn.Layer):
 
     def __init__(self, config: Qwen2VLVisionConfig) -> None:
         super().__init__()
-        self.proj = nn.Linear(config.patch_values, config.embed_dim, bias_attr=False)
+        self.proj = Linear(config.patch_values, config.embed_dim, bias_attr=False)
 
     def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
         """Embed float[N, patch_values] as float[N, embed_dim]."""
@@ -37,13 +39,13 @@ class VisionAttention(nn.Layer):
     def __init__(self, config: Qwen2VLVisionConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim)
-        self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+        self.qkv = Linear(config.embed_dim, 3 * config.embed_dim)
+        self.proj = Linear(config.embed_dim, config.embed_dim)
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, lengths: list[int]) -> paddle.Tensor:
         """Mix float[N, embed_dim] within segments of `lengths` patches."""
-        query, key, value = self.qkv(x).reshape([x.shape[0], 3, self.num_heads, -1]).unbind(axis=1)
-        mixed = segment_attention(apply_rotary(query, *rotary), apply_rotary(key, *rotary), value, lengths)
+        qkv = self.qkv(x).reshape([x.shape[0], 3, self.num_heads, -1])
+        mixed = segment_attention(*rotate_split(qkv, *rotary), lengths)
         return self.proj(mixed.reshape(x.shape))
 
 
@@ -52,10 +54,10 @@ class VisionBlock(nn.Layer):
 
     def __init__(self, config: Qwen2VLVisionConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.embed_dim, epsilon=NORM_EPSILON)
-        self.norm2 = nn.LayerNorm(config.embed_dim, epsilon=NORM_EPSILON)
+        self.norm1 = LayerNorm(config.embed_dim, epsilon=NORM_EPSILON)
+        self.norm2 = LayerNorm(config.embed_dim, epsilon=NORM_EPSILON)
         self.attn = VisionAttention(config)
-        self.mlp = MLP(config.embed_dim, int(config.embed_dim * config.mlp_ratio), quick_gelu)
+        self.mlp = MLP(config.embed_dim, int(config.embed_dim * config.mlp_ratio), "quick_gelu")
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, lengths: list[int]) -> paddle.Tensor:
         """Transform float[N, embed_dim]."""
@@ -69,11 +71,9 @@ class PatchMerger(nn.Layer):
     def __init__(self, config: Qwen2VLVisionConfig) -> None:
         super().__init__()
         self.window = config.embed_dim * config.spatial_merge_size**2
-        self.ln_q = nn.LayerNorm(config.embed_dim, epsilon=NORM_EPSILON)
+        self.ln_q = LayerNorm(config.embed_dim, epsilon=NORM_EPSILON)
         # Index 1 is the activation in the published names.
-        self.mlp = nn.Sequential(
-            nn.Linear(self.window, self.window), nn.GELU(), nn.Linear(self.window, config.hidden_size)
-        )
+        self.mlp = nn.Sequential(Linear(self.window, self.window), GELU(), Linear(self.window, config.hidden_size))
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Merge float[N, embed_dim] to float[N / merge**2, hidden_size]."""

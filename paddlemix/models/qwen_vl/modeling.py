@@ -14,6 +14,7 @@ import paddle
 from paddle import nn
 
 from paddlemix.models.base import GENERATION_FILE, LayerCache, MixModelOutput, MixPretrainedModel
+from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
 from paddlemix.models.layers.norm import RMSNorm
@@ -34,8 +35,8 @@ class QWenAttention(nn.Layer):
     def __init__(self, config: QWenConfig) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
-        self.c_attn = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.c_proj = nn.Linear(config.hidden_size, config.hidden_size, bias_attr=False)
+        self.c_attn = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.c_proj = Linear(config.hidden_size, config.hidden_size, bias_attr=False)
 
     def forward(
         self,
@@ -59,9 +60,9 @@ class QWenMLP(nn.Layer):
 
     def __init__(self, size: int, inner_size: int) -> None:
         super().__init__()
-        self.w1 = nn.Linear(size, inner_size, bias_attr=False)
-        self.w2 = nn.Linear(size, inner_size, bias_attr=False)
-        self.c_proj = nn.Linear(inner_size, size, bias_attr=False)
+        self.w1 = Linear(size, inner_size, bias_attr=False)
+        self.w2 = Linear(size, inner_size, bias_attr=False)
+        self.c_proj = Linear(inner_size, size, bias_attr=False)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Transform float[..., size]."""
@@ -87,8 +88,9 @@ class QWenBlock(nn.Layer):
         cache: LayerCache | None,
     ) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
-        x = x + self.attn(self.ln_1(x), query_rotary, key_rotary, mask, cache)
-        return x + self.mlp(self.ln_2(x))
+        mixed = self.attn(self.ln_1(x), query_rotary, key_rotary, mask, cache)
+        x, normed = self.ln_2.after_adding(x, mixed)
+        return x + self.mlp(normed)
 
 
 class QWenTransformer(nn.Layer):
@@ -127,20 +129,20 @@ class QWenTransformer(nn.Layer):
         mask: Visible = (
             causal_mask(length, past + length, attention_mask) if cu_seqlens is None else CausalSegments(cu_seqlens)
         )
-        query_rotary, key_rotary = self._rotary(position_ids, length, caches[0])
+        query_rotary, key_rotary = self._rotary(position_ids, inputs_embeds.shape[:2], caches[0])
         x = inputs_embeds
         for block, cache in zip(self.h, caches, strict=True):
             x = block(x, query_rotary, key_rotary, mask, cache)
         return self.ln_f(x)
 
     def _rotary(
-        self, position_ids: paddle.Tensor | None, length: int, cache: LayerCache | None
+        self, position_ids: paddle.Tensor | None, shape: list[int], cache: LayerCache | None
     ) -> tuple[Rotary, Rotary]:
-        """Cosines and sines float32[B or 1, L, head_dim / 2] for queries, with log-n in them, and for keys."""
-        config, past = self.config, 0 if cache is None else cache.length
+        """Cosines and sines float32[B, L, head_dim / 2] for queries, with log-n in them, and for keys."""
+        config, past, length = self.config, 0 if cache is None else cache.length, shape[1]
         alpha = self._ntk_alpha(position_ids, length, cache)
         if position_ids is None:
-            position_ids = paddle.arange(past, past + length).unsqueeze(0)
+            position_ids = paddle.arange(past, past + length).unsqueeze(0).expand(shape)
         frequencies = scaled_frequencies(config.rotary_emb_base, config.head_dim, alpha)
         angles = position_ids.astype("float32").unsqueeze(-1) * frequencies
         rotary = angles.cos(), angles.sin()
@@ -170,7 +172,7 @@ class QWenLMHeadModel(MixPretrainedModel):
     def __init__(self, config: QWenConfig) -> None:
         super().__init__(config)
         self.transformer = QWenTransformer(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias_attr=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias_attr=False)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding, Trainer and LoRA ask for it."""

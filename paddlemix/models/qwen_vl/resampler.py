@@ -10,8 +10,10 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddlemix.models.layers.linear import Linear
+from paddlemix.models.layers.norm import LayerNorm
 from paddlemix.models.qwen_vl.config import QWenVisionConfig
-from paddlemix.ops import attention, resize_grid
+from paddlemix.ops import attention, linear, resize_grid
 
 NORM_EPSILON = 1e-6
 POSITION_BASE = 10000.0
@@ -27,7 +29,7 @@ class CrossAttention(nn.Layer):
         xavier = nn.initializer.XavierUniform()
         self.in_proj_weight = self.create_parameter([size, 3 * size], default_initializer=xavier)
         self.in_proj_bias = self.create_parameter([3 * size], is_bias=True)
-        self.out_proj = nn.Linear(size, size)
+        self.out_proj = Linear(size, size)
 
     def forward(self, query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor) -> paddle.Tensor:
         """Mix float[B, S, size] into float[B, L, size].
@@ -42,7 +44,7 @@ class CrossAttention(nn.Layer):
         """
         batch, (length, size) = key.shape[0], query.shape
         weights, biases = self.in_proj_weight.split(3, axis=1), self.in_proj_bias.split(3)
-        projected = (paddle.matmul(x, w) + b for x, w, b in zip((query, key, value), weights, biases, strict=True))
+        projected = (linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
         query, key, value = (x.reshape([*x.shape[:-1], self.num_heads, -1]) for x in projected)
         mixed = attention(query.unsqueeze(0).expand([batch, *query.shape]), key, value)
         return self.out_proj(mixed.reshape([batch, length, size]))
@@ -59,10 +61,10 @@ class Resampler(nn.Layer):
         # A constant that checkpoints hold, rounded as their weights are; no optimizer sees it, whatever is frozen.
         places = paddle.to_tensor(sincos_grid(round(config.n_queries**0.5), size))
         self.register_buffer("pos_embed", places.astype(self.query.dtype))
-        self.kv_proj = nn.Identity() if config.width == size else nn.Linear(config.width, size, bias_attr=False)
+        self.kv_proj = nn.Identity() if config.width == size else Linear(config.width, size, bias_attr=False)
         self.attn = CrossAttention(size, config.resampler_heads)
-        self.ln_q = nn.LayerNorm(size, epsilon=NORM_EPSILON)
-        self.ln_kv = nn.LayerNorm(size, epsilon=NORM_EPSILON)
+        self.ln_q = LayerNorm(size, epsilon=NORM_EPSILON)
+        self.ln_kv = LayerNorm(size, epsilon=NORM_EPSILON)
 
     def forward(self, patches: paddle.Tensor) -> paddle.Tensor:
         """Gather float[B, g * g, width], a square of patches, into float[B, n_queries, output_dim]."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
+from paddlemix.models.layers.linear import Linear, activated_linear
+from paddlemix.models.layers.norm import LayerNorm
 from paddlemix.models.qwen_vl.config import QWenVisionConfig
 from paddlemix.models.qwen_vl.resampler import NORM_EPSILON, Resampler
-from paddlemix.ops import resize_grid, segment_attention
+from paddlemix.ops import linear, resize_grid, segment_attention
 
 LEARNED_PLACES = 256  # of the table of positions, whatever the pictures' size
 
@@ -22,8 +24,8 @@ class VisionAttention(nn.Layer):
     def __init__(self, config: QWenVisionConfig) -> None:
         super().__init__()
         self.num_heads = config.heads
-        self.in_proj = nn.Linear(config.width, 3 * config.width)
-        self.out_proj = nn.Linear(config.width, config.width)
+        self.in_proj = Linear(config.width, 3 * config.width)
+        self.out_proj = Linear(config.width, config.width)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Mix float[B, N, width] along N."""
@@ -36,18 +38,28 @@ class VisionAttention(nn.Layer):
         return self.out_proj(mixed.reshape([pictures, patches, width]))
 
 
+class VisionMLP(nn.Layer):
+    """`c_proj(gelu(c_fc(x)))` with biases."""
+
+    def __init__(self, size: int, inner_size: int) -> None:
+        super().__init__()
+        self.c_fc = Linear(size, inner_size)
+        self.c_proj = Linear(inner_size, size)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Transform float[..., size]."""
+        return self.c_proj(activated_linear(self.c_fc, x, "gelu"))
+
+
 class VisionBlock(nn.Layer):
     """One pre-norm transformer block."""
 
     def __init__(self, config: QWenVisionConfig) -> None:
         super().__init__()
-        inner = int(config.width * config.mlp_ratio)
-        self.ln_1 = nn.LayerNorm(config.width, epsilon=NORM_EPSILON)
-        self.ln_2 = nn.LayerNorm(config.width, epsilon=NORM_EPSILON)
+        self.ln_1 = LayerNorm(config.width, epsilon=NORM_EPSILON)
+        self.ln_2 = LayerNorm(config.width, epsilon=NORM_EPSILON)
         self.attn = VisionAttention(config)
-        self.mlp = nn.Sequential(
-            ("c_fc", nn.Linear(config.width, inner)), ("gelu", nn.GELU()), ("c_proj", nn.Linear(inner, config.width))
-        )
+        self.mlp = VisionMLP(config.width, int(config.width * config.mlp_ratio))
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Transform float[B, N, width]."""
@@ -76,12 +88,12 @@ class QWenVisionTower(nn.Layer):
         super().__init__()
         self.config = config
         # A convolution over whole patches is one matmul on a patch's numbers.
-        self.conv1 = nn.Linear(3 * config.patch_size**2, config.width, bias_attr=False)
+        self.conv1 = Linear(3 * config.patch_size**2, config.width, bias_attr=False)
         self.positional_embedding = _normal_parameter(self, [LEARNED_PLACES, config.width], config.width**-0.5)
-        self.ln_pre = nn.LayerNorm(config.width, epsilon=NORM_EPSILON)
+        self.ln_pre = LayerNorm(config.width, epsilon=NORM_EPSILON)
         self.transformer = VisionBlocks(config)
         self.attn_pool = Resampler(config)
-        self.ln_post = nn.LayerNorm(config.output_dim, epsilon=NORM_EPSILON)
+        self.ln_post = LayerNorm(config.output_dim, epsilon=NORM_EPSILON)
         self.proj = _normal_parameter(self, [config.output_dim, config.output_dim], config.output_dim**-0.5)
 
     def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
@@ -100,7 +112,7 @@ class QWenVisionTower(nn.Layer):
         patches = cut_patches(pixel_values, self.config.patch_size)
         x = self.conv1(patches.astype(self.conv1.weight.dtype))
         x = self.ln_pre(x + resize_grid(self.positional_embedding, round(x.shape[1] ** 0.5)))
-        return paddle.matmul(self.ln_post(self.attn_pool(self.transformer(x))), self.proj)
+        return linear(self.ln_post(self.attn_pool(self.transformer(x))), self.proj)
 
     def _check(self, pixel_values: paddle.Tensor) -> None:
         shape, patch = pixel_values.shape, self.config.patch_size

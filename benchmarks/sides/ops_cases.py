@@ -1,0 +1,70 @@
+"""The ops that are timed, at the small model's shapes, and how; the same for every library. Needs numpy alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+# Name: shapes of the arrays. Linear: x, weight as [in, out]; attention: query, key and value as [B, L, H, D].
+CASES: dict[str, list[tuple[int, ...]]] = {
+    "linear 1024 x 512 x 1408": [(1024, 512), (512, 1408)],
+    "linear 2048 x 256 x 1024": [(2048, 256), (256, 1024)],
+    "linear 1 x 512 x 1408": [(1, 512), (512, 1408)],
+    "linear 1 x 512 x 32000": [(1, 512), (512, 32000)],
+    "causal attention 1024, 8 heads": [(1, 1024, 8, 64)] * 3,
+    "causal attention 2 x 512, 8 on 4 heads": [(2, 512, 8, 64), (2, 512, 4, 64), (2, 512, 4, 64)],
+    "full attention 2 x 1024, 4 heads": [(2, 1024, 4, 64)] * 3,
+    "decode on 600 keys": [(1, 1, 8, 64), (1, 600, 4, 64), (1, 600, 4, 64)],
+    "rms_norm": [(1024, 512), (512,)],
+    "layer_norm": [(2048, 256), (256,), (256,)],
+    "rotary": [(2, 512, 8, 64)],
+    "swiglu": [(1024, 1408)] * 2,
+    "quick_gelu": [(2048, 1024)],
+    "gelu": [(512, 1024)],
+    "linear_cross_entropy": [(800, 512), (512, 32000)],
+}
+VOCABULARY = 32000
+
+
+def arrays(name: str) -> list[np.ndarray]:
+    """Random inputs of a case, float32."""
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in CASES[name]]
+
+
+def targets() -> np.ndarray:
+    """Tokens for the head's loss."""
+    return np.random.default_rng(1).integers(0, VOCABULARY, CASES["linear_cross_entropy"][0][0])
+
+
+def angles() -> np.ndarray:
+    """Radians for each pair of a head, float32[512, 32]."""
+    return np.random.default_rng(2).standard_normal((512, 32)).astype(np.float32)
+
+
+def time_cases(make: Callable[[str], tuple[Callable[[], Any], Callable[[], Any]]]) -> None:
+    """Time all cases and print them as JSON: name, then seconds of forward, and of forward and backward.
+
+    Args:
+        make: gives, for a case, the call of the forward pass without gradients, and that of both passes.
+    """
+    repeats, clock = int(sys.argv[1]), {"wall": time.perf_counter, "cpu": time.process_time}[sys.argv[2]]
+    found = {}
+    starts = tuple(sys.argv[3:]) or ("",)
+    for name in (name for name in CASES if name.startswith(starts)):
+        found[name] = [_seconds(call, repeats, clock) for call in make(name)]
+    json.dump(found, sys.stdout)
+
+
+def _seconds(call: Callable[[], Any], repeats: int, clock: Callable[[], float]) -> list[float]:
+    samples = []
+    for _ in range(3 + repeats):
+        start = clock()
+        call()
+        samples.append(clock() - start)
+    return samples[3:]

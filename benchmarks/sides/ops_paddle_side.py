@@ -1,0 +1,51 @@
+"""paddlemix's ops, or with PADDLEMIX_OPS=reference Paddle's: `python ops_paddle_side.py REPEATS CLOCK [OP ...]`."""
+
+from __future__ import annotations
+
+import paddlemix  # noqa: F401  it settles how Paddle computes
+
+# isort: split
+import numpy as np
+import paddle
+from ops_cases import angles, arrays, targets, time_cases
+
+from paddlemix import ops
+
+
+def make(name: str):
+    """The two calls of a case."""
+    tensors = [paddle.to_tensor(array, stop_gradient=False) for array in arrays(name)]
+    op = OPS[next(key for key in OPS if name.startswith(key))]
+    with paddle.no_grad():
+        upstream = paddle.ones_like(op(*tensors))
+
+    def forward() -> None:
+        with paddle.no_grad():
+            op(*tensors)
+
+    def both() -> None:
+        op(*tensors).backward(upstream)
+        for tensor in tensors:
+            tensor.clear_gradient(False)
+
+    return forward, both
+
+
+COS, SIN = (paddle.to_tensor(np.stack([turn(angles())] * 2)) for turn in (np.cos, np.sin))
+TARGETS, CAUSAL = paddle.to_tensor(targets()), ops.CausalMask()
+OPS = {
+    "linear_cross": lambda h, w: ops.linear_cross_entropy(h, w, TARGETS),
+    "linear": ops.linear,
+    "causal": lambda q, k, v: ops.attention(q, k, v, CAUSAL),
+    "full": ops.attention,
+    "decode": ops.attention,
+    "rms_norm": lambda x, w: ops.rms_norm(x, w, 1e-6),
+    "layer_norm": lambda x, w, b: ops.layer_norm(x, w, b, 1e-6),
+    "rotary": lambda x: ops.apply_rotary(x, COS, SIN),
+    "swiglu": ops.swiglu,
+    "quick_gelu": ops.quick_gelu,
+    "gelu": ops.gelu,
+}
+
+if __name__ == "__main__":
+    time_cases(make)

@@ -1,0 +1,65 @@
+"""The same ops in PyTorch, as transformers calls them: `python ops_torch_side.py REPEATS CLOCK [OP ...]`."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.nn.functional as F
+from ops_cases import angles, arrays, targets, time_cases
+
+
+def make(name: str):
+    """The two calls of a case."""
+    tensors = [torch.from_numpy(array).requires_grad_() for array in arrays(name)]
+    if name.startswith("linear"):  # PyTorch holds weights as [out, in]
+        tensors[1] = tensors[1].detach().t().contiguous().requires_grad_()
+    op = OPS[next(key for key in OPS if name.startswith(key))]
+    with torch.no_grad():
+        upstream = torch.ones_like(op(*tensors))
+
+    def forward() -> None:
+        with torch.no_grad():
+            op(*tensors)
+
+    def both() -> None:
+        op(*tensors).backward(upstream)
+        for tensor in tensors:
+            tensor.grad = None
+
+    return forward, both
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool = False) -> torch.Tensor:
+    """Scaled dot product attention of [B, L, H, D]."""
+    heads_first = (x.transpose(1, 2) for x in (query, key, value))
+    grouped = query.shape[2] != key.shape[2]
+    return F.scaled_dot_product_attention(*heads_first, is_causal=causal, enable_gqa=grouped).transpose(1, 2)
+
+
+def rotate(x: torch.Tensor) -> torch.Tensor:
+    """Turn the pairs of every head."""
+    first, second = x.chunk(2, dim=-1)
+    return x * COS + torch.cat((-second, first), dim=-1) * SIN
+
+
+COS, SIN = (torch.from_numpy(angles()).repeat(1, 2).unsqueeze(1) for _ in range(2))
+COS, SIN = COS.cos(), SIN.sin()
+TARGETS = torch.from_numpy(targets())
+OPS = {
+    "linear_cross": lambda h, w: F.cross_entropy(F.linear(h, w), TARGETS),
+    "linear": F.linear,
+    "causal": lambda q, k, v: attend(q, k, v, causal=True),
+    "full": attend,
+    "decode": attend,
+    "rms_norm": lambda x, w: F.rms_norm(x, w.shape, w, 1e-6),
+    "layer_norm": lambda x, w, b: F.layer_norm(x, w.shape, w, b, 1e-6),
+    "rotary": rotate,
+    "swiglu": lambda x, y: F.silu(x) * y,
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "gelu": F.gelu,
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    time_cases(make)

@@ -1,0 +1,116 @@
+// Attention shared out over threads: tiles of queries forward, blocks of keys backward.
+#include <cstring>
+#include <vector>
+
+#include "paddlemix/ops.h"
+#include "paddlemix/threads.h"
+
+namespace paddlemix {
+namespace {
+
+int64_t blocks(int64_t count) { return (count + kBlock - 1) / kBlock; }
+
+// Packing keys costs as much as a few queries over them.
+bool has_few_queries(const Attention& op) {
+  constexpr int64_t kFew = 8;
+  for (int64_t i = 0; i < op.sequence_count; ++i)
+    if (op.sequences[i].query_count * (op.heads / op.groups) > kFew) return false;
+  return true;
+}
+
+// A piece of a sequence: a block of its keys for one group, or a tile of its queries for one head.
+struct Piece {
+  int64_t sequence, lane, first;
+};
+
+std::vector<Piece> cut(const Attention& op, int64_t lanes, int64_t Sequence::*count) {
+  std::vector<Piece> pieces;
+  for (int64_t sequence = 0; sequence < op.sequence_count; ++sequence)
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      for (int64_t first = 0; first < op.sequences[sequence].*count; first += kBlock)
+        pieces.push_back({sequence, lane, first});
+  return pieces;
+}
+
+// Where the packed blocks of each sequence begin; those of a group lie together.
+std::vector<int64_t> block_offsets(const Attention& op) {
+  std::vector<int64_t> offsets(op.sequence_count + 1, 0);
+  for (int64_t i = 0; i < op.sequence_count; ++i)
+    offsets[i + 1] = offsets[i] + op.groups * blocks(op.sequences[i].key_count);
+  return offsets;
+}
+
+void attention_by_tiles(const Attention& op) {
+  const auto offsets = block_offsets(op);
+  const int64_t size = kernels().packed_key_size(op.size);
+  const Scratch<float> keys(offsets.back() * size), values(offsets.back() * size);
+  const auto place = [&](int64_t sequence, int64_t group, int64_t first) {
+    return (offsets[sequence] + group * blocks(op.sequences[sequence].key_count) + first / kBlock) * size;
+  };
+  const auto key_blocks = cut(op, op.groups, &Sequence::key_count);
+  parallel_ranges(key_blocks.size(), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Piece& p = key_blocks[i];
+      const int64_t at = place(p.sequence, p.lane, p.first);
+      kernels().pack_keys(op, op.sequences[p.sequence], p.lane, p.first, keys + at, values + at);
+    }
+  });
+  const auto tiles = cut(op, op.heads, &Sequence::query_count);
+  parallel_items(tiles.size(), [&](int64_t i) {
+    const Piece& p = tiles[tiles.size() - 1 - i];  // under causality the last tiles of a head are the longest
+    const int64_t at = place(p.sequence, p.lane / (op.heads / op.groups), 0);
+    kernels().attention_tile(op, p.sequence, p.lane, p.first, keys + at, values + at);
+  });
+}
+
+// The keys of a sequence are shared out where there are fewer groups of heads than threads; every share but the first
+// adds up its query gradient apart.
+struct Shares {
+  int64_t count, query_numbers;
+  Scratch<float> others;
+
+  Shares(int64_t count, int64_t query_numbers)
+      : count(count), query_numbers(query_numbers), others((count - 1) * query_numbers) {
+    std::memset(others.get(), 0, sizeof(float) * (count - 1) * query_numbers);
+  }
+
+  float* query_grad(const AttentionGrad& op, int64_t share) const {
+    return share ? others + (share - 1) * query_numbers : op.query_grad;
+  }
+
+  void add_up(const AttentionGrad& op) const {
+    for (int64_t share = 1; share < count; ++share)
+      for (int64_t i = 0; i < query_numbers; ++i) op.query_grad[i] += others[(share - 1) * query_numbers + i];
+  }
+};
+
+}  // namespace
+
+void attention(const Attention& op) {
+  if (!has_few_queries(op)) return attention_by_tiles(op);
+  // A key and a value are read in about a nanosecond a number.
+  constexpr int64_t kWork = 1 << 15;
+  int64_t keys = 0;
+  for (int64_t i = 0; i < op.sequence_count; ++i) keys = std::max(keys, op.sequences[i].key_count);
+  parallel_ranges(op.sequence_count * op.groups, 1 + kWork / std::max<int64_t>(keys * op.size, 1),
+                  [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; ++i) kernels().attention_few(op, i / op.groups, i % op.groups);
+                  });
+}
+
+void attention_grad(const AttentionGrad& op, int64_t query_rows) {
+  const Attention& f = op.forward;
+  parallel_ranges(query_rows * f.heads, 1 << 8,
+                  [&](int64_t begin, int64_t end) { kernels().attention_delta(op, begin, end); });
+  const int64_t units = f.sequence_count * f.groups;
+  const Shares shares(units ? (num_threads() + units - 1) / units : 1, query_rows * f.heads * f.size);
+  parallel_items(units * shares.count, [&](int64_t i) {
+    const int64_t unit = i / shares.count, share = i % shares.count, sequence = unit / f.groups;
+    const int64_t keys = f.sequences[sequence].key_count, all = blocks(keys);
+    const int64_t begin = all * share / shares.count * kBlock, end = all * (share + 1) / shares.count * kBlock;
+    kernels().attention_grad(op, sequence, unit % f.groups, begin, std::min(end, keys), shares.query_grad(op, share));
+  });
+  shares.add_up(op);
+}
+
+}  // namespace paddlemix

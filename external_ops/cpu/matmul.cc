@@ -1,0 +1,127 @@
+#include "paddlemix/matmul.h"
+
+#include <cstring>
+#include <tuple>
+#include <map>
+#include <unordered_map>
+
+#include "dnnl.hpp"
+#include "paddlemix/threads.h"
+
+namespace paddlemix {
+namespace {
+
+using dnnl::memory;
+
+// Up to this many rows the weights are read faster than oneDNN reads them.
+constexpr int64_t kFewRows = 4;
+
+struct Prepared {
+  dnnl::matmul primitive;
+  memory a, b, bias, c;
+};
+
+dnnl::engine& engine() {
+  static dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+memory::desc matrix(int64_t rows, int64_t columns, memory::data_type type, bool transposed) {
+  return {{rows, columns}, type, transposed ? memory::format_tag::ba : memory::format_tag::ab};
+}
+
+dnnl::primitive_attr attributes(const Matmul& shape) {
+  dnnl::post_ops after;
+  if (shape.add) after.append_sum(1.0f);
+  if (shape.activation == Activation::kGelu) after.append_eltwise(dnnl::algorithm::eltwise_gelu_erf, 0.0f, 0.0f);
+  if (shape.activation == Activation::kQuickGelu) after.append_eltwise(dnnl::algorithm::eltwise_swish, 1.702f, 0.0f);
+  dnnl::primitive_attr attributes;
+  attributes.set_post_ops(after);
+  return attributes;
+}
+
+Prepared prepare(const Matmul& shape, const Operand& a, const Operand& b) {
+  const auto type = a.is_rounded() ? memory::data_type::bf16 : memory::data_type::f32;
+  const auto a_desc = matrix(shape.m, shape.k, type, a.transposed());
+  const auto b_desc = matrix(shape.k, shape.n, type, b.transposed());
+  const auto c_desc = matrix(shape.m, shape.n, memory::data_type::f32, false);
+  const auto bias_desc = shape.bias ? matrix(1, shape.n, memory::data_type::f32, false) : memory::desc();
+  const dnnl::matmul::primitive_desc description(engine(), a_desc, b_desc, bias_desc, c_desc, attributes(shape));
+  const auto hold = [](const memory::desc& desc) { return memory(desc, engine(), nullptr); };
+  return {dnnl::matmul(description), hold(a_desc), hold(b_desc), shape.bias ? hold(bias_desc) : memory(), hold(c_desc)};
+}
+
+// oneDNN takes tens of microseconds to prepare a product, and a model repeats a few shapes.
+Prepared& prepared(const Matmul& shape, const Operand& a, const Operand& b) {
+  const auto key = std::make_tuple(shape.m, shape.k, shape.n, shape.bias != nullptr, static_cast<int>(shape.activation),
+                                   shape.add, a.transposed(), b.transposed(), a.is_rounded(), num_threads());
+  static thread_local std::map<decltype(key), Prepared> known;
+  constexpr std::size_t kMost = 1024;  // prompts come in every length
+  if (known.size() > kMost) known.clear();
+  const auto found = known.find(key);
+  return found != known.end() ? found->second : known.emplace(key, prepare(shape, a, b)).first->second;
+}
+
+void matmul_few_rows(const Matmul& shape, const Operand& a, const Operand& b, float* c) {
+  constexpr int64_t kWork = 1 << 16;  // multiplications that are worth waking a thread for
+  const int64_t grain = std::max<int64_t>(64, kWork / std::max<int64_t>(shape.k * shape.m, 1));
+  parallel_ranges(shape.n, grain, [&](int64_t begin, int64_t end) {
+    kernels().few_rows_matmul(a.wide(), b.wide(), shape.bias, c, shape.m, shape.k, shape.n, begin, end);
+  });
+  const int64_t count = shape.m * shape.n;
+  if (shape.activation != Activation::kNone) kernels().activate(shape.activation, c, c, count);
+}
+
+}  // namespace
+
+Operand::Operand(const float* data, bool transposed, int64_t count, bool rounded)
+    : wide_(data), transposed_(transposed) {
+  if (!rounded) return;
+  memory_ = std::make_shared<Scratch<uint16_t>>(count);
+  uint16_t* copy = *memory_;
+  parallel_ranges(count, 1 << 15, [&](int64_t begin, int64_t end) {
+    kernels().to_bfloat16(data + begin, copy + begin, end - begin);
+  });
+  rounded_ = copy;
+}
+
+Operand Operand::turned() const {
+  Operand other = *this;
+  other.transposed_ = !transposed_;
+  return other;
+}
+
+Operand Operand::from(int64_t numbers) const {
+  Operand other = *this;
+  other.wide_ += numbers;
+  if (rounded_) other.rounded_ += numbers;
+  return other;
+}
+
+void matmul(const Matmul& shape, const Operand& a, const Operand& b, float* c) {
+  if (!shape.m || !shape.n) return;
+  if (!shape.k || (shape.m <= kFewRows && !a.transposed() && !b.transposed() && !a.is_rounded() && !shape.add))
+    return matmul_few_rows(shape, a, b, c);
+  const OpenMPThreads threads;
+  static thread_local dnnl::stream stream(engine());
+  Prepared& p = prepared(shape, a, b);
+  p.a.set_data_handle(const_cast<void*>(a.data()));
+  p.b.set_data_handle(const_cast<void*>(b.data()));
+  p.c.set_data_handle(c);
+  std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, p.a}, {DNNL_ARG_WEIGHTS, p.b}, {DNNL_ARG_DST, p.c}};
+  if (shape.bias) {
+    p.bias.set_data_handle(const_cast<float*>(shape.bias));
+    arguments.emplace(DNNL_ARG_BIAS, p.bias);
+  }
+  p.primitive.execute(stream, arguments);
+}
+
+bool has_fast_bfloat16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
+}  // namespace paddlemix

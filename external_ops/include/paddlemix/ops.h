@@ -1,0 +1,54 @@
+// Whole ops on raw float32 memory, on all of the ops' threads; what Paddle's binding and the tests call.
+#pragma once
+
+#include <cstdint>
+
+#include "paddlemix/kernels.h"
+#include "paddlemix/matmul.h"
+
+namespace paddlemix {
+
+void rms_norm(const RmsNorm& op, int64_t rows);
+// `op.weight_grad` is overwritten.
+void rms_norm_grad(const RmsNormGrad& op, int64_t rows);
+void layer_norm(const LayerNorm& op, int64_t rows);
+void layer_norm_grad(const LayerNormGrad& op, int64_t rows);
+void rotate(const Rotate& op, int64_t tokens);
+void swiglu(const float* gate, const float* up, float* y, int64_t count);
+void swiglu_grad(const float* gate, const float* up, const float* y_grad, float* gate_grad, float* up_grad,
+                 int64_t count);
+void activate(Activation kind, const float* x, float* y, int64_t count);
+void activate_grad(Activation kind, const float* x, const float* y_grad, float* x_grad, int64_t count);
+// Rows of `width` numbers, `x_stride` and `y_stride` numbers apart.
+void copy_rows(const float* x, int64_t x_stride, float* y, int64_t y_stride, int64_t rows, int64_t width);
+// y[columns] = x[rows, columns] added up.
+void sum_rows(const float* x, float* y, int64_t rows, int64_t columns);
+
+void attention(const Attention& op);
+// Fills delta and all gradients.
+void attention_grad(const AttentionGrad& op, int64_t query_rows);
+
+// y = activation(x w + bias); `before`, where given, is what the activation was given.
+struct Linear {
+  int64_t rows, in, out;
+  bool weight_transposed;  // held as [out, in]
+  Activation activation;
+  bool rounded;  // to bfloat16
+};
+
+void linear(const Linear& op, const float* x, const float* weight, const float* bias, float* before, float* y);
+// Null gradients are not computed. `before` is null where there is no activation.
+void linear_grad(const Linear& op, const float* x, const float* weight, const float* before, const float* y_grad,
+                 float* x_grad, float* weight_grad, float* bias_grad);
+
+// The costs, times their `scale`, of `target` [rows], summed; the gradients of that sum, where they are not null.
+struct LinearCrossEntropy {
+  int64_t rows, size, vocabulary;
+  bool weight_transposed;  // held as [vocabulary, size]
+  bool rounded;
+};
+
+float linear_cross_entropy(const LinearCrossEntropy& op, const float* hidden, const float* weight,
+                           const int64_t* target, const float* scale, float* hidden_grad, float* weight_grad);
+
+}  // namespace paddlemix

@@ -1,0 +1,21 @@
+"""Norms under the name and with the results that PaddleNLP and PaddleMIX import."""
+
+from paddlemix.ops.norm import layer_norm_with_statistics, rms_norm_with_statistics
+
+
+def fused_ln(x, scale, bias, epsilon):
+    """Layer normalisation of float32[..., D].
+
+    Returns:
+        The result, and float32[rows] each: mean, and one over the standard deviation.
+    """
+    return layer_norm_with_statistics(x, scale, bias, epsilon)
+
+
+def fused_rms_norm(x, scale, epsilon):
+    """RMS normalisation of float32[..., D].
+
+    Returns:
+        The result, and float32[rows]: one over the root mean square.
+    """
+    return rms_norm_with_statistics(x, scale, epsilon)

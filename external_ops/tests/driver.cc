@@ -1,0 +1,137 @@
+// Runs every kernel at odd sizes and on several threads, for AddressSanitizer and ThreadSanitizer: `sh tests/run.sh`.
+// Results are compared with plain loops where these are short, so that a run that computes nothing fails.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "paddlemix/ops.h"
+#include "paddlemix/threads.h"
+
+using namespace paddlemix;
+using Floats = std::vector<float>;
+
+static std::mt19937 generator(0);
+
+static Floats normal(int64_t count) {
+  Floats x(count);
+  std::normal_distribution<float> draw;
+  for (float& value : x) value = draw(generator);
+  return x;
+}
+
+static void expect_close(const char* what, float found, float wanted) {
+  if (std::fabs(found - wanted) <= 1e-4f * (1.0f + std::fabs(wanted))) return;
+  std::fprintf(stderr, "%s: %g, expected %g\n", what, found, wanted);
+  std::exit(1);
+}
+
+static void norms(int64_t rows, int64_t size) {
+  const Floats x = normal(rows * size), residual = normal(rows * size), weight = normal(size), up = normal(rows * size);
+  Floats y(rows * size), sum(rows * size), inverse(rows), mean(rows), x_grad(rows * size), w_grad(size), b_grad(size);
+  rms_norm({x.data(), residual.data(), weight.data(), sum.data(), y.data(), inverse.data(), size, 1e-6f}, rows);
+  rms_norm_grad({sum.data(), weight.data(), inverse.data(), up.data(), up.data(), x_grad.data(), w_grad.data(), size},
+                rows);
+  layer_norm({x.data(), weight.data(), weight.data(), y.data(), mean.data(), inverse.data(), size, 1e-6f}, rows);
+  layer_norm_grad({x.data(), weight.data(), mean.data(), inverse.data(), up.data(), x_grad.data(), w_grad.data(),
+                   b_grad.data(), size},
+                  rows);
+  double total = 0.0;
+  for (int64_t row = 0; row < rows; ++row) total += up[row * size + size - 1];
+  expect_close("layer_norm bias gradient", b_grad[size - 1], static_cast<float>(total));
+}
+
+static void elements(int64_t count) {
+  const Floats x = normal(count), up = normal(count);
+  Floats y(count), x_grad(count), up_grad(count);
+  swiglu(x.data(), up.data(), y.data(), count);
+  expect_close("swiglu", y[count - 1], x[count - 1] / (1 + std::exp(-x[count - 1])) * up[count - 1]);
+  swiglu_grad(x.data(), up.data(), y.data(), x_grad.data(), up_grad.data(), count);
+  for (const Activation kind : {Activation::kGelu, Activation::kQuickGelu}) {
+    activate(kind, x.data(), y.data(), count);
+    activate_grad(kind, x.data(), up.data(), x_grad.data(), count);
+  }
+}
+
+static void rotations(int64_t tokens, int64_t heads, int64_t size) {
+  const Floats x = normal(tokens * heads * size), angle = normal(tokens * size / 2);
+  Floats y(x.size()), cos(angle), sin(angle);
+  for (float& value : cos) value = std::cos(value);
+  for (float& value : sin) value = std::sin(value);
+  const int64_t stride = heads * size;
+  rotate({x.data(), y.data(), stride, stride, cos.data(), sin.data(), heads, size, false}, tokens);
+  rotate({y.data(), y.data(), stride, stride, cos.data(), sin.data(), heads, size, true}, tokens);
+  expect_close("rotated there and back", y.back(), x.back());
+}
+
+static void linears(int64_t rows, int64_t in, int64_t out, bool transposed, bool rounded) {
+  const Floats x = normal(rows * in), weight = normal(in * out), bias = normal(out), up = normal(rows * out);
+  Floats y(rows * out), before(rows * out), x_grad(rows * in), weight_grad(in * out), bias_grad(out);
+  const Linear op{rows, in, out, transposed, Activation::kGelu, rounded};
+  linear(op, x.data(), weight.data(), bias.data(), before.data(), y.data());
+  linear_grad(op, x.data(), weight.data(), before.data(), up.data(), x_grad.data(), weight_grad.data(),
+              bias_grad.data());
+  if (rounded) return;
+  double wanted = bias[0];
+  for (int64_t i = 0; i < in; ++i) wanted += x[i] * weight[transposed ? i : i * out];
+  expect_close("linear", before[0], static_cast<float>(wanted));
+}
+
+static void cross_entropies(int64_t rows, int64_t size, int64_t vocabulary, bool transposed) {
+  const Floats hidden = normal(rows * size), weight = normal(size * vocabulary), scale(rows, 1.0f / rows);
+  Floats hidden_grad(rows * size), weight_grad(size * vocabulary);
+  std::vector<int64_t> target(rows);
+  for (int64_t row = 0; row < rows; ++row) target[row] = (row * 7) % vocabulary;
+  const LinearCrossEntropy op{rows, size, vocabulary, transposed, false};
+  const float loss = linear_cross_entropy(op, hidden.data(), weight.data(), target.data(), scale.data(),
+                                          hidden_grad.data(), weight_grad.data());
+  if (!(loss > 0.0f)) expect_close("linear_cross_entropy", loss, 1.0f);
+}
+
+static void attentions(int64_t queries, int64_t keys, int64_t heads, int64_t groups, int64_t size, bool causal,
+                       bool padded) {
+  const Floats query = normal(2 * queries * heads * size), key = normal(2 * keys * groups * size), value = normal(2 * keys * groups * size);
+  std::vector<uint8_t> visible(2 * keys, 1);
+  if (padded) visible[0] = visible[2 * keys - 1] = 0;
+  Floats out(query.size()), statistics(4 * queries * heads), delta(2 * queries * heads), up = normal(query.size());
+  Floats query_grad(query.size()), key_grad(key.size()), value_grad(value.size());
+  const std::vector<Sequence> sequences{{0, queries, 0, keys}, {queries, queries, keys, keys}};
+  Attention op{};
+  op.query = query.data(), op.key = key.data(), op.value = value.data();
+  op.visible = padded ? visible.data() : nullptr;
+  op.sequences = sequences.data(), op.sequence_count = 2;
+  op.query_stride = heads * size, op.key_stride = groups * size;
+  op.heads = heads, op.groups = groups, op.size = size, op.scale = 0.3f, op.causal = causal;
+  op.out = out.data(), op.statistics = statistics.data();
+  attention(op);
+  attention_grad({op, up.data(), delta.data(), query_grad.data(), key_grad.data(), value_grad.data()}, 2 * queries);
+  // The weights of a query add up to one, so its values' gradients add up to its own.
+  double given = 0.0, found = 0.0;
+  for (const float g : up) given += g;
+  for (const float g : value_grad) found += g;
+  expect_close("attention's value gradient", static_cast<float>(found), static_cast<float>(given));
+}
+
+int main() {
+  for (const int threads : {1, 2, 5}) {
+    set_num_threads(threads);
+    for (const int64_t size : {1, 3, 16, 67, 256}) norms(1 + 3 * size, size), norms(900, size);
+    for (const int64_t count : {1, 15, 17, 70001}) elements(count);
+    rotations(1, 1, 2), rotations(300, 3, 34), rotations(70, 8, 128);
+    for (const bool transposed : {false, true})
+      for (const int64_t rows : {1, 4, 5, 70})
+        linears(rows, 37, 53, transposed, false), linears(rows, 1, 1, transposed, false);
+    if (has_fast_bfloat16()) linears(70, 37, 53, false, true), linears(70, 37, 53, true, true);
+    cross_entropies(70, 5, 301, false), cross_entropies(70, 5, 301, true);
+    for (const bool causal : {false, true})
+      for (const bool padded : {false, true}) {
+        attentions(1, 1, 1, 1, 16, causal, false);
+        attentions(130, 130, 4, 2, 20, causal, padded);
+        attentions(1, 77, 8, 4, 64, causal, padded);
+        attentions(65, 200, 2, 1, 128, causal, padded);
+        attentions(64, 64, 2, 2, 33, causal, padded);
+      }
+  }
+  std::printf("%s kernels: all ran\n", kernels().name);
+}
