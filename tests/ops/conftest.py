@@ -11,9 +11,15 @@ from paddlemix.ops import built
 STEP = 1e-5
 
 
-@pytest.fixture(params=["reference", "built"], autouse=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test runs with the reference and with the built op, unless it compares the two."""
+    ways = ["built"] if "only_built" in metafunc.fixturenames else ["reference", "built"]
+    metafunc.parametrize("implementation", ways, indirect=True)
+
+
+@pytest.fixture(autouse=True)
 def implementation(request, monkeypatch) -> str:
-    """Every test runs with both; that with the built ops is skipped where they are not built."""
+    """What computes in a test; what needs the built ops is skipped where they are not built."""
     if request.param == "reference":
         found = built.Library("a test asked for the reference")
         monkeypatch.setattr(built, "library", lambda: found)
@@ -25,9 +31,7 @@ def implementation(request, monkeypatch) -> str:
 
 @pytest.fixture
 def only_built(implementation) -> None:
-    """For tests that compare the built op with the reference."""
-    if implementation != "built":
-        pytest.skip("compares the built op with the reference")
+    """For tests of the built op alone, or beside the reference."""
 
 
 def numeric_gradient(formula: Callable[..., np.ndarray], arrays: list[np.ndarray], which: int, upstream: np.ndarray):

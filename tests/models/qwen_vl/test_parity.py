@@ -98,7 +98,8 @@ def test_attention_weights_of_each_layer_are_the_originals(original, model, monk
     weights, attend = [], modeling.attention
 
     def watched(query, key, value, mask):
-        scores = np.einsum("blhd,bshd->bhls", query.numpy(), key.numpy()) / np.sqrt(query.shape[-1]) + mask.numpy()
+        hidden = mask.dense(query.shape[1], key.shape[1]).numpy()
+        scores = np.einsum("blhd,bshd->bhls", query.numpy(), key.numpy()) / np.sqrt(query.shape[-1]) + hidden
         powers = np.exp(scores - scores.max(-1, keepdims=True))
         weights.append(powers / powers.sum(-1, keepdims=True))
         return attend(query, key, value, mask)

@@ -88,7 +88,7 @@ def test_a_head_of_the_decoder_attends_as_the_originals(config):
     block.ln_1.weight.set_value(wanted["ln_1"])
     hidden = paddle.to_tensor(wanted["hidden_0"][None])
     with paddle.no_grad():
-        query_rotary, key_rotary = decoder.eval()._rotary(None, 24, None)
+        query_rotary, key_rotary = decoder.eval()._rotary(None, [1, 24], None)
         mixed = block.attn(block.ln_1(hidden), query_rotary, key_rotary, causal_mask(24, 24, None), cache)
     assert_close(cache._key.numpy()[0, :, 0], wanted["past_k"])
     assert_close(cache._value.numpy()[0, :, 0], wanted["past_v"])
