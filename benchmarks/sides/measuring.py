@@ -37,15 +37,19 @@ def peak_mebibytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def report(parts: dict[str, Part], versions: dict[str, str], shapes: dict[str, Any]) -> None:
-    """Run the part that the command line names, `PART SHAPE REPEATS`, and print what it measured.
+def report(
+    parts: dict[str, Part], versions: dict[str, str], shapes: dict[str, Any], compute_in: Callable[[str], Any]
+) -> None:
+    """Run the part that the command line names, `PART SHAPE REPEATS DTYPE`, and print what it measured.
 
     Args:
         parts: by name.
         versions: of the packages that are timed.
         shapes: by name.
+        compute_in: settles what products are computed from, "float32" or "bfloat16"; weights stay float32.
     """
-    part, shape, repeats = sys.argv[1:]
+    part, shape, repeats, dtype = sys.argv[1:]
+    compute_in(dtype)
     loaded = peak_mebibytes()
     samples = parts[part](shapes[shape], int(repeats))
     samples |= {"memory_after_import": [loaded], "peak_memory": [peak_mebibytes()]}

@@ -1,4 +1,4 @@
-"""The workload in paddlemix: `python paddlemix_side.py PART SHAPE REPEATS` prints a JSON object."""
+"""The workload in paddlemix: `python paddlemix_side.py PART SHAPE REPEATS DTYPE` prints a JSON object."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from workload import SHAPES, Shape
 
 from paddlemix.generation.cache import KVCache
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.ops import set_compute_dtype
 from paddlemix.processors.image import Qwen2VLImageProcessor
 
 
@@ -93,10 +94,21 @@ def tensors(batch: dict) -> dict[str, paddle.Tensor]:
     return {key: paddle.to_tensor(array) for key, array in batch.items()}
 
 
+def compute_in(dtype: str) -> None:
+    """Settle what products are computed from.
+
+    Raises:
+        SystemExit: they cannot be here.
+    """
+    if not set_compute_dtype(dtype):
+        raise SystemExit(f"no products of {dtype}: external_ops is not built, or the processor is slow at it")
+
+
 if __name__ == "__main__":
     paddle.set_device("cpu")
     report(
         {"train": train, "generate": generate, "pictures": pictures},
         {"paddlemix": paddlemix.__version__, "paddle": paddle.__version__, "threads": os.environ["OMP_NUM_THREADS"]},
         SHAPES,
+        compute_in,
     )

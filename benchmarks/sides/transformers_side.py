@@ -1,4 +1,4 @@
-"""The workload in transformers on torch: `python transformers_side.py PART SHAPE REPEATS` prints a JSON object."""
+"""The workload in transformers on torch: `python transformers_side.py PART SHAPE REPEATS DTYPE` prints JSON."""
 
 from __future__ import annotations
 
@@ -83,10 +83,17 @@ def tensors(batch: dict) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(array) for key, array in batch.items()}
 
 
+def compute_in(dtype: str) -> None:
+    """Settle what products are computed from: torch's automatic mixed precision, for the rest of the process."""
+    if dtype != "float32":
+        torch.autocast("cpu", getattr(torch, dtype)).__enter__()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     report(
         {"train": train, "generate": generate, "pictures": pictures},
         {"transformers": transformers.__version__, "torch": torch.__version__, "threads": str(torch.get_num_threads())},
         SHAPES,
+        compute_in,
     )

@@ -16,6 +16,7 @@ from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.qwen2_vl.positions import mrope_positions
 from paddlemix.processors.chat_template import ChatTemplate, template_pieces
+from paddlemix.processors.conversation_calls import ConversationCalls
 from paddlemix.processors.grounding import (
     BOX_END,
     BOX_START,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE = "preprocessor_config.json", "video_preprocessor_config.json"
 
 
-class Qwen2VLProcessor(PromptCalls):
+class Qwen2VLProcessor(ConversationCalls, PromptCalls):
     """Everything between a conversation, or a rendered prompt, and the model's inputs.
 
     Args:
@@ -145,35 +146,6 @@ class Qwen2VLProcessor(PromptCalls):
         """None: published generation_config.json files name what ends a turn."""
         return ()
 
-    def encode(self, conversation: Conversation) -> Sample:
-        """A training sample.
-
-        Args:
-            conversation: ends with an assistant's turn.
-
-        Returns:
-            The sample.
-
-        Raises:
-            RecordError: a picture or video cannot be read, the template has not as many placeholders as there are
-                pictures and videos, or a box names no picture; an `OverlongError` where it has too many tokens.
-        """
-        return self._sample(conversation, add_generation_prompt=False)
-
-    def encode_prompt(self, conversation: Conversation) -> Sample:
-        """What a model answers to: the conversation and the opening of the assistant's turn; no labels are asked.
-
-        Args:
-            conversation: ends with a user's turn.
-
-        Returns:
-            The sample.
-
-        Raises:
-            RecordError: as `encode`, but for the length.
-        """
-        return self._sample(conversation, add_generation_prompt=True)
-
     def measure(self, conversation: Conversation) -> SampleSize:
         """The size of a training sample, from text and the headers of pictures and videos.
 
@@ -223,21 +195,6 @@ class Qwen2VLProcessor(PromptCalls):
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def picture_size(self, conversation: Conversation, index: int = 0) -> Size:
-        """The size of one of the conversation's pictures.
-
-        Args:
-            conversation: its pictures' headers are read.
-            index: into `conversation.pictures`.
-
-        Returns:
-            Width and height in pixels.
-
-        Raises:
-            RecordError: it cannot be opened.
-        """
-        return self._media.picture_sizes(conversation)[index]
-
     def decode(
         self, ids: Sequence[int], *, skip_control_tokens: bool = False, skip_special_tokens: bool = False
     ) -> str:
@@ -259,6 +216,9 @@ class Qwen2VLProcessor(PromptCalls):
             pixel_values_videos=_joined(media.video_patches),
             video_grid_thw=_grid_array(media.sizes.video_grids),
         )
+
+    def _picture_sizes(self, conversation: Conversation) -> list[Size]:
+        return self._media.picture_sizes(conversation)
 
     def _tokenize(
         self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False

@@ -24,6 +24,7 @@ from paddlemix.processors.batches import (
     text_list,
 )
 from paddlemix.processors.calls import MessageCalls
+from paddlemix.processors.conversation_calls import ConversationCalls
 from paddlemix.processors.grounding import box_in_pixels, box_text
 from paddlemix.processors.interface import IGNORED_LABEL, Sample, SampleSize
 from paddlemix.processors.knobs import Knobs, given_knobs, log_once
@@ -42,8 +43,10 @@ if TYPE_CHECKING:
 PictureSource = str | os.PathLike[str] | Image.Image
 
 
-class QwenVLProcessor(MessageCalls):
+class QwenVLProcessor(ConversationCalls, MessageCalls):
     """Everything between a conversation, or a rendered prompt, and the model's inputs.
+
+    Trained are every turn's start, end and line end, and what the assistant says but for pictures.
 
     Args:
         tokenizer: the checkpoint's.
@@ -141,37 +144,6 @@ class QwenVLProcessor(MessageCalls):
         """A turn's end, and the start of another; published generation_config.json files name neither."""
         return self.tokenizer.im_end_id, self.tokenizer.im_start_id
 
-    def encode(self, conversation: Conversation) -> Sample:
-        """A training sample.
-
-        Every turn's start, end and line end are trained, and what the assistant says but for pictures.
-
-        Args:
-            conversation: ends with an assistant's turn.
-
-        Returns:
-            The sample.
-
-        Raises:
-            RecordError: a picture cannot be read, a video is shown, or a box names no picture; an `OverlongError` where
-                it has too many tokens.
-        """
-        return self._sample(conversation, add_generation_prompt=False)
-
-    def encode_prompt(self, conversation: Conversation) -> Sample:
-        """What a model answers to: the conversation and the opening of the assistant's turn; no labels are asked.
-
-        Args:
-            conversation: ends with a user's turn.
-
-        Returns:
-            The sample.
-
-        Raises:
-            RecordError: as `encode`, but for the length.
-        """
-        return self._sample(conversation, add_generation_prompt=True)
-
     def measure(self, conversation: Conversation) -> SampleSize:
         """The size of a training sample, from text and the headers of pictures.
 
@@ -203,21 +175,6 @@ class QwenVLProcessor(MessageCalls):
             (self.max_length, self.truncate_text, self.allow_control_tokens),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-    def picture_size(self, conversation: Conversation, index: int = 0) -> Size:
-        """The size of one of the conversation's pictures.
-
-        Args:
-            conversation: its pictures' headers are read.
-            index: into `conversation.pictures`.
-
-        Returns:
-            Width and height in pixels.
-
-        Raises:
-            RecordError: it cannot be opened.
-        """
-        return self._picture_sizes(conversation)[index]
 
     def decode(
         self, ids: Sequence[int], *, skip_control_tokens: bool = False, skip_special_tokens: bool = False
@@ -333,8 +290,7 @@ class QwenVLProcessor(MessageCalls):
         """float32[pictures, 3, S, S]."""
         return np.stack([self.image_processor.pixels(picture) for picture in pictures])
 
-    @staticmethod
-    def _picture_sizes(conversation: Conversation) -> list[Size]:
+    def _picture_sizes(self, conversation: Conversation) -> list[Size]:
         with naming_the_record(conversation):
             return [picture_size(picture.path) for picture in conversation.pictures]
 

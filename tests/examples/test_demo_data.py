@@ -110,6 +110,14 @@ def test_shapes_stay_inside_the_picture_within_their_sizes_and_apart(name: str) 
     assert pairs > 100
 
 
+@pytest.mark.parametrize("name", [name for name, vocabulary in VOCABULARIES.items() if vocabulary.step])
+def test_bounds_of_a_set_with_a_step_are_its_multiples_and_many_of_them(name: str) -> None:
+    corners = [value / SIDE for scene in draw_scenes(name, 300) for s in scene.shapes for value in s.bounds]
+    steps = [value / VOCABULARIES[name].step for value in corners]
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
+    assert len(set(np.round(steps))) == 9
+
+
 def test_the_base_set_knows_only_base_names_and_all_of_them() -> None:
     shapes = [shape for scene in draw_scenes("base", 500) for shape in scene.shapes]
     assert {shape.kind for shape in shapes} == set(BASE_KINDS)
@@ -438,7 +446,7 @@ def test_the_single_set_asks_for_one_box_of_a_shape_that_stands_alone(tmp_path: 
         ("dense", "train_grounding.json", {"dense"}),
         ("named", "train_grounding.json", {"single", "several", "none"}),
         ("where", "train_chat.json", {"place"}),
-        ("words", "train_chat.json", {"place", "kind", "color", "exists"}),
+        ("tenths", "train_grounding.json", {"single", "partial", "several", "none"}),
     ],
 )
 def test_a_lesson_asks_for_nothing_but_what_it_teaches(lesson: str, file: str, kinds: set[str], tmp_path: Path) -> None:

@@ -47,10 +47,16 @@ def records(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="module", params=["tiny_checkpoint", "tiny_qwen_vl"])
+def checkpoint(request: pytest.FixtureRequest) -> Path:
+    """A tiny model of either family."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="module")
-def dataset(records: Path, tiny_checkpoint: Path) -> MixDataset:
+def dataset(records: Path, checkpoint: Path) -> MixDataset:
     dataset = MixDataset.load(
-        [DatasetSpec("chatml_dataset", str(records))], AutoProcessorMIX.from_pretrained(tiny_checkpoint)
+        [DatasetSpec("chatml_dataset", str(records))], AutoProcessorMIX.from_pretrained(checkpoint)
     )
     lengths = [size.tokens for size in dataset.sizes]
     assert len(dataset) == RECORDS and max(lengths) <= PACK and max(lengths) > 2 * min(lengths)
@@ -58,9 +64,9 @@ def dataset(records: Path, tiny_checkpoint: Path) -> MixDataset:
 
 
 @pytest.fixture(scope="module", params=["token", "sample"])
-def alone(request: pytest.FixtureRequest, dataset: MixDataset, tiny_checkpoint: Path) -> Recorded:
+def alone(request: pytest.FixtureRequest, dataset: MixDataset, checkpoint: Path) -> Recorded:
     """Loss and gradients of all records as one global batch, one forward and backward pass a record."""
-    model = AutoModelMIX.from_pretrained(tiny_checkpoint)
+    model = AutoModelMIX.from_pretrained(checkpoint)
     model.train()
     samples = [dataset[index] for index in range(RECORDS)]
     counts = np.array([count_targets(sample.labels) for sample in samples])
@@ -134,9 +140,9 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_step_is_the_same_however_its_batch_is_cut(
-    script: ModuleType, alone: Recorded, shape: str, records: Path, tiny_checkpoint: Path, tmp_path: Path
+    script: ModuleType, alone: Recorded, shape: str, records: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    config = write_config(tmp_path, tiny_checkpoint, records, loss_per=str(alone["loss_per"]), **SHAPES[shape])
+    config = write_config(tmp_path, checkpoint, records, loss_per=str(alone["loss_per"]), **SHAPES[shape])
     recorded, trainer = script.record_steps(str(config), [])
     if "filler" in shape:
         assert 1 < len(trainer.train_sampler.first_rows) < 9
@@ -162,12 +168,12 @@ def seed_with_text_last(dataset: MixDataset, shape: BatchShape) -> int:
 
 @pytest.mark.parametrize("packs", [False, True])
 def test_two_ranks_take_the_step_of_one(
-    alone: Recorded, dataset: MixDataset, packs: bool, records: Path, tiny_checkpoint: Path, tmp_path: Path
+    alone: Recorded, dataset: MixDataset, packs: bool, records: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     shape = BatchShape(1, accumulation=6, ranks=2)
     config = write_config(
         tmp_path,
-        tiny_checkpoint,
+        checkpoint,
         records,
         loss_per=str(alone["loss_per"]),
         per_device_train_batch_size=shape.rows,
@@ -203,13 +209,13 @@ def on_two_ranks(config: Path, folder: Path) -> list[Recorded]:
 
 
 def test_the_evaluation_loss_is_the_mean_over_all_target_tokens(
-    script: ModuleType, alone: Recorded, records: Path, tiny_checkpoint: Path, tmp_path: Path
+    script: ModuleType, alone: Recorded, records: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     if alone["loss_per"] != "token":
         pytest.skip("evaluation always takes the mean over tokens")
     sets = {part: [{"name": "chatml_dataset", "data_files": str(records)}] for part in ("train", "eval")}
     config = write_config(
-        tmp_path, tiny_checkpoint, records, dataset=sets, do_eval=True, per_device_eval_batch_size=5, max_steps=1
+        tmp_path, checkpoint, records, dataset=sets, do_eval=True, per_device_eval_batch_size=5, max_steps=1
     )
     recorded, _ = script.record_steps(str(config), [])
     np.testing.assert_allclose(recorded["eval_loss"], alone["loss"][0], rtol=1e-5)

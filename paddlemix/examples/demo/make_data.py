@@ -35,7 +35,7 @@ Ask = Callable[[Scene, Vocabulary, random.Random], list[Question]]
 Choose = Callable[[list[Question], random.Random], list[Question]]
 
 # Raise it with every change that gives other pictures or records for the same settings: old output is then not reused.
-VERSION = 5
+VERSION = 6
 JPEG_QUALITY = 92
 # A small model learns places and names soonest where nothing else is asked.
 LESSON_TASK_WEIGHTS = {
@@ -43,7 +43,7 @@ LESSON_TASK_WEIGHTS = {
     "dense": {"grounding": 1.0},
     "named": {"grounding": 1.0},
     "where": {"chat": 1.0},
-    "words": {"chat": 1.0},
+    "any_name": {"grounding": 1.0},
     "mixed": {"grounding": 0.45, "chat": 0.30, "caption": 0.10, "vqa": 0.15},
 }
 # Lessons that ask all questions of some kinds; the others choose among all kinds.
@@ -51,8 +51,10 @@ LESSON_QUESTIONS = {
     "dense": ("dense",),
     "named": ("single", "several", "none"),
     "where": ("place",),
-    "words": ("place", "kind", "color", "exists"),
+    "any_name": ("single", "partial", "several", "none"),
 }
+# What has been answered about a picture tells of the rest: of these, few are asked.
+LESSON_TURNS = {"any_name": 2}
 TASKS = tuple(LESSON_TASK_WEIGHTS["mixed"])
 RECORD_FILES = (*(f"train_{task}.json" for task in TASKS), "eval_grounding.json", "eval_caption.json", "eval_vqa.json")
 META_FILE = "meta.json"
@@ -164,7 +166,7 @@ def _make_chat(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Rando
 
 def _ask(ask: Ask, choose: Choose, vocabulary: Vocabulary, rng: random.Random) -> tuple[Scene, list[Question]]:
     """A scene with the lesson's questions about it in random order, or with a choice of all."""
-    kinds = LESSON_QUESTIONS.get(vocabulary.lesson)
+    kinds, turns = LESSON_QUESTIONS.get(vocabulary.lesson), LESSON_TURNS.get(vocabulary.lesson)
     while True:
         scene = draw_scene(vocabulary, rng)
         asked = ask(scene, vocabulary, rng)
@@ -172,7 +174,7 @@ def _ask(ask: Ask, choose: Choose, vocabulary: Vocabulary, rng: random.Random) -
             return scene, choose(asked, rng)
         if questions := [question for question in asked if question.kind in kinds]:
             rng.shuffle(questions)
-            return scene, questions
+            return scene, questions[:turns]
 
 
 _MAKERS = {"grounding": _make_grounding, "chat": _make_chat, "caption": _make_caption, "vqa": _make_vqa}

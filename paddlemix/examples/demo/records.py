@@ -33,7 +33,7 @@ CLEAR_OF_BORDERS = 0.04
 SINGLE_TURN_WEIGHTS = {"single": 0.65, "partial": 0.15, "several": 0.10, "none": 0.10}
 
 # Chances of the questions of one scene against one another. Twins are rare: almost never leave them out.
-DIALOGUE_WEIGHTS = {"single": 1.0, "partial": 0.2, "several": 50.0, "none": 0.35, "dense": 0.35}
+DIALOGUE_WEIGHTS = {"single": 1.0, "partial": 0.2, "several": 50.0, "none": 0.35, "dense": 1.0}
 
 
 @dataclass(frozen=True)

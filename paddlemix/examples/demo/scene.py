@@ -28,7 +28,7 @@ EVEN_SIDED = frozenset({"circle", "square", "ring"})
 TEXTURES = ("mottled", "shaded", "striped", "checked")
 TINTS = ("grey", "beige", "pink", "mint", "lilac")
 
-Lesson = Literal["place", "dense", "named", "where", "words", "mixed"]
+Lesson = Literal["place", "dense", "named", "where", "any_name", "mixed"]
 Label = tuple[str, str]
 Bounds = tuple[float, float, float, float]
 
@@ -42,15 +42,17 @@ class Vocabulary:
         colors: colour names.
         required: (colour, kind) pairs of which every picture shows at least one.
         counts: how often a picture shows one shape, two, and so on; they add up to 1.
+        step: bounds are multiples of this share of the picture's side; 0 lets them lie anywhere.
         lesson: what is asked about a picture to train on: "place" asks where its one shape is, "dense" for every shape,
-            "named" for each shape by its name, "where" for the part of the picture that each is in, "words" for parts,
-            kinds and colours, "mixed" for anything.
+            "named" for each shape by its name, "where" for the part of the picture that each is in, "any_name" for
+            two by name, colour or kind, "mixed" for anything.
     """
 
     kinds: tuple[str, ...]
     colors: tuple[str, ...]
     required: tuple[Label, ...]
     counts: tuple[float, ...] = (0.35, 0.4, 0.25)
+    step: float = 0.0
     lesson: Lesson = "mixed"
 
     @cached_property
@@ -117,7 +119,8 @@ VOCABULARIES = {
     "dense": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, lesson="dense"),
     "named": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, lesson="named"),
     "where": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, lesson="where"),
-    "words": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, lesson="words"),
+    "tenths": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, step=0.1, lesson="any_name"),
+    "all_tenths": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS, counts=_OFTEN_SEVERAL, step=0.1),
     "base": Vocabulary(BASE_KINDS, BASE_COLORS, _OLD_LABELS),
     "new": Vocabulary(
         _ALL.kinds,
@@ -139,7 +142,7 @@ def draw_scene(vocabulary: Vocabulary, rng: random.Random) -> Scene:
         A scene whose shapes' bounds do not meet. Two shapes share colour and kind in `TWIN_SHARE` of all scenes.
     """
     labels = _draw_labels(vocabulary, rng)
-    places = _draw_places([kind for _, kind in labels], rng)
+    places = _draw_places([kind for _, kind in labels], vocabulary.step * SIDE, rng)
     shapes = [
         Shape(kind, color, bounds, mirrored=rng.random() < 0.5)
         for (color, kind), bounds in zip(labels, places, strict=True)
@@ -159,12 +162,12 @@ def _draw_labels(vocabulary: Vocabulary, rng: random.Random) -> list[Label]:
     return labels + [rng.choice(labels)] * twins
 
 
-def _draw_places(kinds: list[str], rng: random.Random) -> list[Bounds]:
+def _draw_places(kinds: list[str], step: float, rng: random.Random) -> list[Bounds]:
     # Large shapes can leave no room for the last one: then sizes are drawn anew, too.
     while True:
         places: list[Bounds] = []
         for kind in kinds:
-            place = _find_room(_draw_size(kind, rng), places, rng)
+            place = _find_room(_draw_size(kind, step, rng), places, step, rng)
             if place is None:
                 break
             places.append(place)
@@ -172,20 +175,26 @@ def _draw_places(kinds: list[str], rng: random.Random) -> list[Bounds]:
             return places
 
 
-def _draw_size(kind: str, rng: random.Random) -> tuple[float, float]:
+def _draw_size(kind: str, step: float, rng: random.Random) -> tuple[float, float]:
     width = rng.uniform(SMALLEST, LARGEST)
     aspect = 1.0 if kind in EVEN_SIDED else rng.uniform(0.8, 1.25)
-    return width, min(max(width / aspect, SMALLEST), LARGEST)
+    return _snap(width, step), _snap(min(max(width / aspect, SMALLEST), LARGEST), step)
 
 
-def _find_room(size: tuple[float, float], taken: list[Bounds], rng: random.Random, *, tries: int = 20) -> Bounds | None:
+def _find_room(
+    size: tuple[float, float], taken: list[Bounds], step: float, rng: random.Random, *, tries: int = 20
+) -> Bounds | None:
     width, height = size
     for _ in range(tries):
-        left, top = rng.uniform(MARGIN, SIDE - MARGIN - width), rng.uniform(MARGIN, SIDE - MARGIN - height)
+        left, top = (_snap(rng.uniform(MARGIN, SIDE - MARGIN - extent), step) for extent in size)
         bounds = (left, top, left + width, top + height)
         if not any(bounds_meet(bounds, other) for other in taken):
             return bounds
     return None
+
+
+def _snap(value: float, step: float) -> float:
+    return round(value / step) * step if step else value
 
 
 def bounds_meet(a: Bounds, b: Bounds) -> bool:

@@ -1,0 +1,63 @@
+"""What every family's processor does alike with a conversation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from paddlemix.conversation import Conversation
+from paddlemix.processors.interface import Sample
+from paddlemix.processors.media import Size
+
+
+class ConversationCalls(ABC):
+    """Samples to train on and to answer, for a family that tells how a sample and its pictures' sizes are made."""
+
+    def encode(self, conversation: Conversation) -> Sample:
+        """A training sample.
+
+        Args:
+            conversation: ends with an assistant's turn.
+
+        Returns:
+            The sample.
+
+        Raises:
+            RecordError: a picture or video cannot be read or has no place in the prompt, or a box names no picture; an
+                `OverlongError` where it has too many tokens.
+        """
+        return self._sample(conversation, add_generation_prompt=False)
+
+    def encode_prompt(self, conversation: Conversation) -> Sample:
+        """What a model answers to: the conversation and the opening of the assistant's turn; no labels are asked.
+
+        Args:
+            conversation: ends with a user's turn.
+
+        Returns:
+            The sample.
+
+        Raises:
+            RecordError: as `encode`, but for the length.
+        """
+        return self._sample(conversation, add_generation_prompt=True)
+
+    def picture_size(self, conversation: Conversation, index: int = 0) -> Size:
+        """The size of one of the conversation's pictures.
+
+        Args:
+            conversation: its pictures' headers are read.
+            index: into `conversation.pictures`.
+
+        Returns:
+            Width and height in pixels.
+
+        Raises:
+            RecordError: it cannot be opened.
+        """
+        return self._picture_sizes(conversation)[index]
+
+    @abstractmethod
+    def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample: ...
+
+    @abstractmethod
+    def _picture_sizes(self, conversation: Conversation) -> list[Size]: ...
