@@ -37,6 +37,7 @@ class MixLoRAModel(LoRAModel):
             parameters.
 
     Attributes:
+        restore_layer_map: which layers PaddleNLP puts back when the adapters are taken off.
         model: the model inside.
         lora_config: as it was given.
     """
