@@ -137,7 +137,8 @@ def _check_pairs(adapter: Adapter) -> None:
         down, up = (adapter.tensors.get(f"{layer}.{factor}") for factor in FACTORS)
         if down is None or up is None:
             raise ValueError(f"{adapter.folder}: {layer} has one of lora_A and lora_B; fetch the adapter again.")
-        if (down.shape[0], up.shape[-1]) != (adapter.config.rank,) * 2 or len(down.shape) != 2:
+        is_right = len(down.shape) == len(up.shape) == 2 and down.shape[0] == up.shape[1] == adapter.config.rank
+        if not is_right:
             raise ValueError(
                 f"{adapter.folder}: `r` is {adapter.config.rank}, but {down.name} is {list(down.shape)} and {up.name} "
                 f"{list(up.shape)}. Fetch the adapter again."

@@ -118,7 +118,7 @@ class MixLoRAModel(LoRAModel):
 
     @property
     def adapter_config(self) -> AdapterConfig:
-        """What its adapter.json says of it."""
+        """What its adapter_config.json says of it."""
         config = self.lora_config
         return AdapterConfig(
             config.r, config.lora_alpha, config.lora_dropout, config.rslora, config.base_model_name_or_path

@@ -102,7 +102,9 @@ class Merge:
         for file in (*_side_files(self.base), *_settings(self.adapter.folder)):
             shutil.copyfile(file, folder / file.name)
         if self.dtype is not None:
-            write_json(folder / CONFIG_FILE, {**read_config(self.base), "torch_dtype": self.dtype})
+            config = read_config(self.base)
+            key = "dtype" if "dtype" in config else "torch_dtype"  # as later writers call it
+            write_json(folder / CONFIG_FILE, {**config, key: self.dtype})
 
     def _misfits(self) -> Iterator[str]:
         for layer in self.adapter.layers:

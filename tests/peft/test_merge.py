@@ -137,7 +137,7 @@ def test_another_dtype_is_stored_everywhere_and_named_by_config_json(tmp_path):
     folder = merged(BASES / "tied", ADAPTERS / "tied", tmp_path / "merged", "float16")
     arrays = load_file(folder / "model.safetensors")
     assert {str(array.dtype) for array in arrays.values()} == {"float16"}
-    assert json.loads((folder / "config.json").read_text())["torch_dtype"] == "float16"
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
     wide = load_file(merged(BASES / "tied", ADAPTERS / "tied", tmp_path / "wide") / "model.safetensors")
     assert all(np.array_equal(wide[name].astype(np.float16), arrays[name]) for name in arrays)
 
