@@ -108,8 +108,8 @@ def test_merging_needs_memory_for_a_few_tensors_not_for_a_shard(tmp_path):
     command = [sys.executable, "-c", MEMORY, str(base), str(tmp_path / "merged")]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     shard, tensor = 48 * width**2 * 4, width**2 * 4
-    # Measured: 6 tensors, what Paddle and BLAS set up for their first product included.
-    assert int(ended.stdout) < 12 * tensor < shard / 3
+    # Measured: 9 tensors of 4 MiB, what Paddle sets up for its first product included.
+    assert int(ended.stdout) < 14 * tensor < shard / 3
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     down, up = (factors[f"base_model.model.{layers[7]}.{one}.weight"] for one in ("lora_A", "lora_B"))
     wanted = weights[f"{layers[7]}.weight"] + 2 * up @ down
