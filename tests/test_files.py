@@ -55,11 +55,16 @@ def test_the_file_can_be_read_by_whoever_may_read_the_users_other_files(tmp_path
     assert len(modes) == 1
 
 
-def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "made" / "model"
-    with pytest.raises(RuntimeError), new_folder(target) as staged:
+def fill_half(target):
+    with new_folder(target) as staged:
         (staged / "half").write_text("half")
         raise RuntimeError
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "made" / "model"
+    with pytest.raises(RuntimeError):
+        fill_half(target)
     assert list(target.parent.iterdir()) == []
     with new_folder(target) as staged:
         (staged / "whole").write_text("whole")

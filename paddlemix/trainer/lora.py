@@ -33,7 +33,7 @@ def add_adapters(model: Any, family: Family, tokenizer: Any, keys: ModelArgument
         The model with adapters, which do not change what it computes yet.
 
     Raises:
-        ValueError: a pattern matches nothing.
+        ValueError: a pattern matches nothing, or no layer is left for an adapter.
     """
     if keys.lora_target_modules is None:
         layers = language_layers(model, family.language_globs)
@@ -41,6 +41,8 @@ def add_adapters(model: Any, family: Family, tokenizer: Any, keys: ModelArgument
         layers = match_layers("lora_target_modules", keys.lora_target_modules, linear_layers(model))
     whole = _whole_parameters(model, tokenizer, keys.lora_modules_to_save)
     layers = [layer for layer in layers if f"{layer}.weight" not in whole]
+    if not layers:
+        raise ValueError("`lora_modules_to_save` names every layer of `lora_target_modules`; leave some for adapters.")
     config = AdapterConfig(
         keys.lora_rank, keys.lora_alpha, keys.lora_dropout, keys.rslora, lasting_name(keys.model_name_or_path)
     )

@@ -88,6 +88,8 @@ def test_of_a_chat_model_only_what_is_named_is_trained_whole(tiny_checkpoint, ti
     named = load_model(keys(chat, lora_modules_to_save=[r"visual\.merger\.mlp.*", ".*down_proj"]), ARGS)
     assert len(named.whole_layers) == 4 and len(named.adapted_layers) == 12
     assert "base model" not in caplog.text
+    with pytest.raises(ValueError, match="`lora_modules_to_save` names every layer of `lora_target_modules`"):
+        load_model(keys(chat, lora_modules_to_save=[".*down_proj"], lora_target_modules=[".*down_proj"]), ARGS)
 
 
 def test_an_adapter_is_no_model_to_fine_tune(tiny_checkpoint, tmp_path):
