@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,3 +58,32 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     text = json.dumps(obj, ensure_ascii=False, indent=2, allow_nan=False)
     with replacing(path) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Lend a folder beside `path` to fill, and rename it to `path` when the block ends well.
+
+    `path` is whole or not there; when the block raises, the folder beside it is removed. Missing parents are made.
+
+    Args:
+        path: the folder to make.
+
+    Yields:
+        The folder to fill.
+
+    Raises:
+        FileExistsError: `path` is a file, or a folder that is not empty.
+    """
+    target = Path(path)
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise FileExistsError(f"{target} is there already and is not overwritten; give another folder.")
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        for file in beside.iterdir():
+            _flush_to_disk(file)
+        os.replace(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from paddlemix.files import replacing, write_json
+from paddlemix.files import new_folder, replacing, write_json
 
 
 def test_json_comes_back_as_it_was_and_chinese_stays_readable(tmp_path):
@@ -53,3 +53,24 @@ def test_the_file_can_be_read_by_whoever_may_read_the_users_other_files(tmp_path
     write_json(tmp_path / "metrics.json", {})
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("other", "metrics.json")}
     assert len(modes) == 1
+
+
+def fill_half(target):
+    with new_folder(target) as staged:
+        (staged / "half").write_text("half")
+        raise RuntimeError
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "made" / "model"
+    with pytest.raises(RuntimeError):
+        fill_half(target)
+    assert list(target.parent.iterdir()) == []
+    with new_folder(target) as staged:
+        (staged / "whole").write_text("whole")
+        assert not target.exists()
+    assert [path.name for path in target.parent.iterdir()] == ["model"]
+    assert (target / "whole").read_text() == "whole"
+    with pytest.raises(FileExistsError, match="is there already"), new_folder(target):
+        pass
+    assert (target / "whole").read_text() == "whole"

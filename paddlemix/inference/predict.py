@@ -14,8 +14,8 @@ from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.conversation import Conversation, Part, Picture, RecordId, Text, Turn, Video
 from paddlemix.evaluation.predict import stream_answer
 from paddlemix.generation import GenerationConfig
-from paddlemix.hub import local_folder
 from paddlemix.inference.dtype import DTYPES, usable_dtype
+from paddlemix.peft.folders import find_folders
 from paddlemix.processors.picture import open_picture
 from paddlemix.visualization.answers import answer_boxes, save_drawn
 
@@ -105,8 +105,9 @@ def parse_arguments(script: Script) -> argparse.Namespace:
         "--model_name_or_path",
         default=script.default_model,
         required=script.default_model is None,
-        help=f"a model's folder, or owner/name on the hub{named}",
+        help=f"the folder of a model or an adapter, or owner/name on the hub{named}",
     )
+    parser.add_argument("--lora_path", help="an adapter's folder, where --model_name_or_path is its base")
     _add_media(parser, script)
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, help=f"the question (default: {DEFAULT_PROMPT})")
     parser.add_argument("--dtype", choices=DTYPES, help="precision (default: bfloat16 on a GPU, float32 without one)")
@@ -160,15 +161,15 @@ def main(script: Script) -> None:
     args = parse_arguments(script)
     dtype = usable_dtype(args.dtype)
     generation = GenerationConfig.from_pretrained(
-        local_folder(args.model_name_or_path),
+        find_folders(args.model_name_or_path, args.lora_path).generation,
         max_new_tokens=args.max_new_tokens,
         temperature=args.temperature,
         seed=args.seed,
     )
     question = script.question(args.input_image, args.input_video, args.prompt)
     pictures = [open_picture(path) for path in question.pictures]
-    processor = AutoProcessorMIX.from_pretrained(args.model_name_or_path)
-    model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype)
+    processor = AutoProcessorMIX.from_pretrained(args.model_name_or_path, lora_path=args.lora_path)
+    model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype, lora_path=args.lora_path)
 
     raw = print_stream(question.answer(model, processor, generation))
     print(f"answer: {processor.strip_tags(raw)}")

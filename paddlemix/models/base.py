@@ -100,6 +100,18 @@ class MixPretrainedModel(PretrainedModel):
 
         return generate_ids(self, input_ids, generation_config, **inputs_and_settings)
 
+    def knows_turns(self, end_of_turn: int) -> bool:
+        """Whether the checkpoint was trained on conversations; a base model's answers end with other tokens.
+
+        Args:
+            end_of_turn: the token with which a turn ends.
+
+        Returns:
+            False where the checkpoint's generation_config.json says what ends an answer, and it is something else.
+        """
+        ends = json.loads(self.carried_files.get(GENERATION_FILE, b"{}")).get("eos_token_id", end_of_turn)
+        return end_of_turn in (ends if isinstance(ends, list) else [ends])
+
     def begin_tuning_on_turns(self) -> None:
         """Called before fine-tuning on conversations; a family changes here what `carried_files` say of its answers."""
 

@@ -84,7 +84,7 @@ def without_initial_values() -> Iterator[None]:
 
     Random values would all be overwritten, and took ten times as long as reading the files.
     """
-    nothing = _NoValues()
+    nothing = NoValues()
     nn.initializer.set_global_initializer(nothing, nothing)
     try:
         with no_init_weights():
@@ -93,7 +93,9 @@ def without_initial_values() -> Iterator[None]:
         nn.initializer.set_global_initializer(None)
 
 
-class _NoValues(nn.initializer.Initializer):
+class NoValues(nn.initializer.Initializer):
+    """Leaves a parameter without memory, for one who puts another in its place."""
+
     def forward(self, var: paddle.Tensor, block: object = None) -> None:
         pass
 
@@ -115,7 +117,7 @@ def load_weights(model: nn.Layer, folder: Path, layout: WeightLayout) -> None:
     """
     parameters = _tensors(model)
     for name, stored in _match(parameters, folder, layout).items():
-        _fill(parameters[name], stored, layout.reading(name, list(parameters[name].shape), stored)[1])
+        fill(parameters[name], stored, layout.reading(name, list(parameters[name].shape), stored)[1])
 
 
 def save_weights(
@@ -137,18 +139,23 @@ def save_weights(
         else [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     )
     for name, shard in zip(names, shards, strict=True):
-        stored = {key: _to_stored_shape(parameter, key, layout, dtype) for key, parameter in shard.items()}
-        with replacing(folder / name) as staged:
-            # safetensors closes its files to everyone but their owner; this one gets what any new file has.
-            staged.touch()
-            mode = staged.stat().st_mode
-            save_file(stored, staged, metadata={"format": "pt"})
-            staged.chmod(mode)
+        stored = {key: to_stored_shape(parameter, key, layout, dtype) for key, parameter in shard.items()}
+        save_tensors(folder / name, stored)
     if len(shards) > 1:
         weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
         write_json(folder / INDEX_FILE, {"metadata": {}, "weight_map": weight_map})
         names.append(INDEX_FILE)
     _remove_other_weights(folder, names)
+
+
+def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Write arrays in PyTorch's shapes as a safetensors file, whole or not at all."""
+    with replacing(path) as staged:
+        # safetensors closes its files to everyone but their owner; this one gets what any new file has.
+        staged.touch()
+        mode = staged.stat().st_mode
+        save_file(tensors, staged, metadata={"format": "pt"})
+        staged.chmod(mode)
 
 
 def _tensors(model: nn.Layer) -> dict[str, paddle.Tensor]:
@@ -171,7 +178,7 @@ def _match(parameters: dict[str, paddle.Tensor], folder: Path, layout: WeightLay
         name = layout.name_here(stored.name)
         if name in parameters and name not in matched:
             matched[name] = stored
-            problems += _misfit(name, parameters[name], stored, layout)
+            problems += misfit(name, parameters[name], stored, layout)
         elif name in parameters or name not in layout.optional:
             problems.append(f"{'twice' if name in parameters else 'unexpected'}: {stored.name} ({stored.file.name})")
     problems = [f"missing: {name}" for name in parameters if name not in matched] + problems
@@ -183,7 +190,8 @@ def _match(parameters: dict[str, paddle.Tensor], folder: Path, layout: WeightLay
     return matched
 
 
-def _misfit(name: str, parameter: paddle.Tensor, stored: StoredTensor, layout: WeightLayout) -> list[str]:
+def misfit(name: str, parameter: paddle.Tensor, stored: StoredTensor, layout: WeightLayout) -> list[str]:
+    """Why `stored` cannot be read into parameter `name`; nothing where it can."""
     wanted, _ = layout.reading(name, list(parameter.shape), stored)
     if list(stored.shape) != wanted:
         shape = f"{stored.name} is {list(stored.shape)}, the config asks for {wanted}"
@@ -193,7 +201,8 @@ def _misfit(name: str, parameter: paddle.Tensor, stored: StoredTensor, layout: W
     return []
 
 
-def _fill(parameter: paddle.Tensor, stored: StoredTensor, is_transposed: bool) -> None:
+def fill(parameter: paddle.Tensor, stored: StoredTensor, is_transposed: bool) -> None:
+    """Read `stored`, which has a fitting shape, into a parameter."""
     fresh = paddle.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
     memory = _memory(fresh)
     stored.read_into(memory.T if is_transposed else memory.reshape(stored.matrix_shape))
@@ -208,7 +217,8 @@ def _memory(tensor: paddle.Tensor) -> np.ndarray:
     return np.frombuffer(raw, dtype=dtype).reshape(tensor.shape)
 
 
-def _to_stored_shape(parameter: paddle.Tensor, name: str, layout: WeightLayout, dtype: str | None) -> np.ndarray:
+def to_stored_shape(parameter: paddle.Tensor, name: str, layout: WeightLayout, dtype: str | None) -> np.ndarray:
+    """The numbers of parameter `name` as they lie on disk, in `dtype` or its own."""
     own_dtype = str(parameter.dtype).removeprefix("paddle.")
     # Through float32, exact for both: numpy sees Paddle's bfloat16 as bare uint16.
     value = parameter.astype("float32").numpy().astype(NUMPY_DTYPES[dtype or own_dtype])

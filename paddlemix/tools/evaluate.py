@@ -29,8 +29,11 @@ from paddlemix.trainer.config_file import gpu_is_usable, load_config
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config_or_model", help="a fine-tuning config, a model's folder, or owner/name on the hub")
+    parser.add_argument(
+        "config_or_model", help="a fine-tuning config, the folder of a model or an adapter, or owner/name on the hub"
+    )
     parser.add_argument("--model_name_or_path", help="the model, where it is not the one in the config's output_dir")
+    parser.add_argument("--lora_path", help="an adapter's folder, where the model is its base")
     parser.add_argument("--dataset", type=parse_sets, help="a list as in the config's dataset.eval, in its place")
     parser.add_argument("--output", type=Path, help="JSON file for the scores (default: metrics.json in the model)")
     parser.add_argument("--predictions", type=Path, help="JSON file for every answer beside what was right")
@@ -54,10 +57,10 @@ def main() -> None:
     """Load model and records, let it answer, score."""
     args = parse_arguments()
     folder, sets, bounds = model_and_sets(args)
-    processor = AutoProcessorMIX.from_pretrained(folder, **bounds)
-    output = args.output or scores_file(folder)
+    processor = AutoProcessorMIX.from_pretrained(folder, lora_path=args.lora_path, **bounds)
+    output = args.output or scores_file(args.lora_path or folder)
     mix = MixDataset.load(sets, processor, args.on_bad_record)
-    model = AutoModelMIX.from_pretrained(folder, dtype=args.dtype)
+    model = AutoModelMIX.from_pretrained(folder, dtype=args.dtype, lora_path=args.lora_path)
     generation = GenerationConfig(max_new_tokens=args.max_new_tokens)
     report, predictions = evaluate_model(model, processor, mix, generation, batch_size=args.batch_size)
     write_json(output, report)

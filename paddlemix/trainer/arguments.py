@@ -43,7 +43,19 @@ class ModelArguments:
     lora_alpha: int = Field(default=16, ge=1, description="Adapters are scaled by `lora_alpha / lora_rank`.")
     lora_dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout in front of the adapters.")
     lora_target_modules: list[str] | None = Field(
-        default=None, description="Linear layers that get an adapter, as regular expressions."
+        default=None,
+        min_length=1,
+        description="Linear layers that get an adapter, as regular expressions for whole names; null: all of the "
+        "language model.",
+    )
+    rslora: bool = Field(default=False, description="Scale by `lora_alpha / sqrt(lora_rank)`, for large ranks.")
+    lora_plus_scale: float = Field(
+        default=1.0, gt=0, description="LoRA+: the factor that starts as zero learns so many times as fast."
+    )
+    lora_modules_to_save: list[str] | None = Field(
+        default=None,
+        description="Layers that are trained and saved whole, as regular expressions for whole names; null: embedding "
+        "and head where a base model meets the tokens of turns, else none.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None, description="Precision of the weights; null follows `bf16` and `fp16`, float32 without them."

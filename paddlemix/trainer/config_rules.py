@@ -18,7 +18,16 @@ DEGREES = (
     "expert_parallel_degree",
     "expert_tensor_parallel_degree",
 )
-LORA_KEYS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
+LORA_KEYS = (
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "rslora",
+    "lora_plus_scale",
+    "lora_modules_to_save",
+)
+FREEZE_KEYS = ("freeze_include", "freeze_exclude", "freeze_vit", "freeze_llm", "freeze_aligner")
 NOT_YET_SWITCHES = (
     "sequence_parallel",
     "use_expert_parallel",
@@ -77,6 +86,10 @@ def _is_on(key: str) -> Callable[[Values], bool]:
     return lambda values: bool(values[key])
 
 
+def _are_both_on(key: str, other: str) -> Callable[[Values], bool]:
+    return lambda values: bool(values[key] and values[other])
+
+
 def _is_above_one(key: str) -> Callable[[Values], bool]:
     return lambda values: values[key] > 1
 
@@ -94,20 +107,6 @@ def _saves_between_evaluations(values: Values) -> bool:
 
 # What later work brings. Refused until then: a key that is silently ignored costs a training run.
 NOT_YET: tuple[Rule, ...] = (
-    Rule(
-        ("lora",),
-        _is_on("lora"),
-        "`lora` is true, but training adapters is not available yet. Set it to false and take the lora_* keys out.",
-    ),
-    *(
-        Rule(
-            (key, "lora"),
-            lambda values: not values["lora"],
-            f"`{key}` has no effect unless `lora` is true, which is not available yet. Take the key out.",
-            only_if_given=True,
-        )
-        for key in LORA_KEYS
-    ),
     *(
         Rule(
             (key,),
@@ -175,6 +174,24 @@ CONSISTENCY: tuple[Rule, ...] = (
         lambda values: values["group_by_length"] and values["mixtoken"],
         "`group_by_length` and `mixtoken` are both true; expected at most one: packs have no padding to save. Set "
         "`group_by_length` to false.",
+    ),
+    *(
+        Rule(
+            (key, "lora"),
+            lambda values: not values["lora"],
+            f"`{key}` has no effect unless `lora` is true. Take the key out, or set `lora` to true.",
+            only_if_given=True,
+        )
+        for key in LORA_KEYS
+    ),
+    *(
+        Rule(
+            (key, "lora"),
+            _are_both_on(key, "lora"),
+            f"`{key}` has no effect while `lora` is true: all but the adapters is frozen. Take the key out; "
+            "`lora_modules_to_save` names layers that are trained besides.",
+        )
+        for key in FREEZE_KEYS
     ),
     Rule(
         ("min_pixels", "max_pixels"),

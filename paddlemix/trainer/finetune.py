@@ -7,13 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX, AutoTokenizerMIX
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.datasets.sampling import Sampling
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.registry import find_family
 from paddlemix.ops import set_compute_dtype
+from paddlemix.peft.folders import is_adapter
 from paddlemix.trainer.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.trainer.config_rules import evaluates
 from paddlemix.trainer.freezing import freeze
@@ -38,8 +39,13 @@ def load_processor(model: ModelArguments, data: DataArguments) -> Any:
 
     Raises:
         OSError: there is no such checkpoint, it cannot be fetched, or a file of its tokenizer is missing.
-        ValueError: config.json names no known model.
+        ValueError: config.json names no known model, or the checkpoint is an adapter.
     """
+    if is_adapter(local_folder(model.model_name_or_path)):
+        raise ValueError(
+            f"`model_name_or_path` {model.model_name_or_path} is an adapter; merge it into its base first with "
+            "paddlemix/tools/merge_lora_params.py, or name the base."
+        )
     return AutoProcessorMIX.from_pretrained(
         model.model_name_or_path,
         min_pixels=data.min_pixels,
@@ -81,24 +87,26 @@ def sampling_of(data: DataArguments) -> Sampling:
 
 
 def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
-    """The checkpoint's model, frozen where the config says so, and how this process computes.
+    """The checkpoint's model, frozen or with adapters where the config says so, and how this process computes.
 
     Args:
-        model: says where the checkpoint is, and what to freeze.
-        args: say the precision.
+        model: says where the checkpoint is, and what to train.
+        args: say the precision, and the seed of adapters.
 
     Returns:
         The model.
 
     Raises:
         OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
-        ValueError: config and weights do not fit, or a freezing glob matches nothing.
+        ValueError: config and weights do not fit, or a pattern of what to train matches nothing.
     """
     if not set_compute_dtype(model.cpu_compute_dtype):
         logger.warning(
             "`cpu_compute_dtype` is bfloat16, but float32 is what can be had here; `python -m paddlemix.ops` tells why."
         )
     loaded = AutoModelMIX.from_pretrained(model.model_name_or_path, dtype=model.dtype or _dtype(args))
+    if model.lora:
+        loaded = _with_adapters(loaded, model, args)
     loaded.begin_tuning_on_turns()
     freeze(loaded, [*(model.freeze_include or []), *_switched_globs(model)], model.freeze_exclude)
     return loaded
@@ -133,6 +141,14 @@ def _dtype(args: TrainingArguments) -> str:
     if args.fp16_opt_level == "O2" and args.bf16:
         return "bfloat16"
     return "float16" if args.fp16_opt_level == "O2" and args.fp16 else "float32"
+
+
+def _with_adapters(loaded: Any, model: ModelArguments, args: TrainingArguments) -> Any:
+    from paddlemix.trainer.lora import add_adapters  # takes a second, so only once it is needed
+
+    family = find_family(local_folder(model.model_name_or_path))
+    tokenizer = AutoTokenizerMIX.from_pretrained(model.model_name_or_path)
+    return add_adapters(loaded, family, tokenizer, model, seed=args.seed)
 
 
 def _switched_globs(model: ModelArguments) -> list[str]:

@@ -13,7 +13,7 @@ from paddlemix.trainer.config_problems import ConfigError, Problem
 _CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")
 # What the trainer leaves at the top of its folder beside the weights.
 _RUN_MARKS = ("trainer_state.json", "train_results.json", "eval_results.json", "all_results.json")
-_WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json")
+_WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json", "adapter_model.safetensors", "adapter_config.json")
 # At least one of these is in every checkpoint that a run has begun to write.
 _CHECKPOINT_MARKS = (*_WEIGHTS, "trainer_state.json", "training_args.bin", "*.pdparams", "*.pdopt", "optimizer*")
 

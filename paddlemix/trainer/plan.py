@@ -12,6 +12,7 @@ from paddlemix.datasets.mix_dataset import MixDataset, SetSummary
 from paddlemix.datasets.mixtoken import mean_fill
 from paddlemix.datasets.rows import PackedRows
 from paddlemix.datasets.sampler import GlobalBatchSampler
+from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.trainer.freezing import count_by_module
 
 
@@ -51,11 +52,24 @@ def _median_and_max(values: Sequence[int] | np.ndarray) -> str:
 
 
 def _parameter_lines(model: nn.Layer) -> Iterator[str]:
+    if isinstance(model, MixLoRAModel):
+        yield from _adapter_lines(model)
+        model = model.model
     counts = count_by_module(model)
     trained, total = sum(count.trained for count in counts), sum(count.trained + count.frozen for count in counts)
     yield f"  parameters: {trained:,} of {total:,} trained"
     for count in counts:
         yield f"    {count.module:<24} {count.trained:>14,} trained {count.frozen:>14,} frozen"
+
+
+def _adapter_lines(model: MixLoRAModel) -> Iterator[str]:
+    config, layers = model.adapter_config, model.adapted_layers
+    kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers))
+    whole = f"; trained whole: {', '.join(model.whole_layers)}" if model.whole_layers else ""
+    yield (
+        f"  lora: rank {config.rank}, scale {config.scaling:g}, dropout {config.dropout:g} on {len(layers)} layers "
+        f"({kinds}){whole}"
+    )
 
 
 def _pack_lines(train: MixDataset, sampler: GlobalBatchSampler) -> Iterator[str]:

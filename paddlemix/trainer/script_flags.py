@@ -57,6 +57,20 @@ class ScriptFlags:
             if name not in self._given:
                 self._set_default(name, value)
 
+    def without(self, name: str) -> ScriptFlags:
+        """The same, as though the flag `name`, which is no key, were not there.
+
+        Args:
+            name: of the flag.
+
+        Returns:
+            Itself.
+        """
+        for path in [path for path, setter in self._setters.items() if setter == name]:
+            del self._setters[path]
+            _remove(self.values, path)
+        return self
+
     def place(self, path: KeyPath) -> Place:
         """The flag that gave the value at `path`, or the script where that is its default."""
         name = next((setter for other, setter in self._setters.items() if _overlap(path, other)), str(path[0]))
@@ -103,6 +117,13 @@ def _check(name: str, value: Any, key: Key) -> None:
         key.check(json.dumps(value))
     except ValidationError:
         raise ValueError(f"`{name}` is {short(value)}; expected {key.expectation}.") from None
+
+
+def _remove(values: dict[str, Any], path: KeyPath) -> None:
+    group = values
+    for step in path[:-1]:
+        group = group[str(step)]
+    del group[str(path[-1])]
 
 
 def _overlap(one: KeyPath, other: KeyPath) -> bool:

@@ -20,6 +20,7 @@ from paddlemix.datasets.sampler import BatchShape, GlobalBatchSampler
 from paddlemix.datasets.sampling import Sampling
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.weights import load_weights
+from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.trainer.data_position import DataPosition, check_position
 from paddlemix.trainer.memory import SamplingMemoryTracker
 from paddlemix.trainer.mixture_log import MixtureLog
@@ -51,7 +52,7 @@ class SFTTrainer(Trainer):
 
     def __init__(
         self,
-        model: MixPretrainedModel,
+        model: MixPretrainedModel | MixLoRAModel,
         args: TrainingArguments,
         train_dataset: MixDataset | None,
         eval_dataset: MixDataset | None,
@@ -182,4 +183,11 @@ class SFTTrainer(Trainer):
         """Read a checkpoint's safetensors; PaddleNLP's own reader looks for pickled files."""
         if resume_from_checkpoint is None:
             return
+        if isinstance(self.model, MixLoRAModel):
+            self.model.load_adapter(Path(resume_from_checkpoint))
+            return
         load_weights(self.model, Path(resume_from_checkpoint), self.model.weight_layout(self.model.config))
+
+    def _load_best_model_from_peft_checkpoint(self) -> None:
+        """Read the best checkpoint's adapter; PaddleNLP's own reader looks for pickled files, and goes on without."""
+        self._load_from_checkpoint(self.state.best_model_checkpoint)

@@ -76,6 +76,13 @@ def test_flags_with_names_of_their_own_reach_the_keys_that_they_stand_for():
     assert config.data.dataset.eval == [DatasetItem("chatml_dataset", ["a.json", "b.json"])]
 
 
+@pytest.mark.parametrize("fixed", ["", "--fix_vit True", "--fix_vit False"])
+def test_adapters_leave_the_whole_tower_frozen_whatever_fix_vit_says(fixed):
+    config = read(f"{FEWEST} --lora True --lora_rank 64 {fixed}")
+    assert config.model.lora and config.model.lora_rank == 64
+    assert config.model.freeze_include is None and config.model.freeze_exclude is None
+
+
 def test_every_key_of_a_config_is_a_flag_and_goes_before_the_defaults():
     sets = '{"train": [{"name": "vqa_dataset", "data_files": "vqa.json"}]}'
     words = f"--max_length 99 --max_steps 3 --freeze_include '[\"lm_head*\"]' --bf16 null --dataset '{sets}'"
@@ -99,7 +106,8 @@ def test_every_key_of_a_config_is_a_flag_and_goes_before_the_defaults():
         ("--dataset '{}'", "--dataset: --data_path sets `dataset` as well; keep one of the two."),
         ("--lazy_preprocess False", "--lazy_preprocess: `lazy_preprocess` is false, but records are always prepared"),
         ("--fp16 True", "default of finetune.py: `bf16` and `fp16` are both true"),
-        ("--lora True", "--lora: `lora` is true, but training adapters is not available yet"),
+        ("--lora_rank 4", "--lora_rank: `lora_rank` has no effect unless `lora` is true."),
+        ("--lora True --freeze_vit True", "--freeze_vit: `freeze_vit` has no effect while `lora` is true"),
     ],
 )
 def test_a_flag_that_cannot_be_followed_is_told_with_its_name(flags, expected):

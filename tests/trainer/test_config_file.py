@@ -29,7 +29,6 @@ MINIMAL = {"model_name_or_path": "m", "output_dir": "out", "do_train": True, "da
 # Shipped configs with keys that are refused until what they ask for is there.
 AHEAD_OF_THEIR_TIME = {
     "qwen_vl/sft_argument_stage2.json": {"sharding"},
-    "qwen_vl/lora_sft_argument.json": {"lora"},
 }
 PADDLEMIX_QWEN_VL = {
     "model_name_or_path": "qwen-vl/qwen-vl-chat-7b",
@@ -246,7 +245,7 @@ class TestWrongKeys:
   "save_steps": 10,
   "evaluation_strategy": "step",
   "save_steps": 20,
-  "lora": true
+  "do_predict": true
 }"""
         assert problems_of(text, tmp_path) == [
             "run.json:3: unknown key `frezee_vit` (value true). Did you mean `freeze_vit`?",
@@ -261,8 +260,7 @@ class TestWrongKeys:
             "run.json:8: unknown key `dataset.evl` (value []). Did you mean `eval`?",
             'run.json:10: `evaluation_strategy` is "step"; expected one of "no", "steps", "epoch".',
             "run.json:11: `save_steps` is given 2 times; keep one of them.",
-            "run.json:12: `lora` is true, but training adapters is not available yet. Set it to false and take the "
-            "lora_* keys out.",
+            "run.json:12: `do_predict` is true, but that is not available yet. Set it to false.",
             "run.json: `output_dir` is missing; expected a string, not empty. Add it, or give --output_dir.",
         ]
 
@@ -279,6 +277,9 @@ class TestWrongKeys:
                 0,
                 "`per_device_train_batch_size` is 0; expected a whole number, at least 1.",
             ),
+            ("lora_rank", 0, "`lora_rank` is 0; expected a whole number, at least 1."),
+            ("lora_plus_scale", 0, "`lora_plus_scale` is 0; expected a number, more than 0."),
+            ("lora_target_modules", [], "`lora_target_modules` is []; expected a list of strings, not empty."),
             ("lora_dropout", 1.0, "`lora_dropout` is 1.0; expected a number, at least 0, less than 1."),
             ("freeze_include", "*visual*", '`freeze_include` is "*visual*"; expected a list of strings.'),
             ("freeze_include", [None], "`freeze_include[0]` is null; expected a string."),
@@ -516,13 +517,6 @@ class TestRules:
             ),
             ({"mixtoken_window": 64}, "`mixtoken_window` has no effect unless `mixtoken` is true."),
             ({"mixtoken": True, "group_by_length": True}, "`group_by_length` and `mixtoken` are both true;"),
-            ({"lora": True}, "`lora` is true, but training adapters is not available yet."),
-            ({"lora": True, "lora_rank": 4}, "`lora` is true, but training adapters is not available yet."),
-            ({"lora_rank": 8}, "`lora_rank` has no effect unless `lora` is true, which is not available yet."),
-            (
-                {"lora_target_modules": ["q"], "lora": False},
-                "`lora_target_modules` has no effect unless `lora` is true",
-            ),
             ({"tensor_parallel_degree": 2}, "`tensor_parallel_degree` is 2, but splitting a model over cards is not"),
             ({"pipeline_parallel_degree": 4}, "`pipeline_parallel_degree` is 4, but"),
             ({"sharding_parallel_degree": 2}, "`sharding_parallel_degree` is 2, but"),
@@ -542,12 +536,20 @@ class TestRules:
             ({"evaluation_strategy": "epoch"}, "`do_eval` or `evaluation_strategy` asks for evaluation, but"),
             ({"min_pixels": 10, "max_pixels": 9}, "`min_pixels` is 10, more than `max_pixels`, which is 9."),
             ({"bf16": True, "fp16": True}, "`bf16` and `fp16` are both true; expected at most one."),
+            ({"lora_rank": 8}, "`lora_rank` has no effect unless `lora` is true. Take the key out, or set"),
+            ({"lora_plus_scale": 4, "lora": False}, "`lora_plus_scale` has no effect unless `lora` is true."),
+            ({"lora": True, "freeze_vit": True}, "`freeze_vit` has no effect while `lora` is true: all but the"),
+            ({"lora": True, "freeze_exclude": ["*"]}, "`freeze_exclude` has no effect while `lora` is true:"),
             ({"load_best_model_at_end": True}, "`load_best_model_at_end` needs an evaluation with every checkpoint"),
             ({"report_to": ["none", "visualdl"]}, '`report_to` lists "none" beside "visualdl"'),
         ],
     )
     def test_values_that_contradict_one_another_are_refused(self, tmp_path, keys, expected):
         assert problem_with(tmp_path, **keys).startswith(expected)
+
+    def test_lora_goes_with_freeze_keys_that_freeze_nothing(self, tmp_path):
+        config = load(tmp_path, lora=True, freeze_vit=False, freeze_include=[], rslora=True, lora_modules_to_save=[])
+        assert config.model.lora and config.model.rslora and config.model.lora_modules_to_save == []
 
     def test_saving_between_evaluations_cannot_keep_the_best_model(self, tmp_path):
         both = {"train": RECORDS, "eval": RECORDS}

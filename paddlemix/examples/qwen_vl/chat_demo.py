@@ -23,8 +23,8 @@ from paddlemix.chat.question import pieces
 from paddlemix.chat.session import ChatSession, History, Reply
 from paddlemix.chat.terminal import HELP, run_terminal
 from paddlemix.generation import GenerationConfig
-from paddlemix.hub import local_folder
 from paddlemix.inference.dtype import DTYPES, usable_dtype
+from paddlemix.peft.folders import find_folders
 from paddlemix.tools.report_errors import report_errors
 
 DEFAULT_MODEL = "qwen-vl/qwen-vl-chat-7b"
@@ -38,8 +38,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model_name_or_path",
         default=DEFAULT_MODEL,
-        help=f"a model's folder, or owner/name on the hub (default: {DEFAULT_MODEL})",
+        help=f"the folder of a model or an adapter, or owner/name on the hub (default: {DEFAULT_MODEL})",
     )
+    parser.add_argument("--lora_path", help="an adapter's folder, where --model_name_or_path is its base")
     parser.add_argument("--dtype", choices=DTYPES, help="precision (default: bfloat16 on a GPU, float32 without one)")
     parser.add_argument("--seed", type=int, default=1234, help="of sampling (default: 1234)")
     parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: generation_config.json's, or 512)")
@@ -54,10 +55,12 @@ def main() -> None:
     args = parse_arguments()
     dtype = usable_dtype(args.dtype)
     generation = GenerationConfig.from_pretrained(
-        local_folder(args.model_name_or_path), max_new_tokens=args.max_new_tokens, seed=args.seed
+        find_folders(args.model_name_or_path, args.lora_path).generation,
+        max_new_tokens=args.max_new_tokens,
+        seed=args.seed,
     )
-    processor = AutoProcessorMIX.from_pretrained(args.model_name_or_path)
-    model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype)
+    processor = AutoProcessorMIX.from_pretrained(args.model_name_or_path, lora_path=args.lora_path)
+    model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype, lora_path=args.lora_path)
     with closing(ChatSession(reply_of(model, processor, generation), processor, args.output_dir)) as session:
         run_terminal(session)
 

@@ -47,7 +47,10 @@ def read_flags(arguments: Sequence[str], *, has_gpu: bool) -> FinetuneConfig:
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(help_text())
         raise SystemExit(0)
-    return check_sources(ScriptFlags(arguments, FLAGS, DEFAULTS, SCRIPT), name=SCRIPT, has_gpu=has_gpu)
+    flags = ScriptFlags(arguments, FLAGS, DEFAULTS, SCRIPT)
+    if flags.values.get("lora") is True:
+        flags = flags.without("fix_vit")  # adapters leave nothing of the tower to train, whatever the flag says
+    return check_sources(flags, name=SCRIPT, has_gpu=has_gpu)
 
 
 def help_text() -> str:
@@ -68,7 +71,7 @@ def _records(part: str) -> ScriptFlag:
 
 
 def _fix_vit(value: bool) -> Settings:
-    """As Qwen-VL was fine-tuned by its makers: the tower stands still, its resampler learns."""
+    """As Qwen-VL was fine-tuned by its makers: the tower stands still, its resampler learns, but for `--lora True`."""
     if not value:
         return {}
     return {("freeze_include",): ["*visual*"], ("freeze_exclude",): ["*visual.attn_pool*"]}

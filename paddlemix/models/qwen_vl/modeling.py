@@ -178,6 +178,11 @@ class QWenLMHeadModel(MixPretrainedModel):
         """The token embedding, Trainer and LoRA ask for it."""
         return self.transformer.wte
 
+    def knows_turns(self, end_of_turn: int) -> bool:
+        """Whether the checkpoint was trained on conversations: a base model's file asks for raw text."""
+        del end_of_turn  # which the published files of neither model name
+        return json.loads(self.carried_files.get(GENERATION_FILE, b"{}")).get("chat_format") != "raw"
+
     def begin_tuning_on_turns(self) -> None:
         """A base model completes its prompt as it stands; what is tuned on turns answers in turns."""
         values = json.loads(self.carried_files.get(GENERATION_FILE, b"{}"))

@@ -1,0 +1,1 @@
+"""Low-rank adapters: on PaddleNLP's LoRAModel in memory, in PEFT's layout on disk."""

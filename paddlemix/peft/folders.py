@@ -1,0 +1,95 @@
+"""Which folders the parts of a model come from, where some of them are an adapter's."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddlemix.hub import PADDLEMIX_NAMES, is_hub_name, local_folder
+from paddlemix.models.base import GENERATION_FILE
+from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE, read_adapter_config
+
+# Every family's processor writes it; an adapter's folder with it has the processor that the adapter was trained with.
+_PROCESSOR_FILE = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class ModelFolders:
+    """Where a model is.
+
+    Attributes:
+        model: the folder with config.json and weights.
+        adapter: the folder of the adapter on it, or None.
+    """
+
+    model: Path
+    adapter: Path | None = None
+
+    @property
+    def processor(self) -> Path:
+        """The folder whose tokenizer, template and picture settings count."""
+        return self._first_with(_PROCESSOR_FILE)
+
+    @property
+    def generation(self) -> Path:
+        """The folder whose generation_config.json counts."""
+        return self._first_with(GENERATION_FILE)
+
+    def _first_with(self, name: str) -> Path:
+        return self.adapter if self.adapter is not None and (self.adapter / name).is_file() else self.model
+
+
+def find_folders(
+    name_or_path: str | os.PathLike[str], lora_path: str | os.PathLike[str] | None = None, *, weights: bool = False
+) -> ModelFolders:
+    """The local folders that names or paths stand for.
+
+    Args:
+        name_or_path: a model, or an adapter, whose base is then the one that its adapter_config.json names.
+        lora_path: an adapter for the model, or None.
+        weights: whether a model of the hub is fetched with its weights.
+
+    Returns:
+        The folders.
+
+    Raises:
+        OSError: one of them is neither there nor can be fetched.
+        ValueError: an adapter where a model was expected, a model where an adapter was, or an adapter that names no
+            base.
+    """
+    folder = local_folder(name_or_path, weights=weights)
+    if lora_path is None:
+        return _with_its_base(folder, weights) if is_adapter(folder) else ModelFolders(folder)
+    adapter = local_folder(lora_path, weights=weights)
+    if not is_adapter(adapter):
+        raise ValueError(f"`lora_path` {lora_path} holds no {ADAPTER_CONFIG_FILE}; give the folder of an adapter.")
+    if is_adapter(folder):
+        raise ValueError(f"`model_name_or_path` {name_or_path} is an adapter itself; give the base of `lora_path`.")
+    return ModelFolders(folder, adapter)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter."""
+    return (folder / ADAPTER_CONFIG_FILE).is_file()
+
+
+def lasting_name(name_or_path: str) -> str:
+    """A model's name or path as it can be written into an adapter: the hub's own name, or an absolute path."""
+    folder = Path(name_or_path).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else PADDLEMIX_NAMES.get(name_or_path, name_or_path)
+
+
+def _with_its_base(adapter: Path, weights: bool) -> ModelFolders:
+    base = read_adapter_config(adapter).base
+    way_out = "Give the base as `model_name_or_path` and the adapter as `lora_path`."
+    if base is None:
+        raise ValueError(f"{adapter / ADAPTER_CONFIG_FILE} names no `base_model_name_or_path`. {way_out}")
+    if not Path(base).expanduser().is_dir() and not is_hub_name(base):
+        raise FileNotFoundError(
+            f"{adapter / ADAPTER_CONFIG_FILE}: `base_model_name_or_path` {base} is not there. {way_out}"
+        )
+    folder = local_folder(base, weights=weights)
+    if is_adapter(folder):
+        raise ValueError(f"{adapter / ADAPTER_CONFIG_FILE}: the base {base} is an adapter too; merge that one first.")
+    return ModelFolders(folder, adapter)

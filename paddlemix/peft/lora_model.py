@@ -1,0 +1,253 @@
+"""A model with adapters: PaddleNLP's LoRAModel on our layers, with PEFT's layout as its format."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from paddle import nn
+from paddlenlp.peft.lora import LoRAConfig, LoRAModel
+
+from paddlemix.files import replacing
+from paddlemix.models.base import CARRIED_FILES, MixPretrainedModel
+from paddlemix.models.layers.linear import Linear
+from paddlemix.models.stored_tensor import StoredTensor
+from paddlemix.models.weights import fill, misfit
+from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write_adapter
+from paddlemix.peft.adapter_config import AdapterConfig
+from paddlemix.peft.layers import LoRALinear
+from paddlemix.peft.targets import HEAD, linear_layers, shortest_endings
+
+HEAD_WEIGHT = f"{HEAD}.weight"
+
+
+class MixLoRAModel(LoRAModel):
+    """PaddleNLP's LoRAModel around a model of ours; what it does not have, the model inside is asked for.
+
+    The adapters are trained and the layers that are saved whole, all else is frozen.
+
+    Args:
+        model: its layers are replaced in place.
+        lora_config: its `target_modules` match linear layers, each by one pattern, and its `trainable_modules`
+            parameters.
+
+    Attributes:
+        restore_layer_map: which layers PaddleNLP puts back when the adapters are taken off.
+        model: the model inside.
+        lora_config: as it was given.
+    """
+
+    restore_layer_map: ClassVar[dict[type[nn.Layer], type[nn.Layer]]] = {LoRALinear: Linear}
+
+    model: MixPretrainedModel
+    lora_config: LoRAConfig
+
+    def __init__(self, model: MixPretrainedModel, lora_config: LoRAConfig) -> None:
+        self._all_layers = [name for name, _ in model.named_sublayers()]
+        super().__init__(model, lora_config)
+
+    @classmethod
+    def adapting(
+        cls,
+        model: MixPretrainedModel,
+        config: AdapterConfig,
+        layers: Sequence[str],
+        whole: Sequence[str] = (),
+        *,
+        lora_plus_scale: float = 1.0,
+    ) -> MixLoRAModel:
+        """Put new adapters on layers of a model.
+
+        Args:
+            model: its layers are replaced in place.
+            config: rank, scale and dropout.
+            layers: the names of linear layers.
+            whole: the names of parameters that are trained themselves.
+            lora_plus_scale: how many times the learning rate is for the factor that starts as zero.
+
+        Returns:
+            The model with adapters, which do not change what it computes yet.
+        """
+        lora_config = LoRAConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            rslora=config.rslora,
+            lora_plus_scale=lora_plus_scale,
+            base_model_name_or_path=config.base,
+            target_modules=[re.escape(name) for name in layers],
+            trainable_modules=[re.escape(name) for name in whole],
+            tensor_parallel_degree=model.config.tensor_parallel_degree,
+            dtype=str(next(iter(model.parameters())).dtype).removeprefix("paddle."),
+        )
+        return cls(model, lora_config)
+
+    @classmethod
+    def from_pretrained(
+        cls, model: MixPretrainedModel, lora_path: str | os.PathLike[str], **unused: Any
+    ) -> MixLoRAModel:
+        """Put the adapter in a folder on the model that it was trained on.
+
+        Args:
+            model: its layers are replaced in place.
+            lora_path: a local folder in PEFT's layout.
+            **unused: of PaddleNLP's own formats, which are not read.
+
+        Returns:
+            The model with the adapter, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: a file of the adapter is missing.
+            ValueError: it is damaged, or was not trained on this model.
+        """
+        del unused
+        adapter = read_adapter(Path(lora_path), model.weight_layout(model.config))
+        _check_layers(model, adapter)
+        adapted = cls.adapting(model, adapter.config, adapter.layers, _whole_parameters(model, adapter))
+        adapted._read(adapter)
+        for name in CARRIED_FILES:
+            if (adapter.folder / name).is_file():
+                model.carried_files[name] = (adapter.folder / name).read_bytes()
+        adapted.eval()
+        return adapted
+
+    @property
+    def adapter_config(self) -> AdapterConfig:
+        """What its adapter_config.json says of it."""
+        config = self.lora_config
+        return AdapterConfig(
+            config.r, config.lora_alpha, config.lora_dropout, config.rslora, config.base_model_name_or_path
+        )
+
+    @property
+    def adapted_layers(self) -> list[str]:
+        """The names of the layers with an adapter, in the model's order."""
+        return [name for name, layer in self.model.named_sublayers() if isinstance(layer, LoRALinear)]
+
+    @property
+    def whole_layers(self) -> list[str]:
+        """The names of the layers that are trained and saved whole."""
+        names = trained_tensors(self.model)
+        return [name for name in self._all_layers if any(f"{name}.{kind}" in names for kind in ("weight", "bias"))]
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        merge_tensor_parallel: bool = False,
+        *,
+        is_main_process: bool = True,
+        **trainer_options: Any,
+    ) -> None:
+        """Write the adapter as PEFT reads it, and the base's generation settings; each file is whole or not there.
+
+        Args:
+            save_directory: made where it is missing.
+            merge_tensor_parallel: of PaddleNLP's own formats, which are not written.
+            is_main_process: whether this rank writes.
+            **trainer_options: more of those.
+        """
+        del merge_tensor_parallel, trainer_options
+        if not is_main_process:
+            return
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_adapter(folder, trained_tensors(self.model), self._layout, ties_head_to=self._tied_parameter)
+        self.adapter_config.save(
+            folder,
+            shortest_endings(self.adapted_layers, self._all_layers),
+            [*shortest_endings(self.whole_layers, self._all_layers), *self._tied_head],
+        )
+        for name, content in self.model.carried_files.items():
+            with replacing(folder / name) as staged:
+                staged.write_bytes(content)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Fill the adapters that are there from a folder.
+
+        Args:
+            folder: what `save_pretrained` wrote.
+
+        Raises:
+            FileNotFoundError: a file of the adapter is missing.
+            ValueError: it is damaged, or another adapter than this.
+        """
+        adapter = read_adapter(folder, self._layout)
+        trained = set(trained_tensors(self.model))
+        stored = {name for name in adapter.tensors if name not in self._layout.optional}
+        if trained != stored:
+            problems = [f"{name}, which only one side has" for name in sorted(trained ^ stored)]
+            raise adapter.refusal("the adapters that `lora_target_modules` asks for", problems)
+        self._read(adapter)
+
+    def _find_and_replace_module(
+        self, model: nn.Layer, module_name: str, lora_config: LoRAConfig, enable_lora: list[bool] | None
+    ) -> None:
+        *path, name = module_name.split(".")
+        parent = reduce(getattr, path, model)
+        if type(getattr(parent, name)) is Linear:
+            setattr(parent, name, LoRALinear(getattr(parent, name), lora_config))
+        else:
+            super()._find_and_replace_module(model, module_name, lora_config, enable_lora)
+
+    def _read(self, adapter: Adapter) -> None:
+        parameters = dict(self.model.named_parameters())
+        wanted = {name: stored for name, stored in adapter.tensors.items() if name in parameters}
+        problems = [text for name, one in wanted.items() for text in misfit(name, parameters[name], one, self._layout)]
+        if problems:
+            raise adapter.refusal("the model", problems)
+        for name, stored in wanted.items():
+            fill(parameters[name], stored, self._layout.reading(name, list(parameters[name].shape), stored)[1])
+
+    @property
+    def _layout(self) -> Any:
+        return self.model.weight_layout(self.model.config)
+
+    @property
+    def _tied_parameter(self) -> str | None:
+        """The embedding's weight, where the head has none of its own."""
+        if HEAD_WEIGHT not in self._layout.optional:
+            return None
+        embedding = self.model.get_input_embeddings().weight
+        return next(name for name, parameter in self.model.named_parameters() if parameter is embedding)
+
+    @property
+    def _tied_head(self) -> list[str]:
+        """PEFT's copy of an embedding does not share the head any more: it is told to save both."""
+        tied = self._tied_parameter
+        return [HEAD] if tied is not None and tied in trained_tensors(self.model) else []
+
+
+def _check_layers(model: MixPretrainedModel, adapter: Adapter) -> None:
+    linear = set(linear_layers(model))
+    problems = [f"{name}.lora_A, for which there is no linear layer" for name in adapter.layers if name not in linear]
+    if problems:
+        raise adapter.refusal("the model", problems)
+
+
+def _whole_parameters(model: MixPretrainedModel, adapter: Adapter) -> list[str]:
+    """The parameters that the adapter replaces; a head that shares the embedding must go on doing so."""
+    parameters = dict(model.named_parameters())
+    unknown = [name for name in adapter.whole if name not in parameters]
+    optional = model.weight_layout(model.config).optional
+    problems = [f"{name}, which the model does not have" for name in unknown if name not in optional]
+    if problems:
+        raise adapter.refusal("the model", problems)
+    known = [name for name in adapter.whole if name in parameters]
+    for name in unknown:
+        if not any(_equal(adapter.tensors[name], adapter.tensors[other]) for other in known):
+            raise adapter.refusal("the model", [f"{name}, which differs from the embedding that it has to share"])
+    return known
+
+
+def _equal(one: StoredTensor, other: StoredTensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    first, second = (np.empty(stored.matrix_shape, np.float32) for stored in (one, other))
+    one.read_into(first)
+    other.read_into(second)
+    return np.array_equal(first, second)

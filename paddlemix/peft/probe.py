@@ -1,0 +1,41 @@
+"""What a model computes for one picture and a question, to compare models with."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from PIL import Image
+
+from paddlemix.conversation import Conversation, Picture, RecordId, Text, Turn
+from paddlemix.datasets.collate import PadCollator
+
+_SIDE, _QUESTION = 112, "Describe the picture, and name what stands in its upper left corner. 图里有什么？"
+
+
+def probe_inputs(processor: Any) -> dict[str, paddle.Tensor]:
+    """A prompt with a picture of coloured noise, the same every time.
+
+    Args:
+        processor: of the model's family.
+
+    Returns:
+        The model's inputs, one row.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, [_SIDE, _SIDE, 3], dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "noise.png"
+        Image.fromarray(noise).save(path)
+        turn = Turn("user", (Picture(str(path)), Text(_QUESTION)))
+        sample = processor.encode_prompt(Conversation((turn,), RecordId("the probe", 0)))
+    batch = PadCollator(processor.tokenizer.pad_token_id, side="left")([sample])
+    return {name: paddle.to_tensor(array) for name, array in batch.items() if name != "labels"}
+
+
+def logits_of(model: Any, inputs: dict[str, paddle.Tensor]) -> np.ndarray:
+    """The model's logits, float32[tokens, vocabulary]."""
+    with paddle.no_grad():
+        return model(**inputs).logits[0].astype("float32").numpy()

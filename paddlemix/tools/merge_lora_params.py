@@ -1,0 +1,140 @@
+"""Merges an adapter into its base: writes a model that needs neither.
+
+Weights are read, merged and written one by one; the base's other files are copied. Then base with adapter and the
+merged model answer the same probe, for which each of them is loaded whole, in float32.
+
+Example:
+    python paddlemix/tools/merge_lora_params.py --model_name_or_path Qwen/Qwen2-VL-2B-Instruct \\
+        --lora_path checkpoints/adapter --merge_model_path checkpoints/merged
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import paddle
+from tqdm import tqdm
+
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.files import new_folder
+from paddlemix.models.base import read_config
+from paddlemix.models.registry import find_family
+from paddlemix.models.weight_files import stored_tensors
+from paddlemix.peft.adapter import read_adapter
+from paddlemix.peft.folders import find_folders
+from paddlemix.peft.merge import Merge
+from paddlemix.peft.probe import logits_of, probe_inputs
+from paddlemix.tools.report_errors import report_errors
+from paddlemix.trainer.config_file import gpu_is_usable
+
+# Shares of the largest logit. Float32 sums in another order differ by 1e-6; half precision rounds each merged weight,
+# by 2**-9 (bfloat16), and deep models add that up.
+TOLERANCES = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = "the adapter's base: a model's folder, or owner/name on the hub (default: what the adapter names)"
+    parser.add_argument("--model_name_or_path", help=words)
+    parser.add_argument("--lora_path", required=True, help="the adapter's folder")
+    parser.add_argument("--merge_model_path", required=True, type=Path, help="the folder to write; must not be there")
+    parser.add_argument("--device", choices=["cpu", "gpu"], help="computes (default: a GPU where Paddle has one)")
+    parser.add_argument("--dtype", choices=list(TOLERANCES), help="what is stored (default: as the base)")
+    parser.add_argument("--skip_check", action="store_true", help="do not load the models to compare their logits")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Find, merge, compare, put in place.
+
+    Raises:
+        OSError: there is no such base or adapter, or `--merge_model_path` is there already.
+        ValueError: base and adapter do not fit, or the merged model answers otherwise than they do.
+    """
+    args = parse_arguments()
+    paddle.set_device(args.device or ("gpu" if gpu_is_usable() else "cpu"))
+    base, adapter = find(args)
+    with new_folder(args.merge_model_path.expanduser()) as staged:
+        write(base, adapter, staged, args.dtype)
+        if not args.skip_check:
+            compare(base, adapter, staged)
+    print(f"{args.merge_model_path}: the merged model")
+
+
+def find(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The local folders of base and adapter.
+
+    Args:
+        args: the command line.
+
+    Returns:
+        The two of them.
+
+    Raises:
+        OSError: one of them is neither there nor can be fetched.
+        ValueError: one of them is not what it should be.
+    """
+    named = (args.model_name_or_path, args.lora_path) if args.model_name_or_path else (args.lora_path,)
+    folders = find_folders(*named, weights=True)
+    if folders.adapter is None:
+        raise ValueError(f"`lora_path` {args.lora_path} holds no adapter_config.json; give the folder of an adapter.")
+    return folders.model, folders.adapter
+
+
+def write(base: Path, adapter: Path, staged: Path, dtype: str | None) -> None:
+    """Write weights and all other files.
+
+    Args:
+        base: the base's folder.
+        adapter: the adapter's folder.
+        staged: the folder to fill.
+        dtype: what is stored; None stores what the base does.
+
+    Raises:
+        ValueError: the adapter is one of another base.
+    """
+    family = find_family(base)
+    layout = family.model_class.weight_layout(family.config_class(**read_config(base)))
+    merge = Merge.of(base, read_adapter(adapter, layout), layout, dtype)
+    with tqdm(total=merge.bytes, desc="merging", unit="B", unit_scale=True, disable=None) as bar:
+        merge.write_weights(staged, bar.update)
+    merge.write_side_files(staged)
+
+
+def compare(base: Path, adapter: Path, merged: Path) -> None:
+    """Say how far the merged model's logits are from those of base and adapter.
+
+    Args:
+        base: the base's folder.
+        adapter: the adapter's folder.
+        merged: the merged model's folder.
+
+    Raises:
+        ValueError: they are further apart than rounding explains.
+    """
+    inputs = probe_inputs(AutoProcessorMIX.from_pretrained(merged))
+    model = AutoModelMIX.from_pretrained(base, lora_path=adapter)
+    wanted = logits_of(model, inputs)
+    model.disable_lora()
+    moved = np.abs(logits_of(model, inputs) - wanted).max()
+    del model
+    found = logits_of(AutoModelMIX.from_pretrained(merged), inputs)
+    difference, largest = np.abs(found - wanted).max(), np.abs(wanted).max()
+    said = (
+        f"logits of a probe: merged and base with adapter differ by {difference:.1e}; the adapter's products move them "
+        f"by {moved:.1e}, the largest is {largest:.1f}"
+    )
+    # config.json may say otherwise, or nothing.
+    stored = {tensor.dtype for tensor in stored_tensors(merged)}
+    tolerance = max(TOLERANCES.get(dtype, TOLERANCES["float32"]) for dtype in stored) * largest
+    if not difference <= tolerance:
+        raise ValueError(f"{said}; expected at most {tolerance:.1e}. Nothing was written.")
+    print(said)
+
+
+if __name__ == "__main__":
+    with report_errors():
+        main()

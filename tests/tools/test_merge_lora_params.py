@@ -1,0 +1,84 @@
+"""The whole tool, in this process."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddlemix.auto import AutoModelMIX
+from paddlemix.models.registry import FAMILIES
+from paddlemix.peft.adapter_config import AdapterConfig
+from paddlemix.peft.lora_model import MixLoRAModel
+from paddlemix.peft.merge import Merge
+from paddlemix.peft.targets import language_layers
+from paddlemix.tools import merge_lora_params
+
+
+@pytest.fixture
+def adapter(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    model = AutoModelMIX.from_pretrained(tiny_checkpoint)
+    layers = language_layers(model, FAMILIES[0].language_globs)
+    model = MixLoRAModel.adapting(model, AdapterConfig(4, 8, base=str(tiny_checkpoint)), layers)
+    rng = np.random.default_rng(0)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            parameter.set_value(rng.normal(size=parameter.shape).astype("float32") * 0.1)
+    model.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.fixture
+def merge(adapter, tmp_path, monkeypatch):
+    """A function that runs the tool, on the adapter unless told otherwise."""
+
+    def run(*words: object, lora_path: Path = adapter, target: Path = tmp_path / "merged") -> Path:
+        given = ["--lora_path", lora_path, "--merge_model_path", target, "--device", "cpu", *words]
+        monkeypatch.setattr(sys, "argv", ["merge_lora_params.py", *map(str, given)])
+        merge_lora_params.main()
+        return target
+
+    return run
+
+
+def test_the_merged_folder_is_a_model_and_the_difference_is_told(merge, tiny_checkpoint, capsys):
+    folder = merge("--model_name_or_path", tiny_checkpoint)
+    said = capsys.readouterr().out
+    difference, moved = map(float, re.search(r"differ by (\S+); .* by (\S+),", said).groups())
+    assert 0 <= difference < 1e-4 < 0.01 < moved
+    assert not isinstance(AutoModelMIX.from_pretrained(folder), MixLoRAModel)
+    assert not list(folder.parent.glob(".merged*"))
+
+
+def test_half_precision_is_stored_and_its_rounding_told(merge, capsys):
+    folder = merge("--dtype", "bfloat16")
+    said = capsys.readouterr().out
+    assert 1e-4 < float(re.search(r"differ by (\S+);", said)[1]) < 1
+    assert (folder / "model.safetensors").stat().st_size < 0.6 * sum(
+        parameter.size * 4 for parameter in AutoModelMIX.from_pretrained(folder).parameters()
+    )
+
+
+def test_a_folder_that_is_not_empty_is_not_overwritten(merge, tmp_path):
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is there already and is not overwritten"):
+        merge()
+    assert [path.name for path in (tmp_path / "merged").iterdir()] == ["notes.txt"]
+
+
+def test_a_merge_that_computes_something_else_leaves_nothing_behind(merge, tmp_path, monkeypatch):
+    monkeypatch.setattr(Merge, "_with_product", lambda self, weight, layer: weight)
+    with pytest.raises(ValueError, match=r"differ by .*; expected at most .*Nothing was written"):
+        merge()
+    assert not list(tmp_path.glob("*merged*"))
+
+
+def test_a_base_of_another_shape_is_refused(merge, tmp_path):
+    other = Path(__file__).parents[1] / "fixtures" / "qwen2_vl_tiny" / "untied"
+    with pytest.raises(ValueError, match="does not fit"):
+        merge("--model_name_or_path", other)
+    assert not list(tmp_path.glob("*merged*"))
