@@ -8,7 +8,8 @@ namespace paddlemix {
 
 constexpr int64_t kChannels = 3;
 
-// How one axis is resized: new place i is the sum of `count[i]` old places from `first[i]` on, each times a weight.
+// How one axis is resized: new place i is the sum of `count[i]` old places from `first[i]` on, each times a weight. A
+// place's weights, signs aside, add up to 2^23 at most, so that sums fit 32 bits.
 struct Axis {
   int64_t size;            // new places
   int64_t taps;            // room for the weights of one place
