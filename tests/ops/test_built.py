@@ -13,17 +13,21 @@ from paddlemix import ops_build
 from paddlemix.ops import built, rms_norm, set_num_threads
 from paddlemix.ops.__main__ import OPS, PICTURE_OPS, describe
 from paddlemix.ops_build import read_build
+from paddlemix.picture_ops.built import find_library
 
 
 @pytest.fixture
 def fresh(monkeypatch):
     """The search as it is in a process that has called no op yet."""
     monkeypatch.undo()
-    built.library.cache_clear()
-    ops_build.warn_once.cache_clear()
+    forget()
     yield
-    built.library.cache_clear()
-    ops_build.warn_once.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    for kept in (built.library, find_library, ops_build.warn_once):
+        kept.cache_clear()
 
 
 def test_a_build_for_another_paddle_is_named_and_not_loaded(tmp_path):
