@@ -2,7 +2,8 @@
 
 Prints, each with the median and the 10th and 90th percentile where it is repeated,
 
-- pictures (640 x 480 JPEG files) decoded, resized, normalised and cut a second, by one thread; beside transformers;
+- pictures (640 x 480 JPEG files) decoded, resized, normalised and cut a second, by one thread; beside decoding alone,
+  and transformers;
 - samples a second that arrive from the loader without workers, with 1 and with 2;
 - lengths that the pack planner plans a second, and how full the packs are;
 - for a set of a million records: seconds to index it, to measure it, to start again with both kept, and the memory
@@ -95,7 +96,12 @@ def pictures(folder: Path, arguments: argparse.Namespace) -> Rows:
         for path in paths:
             images.patches(open_picture(path))
 
-    yield "pictures, paddlemix", "/s", [PICTURES / one for one in seconds_of(prepare, arguments.repeats)]
+    def decode() -> None:
+        for path in paths:
+            open_picture(path)
+
+    for name, call in (("pictures, paddlemix", prepare), ("pictures, decoding alone", decode)):
+        yield name, "/s", [PICTURES / one for one in seconds_of(call, arguments.repeats)]
     torch_python = arguments.torch_python or own_torch_python()
     if torch_python:
         check_torch(torch_python)

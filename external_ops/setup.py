@@ -1,5 +1,7 @@
 """Builds and installs the fused CPU ops of `paddlemix` for the Paddle of this Python: `python setup.py install`.
 
+Two libraries: the ops on tensors, which call Paddle, and the ops on pictures, which data workers load without it.
+
 Needs a C++17 compiler with OpenMP, Paddle's CPU wheel, which brings oneDNN as a library, and oneDNN's headers:
 `pip install --no-deps onednn-devel==2025.0.0`. Says what is missing, and ends with a status that is not 0, where it is.
 """
@@ -20,7 +22,9 @@ from setuptools.command.install import install
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "paddlemix_external_ops"
+CPU, PICTURES = f"{PACKAGE}._cpu", f"{PACKAGE}._pictures"
 ONEDNN_HEADERS = "onednn-devel==2025.0.0"
+COMPILE_ARGUMENTS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-g0", "-w"]
 # The parts of Paddle's wheel that the ops call. They are in the process already when the ops are loaded.
 PADDLE_LIBRARIES = ("libdnnl.so.3", "libphi.so", "libphi_core.so", "libcommon.so")
 
@@ -81,7 +85,7 @@ def find_problems():
 
 
 class BuildOps(build_ext):
-    """Writes beside the library what it was built for."""
+    """Writes beside the libraries what they were built for."""
 
     def run(self):
         problems = find_problems()
@@ -90,13 +94,14 @@ class BuildOps(build_ext):
         if shutil.which("g++") and "CXX" not in os.environ:
             os.environ.setdefault("CC", "g++")  # setuptools compiles C++ with the C compiler, which may be missing
         super().run()
-        for built in self.get_outputs():
-            about = {
-                "paddle": paddle_version(),
-                "onednn": onednn_version(onednn_headers()),
-                "library": Path(built).name,
-            }
-            Path(built).with_name("built.json").write_text(json.dumps(about), encoding="utf-8")
+        folder = Path(self.get_ext_fullpath(CPU)).parent
+        about = {
+            "paddle": paddle_version(),
+            "onednn": onednn_version(onednn_headers()),
+            "library": Path(self.get_ext_fullpath(CPU)).name,
+            "pictures": Path(self.get_ext_fullpath(PICTURES)).name,
+        }
+        (folder / "built.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 class PlainInstall(install):
@@ -106,20 +111,41 @@ class PlainInstall(install):
         super(install, self).run()
 
 
-def library():
-    """What is compiled, and how."""
+def cpu_library():
+    """The ops on tensors: what is compiled, and how."""
     paddle = paddle_folder() or HERE
     includes = [HERE / "include", paddle / "include", paddle / "include" / "third_party", onednn_headers() or HERE]
     return Extension(
-        f"{PACKAGE}._cpu",
-        sources=[str(path.relative_to(HERE)) for path in sorted((HERE / "cpu").glob("*.cc"))],
-        depends=[str(path.relative_to(HERE)) for path in HERE.rglob("*.inc")]
-        + [str(path.relative_to(HERE)) for path in HERE.rglob("*.h")],
+        CPU,
+        sources=sources("cpu"),
+        depends=included_files(),
         include_dirs=[str(path) for path in includes],
-        extra_compile_args=["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-g0", "-w"],
+        extra_compile_args=[*COMPILE_ARGUMENTS, "-fopenmp"],
         extra_link_args=["-fopenmp", *(str(paddle / "libs" / name) for name in PADDLE_LIBRARIES)],
         language="c++",
     )
+
+
+def picture_library():
+    """The ops on pictures, which need the compiler alone."""
+    return Extension(
+        PICTURES,
+        sources=sources("pictures"),
+        depends=included_files(),
+        include_dirs=[str(HERE / "include")],
+        extra_compile_args=COMPILE_ARGUMENTS,
+        language="c++",
+    )
+
+
+def sources(folder):
+    """The files of a folder that are compiled."""
+    return [str(path.relative_to(HERE)) for path in sorted((HERE / folder).glob("*.cc"))]
+
+
+def included_files():
+    """What sources include: where one of them changes, all are compiled again."""
+    return [str(path.relative_to(HERE)) for ending in ("*.inc", "*.h") for path in HERE.rglob(ending)]
 
 
 if __name__ == "__main__":
@@ -132,6 +158,6 @@ if __name__ == "__main__":
         package_dir={"": "python"},
         packages=[PACKAGE],
         py_modules=["fused_ln", "fast_ln"],
-        ext_modules=[library()],
+        ext_modules=[cpu_library(), picture_library()],
         cmdclass={"build_ext": BuildOps, "install": PlainInstall},
     )

@@ -29,12 +29,25 @@ CASES: dict[str, list[tuple[int, ...]]] = {
     "linear_cross_entropy": [(800, 512), (512, 32000)],
 }
 VOCABULARY = 32000
+# Cases of pictures, forward alone: pixels before, and for the resizing width and height after.
+PICTURE_CASES = {"resize_bicubic 640 x 480": (480, 640, 3), "patchify 644 x 476": (476, 644, 3)}
+RESIZED = 644, 476
 
 
 def arrays(name: str) -> list[np.ndarray]:
     """Random inputs of a case, float32."""
     rng = np.random.default_rng(0)
     return [rng.standard_normal(shape).astype(np.float32) for shape in CASES[name]]
+
+
+def picture(name: str) -> np.ndarray:
+    """The pixels of a case, uint8."""
+    return np.random.default_rng(0).integers(0, 256, PICTURE_CASES[name], dtype=np.uint8)
+
+
+def levels() -> np.ndarray:
+    """What each grey level of each channel becomes, float32[3, 256]."""
+    return np.random.default_rng(3).standard_normal((3, 256)).astype(np.float32)
 
 
 def targets() -> np.ndarray:
@@ -47,16 +60,16 @@ def angles() -> np.ndarray:
     return np.random.default_rng(2).standard_normal((512, 32)).astype(np.float32)
 
 
-def time_cases(make: Callable[[str], tuple[Callable[[], Any], Callable[[], Any]]]) -> None:
+def time_cases(make: Callable[[str], tuple[Callable[[], Any], ...]]) -> None:
     """Time all cases and print them as JSON: name, then seconds of forward, and of forward and backward.
 
     Args:
-        make: gives, for a case, the call of the forward pass without gradients, and that of both passes.
+        make: gives, for a case, the call of the forward pass without gradients, and but for pictures that of both.
     """
     repeats, clock = int(sys.argv[1]), {"wall": time.perf_counter, "cpu": time.process_time}[sys.argv[2]]
     found = {}
     starts = tuple(sys.argv[3:]) or ("",)
-    for name in (name for name in CASES if name.startswith(starts)):
+    for name in (name for name in (*CASES, *PICTURE_CASES) if name.startswith(starts)):
         found[name] = [_seconds(call, repeats, clock) for call in make(name)]
     json.dump(found, sys.stdout)
 

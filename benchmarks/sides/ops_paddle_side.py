@@ -1,19 +1,26 @@
-"""paddlemix's ops, or with PADDLEMIX_OPS=reference Paddle's: `python ops_paddle_side.py REPEATS CLOCK [OP ...]`."""
+"""paddlemix's ops, or with PADDLEMIX_OPS=reference Paddle's, and numpy's on pictures.
+
+python ops_paddle_side.py REPEATS CLOCK [OP ...]
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import paddlemix  # noqa: F401  it settles how Paddle computes
 
 # isort: split
 import numpy as np
 import paddle
-from ops_cases import angles, arrays, targets, time_cases
+from ops_cases import PICTURE_CASES, RESIZED, angles, arrays, levels, picture, targets, time_cases
 
 from paddlemix import ops
 
 
 def make(name: str):
-    """The two calls of a case."""
+    """The calls of a case: forward, and both passes where there are two."""
+    if name in PICTURE_CASES:
+        return (PICTURE_OPS[name.split()[0]](picture(name)),)
     tensors = [paddle.to_tensor(array, stop_gradient=False) for array in arrays(name)]
     op = OPS[next(key for key in OPS if name.startswith(key))]
     with paddle.no_grad():
@@ -45,6 +52,10 @@ OPS = {
     "swiglu": ops.swiglu,
     "quick_gelu": ops.quick_gelu,
     "gelu": ops.gelu,
+}
+PICTURE_OPS = {
+    "resize_bicubic": lambda pixels: partial(ops.resize_bicubic, pixels, *RESIZED),
+    "patchify": lambda pixels: partial(ops.patchify, [pixels] * 2, levels(), patch_size=14, merge_size=2),
 }
 
 if __name__ == "__main__":

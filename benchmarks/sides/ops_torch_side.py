@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from ops_cases import angles, arrays, targets, time_cases
+from ops_cases import PICTURE_CASES, RESIZED, angles, arrays, picture, targets, time_cases
 
 
 def make(name: str):
-    """The two calls of a case."""
+    """The calls of a case: forward, and both passes where there are two."""
+    if name in PICTURE_CASES:
+        return (partial(PICTURE_OPS[name.split()[0]], torch.from_numpy(picture(name)).permute(2, 0, 1)),)
     tensors = [torch.from_numpy(array).requires_grad_() for array in arrays(name)]
     if name.startswith("linear"):  # PyTorch holds weights as [out, in]
         tensors[1] = tensors[1].detach().t().contiguous().requires_grad_()
@@ -43,6 +46,18 @@ def rotate(x: torch.Tensor) -> torch.Tensor:
     return x * COS + torch.cat((-second, first), dim=-1) * SIN
 
 
+def resize(pixels: torch.Tensor) -> torch.Tensor:
+    """Channels first; PyTorch's weights have 16 bits."""
+    return F.interpolate(pixels[None], size=RESIZED[::-1], mode="bicubic", antialias=True)
+
+
+def cut(pixels: torch.Tensor) -> torch.Tensor:
+    """As transformers' fast processor does it."""
+    normal = (pixels - MEAN) / STD
+    cells = normal.expand(2, -1, -1, -1).reshape(2, 3, RESIZED[1] // 28, 2, 14, RESIZED[0] // 28, 2, 14)
+    return cells.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(-1, 1176)
+
+
 COS, SIN = (torch.from_numpy(angles()).repeat(1, 2).unsqueeze(1) for _ in range(2))
 COS, SIN = COS.cos(), SIN.sin()
 TARGETS = torch.from_numpy(targets())
@@ -59,6 +74,8 @@ OPS = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "gelu": F.gelu,
 }
+PICTURE_OPS = {"resize_bicubic": resize, "patchify": cut}
+MEAN, STD = torch.tensor([[123.0, 117, 104], [68.5, 66.6, 70.3]])[..., None, None]
 
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

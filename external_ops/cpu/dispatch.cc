@@ -1,8 +1,7 @@
 // Chooses the kernels that this processor runs, and holds the number of threads.
 #include <atomic>
-#include <cstdlib>
-#include <cstring>
 
+#include "paddlemix/instruction_set.h"
 #include "paddlemix/kernels.h"
 #include "paddlemix/threads.h"
 
@@ -20,21 +19,16 @@ namespace avx512 {
 const Kernels& kernels();
 }
 
+#endif
+
 static const Kernels& choose() {
-  // For tests of the slower paths; a set that the processor lacks is not taken.
-  const char* wanted = std::getenv("PADDLEMIX_OPS_ISA");
-  const auto allowed = [&](const char* name) { return !wanted || !std::strcmp(wanted, name); };
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                          __builtin_cpu_supports("avx512vl");
-  if (has_avx512 && allowed("avx512")) return avx512::kernels();
-  if (has_avx2 && (allowed("avx2") || allowed("avx512"))) return avx2::kernels();
+#if defined(__x86_64__)
+  const InstructionSet best = best_instruction_set();
+  if (best == InstructionSet::kAvx512) return avx512::kernels();
+  if (best == InstructionSet::kAvx2) return avx2::kernels();
+#endif
   return plain::kernels();
 }
-#else
-static const Kernels& choose() { return plain::kernels(); }
-#endif
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();

@@ -14,6 +14,7 @@ from paddlemix.ops.mask import CausalMask
 from paddlemix.ops.norm import add_rms_norm, layer_norm, rms_norm
 from paddlemix.ops.rotary import apply_rotary, rotary_frequencies, rotate_pair, rotate_split
 from paddlemix.ops.segments import CausalSegments, Visible
+from paddlemix.picture_ops import patchify, resize_bicubic
 
 __all__ = [
     "ACTIVATIONS",
@@ -30,7 +31,9 @@ __all__ = [
     "linear",
     "linear_cross_entropy",
     "num_threads",
+    "patchify",
     "quick_gelu",
+    "resize_bicubic",
     "resize_grid",
     "rms_norm",
     "rotary_frequencies",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import paddle
 
 from paddlemix.ops import built
+from paddlemix.picture_ops.built import find_library
 
 OPS = (
     "linear",
@@ -21,6 +22,7 @@ OPS = (
     "quick_gelu",
     "linear_cross_entropy",
 )
+PICTURE_OPS = ("patchify", "resize_bicubic")
 
 
 def describe() -> str:
@@ -38,7 +40,16 @@ def describe() -> str:
         choice = "built for float32 on the CPU, else reference"
     if not paddle.get_device().startswith("cpu"):
         lines.append(f"Paddle computes on {paddle.get_device()}, where the reference calls Paddle's own kernels.")
-    return "\n".join([*lines, *(f"  {name:<22} {choice}" for name in OPS)])
+    return "\n".join([*lines, *(f"  {name:<22} {choice}" for name in OPS), *_describe_picture_ops()])
+
+
+def _describe_picture_ops() -> list[str]:
+    library, reason = find_library()
+    if library is None:
+        found, choice = f"No built picture ops: {reason}.", "reference"
+    else:
+        found, choice = f"Built picture ops: {library.instruction_set} kernels, on the calling thread.", "built"
+    return [found, *(f"  {name:<22} {choice}" for name in PICTURE_OPS)]
 
 
 if __name__ == "__main__":

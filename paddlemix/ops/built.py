@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import json
-import logging
 import os
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata, util
-from pathlib import Path
+from importlib import metadata
 from typing import Any
 
 import paddle
 
-logger = logging.getLogger(__name__)
-
-PACKAGE = "paddlemix_external_ops"
-# Set to "reference", every op is computed in its readable form.
-CHOICE_VARIABLE = "PADDLEMIX_OPS"
-BUILD_COMMAND = "cd external_ops && python setup.py install"
+from paddlemix.ops_build import BUILD_COMMAND, Build, find_build, warn_once
 
 
 @dataclass(frozen=True)
@@ -38,23 +30,17 @@ class Library:
 @cache
 def library() -> Library:
     """The built ops, loaded at the first call; what is found then holds for the process."""
-    if os.environ.get(CHOICE_VARIABLE) == "reference":
-        return Library(f"{CHOICE_VARIABLE}=reference is set")
-    spec = util.find_spec(PACKAGE)
-    if spec is None or not spec.origin:
-        return Library(f"they are not built: {BUILD_COMMAND}")
-    return _load(Path(spec.origin).parent, _paddle_version())
+    build = find_build()
+    return Library(build.reason) if build.reason else _load(build, _paddle_version())
 
 
-def _load(folder: Path, paddle_version: str) -> Library:
-    if not (folder / "built.json").is_file():
-        return Library(f"the build in {folder} is unfinished, build again: {BUILD_COMMAND}")
-    about = json.loads((folder / "built.json").read_text(encoding="utf-8"))
-    if about["paddle"] != paddle_version:
+def _load(build: Build, paddle_version: str) -> Library:
+    if build.about["paddle"] != paddle_version:
         return Library(
-            f"they were built for Paddle {about['paddle']}, this is {paddle_version}, build again: {BUILD_COMMAND}"
+            f"they were built for Paddle {build.about['paddle']}, this is {paddle_version}, build again: "
+            f"{BUILD_COMMAND}"
         )
-    path = folder / about["library"]
+    path = build.folder / build.about["library"]
     try:
         handle = ctypes.CDLL(str(path))
         paddle.utils.cpp_extension.extension_utils.load_op_meta_info_and_register_op(str(path))
@@ -88,15 +74,9 @@ def takes(tensor: paddle.Tensor) -> bool:
         return False
     found = library()
     if found.reason:
-        _warn(found.reason)
+        warn_once(found.reason)
         return False
     return True
-
-
-@cache
-def _warn(reason: str) -> None:
-    if os.environ.get(CHOICE_VARIABLE) != "reference":
-        logger.warning("The fused CPU ops are not used, models run several times slower: %s", reason)
 
 
 def run(name: str, *arguments: Any) -> list[paddle.Tensor]:

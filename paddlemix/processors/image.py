@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from paddlemix.processors.patches import cut
+from paddlemix.picture_ops import patchify, resize_bicubic
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -150,14 +150,10 @@ class Qwen2VLImageProcessor:
         Returns:
             float32[h * w, channels * temporal_patch_size * patch_size**2], in merge-window order.
         """
-        resized = picture.resize(self.resized(*picture.size), Image.Resampling.BICUBIC)
-        pixels = np.asarray(resized)
-        count = pixels.shape[0] * pixels.shape[1] // self.patch_size**2
-        patches = np.empty((count, 3, self.temporal_patch_size, self.patch_size**2), dtype=np.float32)
+        resized = resize_bicubic(np.asarray(picture), *self.resized(*picture.size))
         levels = _levels(self.image_mean, self.image_std)
-        cut(pixels, levels, patches, 0, patch_size=self.patch_size, merge_size=self.merge_size)
-        patches[:, :, 1:] = patches[:, :, :1]
-        return patches.reshape(count, -1)
+        frames = [resized] * self.temporal_patch_size
+        return patchify(frames, levels, patch_size=self.patch_size, merge_size=self.merge_size)
 
 
 @lru_cache(maxsize=16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from paddlemix.files import write_json
+from paddlemix.picture_ops import patchify, resize_bicubic
 from paddlemix.processors.image import CLIP_MEAN, CLIP_STD
 
 PREPROCESSOR_FILE, CONFIG_FILE = "preprocessor_config.json", "config.json"
@@ -62,11 +64,17 @@ class QwenVLImageProcessor:
         Returns:
             float32[3, S, S].
         """
-        square = np.asarray(picture.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC))
-        levels = np.arange(256, dtype=np.float32) / np.float32(255)
-        channels = zip(*np.array([self.image_mean, self.image_std], dtype=np.float32), strict=True)
-        # Each of the 256 levels is worked out once a channel.
-        return np.stack([((levels - mean) / std)[square[..., place]] for place, (mean, std) in enumerate(channels)])
+        square = resize_bicubic(np.asarray(picture), self.image_size, self.image_size)
+        levels = _levels(self.image_mean, self.image_std)
+        # One patch covers the square.
+        return patchify([square], levels, patch_size=self.image_size, merge_size=1).reshape(3, *square.shape[:2])
+
+
+@lru_cache(maxsize=16)
+def _levels(image_mean: tuple[float, ...], image_std: tuple[float, ...]) -> np.ndarray:
+    """float32[3, 256]: what the grey levels of each channel become, worked out in the original's order."""
+    mean, std = np.array([image_mean, image_std], dtype=np.float32)[..., None]
+    return (np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std
 
 
 def _values(path: Path) -> dict[str, Any]:

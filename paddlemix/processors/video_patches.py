@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from paddlemix.conversation import VideoSettings
+from paddlemix.picture_ops import patchify, resize_bicubic
 from paddlemix.processors.frames import VideoInfo, frame_bounds, frame_count, frame_indices
 from paddlemix.processors.image import (
     CLIP_MEAN,
@@ -22,8 +24,6 @@ from paddlemix.processors.image import (
     Qwen2VLImageProcessor,
     smart_resize,
 )
-from paddlemix.processors.patches import cut
-from paddlemix.processors.resample import resize_frame
 
 FPS = 2.0
 MIN_FRAMES, MAX_FRAMES = 4, 768
@@ -179,20 +179,21 @@ class Qwen2VLVideoProcessor:
         """Cut up a video.
 
         Args:
-            frames: uint8[H, W, 3] in RGB, those that `plan` names; each is resized before the next is drawn.
+            frames: uint8[H, W, 3] in RGB, those that `plan` names; each is resized before the next is drawn, with the
+                precision of PyTorch, by which the published models were shown videos.
             plan: what `plan` gave for the video.
 
         Returns:
             float32[t * h * w, channels * temporal_patch_size * patch_size**2], in merge-window order.
         """
         steps, height, width = plan.grid
-        span, values = self.temporal_patch_size, self.patch_size**2
-        patches = np.empty((steps, height * width, 3, span, values), dtype=np.float32)
-        levels = self._levels()
-        for place, frame in enumerate(self._filled_up(frames, steps * span)):
-            resized = resize_frame(frame, plan.width, plan.height)
-            step = patches[place // span]
-            cut(resized, levels, step, place % span, patch_size=self.patch_size, merge_size=self.merge_size)
+        span, levels = self.temporal_patch_size, self._levels()
+        patches = np.empty((steps, height * width, 3 * span * self.patch_size**2), dtype=np.float32)
+        resized = (resize_bicubic(frame, plan.width, plan.height, precision="torch") for frame in frames)
+        shown = self._filled_up(resized, steps * span)
+        for step in patches:
+            spanned = list(islice(shown, span))
+            patchify(spanned, levels, patch_size=self.patch_size, merge_size=self.merge_size, out=step)
         return patches.reshape(steps * height * width, -1)
 
     def _count(self, info: VideoInfo) -> int:

@@ -9,25 +9,31 @@ import numpy as np
 import paddle
 import pytest
 
+from paddlemix import ops_build
 from paddlemix.ops import built, rms_norm, set_num_threads
-from paddlemix.ops.__main__ import OPS, describe
+from paddlemix.ops.__main__ import OPS, PICTURE_OPS, describe
+from paddlemix.ops_build import read_build
+from paddlemix.picture_ops.built import find_library
 
 
 @pytest.fixture
 def fresh(monkeypatch):
     """The search as it is in a process that has called no op yet."""
     monkeypatch.undo()
-    built.library.cache_clear()
-    built._warn.cache_clear()
+    forget()
     yield
-    built.library.cache_clear()
-    built._warn.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    for kept in (built.library, find_library, ops_build.warn_once):
+        kept.cache_clear()
 
 
 def test_a_build_for_another_paddle_is_named_and_not_loaded(tmp_path):
     about = {"paddle": "2.6.2", "onednn": "3.6.0", "library": "none.so"}
     (tmp_path / "built.json").write_text(json.dumps(about))
-    found = built._load(tmp_path, "3.3.1")
+    found = built._load(read_build(tmp_path), "3.3.1")
     assert found.handle is None
     assert "built for Paddle 2.6.2, this is 3.3.1" in found.reason and built.BUILD_COMMAND in found.reason
 
@@ -35,17 +41,17 @@ def test_a_build_for_another_paddle_is_named_and_not_loaded(tmp_path):
 def test_a_library_that_cannot_be_loaded_is_named(tmp_path):
     (tmp_path / "built.json").write_text(json.dumps({"paddle": "3.3.1", "library": "broken.so"}))
     (tmp_path / "broken.so").write_text("this is no library")
-    found = built._load(tmp_path, "3.3.1")
+    found = built._load(read_build(tmp_path), "3.3.1")
     assert found.handle is None and "broken.so cannot be loaded" in found.reason
 
 
 def test_an_unfinished_build_is_named(tmp_path):
-    assert "unfinished" in built._load(tmp_path, "3.3.1").reason
+    assert "unfinished" in read_build(tmp_path).reason
 
 
 def test_without_a_build_ops_warn_once_and_compute(fresh, monkeypatch, caplog):
-    monkeypatch.setattr(built.util, "find_spec", lambda name: None)
-    with caplog.at_level(logging.WARNING, logger=built.logger.name):
+    monkeypatch.setattr(ops_build.util, "find_spec", lambda name: None)
+    with caplog.at_level(logging.WARNING, logger=ops_build.logger.name):
         values = [rms_norm(paddle.ones([2, 4]), paddle.ones([4]), 1e-6) for _ in range(3)]
     assert (values[0].numpy() > 0.99).all()
     (record,) = caplog.records
@@ -53,7 +59,7 @@ def test_without_a_build_ops_warn_once_and_compute(fresh, monkeypatch, caplog):
 
 
 def test_a_user_who_asks_for_the_reference_gets_it_without_a_warning(fresh, monkeypatch, caplog):
-    monkeypatch.setenv(built.CHOICE_VARIABLE, "reference")
+    monkeypatch.setenv(ops_build.CHOICE_VARIABLE, "reference")
     assert not built.takes(paddle.ones([2]))
     assert not caplog.records and "reference" in describe()
 
@@ -106,5 +112,5 @@ def test_what_comes_of_frozen_tensors_is_frozen(recorded):
 
 def test_every_op_is_described(implementation):
     text = describe()
-    assert all(name in text for name in OPS)
+    assert all(name in text for name in (*OPS, *PICTURE_OPS))
     assert ("Built ops" in text) == (implementation == "built")

@@ -1,11 +1,17 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from paddlemix.picture_ops import built
+from paddlemix.processors.frames import VideoInfo
 from paddlemix.processors.image import MAX_PIXELS, MIN_PIXELS, Qwen2VLImageProcessor, smart_resize
 from paddlemix.processors.picture import open_picture
+from paddlemix.processors.qwen_image import QwenVLImageProcessor
+from paddlemix.processors.video_patches import Qwen2VLVideoProcessor
 
 PICTURE_BOUNDS = {
     "default": {},
@@ -81,3 +87,31 @@ def test_the_published_bound_becomes_the_safe_one_and_an_explicit_one_wins():
 def test_bounds_are_found_where_checkpoints_of_several_ages_keep_them(published, bounds):
     processor = Qwen2VLImageProcessor.from_published(published)
     assert (processor.min_pixels, processor.max_pixels) == bounds
+
+
+@pytest.mark.parametrize("size", [(640, 480), (33, 1500), (5, 900), (56, 84), (1, 1)])
+def test_patches_are_the_same_with_and_without_the_built_ops(size, monkeypatch):
+    if built.find_library()[0] is None:
+        pytest.skip(f"no built picture ops: {built.find_library()[1]}")
+    width, height = size
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    frames = [pixels, pixels[::-1], pixels[:, ::-1]]
+    video = Qwen2VLVideoProcessor()
+    plan = video.plan(VideoInfo(len(frames), None, width, height, is_sampled=True))
+
+    def prepare() -> list[np.ndarray]:
+        picture = Image.fromarray(pixels)
+        still, square = Qwen2VLImageProcessor().patches(picture), QwenVLImageProcessor(64).pixels(picture)
+        return [still, square, video.patches(frames, plan)]
+
+    with_build = prepare()
+    monkeypatch.setattr(built, "wanted_library", lambda: None)
+    for found, expected in zip(with_build, prepare(), strict=True):
+        assert expected.size and np.unique(expected).size > 1
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_processors_of_pictures_load_no_paddle():
+    modules = ("image", "qwen_image", "video_patches")
+    loads = "; ".join(f"import paddlemix.processors.{name}" for name in modules)
+    subprocess.run([sys.executable, "-c", f"import sys; {loads}; assert 'paddle' not in sys.modules"], check=True)

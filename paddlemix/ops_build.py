@@ -1,0 +1,58 @@
+"""Where the libraries of `external_ops` are; to find them needs no Paddle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import util
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+PACKAGE = "paddlemix_external_ops"
+# Set to "reference", every op is computed in its readable form.
+CHOICE_VARIABLE = "PADDLEMIX_OPS"
+BUILD_COMMAND = "cd external_ops && python setup.py install"
+
+
+@dataclass(frozen=True)
+class Build:
+    """What was found.
+
+    Attributes:
+        reason: why there are no built ops; "" where there are.
+        folder: of the libraries.
+        about: what the build says of itself; names of the libraries by kind among it.
+    """
+
+    reason: str = ""
+    folder: Path = Path()
+    about: dict[str, str] = field(default_factory=dict)
+
+
+def find_build() -> Build:
+    """The build of this Python, unless the user asks for the reference."""
+    if os.environ.get(CHOICE_VARIABLE) == "reference":
+        return Build(f"{CHOICE_VARIABLE}=reference is set")
+    spec = util.find_spec(PACKAGE)
+    if spec is None or not spec.origin:
+        return Build(f"they are not built: {BUILD_COMMAND}")
+    return read_build(Path(spec.origin).parent)
+
+
+def read_build(folder: Path) -> Build:
+    """The build in a folder, which says of itself what it was made for once it is finished."""
+    about = folder / "built.json"
+    if not about.is_file():
+        return Build(f"the build in {folder} is unfinished, build again: {BUILD_COMMAND}")
+    return Build(folder=folder, about=json.loads(about.read_text(encoding="utf-8")))
+
+
+@cache
+def warn_once(reason: str) -> None:
+    """Tell, once a process, that ops are computed in their readable form, unless the user asked for that."""
+    if os.environ.get(CHOICE_VARIABLE) != "reference":
+        logger.warning("The fused CPU ops are not used, models and pictures take several times as long: %s", reason)
