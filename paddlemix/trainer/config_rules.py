@@ -206,6 +206,29 @@ CONSISTENCY: tuple[Rule, ...] = (
         "is no multiple of `eval_steps` (`logging_steps` if that is null). Make it one.",
     ),
     Rule(
+        ("early_stopping_patience", "load_best_model_at_end"),
+        lambda values: values["early_stopping_patience"] is not None and not values["load_best_model_at_end"],
+        "`early_stopping_patience` is {early_stopping_patience}, but the best evaluation is not kept. Set "
+        "`load_best_model_at_end` to true.",
+    ),
+    Rule(
+        ("early_stopping_threshold", "early_stopping_patience"),
+        lambda values: values["early_stopping_patience"] is None,
+        "`early_stopping_threshold` has no effect unless `early_stopping_patience` is set. Set it, or take the key "
+        "out.",
+        only_if_given=True,
+    ),
+    *(
+        Rule(
+            (key, "lr_scheduler_type"),
+            lambda values: values["lr_scheduler_type"] == "constant",
+            f'`{key}` has no effect while `lr_scheduler_type` is "constant". Set that to '
+            '"constant_with_warmup", or take the key out.',
+            only_if_given=True,
+        )
+        for key in ("warmup_ratio", "warmup_steps")
+    ),
+    Rule(
         ("report_to",),
         lambda values: isinstance(values["report_to"], list) and len(set(values["report_to"])) > 1,
         '`report_to` lists "none" beside "visualdl"; expected one of them. Take the other out.',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from paddlemix.trainer.freezing import freeze
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
 
+    from paddlemix.trainer.early_stopping import EarlyStopping
     from paddlemix.trainer.sft_trainer import SFTTrainer
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,37 @@ def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
     loaded.begin_tuning_on_turns()
     freeze(loaded, [*(model.freeze_include or []), *_switched_globs(model)], model.freeze_exclude)
     return loaded
+
+
+def prepare_resume(args: TrainingArguments) -> str | None:
+    """Clear away what a killed run has left half done, and choose the checkpoint to go on from.
+
+    Args:
+        args: of the run; made, so that ranks can talk to one another.
+
+    Returns:
+        The checkpoint's folder, the same in all ranks; None where training begins at its start.
+
+    Raises:
+        ValueError: there are checkpoints, but none that can be gone on from.
+    """
+    from paddlemix.trainer.checkpoint_store import CheckpointStore, choose_checkpoint
+    from paddlemix.trainer.ranks import from_first
+
+    def decide() -> str:
+        store = CheckpointStore(args.output_dir)
+        store.clear_leftovers()
+        return str(choose_checkpoint(store, args.resume_from_checkpoint) or "")
+
+    return from_first(decide) or None
+
+
+def early_stopping_of(training: Mapping[str, Any]) -> EarlyStopping | None:
+    """When the config wants training to stop before its end; None for never."""
+    from paddlemix.trainer.early_stopping import EarlyStopping
+
+    patience = training["early_stopping_patience"]
+    return EarlyStopping(patience, training["early_stopping_threshold"]) if patience else None
 
 
 def save_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:

@@ -15,7 +15,15 @@ _CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")
 _RUN_MARKS = ("trainer_state.json", "train_results.json", "eval_results.json", "all_results.json")
 _WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json")
 # At least one of these is in every checkpoint that a run has begun to write.
-_CHECKPOINT_MARKS = (*_WEIGHTS, "trainer_state.json", "training_args.bin", "*.pdparams", "*.pdopt", "optimizer*")
+_CHECKPOINT_MARKS = (
+    *_WEIGHTS,
+    "manifest.json",
+    "trainer_state.json",
+    "training_args.bin",
+    "*.pdparams",
+    "*.pdopt",
+    "optimizer*",
+)
 
 
 def check_output_dir(config: FinetuneConfig) -> None:

@@ -10,15 +10,37 @@ from paddlenlp.trainer import TrainerCallback, TrainerControl, TrainerState, Tra
 from tqdm import tqdm
 
 
-class LastStepLog(TrainerCallback):
-    """Logs the last step too: PaddleNLP takes what was not logged into the run's mean loss from one rank alone."""
+class StepLog(TrainerCallback):
+    """Logs the last step and each that is saved.
 
-    def on_step_end(
+    PaddleNLP takes what was not logged into the run's mean loss from one rank alone, and a run that goes on from a
+    checkpoint knows nothing of it.
+    """
+
+    def __init__(self) -> None:
+        self._logged = 0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for a log."""
+        control.should_log = control.should_log or control.should_save or state.global_step >= state.max_steps
+
+    def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Ask for a log at the end."""
-        control.should_log = control.should_log or state.global_step >= state.max_steps
-        return control
+    ) -> None:
+        """The same, unless the step's end had it logged: PaddleNLP would log a loss of 0 for no steps."""
+        control.should_log = (control.should_log or control.should_save) and self._logged < state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember up to which step losses are logged."""
+        if logs and "loss" in logs:
+            self._logged = state.global_step
 
 
 class ProgressBar(TrainerCallback):
