@@ -12,7 +12,6 @@ from paddle import nn
 from paddlenlp.trainer import Trainer
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
-from safetensors import SafetensorError
 
 from paddlemix.trainer.checkpoint_store import CheckpointStore
 from paddlemix.trainer.early_stopping import BestCheckpoint, EarlyStopping, note_best
@@ -22,6 +21,7 @@ from paddlemix.trainer.optimizer_state import load_optimizer, save_optimizer
 from paddlemix.trainer.random_states import load_random_states, random_state_file, save_random_states
 from paddlemix.trainer.ranks import share
 from paddlemix.trainer.resume_state import ResumeState
+from paddlemix.trainer.write_failure import write_failure
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +112,10 @@ class CheckpointingTrainer(Trainer):
         """Write this rank's part; the reason where that fails."""
         try:
             self._write_part(self.store.staging(step))
-        except (OSError, SafetensorError) as error:
-            return str(error)
+        except Exception as error:
+            if (reason := write_failure(error)) is None:
+                raise
+            return reason
         return ""
 
     def _try_to_publish(self, step: int) -> list[str]:

@@ -18,6 +18,7 @@ from paddlemix.ops import set_compute_dtype
 from paddlemix.trainer.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.trainer.config_rules import evaluates
 from paddlemix.trainer.freezing import freeze
+from paddlemix.trainer.write_failure import write_failure
 
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
@@ -138,7 +139,27 @@ def early_stopping_of(training: Mapping[str, Any]) -> EarlyStopping | None:
 
 
 def save_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:
-    """Write the model with its processor, the metrics and the loss curve into `output_dir`; rank 0 writes."""
+    """Write the model with its processor, the metrics and the loss curve into `output_dir`; rank 0 writes.
+
+    Args:
+        trainer: that has trained or evaluated.
+        metrics: of both.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    try:
+        _write_results(trainer, metrics)
+    except Exception as error:
+        if (reason := write_failure(error)) is None:
+            raise
+        raise OSError(
+            f"the results cannot be written to `output_dir` {trainer.args.output_dir}: {reason}. Make room there, then "
+            "start again with `resume_from_checkpoint` set to true."
+        ) from error
+
+
+def _write_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:
     trainer.save_model()
     if not trainer.is_world_process_zero():
         return

@@ -276,6 +276,13 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_last_one_and_the_sentence_nam
     assert_bit_equal(run("out", save_total_limit=1, resume_from_checkpoint=True), whole_run)
 
 
+def test_results_that_do_not_fit_are_told_in_a_sentence(run: Run, at_step: Callable[..., None]) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    at_step(1, lambda model: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard)))
+    with largest_file(1000), pytest.raises(OSError, match=r"the results cannot be written to `output_dir` .*out: "):
+        run("out", max_steps=1, save_strategy="no")
+
+
 def test_the_best_model_is_loaded_at_the_end_and_training_stops_early(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -543,6 +543,10 @@ class TestRules:
             ({"min_pixels": 10, "max_pixels": 9}, "`min_pixels` is 10, more than `max_pixels`, which is 9."),
             ({"bf16": True, "fp16": True}, "`bf16` and `fp16` are both true; expected at most one."),
             ({"load_best_model_at_end": True}, "`load_best_model_at_end` needs an evaluation with every checkpoint"),
+            ({"early_stopping_patience": 3}, "`early_stopping_patience` is 3, but the best evaluation is not kept."),
+            ({"early_stopping_threshold": 0.1}, "`early_stopping_threshold` has no effect unless"),
+            ({"lr_scheduler_type": "constant", "warmup_ratio": 0.1}, "`warmup_ratio` has no effect while"),
+            ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "`warmup_steps` has no effect while"),
             ({"report_to": ["none", "visualdl"]}, '`report_to` lists "none" beside "visualdl"'),
         ],
     )
