@@ -198,7 +198,7 @@ class FinetuneConfig:
     Attributes:
         model: the model's keys.
         data: the records' keys, with file names resolved.
-        training: every TrainingArguments key by name, and `benchmark`; a value for each.
+        training: every TrainingArguments key by name, and those of ours beside them; a value for each.
         source: where the config was read from.
         places: where each given key stands; keys left at their default are absent.
     """

@@ -141,7 +141,7 @@ class CheckpointingTrainer(Trainer):
     def _write_part(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.save_model(str(folder))
-        save_random_states(folder / random_state_file(self.args.process_index))
+        save_random_states(folder / random_state_file(f"{self.args.process_index:05d}"))
         if not self.args.ignore_save_lr_and_optim and self._has_optimizer_part():
             save_optimizer(self.optimizer, self.model, folder, rank=self.args.process_index)
         if self.is_world_process_zero():
@@ -182,9 +182,11 @@ class CheckpointingTrainer(Trainer):
         """Restore the random states of this rank; another number of ranks than before begins with fresh ones."""
         if checkpoint is None:
             return
-        files = [Path(checkpoint) / random_state_file(rank) for rank in range(self.args.world_size + 1)]
-        if all(file.is_file() for file in files[:-1]) and not files[-1].is_file():
-            load_random_states(files[self.args.process_index])
+        ranks = len(list(Path(checkpoint).glob(random_state_file("*"))))
+        if ranks == self.args.world_size:
+            load_random_states(Path(checkpoint) / random_state_file(f"{self.args.process_index:05d}"))
+        else:
+            logger.warning("%s was saved by %d processes: random states begin anew.", checkpoint, ranks)
 
     def _epochs_left(self, done: int, max_steps: int, epochs: int, steps_per_epoch: int) -> int:
         """The epoch to stop before: PaddleNLP takes one more step from the checkpoint of a run that had ended."""

@@ -1,7 +1,7 @@
 """The optimizer's state on disk: safetensors, by the model's names of its parameters.
 
-Paddle names a state after the number that its layer got when it was made, which another order of making, or one more
-layer, changes; a name that is not found then counts as a parameter that was never updated.
+Paddle names a state after the numbers that its layer and it itself got when they were made, which another order of
+making, or one more layer, changes.
 """
 
 from __future__ import annotations
@@ -55,39 +55,32 @@ def load_optimizer(optimizer: Any, model: nn.Layer, folder: Path) -> None:
             "`ignore_load_lr_and_optim` to true to take its weights alone."
         )
     trained = {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
-    states: dict[str, Any] = {}
-    masters: dict[str, Any] = {}
     for file in files:
         with safe_open(file, framework="numpy") as stored:
             for key in stored.keys():  # noqa: SIM118 - no mapping
                 name, state = key.rsplit("/", 1)
                 if name not in trained:
                     raise ValueError(f"{file}: {name} was trained, but is not now; freeze what was frozen then.")
-                own = trained[name].name
-                target, own_key = (masters, own) if state == MASTER else (states, f"{own}_{state}")
-                target[own_key] = _tensor(stored.get_tensor(key), own_key)
-    _take_over(optimizer, trained, states, masters)
+                _set_value(_state_of(optimizer, trained[name], state), stored.get_tensor(key))
 
 
-def _take_over(
-    optimizer: Any, trained: dict[str, paddle.Tensor], states: dict[str, Any], masters: dict[str, Any]
-) -> None:
-    optimizer.set_state_dict({**states, **({"master_weights": masters} if masters else {})})
-    # Only now, for those that have a state: Paddle refuses to begin with others as long as some are waiting.
-    known = [parameter for parameter in trained.values() if any(key.startswith(f"{parameter.name}_") for key in states)]
-    optimizer._create_accumulators(paddle.base.framework.default_main_program().global_block(), known)
+def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Tensor:
+    """A state's own tensor, made if need be; a parameter that the file does not name makes its states when it moves."""
+    optimizer._create_accumulators(paddle.base.framework.default_main_program().global_block(), [parameter])
+    master = optimizer._master_weights.get(parameter.name)
+    if state == MASTER:
+        return master
+    return optimizer._accumulators[state][(parameter if master is None else master).name]
 
 
 def _named_states(optimizer: Any, model: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
     names = {parameter.name: name for name, parameter in model.named_parameters()}
-    states = dict(optimizer.state_dict())
-    states.pop("LR_Scheduler", None)
-    for own, tensor in states.pop("master_weights", {}).items():
-        yield f"{names[own]}/{MASTER}", tensor
-    for key, tensor in states.items():
-        # The longest: one parameter's name may begin with another's.
-        own = max((own for own in names if key.startswith(f"{own}_")), key=len)
-        yield f"{names[own]}/{key.removeprefix(own + '_')}", tensor
+    for own, master in optimizer._master_weights.items():
+        yield f"{names[own]}/{MASTER}", master
+        names[master.name] = names[own]
+    for state, tensors in optimizer._accumulators.items():
+        for own, tensor in tensors.items():
+            yield f"{names[own]}/{state}", tensor
 
 
 def _shards(states: Iterator[tuple[str, paddle.Tensor]]) -> Iterator[dict[str, np.ndarray]]:
@@ -110,9 +103,6 @@ def _array(tensor: paddle.Tensor) -> np.ndarray:
     return array.view(ml_dtypes.bfloat16) if tensor.dtype == paddle.bfloat16 else array
 
 
-def _tensor(array: np.ndarray, name: str) -> paddle.Tensor:
+def _set_value(state: paddle.Tensor, array: np.ndarray) -> None:
     is_bfloat16 = array.dtype == ml_dtypes.bfloat16
-    tensor = paddle.to_tensor(array.astype(np.float32) if is_bfloat16 else array)
-    tensor = tensor.astype("bfloat16") if is_bfloat16 else tensor
-    tensor.name = name
-    return tensor
+    state.set_value(paddle.to_tensor(array.astype(np.float32)).astype("bfloat16") if is_bfloat16 else array)

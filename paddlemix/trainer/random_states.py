@@ -14,9 +14,9 @@ from paddle.framework import core
 from paddlemix.files import write_json
 
 
-def random_state_file(rank: int) -> str:
-    """The name of a rank's file in a checkpoint."""
-    return f"random_state-{rank:05d}.json"
+def random_state_file(rank: str) -> str:
+    """The name of a rank's file in a checkpoint; "*" for the pattern of all."""
+    return f"random_state-{rank}.json"
 
 
 def save_random_states(file: Path) -> None:

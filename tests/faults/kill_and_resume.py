@@ -118,6 +118,8 @@ class Attempt:
     def __post_init__(self) -> None:
         self.log = self.config.parent / f"attempt-{self.number}.log"
         self.out = self.config.parent / "out"
+        # What the attempt before has left; this one clears it away when it starts.
+        self.leftovers = self._staged()
         context = multiprocessing.get_context("fork")
         self.process = context.Process(target=train, args=(self.config, self.log))
         self.process.start()
@@ -128,7 +130,12 @@ class Attempt:
 
     @property
     def is_saving(self) -> bool:
-        return any(self.out.glob(".checkpoint-*.staging"))
+        staged = self._staged()
+        self.leftovers &= staged
+        return bool(staged - self.leftovers)
+
+    def _staged(self) -> set[Path]:
+        return set(self.out.glob(".checkpoint-*.staging"))
 
     def wait_until(self, condition: Callable[[], bool]) -> bool:
         """Whether it came true before the process ended."""
