@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from paddlenlp.trainer import TrainerCallback, TrainerControl, TrainerState, Tra
 
 # "Try again later" of BSD's sysexits.h. Not 143, which a shell shows for a process that SIGTERM killed without a save.
 EXIT_CODE = 75
+
+logger = logging.getLogger(__name__)
 
 
 class Interruption(TrainerCallback):
@@ -46,6 +49,7 @@ class Interruption(TrainerCallback):
         """Save and stop where any rank was asked to."""
         if self._any_rank_is_asked(args.world_size):
             self.has_ended_training = True
+            logger.warning("SIGTERM: step %d is saved, then the process ends with %d.", state.global_step, EXIT_CODE)
             control.should_save = True
             control.should_training_stop = True
 
