@@ -75,10 +75,11 @@ class CheckpointStore:
         """
         staged, folder = self.staging(step), self.folder(step)
         write_manifest(staged)
-        if folder.exists():
-            self._remove(folder)
+        replaced = _set_aside(folder) if folder.exists() else None
         os.rename(staged, folder)
         flush(self.output_dir)
+        if replaced is not None:
+            shutil.rmtree(replaced)
         return folder
 
     def discard(self, step: int) -> None:
@@ -136,16 +137,8 @@ class CheckpointStore:
                 kept.add(path)
         doomed = [path for path in ours if path not in kept]
         for path in doomed:
-            self._remove(path)
+            shutil.rmtree(_set_aside(path))
         return doomed
-
-    def _remove(self, folder: Path) -> None:
-        """Delete a checkpoint; a run that is killed on the way leaves no part of it that looks like one."""
-        doomed = folder.with_name(f".{folder.name}.removed")
-        if doomed.exists():
-            shutil.rmtree(doomed)
-        os.rename(folder, doomed)
-        shutil.rmtree(doomed)
 
 
 def choose_checkpoint(store: CheckpointStore, wanted: bool | str | None) -> Path | None:
@@ -198,6 +191,15 @@ def step_of(folder: Path) -> int:
     if match is None:
         raise ValueError(f"{folder} is not named as a checkpoint is; expected checkpoint-<step>.")
     return int(match[1])
+
+
+def _set_aside(folder: Path) -> Path:
+    """Rename a checkpoint for deletion, so that a run that is killed in it leaves no part that looks like one."""
+    doomed = folder.with_name(f".{folder.name}.removed")
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    os.rename(folder, doomed)
+    return doomed
 
 
 def _looks_whole(folder: Path) -> bool:

@@ -15,6 +15,10 @@ from paddlemix.conversation import RecordId
 Batch = Sequence[Any]
 
 _LISTED = 20
+ADVICE = (
+    "Training has stopped, the checkpoints are as they were. Look at these records, or lower `learning_rate` or "
+    "`max_grad_norm`."
+)
 
 
 class NonFiniteError(ValueError):
@@ -41,7 +45,9 @@ def check_losses(
     batches, values = draw(), [float(loss) for loss in losses]
     guilty = [batch for batch, value in zip(batches, values, strict=False) if not np.isfinite(value)]
     value = next((value for value in values if not np.isfinite(value)), total)
-    raise NonFiniteError(f"the loss of step {step} is {value}; its batch: {name_records(guilty or batches, dataset)}.")
+    raise NonFiniteError(
+        f"the loss of step {step} is {value}; its batch: {name_records(guilty or batches, dataset)}. {ADVICE}"
+    )
 
 
 def check_weights(model: nn.Layer, step: int, records: Callable[[], str]) -> None:
@@ -59,7 +65,7 @@ def check_weights(model: nn.Layer, step: int, records: Callable[[], str]) -> Non
         if not parameter.stop_gradient and not bool(paddle.isfinite(parameter.astype("float32").sum())):
             raise NonFiniteError(
                 f"after step {step} {name} holds NaN or infinities, so no checkpoint of it is saved; the step's "
-                f"records: {records()}."
+                f"records: {records()}. {ADVICE}"
             )
 
 

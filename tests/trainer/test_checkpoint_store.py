@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,20 @@ def test_publishing_replaces_a_damaged_checkpoint_of_the_same_step(store):
     (store.folder(10) / "model.safetensors").unlink()
     save(store, 10)
     assert find_damage(store.folder(10)) is None and names(store) == ["checkpoint-10"]
+
+
+def test_no_reader_finds_a_replaced_checkpoint_missing_for_as_long_as_it_is_deleted(store, monkeypatch):
+    save(store, 10)
+    whole_when_deleting = []
+    delete = shutil.rmtree
+
+    def watch(folder: Path) -> None:
+        whole_when_deleting.append(store.newest_whole())
+        delete(folder)
+
+    monkeypatch.setattr("paddlemix.trainer.checkpoint_store.shutil.rmtree", watch)
+    save(store, 10)
+    assert whole_when_deleting == [store.folder(10)]
 
 
 def shorten(folder: Path) -> None:
