@@ -48,9 +48,11 @@ class ProgressBar(TrainerCallback):
 
     Args:
         show_speed: add the samples a second since the last log.
+        is_wanted: show lines on a terminal too where it is false.
     """
 
-    def __init__(self, *, show_speed: bool) -> None:
+    def __init__(self, *, show_speed: bool, is_wanted: bool = True) -> None:
+        self.is_wanted = is_wanted
         self.shown = ("loss", "eval_loss", "learning_rate", *(("interval_samples_per_second",) if show_speed else ()))
         self.bar: tqdm | None = None
         self.started = 0.0
@@ -63,7 +65,7 @@ class ProgressBar(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self.started, self.first_step = time.monotonic(), state.global_step
-        if sys.stderr.isatty() and not args.disable_tqdm:
+        if sys.stderr.isatty() and self.is_wanted:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

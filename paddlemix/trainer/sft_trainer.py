@@ -83,8 +83,9 @@ class SFTTrainer(CheckpointingTrainer):
             early_stopping=early_stopping,
         )
         # Behind those that decide what is saved.
-        for callback in (StepLog(), ProgressBar(show_speed=benchmark)):
+        for callback in (StepLog(), ProgressBar(show_speed=benchmark, is_wanted=not args.disable_tqdm)):
             self.add_callback(callback)
+        args.disable_tqdm = True  # the bar that is left is PaddleNLP's for skipped batches, of which we read none
         self._identity_keys = identity_keys or {}
         self._memory_tracker = SamplingMemoryTracker(args.skip_memory_metrics)
         self.remove_callback(ProgressCallback)
