@@ -81,6 +81,10 @@ def _is_above_one(key: str) -> Callable[[Values], bool]:
     return lambda values: values[key] > 1
 
 
+def _is_warmup_of_nothing(key: str) -> Callable[[Values], bool]:
+    return lambda values: values["lr_scheduler_type"] == "constant" and values[key] > 0
+
+
 def _evaluation_strategy(values: Values) -> str:
     # PaddleNLP evaluates by steps where do_eval is true and no strategy is set.
     return "steps" if values["do_eval"] and values["evaluation_strategy"] == "no" else values["evaluation_strategy"]
@@ -221,9 +225,9 @@ CONSISTENCY: tuple[Rule, ...] = (
     *(
         Rule(
             (key, "lr_scheduler_type"),
-            lambda values: values["lr_scheduler_type"] == "constant",
-            f'`{key}` has no effect while `lr_scheduler_type` is "constant". Set that to '
-            '"constant_with_warmup", or take the key out.',
+            _is_warmup_of_nothing(key),
+            f'`{key}` is {{{key}}}, which has no effect while `lr_scheduler_type` is "constant". Set that to '
+            f'"constant_with_warmup", or `{key}` to 0.',
             only_if_given=True,
         )
         for key in ("warmup_ratio", "warmup_steps")

@@ -548,13 +548,17 @@ class TestRules:
             ({"load_best_model_at_end": True}, "`load_best_model_at_end` needs an evaluation with every checkpoint"),
             ({"early_stopping_patience": 3}, "`early_stopping_patience` is 3, but the best evaluation is not kept."),
             ({"early_stopping_threshold": 0.1}, "`early_stopping_threshold` has no effect unless"),
-            ({"lr_scheduler_type": "constant", "warmup_ratio": 0.1}, "`warmup_ratio` has no effect while"),
-            ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "`warmup_steps` has no effect while"),
+            ({"lr_scheduler_type": "constant", "warmup_ratio": 0.1}, "`warmup_ratio` is 0.1, which has no effect"),
+            ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "`warmup_steps` is 5, which has no effect"),
             ({"report_to": ["none", "visualdl"]}, '`report_to` lists "none" beside "visualdl"'),
         ],
     )
     def test_values_that_contradict_one_another_are_refused(self, tmp_path, keys, expected):
         assert problem_with(tmp_path, **keys).startswith(expected)
+
+    def test_a_constant_rate_takes_no_warm_up_that_is_zero_amiss(self, tmp_path):
+        assert load(tmp_path, lr_scheduler_type="constant").training["warmup_ratio"] == 0.01
+        assert load(tmp_path, lr_scheduler_type="constant", warmup_ratio=0).training["warmup_ratio"] == 0
 
     def test_saving_between_evaluations_cannot_keep_the_best_model(self, tmp_path):
         both = {"train": RECORDS, "eval": RECORDS}
