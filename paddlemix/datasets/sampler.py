@@ -121,6 +121,10 @@ class GlobalBatchSampler(DistributedBatchSampler):
         rows, size = self._rows[1] if epoch else self.first_rows, self.shape.all_rows
         return rows[step * size : (step + 1) * size]
 
+    def batches_of(self, epoch: int, step: int) -> list[list[Draw]]:
+        """This rank's batches of a global batch, as `rows_of` numbers them."""
+        return list(self._batches(self.rows_of(epoch, step)))
+
     @cached_property
     def fingerprint(self) -> str:
         """A text that differs from another sampler's where the two draw other global batches."""

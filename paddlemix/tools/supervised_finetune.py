@@ -11,7 +11,15 @@ import sys
 from paddlemix.tools.report_errors import report_errors
 from paddlemix.trainer import config_file
 from paddlemix.trainer.arguments import FinetuneConfig
-from paddlemix.trainer.finetune import load_datasets, load_model, load_processor, sampling_of, save_results
+from paddlemix.trainer.finetune import (
+    early_stopping_of,
+    load_datasets,
+    load_model,
+    load_processor,
+    prepare_resume,
+    sampling_of,
+    save_results,
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -27,7 +35,8 @@ def run(config: FinetuneConfig) -> None:
 
     Raises:
         OSError: a file is missing or cannot be written.
-        ValueError: records, model and config do not fit one another.
+        SystemExit: SIGTERM has ended training; a checkpoint is saved.
+        ValueError: records, model and config do not fit one another, or training has left the numbers.
     """
     config_file.check_output_dir(config)
     processor = load_processor(config.model, config.data)
@@ -35,10 +44,13 @@ def run(config: FinetuneConfig) -> None:
 
     config_file.clear_output_dir(config)
     args = config_file.build_training_arguments(config)
+    checkpoint = prepare_resume(args) if args.do_train else None
     model = load_model(config.model, args)
 
     # Slow to import, so a config's mistakes are told before.
+    from paddlemix.trainer.interruption import EXIT_CODE
     from paddlemix.trainer.plan import describe_plan
+    from paddlemix.trainer.run_identity import identity_keys
     from paddlemix.trainer.sft_trainer import SFTTrainer
 
     trainer = SFTTrainer(
@@ -48,13 +60,17 @@ def run(config: FinetuneConfig) -> None:
         evaluation,
         processor,
         sampling=sampling_of(config.data),
+        identity_keys=identity_keys(config),
+        early_stopping=early_stopping_of(config.training),
         benchmark=config.training["benchmark"],
     )
     if trainer.is_world_process_zero():
         print(describe_plan(model, train, evaluation, args, trainer.train_sampler), flush=True)
     metrics: dict[str, float] = {}
     if args.do_train:
-        metrics |= trainer.train(resume_from_checkpoint=args.resume_from_checkpoint or None).metrics
+        metrics |= trainer.train(checkpoint).metrics
+        if trainer.interruption.has_ended_training:
+            raise SystemExit(EXIT_CODE)
     if args.do_eval:
         metrics |= trainer.evaluate()
     save_results(trainer, metrics)

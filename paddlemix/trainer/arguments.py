@@ -188,7 +188,15 @@ class TrainingKeys:
     )
     report_to: Reporter | list[Reporter] = Field(default="visualdl", description="Where curves are logged.")
     resume_from_checkpoint: bool | str | None = Field(
-        default=None, description="true resumes from the last checkpoint in `output_dir`, a path from that one."
+        default=None,
+        description="true goes on from the newest whole checkpoint in `output_dir`, or begins where there is none; a "
+        "path goes on from that one.",
+    )
+    early_stopping_patience: int | None = Field(
+        default=None, ge=1, description="Stop after so many evaluations in a row that are no better than the best."
+    )
+    early_stopping_threshold: float = Field(
+        default=0.0, ge=0, description="Evaluations count as better if they are by more than this."
     )
     device: str | None = Field(default=None, description="null takes a GPU where Paddle has one, else the CPU.")
     skip_memory_metrics: bool = Field(default=False, description="Leave out the memory figures of the log.")
@@ -202,7 +210,7 @@ class FinetuneConfig:
     Attributes:
         model: the model's keys.
         data: the records' keys, with file names resolved.
-        training: every TrainingArguments key by name, and `benchmark`; a value for each.
+        training: every TrainingArguments key by name, and those of ours beside them; a value for each.
         source: where the config was read from.
         places: where each given key stands; keys left at their default are absent.
     """

@@ -94,6 +94,10 @@ def _is_above_one(key: str) -> Callable[[Values], bool]:
     return lambda values: values[key] > 1
 
 
+def _is_warmup_of_nothing(key: str) -> Callable[[Values], bool]:
+    return lambda values: values["lr_scheduler_type"] == "constant" and values[key] > 0
+
+
 def _evaluation_strategy(values: Values) -> str:
     # PaddleNLP evaluates by steps where do_eval is true and no strategy is set.
     return "steps" if values["do_eval"] and values["evaluation_strategy"] == "no" else values["evaluation_strategy"]
@@ -221,6 +225,29 @@ CONSISTENCY: tuple[Rule, ...] = (
         lambda values: values["load_best_model_at_end"] and _saves_between_evaluations(values),
         "`load_best_model_at_end` needs an evaluation with every checkpoint, but `save_steps`, which is {save_steps}, "
         "is no multiple of `eval_steps` (`logging_steps` if that is null). Make it one.",
+    ),
+    Rule(
+        ("early_stopping_patience", "load_best_model_at_end"),
+        lambda values: values["early_stopping_patience"] is not None and not values["load_best_model_at_end"],
+        "`early_stopping_patience` is {early_stopping_patience}, but the best evaluation is not kept. Set "
+        "`load_best_model_at_end` to true.",
+    ),
+    Rule(
+        ("early_stopping_threshold", "early_stopping_patience"),
+        lambda values: values["early_stopping_patience"] is None,
+        "`early_stopping_threshold` has no effect unless `early_stopping_patience` is set. Set it, or take the key "
+        "out.",
+        only_if_given=True,
+    ),
+    *(
+        Rule(
+            (key, "lr_scheduler_type"),
+            _is_warmup_of_nothing(key),
+            f'`{key}` is {{{key}}}, which has no effect while `lr_scheduler_type` is "constant". Set that to '
+            f'"constant_with_warmup", or `{key}` to 0.',
+            only_if_given=True,
+        )
+        for key in ("warmup_ratio", "warmup_steps")
     ),
     Rule(
         ("report_to",),

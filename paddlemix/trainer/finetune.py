@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,12 @@ from paddlemix.peft.folders import is_adapter
 from paddlemix.trainer.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.trainer.config_rules import evaluates
 from paddlemix.trainer.freezing import freeze
+from paddlemix.trainer.write_failure import write_failure
 
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
 
+    from paddlemix.trainer.early_stopping import EarlyStopping
     from paddlemix.trainer.sft_trainer import SFTTrainer
 
 logger = logging.getLogger(__name__)
@@ -112,8 +115,59 @@ def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
     return loaded
 
 
+def prepare_resume(args: TrainingArguments) -> str | None:
+    """Clear away what a killed run has left half done, and choose the checkpoint to go on from.
+
+    Args:
+        args: of the run; made, so that ranks can talk to one another.
+
+    Returns:
+        The checkpoint's folder, the same in all ranks; None where training begins at its start.
+
+    Raises:
+        ValueError: there are checkpoints, but none that can be gone on from.
+    """
+    from paddlemix.trainer.checkpoint_store import CheckpointStore, choose_checkpoint
+    from paddlemix.trainer.ranks import from_first
+
+    def decide() -> str:
+        store = CheckpointStore(args.output_dir)
+        store.clear_leftovers()
+        return str(choose_checkpoint(store, args.resume_from_checkpoint) or "")
+
+    return from_first(decide) or None
+
+
+def early_stopping_of(training: Mapping[str, Any]) -> EarlyStopping | None:
+    """When the config wants training to stop before its end; None for never."""
+    from paddlemix.trainer.early_stopping import EarlyStopping
+
+    patience = training["early_stopping_patience"]
+    return EarlyStopping(patience, training["early_stopping_threshold"]) if patience else None
+
+
 def save_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:
-    """Write the model with its processor, the metrics and the loss curve into `output_dir`; rank 0 writes."""
+    """Write the model with its processor, the metrics and the loss curve into `output_dir`; rank 0 writes.
+
+    Args:
+        trainer: that has trained or evaluated.
+        metrics: of both.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    try:
+        _write_results(trainer, metrics)
+    except Exception as error:
+        if (reason := write_failure(error)) is None:
+            raise
+        raise OSError(
+            f"the results cannot be written to `output_dir` {trainer.args.output_dir}: {reason}. Make room there, then "
+            "start again with `resume_from_checkpoint` set to true."
+        ) from error
+
+
+def _write_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:
     trainer.save_model()
     if not trainer.is_world_process_zero():
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from paddlemix.trainer.arguments import FinetuneConfig
@@ -15,7 +16,15 @@ _CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")
 _RUN_MARKS = ("trainer_state.json", "train_results.json", "eval_results.json", "all_results.json")
 _WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json", "adapter_model.safetensors", "adapter_config.json")
 # At least one of these is in every checkpoint that a run has begun to write.
-_CHECKPOINT_MARKS = (*_WEIGHTS, "trainer_state.json", "training_args.bin", "*.pdparams", "*.pdopt", "optimizer*")
+_CHECKPOINT_MARKS = (
+    *_WEIGHTS,
+    "manifest.json",
+    "trainer_state.json",
+    "training_args.bin",
+    "*.pdparams",
+    "*.pdopt",
+    "optimizer*",
+)
 
 
 def check_output_dir(config: FinetuneConfig) -> None:
@@ -27,15 +36,18 @@ def check_output_dir(config: FinetuneConfig) -> None:
         config: a checked config.
 
     Raises:
-        ConfigError: the folder is a file; or it is not empty and neither `overwrite_output_dir` nor
-            `resume_from_checkpoint` is set; or overwriting it would delete the model to train or something that no
-            run wrote.
+        ConfigError: the folder is a file, or cannot be written to; or it is not empty and neither
+            `overwrite_output_dir` nor `resume_from_checkpoint` is set; or overwriting it would delete the model to
+            train or something that no run wrote.
     """
     folder = _folder(config)
-    if not _is_first_process() or not config.training["do_train"] or not folder.exists():
+    if not _is_first_process() or not config.training["do_train"]:
         return
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise _refusal(config, f"`output_dir` is {folder}, a file; expected a folder. Choose another one.")
+    _check_that_files_can_be_written(config, folder)
+    if not folder.exists():
+        return
     if config.training["resume_from_checkpoint"] or not any(folder.iterdir()):
         return
     if not config.training["overwrite_output_dir"]:
@@ -82,6 +94,20 @@ def _is_first_process() -> bool:
 
 def _refusal(config: FinetuneConfig, text: str) -> ConfigError:
     return ConfigError([Problem(config.place("output_dir"), text)])
+
+
+def _check_that_files_can_be_written(config: FinetuneConfig, folder: Path) -> None:
+    """Try it, in the folder or the nearest one above it that exists: rights alone do not tell of a read-only disk."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise _refusal(
+            config,
+            f"`output_dir` {folder} cannot be written to: {error.strerror}. Choose a folder with the right to write "
+            "and room in it.",
+        ) from None
 
 
 def _check_that_overwriting_is_safe(config: FinetuneConfig, folder: Path) -> None:

@@ -10,15 +10,37 @@ from paddlenlp.trainer import TrainerCallback, TrainerControl, TrainerState, Tra
 from tqdm import tqdm
 
 
-class LastStepLog(TrainerCallback):
-    """Logs the last step too: PaddleNLP takes what was not logged into the run's mean loss from one rank alone."""
+class StepLog(TrainerCallback):
+    """Logs the last step and each that is saved.
 
-    def on_step_end(
+    PaddleNLP takes what was not logged into the run's mean loss from one rank alone, and a run that goes on from a
+    checkpoint knows nothing of it.
+    """
+
+    def __init__(self) -> None:
+        self._logged = 0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for a log."""
+        control.should_log = control.should_log or control.should_save or state.global_step >= state.max_steps
+
+    def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Ask for a log at the end."""
-        control.should_log = control.should_log or state.global_step >= state.max_steps
-        return control
+    ) -> None:
+        """The same, unless the step's end had it logged: PaddleNLP would log a loss of 0 for no steps."""
+        control.should_log = (control.should_log or control.should_save) and self._logged < state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember up to which step losses are logged."""
+        if logs and "loss" in logs:
+            self._logged = state.global_step
 
 
 class ProgressBar(TrainerCallback):
@@ -26,9 +48,11 @@ class ProgressBar(TrainerCallback):
 
     Args:
         show_speed: add the samples a second since the last log.
+        is_wanted: show lines on a terminal too where it is false.
     """
 
-    def __init__(self, *, show_speed: bool) -> None:
+    def __init__(self, *, show_speed: bool, is_wanted: bool = True) -> None:
+        self.is_wanted = is_wanted
         self.shown = ("loss", "eval_loss", "learning_rate", *(("interval_samples_per_second",) if show_speed else ()))
         self.bar: tqdm | None = None
         self.started = 0.0
@@ -41,7 +65,7 @@ class ProgressBar(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self.started, self.first_step = time.monotonic(), state.global_step
-        if sys.stderr.isatty() and not args.disable_tqdm:
+        if sys.stderr.isatty() and self.is_wanted:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

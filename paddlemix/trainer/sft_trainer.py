@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import paddle
 from paddle import nn
-from paddlenlp.trainer import Trainer, TrainerState, TrainingArguments
+from paddlenlp.trainer import TrainerState, TrainingArguments
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 from paddlenlp.trainer.trainer_utils import EvalLoopOutput
 
 from paddlemix.datasets.collate import TrainingCollator
-from paddlemix.datasets.draws import DrawnDataset
+from paddlemix.datasets.draws import Draw, DrawnDataset
 from paddlemix.datasets.loader import BatchLoader
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.sampler import BatchShape, GlobalBatchSampler
@@ -21,13 +23,18 @@ from paddlemix.datasets.sampling import Sampling
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.weights import load_weights
 from paddlemix.peft.lora_model import MixLoRAModel
-from paddlemix.trainer.data_position import DataPosition, check_position
+from paddlemix.trainer.checkpointing import CheckpointingTrainer
+from paddlemix.trainer.early_stopping import EarlyStopping
 from paddlemix.trainer.memory import SamplingMemoryTracker
 from paddlemix.trainer.mixture_log import MixtureLog
-from paddlemix.trainer.progress import LastStepLog, ProgressBar
+from paddlemix.trainer.nonfinite import check_losses, check_weights, name_records
+from paddlemix.trainer.progress import ProgressBar, StepLog
+from paddlemix.trainer.run_identity import RunIdentity, check_same_run
+
+logger = logging.getLogger(__name__)
 
 
-class SFTTrainer(Trainer):
+class SFTTrainer(CheckpointingTrainer):
     """PaddleNLP's Trainer with our batches, our loss, our checkpoints and our progress bar.
 
     The loss of an optimizer step is the mean over the target tokens (or samples) of the whole global batch, whatever
@@ -40,6 +47,8 @@ class SFTTrainer(Trainer):
         eval_dataset: None where nothing is evaluated.
         processor: saved beside the model in every checkpoint, and its tokenizer pads.
         sampling: what a row of a batch is, and what the loss is a mean of.
+        identity_keys: by which a checkpoint is known to be of this run, see `run_identity`.
+        early_stopping: None where training does not stop early.
         benchmark: show the samples a second.
 
     Attributes:
@@ -59,6 +68,8 @@ class SFTTrainer(Trainer):
         processor: Any,
         *,
         sampling: Sampling | None = None,
+        identity_keys: Mapping[str, Any] | None = None,
+        early_stopping: EarlyStopping | None = None,
         benchmark: bool = False,
     ) -> None:
         sampling = sampling or Sampling()
@@ -70,8 +81,13 @@ class SFTTrainer(Trainer):
             eval_dataset=None if eval_dataset is None else DrawnDataset(eval_dataset),
             # What Trainer calls the tokenizer it only saves; the processor saves the tokenizer and the rest.
             tokenizer=processor,
-            callbacks=[LastStepLog(), ProgressBar(show_speed=benchmark)],
+            early_stopping=early_stopping,
         )
+        # Behind those that decide what is saved.
+        for callback in (StepLog(), ProgressBar(show_speed=benchmark, is_wanted=not args.disable_tqdm)):
+            self.add_callback(callback)
+        args.disable_tqdm = True  # the bar that is left is PaddleNLP's for skipped batches, of which we read none
+        self._identity_keys = identity_keys or {}
         self._memory_tracker = SamplingMemoryTracker(args.skip_memory_metrics)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -81,20 +97,19 @@ class SFTTrainer(Trainer):
             self.train_sampler = sampling.training(
                 train_dataset, shape, seed=args.seed, drop_last=args.dataloader_drop_last
             )
-            self.add_callback(DataPosition(self.train_sampler))
             self._mixture_log = MixtureLog(train_dataset, self.train_sampler)
         self._eval_sampler = None
         if eval_dataset is not None:
             shape = self._shape(args.per_device_eval_batch_size, 1)
             self._eval_sampler = sampling.evaluation(eval_dataset, shape, max_batches=max(args.max_evaluate_steps, 0))
-        self.log_history: list[dict[str, float]] = []
+        self._batch_losses: list[paddle.Tensor] = []
+        self._data_offset = 0
 
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
-        """Keep every log for the loss curve, which PaddleNLP's state does not, and add what was drawn of each set."""
+        """Add what was drawn of each set."""
         if "loss" in logs:
             logs |= self._mixture_log.shares(self.state.global_step)
         super().log(logs, **kwargs)
-        self.log_history.append({"step": self.state.global_step, **logs})
 
     def compute_loss(
         self, model: nn.Layer, inputs: dict[str, Any], return_outputs: bool = False
@@ -165,19 +180,74 @@ class SFTTrainer(Trainer):
         del eval_dataset
         return BatchLoader(self.eval_dataset, self._eval_sampler, self.data_collator, self.args.dataloader_num_workers)
 
-    def _inner_training_loop(self, args: TrainingArguments, model: nn.Layer, loader: BatchLoader, *rest: Any) -> Any:
+    def training_step(self, model: nn.Layer, inputs: dict[str, Any]) -> paddle.Tensor:
+        """A batch's forward and backward pass; its loss is kept until its step is checked."""
+        loss = super().training_step(model, inputs)
+        self._batch_losses.append(loss)
+        return loss
+
+    def _check_loss_valid(self, loss: paddle.Tensor) -> None:
+        """Stop before an update that would spoil the weights; PaddleNLP looks at every step's loss here anyway."""
+        losses, self._batch_losses = self._batch_losses, []
+        step = self.state.global_step
+        check_losses(float(loss), losses, lambda: self._batches_of(step), self.train_dataset, step=step + 1)
+
+    def _batches_of(self, step: int) -> list[list[Draw]]:
+        sampler = self._required_sampler()
+        return sampler.batches_of(*divmod(step - self._data_offset, sampler.steps))
+
+    def _required_sampler(self) -> GlobalBatchSampler:
+        if self.train_sampler is None:
+            raise ValueError("This trainer has no `train_dataset`; expected one, to train on.")
+        return self.train_sampler
+
+    def _write_part(self, folder: Path) -> None:
+        """Write this rank's part of a checkpoint, unless the weights are spoilt."""
+        step = self.state.global_step
+        check_weights(self.model, step, lambda: name_records(self._batches_of(step - 1), self.train_dataset))
+        super()._write_part(folder)
+
+    def _write_run_files(self, folder: Path) -> None:
+        self._identity().write(folder)
+
+    def _check_same_run(self, checkpoint: Path) -> None:
+        changed = check_same_run(checkpoint, self._identity(), ignore_data=self.args.ignore_data_skip)
+        logger.info("Going on from %s.", checkpoint)
+        if changed:
+            logger.warning("The run goes on with other values: %s.", "; ".join(changed))
+
+    def _identity(self) -> RunIdentity:
+        return RunIdentity.of(
+            self._identity_keys, self.model.config, self._required_sampler(), ranks=self.args.dataset_world_size
+        )
+
+    def _inner_training_loop(
+        self,
+        args: TrainingArguments,
+        model: nn.Layer,
+        loader: BatchLoader,
+        batches: int | None,
+        max_steps: int,
+        epochs: int,
+        *rest: Any,
+    ) -> Any:
         """Go on where a checkpoint was: PaddleNLP would draw and throw away all batches before it."""
-        checkpoint = rest[-2]
-        state = Path(checkpoint) / TRAINER_STATE_NAME if checkpoint is not None else None
-        self._mixture_log.begin_at(0)
-        if state is not None and state.is_file() and not args.ignore_load_lr_and_optim:
-            done = TrainerState.load_from_json(str(state)).global_step
-            self._mixture_log.begin_at(done)
-            if not args.ignore_data_skip:
-                check_position(checkpoint, loader.batch_sampler)
-                step = done % loader.batch_sampler.steps
-                loader.begin_at(step, step * args.gradient_accumulation_steps)
-        return super()._inner_training_loop(args, model, loader, *rest)
+        checkpoint, steps = rest[-2], loader.batch_sampler.steps
+        done = self._steps_done(checkpoint)
+        self._mixture_log.begin_at(done)
+        self._data_offset = done % steps if args.ignore_data_skip else 0
+        if done and not args.ignore_data_skip:
+            loader.begin_at(done % steps, done % steps * args.gradient_accumulation_steps)
+        if done:
+            self._load_rng_state(checkpoint)  # PaddleNLP does so only within an epoch
+        epochs = self._epochs_left(done, max_steps, epochs, steps)
+        with self._best_model_at_end():
+            return super()._inner_training_loop(args, model, loader, batches, max_steps, epochs, *rest)
+
+    def _steps_done(self, checkpoint: str | None) -> int:
+        if checkpoint is None or self.args.ignore_load_lr_and_optim:
+            return 0
+        return TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str | None = None) -> None:
         """Read a checkpoint's safetensors; PaddleNLP's own reader looks for pickled files."""
@@ -187,7 +257,3 @@ class SFTTrainer(Trainer):
             self.model.load_adapter(Path(resume_from_checkpoint))
             return
         load_weights(self.model, Path(resume_from_checkpoint), self.model.weight_layout(self.model.config))
-
-    def _load_best_model_from_peft_checkpoint(self) -> None:
-        """Read the best checkpoint's adapter; PaddleNLP's own reader looks for pickled files, and goes on without."""
-        self._load_from_checkpoint(self.state.best_model_checkpoint)

@@ -22,7 +22,7 @@ def finished(tiny_checkpoint: Path, shapes: Path, tmp_path_factory: pytest.TempP
     sets = {
         part: [{"name": "vqa_dataset", "data_files": str(shapes / f"{part}_vqa.json")}] for part in ("train", "eval")
     }
-    lora = {"lora": True, "lora_rank": 4, "lora_dropout": 0.0, "lora_plus_scale": 4.0}
+    lora = {"lora": True, "lora_rank": 4, "lora_dropout": 0.1, "lora_plus_scale": 4.0}
     steps = {"max_steps": 4, "save_steps": 2, "evaluation_strategy": "steps", "eval_steps": 2}
     config = {"model_name_or_path": str(tiny_checkpoint), "dataset": sets, "output_dir": str(path.parent / "out")}
     config |= {"do_train": True, "learning_rate": 5e-3, "per_device_train_batch_size": 4, "report_to": "none"}

@@ -130,6 +130,9 @@ class Weird:
     names: list = dataclasses.field(default_factory=list)
 
 
+OWN_TRAINING_KEYS = {"benchmark", "early_stopping_patience", "early_stopping_threshold"}
+
+
 class TestAccepted:
     def test_keys_that_are_not_given_have_the_defaults_of_the_tables(self, tmp_path):
         config = load(tmp_path)
@@ -145,10 +148,10 @@ class TestAccepted:
         names = {field.name for field in dataclasses.fields(TrainingArguments)}
         assert len(names) > 100
         assert names == set(paddlenlp_keys())
-        assert names | {"benchmark"} == set(load(tmp_path).training)
+        assert names | OWN_TRAINING_KEYS == set(load(tmp_path).training)
 
-    def test_our_training_keys_are_keys_of_paddlenlp_except_benchmark(self):
-        assert set(own_keys(TrainingKeys)) - set(paddlenlp_keys()) == {"benchmark"}
+    def test_our_training_keys_are_keys_of_paddlenlp_except_a_few(self):
+        assert set(own_keys(TrainingKeys)) - set(paddlenlp_keys()) == OWN_TRAINING_KEYS
 
     def test_null_means_the_default_at_every_depth(self, tmp_path):
         records = [{"name": "vqa_dataset", "data_files": "a.json", "prompt": None}]
@@ -541,6 +544,10 @@ class TestRules:
             ({"lora": True, "freeze_vit": True}, "`freeze_vit` has no effect while `lora` is true: all but the"),
             ({"lora": True, "freeze_exclude": ["*"]}, "`freeze_exclude` has no effect while `lora` is true:"),
             ({"load_best_model_at_end": True}, "`load_best_model_at_end` needs an evaluation with every checkpoint"),
+            ({"early_stopping_patience": 3}, "`early_stopping_patience` is 3, but the best evaluation is not kept."),
+            ({"early_stopping_threshold": 0.1}, "`early_stopping_threshold` has no effect unless"),
+            ({"lr_scheduler_type": "constant", "warmup_ratio": 0.1}, "`warmup_ratio` is 0.1, which has no effect"),
+            ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "`warmup_steps` is 5, which has no effect"),
             ({"report_to": ["none", "visualdl"]}, '`report_to` lists "none" beside "visualdl"'),
         ],
     )
@@ -550,6 +557,10 @@ class TestRules:
     def test_lora_goes_with_freeze_keys_that_freeze_nothing(self, tmp_path):
         config = load(tmp_path, lora=True, freeze_vit=False, freeze_include=[], rslora=True, lora_modules_to_save=[])
         assert config.model.lora and config.model.rslora and config.model.lora_modules_to_save == []
+
+    def test_a_constant_rate_takes_no_warm_up_that_is_zero_amiss(self, tmp_path):
+        assert load(tmp_path, lr_scheduler_type="constant").training["warmup_ratio"] == 0.01
+        assert load(tmp_path, lr_scheduler_type="constant", warmup_ratio=0).training["warmup_ratio"] == 0
 
     def test_saving_between_evaluations_cannot_keep_the_best_model(self, tmp_path):
         both = {"train": RECORDS, "eval": RECORDS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,17 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     touch(tmp_path, "out")
     with pytest.raises(ConfigError, match="a file; expected a folder"):
         check_output_dir(config_for(tmp_path / "out", overwrite_output_dir=True))
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_whether_it_exists_or_not(tmp_path, monkeypatch):
+    def refuse(dir: Path) -> None:
+        assert dir == tmp_path
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    for folder in (tmp_path, tmp_path / "new" / "deep"):
+        with pytest.raises(ConfigError, match="cannot be written to: Read-only file system"):
+            check_output_dir(config_for(folder, resume_from_checkpoint=True))
 
 
 @pytest.mark.parametrize(

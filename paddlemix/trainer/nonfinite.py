@@ -1,0 +1,76 @@
+"""Losses and weights that are NaN or infinite: the run stops and says on which records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from paddlemix.conversation import RecordId
+
+Batch = Sequence[Any]
+
+_LISTED = 20
+ADVICE = (
+    "Training has stopped, the checkpoints are as they were. Look at these records, or lower `learning_rate` or "
+    "`max_grad_norm`."
+)
+
+
+class NonFiniteError(ValueError):
+    """Training has left the numbers; the message names the records."""
+
+
+def check_losses(
+    total: float, losses: Sequence[paddle.Tensor], draw: Callable[[], Sequence[Batch]], dataset: Any, *, step: int
+) -> None:
+    """Stop where a step's loss is no number. The single losses are looked at only then.
+
+    Args:
+        total: of the step and those before it that were not logged yet.
+        losses: float32[] of each batch of the step.
+        draw: gives the batches again, each a list of draws.
+        dataset: names their records by `sources(draw)`.
+        step: of the run, from 1 on.
+
+    Raises:
+        NonFiniteError: `total` is NaN or infinite.
+    """
+    if np.isfinite(total):
+        return
+    batches, values = draw(), [float(loss) for loss in losses]
+    guilty = [batch for batch, value in zip(batches, values, strict=False) if not np.isfinite(value)]
+    value = next((value for value in values if not np.isfinite(value)), total)
+    raise NonFiniteError(
+        f"the loss of step {step} is {value}; its batch: {name_records(guilty or batches, dataset)}. {ADVICE}"
+    )
+
+
+def check_weights(model: nn.Layer, step: int, records: Callable[[], str]) -> None:
+    """Refuse to save weights that are no numbers: nobody could go on from such a checkpoint.
+
+    Args:
+        model: whose trained parameters are looked at.
+        step: after which they are saved.
+        records: names those of that step.
+
+    Raises:
+        NonFiniteError: a weight is NaN or infinite.
+    """
+    for name, parameter in model.named_parameters():
+        if not parameter.stop_gradient and not bool(paddle.isfinite(parameter.astype("float32").sum())):
+            raise NonFiniteError(
+                f"after step {step} {name} holds NaN or infinities, so no checkpoint of it is saved; the step's "
+                f"records: {records()}. {ADVICE}"
+            )
+
+
+def name_records(batches: Sequence[Batch], dataset: Any) -> str:
+    """The files and indices of the records of some batches, the first 20 of them."""
+    records: list[RecordId] = [record for batch in batches for draw in batch for record in dataset.sources(draw)]
+    rest = len(records) - _LISTED
+    return "; ".join(map(str, islice(records, _LISTED))) + (f" and {rest} more" if rest > 0 else "")

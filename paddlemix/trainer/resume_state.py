@@ -1,0 +1,47 @@
+"""What a run that goes on must know beside weights, optimizer and random states."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paddlemix.files import write_json
+
+FILE = "resume_state.json"
+
+
+@dataclass
+class ResumeState:
+    """Small numbers and the log so far.
+
+    Attributes:
+        scheduler: of the learning rate.
+        scaler: of the loss in fp16; empty where there is none.
+        total_loss: the sum of all steps' losses.
+        log: every log entry of the run, for its curve.
+        evaluations_without_gain: in a row, which early stopping counts.
+    """
+
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    total_loss: float = 0.0
+    log: list[dict[str, float]] = field(default_factory=list)
+    evaluations_without_gain: int = 0
+
+    def write(self, folder: Path) -> None:
+        """Write it into a checkpoint; numbers come back bit by bit."""
+        write_json(folder / FILE, json.loads(json.dumps(asdict(self), default=_plain)))
+
+    @classmethod
+    def read(cls, folder: Path) -> ResumeState:
+        """Of a checkpoint."""
+        return cls(**json.loads((folder / FILE).read_text("utf-8")))
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's numbers and arrays, of a scaler or a log, as Python's."""
+    return np.asarray(value).tolist()
