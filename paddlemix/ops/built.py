@@ -1,4 +1,4 @@
-"""The built ops of `external_ops`: found and loaded when one is first called, with a reason where they are not."""
+"""The built ops of `external_ops`, for CPUs and GPUs: found and loaded when one is first called."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ PACKAGE = "paddlemix_external_ops"
 # Set to "reference", every op is computed in its readable form.
 CHOICE_VARIABLE = "PADDLEMIX_OPS"
 BUILD_COMMAND = "cd external_ops && python setup.py install"
+CUDA_DTYPES = (paddle.float32, paddle.bfloat16, paddle.float16)
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,25 @@ class Library:
 @cache
 def library() -> Library:
     """The built ops, loaded at the first call; what is found then holds for the process."""
+    return _find("library")
+
+
+@cache
+def cuda_library() -> Library:
+    """The ops built for CUDA, likewise."""
+    return _find("cuda_library")
+
+
+def _find(which: str) -> Library:
     if os.environ.get(CHOICE_VARIABLE) == "reference":
         return Library(f"{CHOICE_VARIABLE}=reference is set")
     spec = util.find_spec(PACKAGE)
     if spec is None or not spec.origin:
         return Library(f"they are not built: {BUILD_COMMAND}")
-    return _load(Path(spec.origin).parent, _paddle_version())
+    return _load(Path(spec.origin).parent, _paddle_version(), which)
 
 
-def _load(folder: Path, paddle_version: str) -> Library:
+def _load(folder: Path, paddle_version: str, which: str = "library") -> Library:
     if not (folder / "built.json").is_file():
         return Library(f"the build in {folder} is unfinished, build again: {BUILD_COMMAND}")
     about = json.loads((folder / "built.json").read_text(encoding="utf-8"))
@@ -54,14 +65,17 @@ def _load(folder: Path, paddle_version: str) -> Library:
         return Library(
             f"they were built for Paddle {about['paddle']}, this is {paddle_version}, build again: {BUILD_COMMAND}"
         )
-    path = folder / about["library"]
+    if which not in about:
+        return Library(f"they were built where Paddle had no CUDA, build again: {BUILD_COMMAND}")
+    path = folder / about[which]
     try:
         handle = ctypes.CDLL(str(path))
         paddle.utils.cpp_extension.extension_utils.load_op_meta_info_and_register_op(str(path))
     except OSError as error:
         return Library(f"{path} cannot be loaded, build again: {BUILD_COMMAND} ({error})")
-    handle.paddlemix_instruction_set.restype = ctypes.c_char_p
-    handle.paddlemix_set_num_threads(_wanted_threads())
+    if which == "library":
+        handle.paddlemix_instruction_set.restype = ctypes.c_char_p
+        handle.paddlemix_set_num_threads(_wanted_threads())
     return Library(handle=handle)
 
 
@@ -82,21 +96,37 @@ def _wanted_threads() -> int:
     return os.cpu_count() or 1
 
 
-def takes(tensor: paddle.Tensor) -> bool:
-    """Whether the built ops compute with it: float32 on the CPU. Warns once where they would, but are not there."""
-    if tensor.dtype != paddle.float32 or not tensor.place.is_cpu_place():
+def takes(tensor: paddle.Tensor, *others: paddle.Tensor | None, on_cuda: bool = False) -> bool:
+    """Whether a built op computes with tensors. Warns once where it would, but is not there.
+
+    Args:
+        tensor: float32 on the CPU; on a GPU float32, bfloat16 or float16.
+        *others: what must have the same dtype; autocast may bring another.
+        on_cuda: whether the op is built for GPUs too.
+
+    Returns:
+        Whether `run` may be called.
+    """
+    if any(other is not None and other.dtype != tensor.dtype for other in others):
         return False
-    found = library()
+    if tensor.place.is_cpu_place() and tensor.dtype == paddle.float32:
+        return _is_there("CPU", library())
+    if tensor.place.is_gpu_place() and tensor.dtype in CUDA_DTYPES and on_cuda:
+        return _is_there("CUDA", cuda_library())
+    return False
+
+
+def _is_there(kind: str, found: Library) -> bool:
     if found.reason:
-        _warn(found.reason)
-        return False
-    return True
+        _warn(kind, found.reason)
+    return not found.reason
 
 
 @cache
-def _warn(reason: str) -> None:
+def _warn(kind: str, reason: str) -> None:
     if os.environ.get(CHOICE_VARIABLE) != "reference":
-        logger.warning("The fused CPU ops are not used, models run several times slower: %s", reason)
+        cost = "several times slower" if kind == "CPU" else "slower"
+        logger.warning("The fused %s ops are not used, models run %s: %s", kind, cost, reason)
 
 
 def run(name: str, *arguments: Any) -> list[paddle.Tensor]:
@@ -104,12 +134,13 @@ def run(name: str, *arguments: Any) -> list[paddle.Tensor]:
 
     Args:
         name: without the prefix.
-        *arguments: its inputs and attributes, in order.
+        *arguments: its inputs and attributes, in order; the place of the first says which library computes.
 
     Returns:
         Its outputs.
     """
-    outputs = paddle._C_ops._run_custom_op(f"paddlemix_{name}", *arguments)
+    prefix = "paddlemix_cuda_" if arguments[0].place.is_gpu_place() else "paddlemix_"
+    outputs = paddle._C_ops._run_custom_op(prefix + name, *arguments)
     if not _asks_gradients(arguments):
         # Paddle leaves that to the op, and what follows frozen layers would compute gradients for nothing.
         for output in outputs:

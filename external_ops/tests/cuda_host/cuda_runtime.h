@@ -6,6 +6,7 @@
 // runs the threads of a block, and the blocks, from the last to the first: what is right only in one order has a race.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -63,11 +64,14 @@ namespace host {
 
 constexpr std::size_t kStackBytes = 64 << 10;
 constexpr unsigned kWarpThreads = 32;
+constexpr std::size_t kMostThreads = 1024;
 
 enum class State { kReady, kAtBarrier, kInShuffle, kDone };
 
+// A thread of a block. It stays when its block is done, and runs a thread of the next.
 struct Fiber {
-  ucontext_t context;
+  jmp_buf place_in_code;
+  std::unique_ptr<char[]> stack;
   dim3 place;
   State state = State::kReady;
   float given = 0.0f;  // to a shuffle
@@ -81,25 +85,20 @@ struct Fiber {
 
 class Block {
  public:
-  Block(dim3 shape, std::function<void()> body)
-      : fibers_(shape.x * shape.y * shape.z), stacks_(new char[fibers_.size() * kStackBytes]), body_(std::move(body)) {
-    for (std::size_t i = 0; i < fibers_.size(); ++i) {
+  void run(dim3 shape, const std::function<void()>& body) {
+    body_ = &body;
+    count_ = shape.x * shape.y * shape.z;
+    finished_ = 0;
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (!fibers_[i].stack) make(fibers_[i]);
       fibers_[i].place = dim3(i % shape.x, i / shape.x % shape.y, i / shape.x / shape.y);
-      getcontext(&fibers_[i].context);
-      fibers_[i].context.uc_stack.ss_sp = stacks_.get() + i * kStackBytes;
-      fibers_[i].context.uc_stack.ss_size = kStackBytes;
-      fibers_[i].context.uc_link = &home_;
-      makecontext(&fibers_[i].context, &Block::enter, 0);
+      fibers_[i].state = State::kReady;
     }
-  }
-
-  void run() {
-    current_ = this;
     static const bool reverse = std::getenv("PADDLEMIX_HOST_ORDER") != nullptr;
-    while (finished_ < fibers_.size()) {
+    while (finished_ < count_) {
       bool moved = false;
-      for (std::size_t i = 0; i < fibers_.size(); ++i) {
-        Fiber& fiber = fibers_[reverse ? fibers_.size() - 1 - i : i];
+      for (std::size_t i = 0; i < count_; ++i) {
+        Fiber& fiber = fibers_[reverse ? count_ - 1 - i : i];
         if (fiber.state != State::kReady) continue;
         moved = true;
         resume(fiber);
@@ -108,42 +107,50 @@ class Block {
     }
   }
 
-  static Block* current() { return current_; }
   void wait(State state) {
-    Fiber& fiber = *running_;
-    fiber.state = state;
-    swapcontext(&fiber.context, &home_);
+    running_->state = state;
+    // The signal mask is left alone: saving it would cost a call of the system for every switch.
+    if (!_setjmp(running_->place_in_code)) _longjmp(home_, 1);
   }
   Fiber& running() { return *running_; }
   // The thread of this warp whose number differs in `step`.
   Fiber& partner(int step) { return fibers_[(running_ - fibers_.data()) ^ step]; }
 
  private:
-  static void enter() {
-    current_->body_();
-    current_->running_->state = State::kDone;
-    ++current_->finished_;
+  // Runs a new fiber up to its first wait.
+  void make(Fiber& fiber) {
+    fiber.stack.reset(new char[kStackBytes]);
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fiber.stack.get();
+    context.uc_stack.ss_size = kStackBytes;
+    context.uc_link = nullptr;
+    makecontext(&context, &Block::enter, 0);
+    running_ = &fiber;
+    if (!_setjmp(home_)) setcontext(&context);
   }
+
+  static void enter();
 
   void resume(Fiber& fiber) {
     running_ = &fiber;
     threadIdx = fiber.place;
-    swapcontext(&home_, &fiber.context);
+    if (!_setjmp(home_)) _longjmp(fiber.place_in_code, 1);
   }
 
   // Lets go the warps that are complete in a shuffle, or else the block where all are at a barrier.
   bool release() {
     bool released = false;
-    for (std::size_t first = 0; first < fibers_.size(); first += kWarpThreads) released |= release_warp(first);
+    for (std::size_t first = 0; first < count_; first += kWarpThreads) released |= release_warp(first);
     if (released) return true;
-    for (const Fiber& fiber : fibers_)
-      if (fiber.state != State::kAtBarrier) return false;
-    for (Fiber& fiber : fibers_) fiber.state = State::kReady;
+    for (std::size_t i = 0; i < count_; ++i)
+      if (fibers_[i].state != State::kAtBarrier) return false;
+    for (std::size_t i = 0; i < count_; ++i) fibers_[i].state = State::kReady;
     return true;
   }
 
   bool release_warp(std::size_t first) {
-    if (first + kWarpThreads > fibers_.size()) return false;
+    if (first + kWarpThreads > count_) return false;
     for (std::size_t i = first; i < first + kWarpThreads; ++i)
       if (fibers_[i].state != State::kInShuffle) return false;
     for (std::size_t i = first; i < first + kWarpThreads; ++i) {
@@ -153,30 +160,42 @@ class Block {
     return true;
   }
 
-  std::vector<Fiber> fibers_;
-  std::unique_ptr<char[]> stacks_;
-  std::function<void()> body_;
-  ucontext_t home_;
+  std::vector<Fiber> fibers_ = std::vector<Fiber>(kMostThreads);
+  const std::function<void()>* body_ = nullptr;
+  std::size_t count_ = 0, finished_ = 0;
+  jmp_buf home_;
   Fiber* running_ = nullptr;
-  std::size_t finished_ = 0;
-  static inline Block* current_ = nullptr;
 };
+
+inline Block& block() {
+  static Block block;
+  return block;
+}
+
+inline void Block::enter() {
+  Block& here = block();
+  here.wait(State::kReady);
+  for (;;) {
+    (*here.body_)();
+    ++here.finished_;
+    here.wait(State::kDone);
+  }
+}
 
 }  // namespace host
 
-inline void __syncthreads() { host::Block::current()->wait(host::State::kAtBarrier); }
+inline void __syncthreads() { host::block().wait(host::State::kAtBarrier); }
 
 inline float __shfl_xor_sync(unsigned mask, float x, int step) {
   if (mask != 0xffffffffu) host::fail("a shuffle of part of a warp");
-  host::Block* block = host::Block::current();
-  host::Fiber& fiber = block->running();
+  host::Fiber& fiber = host::block().running();
   fiber.given = x;
   fiber.step = step;
-  block->wait(host::State::kInShuffle);
-  const float got = block->partner(step).given;
+  host::block().wait(host::State::kInShuffle);
+  const float got = host::block().partner(step).given;
   // The partner may give its next number only when this one has been read.
   fiber.step = 0;
-  block->wait(host::State::kInShuffle);
+  host::block().wait(host::State::kInShuffle);
   return got;
 }
 
@@ -193,7 +212,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   for (std::uint64_t n = 0; n < blocks; ++n) {
     const std::uint64_t i = reverse ? blocks - 1 - n : n;
     blockIdx = dim3(i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y);
-    host::Block(block, [&] { kernel(arguments...); }).run();
+    host::block().run(block, [&] { kernel(arguments...); });
   }
   return cudaSuccess;
 }
