@@ -28,11 +28,7 @@ PADDLE_LIBRARIES = ("libdnnl.so.3", "libphi.so", "libphi_core.so", "libcommon.so
 # Found in wheels for CUDA alone, some of them.
 PADDLE_CUDA_LIBRARIES = ("libphi.so", "libphi_core.so", "libphi_gpu.so", "libcommon.so")
 # Ampere and Hopper, and what any later card compiles for itself.
-CUDA_TARGETS = (
-    "arch=compute_80,code=sm_80",
-    "arch=compute_90a,code=sm_90a",
-    "arch=compute_90,code=[sm_90,compute_90]",
-)
+CUDA_TARGETS = ("arch=compute_80,code=sm_80", "arch=compute_90,code=[sm_90,compute_90]")
 
 
 def paddle_folder():

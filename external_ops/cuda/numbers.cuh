@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstring>
 
 namespace paddlemix {
 
@@ -41,14 +42,51 @@ struct alignas(sizeof(T) * kWidth < kLoadBytes ? sizeof(T) * kWidth : kLoadBytes
   T at[kWidth];
 };
 
+template <int kBytes>
+struct Word;
+template <>
+struct Word<2> {
+  using Type = unsigned short;
+};
+template <>
+struct Word<4> {
+  using Type = unsigned;
+};
+template <>
+struct Word<8> {
+  using Type = uint2;
+};
+template <>
+struct Word<16> {
+  using Type = uint4;
+};
+
+// A pack as the fewest words. Stored by plain assignment, nvcc 13.0 takes some apart again into narrow stores.
+template <typename Numbers>
+struct Words {
+  static constexpr int kBytes = alignof(Numbers), kCount = sizeof(Numbers) / kBytes;
+  using One = typename Word<kBytes>::Type;
+  One at[kCount];
+};
+
 template <int kWidth, typename T>
 __device__ Pack<T, kWidth> read(const T* from) {
-  return *reinterpret_cast<const Pack<T, kWidth>*>(from);
+  using Parts = Words<Pack<T, kWidth>>;
+  Parts parts;
+#pragma unroll
+  for (int n = 0; n < Parts::kCount; ++n) parts.at[n] = reinterpret_cast<const typename Parts::One*>(from)[n];
+  Pack<T, kWidth> numbers;
+  memcpy(&numbers, &parts, sizeof numbers);
+  return numbers;
 }
 
 template <int kWidth, typename T>
 __device__ void write(T* to, const Pack<T, kWidth>& numbers) {
-  *reinterpret_cast<Pack<T, kWidth>*>(to) = numbers;
+  using Parts = Words<Pack<T, kWidth>>;
+  Parts parts;
+  memcpy(&parts, &numbers, sizeof numbers);
+#pragma unroll
+  for (int n = 0; n < Parts::kCount; ++n) __stwb(reinterpret_cast<typename Parts::One*>(to) + n, parts.at[n]);
 }
 
 // Whether wide loads may start here. Null, which stands for "not given", is not read at all.
