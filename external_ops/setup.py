@@ -1,9 +1,10 @@
-"""Builds and installs the fused CPU ops of `paddlemix` for the Paddle of this Python: `python setup.py install`.
+"""Builds and installs the fused ops of `paddlemix` for the Paddle of this Python: `python setup.py install`.
 
 Two libraries: the ops on tensors, which call Paddle, and the ops on pictures, which data workers load without it.
 
-Needs a C++17 compiler with OpenMP, Paddle's CPU wheel, which brings oneDNN as a library, and oneDNN's headers:
-`pip install --no-deps onednn-devel==2025.0.0`. Says what is missing, and ends with a status that is not 0, where it is.
+Needs a C++17 compiler with OpenMP, Paddle's wheel, which brings oneDNN as a library, and oneDNN's headers:
+`pip install --no-deps onednn-devel==2025.0.0`. Where Paddle is built for CUDA, a third is built, with nvcc and cuBLAS
+of a CUDA toolkit. Says what is missing, and ends with a status that is not 0, where it is.
 """
 
 import json
@@ -11,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import sysconfig
 from importlib import metadata, util
@@ -22,11 +24,15 @@ from setuptools.command.install import install
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "paddlemix_external_ops"
-CPU, PICTURES = f"{PACKAGE}._cpu", f"{PACKAGE}._pictures"
+CPU, PICTURES, CUDA = f"{PACKAGE}._cpu", f"{PACKAGE}._pictures", f"{PACKAGE}._cuda"
 ONEDNN_HEADERS = "onednn-devel==2025.0.0"
 COMPILE_ARGUMENTS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-g0", "-w"]
 # The parts of Paddle's wheel that the ops call. They are in the process already when the ops are loaded.
 PADDLE_LIBRARIES = ("libdnnl.so.3", "libphi.so", "libphi_core.so", "libcommon.so")
+# Found in wheels for CUDA alone, some of them.
+PADDLE_CUDA_LIBRARIES = ("libphi.so", "libphi_core.so", "libphi_gpu.so", "libcommon.so")
+# Ampere and Hopper, and what any later card compiles for itself.
+CUDA_TARGETS = ("arch=compute_80,code=sm_80", "arch=compute_90,code=[sm_90,compute_90]")
 
 
 def paddle_folder():
@@ -43,6 +49,20 @@ def paddle_version():
         except metadata.PackageNotFoundError:
             continue
     return None
+
+
+def is_for_cuda():
+    """Whether Paddle is built for CUDA."""
+    about = (paddle_folder() or HERE) / "version" / "__init__.py"
+    found = re.search(r"^cuda_version\s*=\s*'([\d.]+)'", about.read_text("utf-8"), re.M) if about.is_file() else None
+    return found is not None
+
+
+def cuda_toolkit():
+    """The folder of the CUDA toolkit, or None; CUDA_HOME names another."""
+    nvcc = shutil.which("nvcc")
+    places = [os.environ.get("CUDA_HOME"), nvcc and Path(nvcc).resolve().parents[1], "/usr/local/cuda"]
+    return next((Path(place) for place in places if place and (Path(place) / "bin/nvcc").is_file()), None)
 
 
 def onednn_headers():
@@ -81,27 +101,53 @@ def find_problems():
         problems.append(
             f"no oneDNN headers: pip install --no-deps {ONEDNN_HEADERS}, or name their folder in ONEDNN_INCLUDE"
         )
-    return problems
+    return problems + (find_cuda_problems() if is_for_cuda() else [])
+
+
+def find_cuda_problems():
+    """What the CUDA ops lack, a sentence each."""
+    toolkit = cuda_toolkit()
+    if toolkit is None:
+        return ["Paddle is built for CUDA, but there is no nvcc: install the CUDA toolkit, or name it in CUDA_HOME"]
+    lacking = [name for name in ("cuda_runtime.h", "cublas_v2.h") if not (toolkit / "include" / name).is_file()]
+    return [f"{toolkit / 'include'} lacks {', '.join(lacking)}: install CUDA's runtime and cuBLAS"] if lacking else []
 
 
 class BuildOps(build_ext):
-    """Writes beside the libraries what they were built for."""
+    """Compiles CUDA's sources with nvcc, and writes beside the libraries what they were built for."""
+
+    def build_extension(self, ext):
+        if ext.name == CUDA:
+            ext.extra_objects = [self.compile_kernels()]
+        super().build_extension(ext)
+
+    def compile_kernels(self):
+        """The object file of the kernels and their C interface."""
+        Path(self.build_temp).mkdir(parents=True, exist_ok=True)
+        target = str(Path(self.build_temp) / "c_api.o")
+        choices = [word for target in CUDA_TARGETS for word in ("-gencode", target)]
+        hidden = ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
+        nvcc = [str(cuda_toolkit() / "bin/nvcc"), "-std=c++17", "-O3", *choices, *hidden]
+        subprocess.run([*nvcc, "-c", "cuda/c_api.cu", "-o", target], check=True)
+        return target
 
     def run(self):
         problems = find_problems()
         if problems:
-            sys.exit("The fused CPU ops cannot be built:\n" + "\n".join(f"- {problem}" for problem in problems))
+            sys.exit("The fused ops cannot be built:\n" + "\n".join(f"- {problem}" for problem in problems))
         if shutil.which("g++") and "CXX" not in os.environ:
             os.environ.setdefault("CC", "g++")  # setuptools compiles C++ with the C compiler, which may be missing
         super().run()
-        folder = Path(self.get_ext_fullpath(CPU)).parent
+        libraries = {ext.name: Path(self.get_ext_fullpath(ext.name)) for ext in self.extensions}
         about = {
             "paddle": paddle_version(),
             "onednn": onednn_version(onednn_headers()),
-            "library": Path(self.get_ext_fullpath(CPU)).name,
-            "pictures": Path(self.get_ext_fullpath(PICTURES)).name,
+            "library": libraries[CPU].name,
+            "pictures": libraries[PICTURES].name,
         }
-        (folder / "built.json").write_text(json.dumps(about), encoding="utf-8")
+        if CUDA in libraries:
+            about["cuda_library"] = libraries[CUDA].name
+        libraries[CPU].with_name("built.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 class PlainInstall(install):
@@ -138,6 +184,23 @@ def picture_library():
     )
 
 
+def cuda_library():
+    """The binding to Paddle; the kernels join it as an object file of nvcc's."""
+    paddle, toolkit = paddle_folder() or HERE, cuda_toolkit() or HERE
+    libraries = [str(paddle / "libs" / name) for name in PADDLE_CUDA_LIBRARIES if (paddle / "libs" / name).is_file()]
+    headers = [paddle / "include", paddle / "include/third_party", toolkit / "include", toolkit / "include/cccl"]
+    return Extension(
+        CUDA,
+        sources=sources("cuda"),
+        depends=[str(path.relative_to(HERE)) for path in sorted((HERE / "cuda").iterdir())],
+        include_dirs=[str(path) for path in headers],
+        define_macros=[("PADDLE_WITH_CUDA", None)],
+        extra_compile_args=COMPILE_ARGUMENTS,
+        extra_link_args=[f"-L{toolkit / 'lib64'}", "-lcublas", "-lcudart", *libraries],
+        language="c++",
+    )
+
+
 def sources(folder):
     """The files of a folder that are compiled."""
     return [str(path.relative_to(HERE)) for path in sorted((HERE / folder).glob("*.cc"))]
@@ -153,11 +216,11 @@ if __name__ == "__main__":
     setup(
         name="paddlemix-external-ops",
         version="0.1.0",
-        description="Fused CPU ops of paddlemix",
+        description="Fused ops of paddlemix",
         license="Apache-2.0",
         package_dir={"": "python"},
         packages=[PACKAGE],
         py_modules=["fused_ln", "fast_ln"],
-        ext_modules=[cpu_library(), picture_library()],
+        ext_modules=[cpu_library(), picture_library(), *([cuda_library()] if is_for_cuda() else [])],
         cmdclass={"build_ext": BuildOps, "install": PlainInstall},
     )

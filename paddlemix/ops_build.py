@@ -52,7 +52,13 @@ def read_build(folder: Path) -> Build:
 
 
 @cache
-def warn_once(reason: str) -> None:
-    """Tell, once a process, that ops are computed in their readable form, unless the user asked for that."""
+def warn_once(reason: str, place: str = "CPU") -> None:
+    """Tell, once a process, that ops are computed in their readable form, unless the user asked for that.
+
+    Args:
+        reason: why.
+        place: that they would be computed on, "CPU" or "CUDA".
+    """
     if os.environ.get(CHOICE_VARIABLE) != "reference":
-        logger.warning("The fused CPU ops are not used, models and pictures take several times as long: %s", reason)
+        cost = "models and pictures take several times as long" if place == "CPU" else "models are slower"
+        logger.warning("The fused %s ops are not used, %s: %s", place, cost, reason)

@@ -1,7 +1,8 @@
 """The mathematics that models share.
 
-Every op is one public function; a model calls it and does not know how it is computed: by the library that
-`external_ops` builds, on the CPU and in float32, or in its readable form. `python -m paddlemix.ops` tells which.
+Every op is one public function; a model calls it and does not know how it is computed: by the libraries that
+`external_ops` builds, in float32 on the CPU and in three dtypes on GPUs, or in its readable form.
+`python -m paddlemix.ops` tells which.
 """
 
 from paddlemix.ops.activation import ACTIVATIONS, Activation, gelu, quick_gelu, swiglu

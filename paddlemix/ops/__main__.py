@@ -25,22 +25,39 @@ OPS = (
 PICTURE_OPS = ("patchify", "resize_bicubic")
 
 
+# What Paddle has kernels of its own for, as good as any: its products, and flash attention.
+LEFT_TO_PADDLE_ON_GPUS = ("linear", "attention", "segment_attention")
+
+
 def describe() -> str:
     """A line for each op, below what was found."""
+    if paddle.get_device().startswith("gpu"):
+        lines, choice = _describe_cuda()
+        choices = {name: "Paddle's own kernels" if name in LEFT_TO_PADDLE_ON_GPUS else choice for name in OPS}
+    else:
+        lines, choice = _describe_cpu()
+        choices = dict.fromkeys(OPS, choice)
+    lines += [f"  {name:<22} {choice}" for name, choice in choices.items()]
+    return "\n".join([*lines, *_describe_picture_ops()])
+
+
+def _describe_cpu() -> tuple[list[str], str]:
     found = built.library()
     if found.handle is None:
-        lines = [f"No built ops: {found.reason}."]
-        choice = "reference"
-    else:
-        bfloat16 = "yes" if built.has_fast_bfloat16() else "no, cpu_compute_dtype bfloat16 computes in float32"
-        lines = [
-            f"Built ops: {found.handle.paddlemix_instruction_set().decode()} kernels, {built.num_threads()} threads.",
-            f"Fast bfloat16 products: {bfloat16}.",
-        ]
-        choice = "built for float32 on the CPU, else reference"
-    if not paddle.get_device().startswith("cpu"):
-        lines.append(f"Paddle computes on {paddle.get_device()}, where the reference calls Paddle's own kernels.")
-    return "\n".join([*lines, *(f"  {name:<22} {choice}" for name in OPS), *_describe_picture_ops()])
+        return [f"No built ops: {found.reason}."], "reference"
+    bfloat16 = "yes" if built.has_fast_bfloat16() else "no, cpu_compute_dtype bfloat16 computes in float32"
+    lines = [
+        f"Built ops: {found.handle.paddlemix_instruction_set().decode()} kernels, {built.num_threads()} threads.",
+        f"Fast bfloat16 products: {bfloat16}.",
+    ]
+    return lines, "built for float32 on the CPU, else reference"
+
+
+def _describe_cuda() -> tuple[list[str], str]:
+    found = built.cuda_library()
+    if found.handle is None:
+        return [f"No built ops for {paddle.get_device()}: {found.reason}."], "reference, of Paddle's own kernels"
+    return [f"Built ops for {paddle.get_device()}."], "built for float32, bfloat16 and float16, else reference"
 
 
 def _describe_picture_ops() -> list[str]:

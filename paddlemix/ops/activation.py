@@ -23,7 +23,7 @@ def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
     """
     check_like("up", up, gate)
     check_shape("up", up, gate.shape)
-    if built.takes(gate):
+    if built.takes(gate, up, on_cuda=True):
         return built.run("swiglu", gate, up)[0]
     return swiglu_reference(gate, up)
 
@@ -38,7 +38,7 @@ def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
 
     Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, the sigmoid form that CLIP uses.
     """
-    if built.takes(x):
+    if built.takes(x, on_cuda=True):
         return built.run("activation", x, _QUICK_GELU)[0]
     return quick_gelu_reference(x)
 
@@ -53,7 +53,7 @@ def gelu(x: paddle.Tensor) -> paddle.Tensor:
 
     Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
     """
-    if built.takes(x):
+    if built.takes(x, on_cuda=True):
         return built.run("activation", x, _GELU)[0]
     return gelu_reference(x)
 

@@ -1,4 +1,4 @@
-"""The built ops of `external_ops`: found and loaded when one is first called, with a reason where they are not."""
+"""The built ops of `external_ops`, for CPUs and GPUs: found and loaded when one is first called."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import paddle
 
 from paddlemix.ops_build import BUILD_COMMAND, Build, find_build, warn_once
+
+CUDA_DTYPES = (paddle.float32, paddle.bfloat16, paddle.float16)
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,37 @@ class Library:
 @cache
 def library() -> Library:
     """The built ops, loaded at the first call; what is found then holds for the process."""
+    return _find("library")
+
+
+@cache
+def cuda_library() -> Library:
+    """The ops built for CUDA, likewise."""
+    return _find("cuda_library")
+
+
+def _find(which: str) -> Library:
     build = find_build()
-    return Library(build.reason) if build.reason else _load(build, _paddle_version())
+    return Library(build.reason) if build.reason else _load(build, _paddle_version(), which)
 
 
-def _load(build: Build, paddle_version: str) -> Library:
+def _load(build: Build, paddle_version: str, which: str = "library") -> Library:
     if build.about["paddle"] != paddle_version:
         return Library(
             f"they were built for Paddle {build.about['paddle']}, this is {paddle_version}, build again: "
             f"{BUILD_COMMAND}"
         )
-    path = build.folder / build.about["library"]
+    if which not in build.about:
+        return Library(f"they were built where Paddle had no CUDA, build again: {BUILD_COMMAND}")
+    path = build.folder / build.about[which]
     try:
         handle = ctypes.CDLL(str(path))
         paddle.utils.cpp_extension.extension_utils.load_op_meta_info_and_register_op(str(path))
     except OSError as error:
         return Library(f"{path} cannot be loaded, build again: {BUILD_COMMAND} ({error})")
-    handle.paddlemix_instruction_set.restype = ctypes.c_char_p
-    handle.paddlemix_set_num_threads(_wanted_threads())
+    if which == "library":
+        handle.paddlemix_instruction_set.restype = ctypes.c_char_p
+        handle.paddlemix_set_num_threads(_wanted_threads())
     return Library(handle=handle)
 
 
@@ -68,15 +83,30 @@ def _wanted_threads() -> int:
     return os.cpu_count() or 1
 
 
-def takes(tensor: paddle.Tensor) -> bool:
-    """Whether the built ops compute with it: float32 on the CPU. Warns once where they would, but are not there."""
-    if tensor.dtype != paddle.float32 or not tensor.place.is_cpu_place():
+def takes(tensor: paddle.Tensor, *others: paddle.Tensor | None, on_cuda: bool = False) -> bool:
+    """Whether a built op computes with tensors. Warns once where it would, but is not there.
+
+    Args:
+        tensor: float32 on the CPU; on a GPU float32, bfloat16 or float16.
+        *others: what must have the same dtype; autocast may bring another.
+        on_cuda: whether the op is built for GPUs too.
+
+    Returns:
+        Whether `run` may be called.
+    """
+    if any(other is not None and other.dtype != tensor.dtype for other in others):
         return False
-    found = library()
+    if tensor.place.is_cpu_place() and tensor.dtype == paddle.float32:
+        return _is_there("CPU", library())
+    if tensor.place.is_gpu_place() and tensor.dtype in CUDA_DTYPES and on_cuda:
+        return _is_there("CUDA", cuda_library())
+    return False
+
+
+def _is_there(place: str, found: Library) -> bool:
     if found.reason:
-        warn_once(found.reason)
-        return False
-    return True
+        warn_once(found.reason, place)
+    return not found.reason
 
 
 def run(name: str, *arguments: Any) -> list[paddle.Tensor]:
@@ -84,12 +114,13 @@ def run(name: str, *arguments: Any) -> list[paddle.Tensor]:
 
     Args:
         name: without the prefix.
-        *arguments: its inputs and attributes, in order.
+        *arguments: its inputs and attributes, in order; the place of the first says which library computes.
 
     Returns:
         Its outputs.
     """
-    outputs = paddle._C_ops._run_custom_op(f"paddlemix_{name}", *arguments)
+    prefix = "paddlemix_cuda_" if arguments[0].place.is_gpu_place() else "paddlemix_"
+    outputs = paddle._C_ops._run_custom_op(prefix + name, *arguments)
     if not _asks_gradients(arguments):
         # Paddle leaves that to the op, and what follows frozen layers would compute gradients for nothing.
         for output in outputs:

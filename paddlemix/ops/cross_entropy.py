@@ -74,8 +74,9 @@ def linear_cross_entropy(
     _check_targets(targets, weight.shape[0 if transposed else 1])
     if weights is None:
         share = 1.0 / targets.shape[0] if reduction == "mean" else 1.0
-        weights = paddle.full(targets.shape, share)
-    if not built.takes(hidden):
+        weights = paddle.full(targets.shape, share, dtype="float32")
+    # In float16 gradients would vanish: the op computes them before it is given the factor that is to keep them large.
+    if hidden.dtype == paddle.float16 or not built.takes(hidden, weight, on_cuda=True):
         return token_cross_entropy(linear_reference(hidden, weight, transposed=transposed), targets, weights)
     asked = paddle.is_grad_enabled()
     flags = [transposed, is_rounded(), asked and not hidden.stop_gradient, asked and not weight.stop_gradient]

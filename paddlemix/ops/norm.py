@@ -26,7 +26,7 @@ def rms_norm(x: paddle.Tensor, weight: paddle.Tensor, epsilon: float) -> paddle.
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
     _check_scale("weight", weight, x)
-    if built.takes(x):
+    if built.takes(x, weight, on_cuda=True):
         return built.run("rms_norm", x, weight, epsilon)[0]
     return rms_norm_reference(x, weight, epsilon)
 
@@ -42,7 +42,7 @@ def rms_norm_with_statistics(
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
     """What `rms_norm` gives, and float32[rows]: one over each row's root mean square."""
     _check_scale("weight", weight, x)
-    if built.takes(x):
+    if built.takes(x, weight, on_cuda=True):
         y, inverse = built.run("rms_norm", x, weight, epsilon)
         return y, inverse
     inverse = _inverse_root_mean_square(x.astype("float32"), epsilon).flatten()
@@ -69,7 +69,7 @@ def add_rms_norm(
     _check_scale("weight", weight, x)
     check_like("residual", residual, x)
     check_shape("residual", residual, x.shape)
-    if built.takes(x):
+    if built.takes(x, residual, weight, on_cuda=True):
         total, y, _ = built.run("add_rms_norm", x, residual, weight, epsilon)
         return total, y
     return add_rms_norm_reference(x, residual, weight, epsilon)
@@ -103,7 +103,7 @@ def layer_norm(
     Source: Ba et al., "Layer Normalization", 2016.
     """
     _check_layer_norm(x, weight, bias)
-    if built.takes(x):
+    if built.takes(x, weight, bias, on_cuda=True):
         return _built_layer_norm(x, weight, bias, epsilon)[0]
     return layer_norm_reference(x, weight, bias, epsilon)
 
@@ -120,7 +120,7 @@ def layer_norm_with_statistics(
 ) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
     """What `layer_norm` gives, and float32[rows] each: the mean, and one over the standard deviation."""
     _check_layer_norm(x, weight, bias)
-    if built.takes(x):
+    if built.takes(x, weight, bias, on_cuda=True):
         y, mean, inverse = _built_layer_norm(x, weight, bias, epsilon)
         return y, mean, inverse
     wide = x.astype("float32")

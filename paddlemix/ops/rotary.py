@@ -45,7 +45,7 @@ def apply_rotary(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> pa
     Source: Su et al., "RoFormer", 2021.
     """
     _check("x", x, cos, sin)
-    if built.takes(x):
+    if built.takes(x, on_cuda=True):
         return built.run("rotary", x, cos, sin)[0]
     return apply_rotary_reference(x, cos, sin)
 
@@ -83,7 +83,7 @@ def rotate_pair(
     _check("key", key, cos, sin)
     check_like("key", key, query)
     # What a user gave, and may look at again, is left alone; Paddle refuses it too.
-    if query.is_leaf or key.is_leaf or not built.takes(query):
+    if query.is_leaf or key.is_leaf or not built.takes(query, key, on_cuda=True):
         return apply_rotary(query, cos, sin), apply_rotary(key, cos, sin)
     return tuple(built.run("rotary_pair", query, key, cos, sin))
 
@@ -106,7 +106,7 @@ def rotate_split(
     """
     if qkv.ndim != 4 or qkv.shape[1] != 3:
         raise ValueError(f"`qkv` has shape {qkv.shape}; expected [N, 3, H, D].")
-    if built.takes(qkv):
+    if built.takes(qkv, on_cuda=True):
         _check("qkv", qkv[:, 0], cos, sin)
         return tuple(built.run("rotary_split", qkv, cos, sin))
     query, key, value = qkv.unbind(axis=1)

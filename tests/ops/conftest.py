@@ -23,7 +23,7 @@ def implementation(request, monkeypatch) -> str:
     if request.param == "reference":
         found = built.Library("a test asked for the reference")
         monkeypatch.setattr(built, "library", lambda: found)
-        monkeypatch.setattr(built, "warn_once", lambda reason: None)
+        monkeypatch.setattr(built, "warn_once", lambda reason, place: None)
     elif built.library().handle is None:
         pytest.skip(f"no built ops: {built.library().reason}")
     return request.param

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -26,8 +27,16 @@ def fresh(monkeypatch):
 
 
 def forget() -> None:
-    for kept in (built.library, find_library, ops_build.warn_once):
+    for kept in (built.library, built.cuda_library, find_library, ops_build.warn_once):
         kept.cache_clear()
+
+
+class OnGpu:
+    """What the choice looks at of a tensor on a GPU, which no machine without one can make."""
+
+    def __init__(self, dtype=paddle.float32):
+        self.dtype = dtype
+        self.place = SimpleNamespace(is_cpu_place=lambda: False, is_gpu_place=lambda: True)
 
 
 def test_a_build_for_another_paddle_is_named_and_not_loaded(tmp_path):
@@ -67,6 +76,63 @@ def test_a_user_who_asks_for_the_reference_gets_it_without_a_warning(fresh, monk
 def test_half_precision_is_left_to_paddle():
     assert not built.takes(paddle.ones([2], dtype="bfloat16"))
     assert not built.takes(paddle.ones([2], dtype="float64"))
+
+
+@pytest.fixture
+def with_cuda(monkeypatch):
+    """A process that has found the ops built for CUDA."""
+    monkeypatch.setattr(built, "cuda_library", lambda: built.Library(handle=object()))
+
+
+@pytest.mark.parametrize("dtype", [paddle.float32, paddle.bfloat16, paddle.float16])
+def test_on_a_gpu_the_cuda_ops_take_three_dtypes_where_the_op_is_built_for_it(with_cuda, dtype):
+    x = OnGpu(dtype)
+    assert built.takes(x, OnGpu(dtype), None, on_cuda=True)
+    assert not built.takes(x)  # an op that is built for CPUs alone
+    assert not built.takes(OnGpu(paddle.float64), on_cuda=True)
+
+
+def test_tensors_of_two_dtypes_are_left_to_the_reference(with_cuda):
+    # Autocast hands norms bfloat16 rows and a float32 weight.
+    assert not built.takes(OnGpu(paddle.bfloat16), OnGpu(paddle.float32), on_cuda=True)
+
+
+def test_the_cpus_library_is_not_asked_for_tensors_on_a_gpu(monkeypatch, with_cuda):
+    monkeypatch.setattr(built, "library", lambda: pytest.fail("asked for"))
+    assert built.takes(OnGpu(), on_cuda=True)
+
+
+def test_a_call_goes_to_the_library_of_its_place(monkeypatch):
+    called = []
+    monkeypatch.setattr(paddle._C_ops, "_run_custom_op", lambda name, *arguments: called.append(name) or [])
+    built.run("swiglu", OnGpu(), OnGpu())
+    built.run("swiglu", paddle.ones([2]), paddle.ones([2]))
+    assert called == ["paddlemix_cuda_swiglu", "paddlemix_swiglu"]
+
+
+def test_a_build_without_cuda_says_so(tmp_path):
+    (tmp_path / "built.json").write_text(json.dumps({"paddle": "3.3.1", "library": "cpu.so"}))
+    found = built._load(read_build(tmp_path), "3.3.1", "cuda_library")
+    assert found.handle is None and "Paddle had no CUDA, build again" in found.reason
+
+
+def test_a_gpu_without_its_ops_is_warned_of_once(fresh, monkeypatch, caplog):
+    monkeypatch.setattr(ops_build.util, "find_spec", lambda name: None)
+    with caplog.at_level(logging.WARNING, logger=ops_build.logger.name):
+        assert not any(built.takes(OnGpu(), on_cuda=True) for _ in range(3))
+    (record,) = caplog.records
+    assert "fused CUDA ops are not used" in record.getMessage() and built.BUILD_COMMAND in record.getMessage()
+
+
+@pytest.mark.parametrize("found", [built.Library(handle=object()), built.Library("they are elsewhere")])
+def test_on_a_gpu_each_op_is_described_for_it(monkeypatch, found):
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(built, "cuda_library", lambda: found)
+    lines = {line.split()[0]: line for line in describe().splitlines() if line.startswith("  ")}
+    assert set(lines) == set(OPS)
+    assert "Paddle's own kernels" in lines["attention"] and "Paddle's own kernels" in lines["linear"]
+    assert ("built for float32, bfloat16 and float16" in lines["rms_norm"]) == (found.handle is not None)
+    assert (found.reason in describe()) and "gpu:0" in describe()
 
 
 @pytest.mark.parametrize(

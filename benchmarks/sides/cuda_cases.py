@@ -1,0 +1,222 @@
+"""What the CUDA ops are checked on: formulas, odd shapes, and how far a result may be off.
+
+The formulas call only what PyTorch's and Paddle's tensors have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from cuda_library import DTYPES, EPSILON, CudaOps
+
+# Half the distance from 1 to the next number: what one rounding may be off by.
+ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+
+
+def rms_norm(x: Any, weight: Any) -> list:
+    """Rows at unit root mean square, scaled."""
+    return [x * (x.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * weight]
+
+
+def add_rms_norm(x: Any, residual: Any, weight: Any) -> list:
+    """The sum, and its norm."""
+    return [x + residual, *rms_norm(x + residual, weight)]
+
+
+def layer_norm(x: Any, weight: Any, bias: Any) -> list:
+    """Rows at mean 0 and variance 1, scaled and shifted."""
+    centred = x - x.mean(-1, keepdim=True)
+    return [centred * (centred.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * weight + bias]
+
+
+def rotary(x: Any, cos: Any, sin: Any) -> list:
+    """Pairs turned; the angles are spread out: cos twice, -sin and sin."""
+    return [x * cos + x.roll(x.shape[-1] // 2, -1) * sin]
+
+
+def rotary_split(qkv: Any, cos: Any, sin: Any) -> list:
+    """Queries and keys turned, values as they are."""
+    return [*rotary(qkv[:, 0], cos, sin), *rotary(qkv[:, 1], cos, sin), qkv[:, 2] * 1]
+
+
+def swiglu(gate: Any, up: Any) -> list:
+    """silu(gate) * up."""
+    return [gate * gate.sigmoid() * up]
+
+
+def gelu(x: Any) -> list:
+    """x times the probability that a normal number is below it."""
+    return [0.5 * x * (1 + (x * 0.5**0.5).erf())]
+
+
+def quick_gelu(x: Any) -> list:
+    """x * sigmoid(1.702 x)."""
+    return [x * (1.702 * x).sigmoid()]
+
+
+def linear_cross_entropy(hidden: Any, weight: Any, wanted: Any, scale: Any) -> list:
+    """The costs times their scale, added up; `wanted` is 1 at the targets, else 0."""
+    logits = hidden.matmul(weight)
+    return [((logits.logsumexp(-1) - (logits * wanted).sum(-1)) * scale).sum()]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One op on one set of inputs.
+
+    Attributes:
+        name: op and shape.
+        arrays: inputs that have a gradient, float64.
+        formula: the outputs of tensors of `arrays` and `constants`.
+        constants: further inputs of the formula.
+        forward: calls the library, on `arrays` and `extra` where it computes.
+        backward: calls it with what forward saved, and the upstream gradients.
+        extra: further inputs of the library, with their dtypes.
+        roundings: of the op's own dtype, on the way to a result.
+    """
+
+    name: str
+    arrays: list[np.ndarray]
+    formula: Callable[..., list]
+    forward: Callable[..., tuple[list, tuple]]
+    backward: Callable[..., list]
+    constants: list[np.ndarray] = field(default_factory=list)
+    extra: list[tuple[np.ndarray, str]] = field(default_factory=list)
+    roundings: int = 1
+
+
+# Not of one number or two, which normalised are 1 or -1, with no gradient but rounding. Below, at and above what a
+# warp, four warps and sixteen hold in registers; not a multiple of a load; none at all.
+ROWS = [(0, 8), (1, 3), (3, 17), (5, 64), (2, 520), (3, 1030), (7, 2056), (2, 2051), (1, 16408)]
+HEADS = [(0, 2, 16), (1, 1, 2), (3, 2, 6), (5, 3, 40), (2, 28, 128), (70, 2, 16)]
+COUNTS = [(0,), (1,), (7,), (8,), (2051,), (3, 4104)]
+# Tokens, size, vocabulary, rows at once, transposed.
+HEADS_OF_MODEL = [
+    (1, 3, 5, 0, False),
+    (5, 16, 33, 2, False),
+    (7, 8, 64, 3, True),
+    (6, 24, 2060, 0, False),
+    (9, 8, 2051, 4, True),
+]
+
+
+def cases(ops: CudaOps, rng: np.random.Generator, start: str = "") -> Iterator[Case]:
+    """All cases whose names begin so, with fresh random inputs."""
+    for make, shapes in (
+        (_norms, ROWS),
+        (_rotations, HEADS),
+        (_elements, COUNTS),
+        (_losses, HEADS_OF_MODEL),
+    ):
+        for shape in shapes:
+            yield from (case for case in make(ops, rng, shape) if case.name.startswith(start))
+
+
+def _norms(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Case]:
+    # Around 3: a layer norm that forgot its mean would show.
+    x, more = (rng.standard_normal(shape) + 3 for _ in range(2))
+    weight, bias = rng.standard_normal(shape[-1:]) + 2, rng.standard_normal(shape[-1:])
+    yield Case(f"rms_norm {shape}", [x, weight], rms_norm, ops.rms_norm, ops.rms_norm_grad)
+    add = (add_rms_norm, ops.add_rms_norm, ops.add_rms_norm_grad)
+    yield Case(f"add_rms_norm {shape}", [x, more, weight], *add, roundings=2)
+    yield Case(f"layer_norm {shape}", [x, weight, bias], layer_norm, ops.layer_norm, ops.layer_norm_grad)
+
+
+def _rotations(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Case]:
+    tokens, heads, size = shape
+    angle = rng.uniform(-4, 4, (tokens, size // 2)).astype(np.float32)
+    cos, sin = np.cos(angle), np.sin(angle)
+    spread = [np.concatenate(both, -1)[:, None].astype(np.float64) for both in ((cos, cos), (-sin, sin))]
+    given = {"constants": spread, "extra": [(cos, "float32"), (sin, "float32")]}
+    x, qkv = rng.standard_normal(shape), rng.standard_normal((tokens, 3, heads, size))
+    yield Case(f"rotary {shape}", [x], rotary, ops.rotary, ops.rotary_grad, **given)
+    split = (rotary_split, ops.rotary_split, ops.rotary_split_grad)
+    yield Case(f"rotary_split {shape}", [qkv], *split, **given)
+
+
+def _elements(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Case]:
+    x, up = 3 * rng.standard_normal(shape), rng.standard_normal(shape)
+    x.flat[:2] = [-100, 100][: x.size]
+    yield Case(f"swiglu {shape}", [x, up], swiglu, ops.swiglu, ops.swiglu_grad)
+    for kind, formula in ((1, gelu), (2, quick_gelu)):
+        forward = lambda x, kind=kind: ops.activation(kind, x)  # noqa: E731
+        yield Case(f"{formula.__name__} {shape}", [x], formula, forward, ops.activation_grad)
+
+
+def _losses(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Case]:
+    rows, size, vocabulary, at_once, transposed = shape
+    hidden, weight = rng.standard_normal((rows, size)), rng.standard_normal((size, vocabulary))
+    target, scale = rng.integers(0, vocabulary, rows), rng.uniform(0.2, 1, rows).astype(np.float32)
+    held = weight.T.copy() if transposed else weight
+
+    def forward(hidden: Any, weight: Any, target: Any, scale: Any) -> tuple[list, tuple]:
+        choice = {"transposed": transposed, "rows_at_once": at_once}
+        return ops.linear_cross_entropy(hidden, weight, target, scale, **choice)
+
+    def formula(hidden: Any, weight: Any, wanted: Any, scale: Any) -> list:
+        return linear_cross_entropy(hidden, weight.t() if transposed else weight, wanted, scale)
+
+    yield Case(
+        f"linear_cross_entropy {shape}",
+        [hidden, held],
+        formula,
+        forward,
+        ops.linear_cross_entropy_grad,
+        constants=[np.eye(vocabulary)[target], scale.astype(np.float64)],
+        extra=[(target, "int64"), (scale, "float32")],
+        roundings=2,
+    )
+
+
+def check(
+    case: Case, ops: CudaOps, dtype: str, gradients: Callable[..., tuple[list, list]], get: Callable, shift: int = 0
+) -> float:
+    """Run a case forward and backward and compare it with its formula in float64.
+
+    Args:
+        case: the op and its inputs.
+        ops: the library.
+        dtype: one of DTYPES.
+        gradients: of a formula, float64 arrays, constants and upstream gradients: values, and a gradient per array.
+        get: an array of the library as float64.
+        shift: numbers by which inputs begin behind an aligned address.
+
+    Returns:
+        The largest error in parts of what is allowed: more than 1 is wrong.
+    """
+    assert dtype in DTYPES
+    rng, memory = np.random.default_rng(5), ops.memory
+    inputs = [memory.put(array, dtype, shift) for array in case.arrays]
+    outputs, saved = case.forward(*inputs, *(memory.put(array, kind) for array, kind in case.extra))
+    # A loss is float32 whatever the rest is.
+    upstream = [memory.put(rng.uniform(0.5, 2, out.shape), memory.dtype(out), shift) for out in outputs]
+    grads = case.backward(saved, *upstream)
+    exact = [get(array) for array in inputs]
+    values, slopes = gradients(case.formula, exact, case.constants, [get(array) for array in upstream])
+    found = [get(array) for array in (*outputs, *grads)]
+    return max(_error(f, w, dtype, case.roundings) for f, w in zip(found, [*values, *slopes], strict=True))
+
+
+# Sums of thousands of numbers in float32: measured 5 roundings of the largest.
+_SUM_ROUNDINGS = 32
+
+
+def _error(found: np.ndarray, wanted: np.ndarray, dtype: str, roundings: int) -> float:
+    if found.shape != wanted.shape:
+        raise AssertionError(f"shape {found.shape}; expected {wanted.shape}")
+    if not wanted.size:
+        return 0.0
+    if not np.isfinite(found).all():
+        return float("inf")
+    largest = np.abs(wanted).max()
+    allowed = roundings * ROUNDING[dtype] * np.abs(wanted) + _floor(dtype, roundings) * largest + 1e-30
+    return float((np.abs(found - wanted) / allowed).max())
+
+
+def _floor(dtype: str, roundings: int) -> float:
+    """What a number near 0 may be off by, in parts of the largest: sums and, where the op rounds inside, those."""
+    inner = ROUNDING[dtype] if roundings > 1 else 0.0
+    return _SUM_ROUNDINGS * ROUNDING["float32"] + inner

@@ -1,0 +1,283 @@
+"""The CUDA ops' C interface (`external_ops/cuda/c_api.h`) through ctypes, on arrays of any library."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
+STATISTICS, GRADIENTS = 1, 2
+EPSILON = 1e-6
+# Arguments of each entry point: p pointer, l int64, i int, f float.
+SIGNATURES = {
+    "rms_norm": "ppppppllfip",
+    "rms_norm_grad": "ppppppppllip",
+    "layer_norm": "ppppppllfip",
+    "layer_norm_grad": "pppppppppllip",
+    "norm_scratch": "ll",
+    "rotary": "pippliiip",
+    "swiglu": "ppplip",
+    "swiglu_grad": "ppppplip",
+    "activation": "ipplip",
+    "activation_grad": "ippplip",
+    "cross_entropy_scratch": "pi",
+    "linear_cross_entropy": "pip",
+    "cost": "pplpp",
+    "scale": "pplip",
+}
+_TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
+
+
+class RotaryPart(ctypes.Structure):
+    """PaddlemixRotaryPart."""
+
+    _fields_ = (
+        ("x", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("x_stride", ctypes.c_int64),
+        ("y_stride", ctypes.c_int64),
+        ("heads", ctypes.c_int32),
+        ("turned", ctypes.c_int32),
+    )
+
+
+class CrossEntropy(ctypes.Structure):
+    """PaddlemixCrossEntropy."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("hidden", "weight", "target", "scale", "statistics")),
+        *((name, ctypes.c_void_p) for name in ("hidden_grad", "weight_grad", "scratch")),
+        *((name, ctypes.c_int64) for name in ("rows", "size", "vocabulary", "first_token", "rows_at_once")),
+        ("transposed", ctypes.c_int32),
+        ("phases", ctypes.c_int32),
+    )
+
+
+class Memory(Protocol):
+    """Arrays where the library computes. A dtype is a name: those of DTYPES, int64 or uint8."""
+
+    stream: int
+
+    def put(self, values: np.ndarray, dtype: str, shift: int = 0) -> Any:
+        """A copy, rounded to the dtype; it begins `shift` numbers behind an aligned address."""
+
+    def empty(self, shape: Sequence[int], dtype: str) -> Any:
+        """An array whose numbers nobody may rely on."""
+
+    def address(self, array: Any) -> int:
+        """Of its first number."""
+
+    def dtype(self, array: Any) -> str:
+        """Its name."""
+
+
+class CudaOps:
+    """The ops: each forward gives outputs and what its backward needs."""
+
+    def __init__(self, path: str | Path, memory: Memory):
+        """Load the library.
+
+        Args:
+            path: of the library.
+            memory: where it computes.
+        """
+        self.memory = memory
+        self._library = ctypes.CDLL(str(path))
+        self._library.paddlemix_cuda_error.restype = ctypes.c_char_p
+        for name, letters in SIGNATURES.items():
+            entry = self._entry(name)
+            entry.argtypes = [_TYPES[letter] for letter in letters]
+            entry.restype = ctypes.c_int64 if name.endswith("scratch") else ctypes.c_int
+
+    def _entry(self, name: str) -> Any:
+        return getattr(self._library, f"paddlemix_cuda_{name}")
+
+    def call(self, name: str, *arguments: Any) -> int:
+        """Call an entry point; arrays go in as their addresses.
+
+        Raises:
+            RuntimeError: it failed; the library's own words.
+        """
+        plain = (int, float, type(None), ctypes.Array, ctypes._Pointer)
+        status = self._entry(name)(*(x if isinstance(x, plain) else self.memory.address(x) for x in arguments))
+        if status < 0:
+            raise RuntimeError(f"{name}: {self._library.paddlemix_cuda_error().decode()}")
+        return status
+
+    def like(self, array: Any) -> Any:
+        """An empty array of the same shape and dtype."""
+        return self.memory.empty(array.shape, self.memory.dtype(array))
+
+    def _scratch(self, size: int) -> Any:
+        return self.memory.empty([max(size, 1)], "uint8")
+
+    def _floats(self, *shape: int) -> Any:
+        return self.memory.empty(shape, "float32")
+
+    def _where(self, array: Any) -> tuple[int, int]:
+        """What ends every call: dtype and stream."""
+        return DTYPES[self.memory.dtype(array)], self.memory.stream
+
+    def rms_norm(self, x: Any, weight: Any) -> tuple[list, tuple]:
+        """Of rows [N, D]."""
+        (rows, size), y = x.shape, self.like(x)
+        inverse = self._floats(rows)
+        self.call("rms_norm", x, None, weight, None, y, inverse, rows, size, EPSILON, *self._where(x))
+        return [y], (x, weight, inverse)
+
+    def rms_norm_grad(self, saved: tuple, y_grad: Any, sum_grad: Any = None) -> list:
+        """By x and weight."""
+        x, weight, inverse = saved
+        grads, scratch = [self.like(x), self.like(weight)], self._scratch(self.call("norm_scratch", *x.shape))
+        given = (x, weight, inverse, y_grad, sum_grad, *grads, scratch)
+        self.call("rms_norm_grad", *given, *x.shape, *self._where(x))
+        return grads
+
+    def add_rms_norm(self, x: Any, residual: Any, weight: Any) -> tuple[list, tuple]:
+        """Of rows [N, D]: the sum, and its norm."""
+        (rows, size), total, y = x.shape, self.like(x), self.like(x)
+        inverse = self._floats(rows)
+        self.call("rms_norm", x, residual, weight, total, y, inverse, rows, size, EPSILON, *self._where(x))
+        return [total, y], (total, weight, inverse)
+
+    def add_rms_norm_grad(self, saved: tuple, sum_grad: Any, y_grad: Any) -> list:
+        """By x, residual and weight."""
+        x_grad, weight_grad = self.rms_norm_grad(saved, y_grad, sum_grad)
+        return [x_grad, x_grad, weight_grad]
+
+    def layer_norm(self, x: Any, weight: Any, bias: Any) -> tuple[list, tuple]:
+        """Of rows [N, D]."""
+        (rows, size), y = x.shape, self.like(x)
+        mean, inverse = self._floats(rows), self._floats(rows)
+        self.call("layer_norm", x, weight, bias, y, mean, inverse, rows, size, EPSILON, *self._where(x))
+        return [y], (x, weight, mean, inverse)
+
+    def layer_norm_grad(self, saved: tuple, y_grad: Any) -> list:
+        """By x, weight and bias."""
+        x, weight, mean, inverse = saved
+        grads = [self.like(x), self.like(weight), self.like(weight)]
+        scratch = self._scratch(self.call("norm_scratch", *x.shape))
+        self.call("layer_norm_grad", x, weight, mean, inverse, y_grad, *grads, scratch, *x.shape, *self._where(x))
+        return grads
+
+    def _rotate(self, x: Any, cos: Any, sin: Any, backwards: bool) -> Any:
+        (tokens, heads, size), y = x.shape, self.like(x)
+        part = RotaryPart(self.memory.address(x), self.memory.address(y), heads * size, heads * size, heads, 1)
+        angles = (ctypes.pointer(part), 1, cos, sin, tokens, size // 2, int(backwards))
+        self.call("rotary", *angles, *self._where(x))
+        return y
+
+    def rotary(self, x: Any, cos: Any, sin: Any) -> tuple[list, tuple]:
+        """Of heads [N, H, D] by angles [N, D / 2]."""
+        return [self._rotate(x, cos, sin, False)], (cos, sin)
+
+    def rotary_grad(self, saved: tuple, y_grad: Any) -> list:
+        """By x."""
+        return [self._rotate(y_grad, *saved, True)]
+
+    def rotary_split(self, qkv: Any, cos: Any, sin: Any) -> tuple[list, tuple]:
+        """Query and key of [N, 3, H, D] turned, and the value as it is, in one pass."""
+        tokens, _, heads, size = qkv.shape
+        outputs = [self.memory.empty([tokens, heads, size], self.memory.dtype(qkv)) for _ in range(3)]
+        self._turn_parts(qkv, outputs, cos, sin, backwards=False)
+        return outputs, (cos, sin)
+
+    def rotary_split_grad(self, saved: tuple, *grads: Any) -> list:
+        """By qkv."""
+        tokens, heads, size = grads[0].shape
+        together = self.memory.empty([tokens, 3, heads, size], self.memory.dtype(grads[0]))
+        self._turn_parts(together, list(grads), *saved, backwards=True)
+        return [together]
+
+    def _turn_parts(self, together: Any, apart: list, cos: Any, sin: Any, *, backwards: bool) -> None:
+        tokens, _, heads, size = together.shape
+        width, bytes_each = heads * size, 4 if self.memory.dtype(together) == "float32" else 2
+        parts = (RotaryPart * 3)()
+        for index, array in enumerate(apart):
+            inside = self.memory.address(together) + index * width * bytes_each, 3 * width
+            outside = self.memory.address(array), width
+            (x, x_stride), (y, y_stride) = (outside, inside) if backwards else (inside, outside)
+            parts[index] = RotaryPart(x, y, x_stride, y_stride, heads, int(index < 2))
+        self.call("rotary", parts, 3, cos, sin, tokens, size // 2, int(backwards), *self._where(together))
+
+    def swiglu(self, gate: Any, up: Any) -> tuple[list, tuple]:
+        """Of any shape."""
+        y = self.like(gate)
+        self.call("swiglu", gate, up, y, _count(gate), *self._where(gate))
+        return [y], (gate, up)
+
+    def swiglu_grad(self, saved: tuple, y_grad: Any) -> list:
+        """By gate and up."""
+        grads = [self.like(x) for x in saved]
+        self.call("swiglu_grad", *saved, y_grad, *grads, _count(y_grad), *self._where(y_grad))
+        return grads
+
+    def activation(self, kind: int, x: Any) -> tuple[list, tuple]:
+        """Of any shape: 1 is gelu, 2 is quick_gelu."""
+        y = self.like(x)
+        self.call("activation", kind, x, y, _count(x), *self._where(x))
+        return [y], (kind, x)
+
+    def activation_grad(self, saved: tuple, y_grad: Any) -> list:
+        """By x."""
+        (kind, x), x_grad = saved, self.like(y_grad)
+        self.call("activation_grad", kind, x, y_grad, x_grad, _count(x), *self._where(x))
+        return [x_grad]
+
+    def linear_cross_entropy(
+        self,
+        hidden: Any,
+        weight: Any,
+        target: Any,
+        scale: Any,
+        *,
+        transposed: bool = False,
+        rows_at_once: int = 0,
+        with_gradients: bool = True,
+    ) -> tuple[list, tuple]:
+        """The loss of [N, D] and [D, V], or [V, D] where `transposed`; the gradients come with it."""
+        grads = [self.like(hidden), self.like(weight)] if with_gradients else [None, None]
+        statistics, loss = self._floats(3, hidden.shape[0]), self._floats()
+        phases = STATISTICS | GRADIENTS if with_gradients else STATISTICS
+        choice = {"transposed": transposed, "rows_at_once": rows_at_once}
+        self.cross_entropy_phase(phases, hidden, weight, target, scale, statistics, grads, **choice)
+        self.call("cost", statistics, scale, hidden.shape[0], loss, self.memory.stream)
+        return [loss], tuple(grads)
+
+    def cross_entropy_phase(
+        self,
+        phases: int,
+        hidden: Any,
+        weight: Any,
+        target: Any,
+        scale: Any,
+        statistics: Any,
+        grads: list,
+        *,
+        transposed: bool = False,
+        rows_at_once: int = 0,
+        first_token: int = 0,
+    ) -> None:
+        """One call of the library: of the whole vocabulary or, from `first_token` on, of a slice."""
+        given = (None if x is None else self.memory.address(x) for x in (hidden, weight, target, scale, statistics))
+        out = (None if x is None else self.memory.address(x) for x in grads)
+        vocabulary = weight.shape[0 if transposed else 1]
+        shape = (*hidden.shape, vocabulary, first_token, rows_at_once, int(transposed), phases)
+        op, (dtype, stream) = CrossEntropy(*given, *out, None, *shape), self._where(hidden)
+        scratch = self._scratch(self.call("cross_entropy_scratch", ctypes.pointer(op), dtype))
+        op.scratch = self.memory.address(scratch)
+        self.call("linear_cross_entropy", ctypes.pointer(op), dtype, stream)
+
+    def linear_cross_entropy_grad(self, saved: tuple, loss_grad: Any) -> list:
+        """By hidden states and weight: what the forward pass left, times the upstream gradient, in place."""
+        for grad in saved:
+            self.call("scale", grad, loss_grad, _count(grad), *self._where(grad))
+        return list(saved)
+
+
+def _count(array: Any) -> int:
+    return int(np.prod(array.shape))

@@ -1,0 +1,249 @@
+"""The CUDA ops beside PyTorch's, on one card: memory, exact gradients, and times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from cuda_library import EPSILON, CudaOps
+
+# Larger than any card's second-level cache, so that memory is what is timed.
+ROWS, SIZE = 16384, 4096
+HEADS, HEAD_SIZE = 32, 128
+LOSS_ROWS, LOSS_SIZE, VOCABULARY = 8192, 3584, 151936
+
+
+class TorchMemory:
+    """PyTorch's tensors on a card, and its current stream."""
+
+    def __init__(self, device: str = "cuda"):
+        """Compute on `device`."""
+        self.device = device
+
+    @property
+    def stream(self) -> int:
+        """PyTorch's own, so that what is queued here comes in order."""
+        return torch.cuda.current_stream().cuda_stream
+
+    def put(self, values: np.ndarray, dtype: str, shift: int = 0) -> torch.Tensor:
+        """A copy, rounded to the dtype; it begins `shift` numbers behind an aligned address."""
+        room = self.empty([int(np.prod(values.shape)) + shift], dtype)
+        room[shift:] = torch.as_tensor(np.ascontiguousarray(values)).flatten().to(self.device, room.dtype)
+        return room[shift:].view(values.shape)
+
+    def empty(self, shape: Sequence[int], dtype: str) -> torch.Tensor:
+        """An array whose numbers nobody may rely on."""
+        return torch.empty(tuple(shape), dtype=getattr(torch, dtype), device=self.device)
+
+    def address(self, array: torch.Tensor) -> int:
+        """Of its first number."""
+        return array.data_ptr()
+
+    def dtype(self, array: torch.Tensor) -> str:
+        """Its name."""
+        return str(array.dtype).removeprefix("torch.")
+
+
+def get(tensor: torch.Tensor) -> np.ndarray:
+    """As float64."""
+    return tensor.double().cpu().numpy()
+
+
+def gradients(formula: Callable[..., list], arrays: list, constants: list, upstream: list) -> tuple[list, list]:
+    """Values and gradients of a formula in float64."""
+    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    values = formula(*tensors, *(torch.tensor(array) for array in constants))
+    grads = torch.autograd.grad(values, tensors, [torch.tensor(array) for array in upstream])
+    return [get(value.detach()) for value in values], [get(grad) for grad in grads]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One op at a size that counts.
+
+    Attributes:
+        inputs: tensors that have a gradient.
+        forward: our call.
+        backward: our call, with what forward saved and the upstream gradients.
+        torch: the same in PyTorch, of the same inputs: its outputs.
+        forward_work: bytes that must be moved, or operations of the products where `in_products`.
+        backward_work: likewise.
+        liger: the same in Liger-Kernel; None where it has none, or is not installed.
+        in_products: what the work counts.
+    """
+
+    inputs: list[torch.Tensor]
+    forward: Callable[..., tuple[list, tuple]]
+    backward: Callable[..., list]
+    torch: Callable[..., Any]
+    forward_work: float
+    backward_work: float
+    liger: Callable[..., Any] | None = None
+    in_products: bool = False
+
+
+def timings(ops: CudaOps, dtype: str) -> dict[str, Callable[[], Timing]]:
+    """Makers, by name of the op: only one op's inputs need be held at a time."""
+    return {
+        "rms_norm": lambda: _norm(ops, dtype, "rms_norm"),
+        "add_rms_norm": lambda: _add_norm(ops, dtype),
+        "layer_norm": lambda: _norm(ops, dtype, "layer_norm"),
+        "rotary": lambda: _rotary(ops, dtype),
+        "swiglu": lambda: _swiglu(ops, dtype),
+        "gelu": lambda: _activation(ops, dtype, 1, F.gelu),
+        "quick_gelu": lambda: _activation(ops, dtype, 2, lambda x: x * torch.sigmoid(1.702 * x)),
+        "linear_cross_entropy": lambda: _loss(ops, dtype),
+    }
+
+
+def _random(dtype: str, *shape: int) -> torch.Tensor:
+    return torch.randn(shape, device="cuda", dtype=getattr(torch, dtype)).requires_grad_()
+
+
+def _liger(name: str) -> Callable[..., Any] | None:
+    try:
+        from liger_kernel.transformers import functional
+    except ImportError:
+        return None
+    return getattr(functional, f"liger_{name}", None)
+
+
+def _bytes(tensor: torch.Tensor, times: float) -> float:
+    return times * tensor.numel() * tensor.element_size()
+
+
+def _norm(ops: CudaOps, dtype: str, name: str) -> Timing:
+    x, weight, bias = _random(dtype, ROWS, SIZE), _random(dtype, SIZE), _random(dtype, SIZE)
+    inputs = [x, weight] if name == "rms_norm" else [x, weight, bias]
+    in_torch, liger = getattr(F, name), _liger(name)
+    return Timing(
+        inputs,
+        getattr(ops, name),
+        getattr(ops, f"{name}_grad"),
+        lambda x, *scales: in_torch(x, (SIZE,), *scales, eps=EPSILON),
+        _bytes(x, 2),
+        _bytes(x, 3),
+        liger and (lambda *given: liger(*given, EPSILON)),
+    )
+
+
+def _add_norm(ops: CudaOps, dtype: str) -> Timing:
+    x, residual, weight = _random(dtype, ROWS, SIZE), _random(dtype, ROWS, SIZE), _random(dtype, SIZE)
+
+    def in_torch(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x + residual, F.rms_norm(x + residual, (SIZE,), weight, EPSILON)
+
+    backward = ops.add_rms_norm_grad
+    return Timing([x, residual, weight], ops.add_rms_norm, backward, in_torch, _bytes(x, 4), _bytes(x, 4))
+
+
+def _rotary(ops: CudaOps, dtype: str) -> Timing:
+    x = _random(dtype, ROWS, HEADS, HEAD_SIZE)
+    angle = torch.rand(ROWS, HEAD_SIZE // 2, device="cuda")
+    cos, sin = angle.cos(), angle.sin()
+    both = [torch.cat([a, a], -1).unsqueeze(1).to(x.dtype) for a in (cos, sin)]
+
+    def in_torch(x: torch.Tensor) -> torch.Tensor:
+        first, second = x.chunk(2, dim=-1)
+        return x * both[0] + torch.cat((-second, first), dim=-1) * both[1]
+
+    return Timing([x], lambda x: ops.rotary(x, cos, sin), ops.rotary_grad, in_torch, _bytes(x, 2), _bytes(x, 2))
+
+
+def _swiglu(ops: CudaOps, dtype: str) -> Timing:
+    gate, up = _random(dtype, ROWS, SIZE), _random(dtype, ROWS, SIZE)
+
+    def in_torch(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        return F.silu(gate) * up
+
+    liger = _liger("swiglu")
+    return Timing([gate, up], ops.swiglu, ops.swiglu_grad, in_torch, _bytes(gate, 3), _bytes(gate, 5), liger)
+
+
+def _activation(ops: CudaOps, dtype: str, kind: int, in_torch: Callable[..., Any]) -> Timing:
+    x = _random(dtype, ROWS, SIZE)
+    forward = lambda x: ops.activation(kind, x)  # noqa: E731
+    return Timing([x], forward, ops.activation_grad, in_torch, _bytes(x, 2), _bytes(x, 3))
+
+
+def _loss(ops: CudaOps, dtype: str) -> Timing:
+    hidden, weight = _random(dtype, LOSS_ROWS, LOSS_SIZE), _random(dtype, VOCABULARY, LOSS_SIZE)
+    with torch.no_grad():
+        weight *= 0.02
+    target = torch.randint(0, VOCABULARY, (LOSS_ROWS,), device="cuda")
+    scale = torch.full((LOSS_ROWS,), 1 / LOSS_ROWS, device="cuda")
+    liger = _liger("fused_linear_cross_entropy")
+
+    def forward(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[list, tuple]:
+        # Timed alone the loss is asked for without gradients; what both passes take is timed with them.
+        return ops.linear_cross_entropy(
+            hidden, weight, target, scale, transposed=True, with_gradients=torch.is_grad_enabled()
+        )
+
+    def in_torch(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(F.linear(hidden, weight).float(), target)
+
+    products = 2.0 * LOSS_ROWS * LOSS_SIZE * VOCABULARY
+    return Timing(
+        [hidden, weight],
+        forward,
+        ops.linear_cross_entropy_grad,
+        in_torch,
+        products,
+        2 * products,
+        liger and (lambda hidden, weight: liger(hidden, weight, target)),
+        in_products=True,
+    )
+
+
+def seconds(call: Callable[[], Any], repeats: int) -> float:
+    """The median of `repeats` calls on the card, after three that are not counted."""
+    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats + 3)]
+    for begin, end in marks:
+        begin.record()
+        call()
+        end.record()
+    torch.cuda.synchronize()
+    return float(np.median([begin.elapsed_time(end) for begin, end in marks[3:]])) / 1000
+
+
+def time_ours(timing: Timing, repeats: int) -> tuple[float, float]:
+    """Seconds of the forward pass, and of both."""
+    inputs = [x.detach() for x in timing.inputs]
+    outputs, _ = timing.forward(*inputs)
+    upstream = [torch.ones_like(out) for out in outputs]
+    with torch.no_grad():
+        alone = seconds(lambda: timing.forward(*inputs), repeats)
+    return alone, seconds(lambda: timing.backward(timing.forward(*inputs)[1], *upstream), repeats)
+
+
+def time_theirs(timing: Timing, call: Callable[..., Any], repeats: int) -> tuple[float, float]:
+    """Seconds of the forward pass, and of both, through autograd."""
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return call(*timing.inputs)
+
+    def both() -> None:
+        outputs = call(*timing.inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        torch.autograd.grad(outputs, timing.inputs, [torch.ones_like(out) for out in outputs])
+
+    return seconds(forward, repeats), seconds(both, repeats)
+
+
+def copy_bandwidth(repeats: int) -> float:
+    """Bytes a second, read and written, of copying a gigabyte."""
+    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.numel() / seconds(lambda: target.copy_(source), repeats)
+
+
+def product_rate(dtype: str, repeats: int) -> float:
+    """Operations a second of a product of 8192 x 8192 matrices through PyTorch."""
+    x, y = (_random(dtype, 8192, 8192).detach() for _ in range(2))
+    return 2 * 8192**3 / seconds(lambda: x @ y, repeats)

@@ -1,0 +1,72 @@
+// What Paddle's bindings of the CUDA ops share. Shapes and dtypes are checked in Python, where an error can name them.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "c_api.h"
+#include "paddle/phi/api/all.h"
+#include "paddle/phi/api/ext/op_meta_info.h"
+
+namespace paddlemix {
+
+using paddle::Tensor;
+using Tensors = std::vector<Tensor>;
+
+inline Tensor allocate(const std::vector<int64_t>& shape, paddle::DataType dtype, const Tensor& like) {
+  return paddle::experimental::empty(shape, dtype, like.place());
+}
+
+inline Tensor allocate_like(const Tensor& x) { return allocate(x.shape(), x.dtype(), x); }
+
+inline Tensor allocate_floats(const std::vector<int64_t>& shape, const Tensor& like) {
+  return allocate(shape, paddle::DataType::FLOAT32, like);
+}
+
+inline Tensor allocate_bytes(int64_t bytes, const Tensor& like) {
+  return allocate({bytes}, paddle::DataType::UINT8, like);
+}
+
+// Null where the tensor has no numbers, which stands for "none".
+inline const void* numbers(const Tensor& x) { return x.numel() ? x.data() : nullptr; }
+inline void* place(Tensor& x) { return x.numel() ? x.data() : nullptr; }
+inline const float* floats(const Tensor& x) { return x.numel() ? x.data<float>() : nullptr; }
+inline float* float_place(Tensor& x) { return x.numel() ? x.data<float>() : nullptr; }
+
+inline int64_t last(const Tensor& x) { return x.shape().back(); }
+
+// All axes but the last as one.
+inline int64_t rows(const Tensor& x) {
+  const auto shape = x.shape();
+  int64_t count = 1;
+  for (std::size_t axis = 0; axis + 1 < shape.size(); ++axis) count *= shape[axis];
+  return count;
+}
+
+inline int dtype_of(const Tensor& x) {
+  switch (x.dtype()) {
+    case paddle::DataType::FLOAT32:
+      return PADDLEMIX_FLOAT32;
+    case paddle::DataType::BFLOAT16:
+      return PADDLEMIX_BFLOAT16;
+    case paddle::DataType::FLOAT16:
+      return PADDLEMIX_FLOAT16;
+    default:
+      throw std::invalid_argument("a CUDA op was called with a dtype other than float32, bfloat16 and float16");
+  }
+}
+
+// Paddle's stream of the card that the tensor is on: what Paddle queued before is done before.
+inline void* stream_of(const Tensor& x) { return x.stream(); }
+
+// A gradient that nobody asked for: Paddle wants a tensor, and drops it.
+inline Tensor unasked(const Tensor& x) { return x; }
+
+template <typename Status>
+Status succeeded(Status status) {
+  if (status < 0) throw std::runtime_error(std::string("a CUDA op failed: ") + paddlemix_cuda_error());
+  return status;
+}
+
+}  // namespace paddlemix

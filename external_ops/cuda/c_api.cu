@@ -1,0 +1,193 @@
+// The C entry points: dtypes become types, exceptions become a status and a message.
+#include "c_api.h"
+
+#include "activation.cuh"
+#include "linear_cross_entropy.cuh"
+#include "norm.cuh"
+#include "rotary.cuh"
+
+namespace paddlemix {
+namespace {
+
+thread_local std::string last_error;
+
+template <typename Work>
+auto guarded(const Work& work) -> decltype(work()) {
+  try {
+    return work();
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return -1;
+  }
+}
+
+// Calls `work(T())`, and gives the status of the whole.
+template <typename Work>
+int run(int dtype, const Work& work) {
+  return guarded([&] {
+    with_dtype(dtype, work);
+    return 0;
+  });
+}
+
+template <typename T>
+const T* of(const void* numbers, T) {
+  return static_cast<const T*>(numbers);
+}
+
+template <typename T>
+T* of(void* numbers, T) {
+  return static_cast<T*>(numbers);
+}
+
+cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
+
+LogitStatistics split(float* statistics, int64_t rows) {
+  return {statistics, statistics + rows, statistics + 2 * rows};
+}
+
+template <typename T>
+RotaryPart<T> typed(const PaddlemixRotaryPart& part) {
+  return {of(part.x, T()), of(part.y, T()), part.x_stride, part.y_stride, part.heads, part.turned != 0};
+}
+
+template <typename T>
+LinearCrossEntropy<T> typed(const PaddlemixCrossEntropy& op) {
+  return {of(op.hidden, T()),
+          {of(op.weight, T()), op.transposed != 0},
+          op.target,
+          op.scale,
+          split(op.statistics, op.rows),
+          of(op.hidden_grad, T()),
+          of(op.weight_grad, T()),
+          op.scratch,
+          op.rows,
+          op.size,
+          op.vocabulary,
+          op.first_token,
+          op.rows_at_once,
+          op.phases};
+}
+
+}  // namespace
+}  // namespace paddlemix
+
+using namespace paddlemix;  // NOLINT: this file only translates
+
+extern "C" {
+
+const char* paddlemix_cuda_error(void) { return last_error.c_str(); }
+
+int paddlemix_cuda_rms_norm(const void* x, const void* residual, const void* weight, void* sum, void* y,
+                            float* inverse, int64_t rows, int64_t size, float epsilon, int dtype, void* stream) {
+  return run(dtype, [&](auto t) {
+    rms_norm<decltype(t)>({of(x, t), of(residual, t), of(weight, t), of(sum, t), of(y, t), inverse, rows, size, epsilon},
+                          as_stream(stream));
+  });
+}
+
+int64_t paddlemix_cuda_norm_scratch(int64_t rows, int64_t size) {
+  return guarded([&] { return norm_scratch(rows, size); });
+}
+
+int paddlemix_cuda_rms_norm_grad(const void* x, const void* weight, const float* inverse, const void* y_grad,
+                                 const void* sum_grad, void* x_grad, void* weight_grad, void* scratch, int64_t rows,
+                                 int64_t size, int dtype, void* stream) {
+  return run(dtype, [&](auto t) {
+    rms_norm_grad<decltype(t)>({of(x, t), of(weight, t), inverse, of(y_grad, t), of(sum_grad, t), of(x_grad, t),
+                                of(weight_grad, t), static_cast<float*>(scratch), rows, size},
+                               as_stream(stream));
+  });
+}
+
+int paddlemix_cuda_layer_norm(const void* x, const void* weight, const void* bias, void* y, float* mean,
+                              float* inverse, int64_t rows, int64_t size, float epsilon, int dtype, void* stream) {
+  return run(dtype, [&](auto t) {
+    layer_norm<decltype(t)>({of(x, t), of(weight, t), of(bias, t), of(y, t), mean, inverse, rows, size, epsilon},
+                            as_stream(stream));
+  });
+}
+
+int paddlemix_cuda_layer_norm_grad(const void* x, const void* weight, const float* mean, const float* inverse,
+                                   const void* y_grad, void* x_grad, void* weight_grad, void* bias_grad, void* scratch,
+                                   int64_t rows, int64_t size, int dtype, void* stream) {
+  return run(dtype, [&](auto t) {
+    float* weight_shares = static_cast<float*>(scratch);
+    float* bias_shares = weight_shares + norm_scratch(rows, size) / (2 * static_cast<int64_t>(sizeof(float)));
+    layer_norm_grad<decltype(t)>({of(x, t), of(weight, t), mean, inverse, of(y_grad, t), of(x_grad, t),
+                                  of(weight_grad, t), of(bias_grad, t), weight_shares, bias_shares, rows, size},
+                                 as_stream(stream));
+  });
+}
+
+int paddlemix_cuda_rotary(const PaddlemixRotaryPart* parts, int count, const float* cos, const float* sin,
+                          int64_t tokens, int half, int backwards, int dtype, void* stream) {
+  return run(dtype, [&](auto t) {
+    if (count < 1 || count > kMostParts) throw std::invalid_argument("expected 1 to 3 parts to turn");
+    Rotary<decltype(t)> op{{}, cos, sin, tokens, half, backwards != 0};
+    for (int part = 0; part < count; ++part) op.parts[part] = typed<decltype(t)>(parts[part]);
+    rotate(op, count, as_stream(stream));
+  });
+}
+
+int paddlemix_cuda_swiglu(const void* gate, const void* up, void* y, int64_t count, int dtype, void* stream) {
+  return run(dtype, [&](auto t) {
+    compute<Swiglu, decltype(t)>({{of(gate, t), of(up, t)}, {of(y, t)}, count}, as_stream(stream));
+  });
+}
+
+int paddlemix_cuda_swiglu_grad(const void* gate, const void* up, const void* y_grad, void* gate_grad, void* up_grad,
+                               int64_t count, int dtype, void* stream) {
+  return run(dtype, [&](auto t) {
+    compute<SwigluGrad, decltype(t)>(
+        {{of(gate, t), of(up, t), of(y_grad, t)}, {of(gate_grad, t), of(up_grad, t)}, count}, as_stream(stream));
+  });
+}
+
+int paddlemix_cuda_activation(int kind, const void* x, void* y, int64_t count, int dtype, void* stream) {
+  return run(dtype, [&](auto t) {
+    if (kind == PADDLEMIX_GELU)
+      return compute<Gelu, decltype(t)>({{of(x, t)}, {of(y, t)}, count}, as_stream(stream));
+    if (kind == PADDLEMIX_QUICK_GELU)
+      return compute<QuickGelu, decltype(t)>({{of(x, t)}, {of(y, t)}, count}, as_stream(stream));
+    throw std::invalid_argument("activation is " + std::to_string(kind) + "; expected 1 or 2");
+  });
+}
+
+int paddlemix_cuda_activation_grad(int kind, const void* x, const void* y_grad, void* x_grad, int64_t count, int dtype,
+                                   void* stream) {
+  return run(dtype, [&](auto t) {
+    if (kind == PADDLEMIX_GELU)
+      return compute<GeluGrad, decltype(t)>({{of(x, t), of(y_grad, t)}, {of(x_grad, t)}, count}, as_stream(stream));
+    if (kind == PADDLEMIX_QUICK_GELU)
+      return compute<QuickGeluGrad, decltype(t)>({{of(x, t), of(y_grad, t)}, {of(x_grad, t)}, count},
+                                                 as_stream(stream));
+    throw std::invalid_argument("activation is " + std::to_string(kind) + "; expected 1 or 2");
+  });
+}
+
+int64_t paddlemix_cuda_cross_entropy_scratch(const PaddlemixCrossEntropy* op, int dtype) {
+  return guarded([&] {
+    int64_t bytes = 0;
+    with_dtype(dtype, [&](auto t) {
+      bytes = plan<decltype(t)>(op->rows, op->size, op->vocabulary, op->rows_at_once, op->weight_grad).bytes();
+    });
+    return bytes;
+  });
+}
+
+int paddlemix_cuda_linear_cross_entropy(const PaddlemixCrossEntropy* op, int dtype, void* stream) {
+  return run(dtype, [&](auto t) { linear_cross_entropy(typed<decltype(t)>(*op), as_stream(stream)); });
+}
+
+int paddlemix_cuda_cost(const float* statistics, const float* scale, int64_t rows, float* loss, void* stream) {
+  return guarded([&] {
+    cost(split(const_cast<float*>(statistics), rows), scale, rows, loss, as_stream(stream));
+    return 0;
+  });
+}
+
+int paddlemix_cuda_scale(void* x, const float* factor, int64_t count, int dtype, void* stream) {
+  return run(dtype, [&](auto t) { scale(of(x, t), factor, count, as_stream(stream)); });
+}
+}

@@ -1,0 +1,191 @@
+"""The CUDA kernels, compiled for the host, where a block's threads run one after another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import paddle
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CUDA, SHIM = ROOT / "external_ops" / "cuda", ROOT / "external_ops" / "tests" / "cuda_host"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sides():
+    """The benchmark's own cases: what is checked here is what it checks on a card."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks" / "sides"))
+        yield
+
+
+class HostMemory:
+    """numpy's arrays; what is not written yet is no number."""
+
+    stream = 0
+    kinds = {"bfloat16": ml_dtypes.bfloat16}  # noqa: RUF012
+
+    def put(self, values, dtype, shift=0):
+        array = self.empty(values.shape, dtype, shift)
+        array[...] = values
+        return array
+
+    def empty(self, shape, dtype, shift=0):
+        kind = np.dtype(self.kinds.get(dtype, dtype))
+        room = np.empty(16 + (int(np.prod(shape)) + shift) * kind.itemsize, np.uint8)
+        room[...] = 0xFF  # NaN in every dtype
+        first = -room.ctypes.data % 16 + shift * kind.itemsize
+        return room[first : first + int(np.prod(shape)) * kind.itemsize].view(kind).reshape(shape)
+
+    def address(self, array):
+        return array.ctypes.data
+
+    def dtype(self, array):
+        return str(array.dtype)
+
+
+def gradients(formula, arrays, constants, upstream):
+    """Values and gradients of a formula, by Paddle in float64."""
+    tensors = [paddle.to_tensor(array, stop_gradient=False) for array in arrays]
+    if not all(array.size for array in arrays):  # Paddle has no gradients of nothing
+        return [np.zeros(up.shape) for up in upstream], [np.zeros(array.shape) for array in arrays]
+    values = formula(*tensors, *(paddle.to_tensor(array) for array in constants))
+    paddle.autograd.backward(
+        values, [paddle.to_tensor(up).reshape(v.shape) for v, up in zip(values, upstream, strict=True)]
+    )
+    return [v.numpy() for v in values], [t.grad.numpy() for t in tensors]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory) -> Path:
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to compile the kernels with")
+    path = tmp_path_factory.mktemp("cuda_host") / "ops.so"
+    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-x", "c++", "-w", f"-I{SHIM}", str(CUDA / "c_api.cu")]
+    subprocess.run([*command, "-o", str(path)], check=True)
+    return path
+
+
+@pytest.fixture
+def ops(library):
+    from cuda_library import CudaOps
+
+    return CudaOps(library, HostMemory())
+
+
+def wide(array):
+    return np.asarray(array, dtype=np.float64)
+
+
+@pytest.mark.parametrize(("dtype", "shift"), [("float32", 0), ("bfloat16", 0), ("float16", 1)])
+def test_values_and_gradients_are_those_of_the_formulas(ops, dtype, shift):
+    from cuda_cases import cases, check
+
+    found = {
+        case.name: check(case, ops, dtype, gradients, wide, shift) for case in cases(ops, np.random.default_rng(shift))
+    }
+    assert len(found) >= 60
+    wrong = {name: error for name, error in found.items() if not error <= 1}
+    assert not wrong
+
+
+def test_a_check_notices_a_wrong_result(ops):
+    from cuda_cases import cases, check
+
+    case = next(case for case in cases(ops, np.random.default_rng(0), "swiglu (2051,)"))
+    # One number is off by a hundredth of itself.
+    nearly = lambda gate, up: [gate * gate.sigmoid() * up * (1 + 0.01 * (gate == gate.max()))]  # noqa: E731
+    object.__setattr__(case, "formula", nearly)
+    assert check(case, ops, "float32", gradients, wide) > 10
+
+
+def test_threads_that_run_in_another_order_compute_the_same(library, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(ROOT / 'benchmarks' / 'sides')]!r}\n"
+        "import numpy as np\n"
+        "from test_cuda_kernels import HostMemory\n"
+        "from cuda_library import CudaOps\n"
+        f"ops, memory, rng = CudaOps({str(library)!r}, HostMemory()), HostMemory(), np.random.default_rng(0)\n"
+        "x, weight, up = (memory.put(rng.standard_normal(s), 'float32') for s in ((9, 1030), (1030,), (9, 1030)))\n"
+        "values, saved = ops.layer_norm(x, weight, weight)\n"
+        "hidden, head = (memory.put(rng.standard_normal(s), 'float32') for s in ((5, 8), (8, 2051)))\n"
+        "target, scale = memory.put(np.arange(5), 'int64'), memory.put(np.ones(5), 'float32')\n"
+        "loss, grads = ops.linear_cross_entropy(hidden, head, target, scale, rows_at_once=2)\n"
+        "out = [*values, *ops.layer_norm_grad(saved, up), *loss, *grads]\n"
+        "print(b''.join(array.tobytes() for array in out).hex())\n"
+    )
+    ways = [{}, {"PADDLEMIX_HOST_ORDER": "reverse"}]
+    found = [
+        subprocess.run([sys.executable, str(script)], env={**os.environ, **way}, capture_output=True, check=True).stdout
+        for way in ways
+    ]
+    assert len(found[0]) > 100_000 and found[0] == found[1]
+
+
+def test_slices_of_the_vocabulary_give_the_loss_and_gradients_of_the_whole(ops):
+    from cuda_library import GRADIENTS, STATISTICS
+
+    rng, memory = np.random.default_rng(3), HostMemory()
+    hidden, weight = memory.put(rng.standard_normal((7, 12)), "float32"), rng.standard_normal((12, 50))
+    target, scale = (
+        memory.put(np.array([48, 34, 32, 5, 42, 0, 19]), "int64"),
+        memory.put(rng.uniform(0.5, 1, 7), "float32"),
+    )
+    (loss,), (hidden_grad, weight_grad) = ops.linear_cross_entropy(
+        hidden, memory.put(weight, "float32"), target, scale, rows_at_once=3
+    )
+    assert np.unique(target // 20).size == 3  # every slice has a target
+
+    slices = [(first, memory.put(weight[:, first : first + 20], "float32")) for first in (0, 20, 40)]
+    found = [memory.empty([3, 7], "float32") for _ in slices]
+    for (first, part), statistics in zip(slices, found, strict=True):
+        choice = {"first_token": first, "rows_at_once": 3}
+        ops.cross_entropy_phase(STATISTICS, hidden, part, target, scale, statistics, [None, None], **choice)
+    top = np.max([s[0] for s in found], axis=0)
+    total = sum(s[1] * np.exp(s[0] - top) for s in found)
+    joined = memory.put(np.stack([top, total, sum(s[2] for s in found)]), "float32")
+    joined_loss, shares = memory.empty([], "float32"), []
+    ops.call("cost", joined, scale, 7, joined_loss, 0)
+    for first, part in slices:
+        grads = [memory.empty(hidden.shape, "float32"), memory.empty(part.shape, "float32")]
+        choice = {"first_token": first, "rows_at_once": 3}
+        ops.cross_entropy_phase(GRADIENTS, hidden, part, target, scale, joined, grads, **choice)
+        shares.append(grads)
+
+    np.testing.assert_allclose(joined_loss, loss, rtol=1e-6)
+    np.testing.assert_allclose(sum(grads[0] for grads in shares), hidden_grad, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([grads[1] for grads in shares], 1), weight_grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rotation_and_swiglu_may_overwrite_their_inputs(ops, dtype):
+    import ctypes
+
+    from cuda_library import DTYPES, RotaryPart
+
+    rng, memory = np.random.default_rng(4), HostMemory()
+    x, up = (memory.put(rng.standard_normal((5, 3, 32)), dtype) for _ in range(2))
+    cos, sin = (memory.put(rng.uniform(-1, 1, (5, 16)), "float32") for _ in range(2))
+    (turned,), _ = ops.rotary(x, cos, sin)
+    (opened,), _ = ops.swiglu(x, up)
+    place = memory.put(x, dtype)
+    part = RotaryPart(memory.address(place), memory.address(place), 96, 96, 3, 1)
+    ops.call("rotary", ctypes.pointer(part), 1, cos, sin, 5, 16, 0, DTYPES[dtype], 0)
+    assert (wide(place) == wide(turned)).all() and (wide(place) != wide(x)).any()
+    ops.call("swiglu", x, up, up, up.size, DTYPES[dtype], 0)
+    assert (wide(up) == wide(opened)).all()
+
+
+def test_what_the_library_cannot_do_is_told(ops):
+    x = HostMemory().put(np.ones(4), "float32")
+    with pytest.raises(RuntimeError, match="dtype is 7; expected 0, 1 or 2"):
+        ops.call("swiglu", x, x, x, 4, 7, 0)
+    with pytest.raises(RuntimeError, match="activation is 3"):
+        ops.call("activation", 3, x, x, 4, 0, 0)
