@@ -95,7 +95,9 @@ class RunIdentity:
         shapes = [
             f"the model's {changed}" for changed in _changes(earlier.model, self.model, set(self.model) - {*_NO_SHAPE})
         ]
-        found = shapes + list(_changes(earlier.keys, self.keys, MODEL_KEYS))
+        # A checkpoint holds all weights, but for those that adapters were trained on.
+        base = ("model_name_or_path",) if self.keys.get("lora") else ()
+        found = shapes + list(_changes(earlier.keys, self.keys, (*MODEL_KEYS, *base)))
         if ignore_data:
             return found
         found += _changes(earlier.keys, self.keys, SAMPLE_KEYS)

@@ -42,7 +42,18 @@ def test_it_leaves_a_model_metrics_a_curve_a_picture_and_a_log(finished: tuple[P
     AutoProcessorMIX.from_pretrained(output / "model")
     assert Image.open(output / "loss.png").width > 300
     assert Image.open(output / "pred.jpg").size == (224, 224)
-    assert list((output / "visualdl").glob("vdlrecords*"))
+    assert list((output / "visualdl" / "model").glob("vdlrecords*"))
+
+
+def test_it_leaves_an_adapter_and_the_model_that_it_was_merged_into(finished: tuple[Path, str]) -> None:
+    output, _ = finished
+    base = AutoModelMIX.from_pretrained(ROOT / run.BASE_MODEL).state_dict()
+    merged = AutoModelMIX.from_pretrained(output / "merged").state_dict()
+    changed = {name for name in base if (base[name] != merged[name]).any()}
+    assert merged.keys() == base.keys() and changed
+    assert all(name.startswith("model.layers.") and "_proj" in name for name in changed)
+    assert (output / "adapter" / "adapter_model.safetensors").is_file()
+    assert Image.open(output / "lora" / "pred.jpg").size == (224, 224)
 
 
 def test_metrics_hold_the_scores_before_and_after_on_the_same_records(finished: tuple[Path, str]) -> None:
@@ -55,7 +66,7 @@ def test_metrics_hold_the_scores_before_and_after_on_the_same_records(finished: 
 
 def test_every_step_shows_a_command_that_can_be_repeated(finished: tuple[Path, str]) -> None:
     commands = [line.removeprefix("$ python ") for line in finished[1].splitlines() if line.startswith("$ python ")]
-    assert len(commands) == 5
+    assert len(commands) == run.STEPS == 8
     assert all((ROOT / command.split()[0]).is_file() for command in commands)
 
 

@@ -55,6 +55,13 @@ def test_what_may_change_is_told_apart() -> None:
     assert other.changed_freely(RUN) == ["`learning_rate` was 1e-05 and is 0.0001"]
 
 
+def test_the_model_begun_from_may_move_unless_adapters_need_it() -> None:
+    here, moved = with_keys(model_name_or_path="a"), with_keys(model_name_or_path="b")
+    assert moved.differences(here, ignore_data=False) == [] and moved.changed_freely(here)
+    here, moved = with_keys(here, lora=True), with_keys(moved, lora=True)
+    assert moved.differences(here, ignore_data=False) == ['`model_name_or_path` was "a" and is "b"']
+
+
 def config_with(**item: Any) -> FinetuneConfig:
     sets = DatasetArguments(train=[DatasetItem(name="auto", **item)])
     return FinetuneConfig(ModelArguments(model_name_or_path="m"), DataArguments(dataset=sets), {"seed": 3})

@@ -1,5 +1,7 @@
 """The demo: fine-tunes a small Qwen2-VL on shapes and colours that it has never seen, and looks at what it learned.
 
+First all of its parameters; then, for comparison, adapters alone, which are merged into the weights.
+
 Each step is a command of the library, printed as it is run, so that it can be repeated by hand.
 
 Example:
@@ -24,6 +26,8 @@ from paddlemix.tools.report_errors import report_errors
 ROOT = Path(__file__).parents[3]
 DEMO = Path("paddlemix/examples/demo")
 CONFIG = Path("paddlemix/config/demo/qwen2_vl_shapes.json")
+LORA_CONFIG = Path("paddlemix/config/demo/qwen2_vl_shapes_lora.json")
+STEPS = 8
 BASE_MODEL = DEMO / "base_model"
 SETS = {
     "train_grounding": "chatml_dataset",
@@ -38,7 +42,7 @@ EVERY_SHAPE = "Find every shape."
 
 
 def main() -> None:
-    """Render, evaluate, fine-tune, evaluate again, predict, sum up."""
+    """Render, evaluate, fine-tune, evaluate again, predict; train adapters, merge, predict; sum up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("output/demo"), help="default: output/demo")
     parser.add_argument("--seed", type=int, default=0, help="of pictures, records and training (default: 0)")
@@ -55,16 +59,23 @@ def main() -> None:
         "evaluate the base model, which does not know the new shapes and colours",
         evaluation(BASE_MODEL, output, "before"),
     )
-    step(3, "fine-tune", finetuning(output, args.seed))
+    step(3, "fine-tune", finetuning(CONFIG, model, output, args.seed))
     step(4, "evaluate the fine-tuned model", evaluation(model, output, "after"))
-    step(5, "find every shape in a held-out picture", prediction(model, held_out_picture(data), output))
+    picture = held_out_picture(data)
+    step(5, "find every shape in a held-out picture", prediction(model, picture, output))
+    adapter, merged = output / "adapter", output / "merged"
+    step(6, "train adapters of the base model, for a few steps", finetuning(LORA_CONFIG, adapter, output, args.seed))
+    # The tool overwrites nothing; this run's own result of an earlier time makes room.
+    shutil.rmtree(merged, ignore_errors=True)
+    step(7, "merge them into its weights", merging(adapter, merged))
+    step(8, "find every shape with the merged model", prediction(merged, picture, output / "lora"))
     sum_up(output, args.seed, time.monotonic() - started)
 
 
 def step(number: int, title: str, command: list[Any]) -> None:
     """Say what is done, show the command, run it."""
     words = [str(word) for word in command]
-    print(f"\n[{number}/5] {title}\n$ {shlex.join(['python', *words])}", flush=True)
+    print(f"\n[{number}/{STEPS}] {title}\n$ {shlex.join(['python', *words])}", flush=True)
     ended = subprocess.run([sys.executable, *words], cwd=ROOT, check=False)
     if ended.returncode:
         raise SystemExit(f"demo: step {number} ({title}) ended with code {ended.returncode}; its message is above.")
@@ -76,11 +87,17 @@ def rendering(data: Path, args: argparse.Namespace) -> list[Any]:
     return [DEMO / "make_data.py", "--output_dir", data, "--set", "new", *sizes, "--overwrite"]
 
 
-def finetuning(output: Path, seed: int) -> list[Any]:
-    """The command that fine-tunes the base model."""
-    places = ["--output_dir", output / "model", "--logging_dir", output / "visualdl"]
+def finetuning(config: Path, result: Path, output: Path, seed: int) -> list[Any]:
+    """The command that fine-tunes the base model as a config says."""
+    places = ["--output_dir", result, "--logging_dir", output / "visualdl" / result.name]
     records = ["--dataset", json.dumps(dataset(output))]
-    return ["paddlemix/tools/supervised_finetune.py", CONFIG, *places, *records, "--seed", seed]
+    return ["paddlemix/tools/supervised_finetune.py", config, *places, *records, "--seed", seed]
+
+
+def merging(adapter: Path, merged: Path) -> list[Any]:
+    """The command that merges an adapter into the base model."""
+    folders = ["--model_name_or_path", BASE_MODEL, "--lora_path", adapter, "--merge_model_path", merged]
+    return ["paddlemix/tools/merge_lora_params.py", *folders]
 
 
 def prediction(model: Path, picture: Path, output: Path) -> list[Any]:
@@ -135,7 +152,8 @@ def sum_up(output: Path, seed: int, seconds: float) -> None:
         ("caption CIDEr", "caption", "cider"),
     ):
         print(f"{title:<28} {shown(before[section][score]):>8} {shown(after[section][score]):>8}")
-    print(f"\n{seconds / 60:.1f} minutes. In {output}: model/, metrics.json, loss.png, pred.jpg, visualdl/")
+    print(f"\n{seconds / 60:.1f} minutes. In {output}: model/, metrics.json, loss.png, pred.jpg, visualdl/,")
+    print("adapter/, merged/ and lora/pred.jpg, what the merged adapters find")
 
 
 def shown(value: float | None) -> str:
