@@ -28,7 +28,7 @@ EVEN_SIDED = frozenset({"circle", "square", "ring"})
 TEXTURES = ("mottled", "shaded", "striped", "checked")
 TINTS = ("grey", "beige", "pink", "mint", "lilac")
 
-Lesson = Literal["place", "dense", "named", "where", "any_name", "mixed"]
+Lesson = Literal["place", "dense", "named", "where", "any_name", "mixed", "new"]
 Label = tuple[str, str]
 Bounds = tuple[float, float, float, float]
 
@@ -45,7 +45,7 @@ class Vocabulary:
         step: bounds are multiples of this share of the picture's side; 0 lets them lie anywhere.
         lesson: what is asked about a picture to train on: "place" asks where its one shape is, "dense" for every shape,
             "named" for each shape by its name, "where" for the part of the picture that each is in, "any_name" for
-            two by name, colour or kind, "mixed" for anything.
+            two by name, colour or kind, "mixed" and "new" for anything.
     """
 
     kinds: tuple[str, ...]
@@ -127,6 +127,7 @@ VOCABULARIES = {
         _ALL.colors,
         tuple(label for label in _ALL.labels if label not in _OLD_LABELS),
         counts=(0.5, 0.35, 0.15),
+        lesson="new",
     ),
 }
 
