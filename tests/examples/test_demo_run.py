@@ -26,7 +26,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         "--output_dir",
         str(output),
         "--train",
-        "32",
+        "64",  # fewer may leave a record file empty
         "--eval",
         "4",
     ]
