@@ -57,7 +57,7 @@ def prepare_for_paddle() -> None:
         return
     choose_mkl_path(os.environ, read_cpuinfo())
     wait_asleep(os.environ)
-    share_cores(os.environ, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    share_cores(os.environ, usable_cores())
 
 
 def keep_freed_memory(environ: Mapping[str, str]) -> None:
@@ -88,6 +88,11 @@ def choose_mkl_path(environ: MutableMapping[str, str], cpuinfo: str) -> None:
     flags = set(cpuinfo.split())
     if "AuthenticAMD" in flags and "avx2" in flags:
         environ.setdefault(MKL_VARIABLE, MKL_AVX512 if flags >= AVX512 else MKL_AVX2)
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_cores(environ: MutableMapping[str, str], cores: int) -> None:
