@@ -167,9 +167,19 @@ def cpu_library():
         depends=included_files(),
         include_dirs=[str(path) for path in includes],
         extra_compile_args=[*COMPILE_ARGUMENTS, "-fopenmp"],
-        extra_link_args=["-fopenmp", *(str(paddle / "libs" / name) for name in PADDLE_LIBRARIES)],
+        extra_link_args=[openmp(paddle), *(str(paddle / "libs" / name) for name in PADDLE_LIBRARIES)],
         language="c++",
     )
+
+
+def openmp(paddle):
+    """What the ops' threads are linked with: the OpenMP that Paddle's own products and oneDNN run on.
+
+    With the compiler's own beside it there would be two pools of threads, of two sizes, whose idle threads take each
+    other's cores.
+    """
+    library = paddle / "libs" / "libiomp5.so"
+    return str(library) if library.is_file() else "-fopenmp"
 
 
 def picture_library():
