@@ -60,6 +60,7 @@ from paddlemix.processors.text import Qwen2Tokenizer
 
 SIDES = Path(__file__).parent / "sides"
 CAPACITY = 2048
+PADDED_ROWS = (8, 16)  # of a padded batch
 Rows = Iterator[tuple[str, str, list[float]]]
 
 
@@ -159,20 +160,28 @@ def index(folder: Path, arguments: argparse.Namespace) -> Rows:
 
 
 def train(folder: Path, arguments: argparse.Namespace) -> Rows:
-    """Forward, backward and AdamW on mixed lengths: rows of one sample each, padded, and packs of as many tokens."""
+    """Forward, backward and AdamW on mixed lengths: rows of one sample each, padded, and packs.
+
+    A batch has as many packs as take the room of a padded one, so that both need the same memory.
+    """
     del folder
     shape = SHAPES[arguments.shape]
     lengths = mixed_lengths(400, longest=CAPACITY)
     rng = np.random.default_rng(3)
-    padded = [list(row) for row in np.array_split(rng.permutation(len(lengths)), len(lengths) // 8)]
-    packed = PackPlanner(CAPACITY).plan(rng.permutation(len(lengths)), lengths, rng)
-    for name, batches, packs in (("padded", padded, False), ("packed", packed, True)):
-        rates = train_rates(shape, lengths, batches[: arguments.repeats + 2], packs=packs)
-        yield f"real tokens trained, {name}", "/s", rates
+    packs = PackPlanner(CAPACITY).plan(rng.permutation(len(lengths)), lengths, rng)
+    for rows in PADDED_ROWS:
+        padded = np.split(rng.permutation(len(lengths)), len(lengths) // rows)
+        room = int(np.mean([rows * lengths[row].max() for row in padded]))
+        at_once = max(room // CAPACITY, 1)
+        packed = [np.concatenate(packs[first : first + at_once]) for first in range(0, len(packs), at_once)]
+        yield f"share of {rows} padded rows that is real", "%", [100 * lengths.sum() / (room * len(padded))]
+        for name, batches in ((f"{rows} padded rows", padded), (f"{at_once} packs", packed)):
+            rates = train_rates(shape, lengths, batches[: arguments.repeats + 1], packs=batches is packed)
+            yield f"real tokens trained, {name}", "/s", rates
 
 
-def train_rates(shape: Any, lengths: np.ndarray, batches: list[list[int]], *, packs: bool) -> list[float]:
-    """Real tokens a second of each batch, after two that are not counted."""
+def train_rates(shape: Any, lengths: np.ndarray, batches: list[np.ndarray], *, packs: bool) -> list[float]:
+    """Real tokens a second of each batch, after one that is not counted."""
     paddle.seed(0)
     model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**shape.config()))
     model.train()
@@ -187,7 +196,7 @@ def train_rates(shape: Any, lengths: np.ndarray, batches: list[list[int]], *, pa
         optimizer.step()
         optimizer.clear_grad()
         rates.append(lengths[batch].sum() / (time.perf_counter() - start))
-    return rates[2:]
+    return rates[1:]
 
 
 def sample_of(length: int, vocabulary: int) -> Sample:
