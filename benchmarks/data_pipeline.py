@@ -194,7 +194,7 @@ def train_rates(shape: Any, lengths: np.ndarray, batches: list[np.ndarray], *, p
         start = time.perf_counter()
         model(**inputs).loss.backward()
         optimizer.step()
-        optimizer.clear_grad()
+        optimizer.clear_grad(set_to_zero=False)
         rates.append(lengths[batch].sum() / (time.perf_counter() - start))
     return rates[1:]
 
