@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("output/demo"), help="default: output/demo")
     parser.add_argument("--seed", type=int, default=0, help="of pictures, records and training (default: 0)")
-    parser.add_argument("--train", type=int, default=32000, help="pictures to train on (default: 32000)")
+    parser.add_argument("--train", type=int, default=36000, help="pictures to train on (default: 36000)")
     parser.add_argument("--eval", type=int, default=240, help="held-out grounding questions (default: 240)")
     args = parser.parse_args()
     output, started = args.output_dir.resolve(), time.monotonic()
