@@ -58,7 +58,7 @@ def _waiting(native: Callable[..., Any]) -> Callable[..., Finished]:
 
 
 def _with_mean(native: Callable[..., Any]) -> Callable[..., Finished]:
-    """A reduction of whole tensors that knows the mean too; its arguments end with the operation, and whether to wait."""
+    """A reduction of whole tensors that knows the mean too; the operation is its last argument but for `sync_op`."""
 
     def call(group: Any, tensor: Any, *rest: Any) -> Finished:
         options = [one for one in rest if not isinstance(one, bool)]
