@@ -18,12 +18,14 @@ from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
 from paddlemix.models.layers.mlp import GatedMLP
 from paddlemix.models.layers.norm import RMSNorm
+from paddlemix.models.layers.tensor_parallel import embedding_logits
 from paddlemix.models.layers.vision_tokens import place_vision
 from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
+from paddlemix.models.qwen2_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
-from paddlemix.ops import CausalSegments, Visible, attention, linear, rotary_frequencies, rotate_pair
+from paddlemix.ops import CausalSegments, Visible, attention, rotary_frequencies, rotate_pair
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Qwen2VLAttention(nn.Layer):
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Mix float[B, L, hidden] with itself and with what `cache` holds."""
-        batch, length, width = x.shape
+        batch, length, _ = x.shape
         query, key, value = (
             project(x).reshape([batch, length, -1, self.head_dim])
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -63,7 +65,7 @@ class Qwen2VLAttention(nn.Layer):
         query, key = rotate_pair(query, key, *rotary)
         if cache is not None:
             key, value = cache.extend(key, value)
-        return self.o_proj(attention(query, key, value, mask).reshape([batch, length, width]))
+        return self.o_proj(attention(query, key, value, mask).reshape([batch, length, -1]))
 
 
 class Qwen2VLDecoderLayer(nn.Layer):
@@ -147,6 +149,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
 
     config_class = Qwen2VLConfig
     weight_layout = staticmethod(weight_layout)
+    split_plan = staticmethod(split_plan)
 
     def __init__(self, config: Qwen2VLConfig) -> None:
         super().__init__(config)
@@ -273,5 +276,5 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
 
     def _logits(self, hidden: paddle.Tensor) -> paddle.Tensor:
         if self.config.tie_word_embeddings:
-            return linear(hidden, self.model.embed_tokens.weight, transposed=True)
+            return embedding_logits(hidden, self.model.embed_tokens)
         return self.lm_head(hidden)

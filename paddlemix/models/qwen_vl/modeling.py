@@ -23,6 +23,7 @@ from paddlemix.models.qwen_vl.checkpoint import weight_layout
 from paddlemix.models.qwen_vl.config import QWenConfig
 from paddlemix.models.qwen_vl.positions import logn_factors, ntk_alpha, scaled_frequencies
 from paddlemix.models.qwen_vl.spans import picture_places
+from paddlemix.models.qwen_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen_vl.vision import QWenVisionTower
 from paddlemix.ops import CausalSegments, Visible, apply_rotary, attention, swiglu
 
@@ -34,7 +35,7 @@ class QWenAttention(nn.Layer):
 
     def __init__(self, config: QWenConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_attention_heads
+        self.head_dim = config.head_dim
         self.c_attn = Linear(config.hidden_size, 3 * config.hidden_size)
         self.c_proj = Linear(config.hidden_size, config.hidden_size, bias_attr=False)
 
@@ -47,12 +48,12 @@ class QWenAttention(nn.Layer):
         cache: LayerCache | None,
     ) -> paddle.Tensor:
         """Mix float[B, L, hidden] with itself and with what `cache` holds."""
-        batch, length, width = x.shape
-        query, key, value = self.c_attn(x).reshape([batch, length, 3, self.num_heads, -1]).unbind(axis=2)
+        batch, length, _ = x.shape
+        query, key, value = self.c_attn(x).reshape([batch, length, 3, -1, self.head_dim]).unbind(axis=2)
         query, key = apply_rotary(query, *query_rotary), apply_rotary(key, *key_rotary)
         if cache is not None:
             key, value = cache.extend(key, value)
-        return self.c_proj(attention(query, key, value, mask).reshape([batch, length, width]))
+        return self.c_proj(attention(query, key, value, mask).reshape([batch, length, -1]))
 
 
 class QWenMLP(nn.Layer):
@@ -168,6 +169,7 @@ class QWenLMHeadModel(MixPretrainedModel):
 
     config_class = QWenConfig
     weight_layout = staticmethod(weight_layout)
+    split_plan = staticmethod(split_plan)
 
     def __init__(self, config: QWenConfig) -> None:
         super().__init__(config)
