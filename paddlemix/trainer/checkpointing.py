@@ -143,7 +143,8 @@ class CheckpointingTrainer(Trainer):
         self.save_model(str(folder))
         save_random_states(folder / random_state_file(f"{self.args.process_index:05d}"))
         if not self.args.ignore_save_lr_and_optim and self._has_optimizer_part():
-            save_optimizer(self.optimizer, self.model, folder, rank=self.args.process_index)
+            is_writer = self.args.tensor_parallel_rank == 0
+            save_optimizer(self.optimizer, self.model, folder, rank=self.args.process_index, is_writer=is_writer)
         if self.is_world_process_zero():
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
             self._resume_state().write(folder)

@@ -9,7 +9,6 @@ from typing import Any
 Values = Mapping[str, Any]
 
 DEGREES = (
-    "tensor_parallel_degree",
     "pipeline_parallel_degree",
     "sharding_parallel_degree",
     "sharding_degree",
@@ -115,8 +114,8 @@ NOT_YET: tuple[Rule, ...] = (
         Rule(
             (key,),
             _is_above_one(key),
-            f"`{key}` is {{{key}}}, but splitting a model over cards is not available yet. Set it to 1: several "
-            "cards train with data parallelism.",
+            f"`{key}` is {{{key}}}, but splitting a model over cards in this way is not available yet. Set it to 1: "
+            "several cards train with data parallelism, and `tensor_parallel_degree` splits a model's layers.",
         )
         for key in DEGREES
     ),
@@ -137,6 +136,24 @@ NOT_YET: tuple[Rule, ...] = (
 )
 
 CONSISTENCY: tuple[Rule, ...] = (
+    Rule(
+        ("tensor_parallel_degree", "lora"),
+        lambda values: values["tensor_parallel_degree"] > 1 and values["lora"],
+        "`tensor_parallel_degree` is {tensor_parallel_degree} while `lora` is true, but adapters are not split over "
+        "cards. Set it to 1: several cards train adapters with data parallelism.",
+    ),
+    Rule(
+        ("tensor_parallel_degree", "sharding"),
+        lambda values: values["tensor_parallel_degree"] > 1 and values["sharding"].strip() not in ("", "stage1"),
+        '`tensor_parallel_degree` is {tensor_parallel_degree} while `sharding` is "{sharding}", but Paddle clips '
+        'gradients right only beside stage 1. Set `sharding` to "stage1", or the degree to 1.',
+    ),
+    Rule(
+        ("tensor_parallel_config",),
+        lambda values: "enable_" in values["tensor_parallel_config"],
+        '`tensor_parallel_config` is "{tensor_parallel_config}", but the models\' own layers know none of the enable_ '
+        "options. Take them out; sync_param, sync_grad and sync_moment work.",
+    ),
     Rule(
         ("do_train", "do_eval", "evaluation_strategy"),
         lambda values: not values["do_train"] and not evaluates(values),

@@ -6,6 +6,7 @@ making, or one more layer, changes.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,29 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from paddlemix.files import replacing
+from paddlemix.models.share import gather_whole, own_part
 
 MASTER = "master_weight"
 MAX_BYTES = 2 * 10**9
 
 
-def save_optimizer(optimizer: Any, model: nn.Layer, folder: Path, *, rank: int = 0) -> None:
+def save_optimizer(optimizer: Any, model: nn.Layer, folder: Path, *, rank: int = 0, is_writer: bool = True) -> None:
     """Write what this rank's optimizer keeps about parameters, as `<parameter>/<state>`.
+
+    Ranks that share a model must all call it: states are written whole, and read again by any number of ranks.
 
     Args:
         optimizer: Paddle's, or a wrapper of it.
         model: whose parameters it updates.
         folder: must exist.
         rank: names the files.
+        is_writer: whether this is the one that writes, of the ranks that share the model.
     """
-    for number, shard in enumerate(_shards(_named_states(optimizer, model))):
+    states = _named_states(optimizer, model)
+    if not is_writer:
+        deque(states, maxlen=0)
+        return
+    for number, shard in enumerate(_shards(states)):
         with replacing(folder / f"optimizer-{rank:05d}-{number:05d}.safetensors") as staged:
             save_file(shard, staged)
 
@@ -61,7 +70,8 @@ def load_optimizer(optimizer: Any, model: nn.Layer, folder: Path) -> None:
                 name, state = key.rsplit("/", 1)
                 if name not in trained:
                     raise ValueError(f"{file}: {name} was trained, but is not now; freeze what was frozen then.")
-                _set_value(_state_of(optimizer, trained[name], state), stored.get_tensor(key))
+                value = own_part(stored.get_tensor(key), trained[name])
+                _set_value(_state_of(optimizer, trained[name], state), value)
 
 
 def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Tensor:
@@ -74,13 +84,14 @@ def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Te
 
 
 def _named_states(optimizer: Any, model: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
-    names = {parameter.name: name for name, parameter in model.named_parameters()}
+    owners = {parameter.name: (name, parameter) for name, parameter in model.named_parameters()}
     for own, master in optimizer._master_weights.items():
-        yield f"{names[own]}/{MASTER}", master
-        names[master.name] = names[own]
+        name, parameter = owners[master.name] = owners[own]
+        yield f"{name}/{MASTER}", gather_whole(master, parameter)
     for state, tensors in optimizer._accumulators.items():
         for own, tensor in tensors.items():
-            yield f"{names[own]}/{state}", tensor
+            name, parameter = owners[own]
+            yield f"{name}/{state}", gather_whole(tensor, parameter)
 
 
 def _shards(states: Iterator[tuple[str, paddle.Tensor]]) -> Iterator[dict[str, np.ndarray]]:

@@ -166,6 +166,8 @@ class SFTTrainer(CheckpointingTrainer):
         total = paddle.to_tensor(value, dtype="float64")
         if self.args.dataset_world_size > 1:
             paddle.distributed.all_reduce(total)
+            # Ranks that share a model have computed the same, and each has brought it.
+            total *= self.args.dataset_world_size / self.args.world_size
         return float(total)
 
     def _shape(self, rows: int, accumulation: int) -> BatchShape:

@@ -520,7 +520,7 @@ class TestRules:
             ),
             ({"mixtoken_window": 64}, "`mixtoken_window` has no effect unless `mixtoken` is true."),
             ({"mixtoken": True, "group_by_length": True}, "`group_by_length` and `mixtoken` are both true;"),
-            ({"tensor_parallel_degree": 2}, "`tensor_parallel_degree` is 2, but splitting a model over cards is not"),
+            ({"pipeline_parallel_degree": 2}, "`pipeline_parallel_degree` is 2, but splitting a model over cards in"),
             ({"pipeline_parallel_degree": 4}, "`pipeline_parallel_degree` is 4, but"),
             ({"sharding_parallel_degree": 2}, "`sharding_parallel_degree` is 2, but"),
             ({"sharding": "stage2"}, '`sharding` is "stage2", but sharding is not available yet. Set it to "".'),
@@ -549,6 +549,11 @@ class TestRules:
             ({"lr_scheduler_type": "constant", "warmup_ratio": 0.1}, "`warmup_ratio` is 0.1, which has no effect"),
             ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "`warmup_steps` is 5, which has no effect"),
             ({"report_to": ["none", "visualdl"]}, '`report_to` lists "none" beside "visualdl"'),
+            ({"tensor_parallel_degree": 2, "lora": True}, "`tensor_parallel_degree` is 2 while `lora` is true, but"),
+            (
+                {"tensor_parallel_config": "sync_param enable_mp_async_allreduce"},
+                '`tensor_parallel_config` is "sync_param enable_mp_async_allreduce", but the models\' own layers',
+            ),
         ],
     )
     def test_values_that_contradict_one_another_are_refused(self, tmp_path, keys, expected):
