@@ -167,7 +167,7 @@ class MixPretrainedModel(PretrainedModel):
         with without_initial_values():
             model = cls.from_config(config, dtype=dtype)
             if tensor_parallel_degree > 1:
-                split_model(model, cls.split_plan(config), tensor_parallel_group())
+                split_model(model, cls.split_plan(config), tensor_parallel_group(tensor_parallel_degree))
         load_weights(model, folder, cls.weight_layout(config))
         present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
         model.carried_files = {file.name: file.read_bytes() for file in present}

@@ -18,8 +18,8 @@ from typing import Any
 
 import paddle
 from paddle import nn
-from paddle.distributed import fleet
 from paddle.distributed.communication.group import Group
+from paddle.distributed.fleet.base import topology
 
 from paddlemix.models.layers.tensor_parallel import RowLinear, SplitEmbedding, SplitHead
 from paddlemix.models.share import Share
@@ -66,9 +66,26 @@ class SplitPlan:
             )
 
 
-def tensor_parallel_group() -> Group:
-    """The ranks that this one shares a model with, which Paddle's fleet has set up."""
-    return fleet.get_hybrid_communicate_group().get_model_parallel_group()
+def tensor_parallel_group(degree: int) -> Group:
+    """The ranks that this one shares a model with, as Paddle's fleet has grouped them.
+
+    Args:
+        degree: how many there must be.
+
+    Returns:
+        The group.
+
+    Raises:
+        ValueError: fleet was not told to make such groups.
+    """
+    groups = topology._HYBRID_PARALLEL_GROUP
+    made = 1 if groups is None else groups.get_model_parallel_world_size()
+    if made != degree:
+        raise ValueError(
+            f"`tensor_parallel_degree` is {degree}, but ranks share models by groups of {made} here; call `fleet.init` "
+            f"with an `mp_degree` of {degree} first."
+        )
+    return groups.get_model_parallel_group()
 
 
 def split_model(model: nn.Layer, plan: SplitPlan, group: Group) -> None:

@@ -121,7 +121,7 @@ NOT_YET: tuple[Rule, ...] = (
     ),
     Rule(
         ("sharding",),
-        lambda values: bool(values["sharding"].strip()),
+        lambda values: values["sharding"].strip() not in ("", "stage1"),
         '`sharding` is "{sharding}", but sharding is not available yet. Set it to "".',
     ),
     *(

@@ -33,7 +33,7 @@ class RowLinear(SplitLayer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Transform float[..., in / ranks], each rank's own, to float[..., out]."""
         y = ops.sum_over_ranks(ops.linear(x, self.weight), self.group)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.astype(y.dtype)
 
 
 class SplitEmbedding(SplitLayer):
