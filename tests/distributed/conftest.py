@@ -51,7 +51,7 @@ def command(script: Path, *arguments: object, logs: Path, ranks: int = 2, patche
     return [*launcher, *([str(RUN_PATCHED)] if patched else []), str(script), *map(str, arguments)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
     """Run a script in several processes; returns what each rank said, and fails with it where one failed."""
 
