@@ -21,6 +21,7 @@ from paddlemix.trainer.optimizer_state import load_optimizer, save_optimizer
 from paddlemix.trainer.random_states import load_random_states, random_state_file, save_random_states
 from paddlemix.trainer.ranks import share
 from paddlemix.trainer.resume_state import ResumeState
+from paddlemix.trainer.sharding import is_cut, mend_stage3, whole_parameters, whole_parameters_to_fill
 from paddlemix.trainer.write_failure import write_failure
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,28 @@ class CheckpointingTrainer(Trainer):
             logs["train_loss"] += self._earlier_loss / max(self.state.global_step, 1)
         super().log(logs, **kwargs)
         self.log_history.append({"step": self.state.global_step, **logs})
+
+    def save_model(self, output_dir: str | None = None, merge_tensor_parallel: bool | None = False) -> None:
+        """Write the model as one process reads it, however many have trained it; all of them must call it.
+
+        Args:
+            output_dir: the folder; None for the run's own.
+            merge_tensor_parallel: PaddleNLP's.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if not any(is_cut(parameter) for parameter in self.model.parameters()):
+            super().save_model(output_dir, merge_tensor_parallel)
+            return
+        with whole_parameters(self.model_wrapped):
+            if self.args.should_save_model_state:
+                self._save(output_dir=output_dir, merge_tensor_parallel=merge_tensor_parallel)
+
+    def _wrap_model(self, model: nn.Layer, training: bool = True) -> nn.Layer:
+        wrapped = super()._wrap_model(model, training)
+        mend_stage3(wrapped)
+        return wrapped
 
     def _save_checkpoint(self, model: nn.Layer, metrics: dict[str, float] | None = None) -> None:
         """Write a checkpoint, whole or not at all.
@@ -210,4 +233,5 @@ class CheckpointingTrainer(Trainer):
         logger.info(
             "The best checkpoint is %s (%s %.6g).", best, self.args.metric_for_best_model, self.state.best_metric
         )
-        self._load_from_checkpoint(best)
+        with whole_parameters_to_fill(self.model_wrapped):
+            self._load_from_checkpoint(best)

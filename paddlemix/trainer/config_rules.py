@@ -10,8 +10,6 @@ Values = Mapping[str, Any]
 
 DEGREES = (
     "pipeline_parallel_degree",
-    "sharding_parallel_degree",
-    "sharding_degree",
     "sep_parallel_degree",
     "context_parallel_degree",
     "expert_parallel_degree",
@@ -28,6 +26,8 @@ LORA_KEYS = (
 )
 FREEZE_KEYS = ("freeze_include", "freeze_exclude", "freeze_vit", "freeze_llm", "freeze_aligner")
 NOT_YET_SWITCHES = (
+    "save_sharded_model",
+    "load_sharded_model",
     "sequence_parallel",
     "use_expert_parallel",
     "enable_auto_parallel",
@@ -93,6 +93,12 @@ def _is_above_one(key: str) -> Callable[[Values], bool]:
     return lambda values: values[key] > 1
 
 
+def _is_offloaded_in_vain(values: Values) -> bool:
+    """Paddle's stage 2 moves what it shards to the CPU only for weights in float16."""
+    is_float16 = values["fp16"] and values["fp16_opt_level"] == "O2" and values["dtype"] in (None, "float16")
+    return sorted(values["sharding"].split()) == ["offload", "stage2"] and not is_float16
+
+
 def _is_warmup_of_nothing(key: str) -> Callable[[Values], bool]:
     return lambda values: values["lr_scheduler_type"] == "constant" and values[key] > 0
 
@@ -108,6 +114,8 @@ def _saves_between_evaluations(values: Values) -> bool:
     )
 
 
+SHARDING = ("", "stage1", "stage2", "stage3", "offload stage2", "offload stage3")
+
 # What later work brings. Refused until then: a key that is silently ignored costs a training run.
 NOT_YET: tuple[Rule, ...] = (
     *(
@@ -120,9 +128,10 @@ NOT_YET: tuple[Rule, ...] = (
         for key in DEGREES
     ),
     Rule(
-        ("sharding",),
-        lambda values: values["sharding"].strip() not in ("", "stage1"),
-        '`sharding` is "{sharding}", but sharding is not available yet. Set it to "".',
+        ("sharding_parallel_config",),
+        lambda values: bool(values["sharding_parallel_config"].strip()),
+        '`sharding_parallel_config` is "{sharding_parallel_config}", but none of its switches is available yet. Set it '
+        'to "".',
     ),
     *(
         Rule((key,), _is_on(key), f"`{key}` is true, but that is not available yet. Set it to false.")
@@ -265,6 +274,28 @@ CONSISTENCY: tuple[Rule, ...] = (
             only_if_given=True,
         )
         for key in ("warmup_ratio", "warmup_steps")
+    ),
+    Rule(
+        ("sharding",),
+        lambda values: " ".join(sorted(values["sharding"].split())) not in SHARDING,
+        '`sharding` is "{sharding}"; expected "stage1", "stage2", "stage3", "stage2 offload", "stage3 offload" or "".',
+    ),
+    Rule(
+        ("sharding", "fp16", "fp16_opt_level", "dtype"),
+        _is_offloaded_in_vain,
+        '`sharding` is "{sharding}", but Paddle\'s stage 2 offloads only weights in float16. Set `fp16` to true and '
+        '`fp16_opt_level` to "O2", or `sharding` to "stage3 offload".',
+    ),
+    Rule(
+        ("sharding_parallel_degree", "sharding"),
+        lambda values: values["sharding_parallel_degree"] > 1 and not values["sharding"].strip(),
+        '`sharding_parallel_degree` is {sharding_parallel_degree}, which has no effect while `sharding` is "". Set '
+        'that to "stage1", "stage2" or "stage3", or take the key out.',
+    ),
+    Rule(
+        ("sharding_degree",),
+        lambda values: values["sharding_degree"] > 0,
+        "`sharding_degree` is PaddleNLP's old name. Call it `sharding_parallel_degree`.",
     ),
     Rule(
         ("report_to",),

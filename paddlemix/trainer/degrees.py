@@ -33,7 +33,7 @@ def _check_processes(config: FinetuneConfig) -> None:
     if processes % needed == 0:
         return
     product = " times ".join(f"`{key}` ({degree})" for key, degree in degrees.items())
-    product += f" is {needed}" if len(degrees) > 1 else ""
+    product += f" is {needed}, which" if len(degrees) > 1 else ""
     text = (
         f"{product} does not divide the number of processes, which is {processes}. Start the run by `python -m "
         f"paddle.distributed.launch` on {needed} cards or a multiple of that, or lower the degree."

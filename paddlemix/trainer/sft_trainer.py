@@ -30,6 +30,7 @@ from paddlemix.trainer.mixture_log import MixtureLog
 from paddlemix.trainer.nonfinite import check_losses, check_weights, name_records
 from paddlemix.trainer.progress import ProgressBar, StepLog
 from paddlemix.trainer.run_identity import RunIdentity, check_same_run
+from paddlemix.trainer.sharding import whole_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -206,8 +207,9 @@ class SFTTrainer(CheckpointingTrainer):
     def _write_part(self, folder: Path) -> None:
         """Write this rank's part of a checkpoint, unless the weights are spoilt."""
         step = self.state.global_step
-        check_weights(self.model, step, lambda: name_records(self._batches_of(step - 1), self.train_dataset))
-        super()._write_part(folder)
+        with whole_parameters(self.model_wrapped):
+            check_weights(self.model, step, lambda: name_records(self._batches_of(step - 1), self.train_dataset))
+            super()._write_part(folder)
 
     def _write_run_files(self, folder: Path) -> None:
         self._identity().write(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGenera
 from paddlemix.tools import supervised_finetune
 
 from .conftest import Launch
+from .train_cases import Watcher, train
 from .train_split import NEW_TOKENS, PROMPT, answer
 
 TRAIN, CHECK_OPS = (Path(__file__).with_name(name) for name in ("train_split.py", "check_split_ops.py"))
@@ -102,30 +102,15 @@ def write(settings: dict[str, Run], folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def norms() -> list[float]:
-    """Of the gradients of all steps in this process, before they are clipped."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def watched_clipping(norms: list[float]) -> Iterator[None]:
-    kind = paddle.nn.ClipGradByGlobalNorm
-    whole = kind._dygraph_clip
-
-    def clip(self: Any, pairs: Any) -> Any:
-        norms.append(sum(float(gradient.square().sum()) for _, gradient in pairs) ** 0.5)
-        return whole(self, pairs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kind, "_dygraph_clip", clip)
-        yield
-
-
-@pytest.fixture(scope="module")
-def alone(write: Any, folder: Path, watched_clipping: None) -> Path:
+def watched(write: Any) -> dict[str, Watcher]:
     """Both runs in one process."""
-    for kind in ("padded", "packs"):
-        supervised_finetune.main([str(write(f"{kind}-alone", kind))])
+    return {kind: train(str(write(f"{kind}-alone", kind)), []) for kind in ("padded", "packs")}
+
+
+@pytest.fixture(scope="module")
+def alone(watched: dict[str, Watcher], folder: Path) -> Path:
+    """Where they are."""
+    assert len(watched) == 2
     return folder
 
 
@@ -185,13 +170,15 @@ def held(run: Path) -> list[Run]:
 
 @pytest.mark.parametrize("kind", ["padded", "packs"])
 def test_the_run_that_others_are_compared_with_has_trained_and_clipped(
-    alone: Path, settings: dict[str, Run], norms: list[float], kind: str
+    alone: Path, watched: dict[str, Watcher], settings: dict[str, Run], kind: str
 ) -> None:
     before = load_file(Path(settings[kind]["model_name_or_path"]) / "model.safetensors")
     after = load_file(alone / f"{kind}-alone" / "model.safetensors")
     moved = sum(distance(before[name], after[name]) > 100 * CLOSE for name in before)
     assert moved > 0.8 * len(before)
-    assert len(norms) == 2 * STEPS and min(norms) > CLIP
+    norms, shown = watched[kind].norms, {"picture"} | ({"pack"} if kind == "packs" else set())
+    assert len(norms) == STEPS and min(norms) > CLIP
+    assert set().union(*watched[kind].shows) == shown
 
 
 @pytest.mark.parametrize("kind", ["padded", "packs"])
@@ -199,9 +186,13 @@ def test_two_ranks_that_share_a_model_train_it_as_one_process_does(two: Path, ki
     check_same_training(two / f"{kind}-alone", two / f"{kind}-two")
 
 
-@pytest.mark.parametrize(("kind", "beside"), [("padded", "stage1"), ("packs", "data")])
-def test_four_ranks_with_two_models_train_as_one_process_does(four: Path, kind: str, beside: str) -> None:
-    check_same_training(four / f"{kind}-alone", four / f"{kind}-{beside}")
+@pytest.mark.parametrize(("kind", "beside", "groups"), [("padded", "stage1", [2, 2, 1]), ("packs", "data", [2, 1, 2])])
+def test_four_ranks_with_two_models_train_as_one_process_does(
+    four: Path, kind: str, beside: str, groups: list[int]
+) -> None:
+    run = four / f"{kind}-{beside}"
+    check_same_training(four / f"{kind}-alone", run)
+    assert [rank["groups"] for rank in held(run)] == [groups] * 4
 
 
 @pytest.mark.parametrize("run", ["padded-two", "packs-two", "padded-stage1", "packs-data"])

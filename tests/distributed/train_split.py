@@ -1,7 +1,7 @@
 """Trains as the tool does, one config after the other, on ranks that share models: train_split.py CONFIG ...
 
 Each rank writes what it holds at the end into its `rank-<rank>.json`: digests of its parameters, by whether they are
-split, and what the model then answers.
+split, what the model then answers, and by how many ranks models, optimizer states and data are shared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 import paddlemix  # isort: skip - before Paddle, which it prepares for
 import paddle
-from paddle.distributed.fleet.base import topology
 
 from paddlemix.models.share import share_of
 from paddlemix.tools import supervised_finetune
@@ -35,7 +34,9 @@ def answer(model: Any) -> list[int]:
 def save_results(trainer: Any, metrics: dict[str, float]) -> None:
     """Do what the tool does, and note what this rank holds."""
     save_as_the_tool(trainer, metrics)
-    held: dict[str, Any] = {"split": {}, "whole": {}, "answer": answer(trainer.model)}
+    groups = [trainer.hcg.get_model_parallel_group(), trainer.sharding_group, trainer.dp_group]
+    sizes = [group.nranks for group in groups]
+    held: dict[str, Any] = {"split": {}, "whole": {}, "answer": answer(trainer.model), "groups": sizes}
     for name, parameter in trainer.model.named_parameters():
         kind = "whole" if share_of(parameter) is None else "split"
         held[kind][name] = hashlib.sha256(parameter.numpy().tobytes()).hexdigest()
@@ -44,7 +45,9 @@ def save_results(trainer: Any, metrics: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
+    from train_cases import forget_groups  # beside this file, where a script looks
+
     save_as_the_tool, supervised_finetune.save_results = supervised_finetune.save_results, save_results
     for config in sys.argv[1:]:
-        topology._HYBRID_PARALLEL_GROUP = None  # a process that trains once groups its ranks once
+        forget_groups()
         supervised_finetune.main([config])

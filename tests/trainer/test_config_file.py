@@ -27,9 +27,7 @@ RECORDS = [{"name": "chatml_dataset", "data_files": "train.json"}]
 MINIMAL = {"model_name_or_path": "m", "output_dir": "out", "do_train": True, "dataset": {"train": RECORDS}}
 
 # Shipped configs with keys that are refused until what they ask for is there.
-AHEAD_OF_THEIR_TIME = {
-    "qwen_vl/sft_argument_stage2.json": {"sharding"},
-}
+AHEAD_OF_THEIR_TIME: dict[str, set[str]] = {}
 PADDLEMIX_QWEN_VL = {
     "model_name_or_path": "qwen-vl/qwen-vl-chat-7b",
     "dataset": {
@@ -522,8 +520,8 @@ class TestRules:
             ({"mixtoken": True, "group_by_length": True}, "`group_by_length` and `mixtoken` are both true;"),
             ({"pipeline_parallel_degree": 2}, "`pipeline_parallel_degree` is 2, but splitting a model over cards in"),
             ({"pipeline_parallel_degree": 4}, "`pipeline_parallel_degree` is 4, but"),
-            ({"sharding_parallel_degree": 2}, "`sharding_parallel_degree` is 2, but"),
-            ({"sharding": "stage2"}, '`sharding` is "stage2", but sharding is not available yet. Set it to "".'),
+            ({"sharding_parallel_config": "split_param"}, '`sharding_parallel_config` is "split_param", but none of'),
+            ({"save_sharded_model": True}, "`save_sharded_model` is true, but that is not available yet."),
             ({"do_predict": True}, "`do_predict` is true, but that is not available yet."),
         ],
     )
@@ -548,8 +546,21 @@ class TestRules:
             ({"early_stopping_threshold": 0.1}, "`early_stopping_threshold` has no effect unless"),
             ({"lr_scheduler_type": "constant", "warmup_ratio": 0.1}, "`warmup_ratio` is 0.1, which has no effect"),
             ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "`warmup_steps` is 5, which has no effect"),
+            (
+                {"sharding": "stage4"},
+                '`sharding` is "stage4"; expected "stage1", "stage2", "stage3", "stage2 offload", ',
+            ),
+            ({"sharding": "stage1 offload"}, '`sharding` is "stage1 offload"; expected'),
+            ({"sharding": "stage2 stage3"}, '`sharding` is "stage2 stage3"; expected'),
+            ({"sharding": "stage2 offload"}, '`sharding` is "stage2 offload", but Paddle\'s stage 2 offloads only'),
+            ({"sharding_parallel_degree": 2}, "`sharding_parallel_degree` is 2, which has no effect while `sharding`"),
+            ({"sharding": "stage1", "sharding_degree": 2}, "`sharding_degree` is PaddleNLP's old name."),
             ({"report_to": ["none", "visualdl"]}, '`report_to` lists "none" beside "visualdl"'),
             ({"tensor_parallel_degree": 2, "lora": True}, "`tensor_parallel_degree` is 2 while `lora` is true, but"),
+            (
+                {"tensor_parallel_degree": 2, "sharding": "stage2"},
+                '`tensor_parallel_degree` is 2 while `sharding` is "stage2", but Paddle clips gradients',
+            ),
             (
                 {"tensor_parallel_config": "sync_param enable_mp_async_allreduce"},
                 '`tensor_parallel_config` is "sync_param enable_mp_async_allreduce", but the models\' own layers',
@@ -566,6 +577,15 @@ class TestRules:
     def test_a_constant_rate_takes_no_warm_up_that_is_zero_amiss(self, tmp_path):
         assert load(tmp_path, lr_scheduler_type="constant").training["warmup_ratio"] == 0.01
         assert load(tmp_path, lr_scheduler_type="constant", warmup_ratio=0).training["warmup_ratio"] == 0
+
+    @pytest.mark.parametrize("sharding", ["stage1", "stage2", "stage3", "stage3 offload", "offload stage3"])
+    def test_stages_of_sharding_are_accepted(self, tmp_path, sharding):
+        assert load(tmp_path, sharding=sharding, sharding_parallel_degree=2).training["sharding"] == sharding
+
+    def test_stage2_offloads_weights_in_float16(self, tmp_path):
+        keys = {"sharding": "stage2 offload", "fp16": True}
+        assert load(tmp_path, **keys, fp16_opt_level="O2").training["fp16"] is True
+        assert "offloads only weights in float16" in problem_with(tmp_path, **keys)
 
     def test_saving_between_evaluations_cannot_keep_the_best_model(self, tmp_path):
         both = {"train": RECORDS, "eval": RECORDS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -105,4 +106,6 @@ def _new_store(store: Any, key: str, rank: int, size: int) -> Any:
             probe.bind(("127.0.0.1", 0))
             store.set(key, str(probe.getsockname()[1]))
     port = int(bytes(store.get(key)).decode())
+    if rank > 0:
+        time.sleep(0.3)  # who comes before the first rank waits for three seconds
     return core.TCPStore("127.0.0.1", port, rank == 0, size, STORE_TIMEOUT)
