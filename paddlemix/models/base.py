@@ -163,10 +163,10 @@ class MixPretrainedModel(PretrainedModel):
                 "the checkpoint that they were made from."
             )
         config = cls.config_class(**values)
-        config.tensor_parallel_degree = tensor_parallel_degree
         with without_initial_values():
             model = cls.from_config(config, dtype=dtype)
             if tensor_parallel_degree > 1:
+                config.tensor_parallel_degree = tensor_parallel_degree
                 split_model(model, cls.split_plan(config), tensor_parallel_group(tensor_parallel_degree))
         load_weights(model, folder, cls.weight_layout(config))
         present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())

@@ -125,7 +125,11 @@ class CheckpointingTrainer(Trainer):
         del model
         step = self.state.global_step
         note_best(self.state, self.args, metrics, self.store.folder(step))
-        problems = [problem for problem in share(self._try_to_stage(step)) if problem]
+        problem = self._try_to_stage(step)
+        if problem and self.args.tensor_parallel_degree > 1:
+            # The ranks that share the model wait for this one's part of it, and would never hear of the problem.
+            raise self._save_error(step, [problem])
+        problems = [problem for problem in share(problem) if problem]
         if not problems and self.is_world_process_zero():
             problems = self._try_to_publish(step)
         if problems:
