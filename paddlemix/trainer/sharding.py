@@ -21,6 +21,7 @@ from paddle.distributed.fleet.meta_parallel.sharding import group_sharded_stage3
 from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_stage3 import GroupShardedStage3
 
 PIECE_PREFIX = "slice@"
+_OWN_PIECE = "own_piece"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def updated_here(optimizer: Any, model: nn.Layer) -> dict[str, Updated]:
     trained = {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
     own = _own_names(optimizer)
     return {
-        name: _piece(parameter, optimizer) if is_cut(parameter) else Updated(parameter)
+        name: _piece(parameter) if is_cut(parameter) else Updated(parameter)
         for name, parameter in trained.items()
         if own is None or parameter.name in own
     }
@@ -72,11 +73,11 @@ def holds_copies(optimizer: Any) -> bool:
 
 def is_cut(parameter: paddle.Tensor) -> bool:
     """Whether stage 3 has cut a parameter into pieces."""
-    return hasattr(parameter, "fw_storage")
+    return hasattr(parameter, _OWN_PIECE)
 
 
 def mend_stage3(wrapped: nn.Layer) -> None:
-    """Let pieces decay as whole parameters do, and let no step be undone; nothing happens to other wrappers.
+    """Mark pieces, let them decay as whole parameters do, and let no step be undone; other wrappers stay as they are.
 
     PaddleNLP names those who decay as the model does, not as the pieces. And Paddle puts a layer's weights together
     ahead of its turn, in the backward pass by the order of the forward pass; where branches run in another order, it
@@ -87,6 +88,9 @@ def mend_stage3(wrapped: nn.Layer) -> None:
     """
     if not isinstance(wrapped, GroupShardedStage3):
         return
+    for parameter in wrapped.parameters():
+        if parameter.name in wrapped._param2buffer:
+            setattr(parameter, _OWN_PIECE, wrapped._param2buffer[parameter.name][wrapped._rank])
     optimizer = wrapped._optim
     if (decays := optimizer._apply_decay_param_fun) is not None:
         optimizer._apply_decay_param_fun = lambda name: decays(name.removeprefix(PIECE_PREFIX))
@@ -153,10 +157,10 @@ def _own_names(optimizer: Any) -> set[str] | None:
     return {parameter.name for parameter in inner._parameter_list}  # stage 1 leaves it its own
 
 
-def _piece(parameter: paddle.Tensor, optimizer: Any) -> Updated:
-    storage, rank = parameter.fw_storage, innermost(optimizer)._group.rank
-    tensor = EagerParamBase(shape=storage.shape, dtype=storage.dtype, name=PIECE_PREFIX + parameter.name)
-    return Updated(tensor, rank * storage.shape[0], parameter.size)
+def _piece(parameter: paddle.Tensor) -> Updated:
+    start, end = getattr(parameter, _OWN_PIECE)
+    tensor = EagerParamBase(shape=[end - start], dtype=parameter.dtype, name=PIECE_PREFIX + parameter.name)
+    return Updated(tensor, start, parameter.size)
 
 
 def _drop_early_gathers(wrapped: Any) -> None:
@@ -175,7 +179,7 @@ def _gather(wrapped: Any, parameter: paddle.Tensor) -> None:
 
 
 def _cut(wrapped: Any, parameter: paddle.Tensor) -> None:
-    start, end = wrapped._param2buffer[parameter.name][wrapped._rank]
+    start, end = getattr(parameter, _OWN_PIECE)
     numbers = parameter.flatten()[start:end].astype(parameter.fw_storage.dtype)
     parameter.fw_storage._slice(0, numbers.shape[0]).set_value(numbers)
     parameter._clear_data()

@@ -1,6 +1,6 @@
-"""Trains one case after the other as the tool does, and writes what became of each.
+"""Trains one config after the other as the tool does, and writes what each rank saw.
 
-Run it by itself or once a rank: python train_cases.py CASES.json, an object of {name: {"config": path, "flags": []}}.
+Run it by itself or once a rank: python train_cases.py CONFIGS.json, a list of paths.
 """
 
 from __future__ import annotations
@@ -42,16 +42,8 @@ class Watcher(TrainerCallback):
         self.norms.append(sum(squares) ** 0.5)
 
 
-def train(config_path: str, flags: list[str]) -> Watcher:
-    """Run the tool in this process.
-
-    Args:
-        config_path: of the run.
-        flags: of the command line.
-
-    Returns:
-        What was seen; also written into `output_dir`, by rank.
-    """
+def train(config_path: str) -> None:
+    """Run the tool in this process; what was seen goes into `output_dir`, by rank."""
     watcher, whole = Watcher(), sft_trainer.SFTTrainer.__init__
 
     def begin(self: Any, *arguments: Any, **options: Any) -> None:
@@ -60,14 +52,13 @@ def train(config_path: str, flags: list[str]) -> Watcher:
 
     sft_trainer.SFTTrainer.__init__ = begin
     try:
-        config = config_file.load_config(config_path, flags, has_gpu=False)
+        config = config_file.load_config(config_path, has_gpu=False)
         supervised_finetune.run(config)
     finally:
         sft_trainer.SFTTrainer.__init__ = whole
     seen = {"shows": watcher.shows, "norms": watcher.norms}
     file = Path(config.training["output_dir"]) / SEEN_FILE.format(rank=paddle.distributed.get_rank())
     file.write_text(json.dumps(seen), "utf-8")
-    return watcher
 
 
 def forget_groups() -> None:
@@ -79,7 +70,7 @@ def forget_groups() -> None:
 
 if __name__ == "__main__":
     paddle.set_device("cpu")
-    for name, case in json.loads(Path(sys.argv[1]).read_text("utf-8")).items():
-        print(f"--- {name}", flush=True)
+    for path in json.loads(Path(sys.argv[1]).read_text("utf-8")):
+        print(f"--- {path}", flush=True)
         forget_groups()
-        train(case["config"], case.get("flags", []))
+        train(path)
