@@ -93,10 +93,9 @@ def _is_above_one(key: str) -> Callable[[Values], bool]:
     return lambda values: values[key] > 1
 
 
-def _is_offloaded_in_vain(values: Values) -> bool:
-    """Paddle's stage 2 moves what it shards to the CPU only for weights in float16."""
-    is_float16 = values["fp16"] and values["fp16_opt_level"] == "O2" and values["dtype"] in (None, "float16")
-    return sorted(values["sharding"].split()) == ["offload", "stage2"] and not is_float16
+def _offloads_half_precision(values: Values) -> bool:
+    is_half = (values["bf16"] or values["fp16"]) and values["fp16_opt_level"] == "O2"
+    return "offload" in values["sharding"].split() and (is_half or values["dtype"] in ("bfloat16", "float16"))
 
 
 def _is_warmup_of_nothing(key: str) -> Callable[[Values], bool]:
@@ -114,7 +113,8 @@ def _saves_between_evaluations(values: Values) -> bool:
     )
 
 
-SHARDING = ("", "stage1", "stage2", "stage3", "offload stage2", "offload stage3")
+# Paddle's stage 1 does not offload, and its stage 2 keeps all states in one buffer that no other run can go on from.
+SHARDING = ("", "stage1", "stage2", "stage3", "offload stage3")
 
 # What later work brings. Refused until then: a key that is silently ignored costs a training run.
 NOT_YET: tuple[Rule, ...] = (
@@ -278,13 +278,13 @@ CONSISTENCY: tuple[Rule, ...] = (
     Rule(
         ("sharding",),
         lambda values: " ".join(sorted(values["sharding"].split())) not in SHARDING,
-        '`sharding` is "{sharding}"; expected "stage1", "stage2", "stage3", "stage2 offload", "stage3 offload" or "".',
+        '`sharding` is "{sharding}"; expected "stage1", "stage2", "stage3", "stage3 offload" or "".',
     ),
     Rule(
-        ("sharding", "fp16", "fp16_opt_level", "dtype"),
-        _is_offloaded_in_vain,
-        '`sharding` is "{sharding}", but Paddle\'s stage 2 offloads only weights in float16. Set `fp16` to true and '
-        '`fp16_opt_level` to "O2", or `sharding` to "stage3 offload".',
+        ("sharding", "bf16", "fp16", "fp16_opt_level", "dtype"),
+        _offloads_half_precision,
+        '`sharding` is "{sharding}", but weights in half precision cannot be offloaded. Set `fp16_opt_level` to "O1" '
+        'and `dtype` to "float32".',
     ),
     Rule(
         ("sharding_parallel_degree", "sharding"),

@@ -67,8 +67,7 @@ def updated_here(optimizer: Any, model: nn.Layer) -> dict[str, Updated]:
 
 def holds_copies(optimizer: Any) -> bool:
     """Whether another rank, which writes them, keeps the same states of whole parameters: those that stage 3 leaves."""
-    group = getattr(innermost(optimizer), "_group", None)
-    return group is not None and group.rank > 0
+    return _is_of_stage3(optimizer) and optimizer._group.rank > 0
 
 
 def is_cut(parameter: paddle.Tensor) -> bool:
@@ -91,16 +90,16 @@ def mend_stage3(wrapped: nn.Layer) -> None:
     for parameter in wrapped.parameters():
         if parameter.name in wrapped._param2buffer:
             setattr(parameter, _OWN_PIECE, wrapped._param2buffer[parameter.name][wrapped._rank])
-    optimizer = wrapped._optim
-    if (decays := optimizer._apply_decay_param_fun) is not None:
-        optimizer._apply_decay_param_fun = lambda name: decays(name.removeprefix(PIECE_PREFIX))
-    step = optimizer.step
+    inner = innermost(wrapped._optim)
+    if (decays := getattr(inner, "_apply_decay_param_fun", None)) is not None:
+        inner._apply_decay_param_fun = lambda name: decays(name.removeprefix(PIECE_PREFIX))
+    step = wrapped._optim.step
 
     def step_afresh() -> None:
         _drop_early_gathers(wrapped)
         step()
 
-    optimizer.step = step_afresh
+    wrapped._optim.step = step_afresh
 
 
 @contextmanager
@@ -147,12 +146,16 @@ def _inside(optimizer: Any) -> Any:
     return None
 
 
+def _is_of_stage3(optimizer: Any) -> bool:
+    return hasattr(optimizer, "update_slice")
+
+
 def _own_names(optimizer: Any) -> set[str] | None:
-    """Paddle's names of the parameters that this rank updates; None where it updates all."""
+    """Paddle's names of the parameters that this rank updates; None where it updates all, or a piece of all."""
     if hasattr(optimizer, "param2rank"):  # stage 2
         return {name for name, rank in optimizer.param2rank.items() if rank == optimizer._rank}
     inner = innermost(optimizer)
-    if inner is optimizer:
+    if inner is optimizer or _is_of_stage3(optimizer):
         return None
     return {parameter.name for parameter in inner._parameter_list}  # stage 1 leaves it its own
 

@@ -9,8 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 
-class _Piece(NamedTuple):
-    start: int
+class _Place(NamedTuple):
     file: Path
     key: str
 
@@ -32,7 +31,8 @@ class StoredStates:
                 f"{folder} holds no state of an optimizer: it was saved with `ignore_save_lr_and_optim`. Set "
                 "`ignore_load_lr_and_optim` to true to take its weights alone."
             )
-        self._pieces: dict[tuple[str, str], list[_Piece]] = {}
+        # By where each piece begins; a whole state is one piece, and copies of one are the same.
+        self._pieces: dict[tuple[str, str], dict[int, _Place]] = {}
         for file in files:
             self._list(file)
 
@@ -51,7 +51,7 @@ class StoredStates:
         Returns:
             The whole of it, flat where it was written in pieces.
         """
-        pieces = [_read(piece) for piece in sorted(self._pieces[name, state])]
+        pieces = [_read(place) for _, place in sorted(self._pieces[name, state].items())]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _list(self, file: Path) -> None:
@@ -59,9 +59,9 @@ class StoredStates:
             for key in stored.keys():  # noqa: SIM118 - no mapping
                 name, state = key.rsplit("/", 1)
                 state, _, start = state.partition("@")
-                self._pieces.setdefault((name, state), []).append(_Piece(int(start or 0), file, key))
+                self._pieces.setdefault((name, state), {})[int(start or 0)] = _Place(file, key)
 
 
-def _read(piece: _Piece) -> np.ndarray:
-    with safe_open(piece.file, framework="numpy") as stored:
-        return stored.get_tensor(piece.key)
+def _read(place: _Place) -> np.ndarray:
+    with safe_open(place.file, framework="numpy") as stored:
+        return stored.get_tensor(place.key)

@@ -536,11 +536,15 @@ class TestRules:
             ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "`warmup_steps` is 5, which has no effect"),
             (
                 {"sharding": "stage4"},
-                '`sharding` is "stage4"; expected "stage1", "stage2", "stage3", "stage2 offload", ',
+                '`sharding` is "stage4"; expected "stage1", "stage2", "stage3", "stage3 offload" or',
             ),
             ({"sharding": "stage1 offload"}, '`sharding` is "stage1 offload"; expected'),
             ({"sharding": "stage2 stage3"}, '`sharding` is "stage2 stage3"; expected'),
-            ({"sharding": "stage2 offload"}, '`sharding` is "stage2 offload", but Paddle\'s stage 2 offloads only'),
+            ({"sharding": "stage2 offload"}, '`sharding` is "stage2 offload"; expected'),
+            (
+                {"sharding": "stage3 offload", "dtype": "bfloat16"},
+                '`sharding` is "stage3 offload", but weights in half',
+            ),
             ({"sharding_parallel_degree": 2}, "`sharding_parallel_degree` is 2, which has no effect while `sharding`"),
             ({"sharding": "stage1", "sharding_degree": 2}, "`sharding_degree` is PaddleNLP's old name."),
             ({"report_to": ["none", "visualdl"]}, '`report_to` lists "none" beside "visualdl"'),
@@ -570,10 +574,10 @@ class TestRules:
     def test_stages_of_sharding_are_accepted(self, tmp_path, sharding):
         assert load(tmp_path, sharding=sharding, sharding_parallel_degree=2).training["sharding"] == sharding
 
-    def test_stage2_offloads_weights_in_float16(self, tmp_path):
-        keys = {"sharding": "stage2 offload", "fp16": True}
-        assert load(tmp_path, **keys, fp16_opt_level="O2").training["fp16"] is True
-        assert "offloads only weights in float16" in problem_with(tmp_path, **keys)
+    def test_stage_3_offloads_weights_in_float32_alone(self, tmp_path):
+        keys = {"sharding": "stage3 offload", "bf16": True}
+        assert load(tmp_path, **keys, fp16_opt_level="O1").training["bf16"] is True
+        assert "cannot be offloaded" in problem_with(tmp_path, **keys, fp16_opt_level="O2")
 
     def test_saving_between_evaluations_cannot_keep_the_best_model(self, tmp_path):
         both = {"train": RECORDS, "eval": RECORDS}
