@@ -174,9 +174,8 @@ def _drop_early_gathers(wrapped: Any) -> None:
 
 
 def _gather(wrapped: Any, parameter: paddle.Tensor) -> None:
-    storage = group_sharded_stage3._cpu2device(parameter) if wrapped._offload else parameter.fw_storage
     size = wrapped._param2buffer_size[parameter.name]
-    flat, task = group_sharded_stage3._all_gather(storage, size, wrapped._group)
+    flat, task = group_sharded_stage3._all_gather(parameter.fw_storage, size, wrapped._group)
     task.wait()
     flat._slice(0, parameter._numel()).cpu()._share_buffer_to(parameter)
 

@@ -238,9 +238,7 @@ def test_two_ranks_go_on_from_a_checkpoint_however_it_was_written(
     assert_same_run(one, name, f"{kind}-alone")
 
 
-@pytest.mark.parametrize(
-    ("kind", "how"), [*(("padded", how) for how in SHARED), ("lora", "stage1")], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("kind", "how"), [("padded", "stage1"), ("padded", "stage3"), ("lora", "stage1")])
 def test_one_process_goes_on_from_a_checkpoint_of_two_ranks(
     runs: dict[str, Runs], script: ModuleType, kind: str, how: str
 ) -> None:
@@ -256,10 +254,11 @@ def test_stage_3_saves_what_is_frozen_too_and_ends_with_the_best_model(runs: dic
     found = one.weights(name)
     assert [key for key in found if found[key].tobytes() != early[key].tobytes()] == []
     frozen = [key for key in found if found[key].tobytes() == late[key].tobytes()]
-    assert sorted(frozen) == sorted(key for key in found if key.startswith("visual.")) and frozen
+    assert frozen == [key for key in found if key.startswith(("visual.blocks.", "visual.patch_embed."))] and frozen
     assert_same_weights(found, one.weights("frozen-alone"))
     evaluations = one.evaluations(name)
-    assert len(evaluations) == 2 and evaluations[0] > evaluations[1]
+    assert len(evaluations) == 3 and evaluations[0] > evaluations[1]
+    assert evaluations[2] == pytest.approx(evaluations[0], rel=1e-6)
 
 
 def test_pairs_of_ranks_that_share_states_train_with_one_another(runs: dict[str, Runs], launch: Launch) -> None:
