@@ -42,6 +42,7 @@ class AutoModelMIX:
         dtype: str = "float32",
         *,
         lora_path: str | os.PathLike[str] | None = None,
+        tensor_parallel_degree: int = 1,
     ) -> Any:
         """Build and fill the model.
 
@@ -49,18 +50,28 @@ class AutoModelMIX:
             name_or_path: a local folder, or a model `owner/name` of the hub; an adapter of either.
             dtype: "float32", "bfloat16" or "float16".
             lora_path: an adapter to put on the model.
+            tensor_parallel_degree: how many ranks share the model, see `MixPretrainedModel.from_pretrained`.
 
         Returns:
             The family's model, in evaluation mode; with an adapter a `MixLoRAModel` around it.
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
-            ValueError: config and weights do not fit, or the adapter is one of another base.
+            ValueError: config and weights do not fit, the adapter is one of another base, or so many ranks cannot share
+                the model.
         """
         folders = find_folders(name_or_path, lora_path, weights=True)
-        model = find_family(folders.model).model_class.from_pretrained(folders.model, dtype=dtype)
+        family = find_family(folders.model)
+        model = family.model_class.from_pretrained(
+            folders.model, dtype=dtype, tensor_parallel_degree=tensor_parallel_degree
+        )
         if folders.adapter is None:
             return model
+        if tensor_parallel_degree > 1:
+            raise ValueError(
+                f"`tensor_parallel_degree` is {tensor_parallel_degree}, but adapters are not split over ranks. Merge "
+                f"{folders.adapter} into its base first with paddlemix/tools/merge_lora_params.py."
+            )
         from paddlemix.peft.lora_model import MixLoRAModel  # takes a second, so only once it is needed
 
         return MixLoRAModel.from_pretrained(model, folders.adapter)

@@ -151,8 +151,7 @@ class GlobalBatchSampler(DistributedBatchSampler):
     def _batches(self, rows: Sequence[Row]) -> Iterator[list[Draw]]:
         """This rank's share of one global batch."""
         shape, draws = self.shape, weigh(rows, self.targets, self.loss_per)
-        fewest = min((draw.indices for draw in draws), key=len)
-        filler = Draw(fewest, (0.0,) * len(fewest))
+        filler = _filler(draws)
         bounds = [len(draws) * batch // shape.accumulation for batch in range(shape.accumulation + 1)]
         for start, end in pairwise(bounds):
             yield draws[start:end][shape.rank :: shape.ranks] or [filler]
@@ -160,6 +159,8 @@ class GlobalBatchSampler(DistributedBatchSampler):
 
 class WholeSetSampler:
     """All samples of a set once, shared out among the ranks and weighed as one batch: their losses add up to the mean.
+
+    Ranks that would get less than the others draw the row with the fewest samples once more, with weights of 0.
 
     Args:
         rows: what each row of a batch shows.
@@ -170,7 +171,7 @@ class WholeSetSampler:
 
     def __init__(self, rows: Sequence[Row], targets: np.ndarray, shape: BatchShape, *, max_batches: int = 0) -> None:
         taken = rows[: max_batches * shape.wide] if max_batches else rows
-        draws = weigh(taken, np.asarray(targets), "token")[shape.rank :: shape.ranks]
+        draws = _shared_out(weigh(taken, np.asarray(targets), "token"), shape)
         self.batch_size = shape.rows
         self._batches = [draws[start : start + shape.rows] for start in range(0, len(draws), shape.rows)]
 
@@ -180,3 +181,15 @@ class WholeSetSampler:
     def __iter__(self) -> Iterator[list[Draw]]:
         """Yield this rank's batches, in the order of the rows."""
         return iter(self._batches)
+
+
+def _shared_out(draws: list[Draw], shape: BatchShape) -> list[Draw]:
+    """This rank's share; as many as the others have, so that all call the model as often."""
+    share, most = draws[shape.rank :: shape.ranks], -(-len(draws) // shape.ranks)
+    return share if len(share) == most else [*share, _filler(draws)]
+
+
+def _filler(draws: list[Draw]) -> Draw:
+    """The row with the fewest samples, with weights of 0."""
+    fewest = min((draw.indices for draw in draws), key=len)
+    return Draw(fewest, (0.0,) * len(fewest))

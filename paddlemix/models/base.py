@@ -15,7 +15,15 @@ from paddlenlp.transformers.model_outputs import ModelOutput
 
 from paddlemix.files import replacing, write_json
 from paddlemix.hub import local_folder
-from paddlemix.models.weights import NUMPY_DTYPES, WeightLayout, load_weights, save_weights, without_initial_values
+from paddlemix.models.tensor_parallel import SplitPlan, split_model, tensor_parallel_group
+from paddlemix.models.weights import (
+    NUMPY_DTYPES,
+    WeightLayout,
+    lend_weights,
+    load_weights,
+    save_weights,
+    without_initial_values,
+)
 
 if TYPE_CHECKING:
     from paddlemix.generation import GenerationConfig
@@ -60,7 +68,7 @@ class MixModelOutput(ModelOutput):
 class MixPretrainedModel(PretrainedModel):
     """A model that loads and saves published checkpoints as they are.
 
-    A family sets `config_class` and `weight_layout(config)`; its config has `to_published()`.
+    A family sets `config_class`, `weight_layout(config)` and `split_plan(config)`; its config has `to_published()`.
 
     Args:
         config: of the family's `config_class`.
@@ -120,21 +128,30 @@ class MixPretrainedModel(PretrainedModel):
         """How the family's parameters lie on disk."""
         raise NotImplementedError
 
+    @staticmethod
+    def split_plan(config: Any) -> SplitPlan:
+        """How the family's layers are split over ranks that compute each of them together."""
+        raise NotImplementedError
+
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], dtype: str = "float32") -> MixPretrainedModel:
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str], dtype: str = "float32", *, tensor_parallel_degree: int = 1
+    ) -> MixPretrainedModel:
         """Build the model that a checkpoint's config.json describes and fill it.
 
         Args:
             name_or_path: a local folder with config.json and weights, or a model `owner/name` of the hub.
             dtype: "float32", "bfloat16" or "float16", into which the stored weights are converted.
+            tensor_parallel_degree: how many ranks share each layer, as Paddle's fleet has grouped them; this rank reads
+                and holds its part.
 
         Returns:
             The model, in evaluation mode.
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
-            ValueError: config and weights do not fit, a file is damaged, the weights are quantised, or `dtype` is none
-                of the three.
+            ValueError: config and weights do not fit, a file is damaged, the weights are quantised, `dtype` is none
+                of the three, or so many ranks cannot share the model.
         """
         if dtype not in NUMPY_DTYPES:
             raise ValueError(f"`dtype` is {dtype!r}; expected one of {', '.join(NUMPY_DTYPES)}.")
@@ -148,6 +165,9 @@ class MixPretrainedModel(PretrainedModel):
         config = cls.config_class(**values)
         with without_initial_values():
             model = cls.from_config(config, dtype=dtype)
+            if tensor_parallel_degree > 1:
+                config.tensor_parallel_degree = tensor_parallel_degree
+                split_model(model, cls.split_plan(config), tensor_parallel_group(tensor_parallel_degree))
         load_weights(model, folder, cls.weight_layout(config))
         present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
         model.carried_files = {file.name: file.read_bytes() for file in present}
@@ -164,6 +184,8 @@ class MixPretrainedModel(PretrainedModel):
     ) -> None:
         """Write config.json and safetensors files that load here and in transformers.
 
+        All ranks that share the model must call it; the files hold it whole.
+
         Args:
             save_dir: made where it is missing.
             is_main_process: whether this rank writes.
@@ -172,6 +194,7 @@ class MixPretrainedModel(PretrainedModel):
         """
         del trainer_options
         if not is_main_process:
+            lend_weights(self)
             return
         folder = Path(save_dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ else differs.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from paddlenlp.transformers.model_utils import no_init_weights
 from safetensors.numpy import save_file
 
 from paddlemix.files import replacing, write_json
+from paddlemix.models.share import Share, gather_whole, share_of, whole_shape
 from paddlemix.models.stored_tensor import STORED_DTYPES, StoredTensor
 from paddlemix.models.weight_files import INDEX_FILE, WEIGHTS_FILE, stored_tensors
 
@@ -103,7 +105,8 @@ class NoValues(nn.initializer.Initializer):
 def load_weights(model: nn.Layer, folder: Path, layout: WeightLayout) -> None:
     """Fill every parameter of `model` from the files in `folder`, block by block.
 
-    Beside the parameters no more than a block of one tensor is in memory.
+    Beside the parameters no more than a block of one tensor is in memory. Of a parameter that is split over ranks, a
+    rank reads its own part.
 
     Args:
         model: its parameters' dtype decides into what the stored numbers are converted.
@@ -125,6 +128,8 @@ def save_weights(
 ) -> None:
     """Write the parameters as safetensors with the published names and shapes.
 
+    Where the model is split over ranks, the others must call `lend_weights` meanwhile.
+
     Args:
         model: any model of the family.
         folder: must exist; weights that it holds already are replaced, a file when its new one is whole.
@@ -135,13 +140,19 @@ def save_weights(
     shards = list(_shards(_tensors(model), max_shard_bytes))
     names = file_names(len(shards))
     for name, shard in zip(names, shards, strict=True):
-        stored = {key: to_stored_shape(parameter, key, layout, dtype) for key, parameter in shard.items()}
-        save_tensors(folder / name, stored)
+        wholes = ((key, gather_whole(parameter, parameter)) for key, parameter in shard.items())
+        save_tensors(folder / name, {key: to_stored_shape(whole, key, layout, dtype) for key, whole in wholes})
     if len(shards) > 1:
         weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
         write_json(folder / INDEX_FILE, {"metadata": {}, "weight_map": weight_map})
         names.append(INDEX_FILE)
     _remove_other_weights(folder, names)
+
+
+def lend_weights(model: nn.Layer) -> None:
+    """Give the rank that saves the model what it does not hold itself; does nothing where the model is not split."""
+    for parameter in _tensors(model).values():
+        gather_whole(parameter, parameter)
 
 
 def file_names(count: int) -> list[str]:
@@ -202,7 +213,7 @@ def _match(parameters: dict[str, paddle.Tensor], folder: Path, layout: WeightLay
 
 def misfit(name: str, parameter: paddle.Tensor, stored: StoredTensor, layout: WeightLayout) -> list[str]:
     """Why `stored` cannot be read into parameter `name`; nothing where it can."""
-    wanted, _ = layout.reading(name, list(parameter.shape), stored)
+    wanted, _ = layout.reading(name, whole_shape(parameter), stored)
     if list(stored.shape) != wanted:
         shape = f"{stored.name} is {list(stored.shape)}, the config asks for {wanted}"
         return [f"wrong shape: {shape} ({stored.file.name})"]
@@ -212,12 +223,26 @@ def misfit(name: str, parameter: paddle.Tensor, stored: StoredTensor, layout: We
 
 
 def fill(parameter: paddle.Tensor, stored: StoredTensor, is_transposed: bool) -> None:
-    """Read `stored`, which has a fitting shape, into a parameter."""
+    """Read `stored`, which has a fitting shape, into a parameter; into one that is split, this rank's part."""
     fresh = paddle.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
-    memory = _memory(fresh)
-    stored.read_into(memory.T if is_transposed else memory.reshape(stored.matrix_shape))
+    memory, share = _memory(fresh), share_of(parameter)
+    if share is None:
+        stored.read_into(memory.T if is_transposed else memory.reshape(stored.matrix_shape))
+    else:
+        _read_share(stored, np.atleast_2d(memory), share, is_transposed)
     device = paddle.device.get_device()
     (fresh if device == "cpu" else fresh.to(device))._share_buffer_to(parameter)
+
+
+def _read_share(stored: StoredTensor, memory: np.ndarray, share: Share, is_transposed: bool) -> None:
+    is_columns = share.axis + 1 == len(stored.shape)  # in Paddle's order; a vector is one row
+    if is_transposed:
+        memory, is_columns = memory.T, not is_columns
+    for here, there in share.places(stored.matrix_shape[int(is_columns)]):
+        if is_columns:
+            stored.read_into(memory[:, here], columns=there)
+        else:
+            stored.read_into(memory[here], rows=there)
 
 
 def _memory(tensor: paddle.Tensor) -> np.ndarray:
@@ -241,7 +266,7 @@ def _shards(parameters: dict[str, paddle.Tensor], max_bytes: int) -> Iterator[di
     shard: dict[str, paddle.Tensor] = {}
     size = 0
     for name, parameter in parameters.items():
-        bytes_ = parameter.size * parameter.element_size()
+        bytes_ = math.prod(whole_shape(parameter)) * parameter.element_size()
         if shard and size + bytes_ > max_bytes:
             yield shard
             shard, size = {}, 0

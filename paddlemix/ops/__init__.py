@@ -8,6 +8,7 @@ Every op is one public function; a model calls it and does not know how it is co
 from paddlemix.ops.activation import ACTIVATIONS, Activation, gelu, quick_gelu, swiglu
 from paddlemix.ops.attention import attention, segment_attention
 from paddlemix.ops.built import num_threads, set_num_threads
+from paddlemix.ops.collectives import copy_to_ranks, gather_from_ranks, sum_over_ranks
 from paddlemix.ops.cross_entropy import IGNORED_TARGET, linear_cross_entropy, token_cross_entropy
 from paddlemix.ops.interpolate import resize_grid
 from paddlemix.ops.linear import linear, set_compute_dtype
@@ -15,6 +16,7 @@ from paddlemix.ops.mask import CausalMask
 from paddlemix.ops.norm import add_rms_norm, layer_norm, rms_norm
 from paddlemix.ops.rotary import apply_rotary, rotary_frequencies, rotate_pair, rotate_split
 from paddlemix.ops.segments import CausalSegments, Visible
+from paddlemix.ops.split_cross_entropy import split_linear_cross_entropy
 from paddlemix.picture_ops import patchify, resize_bicubic
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "add_rms_norm",
     "apply_rotary",
     "attention",
+    "copy_to_ranks",
+    "gather_from_ranks",
     "gelu",
     "layer_norm",
     "linear",
@@ -43,6 +47,8 @@ __all__ = [
     "segment_attention",
     "set_compute_dtype",
     "set_num_threads",
+    "split_linear_cross_entropy",
+    "sum_over_ranks",
     "swiglu",
     "token_cross_entropy",
 ]

@@ -71,7 +71,7 @@ def linear_cross_entropy(
     if places.shape[0] < targets.shape[0]:
         hidden, targets = hidden.index_select(places), targets.index_select(places)
         weights = None if weights is None else weights.index_select(places)
-    _check_targets(targets, weight.shape[0 if transposed else 1])
+    check_targets(targets, weight.shape[0 if transposed else 1])
     if weights is None:
         share = 1.0 / targets.shape[0] if reduction == "mean" else 1.0
         weights = paddle.full(targets.shape, share, dtype="float32")
@@ -107,7 +107,8 @@ def _check(
             raise ValueError(f"`weights` is {weights.dtype}; expected float32.")
 
 
-def _check_targets(targets: paddle.Tensor, vocabulary: int) -> None:
+def check_targets(targets: paddle.Tensor, vocabulary: int) -> None:
+    """Refuse targets, int64[N], that are no tokens of a vocabulary of so many."""
     least, most = int(targets.min()), int(targets.max())
     if least < 0 or most >= vocabulary:
         raise ValueError(f"`targets` run from {least} to {most}; expected tokens from 0 to {vocabulary - 1}.")

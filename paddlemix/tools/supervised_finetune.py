@@ -38,6 +38,7 @@ def run(config: FinetuneConfig) -> None:
         SystemExit: SIGTERM has ended training; a checkpoint is saved.
         ValueError: records, model and config do not fit one another, or training has left the numbers.
     """
+    config_file.check_degrees(config)
     config_file.check_output_dir(config)
     processor = load_processor(config.model, config.data)
     train, evaluation = load_datasets(config, processor)

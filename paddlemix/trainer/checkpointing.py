@@ -21,6 +21,7 @@ from paddlemix.trainer.optimizer_state import load_optimizer, save_optimizer
 from paddlemix.trainer.random_states import load_random_states, random_state_file, save_random_states
 from paddlemix.trainer.ranks import share
 from paddlemix.trainer.resume_state import ResumeState
+from paddlemix.trainer.sharding import is_cut, mend_stage3, whole_parameters, whole_parameters_to_fill
 from paddlemix.trainer.write_failure import write_failure
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,28 @@ class CheckpointingTrainer(Trainer):
         super().log(logs, **kwargs)
         self.log_history.append({"step": self.state.global_step, **logs})
 
+    def save_model(self, output_dir: str | None = None, merge_tensor_parallel: bool | None = False) -> None:
+        """Write the model as one process reads it, however many have trained it; all of them must call it.
+
+        Args:
+            output_dir: the folder; None for the run's own.
+            merge_tensor_parallel: PaddleNLP's.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if not any(is_cut(parameter) for parameter in self.model.parameters()):
+            super().save_model(output_dir, merge_tensor_parallel)
+            return
+        with whole_parameters(self.model_wrapped):
+            if self.args.should_save_model_state:
+                self._save(output_dir=output_dir, merge_tensor_parallel=merge_tensor_parallel)
+
+    def _wrap_model(self, model: nn.Layer, training: bool = True) -> nn.Layer:
+        wrapped = super()._wrap_model(model, training)
+        mend_stage3(wrapped)
+        return wrapped
+
     def _save_checkpoint(self, model: nn.Layer, metrics: dict[str, float] | None = None) -> None:
         """Write a checkpoint, whole or not at all.
 
@@ -102,7 +125,11 @@ class CheckpointingTrainer(Trainer):
         del model
         step = self.state.global_step
         note_best(self.state, self.args, metrics, self.store.folder(step))
-        problems = [problem for problem in share(self._try_to_stage(step)) if problem]
+        problem = self._try_to_stage(step)
+        if problem and self.args.tensor_parallel_degree > 1:
+            # The ranks that share the model wait for this one's part of it, and would never hear of the problem.
+            raise self._save_error(step, [problem])
+        problems = [problem for problem in share(problem) if problem]
         if not problems and self.is_world_process_zero():
             problems = self._try_to_publish(step)
         if problems:
@@ -143,7 +170,8 @@ class CheckpointingTrainer(Trainer):
         self.save_model(str(folder))
         save_random_states(folder / random_state_file(f"{self.args.process_index:05d}"))
         if not self.args.ignore_save_lr_and_optim and self._has_optimizer_part():
-            save_optimizer(self.optimizer, self.model, folder, rank=self.args.process_index)
+            is_writer = self.args.tensor_parallel_rank == 0
+            save_optimizer(self.optimizer, self.model, folder, rank=self.args.process_index, is_writer=is_writer)
         if self.is_world_process_zero():
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
             self._resume_state().write(folder)
@@ -209,4 +237,5 @@ class CheckpointingTrainer(Trainer):
         logger.info(
             "The best checkpoint is %s (%s %.6g).", best, self.args.metric_for_best_model, self.state.best_metric
         )
-        self._load_from_checkpoint(best)
+        with whole_parameters_to_fill(self.model_wrapped):
+            self._load_from_checkpoint(best)

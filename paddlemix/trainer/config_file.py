@@ -1,6 +1,7 @@
 """From a JSON config and a command line to checked values; everything that is wrong is told at once.
 
-A tool calls `read_command_line`, `check_output_dir`, `clear_output_dir` and `build_training_arguments`, in this order.
+A tool calls `read_command_line`, `check_degrees`, `check_output_dir`, `clear_output_dir` and
+`build_training_arguments`, in this order.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from paddlemix.trainer.config_keys import key_table, paddlenlp_keys
 from paddlemix.trainer.config_problems import ConfigError, Place, Problem
 from paddlemix.trainer.config_rules import find_broken_rules
 from paddlemix.trainer.config_source import Flags, Given, JsonFile, Source
+from paddlemix.trainer.degrees import check_degrees
 from paddlemix.trainer.output_dir import check_output_dir, clear_output_dir
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigError",
     "build_training_arguments",
+    "check_degrees",
     "check_output_dir",
     "check_sources",
     "clear_output_dir",

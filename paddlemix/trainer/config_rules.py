@@ -9,10 +9,7 @@ from typing import Any
 Values = Mapping[str, Any]
 
 DEGREES = (
-    "tensor_parallel_degree",
     "pipeline_parallel_degree",
-    "sharding_parallel_degree",
-    "sharding_degree",
     "sep_parallel_degree",
     "context_parallel_degree",
     "expert_parallel_degree",
@@ -29,6 +26,8 @@ LORA_KEYS = (
 )
 FREEZE_KEYS = ("freeze_include", "freeze_exclude", "freeze_vit", "freeze_llm", "freeze_aligner")
 NOT_YET_SWITCHES = (
+    "save_sharded_model",
+    "load_sharded_model",
     "sequence_parallel",
     "use_expert_parallel",
     "enable_auto_parallel",
@@ -109,21 +108,30 @@ def _saves_between_evaluations(values: Values) -> bool:
     )
 
 
+SHARDING = ("", "stage1", "stage2", "stage3")
+
 # What later work brings. Refused until then: a key that is silently ignored costs a training run.
 NOT_YET: tuple[Rule, ...] = (
     *(
         Rule(
             (key,),
             _is_above_one(key),
-            f"`{key}` is {{{key}}}, but splitting a model over cards is not available yet. Set it to 1: several "
-            "cards train with data parallelism.",
+            f"`{key}` is {{{key}}}, but splitting a model over cards in this way is not available yet. Set it to 1: "
+            "several cards train with data parallelism, and `tensor_parallel_degree` splits a model's layers.",
         )
         for key in DEGREES
     ),
     Rule(
+        ("sharding_parallel_config",),
+        lambda values: bool(values["sharding_parallel_config"].strip()),
+        '`sharding_parallel_config` is "{sharding_parallel_config}", but none of its switches is available yet. Set it '
+        'to "".',
+    ),
+    Rule(
         ("sharding",),
-        lambda values: bool(values["sharding"].strip()),
-        '`sharding` is "{sharding}", but sharding is not available yet. Set it to "".',
+        lambda values: "offload" in values["sharding"].split(),
+        '`sharding` is "{sharding}", but PaddleNLP 3.0.0b4 does not support offloading. Set it to "stage3", which '
+        "keeps least on each card.",
     ),
     *(
         Rule((key,), _is_on(key), f"`{key}` is true, but that is not available yet. Set it to false.")
@@ -137,6 +145,24 @@ NOT_YET: tuple[Rule, ...] = (
 )
 
 CONSISTENCY: tuple[Rule, ...] = (
+    Rule(
+        ("tensor_parallel_degree", "lora"),
+        lambda values: values["tensor_parallel_degree"] > 1 and values["lora"],
+        "`tensor_parallel_degree` is {tensor_parallel_degree} while `lora` is true, but adapters are not split over "
+        "cards. Set it to 1: several cards train adapters with data parallelism.",
+    ),
+    Rule(
+        ("tensor_parallel_degree", "sharding"),
+        lambda values: values["tensor_parallel_degree"] > 1 and values["sharding"].strip() not in ("", "stage1"),
+        '`tensor_parallel_degree` is {tensor_parallel_degree} while `sharding` is "{sharding}", but Paddle clips '
+        'gradients right only beside stage 1. Set `sharding` to "stage1", or the degree to 1.',
+    ),
+    Rule(
+        ("tensor_parallel_config",),
+        lambda values: "enable_" in values["tensor_parallel_config"],
+        '`tensor_parallel_config` is "{tensor_parallel_config}", but the models\' own layers know none of the enable_ '
+        "options. Take them out; sync_param, sync_grad and sync_moment work.",
+    ),
     Rule(
         ("do_train", "do_eval", "evaluation_strategy"),
         lambda values: not values["do_train"] and not evaluates(values),
@@ -248,6 +274,22 @@ CONSISTENCY: tuple[Rule, ...] = (
             only_if_given=True,
         )
         for key in ("warmup_ratio", "warmup_steps")
+    ),
+    Rule(
+        ("sharding",),
+        lambda values: "offload" not in values["sharding"].split() and values["sharding"].strip() not in SHARDING,
+        '`sharding` is "{sharding}"; expected "stage1", "stage2", "stage3" or "".',
+    ),
+    Rule(
+        ("sharding_parallel_degree", "sharding"),
+        lambda values: values["sharding_parallel_degree"] > 1 and not values["sharding"].strip(),
+        '`sharding_parallel_degree` is {sharding_parallel_degree}, which has no effect while `sharding` is "". Set '
+        'that to "stage1", "stage2" or "stage3", or take the key out.',
+    ),
+    Rule(
+        ("sharding_degree",),
+        lambda values: values["sharding_degree"] > 0,
+        "`sharding_degree` is PaddleNLP's old name. Call it `sharding_parallel_degree`.",
     ),
     Rule(
         ("report_to",),

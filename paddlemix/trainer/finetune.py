@@ -101,13 +101,18 @@ def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
 
     Raises:
         OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
-        ValueError: config and weights do not fit, or a pattern of what to train matches nothing.
+        ValueError: config and weights do not fit, a pattern of what to train matches nothing, or so many ranks cannot
+            share the model.
     """
     if not set_compute_dtype(model.cpu_compute_dtype):
         logger.warning(
             "`cpu_compute_dtype` is bfloat16, but float32 is what can be had here; `python -m paddlemix.ops` tells why."
         )
-    loaded = AutoModelMIX.from_pretrained(model.model_name_or_path, dtype=model.dtype or _dtype(args))
+    loaded = AutoModelMIX.from_pretrained(
+        model.model_name_or_path,
+        dtype=model.dtype or _dtype(args),
+        tensor_parallel_degree=max(args.tensor_parallel_degree, 1),
+    )
     if model.lora:
         loaded = _with_adapters(loaded, model, args)
     loaded.begin_tuning_on_turns()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from paddle import nn
+
+from paddlemix.models.share import whole_shape
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,15 @@ def freeze(model: nn.Layer, include: Iterable[str] | None, exclude: Iterable[str
 
 
 def count_by_module(model: nn.Layer, depth: int = 2) -> list[ModuleCount]:
-    """Numbers trained and frozen by the first `depth` parts of the parameters' names, in the model's order."""
+    """Numbers trained and frozen by the first `depth` parts of the parameters' names, in the model's order.
+
+    Those that other ranks hold of a model that is split count too.
+    """
     trained: Counter[str] = Counter()
     frozen: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         module = ".".join(name.split(".")[:depth])
-        (frozen if parameter.stop_gradient else trained)[module] += parameter.size
+        (frozen if parameter.stop_gradient else trained)[module] += math.prod(whole_shape(parameter))
     modules = dict.fromkeys(".".join(name.split(".")[:depth]) for name, _ in model.named_parameters())
     return [ModuleCount(module, trained[module], frozen[module]) for module in modules]
 

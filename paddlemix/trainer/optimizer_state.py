@@ -6,6 +6,7 @@ making, or one more layer, changes.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,54 +15,60 @@ import ml_dtypes
 import numpy as np
 import paddle
 from paddle import nn
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from paddlemix.files import replacing
+from paddlemix.models.share import gather_whole, own_part
+from paddlemix.trainer.sharding import Updated, holds_copies, innermost, updated_here
+from paddlemix.trainer.stored_states import StoredStates
 
 MASTER = "master_weight"
 MAX_BYTES = 2 * 10**9
 
 
-def save_optimizer(optimizer: Any, model: nn.Layer, folder: Path, *, rank: int = 0) -> None:
-    """Write what this rank's optimizer keeps about parameters, as `<parameter>/<state>`.
+def save_optimizer(optimizer: Any, model: nn.Layer, folder: Path, *, rank: int = 0, is_writer: bool = True) -> None:
+    """Write what this rank's optimizer keeps, as `<parameter>/<state>`, and a piece of a state as that`@<start>`.
+
+    Where ranks share the states, the files of all of them hold each state once. Of a model that is split over ranks the
+    first of them writes states whole, and all of them must call it.
 
     Args:
         optimizer: Paddle's, or a wrapper of it.
         model: whose parameters it updates.
         folder: must exist.
         rank: names the files.
+        is_writer: whether this is the one that writes, of the ranks that share the model.
     """
-    for number, shard in enumerate(_shards(_named_states(optimizer, model))):
+    states = _named_states(optimizer, model)
+    if not is_writer:
+        deque(states, maxlen=0)
+        return
+    for number, shard in enumerate(_shards(states)):
         with replacing(folder / f"optimizer-{rank:05d}-{number:05d}.safetensors") as staged:
             save_file(shard, staged)
 
 
 def load_optimizer(optimizer: Any, model: nn.Layer, folder: Path) -> None:
-    """Take over the states of all ranks' files that belong to this optimizer's parameters.
+    """Take over the states of all ranks' files that belong to this rank's share of the parameters.
 
     Args:
         optimizer: that has made no step.
         model: whose parameters it updates.
-        folder: of a checkpoint.
+        folder: of a checkpoint, written by any number of ranks, however they shared the states.
 
     Raises:
         ValueError: no file of an optimizer is there, or one of them is about a parameter that is not trained.
     """
-    files = sorted(folder.glob("optimizer-*.safetensors"))
-    if not files:
-        raise ValueError(
-            f"{folder} holds no state of an optimizer: it was saved with `ignore_save_lr_and_optim`. Set "
-            "`ignore_load_lr_and_optim` to true to take its weights alone."
-        )
-    trained = {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
-    for file in files:
-        with safe_open(file, framework="numpy") as stored:
-            for key in stored.keys():  # noqa: SIM118 - no mapping
-                name, state = key.rsplit("/", 1)
-                if name not in trained:
-                    raise ValueError(f"{file}: {name} was trained, but is not now; freeze what was frozen then.")
-                _set_value(_state_of(optimizer, trained[name], state), stored.get_tensor(key))
+    stored = StoredStates(folder)
+    trained = {name for name, parameter in model.named_parameters() if not parameter.stop_gradient}
+    if unknown := next((name for name, _ in stored.states if name not in trained), None):
+        raise ValueError(f"{folder}: {unknown} was trained, but is not now; freeze what was frozen then.")
+    own = updated_here(optimizer, model)
+    for name, state in stored.states:
+        if name in own:
+            tensor = _state_of(innermost(optimizer), own[name].tensor, state)
+            whole = own_part(stored.read(name, state), own[name].tensor)
+            _set_value(tensor, _share(whole, own[name], tensor))
 
 
 def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Tensor:
@@ -73,22 +80,33 @@ def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Te
     return optimizer._accumulators[state][(parameter if master is None else master).name]
 
 
-def _named_states(optimizer: Any, model: nn.Layer) -> Iterator[tuple[str, paddle.Tensor]]:
-    names = {parameter.name: name for name, parameter in model.named_parameters()}
-    for own, master in optimizer._master_weights.items():
-        yield f"{names[own]}/{MASTER}", master
-        names[master.name] = names[own]
-    for state, tensors in optimizer._accumulators.items():
-        for own, tensor in tensors.items():
-            yield f"{names[own]}/{state}", tensor
+def _share(whole: np.ndarray, own: Updated, tensor: paddle.Tensor) -> np.ndarray:
+    """Of a state that is in the files whole, what this rank keeps of it; zeros stand behind its end."""
+    if own.start is None or whole.size != own.size:
+        return whole.reshape(tensor.shape)
+    piece = whole.reshape(-1)[own.start : own.start + tensor.size]
+    return np.pad(piece, (0, tensor.size - piece.size))
 
 
-def _shards(states: Iterator[tuple[str, paddle.Tensor]]) -> Iterator[dict[str, np.ndarray]]:
+def _named_states(optimizer: Any, model: nn.Layer) -> Iterator[tuple[str, np.ndarray]]:
+    keys = {own.tensor.name: (name, own) for name, own in updated_here(optimizer, model).items()}
+    inner, skips_whole = innermost(optimizer), holds_copies(optimizer)
+    for paddles_name, master in inner._master_weights.items():
+        keys[master.name] = keys[paddles_name]
+    for state, tensors in {MASTER: inner._master_weights, **inner._accumulators}.items():
+        for paddles_name, tensor in tensors.items():
+            name, own = keys[paddles_name]
+            if own.start is not None and tensor.shape == own.tensor.shape:
+                yield f"{name}/{state}@{own.start}", _array(tensor)[: max(own.size - own.start, 0)]
+            elif not skips_whole:
+                yield f"{name}/{state}", _array(gather_whole(tensor, own.tensor))
+
+
+def _shards(states: Iterator[tuple[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
     """Pieces of bounded size, so that no second copy of the whole state is in memory."""
     shard: dict[str, np.ndarray] = {}
     size = 0
-    for name, tensor in states:
-        array = _array(tensor)
+    for name, array in states:
         if shard and size + array.nbytes > MAX_BYTES:
             yield shard
             shard, size = {}, 0

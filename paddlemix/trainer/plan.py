@@ -85,8 +85,10 @@ def _pack_lines(train: MixDataset, sampler: GlobalBatchSampler) -> Iterator[str]
 def _step_lines(sampler: GlobalBatchSampler, args: TrainingArguments) -> Iterator[str]:
     shape, unit = sampler.shape, "packs" if isinstance(sampler.plan, PackedRows) else "records"
     steps = args.max_steps if args.max_steps > 0 else int(sampler.steps * args.num_train_epochs)
+    degree = max(args.tensor_parallel_degree, 1)
+    models = "cards" if degree == 1 else f"models, each on {degree} cards"
     yield (
         f"  steps: {steps:,} ({steps / sampler.steps:.2f} epochs of {sampler.steps:,}), each on {shape.all_rows} "
-        f"{unit}: {shape.rows} a card x {shape.accumulation} accumulated x {shape.ranks} cards; loss per "
+        f"{unit}: {shape.rows} a card x {shape.accumulation} accumulated x {shape.ranks} {models}; loss per "
         f"{sampler.loss_per}"
     )

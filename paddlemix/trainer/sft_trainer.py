@@ -30,6 +30,7 @@ from paddlemix.trainer.mixture_log import MixtureLog
 from paddlemix.trainer.nonfinite import check_losses, check_weights, name_records
 from paddlemix.trainer.progress import ProgressBar, StepLog
 from paddlemix.trainer.run_identity import RunIdentity, check_same_run
+from paddlemix.trainer.sharding import whole_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +167,8 @@ class SFTTrainer(CheckpointingTrainer):
         total = paddle.to_tensor(value, dtype="float64")
         if self.args.dataset_world_size > 1:
             paddle.distributed.all_reduce(total)
+            # Ranks that share a model have computed the same, and each has brought it.
+            total *= self.args.dataset_world_size / self.args.world_size
         return float(total)
 
     def _shape(self, rows: int, accumulation: int) -> BatchShape:
@@ -204,8 +207,9 @@ class SFTTrainer(CheckpointingTrainer):
     def _write_part(self, folder: Path) -> None:
         """Write this rank's part of a checkpoint, unless the weights are spoilt."""
         step = self.state.global_step
-        check_weights(self.model, step, lambda: name_records(self._batches_of(step - 1), self.train_dataset))
-        super()._write_part(folder)
+        with whole_parameters(self.model_wrapped):
+            check_weights(self.model, step, lambda: name_records(self._batches_of(step - 1), self.train_dataset))
+            super()._write_part(folder)
 
     def _write_run_files(self, folder: Path) -> None:
         self._identity().write(folder)

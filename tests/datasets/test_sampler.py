@@ -189,8 +189,12 @@ def test_ranks_draw_batches_of_about_the_same_length_together():
 def test_evaluation_draws_all_samples_once_and_its_losses_add_up_to_the_token_mean(targets, ranks, rows):
     all_rows = [[index] for index in range(len(targets))]
     samplers = [WholeSetSampler(all_rows, np.array(targets), BatchShape(rows, 1, ranks, rank)) for rank in range(ranks)]
-    draws = flat(flat(samplers))
-    assert sorted(draw.indices for draw in draws) == [(index,) for index in range(len(targets))]
+    batches = [list(sampler) for sampler in samplers]
+    assert len({tuple(map(len, of_rank)) for of_rank in batches}) == 1, "all ranks call the model as often"
+    draws = flat(flat(batches))
+    fillers = -len(targets) % ranks
+    assert sum(draw.weights == (0.0,) for draw in draws) >= fillers and len(draws) == len(targets) + fillers
+    assert {draw.indices for draw in draws} == {(index,) for index in range(len(targets))}
     total = sum(draw.weights[0] * targets[draw.indices[0]] for draw in draws)
     assert total == pytest.approx(1 if any(targets) else 0)
 

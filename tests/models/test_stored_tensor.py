@@ -46,3 +46,24 @@ def test_a_file_that_became_shorter_is_named_with_the_tensor(tmp_path):
     stored.file.write_bytes(stored.file.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"file: ends within weight"):
         stored.read_into(np.empty([ROWS_AT_ONCE + 3, 5], np.float32))
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 70), slice(70, 140)])
+@pytest.mark.parametrize("columns", [slice(None), slice(0, 3), slice(3, 5)])
+def test_rows_and_columns_are_read_alone(tmp_path, rows, columns):
+    array = np.arange(140 * 5).reshape(140, 5).astype(np.float32)
+    stored, wanted = store(tmp_path, array, "float32"), array[rows, columns]
+    target = np.empty(wanted.shape, np.float64)
+    stored.read_into(target, rows, columns)
+    np.testing.assert_array_equal(target, wanted)
+
+
+def test_nothing_is_read_behind_the_part_that_is_asked_for(tmp_path):
+    array = np.arange(8 * 6).reshape(8, 6).astype(np.float32)
+    stored = store(tmp_path, array, "float32", before=b"")
+    (tmp_path / "file").write_bytes(array[:4].tobytes()[: -3 * 4])  # ends within the fourth row
+    target = np.empty([4, 3], np.float32)
+    stored.read_into(target, slice(0, 4), slice(0, 3))
+    np.testing.assert_array_equal(target, array[:4, :3])
+    with pytest.raises(ValueError, match="ends within weight"):
+        stored.read_into(target, slice(0, 4), slice(3, 6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from paddlemix.tools import supervised_finetune
-from paddlemix.trainer import config_file, sft_trainer
+from paddlemix.trainer import checkpointing, config_file, sft_trainer
 from paddlemix.trainer.interruption import EXIT_CODE
 from paddlemix.trainer.nonfinite import NonFiniteError
 from paddlemix.trainer.progress import StepLog
@@ -274,6 +275,19 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_last_one_and_the_sentence_nam
     assert [path.name for path in out.iterdir() if "checkpoint" in path.name] == ["checkpoint-2"]
     at_step(9, lambda model: None)
     assert_bit_equal(run("out", save_total_limit=1, resume_from_checkpoint=True), whole_run)
+
+
+def test_a_rank_that_cannot_write_waits_for_none_that_wait_for_its_part_of_the_model(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, folder: Path) -> None:
+        self.args.tensor_parallel_degree = 2
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sft_trainer.SFTTrainer, "_write_part", fail)
+    monkeypatch.setattr(checkpointing, "share", lambda text: pytest.fail(f"it asks the others, and tells them {text}"))
+    with pytest.raises(OSError, match=r"the checkpoint of step 1 cannot be written .*: .*No space left on device\."):
+        run("out")
 
 
 def test_results_that_do_not_fit_are_told_in_a_sentence(run: Run, at_step: Callable[..., None]) -> None:

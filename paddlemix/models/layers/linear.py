@@ -11,9 +11,9 @@ from paddlemix import ops
 class Linear(nn.Linear):
     """Paddle's linear layer, names and initial values included, computed by `ops.linear`."""
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Transform float[..., in] to float[..., out]."""
-        return ops.linear(x, self.weight, self.bias)
+    def forward(self, x: paddle.Tensor, activation: ops.Activation | None = None) -> paddle.Tensor:
+        """Transform float[..., in] to float[..., out], and apply an activation in the same op."""
+        return ops.linear(x, self.weight, self.bias, activation)
 
 
 def activated_linear(layer: nn.Layer, x: paddle.Tensor, activation: ops.Activation) -> paddle.Tensor:
@@ -28,5 +28,5 @@ def activated_linear(layer: nn.Layer, x: paddle.Tensor, activation: ops.Activati
         float[..., out].
     """
     if type(layer) is Linear:
-        return ops.linear(x, layer.weight, layer.bias, activation)
+        return layer(x, activation)
     return ops.ACTIVATIONS[activation](layer(x))

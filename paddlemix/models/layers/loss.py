@@ -7,6 +7,7 @@ from paddle import nn
 
 from paddlemix import ops
 from paddlemix.models.layers.linear import Linear
+from paddlemix.models.layers.tensor_parallel import SplitEmbedding, SplitHead
 
 IGNORED_LABEL = ops.IGNORED_TARGET
 
@@ -19,8 +20,8 @@ def next_token_loss(
     Args:
         hidden: float[B, L, D], the decoder's last states.
         labels: int64[B, L], the token itself at each place (the shift is done here), -100 where none is asked.
-        head: a linear layer from D to V, or the embedding whose weight it shares. Its logits are not held, unless
-            something else, such as an adapter, has taken the linear layer's place.
+        head: a linear layer from D to V, or the embedding whose weight it shares; either may be split over ranks. Its
+            logits are not held, unless something else, such as an adapter, has taken the linear layer's place.
         weights: float32[B, L], by which the loss of each place's label is multiplied before all are summed; None takes
             the mean.
 
@@ -29,6 +30,11 @@ def next_token_loss(
     """
     targets, before = labels[:, 1:].flatten(), hidden[:, :-1].reshape([-1, hidden.shape[-1]])
     weights = None if weights is None else weights[:, 1:].flatten()
+    if isinstance(head, (SplitHead, SplitEmbedding)):
+        is_embedding = isinstance(head, SplitEmbedding)
+        return ops.split_linear_cross_entropy(
+            before, head.weight, targets, head.group, weights, transposed=is_embedding
+        )
     if isinstance(head, nn.Embedding):
         return ops.linear_cross_entropy(before, head.weight, targets, weights, transposed=True)
     if type(head) is Linear and head.bias is None:

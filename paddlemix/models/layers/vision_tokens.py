@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import paddle
+from paddle.autograd import PyLayer
+
+
+class Meeting(PyLayer):
+    """Embeddings and a tower's tokens, unchanged, whose gradients go on from one place.
+
+    What follows in the backward pass is then the same whatever the batch shows. With sharding stage 3 all ranks put
+    weights together on the way, and must come to each of them in the same order.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, embeds: paddle.Tensor, features: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Pass float[B, L, D] and float[N, D] on."""
+        ctx.trained = [not one.stop_gradient for one in (embeds, features)]
+        return paddle.assign(embeds), paddle.assign(features)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
+        """Pass the gradients on to those that need them."""
+        return tuple(gradient if trained else None for gradient, trained in zip(gradients, ctx.trained, strict=True))
 
 
 def place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.Tensor) -> paddle.Tensor:

@@ -13,17 +13,20 @@ import paddle
 from paddle import nn
 
 from paddlemix.models.base import LayerCache, MixModelOutput, MixPretrainedModel
+from paddlemix.models.layers.borrowing import Borrowing
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
 from paddlemix.models.layers.mlp import GatedMLP
 from paddlemix.models.layers.norm import RMSNorm
-from paddlemix.models.layers.vision_tokens import place_vision
+from paddlemix.models.layers.tensor_parallel import embedding_logits
+from paddlemix.models.layers.vision_tokens import Meeting, place_vision
 from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
+from paddlemix.models.qwen2_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
-from paddlemix.ops import CausalSegments, Visible, attention, linear, rotary_frequencies, rotate_pair
+from paddlemix.ops import CausalSegments, Visible, attention, rotary_frequencies, rotate_pair
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Qwen2VLAttention(nn.Layer):
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Mix float[B, L, hidden] with itself and with what `cache` holds."""
-        batch, length, width = x.shape
+        batch, length, _ = x.shape
         query, key, value = (
             project(x).reshape([batch, length, -1, self.head_dim])
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -63,7 +66,7 @@ class Qwen2VLAttention(nn.Layer):
         query, key = rotate_pair(query, key, *rotary)
         if cache is not None:
             key, value = cache.extend(key, value)
-        return self.o_proj(attention(query, key, value, mask).reshape([batch, length, width]))
+        return self.o_proj(attention(query, key, value, mask).reshape([batch, length, -1]))
 
 
 class Qwen2VLDecoderLayer(nn.Layer):
@@ -147,6 +150,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
 
     config_class = Qwen2VLConfig
     weight_layout = staticmethod(weight_layout)
+    split_plan = staticmethod(split_plan)
 
     def __init__(self, config: Qwen2VLConfig) -> None:
         super().__init__(config)
@@ -154,6 +158,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         self.model = Qwen2VLDecoder(config)
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, bias_attr=False)
+        self.with_head = Borrowing(self._head.weight)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding, Trainer and LoRA ask for it."""
@@ -211,18 +216,24 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             )
         if inputs_embeds is None:
             inputs_embeds = self.model.embed(input_ids)
-        if self.training and pixel_values is None and pixel_values_videos is None:
-            inputs_embeds = inputs_embeds + self._idle_tower().astype(inputs_embeds.dtype)
-        for token_id, pixels, grids in (
-            (self.config.image_token_id, pixel_values, image_grid_thw),
-            (self.config.video_token_id, pixel_values_videos, video_grid_thw),
-        ):
-            if pixels is not None:
-                inputs_embeds = place_vision(inputs_embeds, input_ids == token_id, self.visual(pixels, grids))
+        media = [
+            (input_ids == token_id, pixels, grids)
+            for token_id, pixels, grids in (
+                (self.config.image_token_id, pixel_values, image_grid_thw),
+                (self.config.video_token_id, pixel_values_videos, video_grid_thw),
+            )
+            if pixels is not None
+        ]
+        if media:
+            inputs_embeds = self._with_vision(inputs_embeds, *map(list, zip(*media, strict=True)))
+        elif labels is not None:
+            inputs_embeds = self._with_idle_tower(inputs_embeds)
         hidden = self.model(inputs_embeds, position_ids, attention_mask, past_key_values, cu_seqlens)
-        loss = None if labels is None else next_token_loss(hidden, labels, self._head, loss_weights)
+        loss = None if labels is None else self.with_head(next_token_loss, hidden, labels, self._head, loss_weights)
         logits = (
-            None if loss is not None and self.training else self._logits(hidden[:, -1:] if last_logits_only else hidden)
+            None
+            if loss is not None and self.training
+            else self.with_head(self._logits, hidden[:, -1:] if last_logits_only else hidden)
         )
         return Qwen2VLOutput(loss, logits, past_key_values, rope_deltas)
 
@@ -255,17 +266,35 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         )
         return paddle.to_tensor(position_ids), paddle.to_tensor(deltas)
 
-    def _idle_tower(self) -> paddle.Tensor:
-        """A zero, float[], through which the tower's parameters get gradients of zero.
+    def _with_vision(
+        self,
+        embeds: paddle.Tensor,
+        places: list[paddle.Tensor],
+        pixels: list[paddle.Tensor],
+        grids: list[paddle.Tensor],
+    ) -> paddle.Tensor:
+        """The embeddings float[B, L, hidden] with pictures and videos in their places.
+
+        The tower is run once for both: ranks that train together must all run it as often.
+        """
+        window = self.config.vision_config.spatial_merge_size**2
+        features = self.visual(*(one[0] if len(one) == 1 else paddle.concat(one) for one in (pixels, grids)))
+        embeds, features = Meeting.apply(embeds, features)
+        for where, part in zip(places, features.split([one.shape[0] // window for one in pixels]), strict=True):
+            embeds = place_vision(embeds, where, part)
+        return embeds
+
+    def _with_idle_tower(self, embeds: paddle.Tensor) -> paddle.Tensor:
+        """The embeddings float[B, L, hidden], plus a zero through which the tower's parameters get gradients of zero.
 
         Ranks that train together must all run the tower, whether their batches show pictures or not: gradients are
-        summed over ranks parameter by parameter. One merged token is the least that reaches every parameter.
+        summed over ranks parameter by parameter, and parameters that are in pieces, frozen ones too, are put together
+        by all ranks, in evaluation as well. One merged token is the least that reaches every parameter.
         """
-        if all(parameter.stop_gradient for parameter in self.visual.parameters()):
-            return paddle.zeros([])
         merge = self.config.vision_config.spatial_merge_size
         patches = paddle.zeros([merge**2, self.config.vision_config.patch_values])
-        return self.visual(patches, paddle.to_tensor([[1, merge, merge]])).mean() * 0
+        embeds, idle = Meeting.apply(embeds, self.visual(patches, paddle.to_tensor([[1, merge, merge]])))
+        return embeds + (idle.mean() * 0).astype(embeds.dtype)
 
     @property
     def _head(self) -> nn.Layer:
@@ -273,5 +302,5 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
 
     def _logits(self, hidden: paddle.Tensor) -> paddle.Tensor:
         if self.config.tie_word_embeddings:
-            return linear(hidden, self.model.embed_tokens.weight, transposed=True)
+            return embedding_logits(hidden, self.model.embed_tokens)
         return self.lm_head(hidden)

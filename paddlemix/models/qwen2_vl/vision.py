@@ -38,15 +38,15 @@ class VisionAttention(nn.Layer):
 
     def __init__(self, config: Qwen2VLVisionConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
+        self.head_dim = config.embed_dim // config.num_heads
         self.qkv = Linear(config.embed_dim, 3 * config.embed_dim)
         self.proj = Linear(config.embed_dim, config.embed_dim)
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, lengths: list[int]) -> paddle.Tensor:
         """Mix float[N, embed_dim] within segments of `lengths` patches."""
-        qkv = self.qkv(x).reshape([x.shape[0], 3, self.num_heads, -1])
+        qkv = self.qkv(x).reshape([x.shape[0], 3, -1, self.head_dim])
         mixed = segment_attention(*rotate_split(qkv, *rotary), lengths)
-        return self.proj(mixed.reshape(x.shape))
+        return self.proj(mixed.reshape([x.shape[0], -1]))
 
 
 class VisionBlock(nn.Layer):

@@ -14,15 +14,17 @@ import paddle
 from paddle import nn
 
 from paddlemix.models.base import GENERATION_FILE, LayerCache, MixModelOutput, MixPretrainedModel
+from paddlemix.models.layers.borrowing import Borrowing
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
 from paddlemix.models.layers.norm import RMSNorm
-from paddlemix.models.layers.vision_tokens import place_vision
+from paddlemix.models.layers.vision_tokens import Meeting, place_vision
 from paddlemix.models.qwen_vl.checkpoint import weight_layout
 from paddlemix.models.qwen_vl.config import QWenConfig
 from paddlemix.models.qwen_vl.positions import logn_factors, ntk_alpha, scaled_frequencies
 from paddlemix.models.qwen_vl.spans import picture_places
+from paddlemix.models.qwen_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen_vl.vision import QWenVisionTower
 from paddlemix.ops import CausalSegments, Visible, apply_rotary, attention, swiglu
 
@@ -34,7 +36,7 @@ class QWenAttention(nn.Layer):
 
     def __init__(self, config: QWenConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_attention_heads
+        self.head_dim = config.head_dim
         self.c_attn = Linear(config.hidden_size, 3 * config.hidden_size)
         self.c_proj = Linear(config.hidden_size, config.hidden_size, bias_attr=False)
 
@@ -47,12 +49,12 @@ class QWenAttention(nn.Layer):
         cache: LayerCache | None,
     ) -> paddle.Tensor:
         """Mix float[B, L, hidden] with itself and with what `cache` holds."""
-        batch, length, width = x.shape
-        query, key, value = self.c_attn(x).reshape([batch, length, 3, self.num_heads, -1]).unbind(axis=2)
+        batch, length, _ = x.shape
+        query, key, value = self.c_attn(x).reshape([batch, length, 3, -1, self.head_dim]).unbind(axis=2)
         query, key = apply_rotary(query, *query_rotary), apply_rotary(key, *key_rotary)
         if cache is not None:
             key, value = cache.extend(key, value)
-        return self.c_proj(attention(query, key, value, mask).reshape([batch, length, width]))
+        return self.c_proj(attention(query, key, value, mask).reshape([batch, length, -1]))
 
 
 class QWenMLP(nn.Layer):
@@ -168,11 +170,13 @@ class QWenLMHeadModel(MixPretrainedModel):
 
     config_class = QWenConfig
     weight_layout = staticmethod(weight_layout)
+    split_plan = staticmethod(split_plan)
 
     def __init__(self, config: QWenConfig) -> None:
         super().__init__(config)
         self.transformer = QWenTransformer(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias_attr=False)
+        self.with_head = Borrowing(self.lm_head.weight)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding, Trainer and LoRA ask for it."""
@@ -247,8 +251,10 @@ class QWenLMHeadModel(MixPretrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.transformer.wte(input_ids)
         inputs_embeds = self._with_pictures(inputs_embeds, input_ids, pixel_values, past_key_values)
+        if pixel_values is None and labels is not None:
+            inputs_embeds = self._with_idle_tower(inputs_embeds)
         hidden = self.transformer(inputs_embeds, attention_mask, position_ids, past_key_values, cu_seqlens)
-        loss = None if labels is None else next_token_loss(hidden, labels, self.lm_head, loss_weights)
+        loss = None if labels is None else self.with_head(next_token_loss, hidden, labels, self.lm_head, loss_weights)
         is_lean = loss is not None and self.training
         logits = None if is_lean else self.lm_head(hidden[:, -1:] if last_logits_only else hidden)
         return MixModelOutput(loss, logits, past_key_values)
@@ -267,8 +273,9 @@ class QWenLMHeadModel(MixPretrainedModel):
         elif pixel_values is not None:
             raise ValueError("`pixel_values` were given without `input_ids`, which say where the pictures belong.")
         if pixel_values is None:
-            return embeds + self._idle_tower(embeds) if self.training else embeds
-        return place_vision(embeds, places, self.transformer.visual(pixel_values).flatten(0, 1))
+            return embeds
+        embeds, features = Meeting.apply(embeds, self.transformer.visual(pixel_values))
+        return place_vision(embeds, places, features.flatten(0, 1))
 
     def _picture_places(self, input_ids: paddle.Tensor, pixel_values: paddle.Tensor | None) -> paddle.Tensor:
         """Where the pictures belong, bool[B, L]; as many as were given."""
@@ -281,12 +288,14 @@ class QWenLMHeadModel(MixPretrainedModel):
             )
         return paddle.to_tensor(places)
 
-    def _idle_tower(self, embeds: paddle.Tensor) -> paddle.Tensor:
-        """A zero through which the tower's parameters get gradients of zero: float[].
+    def _with_idle_tower(self, embeds: paddle.Tensor) -> paddle.Tensor:
+        """The embeddings float[B, L, hidden], plus a zero through which the tower's parameters get gradients of zero.
 
-        Ranks that train together must all run the tower, whether their batches show pictures or not. A picture of one
-        patch is the least that reaches every parameter.
+        Ranks that train together must all run the tower, whether their batches show pictures or not, and those that
+        evaluate together too, where parameters are in pieces. A picture of one patch is the least that reaches every
+        parameter.
         """
         patch = self.config.visual.patch_size
-        tokens = self.transformer.visual(paddle.zeros([1, 3, patch, patch], dtype=embeds.dtype))
-        return (tokens.mean() * 0).astype(embeds.dtype)
+        idle = self.transformer.visual(paddle.zeros([1, 3, patch, patch], dtype=embeds.dtype))
+        embeds, idle = Meeting.apply(embeds, idle)
+        return embeds + (idle.mean() * 0).astype(embeds.dtype)

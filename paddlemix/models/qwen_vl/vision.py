@@ -23,19 +23,17 @@ class VisionAttention(nn.Layer):
 
     def __init__(self, config: QWenVisionConfig) -> None:
         super().__init__()
-        self.num_heads = config.heads
+        self.head_dim = config.width // config.heads
         self.in_proj = Linear(config.width, 3 * config.width)
         self.out_proj = Linear(config.width, config.width)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Mix float[B, N, width] along N."""
-        pictures, patches, width = x.shape
-        query, key, value = (
-            part.reshape([pictures * patches, self.num_heads, -1])
-            for part in self.in_proj(x).reshape([pictures * patches, self.num_heads, 3, -1]).unbind(axis=2)
-        )
+        pictures, patches, _ = x.shape
+        qkv = self.in_proj(x).reshape([pictures * patches, -1, 3, self.head_dim])
+        query, key, value = qkv.unbind(axis=2)
         mixed = segment_attention(query, key, value, [patches] * pictures)
-        return self.out_proj(mixed.reshape([pictures, patches, width]))
+        return self.out_proj(mixed.reshape([pictures, patches, -1]))
 
 
 class VisionMLP(nn.Layer):

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.models.layers.vision_tokens import place_vision
+from paddlemix.models.layers.vision_tokens import Meeting, place_vision
 
 PLACES = np.array([[False, True, True], [True, False, False]])
 
@@ -24,3 +24,16 @@ def test_features_take_the_true_places_in_order_and_gradients_reach_both():
 def test_another_number_of_features_is_refused_with_both_numbers(count):
     with pytest.raises(ValueError, match=rf"3 vision tokens stand in the sequences.* make {count}"):
         place_vision(paddle.ones([2, 3, 2]), paddle.to_tensor(PLACES), paddle.ones([count, 2]))
+
+
+@pytest.mark.parametrize("trained", [(True, True), (True, False), (False, True)])
+def test_what_meets_is_unchanged_and_so_are_the_gradients_of_what_is_trained(trained):
+    values = paddle.rand([1, 3, 2]), paddle.rand([2, 2])
+    for value, is_trained in zip(values, trained, strict=True):
+        value.stop_gradient = not is_trained
+    met = Meeting.apply(*values)
+    assert [one.tolist() for one in met] == [one.tolist() for one in values]
+    (met[0].sum() * 2 + met[1].sum() * 3).backward()
+    for value, is_trained, factor in zip(values, trained, (2, 3), strict=True):
+        assert (value.grad is not None) == is_trained
+        assert not is_trained or value.grad.tolist() == paddle.full_like(value, factor).tolist()

@@ -57,6 +57,23 @@ def test_a_batch_without_targets_can_be_met_while_the_head_alone_is_trained(refe
     assert float(dict(fresh_model.named_parameters())[head].grad.abs().max()) == 0
 
 
+@pytest.mark.parametrize("batch", ["text_right", "one_picture", "video", "mixed_right"])
+@pytest.mark.parametrize("trains", [False, True])
+def test_the_tower_runs_once_for_a_loss_whatever_the_batch_shows(reference, fresh_model, batch, trains):
+    calls = []
+    fresh_model.visual.register_forward_pre_hook(lambda layer, inputs: calls.append(layer))
+    fresh_model.train() if trains else fresh_model.eval()
+    inputs = reference.inputs(batch)
+    shown = {"pixel_values", "pixel_values_videos"} & set(inputs)
+    assert len(shown) == {"text_right": 0, "mixed_right": 2}.get(batch, 1)
+    fresh_model(**inputs)
+    assert len(calls) == 1
+    fresh_model.eval()
+    del inputs["labels"]
+    fresh_model(**inputs)
+    assert len(calls) == 1 + bool(shown)
+
+
 def test_right_padding_needs_no_mask_when_the_positions_are_given(reference, model):
     inputs = reference.inputs("mixed_right")
     positions = paddle.to_tensor(reference.arrays["mixed_right/position_ids"])

@@ -127,6 +127,17 @@ def test_a_batch_without_pictures_trains_as_if_there_were_no_tower(small):
     assert trained == pytest.approx(evaluated, rel=1e-6)
 
 
+def test_the_tower_runs_for_a_loss_without_pictures_in_evaluation_too(small):
+    calls = []
+    hook = small.transformer.visual.register_forward_pre_hook(lambda layer, inputs: calls.append(layer))
+    ids = paddle.to_tensor([[1, 2, 3]])
+    small(ids, labels=ids)
+    assert len(calls) == 1
+    small(ids)
+    assert len(calls) == 1
+    hook.remove()
+
+
 def test_a_loss_is_the_mean_over_the_target_tokens(small):
     ids = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
     labels = np.array([[-100, -100, 3, -100, 5], [-100, 7, -100, -100, -100]])

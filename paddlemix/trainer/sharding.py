@@ -1,0 +1,187 @@
+"""What Paddle's sharding keeps where: which rank updates a parameter, and how stage 3 cuts parameters into pieces.
+
+Stages 1 and 2 give each parameter to one rank of the sharding group, which alone keeps the optimizer's states of it.
+Stage 3 gives each rank a piece of every large parameter, in a flat order, with padding behind the last; the small ones
+are on all ranks. A piece has a name of its own, under which the optimizer knows it.
+
+Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.base.framework import EagerParamBase
+from paddle.distributed.fleet.meta_parallel.sharding import group_sharded_stage3
+from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_stage3 import GroupShardedStage3
+
+PIECE_PREFIX = "slice@"
+_OWN_PIECE = "own_piece"
+
+
+@dataclass(frozen=True)
+class Updated:
+    """A parameter, or the piece of one, that this rank's optimizer updates.
+
+    Attributes:
+        tensor: by which the optimizer makes its states.
+        start: where the piece begins in the flat parameter; None for a whole one.
+        size: numbers of the whole parameter.
+    """
+
+    tensor: paddle.Tensor
+    start: int | None = None
+    size: int = 0
+
+
+def innermost(optimizer: Any) -> Any:
+    """Paddle's optimizer itself, without what fleet puts round it."""
+    while (inner := _inside(optimizer)) is not None:
+        optimizer = inner
+    return optimizer
+
+
+def updated_here(optimizer: Any, model: nn.Layer) -> dict[str, Updated]:
+    """What this rank's optimizer keeps states of, by the model's names.
+
+    Args:
+        optimizer: as training calls it.
+        model: the model itself, not what fleet puts round it.
+
+    Returns:
+        In the model's order.
+    """
+    trained = {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
+    own = _own_names(optimizer)
+    return {
+        name: _piece(parameter) if is_cut(parameter) else Updated(parameter)
+        for name, parameter in trained.items()
+        if own is None or parameter.name in own
+    }
+
+
+def holds_copies(optimizer: Any) -> bool:
+    """Whether another rank, which writes them, keeps the same states of whole parameters: those that stage 3 leaves."""
+    return _is_of_stage3(optimizer) and optimizer._group.rank > 0
+
+
+def is_cut(parameter: paddle.Tensor) -> bool:
+    """Whether stage 3 has cut a parameter into pieces."""
+    return hasattr(parameter, _OWN_PIECE)
+
+
+def mend_stage3(wrapped: nn.Layer) -> None:
+    """Mark pieces, let them decay as whole parameters do, and let no step be undone; other wrappers stay as they are.
+
+    PaddleNLP names those who decay as the model does, not as the pieces. And Paddle puts a layer's weights together
+    ahead of its turn, in the backward pass by the order of the forward pass; where branches run in another order, it
+    does so after the turn, and the next forward pass would find those old weights.
+
+    Args:
+        wrapped: the model as training calls it.
+    """
+    if not isinstance(wrapped, GroupShardedStage3):
+        return
+    for parameter in wrapped.parameters():
+        if parameter.name in wrapped._param2buffer:
+            setattr(parameter, _OWN_PIECE, wrapped._param2buffer[parameter.name][wrapped._rank])
+    inner = innermost(wrapped._optim)
+    if (decays := getattr(inner, "_apply_decay_param_fun", None)) is not None:
+        inner._apply_decay_param_fun = lambda name: decays(name.removeprefix(PIECE_PREFIX))
+    step = wrapped._optim.step
+
+    def step_afresh() -> None:
+        _drop_early_gathers(wrapped)
+        step()
+
+    wrapped._optim.step = step_afresh
+
+
+@contextmanager
+def whole_parameters(wrapped: nn.Layer) -> Iterator[None]:
+    """Within the block every parameter holds all its numbers, on each rank in the CPU's memory; all must enter it.
+
+    Args:
+        wrapped: the model as training calls it; nothing happens to one that is not cut, or whole already.
+    """
+    pieces = [parameter for parameter in _pieces(wrapped) if not parameter._is_initialized()]
+    for parameter in pieces:
+        _gather(wrapped, parameter)
+    try:
+        yield
+    finally:
+        for parameter in pieces:
+            parameter._clear_data()
+
+
+@contextmanager
+def whole_parameters_to_fill(wrapped: nn.Layer) -> Iterator[None]:
+    """Within the block whole parameters are put in place of pieces; behind it each rank keeps its piece of them.
+
+    Args:
+        wrapped: the model as training calls it; nothing happens to one that is not cut.
+    """
+    pieces = _pieces(wrapped)
+    yield
+    for parameter in pieces:
+        if parameter._is_initialized():
+            _cut(wrapped, parameter)
+
+
+def _pieces(wrapped: nn.Layer) -> list[paddle.Tensor]:
+    """The parameters that are in pieces now: those of a layer that computes are whole, on this rank's device."""
+    return [parameter for parameter in wrapped.parameters() if getattr(parameter, "status", None) == "part"]
+
+
+def _inside(optimizer: Any) -> Any:
+    for name in ("_inner_opt", "_optim"):
+        inner = optimizer.__dict__.get(name)
+        if inner is not None and inner is not optimizer:  # stage 3 lets an optimizer wrap itself
+            return inner
+    return None
+
+
+def _is_of_stage3(optimizer: Any) -> bool:
+    return hasattr(optimizer, "update_slice")
+
+
+def _own_names(optimizer: Any) -> set[str] | None:
+    """Paddle's names of the parameters that this rank updates; None where it updates all, or a piece of all."""
+    if hasattr(optimizer, "param2rank"):  # stage 2
+        return {name for name, rank in optimizer.param2rank.items() if rank == optimizer._rank}
+    inner = innermost(optimizer)
+    if inner is optimizer or _is_of_stage3(optimizer):
+        return None
+    return {parameter.name for parameter in inner._parameter_list}  # stage 1 leaves it its own
+
+
+def _piece(parameter: paddle.Tensor) -> Updated:
+    start, end = getattr(parameter, _OWN_PIECE)
+    tensor = EagerParamBase(shape=[end - start], dtype=parameter.dtype, name=PIECE_PREFIX + parameter.name)
+    return Updated(tensor, start, parameter.size)
+
+
+def _drop_early_gathers(wrapped: Any) -> None:
+    gathered = wrapped._task_flow.full_param
+    for parameter in _pieces(wrapped):
+        if (early := gathered.pop(parameter.name, None)) is not None:
+            early[1].wait()
+
+
+def _gather(wrapped: Any, parameter: paddle.Tensor) -> None:
+    size = wrapped._param2buffer_size[parameter.name]
+    flat, task = group_sharded_stage3._all_gather(parameter.fw_storage, size, wrapped._group)
+    task.wait()
+    flat._slice(0, parameter._numel()).cpu()._share_buffer_to(parameter)
+
+
+def _cut(wrapped: Any, parameter: paddle.Tensor) -> None:
+    start, end = getattr(parameter, _OWN_PIECE)
+    numbers = parameter.flatten()[start:end].astype(parameter.fw_storage.dtype)
+    parameter.fw_storage._slice(0, numbers.shape[0]).set_value(numbers)
+    parameter._clear_data()
