@@ -24,12 +24,12 @@ from paddlemix.trainer.peers import watching_peers
 from paddlemix.trainer.ranks import only_first
 
 
+@watching_peers()
 def main(arguments: list[str]) -> None:
     """Read the config and do what it says."""
     run(config_file.read_command_line(arguments, has_gpu=config_file.gpu_is_usable()))
 
 
-@watching_peers()
 def run(config: FinetuneConfig) -> None:
     """Load, plan, train, evaluate, save.
 

@@ -24,8 +24,8 @@ import paddle
 from paddlemix.trainer.launcher import abort_late, end_with_launcher, first_host, log_file
 from paddlemix.trainer.ranks import share
 
-# Seconds for all ranks to start, and then to connect with the first.
-_START, _CONNECT = 300, 60
+# Seconds for all ranks to come, once the store has seen each of them, and then to connect with the first.
+_COME, _CONNECT = 300, 60
 # Bytes of all that is ever said.
 _WORD = 8
 # Linux: seconds of silence before the first probe, seconds between probes, and how many may go unanswered.
@@ -108,12 +108,12 @@ class Peers:
         rank, world = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
         about = {"host": socket.gethostname(), "process": os.getpid(), "log": str(log_file(os.environ) or "")}
         if rank > 0:
-            told = [json.loads(text) for text in share(json.dumps(about), patience=_START)]
+            told = [json.loads(text) for text in share(json.dumps(about), patience=_COME)]
             return cls({0: _knock(told[0]["port"], told[0]["word"], rank)}, _names(told))
         with socket.create_server(("", 0), backlog=world) as door:
             word = secrets.token_hex(16)
             about |= {"port": door.getsockname()[1], "word": word}
-            told = [json.loads(text) for text in share(json.dumps(about), patience=_START)]
+            told = [json.loads(text) for text in share(json.dumps(about), patience=_COME)]
             return cls(_let_in(door, word, world), _names(told))
 
     def end_if_one_is_lost(self) -> None:

@@ -42,9 +42,11 @@ def share(text: str, *, patience: float = math.inf) -> list[str]:
         store = paddle.base.core.create_or_get_global_tcp_store()
         store.set(f"{place}/{paddle.distributed.get_rank()}", text.encode())
         _wait_for(store, f"{place}/spoken", world, patience)
-        return [bytes(store.get(f"{place}/{rank}")).decode() for rank in range(world)]
+        told = [bytes(store.get(f"{place}/{rank}")).decode() for rank in range(world)]
+        _wait_until_heard(store, f"{place}/heard", world)
     except ValueError as error:  # Paddle's word for whatever is wrong with a connection
         raise RuntimeError("the store that rank 0 keeps for all ranks cannot be reached") from error
+    return told
 
 
 def _wait_for(store: Any, counter: str, world: int, patience: float) -> None:
@@ -59,6 +61,14 @@ def _wait_for(store: Any, counter: str, world: int, patience: float) -> None:
             )
         time.sleep(_POLL)
         came = store.add(counter, 0)
+
+
+def _wait_until_heard(store: Any, counter: str, world: int) -> None:
+    """Let the first rank, which keeps the store, not end on what it hears before the others have heard it."""
+    heard = store.add(counter, 1)
+    while heard < world and paddle.distributed.get_rank() == 0:
+        time.sleep(_POLL)
+        heard = store.add(counter, 0)
 
 
 def wait_for_all() -> None:

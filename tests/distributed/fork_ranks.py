@@ -70,7 +70,7 @@ def be_rank(rank: int, endpoints: list[str], job: dict[str, Any]) -> None:
     if job["fault"]:
         faults.install(*map(str, job["fault"]))
     with report_errors():
-        supervised_finetune.main([str(word) for word in job["arguments"][rank]])
+        supervised_finetune.main(job["arguments"][rank])
 
 
 if __name__ == "__main__":
