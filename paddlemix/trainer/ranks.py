@@ -31,15 +31,14 @@ def share(text: str, *, patience: float = math.inf) -> list[str]:
         What each rank said, by rank.
 
     Raises:
-        OSError: some ranks have not spoken in time.
+        OSError: the ranks have not come together, or some have not spoken in time.
         RuntimeError: the store is gone, and with it the first rank.
     """
     world = paddle.distributed.get_world_size()
     if world <= 1:
         return [text]
-    place = f"paddlemix/{next(_numbers)}"
+    store, place = _store(), f"paddlemix/{next(_numbers)}"
     try:
-        store = paddle.base.core.create_or_get_global_tcp_store()
         store.set(f"{place}/{paddle.distributed.get_rank()}", text.encode())
         _wait_for(store, f"{place}/spoken", world, patience)
         told = [bytes(store.get(f"{place}/{rank}")).decode() for rank in range(world)]
@@ -47,6 +46,17 @@ def share(text: str, *, patience: float = math.inf) -> list[str]:
     except ValueError as error:  # Paddle's word for whatever is wrong with a connection
         raise RuntimeError("the store that rank 0 keeps for all ranks cannot be reached") from error
     return told
+
+
+def _store() -> Any:
+    """Paddle's, of all ranks; the first call waits for them, a quarter of an hour at most."""
+    try:
+        return paddle.base.core.create_or_get_global_tcp_store()
+    except (RuntimeError, SystemError, ValueError) as error:
+        raise OSError(
+            "the ranks have not come together: some have not started, have ended at once, or cannot reach the first "
+            f"one. Look at their logs, on all machines. Paddle says: {str(error).strip()}"
+        ) from error
 
 
 def _wait_for(store: Any, counter: str, world: int, patience: float) -> None:

@@ -77,6 +77,16 @@ def test_a_rank_that_does_not_come_in_time_is_given_up(store: Store) -> None:
         share("", patience=0.01)
 
 
+def test_ranks_that_never_start_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up() -> Store:
+        raise SystemError("(Fatal) _timeout:900 elapsed:901")
+
+    monkeypatch.setattr(paddle.base.core, "create_or_get_global_tcp_store", give_up)
+    monkeypatch.setattr(paddle.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(OSError, match=r"^the ranks have not come together: .* _timeout:900 elapsed:901$"):
+        share("")
+
+
 def test_a_store_that_has_gone_is_no_mistake_of_the_user(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def reset(key: str, value: bytes) -> None:
         raise ValueError("(InvalidArgument) TCP receive error. Details: Connection reset by peer.")
