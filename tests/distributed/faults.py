@@ -61,6 +61,10 @@ def _die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _ask_to_stop(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _die_writing(path: Path) -> None:
     path.write_text("{")
     _die()
@@ -81,6 +85,7 @@ def _pause(trainer: Any) -> None:
 FAULTS = {
     "dies in step": _in_step(_die),
     "pauses in step": _in_step(_pause),
+    "is asked to stop in step": _in_step(_ask_to_stop),
     "dies in save": _in_save(_die_writing),
     "has no room in save": _in_save(_find_no_room),
 }

@@ -21,7 +21,7 @@ from paddle.distributed import parallel
 
 from paddlemix.tools import supervised_finetune
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.trainer import plan  # what the tool itself imports late
+from paddlemix.trainer import peers, plan  # what the tool itself imports late
 
 del plan
 
@@ -67,6 +67,7 @@ def be_rank(rank: int, endpoints: list[str], job: dict[str, Any]) -> None:
     log = os.open(Path(job["log"]) / f"workerlog.{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    peers._LAUNCHER_FIRST = 1  # there is none
     if job["fault"]:
         faults.install(*map(str, job["fault"]))
     with report_errors():

@@ -67,6 +67,7 @@ def ended(folder: Path, tiny_checkpoint: Path, shapes: Path) -> dict[str, Ended]
         job(config, "dies in a save", 1, "dies in save", 4, to="killed"),
         job(config, "first dies in a save", 0, "dies in save", 4, to="killed"),
         job(config, "resumed", to="killed"),
+        job(config, "asked to stop", 1, "is asked to stop in step", 3),
         job(config, "disk full", 0, "has no room in save", 4),
         job(config, "read only", to="/proc/nowhere"),
         job(config, "no records", of_second=["--dataset", missing]),
@@ -133,6 +134,16 @@ def test_a_run_that_lost_ranks_in_steps_and_saves_ends_with_the_weights_of_one_l
     for name in ("model.safetensors", "checkpoint-6/optimizer-00000-00000.safetensors"):
         whole, killed = ((folder / out / name).read_bytes() for out in ("whole", "killed"))
         assert len(whole) > 10_000 and whole == killed, name
+
+
+def test_a_signal_to_one_rank_saves_one_checkpoint_and_ends_all_with_the_code_for_that(
+    ended: dict[str, Ended], folder: Path
+) -> None:
+    assert ended["asked to stop"].codes == [75, 75]
+    assert sorted(path.name for path in (folder / "asked to stop").glob("*checkpoint*")) == [
+        "checkpoint-2",
+        "checkpoint-3",
+    ]
 
 
 @pytest.mark.parametrize(
