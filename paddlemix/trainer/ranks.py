@@ -49,7 +49,7 @@ def share(text: str, *, patience: float = math.inf) -> list[str]:
 
 
 def _store() -> Any:
-    """Paddle's, of all ranks; the first call waits for them, a quarter of an hour at most."""
+    """Paddle's, of all ranks; at the first call the first rank waits for them, a quarter of an hour at most."""
     try:
         return paddle.base.core.create_or_get_global_tcp_store()
     except (RuntimeError, SystemError, ValueError) as error:
