@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import pickle
 import queue
@@ -97,6 +98,7 @@ class _Workers:
             self._sockets.append(ours)
             self._processes.append(process)
         self._closed = threading.Event()
+        atexit.register(self.close)  # multiprocessing would send SIGTERM, and wait
 
     def map(self, batches: Any) -> Iterator[dict[str, np.ndarray]]:
         """Prepare batches, in their order."""
@@ -147,9 +149,10 @@ class _Workers:
 
     def close(self) -> None:
         """End the workers, whatever they are at."""
+        atexit.unregister(self.close)
         self._closed.set()
         for process in self._processes:
-            process.terminate()
+            process.kill()
         for ours in self._sockets:
             with suppress(OSError):
                 ours.shutdown(socket.SHUT_RDWR)
@@ -164,9 +167,9 @@ def _work(
     """What a worker does until its socket is closed."""
     for other in others:
         other.close()
-    # What the parent does on these is the parent's alone.
+    # What is done on these is the parent's alone; who stops a run sends them to all of its processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with suppress(EOFError, OSError):
         while True:
             items = pickle.loads(_receive_all(theirs)[0])

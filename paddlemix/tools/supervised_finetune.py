@@ -20,8 +20,11 @@ from paddlemix.trainer.finetune import (
     sampling_of,
     save_results,
 )
+from paddlemix.trainer.peers import watching_peers
+from paddlemix.trainer.ranks import only_first
 
 
+@watching_peers()
 def main(arguments: list[str]) -> None:
     """Read the config and do what it says."""
     run(config_file.read_command_line(arguments, has_gpu=config_file.gpu_is_usable()))
@@ -39,17 +42,16 @@ def run(config: FinetuneConfig) -> None:
         ValueError: records, model and config do not fit one another, or training has left the numbers.
     """
     config_file.check_degrees(config)
-    config_file.check_output_dir(config)
+    only_first(lambda: config_file.check_output_dir(config))
     processor = load_processor(config.model, config.data)
     train, evaluation = load_datasets(config, processor)
 
-    config_file.clear_output_dir(config)
+    only_first(lambda: config_file.clear_output_dir(config))
     args = config_file.build_training_arguments(config)
     checkpoint = prepare_resume(args) if args.do_train else None
     model = load_model(config.model, args)
 
     # Slow to import, so a config's mistakes are told before.
-    from paddlemix.trainer.interruption import EXIT_CODE
     from paddlemix.trainer.plan import describe_plan
     from paddlemix.trainer.run_identity import identity_keys
     from paddlemix.trainer.sft_trainer import SFTTrainer
@@ -71,7 +73,7 @@ def run(config: FinetuneConfig) -> None:
     if args.do_train:
         metrics |= trainer.train(checkpoint).metrics
         if trainer.interruption.has_ended_training:
-            raise SystemExit(EXIT_CODE)
+            trainer.interruption.exit()
     if args.do_eval:
         metrics |= trainer.evaluate()
     save_results(trainer, metrics)

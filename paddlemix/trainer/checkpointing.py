@@ -19,7 +19,7 @@ from paddlemix.trainer.interruption import Interruption
 from paddlemix.trainer.manifest import find_damage
 from paddlemix.trainer.optimizer_state import load_optimizer, save_optimizer
 from paddlemix.trainer.random_states import load_random_states, random_state_file, save_random_states
-from paddlemix.trainer.ranks import share
+from paddlemix.trainer.ranks import share, wait_for_all
 from paddlemix.trainer.resume_state import ResumeState
 from paddlemix.trainer.sharding import is_cut, mend_stage3, whole_parameters, whole_parameters_to_fill
 from paddlemix.trainer.write_failure import write_failure
@@ -74,6 +74,7 @@ class CheckpointingTrainer(Trainer):
         """
         if resume_from_checkpoint is not None:
             self._check_same_run(Path(resume_from_checkpoint))
+        wait_for_all()  # one rank may have loaded faster than another, and what follows are collectives
         with self.interruption.watching():
             return super().train(resume_from_checkpoint, **kwargs)
 
@@ -129,9 +130,10 @@ class CheckpointingTrainer(Trainer):
         if problem and self.args.tensor_parallel_degree > 1:
             # The ranks that share the model wait for this one's part of it, and would never hear of the problem.
             raise self._save_error(step, [problem])
-        problems = [problem for problem in share(problem) if problem]
-        if not problems and self.is_world_process_zero():
-            problems = self._try_to_publish(step)
+        problems = _told(problem)
+        if not problems:
+            # No rank goes on before the checkpoint is there, which it may be about to read, nor where it is not.
+            problems = _told(self._try_to_publish(step) if self.is_world_process_zero() else "")
         if problems:
             raise self._save_error(step, problems)
 
@@ -145,14 +147,15 @@ class CheckpointingTrainer(Trainer):
             return reason
         return ""
 
-    def _try_to_publish(self, step: int) -> list[str]:
+    def _try_to_publish(self, step: int) -> str:
+        """Make what all have written a checkpoint; the reason where that fails."""
         best = self.state.best_model_checkpoint
         try:
             self.store.publish(step)
             self.store.remove_older(step, self.args.save_total_limit, Path(best) if best else None)
         except OSError as error:
-            return [str(error)]
-        return []
+            return str(error)
+        return ""
 
     def _save_error(self, step: int, problems: list[str]) -> OSError:
         if self.is_world_process_zero():
@@ -239,3 +242,8 @@ class CheckpointingTrainer(Trainer):
         )
         with whole_parameters_to_fill(self.model_wrapped):
             self._load_from_checkpoint(best)
+
+
+def _told(problem: str) -> list[str]:
+    """What is wrong in any rank."""
+    return [told for told in share(problem) if told]

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import paddle
 from paddlenlp.trainer import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -38,12 +38,19 @@ class Interruption(TrainerCallback):
             yield  # Python hands signals to the main thread alone
             return
         earlier = signal.signal(signal.SIGTERM, self._ask)
+        # Else a read that it comes into fails, of Paddle's store for one.
+        signal.siginterrupt(signal.SIGTERM, False)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, earlier)
         if self._is_asked_for and not self.has_ended_training:
             signal.raise_signal(signal.SIGTERM)
+
+    def exit(self) -> NoReturn:
+        """End the process with its code; signals that come now, as launchers send them several times, are let be."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(EXIT_CODE)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save and stop where any rank was asked to."""

@@ -5,30 +5,85 @@ Not by collectives: gloo gives up where one rank comes half a minute after anoth
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import paddle
+
+# Seconds between two looks at who has spoken; a look takes the store 0.05 s.
+_POLL = 0.05
 
 # The same in all ranks, as long as all ask in the same order, as with collectives.
 _numbers = count()
 
 
-def share(text: str) -> list[str]:
+def share(text: str, *, patience: float = math.inf) -> list[str]:
     """Tell all ranks something and hear what they tell; returns once all have spoken.
 
     Args:
         text: of this rank.
+        patience: seconds to wait for the others.
 
     Returns:
         What each rank said, by rank.
+
+    Raises:
+        OSError: the ranks have not come together, or some have not spoken in time.
+        RuntimeError: the store is gone, and with it the first rank.
     """
     world = paddle.distributed.get_world_size()
     if world <= 1:
         return [text]
-    store, number = paddle.base.core.create_or_get_global_tcp_store(), next(_numbers)
-    store.set(f"paddlemix/{number}/{paddle.distributed.get_rank()}", text.encode())
-    return [bytes(store.get(f"paddlemix/{number}/{rank}")).decode() for rank in range(world)]
+    store, place = _store(), f"paddlemix/{next(_numbers)}"
+    try:
+        store.set(f"{place}/{paddle.distributed.get_rank()}", text.encode())
+        _wait_for(store, f"{place}/spoken", world, patience)
+        told = [bytes(store.get(f"{place}/{rank}")).decode() for rank in range(world)]
+        _wait_until_heard(store, f"{place}/heard", world)
+    except ValueError as error:  # Paddle's word for whatever is wrong with a connection
+        raise RuntimeError("the store that rank 0 keeps for all ranks cannot be reached") from error
+    return told
+
+
+def _store() -> Any:
+    """Paddle's, of all ranks; at the first call the first rank waits for them, a quarter of an hour at most."""
+    try:
+        return paddle.base.core.create_or_get_global_tcp_store()
+    except (RuntimeError, SystemError, ValueError) as error:
+        raise OSError(
+            "the ranks have not come together: some have not started, have ended at once, or cannot reach the first "
+            f"one. Look at their logs, on all machines. Paddle says: {str(error).strip()}"
+        ) from error
+
+
+def _wait_for(store: Any, counter: str, world: int, patience: float) -> None:
+    """Count oneself, and wait until all have; to ask for a key that is not there may take a quarter of an hour only."""
+    deadline = time.monotonic() + patience
+    came = store.add(counter, 1)
+    while came < world:
+        if time.monotonic() > deadline:
+            raise OSError(
+                f"{came} of {world} ranks have come in {patience:.0f} s. Look at the logs of the others, on their "
+                "machines: they have not started, or have ended."
+            )
+        time.sleep(_POLL)
+        came = store.add(counter, 0)
+
+
+def _wait_until_heard(store: Any, counter: str, world: int) -> None:
+    """Let the first rank, which keeps the store, not end on what it hears before the others have heard it."""
+    heard = store.add(counter, 1)
+    while heard < world and paddle.distributed.get_rank() == 0:
+        time.sleep(_POLL)
+        heard = store.add(counter, 0)
+
+
+def wait_for_all() -> None:
+    """Return once all ranks are here: in front of a collective, behind work that takes some ranks longer."""
+    share("")
 
 
 def from_first(decide: Callable[[], str]) -> str:
@@ -55,3 +110,15 @@ def from_first(decide: Callable[[], str]) -> str:
         raise
     share(f"decided\n{text}")
     return text
+
+
+def only_first(act: Callable[[], object]) -> None:
+    """Let the first rank do something that the others wait for, and fail where it fails.
+
+    Args:
+        act: called in the first rank alone.
+
+    Raises:
+        ValueError: in the other ranks, where `act` raised in the first.
+    """
+    from_first(lambda: str(act()))

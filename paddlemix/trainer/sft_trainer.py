@@ -29,6 +29,7 @@ from paddlemix.trainer.memory import SamplingMemoryTracker
 from paddlemix.trainer.mixture_log import MixtureLog
 from paddlemix.trainer.nonfinite import check_losses, check_weights, name_records
 from paddlemix.trainer.progress import ProgressBar, StepLog
+from paddlemix.trainer.ranks import wait_for_all
 from paddlemix.trainer.run_identity import RunIdentity, check_same_run
 from paddlemix.trainer.sharding import whole_parameters
 
@@ -164,6 +165,7 @@ class SFTTrainer(CheckpointingTrainer):
         return EvalLoopOutput(None, None, metrics, num_samples=len(dataloader.dataset))
 
     def _sum_over_ranks(self, value: float) -> float:
+        wait_for_all()  # one rank's records may have taken minutes longer
         total = paddle.to_tensor(value, dtype="float64")
         if self.args.dataset_world_size > 1:
             paddle.distributed.all_reduce(total)

@@ -105,6 +105,16 @@ def test_batches_before_a_bad_one_arrive():
     assert seen == [0, 2, 4]
 
 
+def test_a_signal_to_all_processes_of_a_run_stops_no_worker():
+    iterator = iter(BatchLoader(Numbers(21), Batches(21), collate, 2))
+    seen = [next(iterator), next(iterator)]  # one of each worker, which is thus at work
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+    seen.extend(iterator)
+    assert len(workers) == 2 and [int(batch["x"][0, 0]) for batch in seen] == list(range(0, 21, 2))
+
+
 def test_workers_end_when_the_epoch_is_given_up():
     loader = BatchLoader(Numbers(1000), Batches(1000), collate, 2)
     iterator = iter(loader)

@@ -19,12 +19,14 @@ from paddlemix.trainer.arguments import FinetuneConfig
 from paddlemix.trainer.config_file import check_sources, gpu_is_usable
 from paddlemix.trainer.config_help import all_keys, key_lines
 from paddlemix.trainer.config_keys import Key
+from paddlemix.trainer.peers import watching_peers
 from paddlemix.trainer.script_flags import ScriptFlag, ScriptFlags, Settings
 
 SCRIPT = "finetune.py"
 DEFAULTS = {"data_path": None, "fix_vit": True, "bf16": True, "do_train": True, "gradient_accumulation_steps": 16}
 
 
+@watching_peers()
 def main(arguments: list[str]) -> None:
     """Read the flags and do what they say."""
     supervised_finetune.run(read_flags(arguments, has_gpu=gpu_is_usable()))
