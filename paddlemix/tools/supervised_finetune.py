@@ -19,6 +19,7 @@ from paddlemix.trainer.finetune import (
     prepare_resume,
     sampling_of,
     save_results,
+    set_learning_rates,
 )
 
 
@@ -46,6 +47,7 @@ def run(config: FinetuneConfig) -> None:
     args = config_file.build_training_arguments(config)
     checkpoint = prepare_resume(args) if args.do_train else None
     model = load_model(config.model, args)
+    rate_factors = set_learning_rates(model, config) if args.do_train else {}
 
     # Slow to import, so a config's mistakes are told before.
     from paddlemix.trainer.interruption import EXIT_CODE
@@ -62,6 +64,7 @@ def run(config: FinetuneConfig) -> None:
         sampling=sampling_of(config.data),
         identity_keys=identity_keys(config),
         early_stopping=early_stopping_of(config.training),
+        rate_factors=rate_factors,
         benchmark=config.training["benchmark"],
     )
     if trainer.is_world_process_zero():

@@ -165,6 +165,14 @@ class TrainingKeys:
     per_device_eval_batch_size: int = Field(default=1, ge=1, description="The same for evaluation.")
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="Forward passes per optimizer step.")
     learning_rate: float = Field(default=1e-5, gt=0, description="Highest learning rate of the run.")
+    vision_learning_rate: float | None = Field(
+        default=None, gt=0, description="The same for the vision tower; null: `learning_rate`."
+    )
+    aligner_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="The same for the layers that carry vision features to the language model; null: `learning_rate`.",
+    )
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = Field(
         default="cosine", description="How the learning rate falls."
     )

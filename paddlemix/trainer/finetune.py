@@ -115,6 +115,24 @@ def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
     return loaded
 
 
+def set_learning_rates(model: Any, config: FinetuneConfig) -> dict[str, float]:
+    """Give the vision tower and the aligner the learning rates that the config has for them.
+
+    Args:
+        model: of `load_model`.
+        config: says the rates.
+
+    Returns:
+        By each key that is set its rate as a multiple of `learning_rate`.
+
+    Raises:
+        ValueError: a key is set, but nothing of its part is trained.
+    """
+    from paddlemix.trainer.learning_rates import set_module_rates  # takes a second, so only once it is needed
+
+    return set_module_rates(model, find_family(local_folder(config.model.model_name_or_path)), config.training)
+
+
 def prepare_resume(args: TrainingArguments) -> str | None:
     """Clear away what a killed run has left half done, and choose the checkpoint to go on from.
 

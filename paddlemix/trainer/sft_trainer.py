@@ -49,6 +49,7 @@ class SFTTrainer(CheckpointingTrainer):
         sampling: what a row of a batch is, and what the loss is a mean of.
         identity_keys: by which a checkpoint is known to be of this run, see `run_identity`.
         early_stopping: None where training does not stop early.
+        rate_factors: what else is logged of the learning rate: by name, how many times as high it is.
         benchmark: show the samples a second.
 
     Attributes:
@@ -70,6 +71,7 @@ class SFTTrainer(CheckpointingTrainer):
         sampling: Sampling | None = None,
         identity_keys: Mapping[str, Any] | None = None,
         early_stopping: EarlyStopping | None = None,
+        rate_factors: Mapping[str, float] | None = None,
         benchmark: bool = False,
     ) -> None:
         sampling = sampling or Sampling()
@@ -88,6 +90,7 @@ class SFTTrainer(CheckpointingTrainer):
             self.add_callback(callback)
         args.disable_tqdm = True  # the bar that is left is PaddleNLP's for skipped batches, of which we read none
         self._identity_keys = identity_keys or {}
+        self._rate_factors = rate_factors or {}
         self._memory_tracker = SamplingMemoryTracker(args.skip_memory_metrics)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -106,8 +109,11 @@ class SFTTrainer(CheckpointingTrainer):
         self._data_offset = 0
 
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
-        """Add what was drawn of each set."""
+        """Add the modules' own learning rates and what was drawn of each set."""
         if "loss" in logs:
+            rate = self._get_learning_rate()
+            # rounded as PaddleNLP rounds `learning_rate`
+            logs |= {name: float(f"{rate * factor:.3e}") for name, factor in self._rate_factors.items()}
             logs |= self._mixture_log.shares(self.state.global_step)
         super().log(logs, **kwargs)
 

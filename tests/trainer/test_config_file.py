@@ -130,7 +130,13 @@ class Weird:
     names: list = dataclasses.field(default_factory=list)
 
 
-OWN_TRAINING_KEYS = {"benchmark", "early_stopping_patience", "early_stopping_threshold"}
+OWN_TRAINING_KEYS = {
+    "aligner_learning_rate",
+    "benchmark",
+    "early_stopping_patience",
+    "early_stopping_threshold",
+    "vision_learning_rate",
+}
 
 
 class TestAccepted:
