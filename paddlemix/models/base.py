@@ -115,6 +115,15 @@ class MixPretrainedModel(PretrainedModel):
     def begin_tuning_on_turns(self) -> None:
         """Called before fine-tuning on conversations; a family changes here what `carried_files` say of its answers."""
 
+    def set_recompute(self, *, vision: bool, language: bool) -> None:
+        """Choose which parts' blocks compute their activations twice in training and do not keep them.
+
+        Args:
+            vision: the tower's.
+            language: the decoder's.
+        """
+        raise NotImplementedError
+
     @staticmethod
     def weight_layout(config: Any) -> WeightLayout:
         """How the family's parameters lie on disk."""

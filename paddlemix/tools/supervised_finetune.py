@@ -20,6 +20,7 @@ from paddlemix.trainer.finetune import (
     sampling_of,
     save_results,
     set_learning_rates,
+    set_recompute,
 )
 
 
@@ -47,6 +48,7 @@ def run(config: FinetuneConfig) -> None:
     args = config_file.build_training_arguments(config)
     checkpoint = prepare_resume(args) if args.do_train else None
     model = load_model(config.model, args)
+    set_recompute(model, config)
     rate_factors = set_learning_rates(model, config) if args.do_train else {}
 
     # Slow to import, so a config's mistakes are told before.

@@ -188,6 +188,15 @@ class TrainingKeys:
     eval_steps: int | None = Field(default=None, ge=1, description="Steps between evaluations; null: `logging_steps`.")
     logging_steps: int = Field(default=1, ge=1, description="Steps between two lines of the log.")
     dataloader_num_workers: int = Field(default=0, ge=0, description="Processes that prepare records.")
+    recompute: bool = Field(
+        default=False, description="Keep the inputs of the blocks alone, and compute them again for the gradients."
+    )
+    recompute_vit: bool | None = Field(
+        default=None, description="The same for the vision tower alone; null: as `recompute` says."
+    )
+    recompute_llm: bool | None = Field(
+        default=None, description="The same for the language model alone; null: as `recompute` says."
+    )
     fp16_opt_level: Literal["O0", "O1", "O2"] = Field(
         default="O1", description="O1 computes in half precision where that is safe, O2 holds the weights in it too."
     )

@@ -67,6 +67,12 @@ def evaluates(values: Values) -> bool:
     return values["do_eval"] or values["evaluation_strategy"] != "no"
 
 
+def recomputes(values: Values, part: str) -> bool:
+    """Whether the blocks of a part, "vit" or "llm", are computed twice."""
+    own = values[f"recompute_{part}"]
+    return values["recompute"] if own is None else own
+
+
 def find_broken_rules(values: Values, given: Collection[str], *, has_gpu: bool) -> list[Rule]:
     """All rules that the values break.
 
@@ -128,6 +134,12 @@ NOT_YET: tuple[Rule, ...] = (
     *(
         Rule((key,), _is_on(key), f"`{key}` is true, but that is not available yet. Set it to false.")
         for key in NOT_YET_SWITCHES
+    ),
+    Rule(
+        ("refined_recompute",),
+        lambda values: bool(values["refined_recompute"]),
+        '`refined_recompute` is "{refined_recompute}", but blocks are recomputed as a whole. Take the key out; '
+        "`recompute_vit` and `recompute_llm` choose the part.",
     ),
     Rule(
         ("wandb_api_key",),

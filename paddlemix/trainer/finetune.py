@@ -17,7 +17,7 @@ from paddlemix.models.registry import find_family
 from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.folders import is_adapter
 from paddlemix.trainer.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
-from paddlemix.trainer.config_rules import evaluates
+from paddlemix.trainer.config_rules import evaluates, recomputes
 from paddlemix.trainer.freezing import freeze
 from paddlemix.trainer.write_failure import write_failure
 
@@ -131,6 +131,16 @@ def set_learning_rates(model: Any, config: FinetuneConfig) -> dict[str, float]:
     from paddlemix.trainer.learning_rates import set_module_rates  # takes a second, so only once it is needed
 
     return set_module_rates(model, find_family(local_folder(config.model.model_name_or_path)), config.training)
+
+
+def set_recompute(model: Any, config: FinetuneConfig) -> None:
+    """Let the parts of a model that the config names compute their activations twice and not keep them.
+
+    Args:
+        model: of `load_model`.
+        config: says which.
+    """
+    model.set_recompute(vision=recomputes(config.training, "vit"), language=recomputes(config.training, "llm"))
 
 
 def prepare_resume(args: TrainingArguments) -> str | None:

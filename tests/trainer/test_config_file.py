@@ -20,7 +20,7 @@ from paddlemix.trainer.arguments import DatasetItem, TrainingKeys
 from paddlemix.trainer.config_file import ConfigError, build_training_arguments, load_config, read_command_line
 from paddlemix.trainer.config_help import changed_defaults, help_text, tables
 from paddlemix.trainer.config_keys import key_table, keys_of_dataclass, own_keys, paddlenlp_keys
-from paddlemix.trainer.config_rules import CONSISTENCY, NEEDS_GPU, NOT_YET
+from paddlemix.trainer.config_rules import CONSISTENCY, NEEDS_GPU, NOT_YET, recomputes
 
 PACKAGE = Path(paddlemix.__file__).parent
 RECORDS = [{"name": "chatml_dataset", "data_files": "train.json"}]
@@ -135,6 +135,8 @@ OWN_TRAINING_KEYS = {
     "benchmark",
     "early_stopping_patience",
     "early_stopping_threshold",
+    "recompute_llm",
+    "recompute_vit",
     "vision_learning_rate",
 }
 
@@ -530,6 +532,7 @@ class TestRules:
             ({"pipeline_parallel_degree": 4}, "`pipeline_parallel_degree` is 4, but"),
             ({"sharding_parallel_degree": 2}, "`sharding_parallel_degree` is 2, but"),
             ({"sharding": "stage2"}, '`sharding` is "stage2", but sharding is not available yet. Set it to "".'),
+            ({"refined_recompute": "flash_attn:2"}, '`refined_recompute` is "flash_attn:2", but blocks are'),
             ({"do_predict": True}, "`do_predict` is true, but that is not available yet."),
         ],
     )
@@ -628,6 +631,20 @@ class TestTrainingArguments:
         assert (arguments.learning_rate, arguments.seed, arguments.report_to) == (2e-4, 5, [])
         assert arguments.device == ("gpu" if gpu_is_usable() else "cpu")
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("keys", "vision", "language"),
+        [
+            ({}, False, False),
+            ({"recompute": True}, True, True),
+            ({"recompute": True, "recompute_vit": False}, False, True),
+            ({"recompute_vit": True}, True, False),
+        ],
+    )
+    def test_recomputing_a_part_is_recomputing_to_data_parallelism(self, tmp_path, keys, vision, language):
+        config = load(tmp_path, output_dir=str(tmp_path / "out"), report_to="none", **keys)
+        assert (recomputes(config.training, "vit"), recomputes(config.training, "llm")) == (vision, language)
+        assert build_training_arguments(config).recompute is (vision or language)
 
     def test_importing_the_module_does_not_import_paddle(self):
         code = "import sys, paddlemix.trainer.config_file; print('paddlenlp' in sys.modules, 'paddle' in sys.modules)"
