@@ -84,8 +84,13 @@ def find_broken_rules(values: Values, given: Collection[str], *, has_gpu: bool) 
     Returns:
         The broken rules, in the order of the tables below.
     """
-    rules = NOT_YET + CONSISTENCY if has_gpu else NOT_YET + CONSISTENCY + NEEDS_GPU
+    rules = NOT_YET + CONSISTENCY if has_gpu and not _chooses_cpu(values) else NOT_YET + CONSISTENCY + NEEDS_GPU
     return [rule for rule in rules if rule.applies(values, given)]
+
+
+def _chooses_cpu(values: Values) -> bool:
+    device = values.get("device")
+    return device.startswith("cpu") if device else bool(values.get("no_cuda"))
 
 
 def _is_on(key: str) -> Callable[[Values], bool]:
@@ -274,16 +279,18 @@ NEEDS_GPU: tuple[Rule, ...] = (
         Rule(
             (key,),
             _is_on(key),
-            f"`{key}` is true, but Paddle sees no GPU here, and its CPU build has no kernels for half precision. "
-            f'Set "{key}": false (or add --{key} false) to compute in float32.',
+            f"`{key}` is true, but this run has no GPU, and Paddle's CPU build has no kernels for half precision. "
+            f'Set "{key}": false (or add --{key} false) to compute in float32; "cpu_compute_dtype": "bfloat16" '
+            "computes products from bfloat16.",
         )
         for key in HALF_PRECISION_SWITCHES
     ),
     Rule(
         ("dtype",),
         lambda values: values["dtype"] in ("bfloat16", "float16"),
-        '`dtype` is "{dtype}", but Paddle sees no GPU here, and its CPU build has no kernels for it. '
-        'Set "dtype": "float32" (or add --dtype float32).',
+        '`dtype` is "{dtype}", but this run has no GPU, and Paddle\'s CPU build has no kernels for it. '
+        'Set "dtype": "float32" (or add --dtype float32); "cpu_compute_dtype": "bfloat16" computes products from '
+        "bfloat16.",
     ),
     Rule(
         ("device",),

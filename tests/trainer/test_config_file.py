@@ -580,18 +580,22 @@ class TestRules:
     def test_evaluation_alone_needs_no_training_records(self, tmp_path):
         assert load(tmp_path, do_train=False, do_eval=True, dataset={"eval": RECORDS}).training["do_eval"] is True
 
+    @pytest.mark.parametrize("level", ["O1", "O2"])
     @pytest.mark.parametrize("key", ["bf16", "fp16", "bf16_full_eval", "fp16_full_eval"])
-    def test_half_precision_is_refused_without_a_gpu_only(self, tmp_path, key):
-        assert load(tmp_path, **{key: True}, has_gpu=True).training[key] is True
-        problem = problem_with(tmp_path, **{key: True}, has_gpu=False)
-        assert "CPU build has no kernels for half precision" in problem
-        assert f'Set "{key}": false' in problem
+    def test_half_precision_is_refused_without_a_gpu_only(self, tmp_path, key, level):
+        keys = {key: True, "fp16_opt_level": level}
+        assert load(tmp_path, **keys, has_gpu=True).training[key] is True
+        for has_gpu, more in ((False, {}), (True, {"device": "cpu"}), (True, {"no_cuda": True})):
+            problem = problem_with(tmp_path, **keys, **more, has_gpu=has_gpu)
+            assert "CPU build has no kernels for half precision" in problem
+            assert f'Set "{key}": false' in problem and '"cpu_compute_dtype": "bfloat16"' in problem
+        assert load(tmp_path, **keys, device="gpu", no_cuda=True, has_gpu=True).training[key] is True
 
     @pytest.mark.parametrize(("key", "value"), [("dtype", "bfloat16"), ("dtype", "float16"), ("device", "gpu")])
     def test_other_values_that_need_a_gpu_are_refused_without_one(self, tmp_path, key, value):
         load(tmp_path, **{key: value}, has_gpu=True)
         assert problem_with(tmp_path, **{key: value}, has_gpu=False).startswith(
-            f'`{key}` is "{value}", but Paddle sees no'
+            f'`{key}` is "{value}", but {"Paddle sees no" if key == "device" else "this run has no GPU"}'
         )
 
 
