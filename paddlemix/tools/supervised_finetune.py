@@ -12,6 +12,7 @@ from paddlemix.tools.report_errors import report_errors
 from paddlemix.trainer import config_file
 from paddlemix.trainer.arguments import FinetuneConfig
 from paddlemix.trainer.finetune import (
+    answer_evaluation_of,
     early_stopping_of,
     load_datasets,
     load_model,
@@ -66,6 +67,7 @@ def run(config: FinetuneConfig) -> None:
         sampling=sampling_of(config.data),
         identity_keys=identity_keys(config),
         early_stopping=early_stopping_of(config.training),
+        answers=answer_evaluation_of(config, processor, evaluation, args.dataset_world_size),
         rate_factors=rate_factors,
         benchmark=config.training["benchmark"],
     )

@@ -183,6 +183,11 @@ class TrainingKeys:
         default=1.0, gt=0, description="Passes over the records, unless `max_steps` is set."
     )
     evaluation_strategy: Strategy = Field(default="no", description="When to evaluate.")
+    predict_with_generate: bool = Field(
+        default=False,
+        description="Evaluate by what the model answers too, with the scores of paddlemix/tools/evaluate.py.",
+    )
+    max_new_tokens: int = Field(default=128, ge=1, description="Tokens of the longest such answer.")
     save_strategy: Strategy = Field(default="steps", description="When to save a checkpoint.")
     save_steps: int = Field(default=100, ge=1, description='Steps between checkpoints if `save_strategy` is "steps".')
     eval_steps: int | None = Field(default=None, ge=1, description="Steps between evaluations; null: `logging_steps`.")

@@ -244,6 +244,34 @@ CONSISTENCY: tuple[Rule, ...] = (
         "is no multiple of `eval_steps` (`logging_steps` if that is null). Make it one.",
     ),
     Rule(
+        ("predict_with_generate", "do_eval", "evaluation_strategy"),
+        lambda values: values["predict_with_generate"] and not evaluates(values),
+        "`predict_with_generate` has no effect without an evaluation. Set `do_eval` to true, or `evaluation_strategy` "
+        'to "steps" or "epoch".',
+    ),
+    Rule(
+        ("predict_with_generate", "sharding"),
+        lambda values: values["predict_with_generate"] and "stage3" in values["sharding"],
+        '`predict_with_generate` is true and `sharding` is "{sharding}": each rank holds a part of every layer, and '
+        "ranks that write answers of other lengths would wait for one another for ever. Set `predict_with_generate` to "
+        'false, or `sharding` to "stage2".',
+    ),
+    Rule(
+        ("max_new_tokens", "predict_with_generate"),
+        lambda values: not values["predict_with_generate"],
+        "`max_new_tokens` has no effect unless `predict_with_generate` is true. Take the key out, or set "
+        "`predict_with_generate` to true.",
+        only_if_given=True,
+    ),
+    Rule(
+        ("metric_for_best_model", "predict_with_generate"),
+        lambda values: (
+            values["metric_for_best_model"] not in (None, "loss", "eval_loss") and not values["predict_with_generate"]
+        ),
+        '`metric_for_best_model` is "{metric_for_best_model}", but evaluation gives the loss alone. Set '
+        '`predict_with_generate` to true, or the metric to "loss".',
+    ),
+    Rule(
         ("early_stopping_patience", "load_best_model_at_end"),
         lambda values: values["early_stopping_patience"] is not None and not values["load_best_model_at_end"],
         "`early_stopping_patience` is {early_stopping_patience}, but the best evaluation is not kept. Set "

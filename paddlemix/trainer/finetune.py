@@ -24,6 +24,7 @@ from paddlemix.trainer.write_failure import write_failure
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
 
+    from paddlemix.trainer.answer_evaluation import AnswerEvaluation
     from paddlemix.trainer.early_stopping import EarlyStopping
     from paddlemix.trainer.sft_trainer import SFTTrainer
 
@@ -172,6 +173,35 @@ def early_stopping_of(training: Mapping[str, Any]) -> EarlyStopping | None:
 
     patience = training["early_stopping_patience"]
     return EarlyStopping(patience, training["early_stopping_threshold"]) if patience else None
+
+
+def answer_evaluation_of(
+    config: FinetuneConfig, processor: Any, evaluation: MixDataset | None, ranks: int
+) -> AnswerEvaluation | None:
+    """How the config wants the model's answers to be evaluated; None where it does not.
+
+    Args:
+        config: checked.
+        processor: of the model's family.
+        evaluation: the sets to answer.
+        ranks: how many processes share them.
+
+    Returns:
+        The evaluation.
+    """
+    training = config.training
+    if evaluation is None or not training["predict_with_generate"]:
+        return None
+    from paddlemix.trainer.answer_evaluation import AnswerEvaluation
+
+    rows, batches = training["per_device_eval_batch_size"], training["max_evaluate_steps"]
+    return AnswerEvaluation(
+        evaluation,
+        processor,
+        max_new_tokens=training["max_new_tokens"],
+        batch_size=rows,
+        limit=batches * rows * ranks if batches > 0 else None,
+    )
 
 
 def save_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:
