@@ -24,7 +24,7 @@ CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 # What a checkpoint says beside its model and processor; a model made from it says the same.
 CARRIED_FILES = (GENERATION_FILE,)
 
-__all__ = ["GENERATION_FILE", "LayerCache", "MixModelOutput", "MixPretrainedModel", "read_config"]
+__all__ = ["GENERATION_FILE", "LayerCache", "MixModelOutput", "MixPretrainedModel", "read_carried_files", "read_config"]
 
 
 class LayerCache(Protocol):
@@ -158,8 +158,7 @@ class MixPretrainedModel(PretrainedModel):
         with without_initial_values():
             model = cls.from_config(config, dtype=dtype)
         load_weights(model, folder, cls.weight_layout(config))
-        present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
-        model.carried_files = {file.name: file.read_bytes() for file in present}
+        model.carried_files = read_carried_files(folder)
         model.eval()
         return model
 
@@ -195,6 +194,12 @@ class MixPretrainedModel(PretrainedModel):
         if isinstance(layer, (nn.Linear, nn.Embedding)):
             normal = nn.initializer.Normal(std=self.config.initializer_range)
             normal(layer.weight)
+
+
+def read_carried_files(folder: Path) -> dict[str, bytes]:
+    """What `folder` holds of the `CARRIED_FILES`, by name."""
+    present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
+    return {file.name: file.read_bytes() for file in present}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

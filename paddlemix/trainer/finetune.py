@@ -13,12 +13,12 @@ from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.datasets.sampling import Sampling
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
-from paddlemix.models.registry import find_family
+from paddlemix.models.registry import Family, find_family
 from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.folders import is_adapter
 from paddlemix.trainer.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.trainer.config_rules import evaluates, recomputes
-from paddlemix.trainer.freezing import freeze
+from paddlemix.trainer.freezing import any_matches, freeze
 from paddlemix.trainer.write_failure import write_failure
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from paddlemix.trainer.answer_evaluation import AnswerEvaluation
     from paddlemix.trainer.early_stopping import EarlyStopping
     from paddlemix.trainer.sft_trainer import SFTTrainer
+
+END_OF_TURN = "<|im_end|>"
 
 logger = logging.getLogger(__name__)
 
@@ -108,11 +110,36 @@ def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
         logger.warning(
             "`cpu_compute_dtype` is bfloat16, but float32 is what can be had here; `python -m paddlemix.ops` tells why."
         )
-    loaded = AutoModelMIX.from_pretrained(model.model_name_or_path, dtype=model.dtype or _dtype(args))
-    if model.lora:
-        loaded = _with_adapters(loaded, model, args)
+    loaded = AutoModelMIX.from_pretrained(model.model_name_or_path, dtype=model.dtype or weights_dtype(args))
+    family = find_family(local_folder(model.model_name_or_path))
+    is_base = model.lora and not _knows_turns(loaded, model.model_name_or_path)
+    return choose_trained(loaded, family, model, is_base=is_base, seed=args.seed)
+
+
+def choose_trained(loaded: Any, family: Family, keys: ModelArguments, *, is_base: bool, seed: int) -> Any:
+    """Freeze a model, or put adapters on it, as the config says.
+
+    Args:
+        loaded: as its checkpoint has it.
+        family: the model's.
+        keys: say what to train.
+        is_base: whether the model has never seen the tokens of turns.
+        seed: of adapters.
+
+    Returns:
+        The model, or one with adapters around it.
+
+    Raises:
+        ValueError: a pattern of what to train matches nothing.
+    """
+    if keys.lora:
+        from paddlemix.trainer.lora import add_adapters  # takes a second, so only once it is needed
+
+        loaded = add_adapters(loaded, family, keys, is_base=is_base, seed=seed)
     loaded.begin_tuning_on_turns()
-    freeze(loaded, [*(model.freeze_include or []), *_switched_globs(model)], model.freeze_exclude)
+    # A model whose head is its embedding has no parameters of that name.
+    switched = [glob for glob in _switched_globs(keys, family) if any_matches(loaded, glob)]
+    freeze(loaded, [*(keys.freeze_include or []), *switched], keys.freeze_exclude)
     return loaded
 
 
@@ -248,23 +275,18 @@ def _load_mix(items: list[DatasetItem], processor: Any, data: DataArguments, **m
     )
 
 
-def _dtype(args: TrainingArguments) -> str:
+def weights_dtype(args: TrainingArguments) -> str:
     """O1 keeps float32 weights and computes in half precision where that is safe; O2 holds the weights in it too."""
     if args.fp16_opt_level == "O2" and args.bf16:
         return "bfloat16"
     return "float16" if args.fp16_opt_level == "O2" and args.fp16 else "float32"
 
 
-def _with_adapters(loaded: Any, model: ModelArguments, args: TrainingArguments) -> Any:
-    from paddlemix.trainer.lora import add_adapters  # takes a second, so only once it is needed
-
-    family = find_family(local_folder(model.model_name_or_path))
-    tokenizer = AutoTokenizerMIX.from_pretrained(model.model_name_or_path)
-    return add_adapters(loaded, family, tokenizer, model, seed=args.seed)
+def _knows_turns(model: Any, name_or_path: str) -> bool:
+    return model.knows_turns(AutoTokenizerMIX.from_pretrained(name_or_path).token_id(END_OF_TURN))
 
 
-def _switched_globs(model: ModelArguments) -> list[str]:
-    family = find_family(local_folder(model.model_name_or_path))
+def _switched_globs(model: ModelArguments, family: Family) -> list[str]:
     switches = (
         (model.freeze_vit, family.vision_globs),
         (model.freeze_aligner, family.aligner_globs),

@@ -55,6 +55,11 @@ def count_by_module(model: nn.Layer, depth: int = 2) -> list[ModuleCount]:
     return [ModuleCount(module, trained[module], frozen[module]) for module in modules]
 
 
+def any_matches(model: nn.Layer, glob: str) -> bool:
+    """Whether a model has a parameter whose whole name the glob matches."""
+    return any(fnmatchcase(name, glob) for name, _ in model.named_parameters())
+
+
 def matches(name: str, globs: Iterable[str]) -> bool:
     """Whether any of the globs matches the whole name."""
     return any(fnmatchcase(name, glob) for glob in globs)
