@@ -167,9 +167,19 @@ def cpu_library():
         depends=included_files(),
         include_dirs=[str(path) for path in includes],
         extra_compile_args=[*COMPILE_ARGUMENTS, "-fopenmp"],
-        extra_link_args=["-fopenmp", *(str(paddle / "libs" / name) for name in PADDLE_LIBRARIES)],
+        extra_link_args=[openmp(paddle), *(str(paddle / "libs" / name) for name in PADDLE_LIBRARIES)],
         language="c++",
     )
+
+
+def openmp(paddle):
+    """What the ops' threads are linked with: the OpenMP that Paddle's own products and oneDNN run on.
+
+    With the compiler's own beside it there would be two pools of threads, of two sizes, whose idle threads take each
+    other's cores.
+    """
+    library = paddle / "libs" / "libiomp5.so"
+    return str(library) if library.is_file() else "-fopenmp"
 
 
 def picture_library():
@@ -188,12 +198,12 @@ def cuda_library():
     """The binding to Paddle; the kernels join it as an object file of nvcc's."""
     paddle, toolkit = paddle_folder() or HERE, cuda_toolkit() or HERE
     libraries = [str(paddle / "libs" / name) for name in PADDLE_CUDA_LIBRARIES if (paddle / "libs" / name).is_file()]
-    headers = [paddle / "include", paddle / "include/third_party", toolkit / "include", toolkit / "include/cccl"]
+    theirs = [paddle / "include", paddle / "include/third_party", toolkit / "include", toolkit / "include/cccl"]
     return Extension(
         CUDA,
         sources=sources("cuda"),
-        depends=[str(path.relative_to(HERE)) for path in sorted((HERE / "cuda").iterdir())],
-        include_dirs=[str(path) for path in headers],
+        depends=[*(str(path.relative_to(HERE)) for path in sorted((HERE / "cuda").iterdir())), *included_files()],
+        include_dirs=[str(path) for path in (HERE / "include", *theirs)],
         define_macros=[("PADDLE_WITH_CUDA", None)],
         extra_compile_args=COMPILE_ARGUMENTS,
         extra_link_args=[f"-L{toolkit / 'lib64'}", "-lcublas", "-lcudart", *libraries],

@@ -33,15 +33,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     beside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
         yield beside
-        _flush_to_disk(beside)
+        flush_to_disk(beside)
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _flush_to_disk(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk.
+
+    Args:
+        path: of the file or folder.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
@@ -83,7 +91,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield beside
         for file in beside.iterdir():
-            _flush_to_disk(file)
+            flush_to_disk(file)
         os.replace(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

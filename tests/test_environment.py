@@ -70,13 +70,17 @@ def test_the_number_of_threads_that_the_user_set_stays(variable):
 
 
 @pytest.mark.parametrize(
-    ("given", "spins"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ("given", "waits"),
+    [
+        ({}, {"KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "1000"}),
+        ({"KMP_BLOCKTIME": "7"}, {"KMP_BLOCKTIME": "7", "GOMP_SPINCOUNT": "1000"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
 )
-def test_idle_threads_sleep_soon_unless_the_user_has_set_how_they_wait(given, spins):
+def test_idle_threads_sleep_soon_unless_the_user_has_set_how_they_wait(given, waits):
     environ = dict(given)
     wait_asleep(environ)
-    assert environ.get("GOMP_SPINCOUNT") == spins
+    assert environ == waits
 
 
 def test_importing_paddlemix_does_not_load_paddle():

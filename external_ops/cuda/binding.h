@@ -8,10 +8,10 @@
 #include "c_api.h"
 #include "paddle/phi/api/all.h"
 #include "paddle/phi/api/ext/op_meta_info.h"
+#include "paddlemix/tensor_axes.h"
 
 namespace paddlemix {
 
-using paddle::Tensor;
 using Tensors = std::vector<Tensor>;
 
 inline Tensor allocate(const std::vector<int64_t>& shape, paddle::DataType dtype, const Tensor& like) {
@@ -34,16 +34,6 @@ inline void* place(Tensor& x) { return x.numel() ? x.data() : nullptr; }
 inline const float* floats(const Tensor& x) { return x.numel() ? x.data<float>() : nullptr; }
 inline float* float_place(Tensor& x) { return x.numel() ? x.data<float>() : nullptr; }
 
-inline int64_t last(const Tensor& x) { return x.shape().back(); }
-
-// All axes but the last as one.
-inline int64_t rows(const Tensor& x) {
-  const auto shape = x.shape();
-  int64_t count = 1;
-  for (std::size_t axis = 0; axis + 1 < shape.size(); ++axis) count *= shape[axis];
-  return count;
-}
-
 inline int dtype_of(const Tensor& x) {
   switch (x.dtype()) {
     case paddle::DataType::FLOAT32:
@@ -59,9 +49,6 @@ inline int dtype_of(const Tensor& x) {
 
 // Paddle's stream of the card that the tensor is on: what Paddle queued before is done before.
 inline void* stream_of(const Tensor& x) { return x.stream(); }
-
-// A gradient that nobody asked for: Paddle wants a tensor, and drops it.
-inline Tensor unasked(const Tensor& x) { return x; }
 
 template <typename Status>
 Status succeeded(Status status) {

@@ -33,7 +33,7 @@ for arch in 80 90a; do
   echo "c_api.cu compiles for sm_$arch: $spills kernels spill registers, at most $registers in a thread"
 done
 for binding in "$here"/bind_*.cc; do
-  ${CXX:-g++} -std=c++17 -O1 -w -fPIC -DPADDLE_WITH_CUDA -I"$paddle/include" -I"$paddle/include/third_party" \
+  ${CXX:-g++} -std=c++17 -O1 -w -fPIC -DPADDLE_WITH_CUDA -I"$here/../include" -I"$paddle/include" -I"$paddle/include/third_party" \
     -I"$include" -I"$thrust" -c "$binding" -o "$folder/binding.o"
   echo "$(basename "$binding") compiles for Paddle with CUDA"
 done

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
+from paddlemix._environment import usable_cores
 from paddlemix.conversation import Conversation, RecordError, result_or_error
 from paddlemix.datasets.records import Located
 from paddlemix.datasets.sizes import SizeTable
@@ -92,11 +93,6 @@ def measure_many(processor: ConversationProcessor, conversations: list[Conversat
     return [result_or_error(processor.measure, conversation) for conversation in conversations]
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def serial_tokenizers() -> Iterator[None]:
     """Processes that are forked meanwhile tokenize in one thread each: they share the cores already.
@@ -121,7 +117,7 @@ def serial_tokenizers() -> Iterator[None]:
 @contextmanager
 def _mapping(function: Function, count: int) -> Iterator[Callable[[Iterable[np.ndarray]], Iterator[Measured]]]:
     """Lend a `map` that keeps the order, over processes where the work is worth it."""
-    processes = min(cores(), count // _CHUNKS_WORTH_A_PROCESS)
+    processes = min(usable_cores(), count // _CHUNKS_WORTH_A_PROCESS)
     # Only a forked process has the function at hand, whatever it holds, and needs no main module to import.
     if processes < 2 or "fork" not in multiprocessing.get_all_start_methods():
         yield partial(map, function)

@@ -133,11 +133,7 @@ def save_weights(
         max_shard_bytes: the largest file; a bigger model is cut into shards with an index.
     """
     shards = list(_shards(_tensors(model), max_shard_bytes))
-    names = (
-        [WEIGHTS_FILE]
-        if len(shards) == 1
-        else [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
-    )
+    names = file_names(len(shards))
     for name, shard in zip(names, shards, strict=True):
         stored = {key: to_stored_shape(parameter, key, layout, dtype) for key, parameter in shard.items()}
         save_tensors(folder / name, stored)
@@ -146,6 +142,20 @@ def save_weights(
         write_json(folder / INDEX_FILE, {"metadata": {}, "weight_map": weight_map})
         names.append(INDEX_FILE)
     _remove_other_weights(folder, names)
+
+
+def file_names(count: int) -> list[str]:
+    """What the files of a model's weights are called.
+
+    Args:
+        count: how many there are, one or more.
+
+    Returns:
+        The published names, in order.
+    """
+    if count == 1:
+        return [WEIGHTS_FILE]
+    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
 
 
 def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:

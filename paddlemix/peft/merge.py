@@ -15,8 +15,8 @@ from paddlemix.files import write_json
 from paddlemix.models.base import CONFIG_FILE, GENERATION_FILE, read_config
 from paddlemix.models.safetensors_writer import Entry, write_safetensors
 from paddlemix.models.stored_tensor import STORED_DTYPES, StoredTensor
-from paddlemix.models.weight_files import INDEX_FILE, WEIGHTS_FILE, stored_tensors
-from paddlemix.models.weights import WeightLayout
+from paddlemix.models.weight_files import INDEX_FILE, stored_tensors
+from paddlemix.models.weights import WeightLayout, file_names
 from paddlemix.peft.adapter import Adapter
 
 # Files of a base that hold weights, or are of no use beside others.
@@ -85,7 +85,7 @@ class Merge:
         shards: dict[Path, list[str]] = {}
         for name, stored in self.tensors.items():
             shards.setdefault(stored.file, []).append(name)
-        names = [WEIGHTS_FILE] if len(shards) == 1 else [_shard(number, len(shards)) for number in range(len(shards))]
+        names = file_names(len(shards))
         for file, parameters in zip(names, shards.values(), strict=True):
             write_safetensors(folder / file, [self._entry(name) for name in parameters], written)
         if len(shards) > 1:
@@ -161,10 +161,6 @@ def _read(stored: StoredTensor, dtype: str) -> np.ndarray:
     numbers = np.empty(stored.matrix_shape, STORED_DTYPES[dtype])
     stored.read_into(numbers)
     return numbers.reshape(stored.shape)
-
-
-def _shard(number: int, count: int) -> str:
-    return f"model-{number + 1:05d}-of-{count:05d}.safetensors"
 
 
 def _side_files(base: Path) -> list[Path]:

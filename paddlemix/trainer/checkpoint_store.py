@@ -12,8 +12,9 @@ import re
 import shutil
 from pathlib import Path
 
+from paddlemix.files import flush_to_disk
 from paddlemix.trainer.manifest import FILE as MANIFEST
-from paddlemix.trainer.manifest import find_damage, flush, write_manifest
+from paddlemix.trainer.manifest import find_damage, write_manifest
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _LEFTOVER = re.compile(r"\.checkpoint-\d+\.(staging|removed)")
@@ -77,7 +78,7 @@ class CheckpointStore:
         write_manifest(staged)
         replaced = _set_aside(folder) if folder.exists() else None
         os.rename(staged, folder)
-        flush(self.output_dir)
+        flush_to_disk(self.output_dir)
         if replaced is not None:
             shutil.rmtree(replaced)
         return folder

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddlemix.files import write_json
+from paddlemix.files import flush_to_disk, write_json
 
 FILE = "manifest.json"
 _BLOCK = 1 << 20
@@ -25,13 +24,13 @@ def write_manifest(folder: Path) -> None:
     """
     files = sorted(_files(folder))
     for file in files:
-        flush(file)
+        flush_to_disk(file)
     listed = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files
     }
     write_json(folder / FILE, {"files": listed})
     for each in {folder, *(file.parent for file in files)}:
-        flush(each)
+        flush_to_disk(each)
 
 
 def find_damage(folder: Path, *, contents: bool = True) -> str | None:
@@ -54,15 +53,6 @@ def find_damage(folder: Path, *, contents: bool = True) -> str | None:
     return next(
         (damage for name, wanted in listed.items() if (damage := _differs(folder, name, wanted, contents))), None
     )
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _files(folder: Path) -> Iterator[Path]:

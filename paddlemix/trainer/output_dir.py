@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from paddlemix.trainer.arguments import FinetuneConfig
+from paddlemix.trainer.checkpoint_store import CheckpointStore
 from paddlemix.trainer.config_problems import ConfigError, Problem
 
-_CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")
 # What the trainer leaves at the top of its folder beside the weights.
 _RUN_MARKS = ("trainer_state.json", "train_results.json", "eval_results.json", "all_results.json")
 _WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json", "adapter_model.safetensors", "adapter_config.json")
@@ -134,11 +133,7 @@ def _files_of_a_run(folder: Path) -> list[Path]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if _CHECKPOINT_NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
-    )
+    return [path for path in CheckpointStore(folder).checkpoints() if not path.is_symlink()]
 
 
 def _holds_any(folder: Path, patterns: tuple[str, ...]) -> bool:

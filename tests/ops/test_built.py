@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,6 +148,33 @@ def test_as_many_threads_as_paddles_products_take(monkeypatch, environment, thre
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert built._wanted_threads() == threads
+
+
+POOL = """
+import os
+import paddlemix
+import paddle
+from paddlemix import ops
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+x = paddle.ones([512, 512])
+ops.set_num_threads(1)
+ops.linear(x, x), ops.swiglu(x, x)
+alone = threads()
+ops.set_num_threads(2)
+ops.linear(x, x)
+after_product = threads()
+ops.swiglu(x, x)
+print(after_product - alone, threads() - alone)
+"""
+
+
+def test_products_and_our_own_loops_share_one_pool_of_as_many_threads_as_were_asked_for(only_built):
+    # A second OpenMP beside Paddle's left products on one thread, and the two pools took each other's cores.
+    done = subprocess.run([sys.executable, "-c", POOL], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 1\n"
 
 
 def test_no_threads_are_refused():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from paddlemix._environment import usable_cores
 from paddlemix.files import replacing, write_json
 from paddlemix.tools.report_errors import report_errors
 
@@ -28,6 +30,11 @@ DEMO = Path("paddlemix/examples/demo")
 CONFIG = Path("paddlemix/config/demo/qwen2_vl_shapes.json")
 LORA_CONFIG = Path("paddlemix/config/demo/qwen2_vl_shapes_lora.json")
 STEPS = 8
+BATCH = 16  # records a step, as the configs say for one process
+# A second thread makes steps of so small a model 1.2 times as fast (0.21 and 0.18 s), a second process nearly twice.
+PROCESSES = min(2, usable_cores())
+# The launcher, which loads Paddle for itself, would ask for a compiler cache.
+QUIET = {"PYTHONWARNINGS": "ignore:No ccache found"}
 BASE_MODEL = DEMO / "base_model"
 SETS = {
     "train_grounding": "chatml_dataset",
@@ -76,7 +83,7 @@ def step(number: int, title: str, command: list[Any]) -> None:
     """Say what is done, show the command, run it."""
     words = [str(word) for word in command]
     print(f"\n[{number}/{STEPS}] {title}\n$ {shlex.join(['python', *words])}", flush=True)
-    ended = subprocess.run([sys.executable, *words], cwd=ROOT, check=False)
+    ended = subprocess.run([sys.executable, *words], cwd=ROOT, env={**os.environ, **QUIET}, check=False)
     if ended.returncode:
         raise SystemExit(f"demo: step {number} ({title}) ended with code {ended.returncode}; its message is above.")
 
@@ -88,10 +95,12 @@ def rendering(data: Path, args: argparse.Namespace) -> list[Any]:
 
 
 def finetuning(config: Path, result: Path, output: Path, seed: int) -> list[Any]:
-    """The command that fine-tunes the base model as a config says."""
+    """The command that fine-tunes the base model as a config says, on a process for each of two cores."""
+    logs = ["--log_dir", output / "log" / result.name, "--log_level", "WARNING", "--log_overwrite", "true"]
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", PROCESSES, *logs] if PROCESSES > 1 else []
     places = ["--output_dir", result, "--logging_dir", output / "visualdl" / result.name]
-    records = ["--dataset", json.dumps(dataset(output))]
-    return ["paddlemix/tools/supervised_finetune.py", config, *places, *records, "--seed", seed]
+    records = ["--dataset", json.dumps(dataset(output)), "--per_device_train_batch_size", BATCH // PROCESSES]
+    return [*launch, "paddlemix/tools/supervised_finetune.py", config, *places, *records, "--seed", seed]
 
 
 def merging(adapter: Path, merged: Path) -> list[Any]:
