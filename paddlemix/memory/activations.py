@@ -20,7 +20,7 @@ class Blocks:
         positions: tokens or patches of one forward pass.
         width: of what runs past the blocks; beside their input they keep two norms' results and the sum between them.
         inner: what they keep of attention and MLP, which tensor parallelism cuts.
-        hidden: width of the MLP's inside, twice or three times of which gradients take for a moment.
+        hidden: width of the MLP's inside, three times of which gradients take for a moment.
         matrices: numbers of one block's linear layers, of which O1 keeps half-precision copies.
         adapters: what adapters keep.
     """
@@ -173,28 +173,18 @@ def qwen2_vl_shape(config: Any, trained: Trained, setup: Setup) -> Shape:
     vision, hidden = config.vision_config, config.hidden_size
     width, merged = vision.embed_dim, setup.batch.picture_tokens
     patches = merged * vision.spatial_merge_size**2
-    inner = int(width * vision.mlp_ratio)
     keys = config.num_key_value_heads * config.head_dim
     return Shape(
-        # query, key, value and what they give; the MLP before and behind its activation
-        tower=Blocks(
-            vision.depth,
-            patches,
-            width,
-            4 * width + 2 * inner,
-            inner,
-            4 * width**2 + 2 * width * inner,
-            trained.tower_adapter,
-        ),
+        tower=_tower(vision.depth, patches, width, int(width * vision.mlp_ratio), trained),
         # query, keys and values and what they give; gate, up and their product
         decoder=Blocks(
-            config.num_hidden_layers,
-            setup.batch.tokens,
-            hidden,
-            2 * hidden + 2 * keys + 3 * config.intermediate_size,
-            config.intermediate_size,
-            2 * hidden * (hidden + keys) + 3 * hidden * config.intermediate_size,
-            trained.decoder_adapter,
+            count=config.num_hidden_layers,
+            positions=setup.batch.tokens,
+            width=hidden,
+            inner=2 * hidden + 2 * keys + 3 * config.intermediate_size,
+            hidden=config.intermediate_size,
+            matrices=2 * hidden * (hidden + keys) + 3 * hidden * config.intermediate_size,
+            adapters=trained.decoder_adapter,
         ),
         pixels=vision.patch_values,
         # what the norm reads and gives, the first layer gives, its activation gives; tokens, and the sequence with them
@@ -209,27 +199,17 @@ def qwen_vl_shape(config: Any, trained: Trained, setup: Setup) -> Shape:
     vision, hidden = config.visual, config.hidden_size
     width, queries = vision.width, setup.batch.picture_tokens
     patches = -(-queries // vision.n_queries) * (vision.image_size // vision.patch_size) ** 2
-    inner = int(width * vision.mlp_ratio)
     return Shape(
-        tower=Blocks(
-            vision.layers,
-            patches,
-            width,
-            4 * width + 2 * inner,
-            inner,
-            4 * width**2 + 2 * width * inner,
-            trained.tower_adapter,
-        ),
-        # query, key and value before and behind their split, turned, and what they give; both inner layers' and their
-        # product
+        tower=_tower(vision.layers, patches, width, int(width * vision.mlp_ratio), trained),
+        # query, key, value and what they give; both inner layers and their product
         decoder=Blocks(
-            config.num_hidden_layers,
-            setup.batch.tokens,
-            hidden,
-            4 * hidden + 3 * config.mlp_size,
-            config.mlp_size,
-            4 * hidden**2 + 3 * hidden * config.mlp_size,
-            trained.decoder_adapter,
+            count=config.num_hidden_layers,
+            positions=setup.batch.tokens,
+            width=hidden,
+            inner=4 * hidden + 3 * config.mlp_size,
+            hidden=config.mlp_size,
+            matrices=4 * hidden**2 + 3 * hidden * config.mlp_size,
+            adapters=trained.decoder_adapter,
         ),
         pixels=3 * vision.patch_size**2,
         # patches, widened, normed, with places, as keys and values; queries, what they gather, three layers of it, and
@@ -238,6 +218,19 @@ def qwen_vl_shape(config: Any, trained: Trained, setup: Setup) -> Shape:
         # cut patches, and what they are with places
         embedding_inputs=3 * vision.patch_size**2 + width,
         vocabulary=config.vocab_size,
+    )
+
+
+def _tower(count: int, patches: int, width: int, inner: int, trained: Trained) -> Blocks:
+    return Blocks(
+        count=count,
+        positions=patches,
+        width=width,
+        # query, key, value and what they give; the MLP before and behind its activation
+        inner=4 * width + 2 * inner,
+        hidden=inner,
+        matrices=4 * width**2 + 2 * width * inner,
+        adapters=trained.tower_adapter,
     )
 
 
