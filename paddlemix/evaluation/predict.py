@@ -22,6 +22,7 @@ def predict_set(
     *,
     batch_size: int,
     title: str = "predicting",
+    grounding: bool | None = None,
 ) -> Iterator[Prediction]:
     """Let the model give each conversation's last answer, with a progress bar.
 
@@ -35,11 +36,13 @@ def predict_set(
         config: how answers are written.
         batch_size: conversations answered at once.
         title: of the progress bar.
+        grounding: whether every question asks for boxes; None finds out from the conversations, which have to be all of
+            the set's then.
 
     Yields:
         Predictions in the order of the conversations.
     """
-    grounding = _is_grounding_set(conversations)
+    grounding = asks_for_boxes(conversations) if grounding is None else grounding
     with tqdm(total=len(conversations), desc=title, unit="record", disable=None) as bar:
         for start in range(0, len(conversations), batch_size):
             batch = conversations[start : start + batch_size]
@@ -105,9 +108,10 @@ def _prediction(processor: Any, conversation: Conversation, raw: str, grounding:
     )
 
 
-def _is_grounding_set(conversations: Sequence[Conversation]) -> bool:
-    chats = [conversation for conversation in conversations if conversation.task == "chat"]
-    return 2 * sum(bool(_boxes(chat.turns[-1])) for chat in chats) > len(chats)
+def asks_for_boxes(conversations: Sequence[Conversation]) -> bool:
+    """Whether most answers of a set's chats hold boxes."""
+    answers = (conversation.turns[-1] for conversation in conversations if conversation.task == "chat")
+    return sum(1 if _boxes(answer) else -1 for answer in answers) > 0
 
 
 def _boxes(turn: Turn) -> list[Box]:

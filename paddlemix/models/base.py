@@ -32,7 +32,7 @@ CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 # What a checkpoint says beside its model and processor; a model made from it says the same.
 CARRIED_FILES = (GENERATION_FILE,)
 
-__all__ = ["GENERATION_FILE", "LayerCache", "MixModelOutput", "MixPretrainedModel", "read_config"]
+__all__ = ["GENERATION_FILE", "LayerCache", "MixModelOutput", "MixPretrainedModel", "read_carried_files", "read_config"]
 
 
 class LayerCache(Protocol):
@@ -123,6 +123,15 @@ class MixPretrainedModel(PretrainedModel):
     def begin_tuning_on_turns(self) -> None:
         """Called before fine-tuning on conversations; a family changes here what `carried_files` say of its answers."""
 
+    def set_recompute(self, *, vision: bool, language: bool) -> None:
+        """Choose which parts' blocks compute their activations twice in training and do not keep them.
+
+        Args:
+            vision: the tower's.
+            language: the decoder's.
+        """
+        raise NotImplementedError
+
     @staticmethod
     def weight_layout(config: Any) -> WeightLayout:
         """How the family's parameters lie on disk."""
@@ -169,8 +178,7 @@ class MixPretrainedModel(PretrainedModel):
                 config.tensor_parallel_degree = tensor_parallel_degree
                 split_model(model, cls.split_plan(config), tensor_parallel_group(tensor_parallel_degree))
         load_weights(model, folder, cls.weight_layout(config))
-        present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
-        model.carried_files = {file.name: file.read_bytes() for file in present}
+        model.carried_files = read_carried_files(folder)
         model.eval()
         return model
 
@@ -209,6 +217,12 @@ class MixPretrainedModel(PretrainedModel):
         if isinstance(layer, (nn.Linear, nn.Embedding)):
             normal = nn.initializer.Normal(std=self.config.initializer_range)
             normal(layer.weight)
+
+
+def read_carried_files(folder: Path) -> dict[str, bytes]:
+    """What `folder` holds of the `CARRIED_FILES`, by name."""
+    present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
+    return {file.name: file.read_bytes() for file in present}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

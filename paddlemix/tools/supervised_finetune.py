@@ -12,6 +12,7 @@ from paddlemix.tools.report_errors import report_errors
 from paddlemix.trainer import config_file
 from paddlemix.trainer.arguments import FinetuneConfig
 from paddlemix.trainer.finetune import (
+    answer_evaluation_of,
     early_stopping_of,
     load_datasets,
     load_model,
@@ -19,6 +20,8 @@ from paddlemix.trainer.finetune import (
     prepare_resume,
     sampling_of,
     save_results,
+    set_learning_rates,
+    set_recompute,
 )
 from paddlemix.trainer.peers import watching_peers
 from paddlemix.trainer.ranks import only_first
@@ -50,6 +53,8 @@ def run(config: FinetuneConfig) -> None:
     args = config_file.build_training_arguments(config)
     checkpoint = prepare_resume(args) if args.do_train else None
     model = load_model(config.model, args)
+    set_recompute(model, config)
+    rate_factors = set_learning_rates(model, config) if args.do_train else {}
 
     # Slow to import, so a config's mistakes are told before.
     from paddlemix.trainer.plan import describe_plan
@@ -65,6 +70,8 @@ def run(config: FinetuneConfig) -> None:
         sampling=sampling_of(config.data),
         identity_keys=identity_keys(config),
         early_stopping=early_stopping_of(config.training),
+        answers=answer_evaluation_of(config, processor, evaluation, args.dataset_world_size),
+        rate_factors=rate_factors,
         benchmark=config.training["benchmark"],
     )
     if trainer.is_world_process_zero():

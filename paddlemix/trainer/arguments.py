@@ -165,6 +165,14 @@ class TrainingKeys:
     per_device_eval_batch_size: int = Field(default=1, ge=1, description="The same for evaluation.")
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="Forward passes per optimizer step.")
     learning_rate: float = Field(default=1e-5, gt=0, description="Highest learning rate of the run.")
+    vision_learning_rate: float | None = Field(
+        default=None, gt=0, description="The same for the vision tower; null: `learning_rate`."
+    )
+    aligner_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="The same for the layers that carry vision features to the language model; null: `learning_rate`.",
+    )
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = Field(
         default="cosine", description="How the learning rate falls."
     )
@@ -175,11 +183,25 @@ class TrainingKeys:
         default=1.0, gt=0, description="Passes over the records, unless `max_steps` is set."
     )
     evaluation_strategy: Strategy = Field(default="no", description="When to evaluate.")
+    predict_with_generate: bool = Field(
+        default=False,
+        description="Evaluate by what the model answers too, with the scores of paddlemix/tools/evaluate.py.",
+    )
+    max_new_tokens: int = Field(default=128, ge=1, description="Tokens of the longest such answer.")
     save_strategy: Strategy = Field(default="steps", description="When to save a checkpoint.")
     save_steps: int = Field(default=100, ge=1, description='Steps between checkpoints if `save_strategy` is "steps".')
     eval_steps: int | None = Field(default=None, ge=1, description="Steps between evaluations; null: `logging_steps`.")
     logging_steps: int = Field(default=1, ge=1, description="Steps between two lines of the log.")
     dataloader_num_workers: int = Field(default=0, ge=0, description="Processes that prepare records.")
+    recompute: bool = Field(
+        default=False, description="Keep the inputs of the blocks alone, and compute them again for the gradients."
+    )
+    recompute_vit: bool | None = Field(
+        default=None, description="The same for the vision tower alone; null: as `recompute` says."
+    )
+    recompute_llm: bool | None = Field(
+        default=None, description="The same for the language model alone; null: as `recompute` says."
+    )
     fp16_opt_level: Literal["O0", "O1", "O2"] = Field(
         default="O1", description="O1 computes in half precision where that is safe, O2 holds the weights in it too."
     )

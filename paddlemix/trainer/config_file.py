@@ -19,7 +19,7 @@ from paddlemix.trainer.config_check import check_values, find_missing
 from paddlemix.trainer.config_help import USAGE, help_text
 from paddlemix.trainer.config_keys import key_table, paddlenlp_keys
 from paddlemix.trainer.config_problems import ConfigError, Place, Problem
-from paddlemix.trainer.config_rules import find_broken_rules
+from paddlemix.trainer.config_rules import find_broken_rules, recomputes
 from paddlemix.trainer.config_source import Flags, Given, JsonFile, Source
 from paddlemix.trainer.degrees import check_degrees
 from paddlemix.trainer.output_dir import check_output_dir, clear_output_dir
@@ -124,6 +124,8 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
     # At its own level PaddleNLP lists every argument twice and each file it touches.
     logger.set_level("WARNING")
     values = {name: config.training[name] for name in paddlenlp_keys()}
+    # Data parallelism has to know of either: gradients come when blocks are computed again.
+    values["recompute"] = recomputes(config.training, "vit") or recomputes(config.training, "llm")
     takes_gpu = gpu_is_usable() and not values["no_cuda"]
     values["device"] = values["device"] or ("gpu" if takes_gpu else "cpu")
     return SFTTrainingArguments(**values)

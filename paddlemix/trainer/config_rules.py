@@ -66,6 +66,12 @@ def evaluates(values: Values) -> bool:
     return values["do_eval"] or values["evaluation_strategy"] != "no"
 
 
+def recomputes(values: Values, part: str) -> bool:
+    """Whether the blocks of a part, "vit" or "llm", are computed twice."""
+    own = values[f"recompute_{part}"]
+    return values["recompute"] if own is None else own
+
+
 def find_broken_rules(values: Values, given: Collection[str], *, has_gpu: bool) -> list[Rule]:
     """All rules that the values break.
 
@@ -77,8 +83,13 @@ def find_broken_rules(values: Values, given: Collection[str], *, has_gpu: bool) 
     Returns:
         The broken rules, in the order of the tables below.
     """
-    rules = NOT_YET + CONSISTENCY if has_gpu else NOT_YET + CONSISTENCY + NEEDS_GPU
+    rules = NOT_YET + CONSISTENCY if has_gpu and not _chooses_cpu(values) else NOT_YET + CONSISTENCY + NEEDS_GPU
     return [rule for rule in rules if rule.applies(values, given)]
+
+
+def _chooses_cpu(values: Values) -> bool:
+    device = values.get("device")
+    return device.startswith("cpu") if device else bool(values.get("no_cuda"))
 
 
 def _is_on(key: str) -> Callable[[Values], bool]:
@@ -136,6 +147,12 @@ NOT_YET: tuple[Rule, ...] = (
     *(
         Rule((key,), _is_on(key), f"`{key}` is true, but that is not available yet. Set it to false.")
         for key in NOT_YET_SWITCHES
+    ),
+    Rule(
+        ("refined_recompute",),
+        lambda values: bool(values["refined_recompute"]),
+        '`refined_recompute` is "{refined_recompute}", but blocks are recomputed as a whole. Take the key out; '
+        "`recompute_vit` and `recompute_llm` choose the part.",
     ),
     Rule(
         ("wandb_api_key",),
@@ -253,6 +270,34 @@ CONSISTENCY: tuple[Rule, ...] = (
         "is no multiple of `eval_steps` (`logging_steps` if that is null). Make it one.",
     ),
     Rule(
+        ("predict_with_generate", "do_eval", "evaluation_strategy"),
+        lambda values: values["predict_with_generate"] and not evaluates(values),
+        "`predict_with_generate` has no effect without an evaluation. Set `do_eval` to true, or `evaluation_strategy` "
+        'to "steps" or "epoch".',
+    ),
+    Rule(
+        ("predict_with_generate", "sharding"),
+        lambda values: values["predict_with_generate"] and "stage3" in values["sharding"],
+        '`predict_with_generate` is true and `sharding` is "{sharding}": each rank holds a part of every layer, and '
+        "ranks that write answers of other lengths would wait for one another for ever. Set `predict_with_generate` to "
+        'false, or `sharding` to "stage2".',
+    ),
+    Rule(
+        ("max_new_tokens", "predict_with_generate"),
+        lambda values: not values["predict_with_generate"],
+        "`max_new_tokens` has no effect unless `predict_with_generate` is true. Take the key out, or set "
+        "`predict_with_generate` to true.",
+        only_if_given=True,
+    ),
+    Rule(
+        ("metric_for_best_model", "predict_with_generate"),
+        lambda values: (
+            values["metric_for_best_model"] not in (None, "loss", "eval_loss") and not values["predict_with_generate"]
+        ),
+        '`metric_for_best_model` is "{metric_for_best_model}", but evaluation gives the loss alone. Set '
+        '`predict_with_generate` to true, or the metric to "loss".',
+    ),
+    Rule(
         ("early_stopping_patience", "load_best_model_at_end"),
         lambda values: values["early_stopping_patience"] is not None and not values["load_best_model_at_end"],
         "`early_stopping_patience` is {early_stopping_patience}, but the best evaluation is not kept. Set "
@@ -304,16 +349,18 @@ NEEDS_GPU: tuple[Rule, ...] = (
         Rule(
             (key,),
             _is_on(key),
-            f"`{key}` is true, but Paddle sees no GPU here, and its CPU build has no kernels for half precision. "
-            f'Set "{key}": false (or add --{key} false) to compute in float32.',
+            f"`{key}` is true, but this run has no GPU, and Paddle's CPU build has no kernels for half precision. "
+            f'Set "{key}": false (or add --{key} false) to compute in float32; "cpu_compute_dtype": "bfloat16" '
+            "computes products from bfloat16.",
         )
         for key in HALF_PRECISION_SWITCHES
     ),
     Rule(
         ("dtype",),
         lambda values: values["dtype"] in ("bfloat16", "float16"),
-        '`dtype` is "{dtype}", but Paddle sees no GPU here, and its CPU build has no kernels for it. '
-        'Set "dtype": "float32" (or add --dtype float32).',
+        '`dtype` is "{dtype}", but this run has no GPU, and Paddle\'s CPU build has no kernels for it. '
+        'Set "dtype": "float32" (or add --dtype float32); "cpu_compute_dtype": "bfloat16" computes products from '
+        "bfloat16.",
     ),
     Rule(
         ("device",),

@@ -13,19 +13,22 @@ from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.datasets.sampling import Sampling
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
-from paddlemix.models.registry import find_family
+from paddlemix.models.registry import Family, find_family
 from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.folders import is_adapter
 from paddlemix.trainer.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
-from paddlemix.trainer.config_rules import evaluates
-from paddlemix.trainer.freezing import freeze
+from paddlemix.trainer.config_rules import evaluates, recomputes
+from paddlemix.trainer.freezing import any_matches, freeze
 from paddlemix.trainer.write_failure import write_failure
 
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
 
+    from paddlemix.trainer.answer_evaluation import AnswerEvaluation
     from paddlemix.trainer.early_stopping import EarlyStopping
     from paddlemix.trainer.sft_trainer import SFTTrainer
+
+END_OF_TURN = "<|im_end|>"
 
 logger = logging.getLogger(__name__)
 
@@ -110,14 +113,67 @@ def load_model(model: ModelArguments, args: TrainingArguments) -> Any:
         )
     loaded = AutoModelMIX.from_pretrained(
         model.model_name_or_path,
-        dtype=model.dtype or _dtype(args),
+        dtype=model.dtype or weights_dtype(args),
         tensor_parallel_degree=max(args.tensor_parallel_degree, 1),
     )
-    if model.lora:
-        loaded = _with_adapters(loaded, model, args)
+    family = find_family(local_folder(model.model_name_or_path))
+    is_base = model.lora and not _knows_turns(loaded, model.model_name_or_path)
+    return choose_trained(loaded, family, model, is_base=is_base, seed=args.seed)
+
+
+def choose_trained(loaded: Any, family: Family, keys: ModelArguments, *, is_base: bool, seed: int) -> Any:
+    """Freeze a model, or put adapters on it, as the config says.
+
+    Args:
+        loaded: as its checkpoint has it.
+        family: the model's.
+        keys: say what to train.
+        is_base: whether the model has never seen the tokens of turns.
+        seed: of adapters.
+
+    Returns:
+        The model, or one with adapters around it.
+
+    Raises:
+        ValueError: a pattern of what to train matches nothing.
+    """
+    if keys.lora:
+        from paddlemix.trainer.lora import add_adapters  # takes a second, so only once it is needed
+
+        loaded = add_adapters(loaded, family, keys, is_base=is_base, seed=seed)
     loaded.begin_tuning_on_turns()
-    freeze(loaded, [*(model.freeze_include or []), *_switched_globs(model)], model.freeze_exclude)
+    # A model whose head is its embedding has no parameters of that name.
+    switched = [glob for glob in _switched_globs(keys, family) if any_matches(loaded, glob)]
+    freeze(loaded, [*(keys.freeze_include or []), *switched], keys.freeze_exclude)
     return loaded
+
+
+def set_learning_rates(model: Any, config: FinetuneConfig) -> dict[str, float]:
+    """Give the vision tower and the aligner the learning rates that the config has for them.
+
+    Args:
+        model: of `load_model`.
+        config: says the rates.
+
+    Returns:
+        By each key that is set its rate as a multiple of `learning_rate`.
+
+    Raises:
+        ValueError: a key is set, but nothing of its part is trained.
+    """
+    from paddlemix.trainer.learning_rates import set_module_rates  # takes a second, so only once it is needed
+
+    return set_module_rates(model, find_family(local_folder(config.model.model_name_or_path)), config.training)
+
+
+def set_recompute(model: Any, config: FinetuneConfig) -> None:
+    """Let the parts of a model that the config names compute their activations twice and not keep them.
+
+    Args:
+        model: of `load_model`.
+        config: says which.
+    """
+    model.set_recompute(vision=recomputes(config.training, "vit"), language=recomputes(config.training, "llm"))
 
 
 def prepare_resume(args: TrainingArguments) -> str | None:
@@ -149,6 +205,35 @@ def early_stopping_of(training: Mapping[str, Any]) -> EarlyStopping | None:
 
     patience = training["early_stopping_patience"]
     return EarlyStopping(patience, training["early_stopping_threshold"]) if patience else None
+
+
+def answer_evaluation_of(
+    config: FinetuneConfig, processor: Any, evaluation: MixDataset | None, ranks: int
+) -> AnswerEvaluation | None:
+    """How the config wants the model's answers to be evaluated; None where it does not.
+
+    Args:
+        config: checked.
+        processor: of the model's family.
+        evaluation: the sets to answer.
+        ranks: how many processes share them.
+
+    Returns:
+        The evaluation.
+    """
+    training = config.training
+    if evaluation is None or not training["predict_with_generate"]:
+        return None
+    from paddlemix.trainer.answer_evaluation import AnswerEvaluation
+
+    rows, batches = training["per_device_eval_batch_size"], training["max_evaluate_steps"]
+    return AnswerEvaluation(
+        evaluation,
+        processor,
+        max_new_tokens=training["max_new_tokens"],
+        batch_size=rows,
+        limit=batches * rows * ranks if batches > 0 else None,
+    )
 
 
 def save_results(trainer: SFTTrainer, metrics: dict[str, float]) -> None:
@@ -195,23 +280,18 @@ def _load_mix(items: list[DatasetItem], processor: Any, data: DataArguments, **m
     )
 
 
-def _dtype(args: TrainingArguments) -> str:
+def weights_dtype(args: TrainingArguments) -> str:
     """O1 keeps float32 weights and computes in half precision where that is safe; O2 holds the weights in it too."""
     if args.fp16_opt_level == "O2" and args.bf16:
         return "bfloat16"
     return "float16" if args.fp16_opt_level == "O2" and args.fp16 else "float32"
 
 
-def _with_adapters(loaded: Any, model: ModelArguments, args: TrainingArguments) -> Any:
-    from paddlemix.trainer.lora import add_adapters  # takes a second, so only once it is needed
-
-    family = find_family(local_folder(model.model_name_or_path))
-    tokenizer = AutoTokenizerMIX.from_pretrained(model.model_name_or_path)
-    return add_adapters(loaded, family, tokenizer, model, seed=args.seed)
+def _knows_turns(model: Any, name_or_path: str) -> bool:
+    return model.knows_turns(AutoTokenizerMIX.from_pretrained(name_or_path).token_id(END_OF_TURN))
 
 
-def _switched_globs(model: ModelArguments) -> list[str]:
-    family = find_family(local_folder(model.model_name_or_path))
+def _switched_globs(model: ModelArguments, family: Family) -> list[str]:
     switches = (
         (model.freeze_vit, family.vision_globs),
         (model.freeze_aligner, family.aligner_globs),

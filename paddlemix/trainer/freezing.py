@@ -42,7 +42,7 @@ def freeze(model: nn.Layer, include: Iterable[str] | None, exclude: Iterable[str
     _check_matches("freeze_include", include, names)
     _check_matches("freeze_exclude", exclude, names)
     for name, parameter in model.named_parameters():
-        parameter.stop_gradient = _matches(name, include or ["*"]) and not _matches(name, exclude)
+        parameter.stop_gradient = matches(name, include or ["*"]) and not matches(name, exclude)
     if all(parameter.stop_gradient for parameter in model.parameters()):
         raise ValueError(f"`freeze_include` {include} freezes everything; name what to train in `freeze_exclude`.")
 
@@ -61,7 +61,13 @@ def count_by_module(model: nn.Layer, depth: int = 2) -> list[ModuleCount]:
     return [ModuleCount(module, trained[module], frozen[module]) for module in modules]
 
 
-def _matches(name: str, globs: Iterable[str]) -> bool:
+def any_matches(model: nn.Layer, glob: str) -> bool:
+    """Whether a model has a parameter whose whole name the glob matches."""
+    return any(fnmatchcase(name, glob) for name, _ in model.named_parameters())
+
+
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Whether any of the globs matches the whole name."""
     return any(fnmatchcase(name, glob) for glob in globs)
 
 

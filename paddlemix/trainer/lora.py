@@ -14,19 +14,17 @@ from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import HEAD, language_layers, layers_with_weights, linear_layers, match_layers
 from paddlemix.trainer.arguments import ModelArguments
 
-END_OF_TURN = "<|im_end|>"
-
 logger = logging.getLogger(__name__)
 
 
-def add_adapters(model: Any, family: Family, tokenizer: Any, keys: ModelArguments, *, seed: int) -> MixLoRAModel:
+def add_adapters(model: Any, family: Family, keys: ModelArguments, *, is_base: bool, seed: int) -> MixLoRAModel:
     """Put new adapters where the config says, and freeze everything else.
 
     Args:
         model: as its checkpoint has it; its layers are replaced in place.
         family: the model's.
-        tokenizer: the model's.
         keys: the config's.
+        is_base: whether the model has never seen the tokens of turns.
         seed: of the adapters' first values.
 
     Returns:
@@ -39,7 +37,7 @@ def add_adapters(model: Any, family: Family, tokenizer: Any, keys: ModelArgument
         layers = language_layers(model, family.language_globs)
     else:
         layers = match_layers("lora_target_modules", keys.lora_target_modules, linear_layers(model))
-    whole = _whole_parameters(model, tokenizer, keys.lora_modules_to_save)
+    whole = _whole_parameters(model, keys.lora_modules_to_save, is_base=is_base)
     layers = [layer for layer in layers if f"{layer}.weight" not in whole]
     if not layers:
         raise ValueError("`lora_modules_to_save` names every layer of `lora_target_modules`; leave some for adapters.")
@@ -51,10 +49,10 @@ def add_adapters(model: Any, family: Family, tokenizer: Any, keys: ModelArgument
     return MixLoRAModel.adapting(model, config, layers, whole, lora_plus_scale=keys.lora_plus_scale)
 
 
-def _whole_parameters(model: Any, tokenizer: Any, patterns: list[str] | None) -> list[str]:
+def _whole_parameters(model: Any, patterns: list[str] | None, *, is_base: bool) -> list[str]:
     """The names of the parameters that are trained themselves."""
     if patterns is None:
-        layers = [] if model.knows_turns(tokenizer.token_id(END_OF_TURN)) else _embedding_and_head(model)
+        layers = _embedding_and_head(model) if is_base else []
         if layers:
             logger.info(
                 "%s is a base model, to which the tokens of turns are new: `lora_modules_to_save` is %s. Give [] to "

@@ -14,6 +14,7 @@ from paddlemix.datasets.rows import PackedRows
 from paddlemix.datasets.sampler import GlobalBatchSampler
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.trainer.freezing import count_by_module
+from paddlemix.trainer.learning_rates import factors_by_module
 
 
 def describe_plan(
@@ -32,6 +33,7 @@ def describe_plan(
     if train is not None and sampler is not None and args.do_train:
         lines += _pack_lines(train, sampler)
         lines += _step_lines(sampler, args)
+        lines += _rate_lines(model, args.learning_rate)
     return "\n".join(lines)
 
 
@@ -92,3 +94,14 @@ def _step_lines(sampler: GlobalBatchSampler, args: TrainingArguments) -> Iterato
         f"{unit}: {shape.rows} a card x {shape.accumulation} accumulated x {shape.ranks} {models}; loss per "
         f"{sampler.loss_per}"
     )
+
+
+def _rate_lines(model: nn.Layer, learning_rate: float) -> Iterator[str]:
+    """The highest rate of each module, where not all are the same."""
+    factors = factors_by_module(model)
+    if {factor for own in factors.values() for factor in own} == {1.0}:
+        return
+    yield f"  learning rates: {learning_rate:g}, but"
+    for module, own in factors.items():
+        if own != [1.0]:
+            yield f"    {module:<24} {', '.join(f'{learning_rate * factor:g}' for factor in own)}"

@@ -33,7 +33,8 @@ DRAW_KEYS = (
 )
 # What it may change; the run then goes on with the new values.
 FREE_KEYS = (
-    *("learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "num_train_epochs", "max_steps"),
+    *("learning_rate", "vision_learning_rate", "aligner_learning_rate", "lr_scheduler_type"),
+    *("warmup_ratio", "warmup_steps", "num_train_epochs", "max_steps"),
     *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "model_name_or_path"),
 )
 # Of a model's config: what says nothing about its shape.

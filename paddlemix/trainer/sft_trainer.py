@@ -23,6 +23,7 @@ from paddlemix.datasets.sampling import Sampling
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.weights import load_weights
 from paddlemix.peft.lora_model import MixLoRAModel
+from paddlemix.trainer.answer_evaluation import AnswerEvaluation
 from paddlemix.trainer.checkpointing import CheckpointingTrainer
 from paddlemix.trainer.early_stopping import EarlyStopping
 from paddlemix.trainer.memory import SamplingMemoryTracker
@@ -51,6 +52,8 @@ class SFTTrainer(CheckpointingTrainer):
         sampling: what a row of a batch is, and what the loss is a mean of.
         identity_keys: by which a checkpoint is known to be of this run, see `run_identity`.
         early_stopping: None where training does not stop early.
+        answers: evaluates what the model writes; None where the loss is enough.
+        rate_factors: what else is logged of the learning rate: by name, how many times as high it is.
         benchmark: show the samples a second.
 
     Attributes:
@@ -72,6 +75,8 @@ class SFTTrainer(CheckpointingTrainer):
         sampling: Sampling | None = None,
         identity_keys: Mapping[str, Any] | None = None,
         early_stopping: EarlyStopping | None = None,
+        answers: AnswerEvaluation | None = None,
+        rate_factors: Mapping[str, float] | None = None,
         benchmark: bool = False,
     ) -> None:
         sampling = sampling or Sampling()
@@ -90,6 +95,8 @@ class SFTTrainer(CheckpointingTrainer):
             self.add_callback(callback)
         args.disable_tqdm = True  # the bar that is left is PaddleNLP's for skipped batches, of which we read none
         self._identity_keys = identity_keys or {}
+        self._answers = answers
+        self._rate_factors = rate_factors or {}
         self._memory_tracker = SamplingMemoryTracker(args.skip_memory_metrics)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -108,8 +115,11 @@ class SFTTrainer(CheckpointingTrainer):
         self._data_offset = 0
 
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
-        """Add what was drawn of each set."""
+        """Add the modules' own learning rates and what was drawn of each set."""
         if "loss" in logs:
+            rate = self._get_learning_rate()
+            # rounded as PaddleNLP rounds `learning_rate`
+            logs |= {name: float(f"{rate * factor:.3e}") for name, factor in self._rate_factors.items()}
             logs |= self._mixture_log.shares(self.state.global_step)
         super().log(logs, **kwargs)
 
@@ -151,7 +161,7 @@ class SFTTrainer(CheckpointingTrainer):
             max_eval_iters: unused.
 
         Returns:
-            The loss as the one metric.
+            The loss, and the scores of the model's answers where they are evaluated, as metrics.
         """
         del description, prediction_loss_only, ignore_keys, max_eval_iters
         self.model.eval()
@@ -160,9 +170,16 @@ class SFTTrainer(CheckpointingTrainer):
             with paddle.no_grad(), self.autocast_smart_context_manager():
                 total += float(self.model(**self._prepare_inputs(inputs), last_logits_only=True).loss)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        metrics = {"loss": self._sum_over_ranks(total), **self._score_answers()}
         self.model.train()
-        metrics = {f"{metric_key_prefix}_loss": self._sum_over_ranks(total)}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(None, None, metrics, num_samples=len(dataloader.dataset))
+
+    def _score_answers(self) -> dict[str, float]:
+        if self._answers is None:
+            return {}
+        with paddle.no_grad(), self.autocast_smart_context_manager():
+            return self._answers.metrics(self.model, rank=self.args.dataset_rank, ranks=self.args.dataset_world_size)
 
     def _sum_over_ranks(self, value: float) -> float:
         wait_for_all()  # one rank's records may have taken minutes longer

@@ -129,7 +129,7 @@ def test_what_is_missing_is_told_at_once():
 
 def test_without_a_gpu_the_default_precision_is_refused_with_the_way_out():
     (said,) = problems(FEWEST, has_gpu=False)
-    assert said.startswith("default of finetune.py: `bf16` is true, but Paddle sees no GPU") and "--bf16 false" in said
+    assert said.startswith("default of finetune.py: `bf16` is true, but this run has no GPU") and "--bf16 false" in said
     assert not read(f"{FEWEST} --bf16 False", has_gpu=False).training["bf16"]
 
 

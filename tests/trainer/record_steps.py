@@ -49,6 +49,7 @@ def record_steps(config_path: str, flags: list[str]) -> tuple[dict[str, np.ndarr
     train, evaluation = finetune.load_datasets(config, processor)
     args = config_file.build_training_arguments(config)
     model = finetune.load_model(config.model, args)
+    finetune.set_recompute(model, config)
     sampling = finetune.sampling_of(config.data)
     trainer = SFTTrainer(model, args, train, evaluation, processor, sampling=sampling)
     recorder = Recorder(model)

@@ -20,7 +20,7 @@ from paddlemix.trainer.arguments import DatasetItem, TrainingKeys
 from paddlemix.trainer.config_file import ConfigError, build_training_arguments, load_config, read_command_line
 from paddlemix.trainer.config_help import changed_defaults, help_text, tables
 from paddlemix.trainer.config_keys import key_table, keys_of_dataclass, own_keys, paddlenlp_keys
-from paddlemix.trainer.config_rules import CONSISTENCY, NEEDS_GPU, NOT_YET
+from paddlemix.trainer.config_rules import CONSISTENCY, NEEDS_GPU, NOT_YET, recomputes
 
 PACKAGE = Path(paddlemix.__file__).parent
 RECORDS = [{"name": "chatml_dataset", "data_files": "train.json"}]
@@ -116,7 +116,17 @@ class Weird:
     names: list = dataclasses.field(default_factory=list)
 
 
-OWN_TRAINING_KEYS = {"benchmark", "early_stopping_patience", "early_stopping_threshold"}
+OWN_TRAINING_KEYS = {
+    "aligner_learning_rate",
+    "benchmark",
+    "early_stopping_patience",
+    "early_stopping_threshold",
+    "max_new_tokens",
+    "predict_with_generate",
+    "recompute_llm",
+    "recompute_vit",
+    "vision_learning_rate",
+}
 
 
 class TestAccepted:
@@ -511,6 +521,7 @@ class TestRules:
             ({"sharding_parallel_config": "split_param"}, '`sharding_parallel_config` is "split_param", but none of'),
             ({"sharding": "stage3 offload"}, '`sharding` is "stage3 offload", but PaddleNLP 3.0.0b4 does not support'),
             ({"save_sharded_model": True}, "`save_sharded_model` is true, but that is not available yet."),
+            ({"refined_recompute": "flash_attn:2"}, '`refined_recompute` is "flash_attn:2", but blocks are'),
             ({"do_predict": True}, "`do_predict` is true, but that is not available yet."),
         ],
     )
@@ -531,6 +542,9 @@ class TestRules:
             ({"lora": True, "freeze_vit": True}, "`freeze_vit` has no effect while `lora` is true: all but the"),
             ({"lora": True, "freeze_exclude": ["*"]}, "`freeze_exclude` has no effect while `lora` is true:"),
             ({"load_best_model_at_end": True}, "`load_best_model_at_end` needs an evaluation with every checkpoint"),
+            ({"predict_with_generate": True}, "`predict_with_generate` has no effect without an evaluation."),
+            ({"max_new_tokens": 3}, "`max_new_tokens` has no effect unless `predict_with_generate` is true."),
+            ({"metric_for_best_model": "vqa_exact_match"}, '`metric_for_best_model` is "vqa_exact_match", but'),
             ({"early_stopping_patience": 3}, "`early_stopping_patience` is 3, but the best evaluation is not kept."),
             ({"early_stopping_threshold": 0.1}, "`early_stopping_threshold` has no effect unless"),
             ({"lr_scheduler_type": "constant", "warmup_ratio": 0.1}, "`warmup_ratio` is 0.1, which has no effect"),
@@ -575,18 +589,22 @@ class TestRules:
     def test_evaluation_alone_needs_no_training_records(self, tmp_path):
         assert load(tmp_path, do_train=False, do_eval=True, dataset={"eval": RECORDS}).training["do_eval"] is True
 
+    @pytest.mark.parametrize("level", ["O1", "O2"])
     @pytest.mark.parametrize("key", ["bf16", "fp16", "bf16_full_eval", "fp16_full_eval"])
-    def test_half_precision_is_refused_without_a_gpu_only(self, tmp_path, key):
-        assert load(tmp_path, **{key: True}, has_gpu=True).training[key] is True
-        problem = problem_with(tmp_path, **{key: True}, has_gpu=False)
-        assert "CPU build has no kernels for half precision" in problem
-        assert f'Set "{key}": false' in problem
+    def test_half_precision_is_refused_without_a_gpu_only(self, tmp_path, key, level):
+        keys = {key: True, "fp16_opt_level": level}
+        assert load(tmp_path, **keys, has_gpu=True).training[key] is True
+        for has_gpu, more in ((False, {}), (True, {"device": "cpu"}), (True, {"no_cuda": True})):
+            problem = problem_with(tmp_path, **keys, **more, has_gpu=has_gpu)
+            assert "CPU build has no kernels for half precision" in problem
+            assert f'Set "{key}": false' in problem and '"cpu_compute_dtype": "bfloat16"' in problem
+        assert load(tmp_path, **keys, device="gpu", no_cuda=True, has_gpu=True).training[key] is True
 
     @pytest.mark.parametrize(("key", "value"), [("dtype", "bfloat16"), ("dtype", "float16"), ("device", "gpu")])
     def test_other_values_that_need_a_gpu_are_refused_without_one(self, tmp_path, key, value):
         load(tmp_path, **{key: value}, has_gpu=True)
         assert problem_with(tmp_path, **{key: value}, has_gpu=False).startswith(
-            f'`{key}` is "{value}", but Paddle sees no'
+            f'`{key}` is "{value}", but {"Paddle sees no" if key == "device" else "this run has no GPU"}'
         )
 
 
@@ -626,6 +644,20 @@ class TestTrainingArguments:
         assert (arguments.learning_rate, arguments.seed, arguments.report_to) == (2e-4, 5, [])
         assert arguments.device == ("gpu" if gpu_is_usable() else "cpu")
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("keys", "vision", "language"),
+        [
+            ({}, False, False),
+            ({"recompute": True}, True, True),
+            ({"recompute": True, "recompute_vit": False}, False, True),
+            ({"recompute_vit": True}, True, False),
+        ],
+    )
+    def test_recomputing_a_part_is_recomputing_to_data_parallelism(self, tmp_path, keys, vision, language):
+        config = load(tmp_path, output_dir=str(tmp_path / "out"), report_to="none", **keys)
+        assert (recomputes(config.training, "vit"), recomputes(config.training, "llm")) == (vision, language)
+        assert build_training_arguments(config).recompute is (vision or language)
 
     def test_importing_the_module_does_not_import_paddle(self):
         code = "import sys, paddlemix.trainer.config_file; print('paddlenlp' in sys.modules, 'paddle' in sys.modules)"

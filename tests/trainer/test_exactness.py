@@ -125,11 +125,13 @@ def script() -> ModuleType:
     return module
 
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "one at a time": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": RECORDS},
     "padded": {"per_device_train_batch_size": RECORDS, "gradient_accumulation_steps": 1},
     "padded and accumulated unevenly": {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 5},
     "packed": {"per_device_train_batch_size": 20, "gradient_accumulation_steps": 1, "mixtoken": True},
+    "padded, language model recomputed": {"per_device_train_batch_size": RECORDS, "recompute_llm": True},
+    "packed, all recomputed": {"per_device_train_batch_size": 20, "mixtoken": True, "recompute": True},
     "packed and accumulated, one batch a filler": {
         "per_device_train_batch_size": 1,
         "gradient_accumulation_steps": 9,
@@ -179,6 +181,7 @@ def test_two_ranks_take_the_step_of_one(
         per_device_train_batch_size=shape.rows,
         gradient_accumulation_steps=shape.accumulation,
         mixtoken=packs,
+        recompute=packs,
         seed=seed_with_text_last(dataset, shape),
         dataset={part: [{"name": "chatml_dataset", "data_files": str(records)}] for part in ("train", "eval")},
         do_eval=True,

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from paddle import nn
 
+from paddlemix.trainer.arguments import ModelArguments
+from paddlemix.trainer.finetune import load_model
 from paddlemix.trainer.freezing import ModuleCount, count_by_module, freeze
 
 
@@ -95,3 +99,13 @@ def test_numbers_are_counted_by_module_in_the_models_order(model):
         ModuleCount("visual", trained=8, frozen=10),
         ModuleCount("lm_head", trained=20, frozen=0),
     ]
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "tiny_qwen_vl"])
+def test_the_language_model_is_frozen_with_or_without_a_head_of_its_own(checkpoint, request):
+    folder = request.getfixturevalue(checkpoint)
+    args = SimpleNamespace(fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
+    model = load_model(ModelArguments(model_name_or_path=str(folder), freeze_llm=True), args)
+    assert any(name.startswith("lm_head") for name, _ in model.named_parameters()) == (checkpoint == "tiny_qwen_vl")
+    trained = {name for name, one in model.named_parameters() if not one.stop_gradient}
+    assert trained == {name for name, _ in model.named_parameters() if "visual" in name} and len(trained) > 10

@@ -19,6 +19,7 @@ from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
 from paddlemix.models.layers.mlp import GatedMLP
 from paddlemix.models.layers.norm import RMSNorm
+from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.layers.tensor_parallel import embedding_logits
 from paddlemix.models.layers.vision_tokens import Meeting, place_vision
 from paddlemix.models.qwen2_vl.checkpoint import weight_layout
@@ -87,11 +88,21 @@ class Qwen2VLDecoderLayer(nn.Layer):
 
 
 class Qwen2VLDecoder(nn.Layer):
-    """Token embedding, decoder layers, final norm."""
+    """Token embedding, decoder layers, final norm.
+
+    Args:
+        config: the model's.
+
+    Attributes:
+        recompute: whether training computes the layers' activations twice and does not keep them.
+    """
+
+    recompute: bool
 
     def __init__(self, config: Qwen2VLConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.LayerList([Qwen2VLDecoderLayer(config) for _ in range(config.num_hidden_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -125,7 +136,7 @@ class Qwen2VLDecoder(nn.Layer):
         rotary = self._rotary(position_ids)
         x = inputs_embeds
         for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, rotary, mask, cache)
+            x = run_block(layer, x, rotary, mask, cache, recompute=self.recompute and cache is None)
         return self.norm(x)
 
     def embed(self, input_ids: paddle.Tensor) -> paddle.Tensor:
@@ -163,6 +174,10 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding, Trainer and LoRA ask for it."""
         return self.model.embed_tokens
+
+    def set_recompute(self, *, vision: bool, language: bool) -> None:
+        """Choose which blocks' activations training computes twice and does not keep."""
+        self.visual.recompute, self.model.recompute = vision, language
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from paddle import nn
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.mlp import GELU, MLP
 from paddlemix.models.layers.norm import LayerNorm
+from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.qwen2_vl.config import Qwen2VLVisionConfig
 from paddlemix.ops import rotary_frequencies, rotate_split, segment_attention
 
@@ -81,11 +82,21 @@ class PatchMerger(nn.Layer):
 
 
 class Qwen2VLVisionTower(nn.Layer):
-    """Patch embedding, blocks with 2-D rotary positions, merger."""
+    """Patch embedding, blocks with 2-D rotary positions, merger.
+
+    Args:
+        config: of the tower.
+
+    Attributes:
+        recompute: whether training computes the blocks' activations twice and does not keep them.
+    """
+
+    recompute: bool
 
     def __init__(self, config: Qwen2VLVisionConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.LayerList([VisionBlock(config) for _ in range(config.depth)])
         self.merger = PatchMerger(config)
@@ -109,7 +120,7 @@ class Qwen2VLVisionTower(nn.Layer):
         rotary = self._rotary(grids)
         x = self.patch_embed(pixel_values)
         for block in self.blocks:
-            x = block(x, rotary, lengths)
+            x = run_block(block, x, rotary, lengths, recompute=self.recompute)
         return self.merger(x)
 
     def _rotary(self, grids: list[list[int]]) -> Rotary:

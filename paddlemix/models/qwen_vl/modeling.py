@@ -19,6 +19,7 @@ from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
 from paddlemix.models.layers.norm import RMSNorm
+from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.layers.vision_tokens import Meeting, place_vision
 from paddlemix.models.qwen_vl.checkpoint import weight_layout
 from paddlemix.models.qwen_vl.config import QWenConfig
@@ -96,11 +97,21 @@ class QWenBlock(nn.Layer):
 
 
 class QWenTransformer(nn.Layer):
-    """Token embedding, decoder blocks, final norm, and the vision tower, where the published names have it."""
+    """Token embedding, decoder blocks, final norm, and the vision tower, where the published names have it.
+
+    Args:
+        config: the model's.
+
+    Attributes:
+        recompute: whether training computes the blocks' activations twice and does not keep them.
+    """
+
+    recompute: bool
 
     def __init__(self, config: QWenConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False
         self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
         self.h = nn.LayerList([QWenBlock(config) for _ in range(config.num_hidden_layers)])
         self.ln_f = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
@@ -134,7 +145,8 @@ class QWenTransformer(nn.Layer):
         query_rotary, key_rotary = self._rotary(position_ids, inputs_embeds.shape[:2], caches[0])
         x = inputs_embeds
         for block, cache in zip(self.h, caches, strict=True):
-            x = block(x, query_rotary, key_rotary, mask, cache)
+            recompute = self.recompute and cache is None
+            x = run_block(block, x, query_rotary, key_rotary, mask, cache, recompute=recompute)
         return self.ln_f(x)
 
     def _rotary(
@@ -181,6 +193,10 @@ class QWenLMHeadModel(MixPretrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding, Trainer and LoRA ask for it."""
         return self.transformer.wte
+
+    def set_recompute(self, *, vision: bool, language: bool) -> None:
+        """Choose which blocks' activations training computes twice and does not keep."""
+        self.transformer.visual.transformer.recompute, self.transformer.recompute = vision, language
 
     def knows_turns(self, end_of_turn: int) -> bool:
         """Whether the checkpoint was trained on conversations: a base model's file asks for raw text."""

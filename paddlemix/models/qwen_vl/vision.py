@@ -11,6 +11,7 @@ from paddle import nn
 
 from paddlemix.models.layers.linear import Linear, activated_linear
 from paddlemix.models.layers.norm import LayerNorm
+from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.qwen_vl.config import QWenVisionConfig
 from paddlemix.models.qwen_vl.resampler import NORM_EPSILON, Resampler
 from paddlemix.ops import linear, resize_grid, segment_attention
@@ -66,16 +67,26 @@ class VisionBlock(nn.Layer):
 
 
 class VisionBlocks(nn.Layer):
-    """The blocks, one behind the other."""
+    """The blocks, one behind the other.
+
+    Args:
+        config: of the tower.
+
+    Attributes:
+        recompute: whether training computes the blocks' activations twice and does not keep them.
+    """
+
+    recompute: bool
 
     def __init__(self, config: QWenVisionConfig) -> None:
         super().__init__()
+        self.recompute = False
         self.resblocks = nn.LayerList([VisionBlock(config) for _ in range(config.layers)])
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Transform float[B, N, width]."""
         for block in self.resblocks:
-            x = block(x)
+            x = run_block(block, x, recompute=self.recompute)
         return x
 
 

@@ -1,0 +1,61 @@
+"""Estimates the memory that a fine-tuning config takes on each card; nothing is loaded, fetched or trained.
+
+Counted from the shapes: weights, gradients, the optimizer's states, and the activations of one forward and backward
+pass whose rows have `max_length` tokens. Other keys of the config may follow as --key value.
+
+Examples:
+    python paddlemix/tools/estimate_memory.py paddlemix/config/qwen_vl/sft_argument.json
+    python paddlemix/tools/estimate_memory.py config.json --cards 8 --sharding stage2 --recompute true --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from paddlemix.tools.report_errors import report_errors
+from paddlemix.trainer.config_file import load_config
+
+
+def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and the config's keys on it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("config", metavar="CONFIG.json", help="a fine-tuning config")
+    parser.add_argument("--cards", type=int, help="how many there are (default: as few as the degrees ask for)")
+    parser.add_argument(
+        "--picture_share", type=float, default=0.5, help="share of the tokens that stand for pictures (default: 0.5)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
+    return parser.parse_known_args()
+
+
+def main() -> None:
+    """Read the config, build the model without its memory, count."""
+    args, flags = parse_arguments()
+    # Half precision is no mistake here: what is estimated need not run on this machine.
+    config = load_config(args.config, flags, has_gpu=True)
+
+    # Slow to import, so a config's mistakes are told before.
+    from paddlenlp.utils.log import logger
+
+    from paddlemix.memory.estimate import estimate
+    from paddlemix.memory.setup import Setup, weights_dtype_of
+    from paddlemix.memory.shapes import model_to_train
+    from paddlemix.memory.table import as_json, as_text
+
+    logger.set_level("WARNING")
+    setup = Setup.of(config, cards=args.cards, picture_share=args.picture_share)
+    model, family = model_to_train(config.model, dtype=weights_dtype_of(config))
+    found, name = estimate(model, family, setup), config.model.model_name_or_path
+    if args.json:
+        print(json.dumps(as_json(name, found, setup), indent=2))
+    else:
+        sys.stdout.write(as_text(name, found, setup))
+
+
+if __name__ == "__main__":
+    with report_errors():
+        main()

@@ -1,0 +1,81 @@
+"""The tool that estimates a config's memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddlemix.tools import estimate_memory
+from paddlemix.tools.report_errors import report_errors
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """What the tool prints for a config and flags."""
+
+    def start(*flags: str, **keys: Any) -> str:
+        config = {
+            "model_name_or_path": "Qwen/Qwen2-VL-7B-Instruct",
+            "output_dir": str(tmp_path / "out"),
+            "do_train": True,
+            "dataset": {"train": [{"name": "chatml_dataset", "data_files": "a.json"}]},
+            "bf16": True,
+            **keys,
+        }
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        monkeypatch.setattr(sys, "argv", ["estimate_memory.py", str(tmp_path / "config.json"), *flags])
+        with report_errors():
+            estimate_memory.main()
+        return capsys.readouterr().out
+
+    return start
+
+
+def test_the_table_adds_up(run: Any) -> None:
+    lines = run("--fp16_opt_level", "O2", "--recompute", "true").splitlines()
+    assert lines[0] == "Qwen/Qwen2-VL-7B-Instruct: 8,291,375,616 parameters, 8,291,375,616 trained; weights of 16 bits"
+    assert "a forward pass of 2,048 tokens" in lines[1] and "vision tower and language model recomputed" in lines[1]
+    sizes = {line[:40].strip(): float(line.split()[-2]) for line in lines if line.endswith("GiB")}
+    total = sizes.pop("each card")
+    assert sizes["weights"] == sizes["gradients"] == pytest.approx(8291375616 * 2 / 2**30, abs=0.01)
+    assert len(sizes) == 8 and total == pytest.approx(sum(sizes.values()), abs=0.05)
+
+
+def test_json_holds_the_same_in_bytes(run: Any) -> None:
+    found = json.loads(run("--json", "--lora", "true", "--picture_share", "0.25"))
+    sizes = found["bytes_on_each_card"]
+    assert found["parameters"] > 8.29e9 and 0 < found["trained"] < 0.01 * found["parameters"]
+    assert (found["tokens"], found["picture_tokens"], found["cards"]) == (2048, 512, 1)
+    assert sizes["optimizer"] == 8 * found["trained"] and sizes["activations_of_the_vision_tower"] == 0
+    assert sizes["total"] == pytest.approx(sum(size for name, size in sizes.items() if name != "total"), abs=10)
+
+
+def test_help_shows_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["estimate_memory.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        estimate_memory.main()
+    said = capsys.readouterr().out
+    assert "python paddlemix/tools/estimate_memory.py paddlemix/config/" in said and "--picture_share" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "keys", "expected"),
+    [
+        ((), {"learning_rat": 1}, "unknown key `learning_rat` (value 1). Did you mean `learning_rate`?"),
+        ((), {"model_name_or_path": "no/such/folder"}, "`model_name_or_path` no/such/folder is no local folder"),
+        (("--freeze_include", '["*vision*"]'), {}, "`freeze_include` ['*vision*'] matches no parameter"),
+        (("--do_train", "false", "--do_eval", "true"), {}, "`do_eval` or `evaluation_strategy` asks for evaluation"),
+        (("--cards", "0"), {}, "--cards is 0"),
+    ],
+)
+def test_a_bad_config_ends_with_a_sentence(
+    run: Any, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], keys: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        run(*flags, **keys)
+    said = capsys.readouterr()
+    assert expected in said.err and not said.out
