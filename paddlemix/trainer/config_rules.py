@@ -36,6 +36,7 @@ NOT_YET_SWITCHES = (
     "do_predict",
     "do_export",
 )
+STAGES = ("", "stage1", "stage2", "stage3")
 HALF_PRECISION_SWITCHES = ("bf16", "fp16", "bf16_full_eval", "fp16_full_eval")
 
 
@@ -108,8 +109,6 @@ def _saves_between_evaluations(values: Values) -> bool:
         values["save_steps"] % (values["eval_steps"] or values["logging_steps"])
     )
 
-
-SHARDING = ("", "stage1", "stage2", "stage3")
 
 # What later work brings. Refused until then: a key that is silently ignored costs a training run.
 NOT_YET: tuple[Rule, ...] = (
@@ -260,7 +259,7 @@ CONSISTENCY: tuple[Rule, ...] = (
     ),
     Rule(
         ("sharding",),
-        lambda values: "offload" not in values["sharding"].split() and values["sharding"].strip() not in SHARDING,
+        lambda values: "offload" not in values["sharding"].split() and values["sharding"].strip() not in STAGES,
         '`sharding` is "{sharding}"; expected "stage1", "stage2", "stage3" or "".',
     ),
     Rule(
