@@ -280,7 +280,7 @@ CONSISTENCY: tuple[Rule, ...] = (
     ),
 )
 
-# Paddle's CPU build has no bf16 or fp16 kernels, and AMP does nothing there without saying so.
+# Paddle's CPU build has no bf16 or fp16 kernels, and AMP does nothing there without saying so. Sharding asserts.
 NEEDS_GPU: tuple[Rule, ...] = (
     *(
         Rule(
@@ -296,6 +296,12 @@ NEEDS_GPU: tuple[Rule, ...] = (
         lambda values: values["dtype"] in ("bfloat16", "float16"),
         '`dtype` is "{dtype}", but Paddle sees no GPU here, and its CPU build has no kernels for it. '
         'Set "dtype": "float32" (or add --dtype float32).',
+    ),
+    Rule(
+        ("sharding",),
+        lambda values: values["sharding"].strip() in ("stage2", "stage3"),
+        '`sharding` is "{sharding}", but Paddle sees no GPU here, and its CPU build has stage 1 alone. Set "sharding": '
+        '"stage1" (or add --sharding stage1).',
     ),
     Rule(
         ("device",),

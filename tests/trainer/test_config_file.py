@@ -573,7 +573,16 @@ class TestRules:
         assert "CPU build has no kernels for half precision" in problem
         assert f'Set "{key}": false' in problem
 
-    @pytest.mark.parametrize(("key", "value"), [("dtype", "bfloat16"), ("dtype", "float16"), ("device", "gpu")])
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("dtype", "bfloat16"),
+            ("dtype", "float16"),
+            ("device", "gpu"),
+            ("sharding", "stage2"),
+            ("sharding", "stage3"),
+        ],
+    )
     def test_other_values_that_need_a_gpu_are_refused_without_one(self, tmp_path, key, value):
         load(tmp_path, **{key: value}, has_gpu=True)
         assert problem_with(tmp_path, **{key: value}, has_gpu=False).startswith(
