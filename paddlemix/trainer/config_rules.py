@@ -35,6 +35,7 @@ NOT_YET_SWITCHES = (
     "do_predict",
     "do_export",
 )
+STAGES = ("", "stage1", "stage2", "stage3")
 HALF_PRECISION_SWITCHES = ("bf16", "fp16", "bf16_full_eval", "fp16_full_eval")
 
 
@@ -118,8 +119,6 @@ def _saves_between_evaluations(values: Values) -> bool:
         values["save_steps"] % (values["eval_steps"] or values["logging_steps"])
     )
 
-
-SHARDING = ("", "stage1", "stage2", "stage3")
 
 # What later work brings. Refused until then: a key that is silently ignored costs a training run.
 NOT_YET: tuple[Rule, ...] = (
@@ -322,7 +321,7 @@ CONSISTENCY: tuple[Rule, ...] = (
     ),
     Rule(
         ("sharding",),
-        lambda values: "offload" not in values["sharding"].split() and values["sharding"].strip() not in SHARDING,
+        lambda values: "offload" not in values["sharding"].split() and values["sharding"].strip() not in STAGES,
         '`sharding` is "{sharding}"; expected "stage1", "stage2", "stage3" or "".',
     ),
     Rule(
@@ -343,7 +342,7 @@ CONSISTENCY: tuple[Rule, ...] = (
     ),
 )
 
-# Paddle's CPU build has no bf16 or fp16 kernels, and AMP does nothing there without saying so.
+# Paddle's CPU build has no bf16 or fp16 kernels, and AMP does nothing there without saying so. Sharding asserts.
 NEEDS_GPU: tuple[Rule, ...] = (
     *(
         Rule(
@@ -361,6 +360,12 @@ NEEDS_GPU: tuple[Rule, ...] = (
         '`dtype` is "{dtype}", but this run has no GPU, and Paddle\'s CPU build has no kernels for it. '
         'Set "dtype": "float32" (or add --dtype float32); "cpu_compute_dtype": "bfloat16" computes products from '
         "bfloat16.",
+    ),
+    Rule(
+        ("sharding",),
+        lambda values: values["sharding"].strip() in ("stage2", "stage3"),
+        '`sharding` is "{sharding}", but Paddle sees no GPU here, and its CPU build has stage 1 alone. Set "sharding": '
+        '"stage1" (or add --sharding stage1).',
     ),
     Rule(
         ("device",),

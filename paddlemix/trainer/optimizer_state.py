@@ -27,7 +27,7 @@ MAX_BYTES = 2 * 10**9
 
 
 def save_optimizer(optimizer: Any, model: nn.Layer, folder: Path, *, rank: int = 0, is_writer: bool = True) -> None:
-    """Write what this rank's optimizer keeps, as `<parameter>/<state>`, and a piece of a state as that`@<start>`.
+    """Write what this rank's optimizer keeps, as `<parameter>/<state>`, a piece as `<parameter>/<state>@<start>`.
 
     Where ranks share the states, the files of all of them hold each state once. Of a model that is split over ranks the
     first of them writes states whole, and all of them must call it.

@@ -52,7 +52,7 @@ def train(config_path: str) -> None:
 
     sft_trainer.SFTTrainer.__init__ = begin
     try:
-        config = config_file.load_config(config_path, has_gpu=False)
+        config = config_file.load_config(config_path, has_gpu=True)  # which stages 2 and 3 need without the patches
         supervised_finetune.run(config)
     finally:
         sft_trainer.SFTTrainer.__init__ = whole

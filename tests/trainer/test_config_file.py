@@ -600,7 +600,16 @@ class TestRules:
             assert f'Set "{key}": false' in problem and '"cpu_compute_dtype": "bfloat16"' in problem
         assert load(tmp_path, **keys, device="gpu", no_cuda=True, has_gpu=True).training[key] is True
 
-    @pytest.mark.parametrize(("key", "value"), [("dtype", "bfloat16"), ("dtype", "float16"), ("device", "gpu")])
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("dtype", "bfloat16"),
+            ("dtype", "float16"),
+            ("device", "gpu"),
+            ("sharding", "stage2"),
+            ("sharding", "stage3"),
+        ],
+    )
     def test_other_values_that_need_a_gpu_are_refused_without_one(self, tmp_path, key, value):
         load(tmp_path, **{key: value}, has_gpu=True)
         assert problem_with(tmp_path, **{key: value}, has_gpu=False).startswith(
