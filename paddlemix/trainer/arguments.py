@@ -221,8 +221,10 @@ class TrainingKeys:
         default=0.0, ge=0, description="Evaluations count as better if they are by more than this."
     )
     device: str | None = Field(default=None, description="null takes a GPU where Paddle has one, else the CPU.")
-    release_grads: bool = Field(
-        default=True, description="Free the gradients after each step; false keeps their memory, filled with zeros."
+    release_grads: bool | None = Field(
+        default=None,
+        description="Free the gradients after each step; false keeps their memory, filled with zeros. null frees them "
+        "but where `sharding` shares them out.",
     )
     skip_memory_metrics: bool = Field(default=False, description="Leave out the memory figures of the log.")
     benchmark: bool = Field(default=False, description="Show the samples a second with every log.")

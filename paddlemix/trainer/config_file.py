@@ -19,7 +19,7 @@ from paddlemix.trainer.config_check import check_values, find_missing
 from paddlemix.trainer.config_help import USAGE, help_text
 from paddlemix.trainer.config_keys import key_table, paddlenlp_keys
 from paddlemix.trainer.config_problems import ConfigError, Place, Problem
-from paddlemix.trainer.config_rules import find_broken_rules, recomputes
+from paddlemix.trainer.config_rules import SHARES_GRADIENTS, find_broken_rules, recomputes
 from paddlemix.trainer.config_source import Flags, Given, JsonFile, Source
 from paddlemix.trainer.degrees import check_degrees
 from paddlemix.trainer.output_dir import check_output_dir, clear_output_dir
@@ -126,6 +126,8 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
     values = {name: config.training[name] for name in paddlenlp_keys()}
     # Data parallelism has to know of either: gradients come when blocks are computed again.
     values["recompute"] = recomputes(config.training, "vit") or recomputes(config.training, "llm")
+    if values["release_grads"] is None:
+        values["release_grads"] = values["sharding"].strip() not in SHARES_GRADIENTS
     takes_gpu = gpu_is_usable() and not values["no_cuda"]
     values["device"] = values["device"] or ("gpu" if takes_gpu else "cpu")
     return SFTTrainingArguments(**values)

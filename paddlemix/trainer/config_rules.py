@@ -35,7 +35,8 @@ NOT_YET_SWITCHES = (
     "do_predict",
     "do_export",
 )
-STAGES = ("", "stage1", "stage2", "stage3")
+SHARES_GRADIENTS = ("stage2", "stage3")
+STAGES = ("", "stage1", *SHARES_GRADIENTS)
 HALF_PRECISION_SWITCHES = ("bf16", "fp16", "bf16_full_eval", "fp16_full_eval")
 
 
@@ -325,6 +326,12 @@ CONSISTENCY: tuple[Rule, ...] = (
         '`sharding` is "{sharding}"; expected "stage1", "stage2", "stage3" or "".',
     ),
     Rule(
+        ("release_grads", "sharding"),
+        lambda values: bool(values["release_grads"]) and values["sharding"].strip() in SHARES_GRADIENTS,
+        '`release_grads` is true while `sharding` is "{sharding}", which frees gradients in its own way. Take the key '
+        "out.",
+    ),
+    Rule(
         ("sharding_parallel_degree", "sharding"),
         lambda values: values["sharding_parallel_degree"] > 1 and not values["sharding"].strip(),
         '`sharding_parallel_degree` is {sharding_parallel_degree}, which has no effect while `sharding` is "". Set '
@@ -363,7 +370,7 @@ NEEDS_GPU: tuple[Rule, ...] = (
     ),
     Rule(
         ("sharding",),
-        lambda values: values["sharding"].strip() in ("stage2", "stage3"),
+        lambda values: values["sharding"].strip() in SHARES_GRADIENTS,
         '`sharding` is "{sharding}", but Paddle sees no GPU here, and its CPU build has stage 1 alone. Set "sharding": '
         '"stage1" (or add --sharding stage1).',
     ),

@@ -520,6 +520,10 @@ class TestRules:
             ({"pipeline_parallel_degree": 4}, "`pipeline_parallel_degree` is 4, but"),
             ({"sharding_parallel_config": "split_param"}, '`sharding_parallel_config` is "split_param", but none of'),
             ({"sharding": "stage3 offload"}, '`sharding` is "stage3 offload", but PaddleNLP 3.0.0b4 does not support'),
+            (
+                {"release_grads": True, "sharding": "stage2"},
+                '`release_grads` is true while `sharding` is "stage2", which',
+            ),
             ({"save_sharded_model": True}, "`save_sharded_model` is true, but that is not available yet."),
             ({"refined_recompute": "flash_attn:2"}, '`refined_recompute` is "flash_attn:2", but blocks are'),
             ({"do_predict": True}, "`do_predict` is true, but that is not available yet."),
