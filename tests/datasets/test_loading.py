@@ -100,7 +100,7 @@ def test_where_nothing_can_be_kept_records_load_nevertheless(tmp_path, monkeypat
 
 
 def test_many_records_are_measured_by_several_processes_in_their_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(measuring_module, "cores", lambda: 2)
+    monkeypatch.setattr(measuring_module, "usable_cores", lambda: 2)
     count = 8 * CHUNK + 7
     spec = write(tmp_path / "a.json", ["/none" if n % 5000 == 4999 else "x" * (n % 50) + "y" for n in range(count)])
     loaded, in_this_process = measured(spec)
