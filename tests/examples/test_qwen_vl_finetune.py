@@ -55,10 +55,15 @@ def test_the_published_command_is_the_same_config_as_its_json(tmp_path):
     assert by_flags.data.max_length == 2048 and by_flags.training["learning_rate"] == 1e-5
 
 
-def test_splitting_over_cards_is_refused_as_in_a_config():
-    said = problems(f"{PUBLISHED} {IN_PARTS}")
-    assert [one.split(":")[0] for one in said] == ["--sharding_parallel_degree", "--sharding"]
-    assert "splitting a model over cards is not available yet" in said[0] and "sharding is not available" in said[1]
+def test_the_published_flags_of_several_cards_reach_their_keys():
+    training = read(f"{PUBLISHED} {IN_PARTS}").training
+    assert (training["sharding"], training["sharding_parallel_degree"]) == ("stage2", 8)
+    assert (training["tensor_parallel_degree"], training["pipeline_parallel_degree"]) == (1, 1)
+
+
+def test_a_pipeline_is_refused_as_in_a_config():
+    [said] = problems(f"{PUBLISHED} --pipeline_parallel_degree 2")
+    assert said.startswith("--pipeline_parallel_degree: `pipeline_parallel_degree` is 2, but")
 
 
 def test_what_is_not_given_has_the_defaults_of_the_page():

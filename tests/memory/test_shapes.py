@@ -44,7 +44,8 @@ def test_a_folder_is_read_as_its_run_would_read_it(tiny_checkpoint: Path) -> Non
     from paddlemix.trainer.finetune import load_model
 
     keys = ModelArguments(model_name_or_path=str(tiny_checkpoint), lora=True, lora_rank=4)
-    args = type("Args", (), {"fp16_opt_level": "O1", "bf16": False, "fp16": False, "seed": 3})
+    training = {"fp16_opt_level": "O1", "bf16": False, "fp16": False, "seed": 3, "tensor_parallel_degree": -1}
+    args = type("Args", (), training)
     loaded = {name: (one.shape, one.stop_gradient) for name, one in load_model(keys, args).named_parameters()}
     empty = {
         name: (one.shape, one.stop_gradient)
