@@ -200,7 +200,7 @@ def test_sigterm_saves_at_the_end_of_the_step_and_ends_with_its_own_code(
     at_step(3, lambda model: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         run("out", save_strategy="no")
-    # The signals that a launcher sends after the first do not break the end; this process goes on, and hears them again.
+    # What a launcher sends after the first does not break the end; this process goes on, and hears it again.
     assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
     assert ended.value.code == EXIT_CODE == 75
     out = run.folder / "out"
