@@ -104,7 +104,7 @@ def test_numbers_are_counted_by_module_in_the_models_order(model):
 @pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "tiny_qwen_vl"])
 def test_the_language_model_is_frozen_with_or_without_a_head_of_its_own(checkpoint, request):
     folder = request.getfixturevalue(checkpoint)
-    args = SimpleNamespace(fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
+    args = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
     model = load_model(ModelArguments(model_name_or_path=str(folder), freeze_llm=True), args)
     assert any(name.startswith("lm_head") for name, _ in model.named_parameters()) == (checkpoint == "tiny_qwen_vl")
     trained = {name for name, one in model.named_parameters() if not one.stop_gradient}
