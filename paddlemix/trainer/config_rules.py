@@ -371,8 +371,8 @@ NEEDS_GPU: tuple[Rule, ...] = (
     Rule(
         ("sharding",),
         lambda values: values["sharding"].strip() in SHARES_GRADIENTS,
-        '`sharding` is "{sharding}", but this run has no GPU, and Paddle\'s CPU build has stage 1 alone. Set "sharding": '
-        '"stage1" (or add --sharding stage1).',
+        '`sharding` is "{sharding}", but this run has no GPU, and Paddle\'s CPU build has stage 1 alone. Set '
+        '"sharding": "stage1" (or add --sharding stage1).',
     ),
     Rule(
         ("device",),

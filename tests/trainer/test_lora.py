@@ -15,7 +15,7 @@ from paddlemix.trainer.arguments import ModelArguments
 from paddlemix.trainer.finetune import load_model, load_processor
 from paddlemix.trainer.plan import _parameter_lines
 
-ARGS = SimpleNamespace(fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
+ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
 
 
 def keys(folder: Path, **more) -> ModelArguments:
