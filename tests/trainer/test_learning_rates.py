@@ -19,7 +19,7 @@ from paddlemix.trainer.arguments import ModelArguments
 from paddlemix.trainer.finetune import load_model
 from paddlemix.trainer.learning_rates import factors_by_module, set_module_rates
 
-ARGS = SimpleNamespace(fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
+ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
 RATES = {"learning_rate": 1e-3, "vision_learning_rate": 1e-4, "aligner_learning_rate": 4e-3}
 PARTS = {
     "qwen2_vl": {"visual.patch_embed": 0.1, "visual.blocks": 0.1, "visual.merger": 4.0},

@@ -19,7 +19,7 @@ from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.trainer.arguments import ModelArguments
 from paddlemix.trainer.finetune import load_model
 
-ARGS = SimpleNamespace(fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
+ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
 BOTH = {"vision": True, "language": True}
 # The built ops join a tower's linear layers with their activation where no gradient is asked for, as in the first of
 # two passes, and round otherwise: 2.5e-6 of the largest gradient was measured. Without them nothing differs.
