@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_metrics_hold_the_scores_before_and_after_on_the_same_records(finished: 
 
 
 def test_every_step_shows_a_command_that_can_be_repeated(finished: tuple[Path, str]) -> None:
-    commands = [line.removeprefix("$ python ") for line in finished[1].splitlines() if line.startswith("$ python ")]
+    commands = re.findall(r"^\$ (?:\w+=\S+ )*python (.*)", finished[1], re.M)
     assert len(commands) == run.STEPS == 8
     assert all((ROOT / command.split()[0]).is_file() for command in commands)
 
