@@ -18,9 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from paddlemix.files import replacing, write_json
@@ -31,7 +29,7 @@ DEMO = Path("paddlemix/examples/demo")
 CONFIG = Path("paddlemix/config/demo/qwen2_vl_shapes.json")
 LORA_CONFIG = Path("paddlemix/config/demo/qwen2_vl_shapes_lora.json")
 STEPS = 8
-# Of two cores one computes and one prepares records: 4.6 steps a second of so small a model, with both computing 3.8.
+# Of two cores one computes and one prepares records: 4.2 steps a second of so small a model, with both computing 3.8.
 ONE_THREAD = {"MKL_NUM_THREADS": "1"}
 BASE_MODEL = DEMO / "base_model"
 SETS = {
@@ -64,13 +62,13 @@ def main() -> None:
         "evaluate the base model, which does not know the new shapes and colours",
         evaluation(BASE_MODEL, output, "before"),
     )
-    step(3, "fine-tune", finetuning(CONFIG, model, output, args.seed), ONE_THREAD)
+    step(3, "fine-tune", finetuning(CONFIG, model, output, args.seed), **ONE_THREAD)
     step(4, "evaluate the fine-tuned model", evaluation(model, output, "after"))
     picture = held_out_picture(data)
     step(5, "find every shape in a held-out picture", prediction(model, picture, output))
     adapter, merged = output / "adapter", output / "merged"
     tuning = finetuning(LORA_CONFIG, adapter, output, args.seed)
-    step(6, "train adapters of the base model, for a few steps", tuning, ONE_THREAD)
+    step(6, "train adapters of the base model, for a few steps", tuning, **ONE_THREAD)
     # The tool overwrites nothing; this run's own result of an earlier time makes room.
     shutil.rmtree(merged, ignore_errors=True)
     step(7, "merge them into its weights", merging(adapter, merged))
@@ -78,8 +76,8 @@ def main() -> None:
     sum_up(output, args.seed, time.monotonic() - started)
 
 
-def step(number: int, title: str, command: list[Any], variables: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Say what is done, show the command, run it."""
+def step(number: int, title: str, command: list[Any], **variables: str) -> None:
+    """Say what is done, show the command, run it, in an environment with more variables."""
     words = [str(word) for word in command]
     shown_words = [f"{name}={value}" for name, value in variables.items()] + ["python", *words]
     print(f"\n[{number}/{STEPS}] {title}\n$ {shlex.join(shown_words)}", flush=True)
