@@ -23,6 +23,7 @@ INSTALL_REQUIRES = [
     "orjson",
     "paddlenlp==3.0.0b4",
     "pillow>=10.1,<13",  # Pillow 13 resizes differently from what published models were trained with
+    "psutil",
     "pycocoevalcap",
     "pydantic-core",
     "pydantic>=2",

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from paddle.io import DistributedBatchSampler
 
 from paddlemix.datasets.draws import Draw, LossPer, weigh
 from paddlemix.datasets.rows import Row, RowPlan
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,11 @@ class GlobalBatchSampler(DistributedBatchSampler):
         """This rank's batches of a global batch, as `rows_of` numbers them."""
         return list(self._batches(self.rows_of(epoch, step)))
 
+    def batches_of_all_ranks(self, epoch: int, step: int) -> list[Sequence[Row]]:
+        """The rows of each batch of a global batch, whichever rank's it is; rows that are drawn again left out."""
+        ranks, rows = self.shape.ranks, self.rows_of(epoch, step)
+        return [wide[rank::ranks] for wide in self._by_forward_pass(rows) for rank in range(ranks)]
+
     @cached_property
     def fingerprint(self) -> str:
         """A text that differs from another sampler's where the two draw other global batches."""
@@ -150,11 +157,16 @@ class GlobalBatchSampler(DistributedBatchSampler):
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[list[Draw]]:
         """This rank's share of one global batch."""
-        shape, draws = self.shape, weigh(rows, self.targets, self.loss_per)
+        draws = weigh(rows, self.targets, self.loss_per)
         filler = _filler(draws)
-        bounds = [len(draws) * batch // shape.accumulation for batch in range(shape.accumulation + 1)]
-        for start, end in pairwise(bounds):
-            yield draws[start:end][shape.rank :: shape.ranks] or [filler]
+        for wide in self._by_forward_pass(draws):
+            yield list(wide[self.shape.rank :: self.shape.ranks]) or [filler]
+
+    def _by_forward_pass(self, members: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Cut a global batch into what all ranks compute at the same time."""
+        batches = self.shape.accumulation
+        for start, end in pairwise(len(members) * batch // batches for batch in range(batches + 1)):
+            yield members[start:end]
 
 
 class WholeSetSampler:

@@ -48,12 +48,14 @@ class SampleSize:
         picture_tokens: those that stand for pictures and videos.
         target_tokens: those a model is trained to say; nothing predicts the first token.
         cut_tokens: those that were cut off before.
+        pictures: pictures and videos that it shows.
     """
 
     tokens: int
     picture_tokens: int
     target_tokens: int
     cut_tokens: int = 0
+    pictures: int = 0
 
 
 class ConversationProcessor(Protocol):

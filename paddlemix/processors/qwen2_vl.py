@@ -250,7 +250,8 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         if tokens > self.max_length:
             ids, trained = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
             tokens, target_tokens, cut_tokens = len(ids), int(trained[1:].sum()), tokens - len(ids)
-        return SampleSize(tokens, sum(map(self.image_processor.tokens, grids)), target_tokens, cut_tokens)
+        picture_tokens = sum(map(self.image_processor.tokens, grids))
+        return SampleSize(tokens, picture_tokens, target_tokens, cut_tokens, pictures=len(grids))
 
     def _with_vision_tokens(
         self, pieces: list[Piece], sizes: MediaSizes, conversation: Conversation

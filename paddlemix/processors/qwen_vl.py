@@ -163,6 +163,7 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
             picture_tokens=self.tokenizer.n_queries * len(conversation.pictures),
             target_tokens=int(kept_trained[1:].sum()),
             cut_tokens=len(ids) - len(kept),
+            pictures=len(conversation.pictures),
         )
 
     def fingerprint(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import paddle
+import psutil
 from paddlenlp.trainer.trainer_utils import TrainerMemoryTracker
 
 INTERVAL = 0.05
@@ -30,3 +32,10 @@ class SamplingMemoryTracker(TrainerMemoryTracker):
         while self.peak_monitoring:
             time.sleep(INTERVAL)
             self.cpu_mem_used_peak = max(self.cpu_mem_used(), self.cpu_mem_used_peak)
+
+
+def memory_in_use() -> int:
+    """Bytes that this process holds: of its GPU's memory, what Paddle keeps for itself; without a GPU, of the CPU's."""
+    if paddle.get_device().startswith("gpu"):
+        return paddle.device.cuda.memory_reserved()
+    return psutil.Process().memory_info().rss

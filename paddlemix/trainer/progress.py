@@ -9,6 +9,18 @@ from typing import Any
 from paddlenlp.trainer import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from tqdm import tqdm
 
+# How each figure of a log is shown, in this order.
+_SHOWN = {
+    "loss": "loss {:.4g}",
+    "eval_loss": "eval_loss {:.4g}",
+    "learning_rate": "learning_rate {:.4g}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "pictures_per_second": "{:.3g} pictures/s",
+    "padding": "padding {:.0%}",
+    "memory_gib": "{:.3g} GiB",
+}
+_SPEED = {"interval_samples_per_second": "{:.4g} samples/s"}
+
 
 class StepLog(TrainerCallback):
     """Logs the last step and each that is saved.
@@ -53,7 +65,7 @@ class ProgressBar(TrainerCallback):
 
     def __init__(self, *, show_speed: bool, is_wanted: bool = True) -> None:
         self.is_wanted = is_wanted
-        self.shown = ("loss", "eval_loss", "learning_rate", *(("interval_samples_per_second",) if show_speed else ()))
+        self.shown = _SHOWN | (_SPEED if show_speed else {})
         self.bar: tqdm | None = None
         self.started = 0.0
         self.first_step = 0
@@ -84,7 +96,7 @@ class ProgressBar(TrainerCallback):
         """Show the losses: beside the bar, or in a line."""
         if not (state.is_world_process_zero and logs):
             return
-        figures = "  ".join(f"{name} {logs[name]:.4g}" for name in self.shown if name in logs)
+        figures = "  ".join(text.format(logs[name]) for name, text in self.shown.items() if name in logs)
         if not figures:
             return
         if self.bar is not None:

@@ -26,13 +26,15 @@ from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.trainer.answer_evaluation import AnswerEvaluation
 from paddlemix.trainer.checkpointing import CheckpointingTrainer
 from paddlemix.trainer.early_stopping import EarlyStopping
-from paddlemix.trainer.memory import SamplingMemoryTracker
+from paddlemix.trainer.gradient_norm import GradientNorm
+from paddlemix.trainer.memory import SamplingMemoryTracker, memory_in_use
 from paddlemix.trainer.mixture_log import MixtureLog
 from paddlemix.trainer.nonfinite import check_losses, check_weights, name_records
 from paddlemix.trainer.progress import ProgressBar, StepLog
 from paddlemix.trainer.ranks import wait_for_all
 from paddlemix.trainer.run_identity import RunIdentity, check_same_run
 from paddlemix.trainer.sharding import whole_parameters
+from paddlemix.trainer.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +109,7 @@ class SFTTrainer(CheckpointingTrainer):
                 train_dataset, shape, seed=args.seed, drop_last=args.dataloader_drop_last
             )
             self._mixture_log = MixtureLog(train_dataset, self.train_sampler)
+            self._throughput = Throughput(train_dataset, self.train_sampler, packs=sampling.packs)
         self._eval_sampler = None
         if eval_dataset is not None:
             shape = self._shape(args.per_device_eval_batch_size, 1)
@@ -115,13 +118,21 @@ class SFTTrainer(CheckpointingTrainer):
         self._data_offset = 0
 
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
-        """Add the modules' own learning rates and what was drawn of each set."""
+        """Add the modules' own learning rates, the gradients' norm, the speed, and what was drawn of each set."""
         if "loss" in logs:
             rate = self._get_learning_rate()
             # rounded as PaddleNLP rounds `learning_rate`
             logs |= {name: float(f"{rate * factor:.3e}") for name, factor in self._rate_factors.items()}
+            if (norm := self._gradient_norm.take()) is not None:
+                logs["grad_norm"] = norm
+            logs |= self._throughput.figures(self.state.global_step)
+            logs["memory_gib"] = memory_in_use() / 2**30
             logs |= self._mixture_log.shares(self.state.global_step)
         super().log(logs, **kwargs)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        with self._throughput.paused():
+            super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def compute_loss(
         self, model: nn.Layer, inputs: dict[str, Any], return_outputs: bool = False
@@ -214,6 +225,10 @@ class SFTTrainer(CheckpointingTrainer):
         step = self.state.global_step
         check_losses(float(loss), losses, lambda: self._batches_of(step), self.train_dataset, step=step + 1)
 
+    def _is_logged(self, step: int) -> bool:
+        """Whether PaddleNLP logs a step because of its number."""
+        return step % self.args.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
+
     def _batches_of(self, step: int) -> list[list[Draw]]:
         sampler = self._required_sampler()
         return sampler.batches_of(*divmod(step - self._data_offset, sampler.steps))
@@ -258,6 +273,13 @@ class SFTTrainer(CheckpointingTrainer):
         checkpoint, steps = rest[-2], loader.batch_sampler.steps
         done = self._steps_done(checkpoint)
         self._mixture_log.begin_at(done)
+        self._throughput.begin_at(done)
+        self._gradient_norm = GradientNorm(
+            self.optimizer,
+            tensor_parallel_degree=max(args.tensor_parallel_degree, 1),
+            sharding_degree=max(args.sharding_parallel_degree, 1),
+            is_wanted=lambda: self._is_logged(self.state.global_step + 1),
+        )
         self._data_offset = done % steps if args.ignore_data_skip else 0
         if done and not args.ignore_data_skip:
             loader.begin_at(done % steps, done % steps * args.gradient_accumulation_steps)

@@ -70,6 +70,19 @@ def holds_copies(optimizer: Any) -> bool:
     return _is_of_stage3(optimizer) and optimizer._group.rank > 0
 
 
+def is_shared_out(optimizer: Any, updated: paddle.Tensor) -> bool:
+    """Whether the rank whose optimizer updates this is the only one of its sharding group that does.
+
+    Args:
+        optimizer: as training calls it, of a run with sharding.
+        updated: a parameter, or a piece of one, as the innermost optimizer knows it.
+
+    Returns:
+        False for the small parameters that stage 3 leaves whole.
+    """
+    return not _is_of_stage3(optimizer) or updated.name.startswith(PIECE_PREFIX)
+
+
 def is_cut(parameter: paddle.Tensor) -> bool:
     """Whether stage 3 has cut a parameter into pieces."""
     return hasattr(parameter, _OWN_PIECE)

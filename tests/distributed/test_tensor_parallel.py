@@ -144,6 +144,8 @@ def check_same_training(one: Path, other: Path) -> None:
     losses, others = logged(one, "loss"), logged(other, "loss")
     assert len(losses) == STEPS
     np.testing.assert_allclose(others, losses, rtol=CLOSE)
+    norms = json.loads((one / "seen-0.json").read_text("utf-8"))["norms"]
+    np.testing.assert_allclose(logged(other, "grad_norm"), norms, rtol=CLOSE)
     np.testing.assert_allclose(logged(other, "eval_loss"), logged(one, "eval_loss"), rtol=CLOSE)
     check_same_weights(one, other)
 
