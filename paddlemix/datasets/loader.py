@@ -21,7 +21,7 @@ import paddle
 from paddle.io import DataLoader
 
 from paddlemix.conversation import RecordError
-from paddlemix.datasets.measuring import serial_tokenizers
+from paddlemix.datasets.forking import ready_to_fork
 
 # Batches that each worker is ahead, the one it works on included.
 _AHEAD = 2
@@ -87,16 +87,15 @@ class _Workers:
         self._done = context.RawArray("q", count)
         self._sockets: list[socket.socket] = []
         self._processes = []
-        for number in range(count):
-            ours, theirs = socket.socketpair()
-            process = context.Process(
-                target=_work, args=(theirs, [*self._sockets, ours], dataset, collate, self._done, number), daemon=True
-            )
-            with serial_tokenizers():
+        with ready_to_fork():
+            for number in range(count):
+                ours, theirs = socket.socketpair()
+                held = theirs, [*self._sockets, ours]
+                process = context.Process(target=_work, args=(*held, dataset, collate, self._done, number), daemon=True)
                 process.start()
-            theirs.close()  # with the worker's own end the last one is closed, which is how its death is seen
-            self._sockets.append(ours)
-            self._processes.append(process)
+                theirs.close()  # with the worker's own end the last one is closed, which is how its death is seen
+                self._sockets.append(ours)
+                self._processes.append(process)
         self._closed = threading.Event()
         atexit.register(self.close)  # multiprocessing would send SIGTERM, and wait
 
@@ -133,7 +132,8 @@ class _Workers:
             try:
                 received.put(_unpacked(_receive_all(self._sockets[worker])))
             except (EOFError, OSError):
-                received.put(self._death(worker, items))
+                if not self._closed.is_set():  # else `close` has ended the worker, and must be alone to wait for it
+                    received.put(self._death(worker, items))
                 return
 
     def _death(self, worker: int, items: Sequence[Any]) -> WorkerError:

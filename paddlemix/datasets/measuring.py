@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from paddlemix._environment import usable_cores
 from paddlemix.conversation import Conversation, RecordError, result_or_error
+from paddlemix.datasets.forking import ready_to_fork
 from paddlemix.datasets.records import Located
 from paddlemix.datasets.sizes import SizeTable
 from paddlemix.processors.interface import ConversationProcessor, SampleSize
@@ -94,27 +94,6 @@ def measure_many(processor: ConversationProcessor, conversations: list[Conversat
 
 
 @contextmanager
-def serial_tokenizers() -> Iterator[None]:
-    """Processes that are forked meanwhile tokenize in one thread each: they share the cores already.
-
-    The tokenizers' own threads do not survive a fork, and they warn of it where nothing is set.
-
-    Yields:
-        Nothing.
-    """
-    name = "TOKENIZERS_PARALLELISM"
-    before = os.environ.get(name)
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextmanager
 def _mapping(function: Function, count: int) -> Iterator[Callable[[Iterable[np.ndarray]], Iterator[Measured]]]:
     """Lend a `map` that keeps the order, over processes where the work is worth it."""
     processes = min(usable_cores(), count // _CHUNKS_WORTH_A_PROCESS)
@@ -123,7 +102,7 @@ def _mapping(function: Function, count: int) -> Iterator[Callable[[Iterable[np.n
         yield partial(map, function)
         return
     context = multiprocessing.get_context("fork")
-    with serial_tokenizers(), ProcessPoolExecutor(processes, context, partial(_take_over, function)) as pool:
+    with ready_to_fork(), ProcessPoolExecutor(processes, context, partial(_take_over, function)) as pool:
         try:
             yield partial(pool.map, _call)
         except BrokenProcessPool as error:
