@@ -22,7 +22,8 @@ THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
 LOCAL_SIZE_VARIABLE = "PADDLE_LOCAL_SIZE"
 # How long idle threads spin: of Intel's OpenMP, which Paddle's wheels bring and the fused ops run on, and of GNU's,
 # which the ops are built with where a Paddle has none.
-WAITS = {"KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "1000"}
+BLOCKTIME, ASLEEP = "KMP_BLOCKTIME", "0"
+WAITS = {BLOCKTIME: ASLEEP, "GOMP_SPINCOUNT": "1000"}
 # What MKL's AVX-512 code uses; a processor from before AVX2 (2015) would die of an illegal instruction on either path.
 AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 

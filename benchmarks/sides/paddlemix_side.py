@@ -13,6 +13,7 @@ from measuring import Samples, report, seconds_of
 from workload import SHAPES, Shape
 
 from paddlemix.generation.cache import KVCache
+from paddlemix.generation.reading import CachedReader
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from paddlemix.ops import set_compute_dtype
 from paddlemix.processors.image import Qwen2VLImageProcessor
@@ -40,19 +41,11 @@ def generate(shape: Shape, repeats: int) -> Samples:
     batch = tensors(shape.prompt(shape.rows))
     prefills = seconds_of(lambda: prefill(model, batch, shape.tokens), repeats)
 
-    output = prefill(model, tensors(shape.prompt(1)), shape.tokens + 4 * (repeats + 2))
-    following = {"caches": output.past_key_values, "deltas": output.rope_deltas, "token": choose(output)}
+    reader = CachedReader(model, shape.prompt(1), 4 * (repeats + 2))
+    following = {"tokens": reader.read_prompts().argmax(-1)}
 
     def decode() -> None:
-        output = model(
-            following["token"],
-            past_key_values=following["caches"],
-            rope_deltas=following["deltas"],
-            last_logits_only=True,
-        )
-        following["token"] = choose(output)
-        # The choice is looked at, as a loop that streams would.
-        following["token"].numpy()
+        following["tokens"] = reader.read(following["tokens"]).argmax(-1)
 
     return {"prefill": prefills, "decode_token": seconds_of(decode, 4 * repeats), "parameters": [count(model)]}
 
@@ -77,11 +70,6 @@ def prefill(model: Qwen2VLForConditionalGeneration, batch: dict[str, paddle.Tens
     """The output for a prompt, its caches filled."""
     caches = [KVCache(capacity) for _ in range(model.config.num_hidden_layers)]
     return model(**batch, past_key_values=caches, last_logits_only=True)
-
-
-def choose(output) -> paddle.Tensor:
-    """The likeliest token of each row, int64[B, 1]."""
-    return output.logits[:, -1:].argmax(-1)
 
 
 def count(model: Qwen2VLForConditionalGeneration) -> int:
