@@ -8,7 +8,8 @@ Prints, each with the median and the 10th and 90th percentile where it is repeat
 - lengths that the pack planner plans a second, and how full the packs are;
 - for a set of a million records: seconds to index it, to measure it, to start again with both kept, and the memory
   that this process has grown by;
-- tokens of real samples (no padding) that the small shape trains a second on mixed lengths, padded and packed.
+- tokens of real samples (no padding) that the small shape trains a second on mixed lengths, padded and packed; beside
+  transformers, padded.
 
     python benchmarks/data_pipeline.py --torch_python ../reference/bin/python --output rows.jsonl
     python benchmarks/data_pipeline.py --parts index plan --records 100000
@@ -37,8 +38,18 @@ import paddlemix
 import numpy as np
 import orjson
 import paddle
-from qwen2_vl_cpu import check_torch, own_torch_python, summary
-from sides.data_shape import MAX_PIXELS, PICTURES, QUESTION, make_pictures, mixed_lengths
+from qwen2_vl_cpu import KEPT, check_torch, own_torch_python, summary
+from sides.data_shape import (
+    LONGEST,
+    MAX_PIXELS,
+    PICTURES,
+    QUESTION,
+    TEXTS,
+    make_pictures,
+    mixed_lengths,
+    padded_batches,
+    text_of,
+)
 from sides.measuring import seconds_of
 from sides.workload import SHAPES
 
@@ -51,16 +62,18 @@ from paddlemix.datasets.sampler import BatchShape
 from paddlemix.datasets.sampling import Sampling
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.ops import num_threads
 from paddlemix.processors.chat_template import ChatTemplate
 from paddlemix.processors.image import Qwen2VLImageProcessor
-from paddlemix.processors.interface import IGNORED_LABEL, Sample
+from paddlemix.processors.interface import Sample
 from paddlemix.processors.picture import open_picture
 from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
 from paddlemix.processors.text import Qwen2Tokenizer
 
 SIDES = Path(__file__).parent / "sides"
-CAPACITY = 2048
+CAPACITY = LONGEST
 PADDED_ROWS = (8, 16)  # of a padded batch
+PEER_ROWS = 8  # 16 would take torch more than 24 GB
 Rows = Iterator[tuple[str, str, list[float]]]
 
 
@@ -106,13 +119,14 @@ def pictures(folder: Path, arguments: argparse.Namespace) -> Rows:
     torch_python = arguments.torch_python or own_torch_python()
     if torch_python:
         check_torch(torch_python)
-        yield "pictures, transformers", "/s", peer(torch_python, folder, arguments.repeats)["pictures_a_second"]
+        measured = peer(torch_python, "transformers_data.py", folder, arguments.repeats, OMP_NUM_THREADS="1")
+        yield "pictures, transformers", "/s", measured["pictures_a_second"]
 
 
-def peer(python: str, folder: Path, repeats: int) -> dict[str, Any]:
-    """What transformers does with the pictures, in a process of its own with one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-    command = [python, str(SIDES / "transformers_data.py"), str(folder), str(repeats)]
+def peer(python: str, script: str, *words: object, **variables: str) -> dict[str, Any]:
+    """What transformers does, in a process of its own; its last words are left to it where it fails."""
+    environment = {**os.environ, "PYTHONPATH": "", **variables}
+    command = [python, str(SIDES / script), *map(str, words)]
     finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(finished.stdout.splitlines()[-1])
 
@@ -135,7 +149,7 @@ def plan(folder: Path, arguments: argparse.Namespace) -> Rows:
     del folder
     planner = PackPlanner(CAPACITY)
     for count in (100_000, 1_000_000):
-        lengths = mixed_lengths(count, longest=CAPACITY)
+        lengths = mixed_lengths(count)
         order = np.random.default_rng(1).permutation(count)
 
         def run(order: np.ndarray = order, lengths: np.ndarray = lengths) -> list[list[int]]:
@@ -160,17 +174,23 @@ def index(folder: Path, arguments: argparse.Namespace) -> Rows:
 
 
 def train(folder: Path, arguments: argparse.Namespace) -> Rows:
-    """Forward, backward and AdamW on mixed lengths: rows of one sample each, padded, and packs.
+    """Forward, backward and AdamW on mixed lengths: rows of one sample each, padded, and packs; in transformers padded.
 
     A batch has as many packs as take the room of a padded one, so that both need the same memory.
     """
     del folder
     shape = SHAPES[arguments.shape]
-    lengths = mixed_lengths(400, longest=CAPACITY)
+    lengths = mixed_lengths(TEXTS)
     rng = np.random.default_rng(3)
     packs = PackPlanner(CAPACITY).plan(rng.permutation(len(lengths)), lengths, rng)
+    torch_python = arguments.torch_python or own_torch_python()
+    if torch_python:
+        check_torch(torch_python)
+        words = ("transformers_mixed.py", arguments.shape, arguments.repeats, PEER_ROWS)
+        measured = peer(torch_python, *words, **KEPT, OMP_NUM_THREADS=str(num_threads()))
+        yield f"real tokens trained, {PEER_ROWS} padded rows, transformers", "/s", measured["tokens_a_second"]
     for rows in PADDED_ROWS:
-        padded = np.split(rng.permutation(len(lengths)), len(lengths) // rows)
+        padded = padded_batches(lengths, rows)
         room = int(np.mean([rows * lengths[row].max() for row in padded]))
         at_once = max(room // CAPACITY, 1)
         packed = [np.concatenate(packs[first : first + at_once]) for first in range(0, len(packs), at_once)]
@@ -200,10 +220,8 @@ def train_rates(shape: Any, lengths: np.ndarray, batches: list[np.ndarray], *, p
 
 
 def sample_of(length: int, vocabulary: int) -> Sample:
-    """A text whose second half is asked for."""
-    ids = np.random.default_rng(length).integers(0, vocabulary - 8, length)
-    labels = np.where(np.arange(length) < length // 2, IGNORED_LABEL, ids)
-    return Sample(ids, labels, np.broadcast_to(np.arange(length), (3, length)), None, None)
+    """A text."""
+    return Sample(*text_of(length, vocabulary), np.broadcast_to(np.arange(length), (3, length)), None, None)
 
 
 def processor_of(arguments: argparse.Namespace) -> Qwen2VLProcessor:

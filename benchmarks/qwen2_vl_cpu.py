@@ -37,8 +37,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 SIDES = Path(__file__).parent / "sides"
 PARTS = ("train", "generate", "pictures")
-# Tensors up to this size stay with torch's process when they are freed; glibc maps larger ones anew, page by page.
-KEPT_BYTES = 2**30
+# Tensors up to a gigabyte stay with torch's process when they are freed; glibc would map them anew, page by page.
+KEPT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**30))
 # What is shown of each measured number: its title, its unit, and what makes the unit of the samples.
 SHOWN = {
     "training_step": ("training step", "s", lambda seconds: seconds),
@@ -125,10 +125,8 @@ def run_side(side: str, python: str, part: str, arguments: argparse.Namespace) -
     """
     # Paddle and torch read the number of threads when they are loaded. Paddle warns of any but 1, with no harm done.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(arguments.threads))
-    if side == "paddlemix":  # which settles by itself what malloc keeps
-        own = {"PYTHONPATH": str(ROOT)}
-    else:
-        own = {"PYTHONPATH": "", **dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(KEPT_BYTES))}
+    # paddlemix settles by itself what malloc keeps.
+    own = {"PYTHONPATH": str(ROOT)} if side == "paddlemix" else {"PYTHONPATH": "", **KEPT}
     environment = {**os.environ, **threads, **own}
     command = [python, str(SIDES / f"{side}_side.py"), part, arguments.shape, str(arguments.repeats)]
     command.append(arguments.compute_dtype)

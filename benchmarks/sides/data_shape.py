@@ -9,6 +9,7 @@ from PIL import Image
 
 PICTURES, WIDTH, HEIGHT = 64, 640, 480
 MAX_PIXELS = 1280 * 28 * 28
+TEXTS, LONGEST = 400, 2048
 QUESTION = "What is shown in this picture, and where does it stand?"
 
 
@@ -21,7 +22,18 @@ def make_pictures(folder: Path) -> list[Path]:
     return paths
 
 
-def mixed_lengths(count: int, *, median: float = 300, longest: int = 2048) -> np.ndarray:
+def mixed_lengths(count: int, *, median: float = 300) -> np.ndarray:
     """int64[count]: log-normal, as the lengths of dialogues are."""
     drawn = np.random.default_rng(0).lognormal(np.log(median), 0.8, count)
-    return drawn.clip(8, longest).astype(np.int64)
+    return drawn.clip(8, LONGEST).astype(np.int64)
+
+
+def padded_batches(lengths: np.ndarray, rows: int) -> list[np.ndarray]:
+    """Which of the lengths each batch holds, int64[rows], drawn at random."""
+    return np.split(np.random.default_rng(3).permutation(len(lengths)), len(lengths) // rows)
+
+
+def text_of(length: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
+    """ids and labels int64[length]; the second half is asked for."""
+    ids = np.random.default_rng(length).integers(0, vocabulary - 8, length)
+    return ids, np.where(np.arange(length) < length // 2, -100, ids)

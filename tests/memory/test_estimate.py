@@ -150,16 +150,15 @@ def test_the_estimate_of_the_small_shape_is_what_training_takes() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 def test_the_estimate_is_what_a_process_takes_beside_its_import() -> None:
-    """As the benchmark reads it. Freed memory goes back to the system at once, which paddlemix else keeps for speed."""
+    """As the benchmark reads it."""
     model, _, size = qwen2_vl(small=True)
     found = estimate(model, QWEN2_VL, Setup(FLOAT32, size, Cards()))
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**17), "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(SIDES.parents[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SIDES.parents[1])}
     command = [sys.executable, str(SIDES / "paddlemix_side.py"), "train", "small", "1", "float32"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=True)
     samples = json.loads(ended.stdout.splitlines()[-1])["samples"]
     taken = (samples["peak_memory"][0] - samples["memory_after_import"][0]) * 2**20
-    # 1,680 MiB were measured, of which 1,578 are estimated.
+    # 1,549 MiB were measured after three steps, 1,619 after eight; 1,578 are estimated.
     assert found.total == pytest.approx(taken, rel=0.15)
 
 
