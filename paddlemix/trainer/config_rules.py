@@ -27,7 +27,8 @@ LORA_KEYS = (
     "lora_plus_scale",
     "lora_modules_to_save",
 )
-FREEZE_KEYS = ("freeze_include", "freeze_exclude", "freeze_vit", "freeze_llm", "freeze_aligner")
+FREEZE_SWITCHES = ("freeze_vit", "freeze_llm", "freeze_aligner")
+FREEZE_KEYS = ("freeze_include", "freeze_exclude", *FREEZE_SWITCHES)
 NOT_YET_SWITCHES = (
     "save_sharded_model",
     "load_sharded_model",
@@ -251,6 +252,14 @@ CONSISTENCY: tuple[Rule, ...] = (
             "`lora_modules_to_save` names layers that are trained besides.",
         )
         for key in FREEZE_KEYS
+    ),
+    Rule(
+        ("freeze_vit", "freeze_llm", "freeze_aligner", "freeze_exclude", "do_train"),
+        lambda values: (
+            values["do_train"] and all(values[key] for key in FREEZE_SWITCHES) and not values["freeze_exclude"]
+        ),
+        "`freeze_vit`, `freeze_llm` and `freeze_aligner` are all true, which leaves nothing to train. Set one of them "
+        "to false, or name what to train in `freeze_exclude`.",
     ),
     Rule(
         ("min_pixels", "max_pixels"),

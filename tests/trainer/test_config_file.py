@@ -555,6 +555,10 @@ class TestRules:
             ({"lora_plus_scale": 4, "lora": False}, "`lora_plus_scale` has no effect unless `lora` is true."),
             ({"lora": True, "freeze_vit": True}, "`freeze_vit` has no effect while `lora` is true: all but the"),
             ({"lora": True, "freeze_exclude": ["*"]}, "`freeze_exclude` has no effect while `lora` is true:"),
+            (
+                {"freeze_vit": True, "freeze_llm": True, "freeze_aligner": True},
+                "`freeze_vit`, `freeze_llm` and `freeze_aligner` are all true, which leaves nothing to train.",
+            ),
             ({"load_best_model_at_end": True}, "`load_best_model_at_end` needs an evaluation with every checkpoint"),
             ({"predict_with_generate": True}, "`predict_with_generate` has no effect without an evaluation."),
             ({"max_new_tokens": 3}, "`max_new_tokens` has no effect unless `predict_with_generate` is true."),
