@@ -12,7 +12,7 @@ Prints, for each library, the median and the 10th and 90th percentile of
     python benchmarks/qwen2_vl_cpu.py --parts train --shape large_vocabulary --torch_python ../reference/bin/python
 
 Weights are float32; `--compute_dtype bfloat16` is paddlemix's `cpu_compute_dtype` and torch's autocast. transformers
-attends with SDPA, its AdamW is fused, and its malloc keeps what is freed, as paddlemix's does.
+attends with SDPA, its AdamW is fused, and its malloc keeps what is freed, as paddlemix's does up to 128 MB.
 
 Every measurement runs in a process of its own, the libraries in turn, so that what else the machine does meets both.
 transformers is measured where it is installed, or with the Python that `--torch_python` names; without it paddlemix is
@@ -37,7 +37,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 SIDES = Path(__file__).parent / "sides"
 PARTS = ("train", "generate", "pictures")
-# Tensors up to this size stay with the process when they are freed; glibc maps larger ones anew, page by page.
+# Tensors up to this size stay with torch's process when they are freed; glibc maps larger ones anew, page by page.
 KEPT_BYTES = 2**30
 # What is shown of each measured number: its title, its unit, and what makes the unit of the samples.
 SHOWN = {
@@ -125,8 +125,11 @@ def run_side(side: str, python: str, part: str, arguments: argparse.Namespace) -
     """
     # Paddle and torch read the number of threads when they are loaded. Paddle warns of any but 1, with no harm done.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(arguments.threads))
-    kept = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(KEPT_BYTES))
-    environment = {**os.environ, **threads, **kept, "PYTHONPATH": str(ROOT) if side == "paddlemix" else ""}
+    if side == "paddlemix":  # which settles by itself what malloc keeps
+        own = {"PYTHONPATH": str(ROOT)}
+    else:
+        own = {"PYTHONPATH": "", **dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(KEPT_BYTES))}
+    environment = {**os.environ, **threads, **own}
     command = [python, str(SIDES / f"{side}_side.py"), part, arguments.shape, str(arguments.repeats)]
     command.append(arguments.compute_dtype)
     load = os.getloadavg()[0]

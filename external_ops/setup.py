@@ -26,6 +26,8 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = "paddlemix_external_ops"
 CPU, PICTURES, CUDA = f"{PACKAGE}._cpu", f"{PACKAGE}._pictures", f"{PACKAGE}._cuda"
 ONEDNN_HEADERS = "onednn-devel==2025.0.0"
+# Of the ops, by which `paddlemix` knows a build of another version; it has the same in `ops_build.py`.
+INTERFACE = 2
 COMPILE_ARGUMENTS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-g0", "-w"]
 # The parts of Paddle's wheel that the ops call. They are in the process already when the ops are loaded.
 PADDLE_LIBRARIES = ("libdnnl.so.3", "libphi.so", "libphi_core.so", "libcommon.so")
@@ -140,6 +142,7 @@ class BuildOps(build_ext):
         super().run()
         libraries = {ext.name: Path(self.get_ext_fullpath(ext.name)) for ext in self.extensions}
         about = {
+            "interface": INTERFACE,
             "paddle": paddle_version(),
             "onednn": onednn_version(onednn_headers()),
             "library": libraries[CPU].name,

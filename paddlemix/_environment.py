@@ -22,15 +22,17 @@ THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
 LOCAL_SIZE_VARIABLE = "PADDLE_LOCAL_SIZE"
 # How long idle threads spin: of Intel's OpenMP, which Paddle's wheels bring and the fused ops run on, and of GNU's,
 # which the ops are built with where a Paddle has none.
-WAITS = {"KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "1000"}
+BLOCKTIME, ASLEEP = "KMP_BLOCKTIME", "0"
+WAITS = {BLOCKTIME: ASLEEP, "GOMP_SPINCOUNT": "1000"}
 # What MKL's AVX-512 code uses; a processor from before AVX2 (2015) would die of an illegal instruction on either path.
 AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 # glibc's mallopt: parameter number, the variable that sets the same, value. At their defaults every tensor above 128 KB
 # is mapped and unmapped anew, and its pages cleared at first touch: a product of 4800 x 192 floats took 1.47 ms, with
-# these 0.08 ms; a training step of the demo 1.3 times as long.
+# these 0.08 ms; a training step of the demo 1.3 times as long. Above 128 MB, as of an embedding of 150,000 tokens, a
+# tensor costs far more to compute on than to clear, and would leave holes that nothing else fills.
 MALLOC_OPTIONS = (
-    (-3, "MALLOC_MMAP_THRESHOLD_", 1 << 30),
+    (-3, "MALLOC_MMAP_THRESHOLD_", 1 << 27),
     (-1, "MALLOC_TRIM_THRESHOLD_", (1 << 31) - 1),
     (-2, "MALLOC_TOP_PAD_", 1 << 28),
 )
@@ -74,6 +76,22 @@ def keep_freed_memory(environ: Mapping[str, str]) -> None:
     if hasattr(library, "mallopt"):  # other C libraries have none, and need none
         for option, _, value in MALLOC_OPTIONS:
             library.mallopt(option, value)
+
+
+def give_back_freed_memory(step: int) -> None:
+    """Give the system what a process holds but does not use, after its 1st, 2nd, 4th, 8th ... step of training.
+
+    The first steps allocate what stays, such as an optimizer's states, among what does not, and leave holes. A model of
+    187 M parameters, 151,936 tokens among them, held 4484 MiB at most after some steps, so 3998; a call took 0.13 s.
+
+    Args:
+        step: from 1 on.
+    """
+    if step & (step - 1) or sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def choose_mkl_path(environ: MutableMapping[str, str], cpuinfo: str) -> None:

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 PACKAGE = "paddlemix_external_ops"
 # Set to "reference", every op is computed in its readable form.
 CHOICE_VARIABLE = "PADDLEMIX_OPS"
+# Goes up with every change of what Python calls: names, inputs and attributes. `external_ops/setup.py` has the same.
+INTERFACE = 2
 BUILD_COMMAND = "cd external_ops && python setup.py install"
 
 
@@ -48,7 +50,10 @@ def read_build(folder: Path) -> Build:
     about = folder / "built.json"
     if not about.is_file():
         return Build(f"the build in {folder} is unfinished, build again: {BUILD_COMMAND}")
-    return Build(folder=folder, about=json.loads(about.read_text(encoding="utf-8")))
+    found = json.loads(about.read_text(encoding="utf-8"))
+    if found.get("interface") != INTERFACE:
+        return Build(f"the build in {folder} is of another version of paddlemix, build again: {BUILD_COMMAND}")
+    return Build(folder=folder, about=found)
 
 
 @cache

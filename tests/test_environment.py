@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -106,3 +107,31 @@ def test_only_the_listed_warnings_are_silenced():
         *(f"{message} here." for message, _ in HARMLESS_WARNINGS),
         "The loss is infinite.",
     ]
+
+
+FREED = """
+import paddlemix
+from paddlemix._environment import give_back_freed_memory
+import numpy as np
+
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+
+kept = [np.ones(2**18) for _ in range(200)]  # 2 MiB each
+after = kept[-1]
+before = held()
+del kept  # below what stays, so that the heap cannot shrink by itself
+found = [before - held()]
+for step in (3, 6, 7, 8):
+    give_back_freed_memory(step)
+    found.append(before - held())
+print(*found)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is what is told here")
+def test_freed_memory_is_kept_until_steps_that_are_powers_of_two():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True, env=environment)
+    *kept, given_back = map(int, done.stdout.split())
+    assert max(kept) < 20 and given_back > 350

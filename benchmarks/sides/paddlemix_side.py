@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 
 import paddlemix
 
@@ -12,7 +13,9 @@ import paddle
 from measuring import Samples, report, seconds_of
 from workload import SHAPES, Shape
 
+from paddlemix._environment import give_back_freed_memory
 from paddlemix.generation.cache import KVCache
+from paddlemix.generation.reading import CachedReader
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from paddlemix.ops import set_compute_dtype
 from paddlemix.processors.image import Qwen2VLImageProcessor
@@ -23,14 +26,15 @@ def train(shape: Shape, repeats: int) -> Samples:
     model = build(shape)
     model.train()
     optimizer = paddle.optimizer.AdamW(1e-4, parameters=model.parameters())
-    batch = tensors(shape.batch(shape.rows))
+    batch, steps = tensors(shape.batch(shape.rows)), count(1)
 
     def step() -> None:
         model(**batch).loss.backward()
         optimizer.step()
         optimizer.clear_grad(set_to_zero=False)  # as `release_grads`, and as torch does
+        give_back_freed_memory(next(steps))  # as the trainer does
 
-    return {"training_step": seconds_of(step, repeats), "parameters": [count(model)]}
+    return {"training_step": seconds_of(step, repeats), "parameters": [size_of(model)]}
 
 
 @paddle.no_grad()
@@ -40,21 +44,13 @@ def generate(shape: Shape, repeats: int) -> Samples:
     batch = tensors(shape.prompt(shape.rows))
     prefills = seconds_of(lambda: prefill(model, batch, shape.tokens), repeats)
 
-    output = prefill(model, tensors(shape.prompt(1)), shape.tokens + 4 * (repeats + 2))
-    following = {"caches": output.past_key_values, "deltas": output.rope_deltas, "token": choose(output)}
+    reader = CachedReader(model, shape.prompt(1), 4 * (repeats + 2))
+    following = {"tokens": reader.read_prompts().argmax(-1)}
 
     def decode() -> None:
-        output = model(
-            following["token"],
-            past_key_values=following["caches"],
-            rope_deltas=following["deltas"],
-            last_logits_only=True,
-        )
-        following["token"] = choose(output)
-        # The choice is looked at, as a loop that streams would.
-        following["token"].numpy()
+        following["tokens"] = reader.read(following["tokens"]).argmax(-1)
 
-    return {"prefill": prefills, "decode_token": seconds_of(decode, 4 * repeats), "parameters": [count(model)]}
+    return {"prefill": prefills, "decode_token": seconds_of(decode, 4 * repeats), "parameters": [size_of(model)]}
 
 
 def pictures(shape: Shape, repeats: int) -> Samples:
@@ -79,12 +75,7 @@ def prefill(model: Qwen2VLForConditionalGeneration, batch: dict[str, paddle.Tens
     return model(**batch, past_key_values=caches, last_logits_only=True)
 
 
-def choose(output) -> paddle.Tensor:
-    """The likeliest token of each row, int64[B, 1]."""
-    return output.logits[:, -1:].argmax(-1)
-
-
-def count(model: Qwen2VLForConditionalGeneration) -> int:
+def size_of(model: Qwen2VLForConditionalGeneration) -> int:
     """Numbers in the model."""
     return sum(int(parameter.size) for parameter in model.parameters())
 

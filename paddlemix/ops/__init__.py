@@ -7,7 +7,7 @@ Every op is one public function; a model calls it and does not know how it is co
 
 from paddlemix.ops.activation import ACTIVATIONS, Activation, gelu, quick_gelu, swiglu
 from paddlemix.ops.attention import attention, segment_attention
-from paddlemix.ops.built import num_threads, set_num_threads
+from paddlemix.ops.built import awake_threads, num_threads, set_num_threads
 from paddlemix.ops.collectives import copy_to_ranks, gather_from_ranks, sum_over_ranks
 from paddlemix.ops.cross_entropy import IGNORED_TARGET, linear_cross_entropy, token_cross_entropy
 from paddlemix.ops.interpolate import resize_grid
@@ -29,6 +29,7 @@ __all__ = [
     "add_rms_norm",
     "apply_rotary",
     "attention",
+    "awake_threads",
     "copy_to_ranks",
     "gather_from_ranks",
     "gelu",

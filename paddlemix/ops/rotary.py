@@ -82,8 +82,9 @@ def rotate_pair(
     _check("query", query, cos, sin)
     _check("key", key, cos, sin)
     check_like("key", key, query)
-    # What a user gave, and may look at again, is left alone; Paddle refuses it too.
-    if query.is_leaf or key.is_leaf or not built.takes(query, key, on_cuda=True):
+    # What a user wants gradients of is left alone; Paddle refuses it too. Without gradients every tensor is a leaf.
+    is_given = paddle.is_grad_enabled() and (query.is_leaf or key.is_leaf)
+    if is_given or not built.takes(query, key, on_cuda=True):
         return apply_rotary(query, cos, sin), apply_rotary(key, cos, sin)
     return tuple(built.run("rotary_pair", query, key, cos, sin))
 

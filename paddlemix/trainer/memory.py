@@ -1,12 +1,16 @@
-"""Watching a run's memory without slowing the run."""
+"""Watching a run's memory without slowing the run, and keeping it small."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import paddle
 import psutil
+from paddlenlp.trainer import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from paddlenlp.trainer.trainer_utils import TrainerMemoryTracker
+
+from paddlemix._environment import give_back_freed_memory
 
 INTERVAL = 0.05
 
@@ -32,6 +36,18 @@ class SamplingMemoryTracker(TrainerMemoryTracker):
         while self.peak_monitoring:
             time.sleep(INTERVAL)
             self.cpu_mem_used_peak = max(self.cpu_mem_used(), self.cpu_mem_used_peak)
+
+
+class FreedMemory(TrainerCallback):
+    """Gives the system memory back that the first steps have left in holes."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count the steps of this process."""
+        self._steps += 1
+        give_back_freed_memory(self._steps)
 
 
 def memory_in_use() -> int:

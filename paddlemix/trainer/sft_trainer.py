@@ -27,7 +27,7 @@ from paddlemix.trainer.answer_evaluation import AnswerEvaluation
 from paddlemix.trainer.checkpointing import CheckpointingTrainer
 from paddlemix.trainer.early_stopping import EarlyStopping
 from paddlemix.trainer.gradient_norm import GradientNorm
-from paddlemix.trainer.memory import SamplingMemoryTracker, memory_in_use
+from paddlemix.trainer.memory import FreedMemory, SamplingMemoryTracker, memory_in_use
 from paddlemix.trainer.mixture_log import MixtureLog
 from paddlemix.trainer.nonfinite import check_losses, check_weights, name_records
 from paddlemix.trainer.progress import ProgressBar, StepLog
@@ -93,7 +93,7 @@ class SFTTrainer(CheckpointingTrainer):
             early_stopping=early_stopping,
         )
         # Behind those that decide what is saved.
-        for callback in (StepLog(), ProgressBar(show_speed=benchmark, is_wanted=not args.disable_tqdm)):
+        for callback in (StepLog(), ProgressBar(show_speed=benchmark, is_wanted=not args.disable_tqdm), FreedMemory()):
             self.add_callback(callback)
         args.disable_tqdm = True  # the bar that is left is PaddleNLP's for skipped batches, of which we read none
         self._identity_keys = identity_keys or {}

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from paddlemix import ops_build
 from paddlemix.ops import built, rms_norm, set_num_threads
 from paddlemix.ops.__main__ import OPS, PICTURE_OPS, describe
-from paddlemix.ops_build import read_build
+from paddlemix.ops_build import INTERFACE, read_build
 from paddlemix.picture_ops.built import find_library
 
 
@@ -42,7 +43,7 @@ class OnGpu:
 
 
 def test_a_build_for_another_paddle_is_named_and_not_loaded(tmp_path):
-    about = {"paddle": "2.6.2", "onednn": "3.6.0", "library": "none.so"}
+    about = {"interface": INTERFACE, "paddle": "2.6.2", "onednn": "3.6.0", "library": "none.so"}
     (tmp_path / "built.json").write_text(json.dumps(about))
     found = built._load(read_build(tmp_path), "3.3.1")
     assert found.handle is None
@@ -50,10 +51,24 @@ def test_a_build_for_another_paddle_is_named_and_not_loaded(tmp_path):
 
 
 def test_a_library_that_cannot_be_loaded_is_named(tmp_path):
-    (tmp_path / "built.json").write_text(json.dumps({"paddle": "3.3.1", "library": "broken.so"}))
+    (tmp_path / "built.json").write_text(
+        json.dumps({"interface": INTERFACE, "paddle": "3.3.1", "library": "broken.so"})
+    )
     (tmp_path / "broken.so").write_text("this is no library")
     found = built._load(read_build(tmp_path), "3.3.1")
     assert found.handle is None and "broken.so cannot be loaded" in found.reason
+
+
+@pytest.mark.parametrize("interface", [{}, {"interface": INTERFACE - 1}])
+def test_a_build_of_another_version_is_named(tmp_path, interface):
+    (tmp_path / "built.json").write_text(json.dumps({**interface, "paddle": "3.3.1", "library": "cpu.so"}))
+    reason = read_build(tmp_path).reason
+    assert "of another version of paddlemix, build again" in reason and built.BUILD_COMMAND in reason
+
+
+def test_what_is_built_here_is_of_this_version():
+    setup = (Path(__file__).parents[2] / "external_ops" / "setup.py").read_text("utf-8")
+    assert f"\nINTERFACE = {INTERFACE}\n" in setup
 
 
 def test_an_unfinished_build_is_named(tmp_path):
@@ -113,7 +128,7 @@ def test_a_call_goes_to_the_library_of_its_place(monkeypatch):
 
 
 def test_a_build_without_cuda_says_so(tmp_path):
-    (tmp_path / "built.json").write_text(json.dumps({"paddle": "3.3.1", "library": "cpu.so"}))
+    (tmp_path / "built.json").write_text(json.dumps({"interface": INTERFACE, "paddle": "3.3.1", "library": "cpu.so"}))
     found = built._load(read_build(tmp_path), "3.3.1", "cuda_library")
     assert found.handle is None and "Paddle had no CUDA, build again" in found.reason
 
@@ -175,6 +190,37 @@ def test_products_and_our_own_loops_share_one_pool_of_as_many_threads_as_were_as
     # A second OpenMP beside Paddle's left products on one thread, and the two pools took each other's cores.
     done = subprocess.run([sys.executable, "-c", POOL], capture_output=True, text=True, check=True)
     assert done.stdout == "1 1\n"
+
+
+WAITS = """
+import ctypes
+import os
+from pathlib import Path
+import paddlemix
+import paddle
+from paddlemix import ops
+
+waits = ctypes.CDLL(str(Path(paddle.__file__).parent / "libs" / "libiomp5.so")).kmp_get_blocktime
+ops.set_num_threads(2)
+found = [waits()]
+try:
+    with ops.awake_threads():
+        found.append(waits())
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    found.append(waits())
+print(*found)
+"""
+
+
+@pytest.mark.parametrize(("chosen", "waits"), [(None, "0 1 0\n"), ("7", "7 7 7\n")])
+def test_idle_threads_are_awake_for_the_block_alone_unless_the_user_has_chosen(only_built, monkeypatch, chosen, waits):
+    monkeypatch.delenv("KMP_BLOCKTIME", raising=False)  # this process has settled it for itself
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if chosen:
+        monkeypatch.setenv("KMP_BLOCKTIME", chosen)
+    done = subprocess.run([sys.executable, "-c", WAITS], capture_output=True, text=True, check=True)
+    assert done.stdout == waits
 
 
 def test_no_threads_are_refused():

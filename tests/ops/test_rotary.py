@@ -88,6 +88,16 @@ def test_leaves_are_not_overwritten(rng):
     assert np.abs(found[0].numpy() - before[0]).max() > 0.1
 
 
+def test_without_gradients_the_pair_takes_its_own_place(only_built, rng):
+    query, key = (paddle.to_tensor(rng.standard_normal((3, 2, 4)).astype(np.float32)) for _ in range(2))
+    angles = angles_of(rng, 3, 2)
+    wanted = [apply_rotary(one, *angles).numpy() for one in (query, key)]
+    with paddle.no_grad():
+        found = rotate_pair(query, key, *angles)
+    assert [(one.numpy() == two).all() for one, two in zip(found, wanted, strict=True)] == [True, True]
+    assert found[0].data_ptr() == query.data_ptr() and found[1].data_ptr() == key.data_ptr()
+
+
 def test_angles_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="`cos` has shape"):
         apply_rotary(paddle.ones([3, 2, 4]), paddle.ones([3, 3]), paddle.ones([3, 2]))
