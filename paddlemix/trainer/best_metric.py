@@ -57,7 +57,7 @@ def check_best_metric(config: FinetuneConfig, answers: AnswerEvaluation | None) 
         answers: the run's evaluation of answers; None where the loss is all that is evaluated.
 
     Raises:
-        ConfigError: no evaluation of this run gives it.
+        ConfigError: they do not give it.
         RecordError: a record's right answer cannot be scored.
     """
     if answers is None:
