@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -68,6 +69,10 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
         beside.write_text(text + "\n", encoding="utf-8")
 
 
+# A full disk, a full quota, a file larger than allowed.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Lend a folder beside `path` to fill, and rename it to `path` when the block ends well.
@@ -82,16 +87,26 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         FileExistsError: `path` is a file, or a folder that is not empty.
+        OSError: a folder beside `path` cannot be made, or not be filled because there is no room.
     """
     target = Path(path)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise FileExistsError(f"{target} is there already and is not overwritten; give another folder.")
     beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
+    try:
+        beside.mkdir(parents=True)
+    except OSError as error:
+        raise OSError(f"{target} cannot be made: {error.strerror}; give a folder where you may write.") from error
     try:
         yield beside
         for file in beside.iterdir():
             flush_to_disk(file)
         os.replace(beside, target)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OSError(
+            f"{target} cannot be written: {error.strerror}; make room there. Nothing of it was kept."
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)

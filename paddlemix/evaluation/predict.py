@@ -108,6 +108,20 @@ def _prediction(processor: Any, conversation: Conversation, raw: str, grounding:
     )
 
 
+def unanswered(processor: Any, conversation: Conversation, *, grounding: bool) -> Prediction:
+    """What `predict_set` gives for a model that says nothing.
+
+    Args:
+        processor: of the model's family.
+        conversation: ends with the right answer.
+        grounding: whether the question asks for boxes.
+
+    Returns:
+        The prediction, to be scored as others are.
+    """
+    return _prediction(processor, conversation, "", grounding)
+
+
 def asks_for_boxes(conversations: Sequence[Conversation]) -> bool:
     """Whether most answers of a set's chats hold boxes."""
     answers = (conversation.turns[-1] for conversation in conversations if conversation.task == "chat")

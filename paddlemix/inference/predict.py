@@ -15,7 +15,7 @@ from paddlemix.conversation import Conversation, Part, Picture, RecordId, Text, 
 from paddlemix.evaluation.predict import stream_answer
 from paddlemix.generation import GenerationConfig
 from paddlemix.inference.dtype import DTYPES, usable_dtype
-from paddlemix.peft.folders import find_folders
+from paddlemix.peft.folders import find_folders, warn_of_another_base
 from paddlemix.processors.picture import open_picture
 from paddlemix.visualization.answers import answer_boxes, save_drawn
 
@@ -160,8 +160,11 @@ def main(script: Script) -> None:
     """
     args = parse_arguments(script)
     dtype = usable_dtype(args.dtype)
+    folders = find_folders(args.model_name_or_path, args.lora_path)
+    if args.lora_path and folders.adapter:
+        warn_of_another_base(args.model_name_or_path, folders.adapter)
     generation = GenerationConfig.from_pretrained(
-        find_folders(args.model_name_or_path, args.lora_path).generation,
+        folders.generation,
         max_new_tokens=args.max_new_tokens,
         temperature=args.temperature,
         seed=args.seed,

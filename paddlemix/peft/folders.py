@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE, read_adapter_conf
 
 # Every family's processor writes it; an adapter's folder with it has the processor that the adapter was trained with.
 _PROCESSOR_FILE = "preprocessor_config.json"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,54 @@ def find_folders(
     folder = local_folder(name_or_path, weights=weights)
     if lora_path is None:
         return _with_its_base(folder, weights) if is_adapter(folder) else ModelFolders(folder)
-    adapter = local_folder(lora_path, weights=weights)
+    adapter = adapter_folder(lora_path, weights=weights)
     if not is_adapter(adapter):
         raise ValueError(f"`lora_path` {lora_path} holds no {ADAPTER_CONFIG_FILE}; give the folder of an adapter.")
     if is_adapter(folder):
         raise ValueError(f"`model_name_or_path` {name_or_path} is an adapter itself; give the base of `lora_path`.")
     return ModelFolders(folder, adapter)
+
+
+def adapter_folder(lora_path: str | os.PathLike[str], *, weights: bool = False) -> Path:
+    """The local folder of an adapter.
+
+    Args:
+        lora_path: a folder, or a name of the hub.
+        weights: whether an adapter of the hub is fetched with its weights.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and no hub has such names.
+        OSError: it cannot be fetched.
+    """
+    if not Path(lora_path).expanduser().exists() and not is_hub_name(str(lora_path)):
+        raise FileNotFoundError(
+            f"`lora_path` {lora_path} is no local folder, and no `owner/name` of an adapter on the hub. Correct the "
+            "path."
+        )
+    return local_folder(lora_path, weights=weights)
+
+
+def warn_of_another_base(name_or_path: str, adapter: Path) -> None:
+    """Tell of an adapter that was trained on another model than the one that it is put on.
+
+    Weights of the right shapes are all that can be checked, and a model may have moved: its last name decides.
+
+    Args:
+        name_or_path: of the model.
+        adapter: its folder.
+    """
+    base = read_adapter_config(adapter).base
+    if base is not None and Path(base).name != Path(lasting_name(name_or_path)).name:
+        logger.warning(
+            "%s says that it was trained on %s and is put on %s; what comes out is right only if both have the same "
+            "weights.",
+            adapter,
+            base,
+            name_or_path,
+        )
 
 
 def is_adapter(folder: Path) -> bool:

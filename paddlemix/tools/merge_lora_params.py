@@ -23,7 +23,7 @@ from paddlemix.models.base import read_config
 from paddlemix.models.registry import find_family
 from paddlemix.models.weight_files import stored_tensors
 from paddlemix.peft.adapter import read_adapter
-from paddlemix.peft.folders import find_folders
+from paddlemix.peft.folders import adapter_folder, find_folders, warn_of_another_base
 from paddlemix.peft.merge import Merge
 from paddlemix.peft.probe import logits_of, probe_inputs
 from paddlemix.tools.report_errors import report_errors
@@ -77,10 +77,13 @@ def find(args: argparse.Namespace) -> tuple[Path, Path]:
         OSError: one of them is neither there nor can be fetched.
         ValueError: one of them is not what it should be.
     """
+    adapter_folder(args.lora_path)  # without a base it would be looked for as a model
     named = (args.model_name_or_path, args.lora_path) if args.model_name_or_path else (args.lora_path,)
     folders = find_folders(*named, weights=True)
     if folders.adapter is None:
         raise ValueError(f"`lora_path` {args.lora_path} holds no adapter_config.json; give the folder of an adapter.")
+    if args.model_name_or_path:
+        warn_of_another_base(args.model_name_or_path, folders.adapter)
     return folders.model, folders.adapter
 
 

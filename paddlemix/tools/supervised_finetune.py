@@ -11,6 +11,7 @@ import sys
 from paddlemix.tools.report_errors import report_errors
 from paddlemix.trainer import config_file
 from paddlemix.trainer.arguments import FinetuneConfig
+from paddlemix.trainer.best_metric import check_best_metric
 from paddlemix.trainer.finetune import (
     answer_evaluation_of,
     early_stopping_of,
@@ -49,8 +50,9 @@ def run(config: FinetuneConfig) -> None:
     processor = load_processor(config.model, config.data)
     train, evaluation = load_datasets(config, processor)
 
-    only_first(lambda: config_file.clear_output_dir(config))
     args = config_file.build_training_arguments(config)
+    answers = answer_evaluation_of(config, processor, evaluation, args.dataset_world_size)
+    check_best_metric(config, answers)
     checkpoint = prepare_resume(args) if args.do_train else None
     model = load_model(config.model, args)
     set_recompute(model, config)
@@ -70,12 +72,14 @@ def run(config: FinetuneConfig) -> None:
         sampling=sampling_of(config.data),
         identity_keys=identity_keys(config),
         early_stopping=early_stopping_of(config.training),
-        answers=answer_evaluation_of(config, processor, evaluation, args.dataset_world_size),
+        answers=answers,
         rate_factors=rate_factors,
         benchmark=config.training["benchmark"],
     )
     if trainer.is_world_process_zero():
         print(describe_plan(model, train, evaluation, args, trainer.train_sampler), flush=True)
+    # The earlier run is given up only now that nothing is left to be refused.
+    only_first(lambda: config_file.clear_output_dir(config))
     metrics: dict[str, float] = {}
     if args.do_train:
         metrics |= trainer.train(checkpoint).metrics

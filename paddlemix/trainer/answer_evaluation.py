@@ -10,8 +10,9 @@ from pydantic import TypeAdapter
 
 from paddlemix.conversation import Conversation
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.evaluation.predict import asks_for_boxes, predict_set
+from paddlemix.evaluation.predict import asks_for_boxes, predict_set, unanswered
 from paddlemix.evaluation.report import Prediction, score
+from paddlemix.evaluation.score_names import ALL_SCORES
 from paddlemix.generation import GenerationConfig
 from paddlemix.trainer.ranks import share
 
@@ -72,6 +73,22 @@ class AnswerEvaluation:
         shares = {int(text.partition("\n")[0]): text.partition("\n")[2] for text in told}
         parts = [_PREDICTIONS.validate_json(shares[one]) for one in range(ranks)]
         return flat_metrics(score([one for sets in zip(*parts, strict=True) for one in _interleave(sets)]))
+
+    def score_names(self) -> list[str]:
+        """The scores that `metrics` gives, whatever the model answers; no model is asked.
+
+        Returns:
+            Their names; counts are no scores.
+
+        Raises:
+            RecordError: a right answer cannot be scored.
+        """
+        silent = [
+            unanswered(self._processor, conversation, grounding=one.grounding)
+            for one in self._sets
+            for conversation in one.conversations
+        ]
+        return [name for name in flat_metrics(score(silent)) if name in ALL_SCORES]
 
     def _predict(self, model: Any, asked: EvaluationSet, rank: int, ranks: int) -> Iterator[Prediction]:
         return predict_set(

@@ -163,7 +163,7 @@ def choose_checkpoint(store: CheckpointStore, wanted: bool | str | None) -> Path
             logger.warning("There is no checkpoint in %s yet: training begins at its start.", store.output_dir)
         return newest
     folder = Path(wanted).expanduser()
-    if damage := find_damage(folder):
+    if damage := find_damage(folder) if folder.is_dir() else "there is no such folder":
         raise ValueError(
             f"`resume_from_checkpoint` is {folder}, which is no whole checkpoint: {damage}. Name another one, or set "
             "it to true to take the newest whole one in `output_dir`."

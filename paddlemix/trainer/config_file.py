@@ -1,7 +1,7 @@
 """From a JSON config and a command line to checked values; everything that is wrong is told at once.
 
-A tool calls `read_command_line`, `check_degrees`, `check_output_dir`, `clear_output_dir` and
-`build_training_arguments`, in this order.
+A tool calls `read_command_line`, `check_degrees`, `check_output_dir`, `build_training_arguments` and, once all else is
+found to be right, `clear_output_dir`, in this order.
 """
 
 from __future__ import annotations

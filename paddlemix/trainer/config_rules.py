@@ -6,6 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from paddlemix.evaluation.score_names import ALL_SCORES, SCORES, section_of
+from paddlemix.trainer.best_metric import LOSS, formats_of, is_known_metric, may_give, metric_name
+
 Values = Mapping[str, Any]
 
 DEGREES = (
@@ -24,7 +27,8 @@ LORA_KEYS = (
     "lora_plus_scale",
     "lora_modules_to_save",
 )
-FREEZE_KEYS = ("freeze_include", "freeze_exclude", "freeze_vit", "freeze_llm", "freeze_aligner")
+FREEZE_SWITCHES = ("freeze_vit", "freeze_llm", "freeze_aligner")
+FREEZE_KEYS = ("freeze_include", "freeze_exclude", *FREEZE_SWITCHES)
 NOT_YET_SWITCHES = (
     "save_sharded_model",
     "load_sharded_model",
@@ -118,6 +122,15 @@ def _evaluation_strategy(values: Values) -> str:
 def _saves_between_evaluations(values: Values) -> bool:
     return _evaluation_strategy(values) == "steps" and bool(
         values["save_steps"] % (values["eval_steps"] or values["logging_steps"])
+    )
+
+
+def _is_score_of_no_set(section: str) -> Callable[[Values], bool]:
+    return lambda values: (
+        values["predict_with_generate"]
+        and evaluates(values)
+        and section_of(metric_name(values["metric_for_best_model"])) == section
+        and not may_give(values["dataset"].eval, values["metric_for_best_model"])
     )
 
 
@@ -241,6 +254,14 @@ CONSISTENCY: tuple[Rule, ...] = (
         for key in FREEZE_KEYS
     ),
     Rule(
+        ("freeze_vit", "freeze_llm", "freeze_aligner", "freeze_exclude", "do_train"),
+        lambda values: (
+            values["do_train"] and all(values[key] for key in FREEZE_SWITCHES) and not values["freeze_exclude"]
+        ),
+        "`freeze_vit`, `freeze_llm` and `freeze_aligner` are all true, which leaves nothing to train. Set one of them "
+        "to false, or name what to train in `freeze_exclude`.",
+    ),
+    Rule(
         ("min_pixels", "max_pixels"),
         lambda values: (
             None not in (values["min_pixels"], values["max_pixels"]) and values["min_pixels"] > values["max_pixels"]
@@ -291,11 +312,24 @@ CONSISTENCY: tuple[Rule, ...] = (
     ),
     Rule(
         ("metric_for_best_model", "predict_with_generate"),
-        lambda values: (
-            values["metric_for_best_model"] not in (None, "loss", "eval_loss") and not values["predict_with_generate"]
-        ),
+        lambda values: metric_name(values["metric_for_best_model"]) != LOSS and not values["predict_with_generate"],
         '`metric_for_best_model` is "{metric_for_best_model}", but evaluation gives the loss alone. Set '
         '`predict_with_generate` to true, or the metric to "loss".',
+    ),
+    Rule(
+        ("metric_for_best_model", "predict_with_generate"),
+        lambda values: values["predict_with_generate"] and not is_known_metric(values["metric_for_best_model"]),
+        '`metric_for_best_model` is "{metric_for_best_model}", which no evaluation gives. Set it to "loss" or one of '
+        f"{', '.join(ALL_SCORES)}.",
+    ),
+    *(
+        Rule(
+            ("metric_for_best_model", "predict_with_generate", "dataset"),
+            _is_score_of_no_set(section),
+            f'`metric_for_best_model` is "{{metric_for_best_model}}", but no set of `dataset.eval` can have {section} '
+            f'scores. Add one of these formats: {", ".join(formats_of(section))}; or choose another score, or "loss".',
+        )
+        for section in SCORES
     ),
     Rule(
         ("early_stopping_patience", "load_best_model_at_end"),

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from paddlenlp.trainer import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from paddlemix.trainer.best_metric import metric_name
+
 logger = logging.getLogger(__name__)
 
 
@@ -65,7 +67,7 @@ def note_best(state: TrainerState, args: TrainingArguments, metrics: dict[str, f
     """
     if metrics is None or args.metric_for_best_model is None:
         return
-    name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+    name = f"eval_{metric_name(args.metric_for_best_model)}"
     if name not in metrics:
         given = ", ".join(metric.removeprefix("eval_") for metric in metrics)
         raise ValueError(

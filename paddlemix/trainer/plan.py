@@ -24,12 +24,13 @@ def describe_plan(
     args: TrainingArguments,
     sampler: GlobalBatchSampler | None,
 ) -> str:
-    """The plan as text: records and tokens of each set, parameters by module, packs, steps and effective batch."""
+    """The plan as text: sets and their tokens, parameters by module, how ranks share a run, packs, steps and batch."""
     lines = ["Plan"]
     for title, dataset in (("train", train), ("eval", evaluation)):
         if dataset is not None:
             lines += _set_lines(title, dataset.set_summaries())
     lines += _parameter_lines(model)
+    lines += _rank_lines(args)
     if train is not None and sampler is not None and args.do_train:
         lines += _pack_lines(train, sampler)
         lines += _step_lines(sampler, args)
@@ -72,6 +73,21 @@ def _adapter_lines(model: MixLoRAModel) -> Iterator[str]:
         f"  lora: rank {config.rank}, scale {config.scaling:g}, dropout {config.dropout:g} on {len(layers)} layers "
         f"({kinds}){whole}"
     )
+
+
+def _rank_lines(args: TrainingArguments) -> Iterator[str]:
+    """How several ranks share the run, after PaddleNLP has filled in what the config leaves open."""
+    if args.world_size == 1:
+        return
+    split, models = max(args.tensor_parallel_degree, 1), args.dataset_world_size
+    parts = [str(args.world_size)]
+    parts += [f"tensor_parallel_degree {split}"] if split > 1 else []
+    parts += [
+        f"sharding {stage.value}, sharding_parallel_degree {args.sharding_parallel_degree}" for stage in args.sharding
+    ]
+    shared = f", each on {split} ranks" if split > 1 else ""
+    parts.append(f"{models} models side by side{shared}" if models > 1 else f"1 model on {split} ranks")
+    yield f"  ranks: {'; '.join(parts)}"
 
 
 def _pack_lines(train: MixDataset, sampler: GlobalBatchSampler) -> Iterator[str]:

@@ -95,6 +95,7 @@ def checkpoints(out: Path) -> list[str]:
 
 def test_the_readmes_command_line_shows_plan_and_progress_once(whole: Job) -> None:
     assert whole.said.count("Plan\n") == 1 and "2 a card x 1 accumulated x 2 cards" in whole.said
+    assert "  ranks: 2; 2 models side by side\n" in whole.said
     assert [whole.said.count(f"\nstep {step}/{STEPS} ") for step in range(1, STEPS + 1)] == [1] * STEPS
     assert "Plan\n" in whole.log(0) and "Plan\n" not in whole.log(1) and "\nstep " not in whole.log(1)
     states = whole.folder / "out" / f"checkpoint-{STEPS}"

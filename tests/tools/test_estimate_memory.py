@@ -12,6 +12,18 @@ import pytest
 from paddlemix.tools import estimate_memory
 from paddlemix.tools.report_errors import report_errors
 
+ROOT = Path(estimate_memory.__file__).parents[2]
+CONFIGS = ROOT / "paddlemix" / "config" / "qwen2_vl"
+
+
+def documented_rows() -> list[tuple[str, list[float]]]:
+    """The table of docs/finetune.md: what comes before the numbers, and the numbers."""
+    lines = (ROOT / "docs" / "finetune.md").read_text("utf-8").splitlines()
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith(("| 2B", "| 7B"))
+    ]
+    return [(title, [float(number) for number in numbers]) for title, *numbers in cells]
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
@@ -79,3 +91,23 @@ def test_a_bad_config_ends_with_a_sentence(
         run(*flags, **keys)
     said = capsys.readouterr()
     assert expected in said.err and not said.out
+
+
+def test_the_documented_table_has_rows_of_both_sizes() -> None:
+    assert [sum(title.startswith(size) for title, _ in documented_rows()) for size in ("2B", "7B")] == [8, 8]
+
+
+@pytest.mark.parametrize(("title", "numbers"), documented_rows())
+def test_a_documented_row_is_what_its_command_prints(
+    title: str, numbers: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = "lora_sft_argument.json" if "LoRA" in title else "sft_argument.json"
+    flags = title.split("`")[1].split() if "`" in title else []
+    model = f"Qwen/Qwen2-VL-{title[:2]}-Instruct"
+    command = ["estimate_memory.py", str(CONFIGS / file), "--model_name_or_path", model, *flags, "--json"]
+    monkeypatch.setattr(sys, "argv", command)
+    estimate_memory.main()
+    sizes = json.loads(capsys.readouterr().out)["bytes_on_each_card"]
+    named = [sizes[name] for name in ("weights", "gradients", "optimizer")]
+    expected = [*named, sizes["total"] - sum(named), sizes["total"]]
+    assert numbers == [pytest.approx(size / 2**30, abs=0.051) for size in expected]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from paddlemix.auto import AutoModelMIX
 from paddlemix.models.registry import FAMILIES
+from paddlemix.peft import merge as merging
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.merge import Merge
@@ -82,3 +85,35 @@ def test_a_base_of_another_shape_is_refused(merge, tmp_path):
     with pytest.raises(ValueError, match="does not fit"):
         merge("--model_name_or_path", other)
     assert not list(tmp_path.glob("*merged*"))
+
+
+def test_an_adapter_that_is_not_there_is_told_by_its_own_key(merge, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^`lora_path` nowhere/at/all is no local folder"):
+        merge(lora_path=Path("nowhere/at/all"))
+    assert not list(tmp_path.glob("*merged*"))
+
+
+def test_a_base_with_another_name_is_told(merge, tiny_checkpoint, tmp_path, caplog):
+    moved = shutil.copytree(tiny_checkpoint, tmp_path / "elsewhere" / tiny_checkpoint.name)
+    merge("--model_name_or_path", moved, "--skip_check")
+    assert "trained on" not in caplog.text
+    other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
+    merge("--model_name_or_path", other, "--skip_check", target=tmp_path / "merged_too")
+    assert f"says that it was trained on {tiny_checkpoint} and is put on {other}" in caplog.text
+
+
+def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing_behind(merge, tmp_path, monkeypatch):
+    def write(file: Path, *_: object) -> None:
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(merging, "write_safetensors", write)
+    with pytest.raises(OSError, match=r"merged cannot be written: No space left on device; make room there."):
+        merge()
+    assert not list(tmp_path.glob("*merged*"))
+
+
+def test_a_folder_that_cannot_be_made_is_told_by_its_own_name(merge, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match=r"^\S*/file/merged cannot be made: Not a directory; give a folder where you may"):
+        merge(target=tmp_path / "file" / "merged")

@@ -136,6 +136,16 @@ def test_a_second_run_into_the_same_folder_is_refused_before_anything_is_touched
     assert sorted(path.name for path in out.iterdir()) == before
 
 
+def test_an_earlier_run_is_kept_where_the_one_that_replaces_it_is_refused(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    out = finished[0].parent / "out"
+    before = sorted(out.rglob("*"))
+    ended = run(finished[0], "--overwrite_output_dir", "true", "--freeze_include", '["*vision*"]')
+    assert ended.returncode == 1 and "`freeze_include` ['*vision*'] matches no parameter" in ended.stderr
+    assert sorted(out.rglob("*")) == before and out / "checkpoint-2" in before
+
+
 def test_a_bad_record_ends_the_run_with_its_file_and_index(tiny_checkpoint: Path, shapes: Path, tmp_path: Path) -> None:
     records = [
         {"image": str(shapes / "pictures/train/000000.jpg"), "caption": "A shape."},

@@ -17,10 +17,12 @@ from safetensors.numpy import load_file
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.evaluation.evaluate import evaluate_model
+from paddlemix.evaluation.score_names import ALL_SCORES
 from paddlemix.generation import GenerationConfig
 from paddlemix.tools import supervised_finetune
 from paddlemix.trainer import answer_evaluation, config_file
 from paddlemix.trainer.answer_evaluation import AnswerEvaluation, flat_metrics
+from paddlemix.trainer.config_problems import ConfigError
 from paddlemix.trainer.config_rules import CONSISTENCY
 
 TOOL = Path(__file__).parents[2] / "paddlemix" / "tools" / "supervised_finetune.py"
@@ -205,9 +207,20 @@ def test_a_score_chooses_the_best_checkpoint_and_stops_training_also_after_a_res
     assert first == second
 
 
-def test_an_unknown_score_is_told_with_those_that_there_are(run: Callable[..., Path]) -> None:
-    with pytest.raises(ValueError, match="`metric_for_best_model` is 'vqa_accuracy', which .* gives .*vqa_exact_match"):
-        run("out", load_best_model_at_end=True, metric_for_best_model="vqa_accuracy")
+def test_a_score_that_the_records_do_not_give_is_refused_before_an_earlier_run_is_given_up(
+    run: Callable[..., Path], tmp_path: Path
+) -> None:
+    whole = run("out", max_steps=1)
+    with pytest.raises(ConfigError, match='"vqa_vqav2_accuracy", which the records .* one of .*vqa_exact_match'):
+        run("out", overwrite_output_dir=True, metric_for_best_model="vqa_vqav2_accuracy")
+    assert (whole / "checkpoint-1" / "model.safetensors").is_file() and (whole / "model.safetensors").is_file()
+
+
+def test_scores_are_known_before_a_model_answers(tiny_qwen_vl: Path, sets: list[dict[str, str]]) -> None:
+    answers = answers_of(tiny_qwen_vl, sets)
+    given = answers.metrics(AutoModelMIX.from_pretrained(tiny_qwen_vl))
+    assert answers.score_names() == [name for name in given if name in ALL_SCORES]
+    assert {"vqa_exact_match", "grounding_mean_iou"} < set(answers.score_names()) < set(given)
 
 
 def test_two_ranks_score_what_one_scores(run: Callable[..., Path], tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ def test_a_named_checkpoint_must_be_whole(store):
     flip(store.folder(1))
     with pytest.raises(ValueError, match=r"no whole checkpoint: model.safetensors has another SHA-256"):
         choose_checkpoint(store, str(store.folder(1)))
+    with pytest.raises(ValueError, match=r"checkpoint-7, which is no whole checkpoint: there is no such folder"):
+        choose_checkpoint(store, str(store.folder(7)))
 
 
 def test_a_named_checkpoint_with_newer_ones_in_the_output_folder_is_refused(store, tmp_path):

@@ -487,6 +487,16 @@ class TestCommandLine:
         assert str(config.place("bf16")).endswith("run.json")
 
 
+def evaluated_by_answers(metric: str, sets: list[str]) -> dict[str, Any]:
+    given = [{"name": name, "data_files": "eval.json"} for name in sets]
+    return {
+        "dataset": {"train": RECORDS, "eval": given},
+        "do_eval": True,
+        "predict_with_generate": True,
+        "metric_for_best_model": metric,
+    }
+
+
 class TestRules:
     def test_every_rule_reads_keys_that_exist_and_can_write_its_sentence(self, tmp_path):
         rules = NOT_YET + CONSISTENCY + NEEDS_GPU
@@ -545,6 +555,10 @@ class TestRules:
             ({"lora_plus_scale": 4, "lora": False}, "`lora_plus_scale` has no effect unless `lora` is true."),
             ({"lora": True, "freeze_vit": True}, "`freeze_vit` has no effect while `lora` is true: all but the"),
             ({"lora": True, "freeze_exclude": ["*"]}, "`freeze_exclude` has no effect while `lora` is true:"),
+            (
+                {"freeze_vit": True, "freeze_llm": True, "freeze_aligner": True},
+                "`freeze_vit`, `freeze_llm` and `freeze_aligner` are all true, which leaves nothing to train.",
+            ),
             ({"load_best_model_at_end": True}, "`load_best_model_at_end` needs an evaluation with every checkpoint"),
             ({"predict_with_generate": True}, "`predict_with_generate` has no effect without an evaluation."),
             ({"max_new_tokens": 3}, "`max_new_tokens` has no effect unless `predict_with_generate` is true."),
@@ -571,6 +585,37 @@ class TestRules:
     )
     def test_values_that_contradict_one_another_are_refused(self, tmp_path, keys, expected):
         assert problem_with(tmp_path, **keys).startswith(expected)
+
+    @pytest.mark.parametrize(
+        ("metric", "sets", "expected"),
+        [
+            ("vqa_exact_mach", ["vqa_dataset"], '"vqa_exact_mach", which no evaluation gives. Set it to "loss" or one'),
+            ("eval_runtime", ["vqa_dataset"], '"eval_runtime", which no evaluation gives.'),
+            ("caption_cider", ["vqav2", "llava"], "no set of `dataset.eval` can have caption scores. Add one of these"),
+            (
+                "grounding_mean_iou",
+                ["coco_caption"],
+                "can have grounding scores. Add one of these formats: chatml_data",
+            ),
+        ],
+    )
+    def test_a_metric_that_no_evaluation_of_the_run_gives_is_refused(self, tmp_path, metric, sets, expected):
+        given = problem_with(tmp_path, **evaluated_by_answers(metric, sets))
+        assert given.startswith(f'`metric_for_best_model` is "{metric}", ') and expected in given
+
+    @pytest.mark.parametrize(
+        ("metric", "sets"),
+        [
+            ("eval_loss", ["vqa_dataset"]),
+            ("eval_vqa_exact_match", ["coco_caption", "ocrvqa_val"]),
+            ("grounding_accuracy@0.5", ["refcoco"]),
+            ("caption_cider", ["auto"]),
+            ("caption_cider", ["a_format_that_loading_refuses"]),
+        ],
+    )
+    def test_a_metric_that_the_sets_may_give_is_accepted(self, tmp_path, metric, sets):
+        config = load(tmp_path, **evaluated_by_answers(metric, sets))
+        assert config.training["metric_for_best_model"] == metric
 
     def test_lora_goes_with_freeze_keys_that_freeze_nothing(self, tmp_path):
         config = load(tmp_path, lora=True, freeze_vit=False, freeze_include=[], rslora=True, lora_modules_to_save=[])

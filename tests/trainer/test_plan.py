@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from paddlenlp.trainer import TrainingArguments
+from paddlenlp.trainer.trainer_utils import ShardingOption
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.datasets.sampler import BatchShape
 from paddlemix.datasets.sampling import Sampling
+from paddlemix.trainer.arguments import FinetuneConfig
 from paddlemix.trainer.config_file import build_training_arguments, load_config
 from paddlemix.trainer.freezing import freeze
 from paddlemix.trainer.plan import describe_plan
@@ -27,7 +31,12 @@ def train(shapes: Path, tiny_checkpoint: Path) -> MixDataset:
 
 
 def plan(
-    tmp_path: Path, train: MixDataset, checkpoint: Path, pack_tokens: int | None = None, **training: object
+    tmp_path: Path,
+    train: MixDataset,
+    checkpoint: Path,
+    pack_tokens: int | None = None,
+    arguments: Callable[[FinetuneConfig], TrainingArguments] = build_training_arguments,
+    **training: object,
 ) -> str:
     config = tmp_path / "config.json"
     config.write_text(
@@ -35,7 +44,7 @@ def plan(
         ' "dataset": {"train": [{"name": "coco_caption", "data_files": "t.json"}]}}'
     )
     flags = [word for key, value in training.items() for word in (f"--{key}", str(value))]
-    args = build_training_arguments(load_config(str(config), flags, has_gpu=False))
+    args = arguments(load_config(str(config), flags, has_gpu=False))
     model = AutoModelMIX.from_pretrained(checkpoint)
     freeze(model, ["visual.blocks.*"], None)
     sampling = Sampling(pack_tokens=pack_tokens)
@@ -95,3 +104,41 @@ def test_trained_and_frozen_parameters_add_up(tmp_path: Path, train: MixDataset,
     counted = sum(int(row[1].replace(",", "")) + int(row[3].replace(",", "")) for row in rows)
     assert counted == sum(parameter.size for parameter in model.parameters())
     assert {row[0]: row[1] for row in rows}["visual.blocks"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("degrees", "line"),
+    [
+        ({"data_parallel_degree": 8}, "8; 8 models side by side"),
+        (
+            {"sharding": "stage2", "sharding_parallel_degree": 4, "data_parallel_degree": 2},
+            "8; sharding stage2, sharding_parallel_degree 4; 8 models side by side",
+        ),
+        (
+            {"tensor_parallel_degree": 4, "sharding": "stage1", "sharding_parallel_degree": 2},
+            "8; tensor_parallel_degree 4; sharding stage1, sharding_parallel_degree 2; 2 models side by side, each on "
+            "4 ranks",
+        ),
+        ({"tensor_parallel_degree": 8}, "8; tensor_parallel_degree 8; 1 model on 8 ranks"),
+    ],
+)
+def test_several_ranks_are_told_with_what_they_share(
+    degrees: dict[str, object],
+    line: str,
+    tmp_path: Path,
+    train: MixDataset,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def on_ranks(config: FinetuneConfig) -> TrainingArguments:
+        """As PaddleNLP fills them in where eight processes were started."""
+        args = build_training_arguments(config)
+        monkeypatch.setattr(type(args), "world_size", 8)
+        args.use_hybrid_parallel = True
+        for key, value in degrees.items():
+            setattr(args, key, [ShardingOption(value)] if key == "sharding" else value)
+        return args
+
+    assert "ranks:" not in plan(tmp_path, train, tiny_checkpoint)
+    lines = plan(tmp_path, train, tiny_checkpoint, arguments=on_ranks).splitlines()
+    assert [one for one in lines if "ranks:" in one] == [f"  ranks: {line}"]

@@ -33,4 +33,4 @@ def parse(record: Record, source: RecordId, root: Path, prompt: str = caption.DE
     return caption.parse({"image": text_at(record, "image", source), "caption": text}, source, root, prompt)
 
 
-FORMAT = Format(parse, takes_prompt=True)
+FORMAT = Format(parse, takes_prompt=True, task="caption")

@@ -74,4 +74,4 @@ def expand(documents: Mapping[str, Record]) -> Iterator[Located]:
         yield from joined(annotations, join, file)
 
 
-FORMAT = Format(parse, expand=expand, takes_prompt=True)
+FORMAT = Format(parse, expand=expand, takes_prompt=True, task="caption")

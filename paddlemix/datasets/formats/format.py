@@ -43,12 +43,14 @@ class Format:
             format has no such files. Raises `ValueError` naming a file.
         takes_prompt: whether `parse` has a `prompt` keyword, the `prompt` of the data set's entry.
         prompt_holds: what such a prompt must hold, such as "{phrase}".
+        task: of all conversations that `parse` makes.
     """
 
     parse: Callable[..., Conversation]
     expand: Callable[[Mapping[str, Record]], Iterable[Located]] | None = None
     takes_prompt: bool = False
     prompt_holds: str = ""
+    task: Task = "chat"
 
 
 def refuse_unread(record: Record, read: Collection[str], source: RecordId) -> None:

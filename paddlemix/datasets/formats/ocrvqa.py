@@ -82,8 +82,10 @@ def expand(documents: Mapping[str, Record], split: int | None = None) -> Iterato
                 yield entry, RecordId(file, index)
 
 
-FORMAT = Format(parse, expand=expand)
-SPLIT_FORMATS = {name: Format(parse, expand=partial(expand, split=number)) for name, number in SPLITS.items()}
+FORMAT = Format(parse, expand=expand, task="vqa")
+SPLIT_FORMATS = {
+    name: Format(parse, expand=partial(expand, split=number), task="vqa") for name, number in SPLITS.items()
+}
 
 
 def _texts(record: Record, key: str, source: RecordId) -> list[str]:

@@ -54,4 +54,4 @@ def expand(documents: Mapping[str, Record]) -> Iterator[Located]:
         yield from joined(table(document, "data", file), lambda record, source: record, file)
 
 
-FORMAT = Format(parse, expand=expand)
+FORMAT = Format(parse, expand=expand, task="vqa")

@@ -50,7 +50,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     return build_conversation(turns, source, answers=tuple(plain_text(answer) for answer in answers), task="vqa")
 
 
-FORMAT = Format(parse, expand=join)
+FORMAT = Format(parse, expand=join, task="vqa")
 
 
 def _answers(record: Record, source: RecordId) -> list[str]:

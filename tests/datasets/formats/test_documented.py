@@ -29,7 +29,11 @@ def test_every_format_has_a_section_with_a_record():
 @pytest.mark.parametrize(("name", "record"), RECORDS)
 def test_a_documented_record_is_read(name, record):
     conversation = FORMATS[name].parse(record, RecordId("docs", 0), Path())
-    assert isinstance(conversation, Conversation)
+    assert isinstance(conversation, Conversation) and conversation.task == FORMATS[name].task
+
+
+def test_the_splits_of_a_format_have_its_task():
+    assert {FORMATS[name].task for name in FORMATS if name.startswith("ocrvqa")} == {"vqa"}
 
 
 @pytest.mark.parametrize(("name", "tables"), [(name, tables) for name, tables in TABLES if tables])
