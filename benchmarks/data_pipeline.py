@@ -92,6 +92,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
     parser.add_argument("--records", type=int, default=1_000_000, help="of the large set (default: 1,000,000)")
+    parser.add_argument("--samples", type=int, default=1024, help="of an epoch of the loader (default: 1024)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each number (default: 5)")
     parser.add_argument("--shape", choices=SHAPES, default="small", help="of the model that trains (default: small)")
     parser.add_argument("--tokenizer", type=Path, help="a checkpoint's folder (default: a tokenizer of bytes)")
@@ -134,7 +135,7 @@ def peer(python: str, script: str, *words: object, **variables: str) -> dict[str
 def loader(folder: Path, arguments: argparse.Namespace) -> Rows:
     """Batches of records with a picture each, through the loader."""
     make_pictures(folder)
-    file = write_records(folder / "pictures.jsonl", 4 * PICTURES, with_pictures=True)
+    file = write_records(folder / "pictures.jsonl", arguments.samples, with_pictures=True)
     dataset = MixDataset.load([DatasetSpec("chatml_dataset", str(file))], processor_of(arguments))
     sampler = Sampling().training(dataset, BatchShape(rows=4), seed=0)
     collator = TrainingCollator(0)

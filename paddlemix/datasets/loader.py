@@ -11,9 +11,9 @@ import socket
 import struct
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from itertools import repeat
+from itertools import cycle, repeat
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from paddle.io import DataLoader
 
 from paddlemix.conversation import RecordError
 from paddlemix.datasets.forking import ready_to_fork
+from paddlemix.datasets.shared_arrays import Contents, SharedArrays
 
 # Batches that each worker is ahead, the one it works on included.
 _AHEAD = 2
@@ -78,7 +79,7 @@ class BatchLoader(DataLoader):
 
 
 class _Workers:
-    """Forked processes, each with a socket: batches of items go out on it in turn, and come back prepared."""
+    """Forked processes, each with a socket: batches of items go out on it in turn, and come back in shared memory."""
 
     def __init__(self, dataset: Any, collate: Collate, count: int) -> None:
         self._dataset = dataset
@@ -87,11 +88,14 @@ class _Workers:
         self._done = context.RawArray("q", count)
         self._sockets: list[socket.socket] = []
         self._processes = []
+        # One more than a worker is ahead: the last of its batches is being looked at.
+        self._shared = [[SharedArrays() for _ in range(_AHEAD + 1)] for _ in range(count)]
         with ready_to_fork():
             for number in range(count):
                 ours, theirs = socket.socketpair()
                 held = theirs, [*self._sockets, ours]
-                process = context.Process(target=_work, args=(*held, dataset, collate, self._done, number), daemon=True)
+                work = _Work(dataset, collate, self._done, number, self._shared[number])
+                process = context.Process(target=work.run, args=held, daemon=True)
                 process.start()
                 theirs.close()  # with the worker's own end the last one is closed, which is how its death is seen
                 self._sockets.append(ours)
@@ -114,7 +118,7 @@ class _Workers:
                 return False
             under_way.put((number % count, items))
             with suppress(OSError):  # of a dead worker: the receiver finds out, and knows what it was on
-                _send(self._sockets[number % count], [pickle.dumps(items)])
+                _send_message(self._sockets[number % count], pickle.dumps(items))
             return True
 
         waiting = sum(send() for _ in range(ahead))
@@ -127,16 +131,20 @@ class _Workers:
         under_way.put(None)
 
     def _receive(self, under_way: queue.Queue[Any], received: queue.Queue[Any]) -> None:
+        taken = [0] * len(self._sockets)
         while (sent := under_way.get()) is not None and not self._closed.is_set():
             worker, items = sent
             try:
-                received.put(_unpacked(_receive_all(self._sockets[worker])))
+                told = pickle.loads(_receive_message(self._sockets[worker]))
             except (EOFError, OSError):
                 if not self._closed.is_set():  # else `close` has ended the worker, and must be alone to wait for it
                     received.put(self._death(worker, items))
                 return
+            slot = self._shared[worker][taken[worker] % len(self._shared[worker])]
+            taken[worker] += 1
+            received.put(told if isinstance(told, BaseException) else slot.read(told))
 
-    def _death(self, worker: int, items: Sequence[Any]) -> WorkerError:
+    def _death(self, worker: int, items: list[Any]) -> WorkerError:
         self._processes[worker].join(timeout=5)
         code = self._processes[worker].exitcode
         how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with {code}"
@@ -161,70 +169,66 @@ class _Workers:
             process.join()
 
 
-def _work(
-    theirs: socket.socket, others: list[socket.socket], dataset: Any, collate: Collate, done: Any, number: int
-) -> None:
-    """What a worker does until its socket is closed."""
-    for other in others:
-        other.close()
-    # What is done on these is the parent's alone; who stops a run sends them to all of its processes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with suppress(EOFError, OSError):
-        while True:
-            items = pickle.loads(_receive_all(theirs)[0])
-            _send(theirs, _packed(_prepared(items, dataset, collate, done, number)))
+class _Work:
+    """What a worker does until its socket is closed.
 
+    Args:
+        dataset: prepares items.
+        collate: makes a batch of them.
+        done: int64[workers], where each notes how many items of its batch it is done with.
+        number: this worker's.
+        shared: where its batches go, in turn.
+    """
 
-def _prepared(items: list[Any], dataset: Any, collate: Collate, done: Any, number: int) -> Any:
-    """A batch, or why there is none."""
-    samples = []
-    done[number] = 0
-    try:
-        for item in items:
-            samples.append(dataset[item])
-            done[number] += 1
-        return collate(samples)
-    except RecordError as error:
-        return error
-    except Exception:
-        at = _names(dataset, items[len(samples)]) if len(samples) < len(items) else "putting a batch together"
-        return WorkerError(f"a worker that prepares records failed on {at}:\n{traceback.format_exc()}")
+    def __init__(self, dataset: Any, collate: Collate, done: Any, number: int, shared: list[SharedArrays]) -> None:
+        self._dataset, self._collate = dataset, collate
+        self._done, self._number = done, number
+        self._shared = cycle(shared)
+
+    def run(self, theirs: socket.socket, others: list[socket.socket]) -> None:
+        """Answer every list of items with a batch.
+
+        Args:
+            theirs: the end of the socket on which they come.
+            others: that this process has inherited, and closes.
+        """
+        for other in others:
+            other.close()
+        # What is done on these is the parent's alone; who stops a run sends them to all of its processes.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with suppress(EOFError, OSError):
+            while True:
+                items = pickle.loads(_receive_message(theirs))
+                _send_message(theirs, pickle.dumps(self._answer(items, next(self._shared))))
+
+    def _answer(self, items: list[Any], slot: SharedArrays) -> Contents | Exception:
+        """What lies in the slot now, or why there is no batch."""
+        samples: list[Any] = []
+        self._done[self._number] = 0
+        try:
+            for item in items:
+                samples.append(self._dataset[item])
+                self._done[self._number] += 1
+            return slot.write(self._collate(samples))
+        except RecordError as error:
+            return error
+        except Exception:
+            at = _names(self._dataset, items[len(samples)]) if len(samples) < len(items) else "putting a batch together"
+            return WorkerError(f"a worker that prepares records failed on {at}:\n{traceback.format_exc()}")
 
 
 def _names(dataset: Any, item: Any) -> str:
     return " and ".join(map(str, dataset.sources(item)))
 
 
-def _packed(result: Any) -> list[Any]:
-    """A batch as stretches of memory: what its arrays are, and each as it lies there."""
-    if isinstance(result, BaseException):
-        return [pickle.dumps(result)]
-    arrays = {name: np.ascontiguousarray(array) for name, array in result.items()}
-    about = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
-    return [pickle.dumps(about), *(array.reshape(-1).view(np.uint8) for array in arrays.values())]
+def _send_message(to: socket.socket, message: bytes) -> None:
+    to.sendall(struct.pack("<q", len(message)) + message)
 
 
-def _unpacked(stretches: list[bytearray]) -> Any:
-    about = pickle.loads(stretches[0])
-    if isinstance(about, BaseException):
-        return about
-    return {
-        name: np.frombuffer(stretch, dtype=dtype).reshape(shape)
-        for (name, (dtype, shape)), stretch in zip(about.items(), stretches[1:], strict=True)
-    }
-
-
-def _send(to: socket.socket, stretches: Sequence[Any]) -> None:
-    to.sendall(struct.pack(f"<{len(stretches) + 1}q", len(stretches), *map(len, stretches)))
-    for stretch in stretches:
-        to.sendall(stretch)
-
-
-def _receive_all(source: socket.socket) -> list[bytearray]:
-    (count,) = struct.unpack("<q", _receive(source, 8))
-    sizes = struct.unpack(f"<{count}q", _receive(source, 8 * count))
-    return [_receive(source, size) for size in sizes]
+def _receive_message(source: socket.socket) -> bytearray:
+    (size,) = struct.unpack("<q", _receive(source, 8))
+    return _receive(source, size)
 
 
 def _receive(source: socket.socket, size: int) -> bytearray:
