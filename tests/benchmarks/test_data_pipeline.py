@@ -15,20 +15,7 @@ def rows(tmp_path_factory):
     """By metric, what the parts measure at the smallest size that take seconds there."""
     output = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     parts = ["loader", "index", "train"]
-    words = [
-        "--parts",
-        *parts,
-        "--shape",
-        "tiny",
-        "--repeats",
-        "1",
-        "--records",
-        "500",
-        "--samples",
-        "16",
-        "--output",
-        str(output),
-    ]
+    sizes = ["--shape", "tiny", "--repeats", "1", "--records", "500", "--samples", "16"]
     command = [sys.executable, str(ROOT / "benchmarks" / "data_pipeline.py"), "--parts", *parts, *sizes]
     command += ["--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
