@@ -23,7 +23,7 @@ lint: venv ## check style, types and docstrings
 	$(BIN)/pydoclint --quiet paddlemix
 
 test: lint ## lint, then run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 clean: ## remove .venv, caches and output/demo
 	rm -rf .venv build external_ops/build paddlemix.egg-info output/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

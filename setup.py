@@ -51,7 +51,7 @@ EXTRAS_REQUIRE = {
     # Not on PyPI: install it first from Paddle's own index, which has one address per CUDA version.
     "gpu": ["paddlepaddle-gpu>=3.1"],
     "web": ["gradio>=6,<6.18"],
-    "dev": ["hypothesis", "mypy", "packaging", "pre-commit", "pydoclint", "pytest", "ruff"],
+    "dev": ["hypothesis", "mypy", "packaging", "pre-commit", "pydoclint", "pytest", "pytest-xdist", "ruff"],
 }
 
 

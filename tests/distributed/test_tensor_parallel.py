@@ -24,6 +24,8 @@ TRAIN, CHECK_OPS = (Path(__file__).with_name(name) for name in ("train_split.py"
 PICTURES, TEXTS, STEPS, SAVED_AT = 8, 4, 10, 5
 # Float32 sums in another order: losses differ by 2e-7 here, weights by 8e-7 of their norm.
 CLOSE = 1e-5
+# What is left of that after steps so large shows in a gradient's norm: 1.2e-5 at most here.
+CLOSE_NORMS = 5e-5
 CLIP = 0.05
 Run = dict[str, Any]
 
@@ -145,7 +147,7 @@ def check_same_training(one: Path, other: Path) -> None:
     assert len(losses) == STEPS
     np.testing.assert_allclose(others, losses, rtol=CLOSE)
     norms = json.loads((one / "seen-0.json").read_text("utf-8"))["norms"]
-    np.testing.assert_allclose(logged(other, "grad_norm"), norms, rtol=CLOSE)
+    np.testing.assert_allclose(logged(other, "grad_norm"), norms, rtol=CLOSE_NORMS)
     np.testing.assert_allclose(logged(other, "eval_loss"), logged(one, "eval_loss"), rtol=CLOSE)
     check_same_weights(one, other)
 
