@@ -38,7 +38,7 @@ import paddlemix
 import numpy as np
 import orjson
 import paddle
-from qwen2_vl_cpu import KEPT, check_torch, own_torch_python, summary
+from qwen2_vl_cpu import KEPT, find_torch, summary
 from sides.data_shape import (
     LONGEST,
     MAX_PIXELS,
@@ -117,9 +117,8 @@ def pictures(folder: Path, arguments: argparse.Namespace) -> Rows:
 
     for name, call in (("pictures, paddlemix", prepare), ("pictures, decoding alone", decode)):
         yield name, "/s", [PICTURES / one for one in seconds_of(call, arguments.repeats)]
-    torch_python = arguments.torch_python or own_torch_python()
+    torch_python = find_torch(arguments.torch_python)
     if torch_python:
-        check_torch(torch_python)
         measured = peer(torch_python, "transformers_data.py", folder, arguments.repeats, OMP_NUM_THREADS="1")
         yield "pictures, transformers", "/s", measured["pictures_a_second"]
 
@@ -184,9 +183,8 @@ def train(folder: Path, arguments: argparse.Namespace) -> Rows:
     lengths = mixed_lengths(TEXTS)
     rng = np.random.default_rng(3)
     packs = PackPlanner(CAPACITY).plan(rng.permutation(len(lengths)), lengths, rng)
-    torch_python = arguments.torch_python or own_torch_python()
+    torch_python = find_torch(arguments.torch_python)
     if torch_python:
-        check_torch(torch_python)
         words = ("transformers_mixed.py", arguments.shape, arguments.repeats, PEER_ROWS)
         measured = peer(torch_python, *words, **KEPT, OMP_NUM_THREADS=str(num_threads()))
         yield f"real tokens trained, {PEER_ROWS} padded rows, transformers", "/s", measured["tokens_a_second"]

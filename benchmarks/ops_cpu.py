@@ -17,7 +17,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from qwen2_vl_cpu import ROOT, SIDES, check_torch, own_torch_python, processor
+from qwen2_vl_cpu import ROOT, SIDES, find_torch, processor
 
 
 def main() -> None:
@@ -28,9 +28,8 @@ def main() -> None:
         "built": run_side(sys.executable, paddle_side, arguments),
         "Paddle": run_side(sys.executable, paddle_side, arguments, PADDLEMIX_OPS="reference"),
     }
-    torch_python = arguments.torch_python or own_torch_python()
+    torch_python = find_torch(arguments.torch_python)
     if torch_python:
-        check_torch(torch_python)
         found["PyTorch"] = run_side(torch_python, torch_side, arguments)
     print_table(found, arguments)
     if arguments.output:

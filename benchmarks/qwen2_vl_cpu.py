@@ -55,9 +55,8 @@ def main() -> None:
     """Measure, print and record."""
     arguments = parse_arguments()
     pythons = {"paddlemix": sys.executable}
-    torch_python = arguments.torch_python or own_torch_python()
+    torch_python = find_torch(arguments.torch_python)
     if torch_python:
-        check_torch(torch_python)
         pythons["transformers"] = torch_python
     else:
         print("transformers on torch is not installed here; --torch_python names a Python that has it.\n")
@@ -93,6 +92,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--torch_python", help="a Python that has torch and transformers")
     parser.add_argument("--output", type=Path, help="a JSONL file to which the rows are added")
     return parser.parse_args()
+
+
+def find_torch(named: str | None) -> str | None:
+    """The Python that has torch and transformers, the one that was named or this one; None where there is none.
+
+    Raises:
+        SystemExit: transformers' Qwen2-VL cannot be imported there.
+    """
+    python = named or own_torch_python()
+    if python:
+        check_torch(python)
+    return python
 
 
 def own_torch_python() -> str | None:

@@ -254,7 +254,7 @@ CONSISTENCY: tuple[Rule, ...] = (
         for key in FREEZE_KEYS
     ),
     Rule(
-        ("freeze_vit", "freeze_llm", "freeze_aligner", "freeze_exclude", "do_train"),
+        (*FREEZE_SWITCHES, "freeze_exclude", "do_train"),
         lambda values: (
             values["do_train"] and all(values[key] for key in FREEZE_SWITCHES) and not values["freeze_exclude"]
         ),

@@ -31,9 +31,9 @@ class GradientNorm:
         self,
         optimizer: Any,
         *,
-        tensor_parallel_degree: int = 1,
-        sharding_degree: int = 1,
-        is_wanted: Callable[[], bool] = lambda: True,
+        tensor_parallel_degree: int,
+        sharding_degree: int,
+        is_wanted: Callable[[], bool],
     ) -> None:
         self._optimizer = optimizer
         self._degrees = tensor_parallel_degree, sharding_degree
