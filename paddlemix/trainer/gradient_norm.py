@@ -46,7 +46,7 @@ class GradientNorm:
     def take(self) -> float | None:
         """The norm over all ranks of the step that was measured since the last call; None where there was none."""
         square, self._square = self._square, None
-        return None if square is None else float(square) ** 0.5
+        return None if square is None else square.item() ** 0.5
 
     def __call__(self, gradients: Gradients) -> Gradients:
         """Measure gradients if that is wanted, and clip them as the optimizer would have.
