@@ -113,6 +113,40 @@ static void attentions(int64_t queries, int64_t keys, int64_t heads, int64_t gro
   expect_close("attention's value gradient", static_cast<float>(found), static_cast<float>(given));
 }
 
+static void decode_blocks(int64_t rows, int64_t heads, int64_t groups, int64_t size, int64_t hidden, int64_t inner,
+                          int64_t length, bool split) {
+  const int64_t width = (heads + 2 * groups) * size, capacity = length + 2;
+  const Floats x = normal(rows * hidden), norm(hidden, 1.0f), gate = normal(hidden * inner), bias = normal(width);
+  const Floats weight = normal(hidden * width), turn(rows * size / 2, 1.0f), straight(rows * size / 2, 0.0f);
+  const Floats output(heads * size * hidden, 0.0f), down(inner * hidden, 0.0f);
+  Floats keys(rows * capacity * groups * size, 0.5f), values(keys), y(rows * hidden);
+  const std::vector<uint8_t> visible(rows * (length + 1), 1);
+  std::vector<Projection> projections{{weight.data(), bias.data(), width}};
+  if (split) {
+    const int64_t first = heads * size, second = groups * size;
+    projections = {{weight.data(), bias.data(), first},
+                   {weight.data() + hidden * first, nullptr, second},
+                   {weight.data() + hidden * (first + second), bias.data(), second}};
+  }
+  DecodeBlock op{rows, hidden, heads, groups, size, inner, 1e-6f};
+  op.x = x.data(), op.attention_norm = op.feed_forward_norm = norm.data();
+  op.projections = projections.data(), op.projection_count = projections.size();
+  op.query_cos = op.key_cos = turn.data(), op.query_sin = op.key_sin = straight.data();
+  op.keys = keys.data(), op.values = values.data(), op.capacity = capacity, op.length = length;
+  op.visible = visible.data();
+  op.output = output.data(), op.gate = op.up = gate.data(), op.down = down.data();
+  decode_block(op, y.data());
+  // Projections back to the hidden size that are zero leave the token as it was.
+  for (int64_t i = 0; i < rows * hidden; ++i) expect_close("decode_block", y[i], x[i]);
+  double mean = 0.0, key = split ? 0.0 : bias[heads * size];
+  for (int64_t i = 0; i < hidden; ++i) mean += x[i] * x[i] / hidden;
+  const int64_t offset = split ? hidden * heads * size : heads * size;
+  for (int64_t i = 0; i < hidden; ++i)
+    key += x[i] / std::sqrt(mean + 1e-6) * weight[offset + i * (split ? groups * size : width)];
+  expect_close("decode_block's key", keys[length * groups * size], static_cast<float>(key));
+  expect_close("a key that was there", keys[(length + 1) * groups * size], 0.5f);
+}
+
 int main() {
   for (const int threads : {1, 2, 5}) {
     set_num_threads(threads);
@@ -132,6 +166,11 @@ int main() {
         attentions(65, 200, 2, 1, 128, causal, padded);
         attentions(64, 64, 2, 2, 33, causal, padded);
       }
+    for (const bool split : {false, true}) {
+      decode_blocks(1, 1, 1, 2, 1, 1, 0, split);
+      decode_blocks(3, 6, 3, 20, 67, 33, 70, split);
+      decode_blocks(4, 8, 2, 64, 128, 352, 130, split);
+    }
   }
   std::printf("%s kernels: all ran\n", kernels().name);
 }

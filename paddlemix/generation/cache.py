@@ -38,6 +38,19 @@ class KVCache:
         self._value[:, start : self.length] = value
         return self._key[:, : self.length], self._value[:, : self.length]
 
+    def open(self, length: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Count new tokens in; the caller writes them itself.
+
+        Args:
+            length: how many.
+
+        Returns:
+            Keys and values with room behind what they hold, float[B, capacity, G, D].
+        """
+        assert self._key is not None and self._value is not None, "nothing has been read yet"
+        self.length += length
+        return self._key, self._value
+
     def keep(self, rows: paddle.Tensor) -> None:
         """Go on with these rows, int64[N], in this order; a row may be kept several times."""
         assert self._key is not None and self._value is not None, "nothing has been read yet"

@@ -45,6 +45,10 @@ class LayerCache(Protocol):
         """Append float[B, L, G, D] each and return all so far, float[B, length, G, D]."""
         ...
 
+    def open(self, length: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Count in tokens that the caller writes itself, behind the others in float[B, capacity, G, D] each."""
+        ...
+
 
 @dataclass
 class MixModelOutput(ModelOutput):

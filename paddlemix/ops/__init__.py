@@ -10,6 +10,7 @@ from paddlemix.ops.attention import attention, segment_attention
 from paddlemix.ops.built import awake_threads, num_threads, set_num_threads
 from paddlemix.ops.collectives import copy_to_ranks, gather_from_ranks, sum_over_ranks
 from paddlemix.ops.cross_entropy import IGNORED_TARGET, linear_cross_entropy, token_cross_entropy
+from paddlemix.ops.decode_block import BlockWeights, decode_block, has_decode_block
 from paddlemix.ops.interpolate import resize_grid
 from paddlemix.ops.linear import linear, set_compute_dtype
 from paddlemix.ops.mask import CausalMask
@@ -23,6 +24,7 @@ __all__ = [
     "ACTIVATIONS",
     "IGNORED_TARGET",
     "Activation",
+    "BlockWeights",
     "CausalMask",
     "CausalSegments",
     "Visible",
@@ -31,8 +33,10 @@ __all__ = [
     "attention",
     "awake_threads",
     "copy_to_ranks",
+    "decode_block",
     "gather_from_ranks",
     "gelu",
+    "has_decode_block",
     "layer_norm",
     "linear",
     "linear_cross_entropy",

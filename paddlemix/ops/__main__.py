@@ -21,6 +21,7 @@ OPS = (
     "gelu",
     "quick_gelu",
     "linear_cross_entropy",
+    "decode_block",
 )
 PICTURE_OPS = ("patchify", "resize_bicubic")
 
@@ -34,6 +35,7 @@ def describe() -> str:
     if paddle.get_device().startswith("gpu"):
         lines, choice = _describe_cuda()
         choices = {name: "Paddle's own kernels" if name in LEFT_TO_PADDLE_ON_GPUS else choice for name in OPS}
+        choices["decode_block"] = "not there; a block's layers are called"
     else:
         lines, choice = _describe_cpu()
         choices = dict.fromkeys(OPS, choice)

@@ -26,3 +26,13 @@ def test_rows_are_kept_in_the_order_asked_for_and_may_be_kept_twice():
     assert key.squeeze([2, 3]).tolist() == [[2, 1], [0, 1], [2, 1], [2, 1]]
     assert value[:, 0].flatten().tolist() == [12, 10, 12, 12]
     assert (cache.length, cache.prefilled) == (2, 1)
+
+
+def test_whoever_writes_tokens_itself_is_given_the_memory_behind_the_others():
+    cache = KVCache(3)
+    cache.extend(paddle.zeros([1, 1, 1, 2]), paddle.zeros([1, 1, 1, 2]))
+    key, value = cache.open(1)
+    assert key.shape == value.shape == [1, 3, 1, 2] and cache.length == 2
+    key[:, 1], value[:, 1] = 5.0, 7.0
+    found = cache.extend(paddle.ones([1, 1, 1, 2]), paddle.ones([1, 1, 1, 2]))
+    assert [one[0, :, 0, 0].tolist() for one in found] == [[0, 5, 1], [0, 7, 1]]

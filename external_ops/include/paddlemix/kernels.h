@@ -110,6 +110,15 @@ struct AttentionGrad {
   float* value_grad;
 };
 
+// y[rows, columns] = x[rows, in] weight[in, columns] + bias[columns], for few rows.
+struct FewRows {
+  const float* x;
+  const float* weight;
+  const float* bias;  // or null
+  float* y;           // rows `y_stride` numbers apart
+  int64_t rows, in, columns, y_stride;
+};
+
 // Rows of queries and of keys that are worked on at once.
 constexpr int64_t kBlock = 64;
 
@@ -133,9 +142,7 @@ struct Kernels {
   void (*to_bfloat16)(const float* x, uint16_t* y, int64_t count);
   // [rows, columns] added up over the rows, columns [begin, end).
   void (*sum_rows)(const float* x, float* y, int64_t rows, int64_t columns, int64_t begin, int64_t end);
-  // y[m, n] = x[m, k] w[k, n] + bias for columns [begin, end); for few rows m.
-  void (*few_rows_matmul)(const float* x, const float* w, const float* bias, float* y, int64_t m, int64_t k, int64_t n,
-                          int64_t begin, int64_t end);
+  void (*few_rows_matmul)(const FewRows&, int64_t begin, int64_t end);  // columns [begin, end)
 
   // Attention in blocks: keys and values are packed, [block] by [block], then every tile of queries is computed alone.
   int64_t (*packed_key_size)(int64_t size);  // numbers of a packed block of keys, or of values

@@ -41,6 +41,40 @@ void linear(const Linear& op, const float* x, const float* weight, const float* 
 void linear_grad(const Linear& op, const float* x, const float* weight, const float* before, const float* y_grad,
                  float* x_grad, float* weight_grad, float* bias_grad);
 
+// A projection of the rows: weight [in, columns] and bias [columns], or null.
+struct Projection {
+  const float* weight;
+  const float* bias;
+  int64_t columns;
+};
+
+// One more token of each row through a decoder block: RMS norm, query, key and value, rotary positions, attention to
+// what the row has said so far, output, RMS norm, gated feed-forward block.
+struct DecodeBlock {
+  int64_t rows, hidden, heads, groups, size, inner;
+  float epsilon;
+  const float* x;               // [rows, hidden]
+  const float* attention_norm;  // [hidden]
+  // Side by side they make [rows, heads + 2 groups, size]: queries, keys, values.
+  const Projection* projections;
+  int64_t projection_count;
+  const float* query_cos;  // [rows, size / 2]
+  const float* query_sin;
+  const float* key_cos;
+  const float* key_sin;
+  float* keys;  // [rows, capacity, groups, size]; the token's own is written at `length`
+  float* values;
+  int64_t capacity, length;
+  const uint8_t* visible;  // [rows, length + 1] or null: 0 hides a token from its row
+  const float* output;     // [heads * size, hidden]
+  const float* feed_forward_norm;
+  const float* gate;  // [hidden, inner]
+  const float* up;
+  const float* down;  // [inner, hidden]
+};
+
+void decode_block(const DecodeBlock& op, float* y);
+
 // The costs, times their `scale`, of `target` [rows], summed; the gradients of that sum, where they are not null.
 struct LinearCrossEntropy {
   int64_t rows, size, vocabulary;

@@ -7,6 +7,8 @@
 #include <atomic>
 #include <cstdint>
 #ifdef PADDLEMIX_STD_THREADS
+#include <condition_variable>
+#include <mutex>
 #include <thread>
 #include <vector>
 #endif
@@ -39,6 +41,74 @@ void run_parts(int parts, const Work& work) {
 #else
 #pragma omp parallel for schedule(static, 1) num_threads(parts)
   for (int part = 0; part < parts; ++part) work(part);
+#endif
+}
+
+// Where the threads of a team wait for one another.
+#ifdef PADDLEMIX_STD_THREADS
+class Gate {
+ public:
+  explicit Gate(int threads) : threads_(threads) {}
+  void meet() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const int round = round_;
+    if (++waiting_ == threads_) {
+      waiting_ = 0;
+      ++round_;
+      all_here_.notify_all();
+    } else {
+      all_here_.wait(lock, [&] { return round_ != round; });
+    }
+  }
+
+ private:
+  const int threads_;
+  int waiting_ = 0, round_ = 0;
+  std::mutex mutex_;
+  std::condition_variable all_here_;
+};
+#else
+class Gate {
+ public:
+  explicit Gate(int) {}
+  void meet() {
+#pragma omp barrier
+  }
+};
+#endif
+
+// One thread of those that `run_team` sets to work.
+class Member {
+ public:
+  Member(int index, int threads, Gate* gate) : index_(index), threads_(threads), gate_(gate) {}
+
+  // Calls `work(begin, end)` with this thread's part of [0, count), a multiple of `step` long but for the last.
+  template <typename Work>
+  void share(int64_t count, int64_t step, const Work& work) const {
+    const int64_t steps = (count + step - 1) / step;
+    const int64_t begin = steps * index_ / threads_ * step;
+    const int64_t end = std::min(count, steps * (index_ + 1) / threads_ * step);
+    if (begin < end) work(begin, end);
+  }
+
+  // Goes on when all threads have come here.
+  void meet() const { gate_->meet(); }
+
+ private:
+  int index_, threads_;
+  Gate* gate_;
+};
+
+// Calls `work(member)` on at most so many threads at the same time: for steps one after the other, between which they
+// wait for one another and are not sent away.
+template <typename Work>
+void run_team(int threads, const Work& work) {
+  Gate gate(threads);
+#ifdef PADDLEMIX_STD_THREADS
+  run_parts(threads, [&](int index) { work(Member(index, threads, &gate)); });
+#else
+#pragma omp parallel num_threads(threads)
+  work(Member(omp_get_thread_num(), omp_get_num_threads(), &gate));
 #endif
 }
 

@@ -14,6 +14,7 @@ from paddle import nn
 
 from paddlemix.models.base import LayerCache, MixModelOutput, MixPretrainedModel
 from paddlemix.models.layers.borrowing import Borrowing
+from paddlemix.models.layers.decoding import DecoderParts
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
@@ -82,9 +83,24 @@ class Qwen2VLDecoderLayer(nn.Layer):
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
+        decoded = self._parts().decode(x, rotary, rotary, mask, cache)
+        if decoded is not None:
+            return decoded
         mixed = self.self_attn(self.input_layernorm(x), rotary, mask, cache)
         x, normed = self.post_attention_layernorm.after_adding(x, mixed)
         return x + self.mlp(normed)
+
+    def _parts(self) -> DecoderParts:
+        attention, mlp = self.self_attn, self.mlp
+        return DecoderParts(
+            self.input_layernorm,
+            (attention.q_proj, attention.k_proj, attention.v_proj),
+            attention.o_proj,
+            self.post_attention_layernorm,
+            mlp.gate_proj,
+            mlp.up_proj,
+            mlp.down_proj,
+        )
 
 
 class Qwen2VLDecoder(nn.Layer):

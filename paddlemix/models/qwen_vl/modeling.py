@@ -15,6 +15,7 @@ from paddle import nn
 
 from paddlemix.models.base import GENERATION_FILE, LayerCache, MixModelOutput, MixPretrainedModel
 from paddlemix.models.layers.borrowing import Borrowing
+from paddlemix.models.layers.decoding import DecoderParts
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
@@ -91,9 +92,16 @@ class QWenBlock(nn.Layer):
         cache: LayerCache | None,
     ) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
+        decoded = self._parts().decode(x, query_rotary, key_rotary, mask, cache)
+        if decoded is not None:
+            return decoded
         mixed = self.attn(self.ln_1(x), query_rotary, key_rotary, mask, cache)
         x, normed = self.ln_2.after_adding(x, mixed)
         return x + self.mlp(normed)
+
+    def _parts(self) -> DecoderParts:
+        attention, mlp = self.attn, self.mlp
+        return DecoderParts(self.ln_1, (attention.c_attn,), attention.c_proj, self.ln_2, mlp.w2, mlp.w1, mlp.c_proj)
 
 
 class QWenTransformer(nn.Layer):

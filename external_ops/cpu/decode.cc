@@ -1,0 +1,137 @@
+// A decoder block on few rows: one team of threads from its beginning to its end. Each step takes tens of microseconds,
+// and calling an op and starting its threads as many again.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "paddlemix/ops.h"
+#include "paddlemix/scratch.h"
+#include "paddlemix/threads.h"
+
+namespace paddlemix {
+namespace {
+
+// Columns that a thread takes at least: a line of the cache.
+constexpr int64_t kColumns = 16;
+
+int team_size(const DecodeBlock& op) {
+  constexpr int64_t kWork = 1 << 17;  // multiplications that are worth a thread
+  const int64_t weights = op.hidden * ((2 * op.heads + 2 * op.groups) * op.size + 3 * op.inner);
+  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(num_threads(), op.rows * weights / kWork)));
+}
+
+// What one step leaves for the next.
+struct Rooms {
+  explicit Rooms(const DecodeBlock& op)
+      : qkv(op.rows * (op.heads + 2 * op.groups) * op.size),
+        mixed(op.rows * op.heads * op.size),
+        normed(op.rows * op.hidden),
+        added(op.rows * op.hidden),
+        sum(op.rows * op.hidden),
+        gate(op.rows * op.inner),
+        up(op.rows * op.inner),
+        inverse(op.rows),
+        statistics(op.rows * op.heads * 2) {}
+
+  Scratch<float> qkv, mixed, normed, added, sum, gate, up, inverse, statistics;
+};
+
+// Columns [begin, end) of the projections side by side.
+void project(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end) {
+  const int64_t width = (op.heads + 2 * op.groups) * op.size;
+  int64_t offset = 0;
+  for (int64_t i = 0; i < op.projection_count; ++i) {
+    const Projection& p = op.projections[i];
+    const int64_t from = std::max<int64_t>(begin - offset, 0), to = std::min(end - offset, p.columns);
+    if (from < to)
+      kernels().few_rows_matmul(
+          {rooms.normed, p.weight, p.bias, rooms.qkv + offset, op.rows, op.hidden, p.columns, width}, from, to);
+    offset += p.columns;
+  }
+}
+
+// The heads of one group of one row turn, go into the cache, and look back.
+void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t group) {
+  const int64_t half = op.size / 2, shared = op.heads / op.groups, width = (op.heads + 2 * op.groups) * op.size;
+  float* const queries = rooms.qkv + row * width;
+  const float* const key = queries + (op.heads + group) * op.size;
+  const int64_t sequence_start = row * op.capacity * op.groups * op.size;
+  const int64_t place = sequence_start + (op.length * op.groups + group) * op.size;
+  float* const query = queries + group * shared * op.size;
+  const float *cos = op.query_cos + row * half, *sin = op.query_sin + row * half;
+  kernels().rotate({query, query, 0, 0, cos, sin, shared, op.size, false}, 0, 1);
+  cos = op.key_cos + row * half, sin = op.key_sin + row * half;
+  kernels().rotate({key, op.keys + place, 0, 0, cos, sin, 1, op.size, false}, 0, 1);
+  std::memcpy(op.values + place, key + op.groups * op.size, sizeof(float) * op.size);
+
+  const Sequence sequence{0, 1, 0, op.length + 1};
+  Attention attention{};
+  attention.query = queries;
+  attention.key = op.keys + sequence_start;
+  attention.value = op.values + sequence_start;
+  attention.visible = op.visible ? op.visible + row * (op.length + 1) : nullptr;
+  attention.sequences = &sequence;
+  attention.sequence_count = 1;
+  attention.query_stride = width;
+  attention.key_stride = op.groups * op.size;
+  attention.heads = op.heads;
+  attention.groups = op.groups;
+  attention.size = op.size;
+  attention.scale = 1.0f / std::sqrt(static_cast<float>(op.size));
+  attention.causal = true;
+  attention.out = rooms.mixed + row * op.heads * op.size;
+  attention.statistics = rooms.statistics + row * op.heads * 2;
+  kernels().attention_few(attention, 0, group);
+}
+
+void gate(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end) {
+  for (const auto& [weight, y] : {std::pair<const float*, float*>{op.gate, rooms.gate}, {op.up, rooms.up}})
+    kernels().few_rows_matmul({rooms.normed, weight, nullptr, y, op.rows, op.hidden, op.inner, op.inner}, begin, end);
+  for (int64_t row = 0; row < op.rows; ++row) {
+    float* const gated = rooms.gate + row * op.inner + begin;
+    kernels().swiglu(gated, rooms.up + row * op.inner + begin, gated, end - begin);
+  }
+}
+
+}  // namespace
+
+void decode_block(const DecodeBlock& op, float* y) {
+  const Rooms rooms(op);
+  run_team(team_size(op), [&](const Member& member) {
+    member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
+      const RmsNorm norm{op.x,         nullptr,       op.attention_norm, nullptr,
+                         rooms.normed, rooms.inverse, op.hidden,         op.epsilon};
+      kernels().rms_norm(norm, begin, end);
+    });
+    member.meet();
+    member.share((op.heads + 2 * op.groups) * op.size, kColumns,
+                 [&](int64_t begin, int64_t end) { project(op, rooms, begin, end); });
+    member.meet();
+    member.share(op.rows * op.groups, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) attend(op, rooms, i / op.groups, i % op.groups);
+    });
+    member.meet();
+    member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
+      const int64_t width = op.heads * op.size;
+      kernels().few_rows_matmul({rooms.mixed, op.output, nullptr, rooms.added, op.rows, width, op.hidden, op.hidden},
+                                begin, end);
+    });
+    member.meet();
+    member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
+      const RmsNorm norm{op.x,         rooms.added,   op.feed_forward_norm, rooms.sum,
+                         rooms.normed, rooms.inverse, op.hidden,            op.epsilon};
+      kernels().rms_norm(norm, begin, end);
+    });
+    member.meet();
+    member.share(op.inner, kColumns, [&](int64_t begin, int64_t end) { gate(op, rooms, begin, end); });
+    member.meet();
+    member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
+      kernels().few_rows_matmul({rooms.gate, op.down, nullptr, y, op.rows, op.inner, op.hidden, op.hidden}, begin, end);
+      for (int64_t row = 0; row < op.rows; ++row)
+        for (int64_t i = row * op.hidden + begin; i < row * op.hidden + end; ++i) y[i] += rooms.sum[i];
+    });
+  });
+}
+
+}  // namespace paddlemix
