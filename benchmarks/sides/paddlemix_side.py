@@ -10,7 +10,7 @@ import paddlemix
 # isort: split
 # Paddle stands behind: paddlemix settles how it computes and allocates.
 import paddle
-from measuring import Samples, report, seconds_of
+from measuring import TRAINING_WARM_UP, Samples, report, seconds_of
 from workload import SHAPES, Shape
 
 from paddlemix._environment import give_back_freed_memory
@@ -34,7 +34,7 @@ def train(shape: Shape, repeats: int) -> Samples:
         optimizer.clear_grad(set_to_zero=False)  # as `release_grads`, and as torch does
         give_back_freed_memory(next(steps))  # as the trainer does
 
-    return {"training_step": seconds_of(step, repeats), "parameters": [size_of(model)]}
+    return {"training_step": seconds_of(step, repeats, TRAINING_WARM_UP), "parameters": [size_of(model)]}
 
 
 @paddle.no_grad()

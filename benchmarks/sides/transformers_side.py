@@ -6,7 +6,7 @@ import os
 
 import torch
 import transformers
-from measuring import Samples, report, seconds_of
+from measuring import TRAINING_WARM_UP, Samples, report, seconds_of
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from workload import SHAPES, Shape
@@ -23,7 +23,7 @@ def train(shape: Shape, repeats: int) -> Samples:
         optimizer.step()
         optimizer.zero_grad()
 
-    return {"training_step": seconds_of(step, repeats), "parameters": [model.num_parameters()]}
+    return {"training_step": seconds_of(step, repeats, TRAINING_WARM_UP), "parameters": [model.num_parameters()]}
 
 
 @torch.inference_mode()
