@@ -10,6 +10,9 @@ import numpy as np
 from paddlemix.datasets.mix_dataset import MixDataset, SetSummary
 from paddlemix.datasets.sampler import GlobalBatchSampler
 
+# An optimizer step of a sampler: the epoch, and the step within it.
+Place = tuple[int, int]
+
 
 class MixtureLog:
     """Counts the records of each set in all ranks' batches.
@@ -23,25 +26,19 @@ class MixtureLog:
         self._mixture = dataset.mixture
         self._names = set_names(dataset.set_summaries())
         self._sampler = sampler
-        self._step = 0
 
-    def begin_at(self, step: int) -> None:
-        """Count from an optimizer step of the run on."""
-        self._step = step
-
-    def shares(self, step: int) -> dict[str, float]:
-        """What was drawn since the last call.
+    def shares(self, steps: list[Place]) -> dict[str, float]:
+        """What was drawn in some optimizer steps.
 
         Args:
-            step: optimizer steps of the run so far.
+            steps: which.
 
         Returns:
-            By `mixture/<set>` the share of the records that were its; nothing where there is one set or no new step.
+            By `mixture/<set>` the share of the records that were its; nothing where there is one set or no step.
         """
-        steps, self._step = range(self._step, step), step
         if len(self._names) < 2 or not steps:
             return {}
-        rows = [row for one in steps for row in self._sampler.rows_of(*divmod(one, self._sampler.steps))]
+        rows = [row for epoch, step in steps for row in self._sampler.rows_of(epoch, step)]
         sets = self._mixture.set_of([record for row in rows for record in row])
         shares = np.bincount(sets, minlength=len(self._names)) / len(sets)
         return {f"mixture/{name}": float(share) for name, share in zip(self._names, shares, strict=True)}

@@ -28,7 +28,7 @@ from paddlemix.trainer.checkpointing import CheckpointingTrainer
 from paddlemix.trainer.early_stopping import EarlyStopping
 from paddlemix.trainer.gradient_norm import GradientNorm
 from paddlemix.trainer.memory import FreedMemory, SamplingMemoryTracker, memory_in_use
-from paddlemix.trainer.mixture_log import MixtureLog
+from paddlemix.trainer.mixture_log import MixtureLog, Place
 from paddlemix.trainer.nonfinite import check_losses, check_weights, name_records
 from paddlemix.trainer.progress import ProgressBar, StepLog
 from paddlemix.trainer.ranks import wait_for_all
@@ -115,7 +115,7 @@ class SFTTrainer(CheckpointingTrainer):
             shape = self._shape(args.per_device_eval_batch_size, 1)
             self._eval_sampler = sampling.evaluation(eval_dataset, shape, max_batches=max(args.max_evaluate_steps, 0))
         self._batch_losses: list[paddle.Tensor] = []
-        self._data_offset = 0
+        self._data_offset = self._logged = 0
 
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
         """Add the modules' own learning rates, the gradients' norm, the speed, and what was drawn of each set."""
@@ -125,9 +125,11 @@ class SFTTrainer(CheckpointingTrainer):
             logs |= {name: float(f"{rate * factor:.3e}") for name, factor in self._rate_factors.items()}
             if (norm := self._gradient_norm.take()) is not None:
                 logs["grad_norm"] = norm
-            logs |= self._throughput.figures(self.state.global_step)
+            steps = [self._place(step) for step in range(self._logged, self.state.global_step)]
+            self._logged = self.state.global_step
+            logs |= self._throughput.figures(steps)
             logs["memory_gib"] = memory_in_use() / 2**30
-            logs |= self._mixture_log.shares(self.state.global_step)
+            logs |= self._mixture_log.shares(steps)
         super().log(logs, **kwargs)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
@@ -230,8 +232,11 @@ class SFTTrainer(CheckpointingTrainer):
         return step % self.args.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
 
     def _batches_of(self, step: int) -> list[list[Draw]]:
-        sampler = self._required_sampler()
-        return sampler.batches_of(*divmod(step - self._data_offset, sampler.steps))
+        return self._required_sampler().batches_of(*self._place(step))
+
+    def _place(self, step: int) -> Place:
+        """Where in the data an optimizer step of the run is."""
+        return divmod(step - self._data_offset, self._required_sampler().steps)
 
     def _required_sampler(self) -> GlobalBatchSampler:
         if self.train_sampler is None:
@@ -272,8 +277,8 @@ class SFTTrainer(CheckpointingTrainer):
         """Go on where a checkpoint was: PaddleNLP would draw and throw away all batches before it."""
         checkpoint, steps = rest[-2], loader.batch_sampler.steps
         done = self._steps_done(checkpoint)
-        self._mixture_log.begin_at(done)
-        self._throughput.begin_at(done)
+        self._logged = done
+        self._throughput.begin()
         self._gradient_norm = GradientNorm(
             self.optimizer,
             tensor_parallel_degree=max(args.tensor_parallel_degree, 1),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.sampler import GlobalBatchSampler
+from paddlemix.trainer.mixture_log import Place
 
 
 class Throughput:
@@ -24,12 +25,10 @@ class Throughput:
         self._pictures = dataset.sizes.column("pictures")
         self._sampler = sampler
         self._packs = packs
-        self._step = 0
-        self._seconds, self._since = 0.0, time.monotonic()
+        self.begin()
 
-    def begin_at(self, step: int) -> None:
-        """Count, and take the time, from an optimizer step of the run on."""
-        self._step = step
+    def begin(self) -> None:
+        """Take the time from now on."""
         self._seconds, self._since = 0.0, time.monotonic()
 
     @contextmanager
@@ -45,23 +44,22 @@ class Throughput:
         finally:
             self._since = time.monotonic()
 
-    def figures(self, step: int) -> dict[str, float]:
+    def figures(self, steps: list[Place]) -> dict[str, float]:
         """What went by since the last call. Call it within `paused`.
 
         Args:
-            step: optimizer steps of the run so far.
+            steps: the optimizer steps since then.
 
         Returns:
             tokens_per_second without padding and pictures_per_second, videos among these, of all ranks together, and
-            padding, its share of all places of the batches; nothing where there is no new step.
+            padding, its share of all places of the batches; nothing where there is no step.
         """
-        steps = range(self._step, step)
         if not steps:
             return {}
-        seconds, self._step, self._seconds = self._seconds, step, 0.0
+        seconds, self._seconds = self._seconds, 0.0
         tokens = pictures = places = 0
-        for one in steps:
-            for batch in self._sampler.batches_of_all_ranks(*divmod(one, self._sampler.steps)):
+        for epoch, step in steps:
+            for batch in self._sampler.batches_of_all_ranks(epoch, step):
                 lengths = [int(self._tokens[row].sum()) for row in batch]
                 tokens += sum(lengths)
                 pictures += sum(int(self._pictures[row].sum()) for row in batch)

@@ -50,7 +50,7 @@ def test_padding_is_what_all_ranks_batches_have_beside_their_tokens(clock, shape
     for step, wanted in enumerate(places):
         clock.now += 2
         with watched.paused():
-            figures = watched.figures(step + 1)
+            figures = watched.figures([(0, step)])
         drawn = slice(step * size, (step + 1) * size)
         assert figures["padding"] == pytest.approx(1 - sum(LENGTHS[drawn]) / wanted)
         assert figures["tokens_per_second"] == sum(LENGTHS[drawn]) / 2
@@ -61,7 +61,7 @@ def test_packs_have_no_padding(clock):
     watched = make(packs=True, rows=2)
     clock.now += 1
     with watched.paused():
-        figures = watched.figures(2)
+        figures = watched.figures([(0, 0), (0, 1)])
     assert figures == {"tokens_per_second": 150, "pictures_per_second": 4, "padding": 0}
 
 
@@ -72,18 +72,18 @@ def test_what_is_done_between_steps_takes_no_time_of_theirs(clock):
         with watched.paused():
             clock.now += 50
     with watched.paused():
-        assert watched.figures(3)["tokens_per_second"] == 60 / 3
+        assert watched.figures([(0, step) for step in range(3)])["tokens_per_second"] == 60 / 3
         clock.now += 50
     clock.now += 4
     with watched.paused():
-        assert watched.figures(5)["tokens_per_second"] == 90 / 4
+        assert watched.figures([(0, 3), (0, 4)])["tokens_per_second"] == 90 / 4
 
 
-def test_a_resumed_run_counts_from_where_it_goes_on(clock):
+def test_a_run_is_timed_from_its_beginning_and_in_any_epoch(clock):
     watched = make(rows=1)
     clock.now += 1000
-    watched.begin_at(8)  # of the second epoch
+    watched.begin()
     clock.now += 1
     with watched.paused():
-        assert watched.figures(8) == {}
-        assert watched.figures(9)["tokens_per_second"] == LENGTHS[3]
+        assert watched.figures([]) == {}
+        assert watched.figures([(1, 3)])["tokens_per_second"] == LENGTHS[3]

@@ -65,6 +65,12 @@ def watched(tiny_checkpoint: Path, shapes: Path, tmp_path_factory: pytest.TempPa
         "report_to": "visualdl",
         "seed": 1,
     }
+    watcher, said = finetune(folder, config)
+    return watcher, folder, said
+
+
+def finetune(folder: Path, config: dict[str, Any]) -> tuple[Watcher, str]:
+    """Train by a config, watched."""
     (folder / "config.json").write_text(json.dumps(config))
     watchers, whole = [], sft_trainer.SFTTrainer.__init__
 
@@ -78,14 +84,19 @@ def watched(tiny_checkpoint: Path, shapes: Path, tmp_path_factory: pytest.TempPa
         patched.setattr(sft_trainer.SFTTrainer, "__init__", begin)
         patched.setattr("builtins.print", lambda *words, **_: said.append(" ".join(map(str, words))))
         supervised_finetune.run(config_file.load_config(str(folder / "config.json"), has_gpu=False))
-    return watchers[0], folder / "out", "\n".join(said)
+    return watchers[0], "\n".join(said)
+
+
+def logged(folder: Path) -> dict[int, dict[str, float]]:
+    """By step what a run into `folder / "out"` logged of it."""
+    entries = json.loads((folder / "out" / "trainer_log.json").read_text())
+    return {entry["step"]: entry for entry in entries if "loss" in entry}
 
 
 @pytest.fixture(scope="module")
 def log(watched: tuple[Watcher, Path, str]) -> dict[int, dict[str, float]]:
     """By step what was logged of it."""
-    entries = json.loads((watched[1] / "trainer_log.json").read_text())
-    found = {entry["step"]: entry for entry in entries if "loss" in entry}
+    found = logged(watched[1])
     assert found.keys() == LOGGED.keys()
     return found
 
@@ -137,7 +148,19 @@ def test_the_line_of_a_step_has_speed_padding_and_memory(watched: tuple[Watcher,
 def test_visualdl_has_every_figure(watched: tuple[Watcher, Path, str]) -> None:
     from visualdl import LogReader
 
-    (file,) = watched[1].glob("runs/*/vdlrecords*")
+    (file,) = watched[1].glob("out/runs/*/vdlrecords*")
     found = set(LogReader(file_path=str(file)).get_tags()["scalar"])
     names = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "pictures_per_second", "padding", "memory_gib")
     assert {f"train/{name}" for name in (*names, "mixture/texts", "mixture/train_grounding")} <= found
+
+
+def test_a_run_that_goes_on_with_the_epochs_first_records_tells_their_figures(
+    watched: tuple[Watcher, Path, str], tmp_path: Path
+) -> None:
+    config = json.loads((watched[1] / "config.json").read_text())
+    config |= {"output_dir": str(tmp_path / "out"), "save_strategy": "steps", "save_steps": EVERY, "max_steps": EVERY}
+    first, _ = finetune(tmp_path, config)
+    config |= {"max_steps": 2 * EVERY, "resume_from_checkpoint": str(tmp_path / "out" / f"checkpoint-{EVERY}")}
+    again, _ = finetune(tmp_path, {**config, "ignore_data_skip": True, "lr_scheduler_type": "constant"})
+    assert again.tokens == first.tokens != watched[0].tokens[EVERY : 2 * EVERY]
+    assert logged(tmp_path)[2 * EVERY]["padding"] == pytest.approx(1 - sum(again.tokens) / sum(again.places))
