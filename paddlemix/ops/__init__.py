@@ -15,7 +15,7 @@ from paddlemix.ops.interpolate import resize_grid
 from paddlemix.ops.linear import linear, set_compute_dtype
 from paddlemix.ops.mask import CausalMask
 from paddlemix.ops.norm import add_rms_norm, layer_norm, rms_norm
-from paddlemix.ops.rotary import apply_rotary, rotary_frequencies, rotate_pair, rotate_split
+from paddlemix.ops.rotary import Rotary, apply_rotary, rotary_frequencies, rotate_pair, rotate_split
 from paddlemix.ops.segments import CausalSegments, Visible
 from paddlemix.ops.split_cross_entropy import split_linear_cross_entropy
 from paddlemix.picture_ops import patchify, resize_bicubic
@@ -27,6 +27,7 @@ __all__ = [
     "BlockWeights",
     "CausalMask",
     "CausalSegments",
+    "Rotary",
     "Visible",
     "add_rms_norm",
     "apply_rotary",

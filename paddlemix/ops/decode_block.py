@@ -14,9 +14,7 @@ from paddlemix.ops.checks import check_like, check_shape
 from paddlemix.ops.linear import linear_reference
 from paddlemix.ops.mask import CausalMask
 from paddlemix.ops.norm import add_rms_norm_reference, rms_norm_reference
-from paddlemix.ops.rotary import apply_rotary_reference
-
-Rotary = tuple[paddle.Tensor, paddle.Tensor]
+from paddlemix.ops.rotary import Rotary, apply_rotary_reference
 
 # More rows are products that oneDNN computes faster than weights are read.
 MOST_ROWS = 16

@@ -8,6 +8,9 @@ import paddle
 from paddlemix.ops import built
 from paddlemix.ops.checks import check_like, check_shape
 
+# Cosines and sines of each pair's angle, float32[..., L, D/2].
+Rotary = tuple[paddle.Tensor, paddle.Tensor]
+
 
 def rotary_frequencies(base: float, size: int) -> np.ndarray:
     """Radians that each pair of a head turns for one step of position.

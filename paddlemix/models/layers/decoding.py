@@ -14,8 +14,6 @@ from paddlemix.models.layers.norm import RMSNorm
 if TYPE_CHECKING:
     from paddlemix.models.base import LayerCache
 
-Rotary = tuple[paddle.Tensor, paddle.Tensor]
-
 
 class DecoderParts(NamedTuple):
     """The layers of a pre-norm decoder block, by what they do; every family names them in its own way.
@@ -41,10 +39,10 @@ class DecoderParts(NamedTuple):
     def decode(
         self,
         x: paddle.Tensor,
-        query_rotary: Rotary,
-        key_rotary: Rotary,
+        query_rotary: ops.Rotary,
+        key_rotary: ops.Rotary,
         mask: ops.Visible,
-        cache: LayerCache | None,
+        cache: LayerCache,
     ) -> paddle.Tensor | None:
         """One more token of each row through the block, in one op.
 
@@ -59,7 +57,7 @@ class DecoderParts(NamedTuple):
             float[B, L, hidden]; None where the block's layers have to be called: there is more than one token, or
             something else, such as an adapter, has taken a layer's place or listens to it.
         """
-        if cache is None or not cache.length or not ops.has_decode_block(x) or not self._are_plain():
+        if not cache.length or not ops.has_decode_block(x) or not self._are_plain():
             return None
         assert mask is None or isinstance(mask, ops.CausalMask), "what has a cache is no pack"
         length = cache.length
@@ -67,9 +65,8 @@ class DecoderParts(NamedTuple):
 
     def _are_plain(self) -> bool:
         linear = (*self.projections, self.output, self.gate, self.up, self.down)
-        return all(type(layer) is Linear and not _is_heard(layer) for layer in linear) and all(
-            type(layer) is RMSNorm and not _is_heard(layer) for layer in (self.attention_norm, self.feed_forward_norm)
-        )
+        norms = (self.attention_norm, self.feed_forward_norm)
+        return all(is_plain(layer, Linear) for layer in linear) and all(is_plain(layer, RMSNorm) for layer in norms)
 
     def _weights(self) -> ops.BlockWeights:
         return ops.BlockWeights(
@@ -85,5 +82,6 @@ class DecoderParts(NamedTuple):
         )
 
 
-def _is_heard(layer: nn.Layer) -> bool:
-    return bool(layer._forward_pre_hooks or layer._forward_post_hooks)
+def is_plain(layer: nn.Layer, kind: type[nn.Layer]) -> bool:
+    """Whether a layer is what the model put there, and no hook waits for its call."""
+    return type(layer) is kind and not layer._forward_pre_hooks and not layer._forward_post_hooks

@@ -14,7 +14,7 @@ from paddle import nn
 
 from paddlemix.models.base import LayerCache, MixModelOutput, MixPretrainedModel
 from paddlemix.models.layers.borrowing import Borrowing
-from paddlemix.models.layers.decoding import DecoderParts
+from paddlemix.models.layers.decoding import DecoderParts, is_plain
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
@@ -27,8 +27,8 @@ from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
 from paddlemix.models.qwen2_vl.tensor_parallel import split_plan
-from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, Rotary
-from paddlemix.ops import CausalSegments, Visible, attention, rotary_frequencies, rotate_pair
+from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower
+from paddlemix.ops import CausalSegments, Rotary, Visible, attention, rotary_frequencies, rotate_pair
 
 
 @dataclass
@@ -83,15 +83,18 @@ class Qwen2VLDecoderLayer(nn.Layer):
 
     def forward(self, x: paddle.Tensor, rotary: Rotary, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
-        decoded = self._parts().decode(x, rotary, rotary, mask, cache)
-        if decoded is not None:
-            return decoded
+        if cache is not None and (parts := self._parts()) is not None:
+            decoded = parts.decode(x, rotary, rotary, mask, cache)
+            if decoded is not None:
+                return decoded
         mixed = self.self_attn(self.input_layernorm(x), rotary, mask, cache)
         x, normed = self.post_attention_layernorm.after_adding(x, mixed)
         return x + self.mlp(normed)
 
-    def _parts(self) -> DecoderParts:
+    def _parts(self) -> DecoderParts | None:
         attention, mlp = self.self_attn, self.mlp
+        if not (is_plain(attention, Qwen2VLAttention) and is_plain(mlp, GatedMLP)):
+            return None
         return DecoderParts(
             self.input_layernorm,
             (attention.q_proj, attention.k_proj, attention.v_proj),

@@ -14,12 +14,10 @@ from paddlemix.models.layers.mlp import GELU, MLP
 from paddlemix.models.layers.norm import LayerNorm
 from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.qwen2_vl.config import Qwen2VLVisionConfig
-from paddlemix.ops import rotary_frequencies, rotate_split, segment_attention
+from paddlemix.ops import Rotary, rotary_frequencies, rotate_split, segment_attention
 
 NORM_EPSILON = 1e-6
 ROTARY_BASE = 10000.0
-
-Rotary = tuple[paddle.Tensor, paddle.Tensor]
 
 
 class PatchEmbed(nn.Layer):

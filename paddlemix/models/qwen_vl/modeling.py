@@ -15,7 +15,7 @@ from paddle import nn
 
 from paddlemix.models.base import GENERATION_FILE, LayerCache, MixModelOutput, MixPretrainedModel
 from paddlemix.models.layers.borrowing import Borrowing
-from paddlemix.models.layers.decoding import DecoderParts
+from paddlemix.models.layers.decoding import DecoderParts, is_plain
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import causal_mask, check_pack_inputs
@@ -28,9 +28,7 @@ from paddlemix.models.qwen_vl.positions import logn_factors, ntk_alpha, scaled_f
 from paddlemix.models.qwen_vl.spans import picture_places
 from paddlemix.models.qwen_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen_vl.vision import QWenVisionTower
-from paddlemix.ops import CausalSegments, Visible, apply_rotary, attention, swiglu
-
-Rotary = tuple[paddle.Tensor, paddle.Tensor]
+from paddlemix.ops import CausalSegments, Rotary, Visible, apply_rotary, attention, swiglu
 
 
 class QWenAttention(nn.Layer):
@@ -92,15 +90,18 @@ class QWenBlock(nn.Layer):
         cache: LayerCache | None,
     ) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
-        decoded = self._parts().decode(x, query_rotary, key_rotary, mask, cache)
-        if decoded is not None:
-            return decoded
+        if cache is not None and (parts := self._parts()) is not None:
+            decoded = parts.decode(x, query_rotary, key_rotary, mask, cache)
+            if decoded is not None:
+                return decoded
         mixed = self.attn(self.ln_1(x), query_rotary, key_rotary, mask, cache)
         x, normed = self.ln_2.after_adding(x, mixed)
         return x + self.mlp(normed)
 
-    def _parts(self) -> DecoderParts:
+    def _parts(self) -> DecoderParts | None:
         attention, mlp = self.attn, self.mlp
+        if not (is_plain(attention, QWenAttention) and is_plain(mlp, QWenMLP)):
+            return None
         return DecoderParts(self.ln_1, (attention.c_attn,), attention.c_proj, self.ln_2, mlp.w2, mlp.w1, mlp.c_proj)
 
 

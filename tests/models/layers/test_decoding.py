@@ -77,11 +77,16 @@ def test_a_token_takes_one_op_a_block_and_gives_what_the_layers_give(model, call
     np.testing.assert_allclose(found, wanted, atol=TOLERANCE * np.abs(wanted).max(), rtol=0)
 
 
-def test_layers_that_something_listens_to_are_called(model, called):
+@pytest.mark.parametrize(
+    "listened_to",
+    [output_layer, lambda block: block.mlp, lambda block: getattr(block, "self_attn", None) or block.attn],
+)
+def test_layers_that_something_listens_to_are_called(model, called, listened_to):
     wanted = steps(model)
     called.clear()
     heard = []
-    output_layer(blocks(model)[0]).register_forward_post_hook(lambda layer, inputs, output: heard.append(output.shape))
+    layer = listened_to(blocks(model)[0])
+    layer.register_forward_post_hook(lambda layer, inputs, output: heard.append(output.shape))
     found = steps(model)
     assert heard[1:] == [[2, 1, model.config.hidden_size]] * STEPS
     assert called.count("decode_block") == STEPS * (len(blocks(model)) - 1)
