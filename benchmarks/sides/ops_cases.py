@@ -32,12 +32,36 @@ VOCABULARY = 32000
 # Cases of pictures, forward alone: pixels before, and for the resizing width and height after.
 PICTURE_CASES = {"resize_bicubic 640 x 480": (480, 640, 3), "patchify 644 x 476": (476, 644, 3)}
 RESIZED = 644, 476
+# One more token through a decoder block, forward alone. Weights as [in, out], the cache as [B, capacity, G, D].
+BLOCK_CASE, BLOCK_TOKENS = "decode_block on 600 keys", 600
+BLOCK: dict[str, tuple[int, ...]] = {
+    "x": (1, 1, 512),
+    "norm": (512,),
+    "query": (512, 512),
+    "key": (512, 256),
+    "value": (512, 256),
+    "query_bias": (512,),
+    "key_bias": (256,),
+    "value_bias": (256,),
+    "output": (512, 512),
+    "gate": (512, 1408),
+    "up": (512, 1408),
+    "down": (1408, 512),
+    "keys": (1, BLOCK_TOKENS + 1, 4, 64),
+    "values": (1, BLOCK_TOKENS + 1, 4, 64),
+}
 
 
 def arrays(name: str) -> list[np.ndarray]:
     """Random inputs of a case, float32."""
     rng = np.random.default_rng(0)
     return [rng.standard_normal(shape).astype(np.float32) for shape in CASES[name]]
+
+
+def block() -> dict[str, np.ndarray]:
+    """Random inputs of the decoder block, float32."""
+    rng = np.random.default_rng(4)
+    return {name: 0.05 * rng.standard_normal(shape).astype(np.float32) for name, shape in BLOCK.items()}
 
 
 def picture(name: str) -> np.ndarray:
@@ -64,12 +88,12 @@ def time_cases(make: Callable[[str], tuple[Callable[[], Any], ...]]) -> None:
     """Time all cases and print them as JSON: name, then seconds of forward, and of forward and backward.
 
     Args:
-        make: gives, for a case, the call of the forward pass without gradients, and but for pictures that of both.
+        make: gives, for a case, the call of the forward pass without gradients, and where there is one that of both.
     """
     repeats, clock = int(sys.argv[1]), {"wall": time.perf_counter, "cpu": time.process_time}[sys.argv[2]]
     found = {}
     starts = tuple(sys.argv[3:]) or ("",)
-    for name in (name for name in (*CASES, *PICTURE_CASES) if name.startswith(starts)):
+    for name in (name for name in (*CASES, BLOCK_CASE, *PICTURE_CASES) if name.startswith(starts)):
         found[name] = [_seconds(call, repeats, clock) for call in make(name)]
     json.dump(found, sys.stdout)
 

@@ -12,7 +12,19 @@ import paddlemix  # noqa: F401  it settles how Paddle computes
 # isort: split
 import numpy as np
 import paddle
-from ops_cases import PICTURE_CASES, RESIZED, angles, arrays, levels, picture, targets, time_cases
+from ops_cases import (
+    BLOCK_CASE,
+    BLOCK_TOKENS,
+    PICTURE_CASES,
+    RESIZED,
+    angles,
+    arrays,
+    block,
+    levels,
+    picture,
+    targets,
+    time_cases,
+)
 
 from paddlemix import ops
 
@@ -21,6 +33,8 @@ def make(name: str):
     """The calls of a case: forward, and both passes where there are two."""
     if name in PICTURE_CASES:
         return (PICTURE_OPS[name.split()[0]](picture(name)),)
+    if name == BLOCK_CASE:
+        return (decode_block(),)
     tensors = [paddle.to_tensor(array, stop_gradient=False) for array in arrays(name)]
     op = OPS[next(key for key in OPS if name.startswith(key))]
     with paddle.no_grad():
@@ -36,6 +50,18 @@ def make(name: str):
             tensor.clear_gradient(False)
 
     return forward, both
+
+
+def decode_block():
+    """A token through a decoder block; its place in the cache is written anew at each call."""
+    part = {name: paddle.to_tensor(array) for name, array in block().items()}
+    names = ("query", "key", "value")
+    projections, biases = tuple(part[name] for name in names), tuple(part[f"{name}_bias"] for name in names)
+    others = (part[name] for name in ("output", "norm", "gate", "up", "down"))
+    weights = ops.BlockWeights(part["norm"], projections, biases, *others, 1e-6)
+    rotary = COS[:1, :1], SIN[:1, :1]
+    cache = part["keys"], part["values"]
+    return paddle.no_grad()(lambda: ops.decode_block(part["x"], weights, rotary, rotary, *cache, BLOCK_TOKENS))
 
 
 COS, SIN = (paddle.to_tensor(np.stack([turn(angles())] * 2)) for turn in (np.cos, np.sin))

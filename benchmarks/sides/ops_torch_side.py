@@ -7,13 +7,26 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from ops_cases import PICTURE_CASES, RESIZED, angles, arrays, picture, targets, time_cases
+from ops_cases import (
+    BLOCK_CASE,
+    BLOCK_TOKENS,
+    PICTURE_CASES,
+    RESIZED,
+    angles,
+    arrays,
+    block,
+    picture,
+    targets,
+    time_cases,
+)
 
 
 def make(name: str):
     """The calls of a case: forward, and both passes where there are two."""
     if name in PICTURE_CASES:
         return (partial(PICTURE_OPS[name.split()[0]], torch.from_numpy(picture(name)).permute(2, 0, 1)),)
+    if name == BLOCK_CASE:
+        return (decode_block(),)
     tensors = [torch.from_numpy(array).requires_grad_() for array in arrays(name)]
     if name.startswith("linear"):  # PyTorch holds weights as [out, in]
         tensors[1] = tensors[1].detach().t().contiguous().requires_grad_()
@@ -40,10 +53,39 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: 
     return F.scaled_dot_product_attention(*heads_first, is_causal=causal, enable_gqa=grouped).transpose(1, 2)
 
 
+def decode_block():
+    """A token through a decoder block, op by op."""
+    part = {name: torch.from_numpy(array) for name, array in block().items()}
+    for name in ("query", "key", "value", "output", "gate", "up", "down"):
+        part[name] = part[name].t().contiguous()
+
+    @torch.inference_mode()
+    def call() -> torch.Tensor:
+        x, norm = part["x"], part["norm"]
+        normed = F.rms_norm(x, norm.shape, norm, 1e-6)
+        query, key, value = (
+            F.linear(normed, part[name], part[f"{name}_bias"]).reshape(1, 1, -1, 64)
+            for name in ("query", "key", "value")
+        )
+        part["keys"][:, BLOCK_TOKENS:] = key * COS[:1] + turned(key) * SIN[:1]
+        part["values"][:, BLOCK_TOKENS:] = value
+        query = query * COS[:1] + turned(query) * SIN[:1]
+        total = x + F.linear(attend(query, part["keys"], part["values"]).reshape(1, 1, -1), part["output"])
+        normed = F.rms_norm(total, norm.shape, norm, 1e-6)
+        return total + F.linear(F.silu(F.linear(normed, part["gate"])) * F.linear(normed, part["up"]), part["down"])
+
+    return call
+
+
 def rotate(x: torch.Tensor) -> torch.Tensor:
     """Turn the pairs of every head."""
+    return x * COS + turned(x) * SIN
+
+
+def turned(x: torch.Tensor) -> torch.Tensor:
+    """Every pair by a right angle."""
     first, second = x.chunk(2, dim=-1)
-    return x * COS + torch.cat((-second, first), dim=-1) * SIN
+    return torch.cat((-second, first), dim=-1)
 
 
 def resize(pixels: torch.Tensor) -> torch.Tensor:
