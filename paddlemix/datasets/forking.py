@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TOKENIZERS = "TOKENIZERS_PARALLELISM"
+# Python 3.12 starts with some 400 objects frozen; whoever freezes a program's own has thousands.
+_PYTHONS_OWN = 1000
 
 
 @contextmanager
@@ -21,7 +23,7 @@ def ready_to_fork() -> Iterator[None]:
     Yields:
         Nothing.
     """
-    before, is_frozen = os.environ.get(_TOKENIZERS), gc.get_freeze_count() > 0
+    before, is_frozen = os.environ.get(_TOKENIZERS), gc.get_freeze_count() > _PYTHONS_OWN
     os.environ[_TOKENIZERS] = "false"
     gc.collect()
     gc.freeze()
