@@ -16,6 +16,8 @@ from paddlemix.datasets.draws import Draw, LossPer, weigh
 from paddlemix.datasets.rows import Row, RowPlan
 
 T = TypeVar("T")
+# Where an optimizer step draws: the epoch, and the step within it.
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from paddlemix.datasets.mix_dataset import MixDataset, SetSummary
-from paddlemix.datasets.sampler import GlobalBatchSampler
-
-# An optimizer step of a sampler: the epoch, and the step within it.
-Place = tuple[int, int]
+from paddlemix.datasets.sampler import GlobalBatchSampler, Place
 
 
 class MixtureLog:

@@ -18,7 +18,7 @@ from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.draws import Draw, DrawnDataset
 from paddlemix.datasets.loader import BatchLoader
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.datasets.sampler import BatchShape, GlobalBatchSampler
+from paddlemix.datasets.sampler import BatchShape, GlobalBatchSampler, Place
 from paddlemix.datasets.sampling import Sampling
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.weights import load_weights
@@ -28,7 +28,7 @@ from paddlemix.trainer.checkpointing import CheckpointingTrainer
 from paddlemix.trainer.early_stopping import EarlyStopping
 from paddlemix.trainer.gradient_norm import GradientNorm
 from paddlemix.trainer.memory import FreedMemory, SamplingMemoryTracker, memory_in_use
-from paddlemix.trainer.mixture_log import MixtureLog, Place
+from paddlemix.trainer.mixture_log import MixtureLog
 from paddlemix.trainer.nonfinite import check_losses, check_weights, name_records
 from paddlemix.trainer.progress import ProgressBar, StepLog
 from paddlemix.trainer.ranks import wait_for_all

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.datasets.sampler import GlobalBatchSampler
-from paddlemix.trainer.mixture_log import Place
+from paddlemix.datasets.sampler import GlobalBatchSampler, Place
 
 
 class Throughput:
