@@ -67,25 +67,20 @@ def decode_block():
             F.linear(normed, part[name], part[f"{name}_bias"]).reshape(1, 1, -1, 64)
             for name in ("query", "key", "value")
         )
-        part["keys"][:, BLOCK_TOKENS:] = key * COS[:1] + turned(key) * SIN[:1]
+        part["keys"][:, BLOCK_TOKENS:] = rotate(key, COS[:1], SIN[:1])
         part["values"][:, BLOCK_TOKENS:] = value
-        query = query * COS[:1] + turned(query) * SIN[:1]
-        total = x + F.linear(attend(query, part["keys"], part["values"]).reshape(1, 1, -1), part["output"])
+        mixed = attend(rotate(query, COS[:1], SIN[:1]), part["keys"], part["values"])
+        total = x + F.linear(mixed.reshape(1, 1, -1), part["output"])
         normed = F.rms_norm(total, norm.shape, norm, 1e-6)
         return total + F.linear(F.silu(F.linear(normed, part["gate"])) * F.linear(normed, part["up"]), part["down"])
 
     return call
 
 
-def rotate(x: torch.Tensor) -> torch.Tensor:
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turn the pairs of every head."""
-    return x * COS + turned(x) * SIN
-
-
-def turned(x: torch.Tensor) -> torch.Tensor:
-    """Every pair by a right angle."""
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 def resize(pixels: torch.Tensor) -> torch.Tensor:
@@ -111,7 +106,7 @@ OPS = {
     "decode": attend,
     "rms_norm": lambda x, w: F.rms_norm(x, w.shape, w, 1e-6),
     "layer_norm": lambda x, w, b: F.layer_norm(x, w.shape, w, b, 1e-6),
-    "rotary": rotate,
+    "rotary": lambda x: rotate(x, COS, SIN),
     "swiglu": lambda x, y: F.silu(x) * y,
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "gelu": F.gelu,

@@ -92,7 +92,7 @@ def decode_block(
         ValueError: shapes, dtypes or places do not fit, or the cache is full.
     """
     _check(x, weights, query_rotary, key_rotary, keys, values, length, mask)
-    shared = _heads(weights, keys) // keys.shape[2]
+    shared = weights.output.shape[0] // (keys.shape[2] * keys.shape[3])
     if not built.takes(x) or keys.shape[3] > LARGEST_HEAD or shared > _MOST_SHARED:
         return decode_block_reference(x, weights, query_rotary, key_rotary, keys, values, length, mask)
     nothing = built.nothing()
@@ -146,11 +146,6 @@ def decode_block_reference(
     return total + linear_reference(inner, weights.down)
 
 
-def _heads(weights: BlockWeights, keys: paddle.Tensor) -> int:
-    columns = sum(weight.shape[1] for weight in weights.projections)
-    return columns // keys.shape[3] - 2 * keys.shape[2]
-
-
 def _check(
     x: paddle.Tensor,
     weights: BlockWeights,
@@ -186,8 +181,9 @@ def _check(
 
 def _check_weights(weights: BlockWeights, hidden: int, keys: paddle.Tensor) -> None:
     groups, size = keys.shape[2:]
-    heads, inner = _heads(weights, keys), weights.gate.shape[-1]
-    if heads < 1 or heads % groups or sum(weight.shape[1] for weight in weights.projections) % size:
+    columns, inner = sum(weight.shape[1] for weight in weights.projections), weights.gate.shape[-1]
+    heads = columns // size - 2 * groups
+    if heads < 1 or heads % groups or columns % size:
         shapes = [weight.shape for weight in weights.projections]
         raise ValueError(f"`projections` have shapes {shapes}, which are no queries for {groups} keys of {size}.")
     for name, wanted in (
