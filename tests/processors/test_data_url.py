@@ -40,8 +40,8 @@ def test_the_bytes_come_back(url):
     [
         ("data:image/png", "data:image/png is not in base64; expected data:image/png;base64,..."),
         ("data:image/png,%89PNG", "is not in base64"),
-        ("data:image/png;base64,AA", "is broken or cut off: Incorrect padding"),
-        ("data:image/png;base64,A*AA", "is broken or cut off: Only base64 data is allowed"),
+        ("data:image/png;base64,AA", "is broken or cut off: "),
+        ("data:image/png;base64,A*AA", "is broken or cut off: "),
         ("data:image/png;base64,图图图图", "is broken or cut off"),
         (f"data:image/png;base64,{'A' * 4000}", "AAA... is larger than 0 MB"),
     ],
