@@ -21,5 +21,5 @@ __attribute__((visibility("default"))) void paddlemix_set_wait(int milliseconds)
 
 __attribute__((visibility("default"))) const char* paddlemix_instruction_set() { return paddlemix::kernels().name; }
 
-__attribute__((visibility("default"))) int paddlemix_has_fast_bfloat16() { return paddlemix::has_fast_bfloat16(); }
+__attribute__((visibility("default"))) double paddlemix_bfloat16_gain() { return paddlemix::bfloat16_gain(); }
 }

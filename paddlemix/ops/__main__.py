@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import paddle
 
-from paddlemix.ops import built
+from paddlemix.ops import built, set_compute_dtype
 from paddlemix.picture_ops.built import find_library
 
 OPS = (
@@ -47,10 +47,13 @@ def _describe_cpu() -> tuple[list[str], str]:
     found = built.library()
     if found.handle is None:
         return [f"No built ops: {found.reason}."], "reference"
-    bfloat16 = "yes" if built.has_fast_bfloat16() else "no, cpu_compute_dtype bfloat16 computes in float32"
+    gain = built.bfloat16_gain()
+    speed = f"{gain:.1f} times as fast as float32" if gain else "no instructions for them here"
+    taken = set_compute_dtype("bfloat16")
+    choice = "cpu_compute_dtype bfloat16 takes them" if taken else "cpu_compute_dtype bfloat16 computes in float32"
     lines = [
         f"Built ops: {found.handle.paddlemix_instruction_set().decode()} kernels, {built.num_threads()} threads.",
-        f"Fast bfloat16 products: {bfloat16}.",
+        f"Products from bfloat16: {speed}; {choice}.",
     ]
     return lines, "built for float32 on the CPU, else reference"
 

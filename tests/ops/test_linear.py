@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import paddle
@@ -9,7 +11,7 @@ import pytest
 from scipy.special import erf
 
 from paddlemix.ops import linear, set_compute_dtype
-from paddlemix.ops.linear import linear_reference
+from paddlemix.ops.linear import is_rounded, linear_reference
 
 ACTIVATIONS = {
     None: lambda x: x,
@@ -19,12 +21,34 @@ ACTIVATIONS = {
 
 
 @pytest.fixture
-def rounded(only_built):
-    """Products of numbers rounded to bfloat16, or a skip where they are not to be had."""
+def rounded(only_built, monkeypatch):
+    """Products of numbers rounded to bfloat16 wherever they can be computed, fast or not; else a skip."""
+    monkeypatch.setattr(import_module("paddlemix.ops.linear"), "_WORTHWHILE_GAIN", 0)
     if not set_compute_dtype("bfloat16"):
         pytest.skip("a processor without bfloat16 instructions")
     yield
     assert set_compute_dtype("float32")
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.0, False), (0.52, False), (1.0, False), (2.0, True)])
+def test_products_are_rounded_only_where_that_was_measured_to_be_faster(monkeypatch, gain, expected):
+    monkeypatch.setattr("paddlemix.ops.built.bfloat16_gain", lambda: gain)
+    assert set_compute_dtype("bfloat16") == is_rounded() == expected
+    assert set_compute_dtype("float32")
+
+
+def test_rounding_is_not_worth_it_where_the_products_are_emulated(only_built):
+    program = "from paddlemix.ops import built; print(built.bfloat16_gain(), built.bfloat16_gain())"
+    speeds = {}
+    for limit in ("AVX512_CORE_BF16", "AVX512_CORE"):
+        environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit}
+        output = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+        first, again = map(float, output.split()[-2:])
+        assert first == again, "measured once"
+        speeds[limit] = first
+    if not speeds["AVX512_CORE_BF16"]:
+        pytest.skip("a processor without bfloat16 instructions")
+    assert speeds["AVX512_CORE"] < speeds["AVX512_CORE_BF16"]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
