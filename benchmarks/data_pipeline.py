@@ -220,7 +220,7 @@ def train_rates(shape: Any, lengths: np.ndarray, batches: list[np.ndarray], *, p
 
 def sample_of(length: int, vocabulary: int) -> Sample:
     """A text."""
-    return Sample(*text_of(length, vocabulary), np.broadcast_to(np.arange(length), (3, length)), None, None)
+    return Sample(*text_of(length, vocabulary), np.broadcast_to(np.arange(length), (3, length)))
 
 
 def processor_of(arguments: argparse.Namespace) -> Qwen2VLProcessor:

@@ -12,7 +12,6 @@ from paddlemix.datasets.draws import WeightedSample
 from paddlemix.processors.interface import IGNORED_LABEL, Sample
 
 PADDING_POSITION = 1
-MEDIA = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
 
 Batch = dict[str, np.ndarray]
 
@@ -39,9 +38,7 @@ class PadCollator:
 
         Returns:
             input_ids and labels int64[B, L]; position_ids int64[3, B, L] where samples have them; with padding on the
-            left attention_mask int64[B, L]; where any sample has a picture pixel_values, float32[patches, values] with
-            image_grid_thw int64[pictures, 3] or float32[pictures, 3, S, S], row by row; where any has a video
-            pixel_values_videos and video_grid_thw likewise.
+            left attention_mask int64[B, L]; and each input of `Sample.media`, concatenated along axis 0 row by row.
         """
         length = max(len(sample.input_ids) for sample in samples)
         batch = {
@@ -78,7 +75,7 @@ class PackCollator:
         Returns:
             input_ids and labels int64[1, N], position_ids int64[3, 1, N] or int64[1, N], each sample's own, and
             cu_seqlens int32[n + 1], where the samples begin and end. The first token of a sample is no label: what
-            would predict it is the sample before. Pictures and videos as of `PadCollator`.
+            would predict it is the sample before. Images and videos as of `PadCollator`.
         """
         lengths = [len(sample.input_ids) for sample in samples]
         starts = np.cumsum([0, *lengths], dtype=np.int32)
@@ -130,6 +127,6 @@ def _positions(sample: Sample) -> np.ndarray:
 
 
 def _media(samples: Sequence[Sample]) -> Batch:
-    """The pictures and videos of all samples, one behind the other; nothing where there are none."""
-    present = {name: [array for sample in samples if (array := getattr(sample, name)) is not None] for name in MEDIA}
-    return {name: np.concatenate(arrays) for name, arrays in present.items() if arrays}
+    """Concatenate what the samples show, input by input, along axis 0; nothing where they show nothing."""
+    names = dict.fromkeys(name for sample in samples for name in sample.media)
+    return {name: np.concatenate([sample.media[name] for sample in samples if name in sample.media]) for name in names}

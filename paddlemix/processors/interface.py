@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,20 +23,15 @@ class Sample:
         input_ids: int64[L].
         labels: int64[L], the token to predict at each place or -100; not shifted.
         position_ids: int64[3, L], the (t, h, w) rows of M-RoPE; None of a model that counts places by itself.
-        pixel_values: all pictures one behind the other, or None: float32[patches, 1176], or float32[pictures, 3, S, S]
-            of a model whose pictures are all of one size.
-        image_grid_thw: int64[pictures, 3], patches in time, height and width, or None; none with pictures of one size.
-        pixel_values_videos: float32[patches, 1176], all videos one behind the other, or None.
-        video_grid_thw: int64[videos, 3], or None.
+        media: the model's inputs for what the conversation shows, by their names in its `forward`. Axis 0 of each
+            patches, images or videos, so that those of several samples are concatenated along it. An input that the
+            conversation shows nothing for is left out.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
-    position_ids: np.ndarray | None
-    pixel_values: np.ndarray | None
-    image_grid_thw: np.ndarray | None = None
-    pixel_values_videos: np.ndarray | None = None
-    video_grid_thw: np.ndarray | None = None
+    position_ids: np.ndarray | None = None
+    media: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,11 @@ from paddlemix.processors.text import Piece, Qwen2Tokenizer
 from paddlemix.processors.video_patches import Qwen2VLVideoProcessor
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
+# By the placeholder of an image or a video, the model's inputs for their patches and grids.
+MEDIA_INPUTS = {
+    IMAGE_PAD: ("pixel_values", "image_grid_thw"),
+    VIDEO_PAD: ("pixel_values_videos", "video_grid_thw"),
+}
 
 PictureSource = str | os.PathLike[str] | Image.Image
 VideoSource = str | os.PathLike[str] | Sequence[str] | Video
@@ -98,8 +103,9 @@ class PromptCalls(MessageCalls):
         }
         rows = self._encode(pieces, {pad: [grid for grid, _ in found] for pad, found in cut_up.items()})
         batch = padded(rows, self.tokenizer.pad_token_id, side, padding=padding)
-        batch |= _joined("pixel_values", "image_grid_thw", cut_up[IMAGE_PAD])
-        batch |= _joined("pixel_values_videos", "video_grid_thw", cut_up[VIDEO_PAD])
+        for pad, names in MEDIA_INPUTS.items():
+            grids, patches = [grid for grid, _ in cut_up[pad]], [patches for _, patches in cut_up[pad]]
+            batch |= concatenated(*names, patches, grids)
         return ModelInputs(batch if return_tensors == "np" else as_tensors(batch))
 
     def _encode(self, texts: list[list[Piece]], grids: dict[str, list[Grid]]) -> list[np.ndarray]:
@@ -166,8 +172,20 @@ def _video(source: Any) -> Video:
     )
 
 
-def _joined(patches_name: str, grids_name: str, cut_up: list[CutUp]) -> dict[str, np.ndarray]:
-    if not cut_up:
+def concatenated(
+    patches_name: str, grids_name: str, patches: Sequence[np.ndarray], grids: Sequence[Grid]
+) -> dict[str, np.ndarray]:
+    """Make a model's inputs of what was cut up.
+
+    Args:
+        patches_name: the input that holds patches.
+        grids_name: the input that holds grids.
+        patches: float32[t * h * w, values] of each image or video.
+        grids: patches in time, height and width of each.
+
+    Returns:
+        float32[patches, values] and int64[images, 3] by these names; nothing where there is none.
+    """
+    if not patches:
         return {}
-    grids, patches = zip(*cut_up, strict=True)
     return {patches_name: np.concatenate(patches), grids_name: np.array(grids, dtype=np.int64)}

@@ -31,7 +31,15 @@ from paddlemix.processors.interface import IGNORED_LABEL, Sample, SampleSize
 from paddlemix.processors.knobs import GivenKnobs, Knobs, given_knobs, log_once
 from paddlemix.processors.length import fit_length
 from paddlemix.processors.media import Grid, MediaReader, MediaSizes, Size
-from paddlemix.processors.prompts import IMAGE_PAD, VIDEO_PAD, PromptCalls, count_placeholders, expand_placeholders
+from paddlemix.processors.prompts import (
+    IMAGE_PAD,
+    MEDIA_INPUTS,
+    VIDEO_PAD,
+    PromptCalls,
+    concatenated,
+    count_placeholders,
+    expand_placeholders,
+)
 from paddlemix.processors.text import Piece, Qwen2Tokenizer
 from paddlemix.processors.video_patches import Qwen2VLVideoProcessor
 
@@ -211,10 +219,10 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             input_ids=ids,
             labels=np.where(trained, ids, IGNORED_LABEL),
             position_ids=self._positions(ids, grids),
-            pixel_values=_joined(media.image_patches),
-            image_grid_thw=_grid_array(media.sizes.image_grids),
-            pixel_values_videos=_joined(media.video_patches),
-            video_grid_thw=_grid_array(media.sizes.video_grids),
+            media={
+                **concatenated(*MEDIA_INPUTS[IMAGE_PAD], media.image_patches, media.sizes.image_grids),
+                **concatenated(*MEDIA_INPUTS[VIDEO_PAD], media.video_patches, media.sizes.video_grids),
+            },
         )
 
     def _picture_sizes(self, conversation: Conversation) -> list[Size]:
@@ -333,11 +341,3 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
 
 def _read_settings(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
-
-
-def _joined(patches: list[np.ndarray]) -> np.ndarray | None:
-    return np.concatenate(patches) if patches else None
-
-
-def _grid_array(grids: list[Grid]) -> np.ndarray | None:
-    return np.array(grids, dtype=np.int64) if grids else None

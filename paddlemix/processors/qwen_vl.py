@@ -239,8 +239,7 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         return Sample(
             input_ids=ids,
             labels=np.where(trained, ids, IGNORED_LABEL),
-            position_ids=None,
-            pixel_values=self._stacked(pictures) if pictures else None,
+            media={"pixel_values": self._stacked(pictures)} if pictures else {},
         )
 
     def _tokenize(

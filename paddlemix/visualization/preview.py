@@ -142,8 +142,8 @@ def _pictures(conversation: Conversation, sample: Sample, processor: Any) -> Ite
             if box.picture == index
         ]
         caption = f"Picture {index + 1}: {shown(part.path)}, {picture.width} x {picture.height} pixels"
-        if sample.image_grid_thw is not None:
-            _, height, width = sample.image_grid_thw[index]
+        if "image_grid_thw" in sample.media:
+            _, height, width = sample.media["image_grid_thw"][index]
             caption += f", seen as {width} x {height} patches"
         yield Thumbnail(_as_url(_with_boxes(picture, boxes)), f"{caption}; boxes: {len(boxes)}" if boxes else caption)
 

@@ -10,15 +10,14 @@ from paddlemix.processors.interface import Sample
 
 def sample(length, pictures=0, start=10, videos=0):
     ids = np.arange(start, start + length)
-    return Sample(
-        input_ids=ids,
-        labels=np.where(ids % 2, ids, -100),
-        position_ids=np.stack([ids, ids + 100, ids + 200]),
-        pixel_values=np.full((4 * pictures, 6), start, dtype=np.float32) if pictures else None,
-        image_grid_thw=np.tile([1, 2, 2], (pictures, 1)) if pictures else None,
-        pixel_values_videos=np.full((8 * videos, 6), start + 1, dtype=np.float32) if videos else None,
-        video_grid_thw=np.tile([2, 2, 2], (videos, 1)) if videos else None,
-    )
+    media = {}
+    if pictures:
+        media["pixel_values"] = np.full((4 * pictures, 6), start, dtype=np.float32)
+        media["image_grid_thw"] = np.tile([1, 2, 2], (pictures, 1))
+    if videos:
+        media["pixel_values_videos"] = np.full((8 * videos, 6), start + 1, dtype=np.float32)
+        media["video_grid_thw"] = np.tile([2, 2, 2], (videos, 1))
+    return Sample(ids, np.where(ids % 2, ids, -100), np.stack([ids, ids + 100, ids + 200]), media)
 
 
 def test_on_the_right_the_longest_decides_and_no_mask_is_made():
@@ -50,6 +49,15 @@ def test_videos_follow_one_another_on_their_own():
     assert batch["video_grid_thw"].tolist() == [[2, 2, 2]] * 3
     assert batch["pixel_values_videos"][:, 0].tolist() == [11] * 8 + [31] * 16
     assert len(batch["image_grid_thw"]) == 2
+
+
+def test_inputs_that_no_collator_has_heard_of_travel_like_any_other():
+    seconds = [np.array(each, dtype=np.float32) for each in ([0.5], [1.0, 2.0])]
+    samples = [Sample(np.arange(3), np.arange(3), media={"second_per_grid_ts": one}) for one in seconds]
+    for collate in (PadCollator(0), PackCollator()):
+        batch = collate([samples[0], Sample(np.arange(2), np.arange(2)), samples[1]])
+        assert batch["second_per_grid_ts"].tolist() == [0.5, 1.0, 2.0]
+        assert batch["second_per_grid_ts"].dtype == np.float32
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -108,8 +116,8 @@ def test_the_packs_of_a_batch_are_laid_behind_one_another():
 def test_samples_without_positions_and_grids_make_a_batch_without_them():
     pixels = [np.full((count, 3, 4, 4), count, dtype=np.float32) for count in (2, 1)]
     ids = np.arange(3)
-    samples = [Sample(input_ids=ids, labels=ids, position_ids=None, pixel_values=one) for one in pixels]
-    batch = PadCollator(0)([*samples, Sample(input_ids=ids, labels=ids, position_ids=None, pixel_values=None)])
+    samples = [Sample(ids, ids, media={"pixel_values": one}) for one in pixels]
+    batch = PadCollator(0)([*samples, Sample(ids, ids)])
     assert set(batch) == {"input_ids", "labels", "pixel_values"}
     assert batch["pixel_values"].shape == (3, 3, 4, 4)
     assert batch["pixel_values"][:, 0, 0, 0].tolist() == [2, 2, 1]
@@ -117,7 +125,7 @@ def test_samples_without_positions_and_grids_make_a_batch_without_them():
 
 def test_in_a_pack_of_samples_without_positions_places_are_counted_from_each_ones_start():
     ids = np.arange(3)
-    one = Sample(input_ids=ids, labels=ids, position_ids=None, pixel_values=None)
+    one = Sample(ids, ids)
     batch = PackCollator()([one, one])
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 2]]
     assert batch["labels"].tolist() == [[-100, 1, 2, -100, 1, 2]]

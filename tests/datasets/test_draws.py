@@ -25,7 +25,7 @@ class FakeDataset:
 
     def __getitem__(self, index: int) -> Sample:
         ids = np.arange(index + 2)
-        return Sample(ids, ids, np.tile(ids, (3, 1)), None, None)
+        return Sample(ids, ids, np.tile(ids, (3, 1)))
 
 
 def sizes(count: int) -> list[SampleSize]:

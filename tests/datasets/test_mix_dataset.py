@@ -21,7 +21,7 @@ class FakeProcessor:
         if "broken" in text_of(conversation):
             raise RecordError(conversation.source, "the picture breaks off")
         ids = np.array([ord(character) for character in text_of(conversation)], dtype=np.int64)
-        return Sample(ids, ids, np.zeros((3, len(ids)), dtype=np.int64), None, None)
+        return Sample(ids, ids, np.zeros((3, len(ids)), dtype=np.int64))
 
     def fingerprint(self) -> str:
         return "fake"

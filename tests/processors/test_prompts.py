@@ -55,11 +55,11 @@ def test_a_rendered_prompt_is_encoded_as_its_conversation_is(processor, save_pic
     video = Video(tuple(frames))
     wanted = sample_of(processor, words[0], Picture(paths[0]), words[1], Picture(paths[1]), words[2], video, words[3])
     assert sorted(batch) == sorted([*NAMES, "attention_mask"])
-    assert len(set(map(tuple, wanted.image_grid_thw.tolist()))) == 2
+    assert len(set(map(tuple, wanted.media["image_grid_thw"].tolist()))) == 2
     np.testing.assert_array_equal(batch["input_ids"], wanted.input_ids[None])
     for name in NAMES[1:]:
-        np.testing.assert_array_equal(batch[name], getattr(wanted, name))
-        assert batch[name].dtype == getattr(wanted, name).dtype
+        np.testing.assert_array_equal(batch[name], wanted.media[name])
+        assert batch[name].dtype == wanted.media[name].dtype
     assert batch["attention_mask"].dtype == np.int64 and batch["attention_mask"].all()
 
 

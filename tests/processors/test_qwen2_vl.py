@@ -204,7 +204,7 @@ class TestPictures:
         parts = [part if isinstance(part, str) else pictures[part] for part in shown]
         sample = processor.encode(conversation(("user", *parts)))
         image_id = tokenizer.token_id("<|image_pad|>")
-        grids = [] if sample.image_grid_thw is None else sample.image_grid_thw.tolist()
+        grids = sample.media["image_grid_thw"].tolist() if "image_grid_thw" in sample.media else []
         expected = positions_by_hand(sample.input_ids, grids, image_id)
         assert sample.position_ids.dtype == np.int64
         np.testing.assert_array_equal(sample.position_ids, expected)
@@ -213,26 +213,26 @@ class TestPictures:
 
     def test_each_picture_has_a_token_for_four_patches(self, make_processor, tokenizer, pictures):
         sample = make_processor().encode(conversation(("user", *pictures, "?")))
-        patches = sample.image_grid_thw.prod(axis=1)
+        patches = sample.media["image_grid_thw"].prod(axis=1)
         assert len(set(patches.tolist())) == 3
-        assert sample.pixel_values.shape == (patches.sum(), 1176)
-        assert sample.pixel_values.dtype == np.float32
+        assert sample.media["pixel_values"].shape == (patches.sum(), 1176)
+        assert sample.media["pixel_values"].dtype == np.float32
         runs = np.diff(np.flatnonzero(np.diff(sample.input_ids == tokenizer.token_id("<|image_pad|>")))).tolist()[::2]
         assert runs == (patches // 4).tolist()
 
     def test_pixels_stand_in_the_order_in_which_the_turns_show_the_pictures(self, make_processor, pictures):
         processor = make_processor()
         turns = [("user", pictures[2]), ("assistant", "A."), ("user", pictures[0]), ("assistant", "B.")]
-        both = processor.encode(conversation(*turns)).pixel_values
+        both = processor.encode(conversation(*turns)).media["pixel_values"]
         alone = [
-            processor.encode(conversation(("user", picture))).pixel_values for picture in (pictures[2], pictures[0])
+            processor.encode(conversation(("user", picture))).media["pixel_values"]
+            for picture in (pictures[2], pictures[0])
         ]
         np.testing.assert_array_equal(both, np.concatenate(alone))
 
     def test_without_pictures_there_are_no_pixels_and_no_grids(self, make_processor):
         sample = make_processor().encode(conversation(("user", "Hi.")))
-        assert sample.pixel_values is None
-        assert sample.image_grid_thw is None
+        assert sample.media == {}
 
 
 class TestVideos:
@@ -262,20 +262,20 @@ class TestVideos:
     def test_positions_are_those_laid_out_by_hand(self, videos_of, tokenizer, parts, shown, template):
         told = [part if isinstance(part, str) else parts[part] for part in shown]
         sample = videos_of(template=template).encode_prompt(conversation(("user", *told)))
-        grids = [] if sample.image_grid_thw is None else sample.image_grid_thw.tolist()
+        grids = sample.media["image_grid_thw"].tolist() if "image_grid_thw" in sample.media else []
         ids = [tokenizer.token_id(f"<|{kind}_pad|>") for kind in ("image", "video")]
-        expected = positions_by_hand(sample.input_ids, grids, ids[0], sample.video_grid_thw.tolist(), ids[1])
+        expected = positions_by_hand(sample.input_ids, grids, ids[0], sample.media["video_grid_thw"].tolist(), ids[1])
         np.testing.assert_array_equal(sample.position_ids, expected)
-        for token_id, of_kind in zip(ids, (grids, sample.video_grid_thw.tolist()), strict=True):
+        for token_id, of_kind in zip(ids, (grids, sample.media["video_grid_thw"].tolist()), strict=True):
             tokens = sum(np.prod(grid) // 4 for grid in of_kind)
             assert np.count_nonzero(sample.input_ids == token_id) == tokens
 
     def test_two_frames_make_one_step_and_a_video_of_one_frame_makes_one_too(self, videos_of, parts):
         sample = videos_of().encode_prompt(conversation(("user", *parts)))
-        assert sample.video_grid_thw[:, 0].tolist() == [3, 1]
-        assert sample.video_grid_thw[1].tolist() == [1, 2, 2], "its own settings ask for a single token"
-        assert sample.pixel_values_videos.shape == (sample.video_grid_thw.prod(axis=1).sum(), 1176)
-        assert len(sample.pixel_values) == sample.image_grid_thw.prod()
+        assert sample.media["video_grid_thw"][:, 0].tolist() == [3, 1]
+        assert sample.media["video_grid_thw"][1].tolist() == [1, 2, 2], "its own settings ask for a single token"
+        assert sample.media["pixel_values_videos"].shape == (sample.media["video_grid_thw"].prod(axis=1).sum(), 1176)
+        assert len(sample.media["pixel_values"]) == sample.media["image_grid_thw"].prod()
 
     def test_what_is_measured_is_what_is_encoded(self, videos_of, parts, tokenizer):
         record = conversation(("user", *parts, "?"), ("assistant", "猫"))
@@ -321,7 +321,7 @@ class TestPlaceholders:
     def test_as_many_placeholders_as_pictures_are_taken(self, make_processor, save_picture):
         processor = make_processor(template=ChatTemplate("<|image_pad|>" * 2))
         pictures = [Picture(save_picture(60, 60)), Picture(save_picture(90, 60))]
-        assert len(processor.encode_prompt(conversation(("user", *pictures))).image_grid_thw) == 2
+        assert len(processor.encode_prompt(conversation(("user", *pictures))).media["image_grid_thw"]) == 2
 
 
 class TestControlTokens:
@@ -340,7 +340,7 @@ class TestControlTokens:
 
     def test_a_placeholder_spelled_by_a_user_asks_for_a_picture_only_where_it_is_read(self, make_processor):
         record = conversation(("user", "<|vision_start|><|image_pad|><|vision_end|>?"))
-        assert make_processor().encode_prompt(record).image_grid_thw is None
+        assert "image_grid_thw" not in make_processor().encode_prompt(record).media
         with pytest.raises(RecordError, match=r"1 picture placeholders, but the record shows 0 pictures; .* or a text"):
             make_processor(allow_control_tokens=True).encode_prompt(record)
 
@@ -415,7 +415,7 @@ class TestBadRecords:
         cut, size = cutter.encode(record), cutter.measure(record)
         for name in ("input_ids", "labels", "position_ids"):
             assert np.array_equal(getattr(cut, name), getattr(whole, name)[..., : length - 6]), name
-        assert np.array_equal(cut.pixel_values, whole.pixel_values)
+        assert np.array_equal(cut.media["pixel_values"], whole.media["pixel_values"])
         assert (size.tokens, size.cut_tokens) == (length - 6, 6)
         assert size.target_tokens == (cut.labels[1:] != -100).sum() > 0
 
@@ -501,8 +501,11 @@ def test_an_answer_is_read_as_its_tokens_say(make_processor, tokenizer):
 def same_samples(one, other, path):
     record = conversation(("system", HOSTILE), ("user", Picture(path), HOSTILE), ("assistant", "猫", Box(1, 2, 30, 40)))
     a, b = one.encode(record), other.encode(record)
-    for name in ("input_ids", "labels", "position_ids", "pixel_values", "image_grid_thw"):
+    assert set(a.media) == set(b.media) == {"pixel_values", "image_grid_thw"}
+    for name in ("input_ids", "labels", "position_ids"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    for name in a.media:
+        np.testing.assert_array_equal(a.media[name], b.media[name])
 
 
 def turned():

@@ -71,8 +71,8 @@ class TestTokens:
         )
         starts = np.flatnonzero(sample.input_ids == IMG)
         assert (sample.input_ids[starts + 17] == IMG_END).all() and len(starts) == 2
-        assert sample.pixel_values.shape == (2, 3, 28, 28) and sample.pixel_values.dtype == np.float32
-        assert sample.position_ids is None and sample.image_grid_thw is None
+        assert sample.media["pixel_values"].shape == (2, 3, 28, 28) and sample.media["pixel_values"].dtype == np.float32
+        assert sample.position_ids is None and set(sample.media) == {"pixel_values"}
 
     def test_a_relative_path_stands_in_the_ids(self, processor, save_picture, tmp_path, monkeypatch):
         save_picture(20, 10, "a.png")
@@ -96,7 +96,7 @@ class TestTokens:
         sample = processor.encode(conversation(*turns))
         assert processor.decode(sample.input_ids).count(HOSTILE) == 3
         assert np.count_nonzero(sample.input_ids == IM_START) == np.count_nonzero(sample.input_ids == IM_END) == 3
-        assert IMG not in sample.input_ids and sample.pixel_values is None
+        assert IMG not in sample.input_ids and sample.media == {}
 
     def test_special_tokens_that_are_allowed_are_such_but_for_pictures(self, make_qwen_processor):
         processor = make_qwen_processor(allow_control_tokens=True)
@@ -259,7 +259,7 @@ class TestPictures:
 
     def test_every_picture_is_stretched_to_the_square(self, processor, save_picture):
         turns = [("user", Picture(save_picture(100, 7)), Picture(save_picture(7, 100)))]
-        pixels = processor.encode_prompt(conversation(*turns)).pixel_values
+        pixels = processor.encode_prompt(conversation(*turns)).media["pixel_values"]
         assert pixels.shape == (2, 3, 28, 28)
         # A gradient from the top to the bottom, whatever the shape was.
         assert all((np.diff(one[0].mean(axis=1)) > 0).all() for one in pixels)
@@ -283,7 +283,7 @@ class TestFiles:
         record = conversation(("user", Picture(save_picture(60, 30)), "q"), ("assistant", "a"))
         for one, other in pairwise([processor.encode(record), again.encode(record)]):
             np.testing.assert_array_equal(one.input_ids, other.input_ids)
-            np.testing.assert_array_equal(one.pixel_values, other.pixel_values)
+            np.testing.assert_array_equal(one.media["pixel_values"], other.media["pixel_values"])
         assert again.image_processor == processor.image_processor
 
     def test_the_published_config_says_the_size_of_pictures(self, processor, tmp_path):
@@ -318,7 +318,7 @@ class TestCalls:
         batch = processor(text=[text], images=[path], return_tensors="np")
         wanted = processor.encode_prompt(conversation(("user", Picture(path), "Where?\n")))
         np.testing.assert_array_equal(batch.input_ids, wanted.input_ids[None])
-        np.testing.assert_array_equal(batch.pixel_values, wanted.pixel_values)
+        np.testing.assert_array_equal(batch.pixel_values, wanted.media["pixel_values"])
         whole = processor.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="np"
         )

@@ -46,7 +46,7 @@ def test_a_prompt_with_videos_and_a_picture_is_what_transformers_makes_of_it(vid
     with np.load(video_reference / "prompt.npz") as expected:
         assert expected["video_grid_thw"].tolist()[0][0] == 3
         for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"):
-            np.testing.assert_array_equal(getattr(sample, name), expected[name], err_msg=name)
+            np.testing.assert_array_equal(sample.media[name], expected[name], err_msg=name)
         np.testing.assert_array_equal(sample.input_ids, expected["input_ids"][0])
         np.testing.assert_array_equal(sample.position_ids, expected["position_ids"][:, 0])
 

@@ -42,8 +42,8 @@ def make_sample(length: int, pictures: int) -> Sample:
     ids = np.concatenate([text[:2], np.array(span * pictures, dtype=np.int64), text[2:]])
     labels = np.where((ids < 90) & (rng.random(len(ids)) < 0.7), ids, -100)
     labels[0] = ids[0]  # Qwen-VL trains the tokens that open a turn, and so labels the first of a sample
-    pixels = rng.standard_normal((pictures, 3, 28, 28)).astype(np.float32) if pictures else None
-    return Sample(input_ids=ids, labels=labels, position_ids=None, pixel_values=pixels)
+    pixels = rng.standard_normal((pictures, 3, 28, 28)).astype(np.float32)
+    return Sample(ids, labels, media={"pixel_values": pixels} if pictures else {})
 
 
 def batch_of(samples: list[Sample], weights: list[float], packs: bool) -> dict[str, paddle.Tensor]:
