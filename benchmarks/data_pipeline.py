@@ -54,21 +54,21 @@ from sides.measuring import seconds_of
 from sides.workload import SHAPES
 
 from paddlemix.datasets.collate import TrainingCollator
-from paddlemix.datasets.draws import DrawnDataset, WeightedSample
-from paddlemix.datasets.loader import BatchLoader
+from paddlemix.datasets.loading.workers import BatchLoader
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.datasets.mixtoken import PackPlanner, mean_fill
-from paddlemix.datasets.sampler import BatchShape
-from paddlemix.datasets.sampling import Sampling
+from paddlemix.datasets.mixing.draws import DrawnDataset, WeightedSample
+from paddlemix.datasets.mixing.packs import PackPlanner, mean_fill
+from paddlemix.datasets.mixing.sampler import BatchShape
+from paddlemix.datasets.mixing.sampling import Sampling
 from paddlemix.datasets.spec import DatasetSpec
+from paddlemix.media.images import open_picture
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
+from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.ops import num_threads
 from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.image import Qwen2VLImageProcessor
-from paddlemix.processors.interface import Sample
-from paddlemix.processors.picture import open_picture
-from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
-from paddlemix.processors.text import Qwen2Tokenizer
+from paddlemix.processors.contract import Sample
+from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 SIDES = Path(__file__).parent / "sides"
 CAPACITY = LONGEST
@@ -249,7 +249,7 @@ def write_records(file: Path, count: int, *, with_pictures: bool = False) -> Pat
 
 def open_only(spec: DatasetSpec) -> None:
     """Index the set's file."""
-    from paddlemix.datasets.record_files import read_files
+    from paddlemix.datasets.records.files import read_files
 
     list(read_files(spec.files))
 

@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = "paddlemix_external_ops"
 CPU, PICTURES, CUDA = f"{PACKAGE}._cpu", f"{PACKAGE}._pictures", f"{PACKAGE}._cuda"
 ONEDNN_HEADERS = "onednn-devel==2025.0.0"
-# Of the ops, by which `paddlemix` knows a build of another version; it has the same in `ops_build.py`.
+# Of the ops, by which `paddlemix` knows a build of another version; it has the same in `ops/build.py`.
 INTERFACE = 4
 COMPILE_ARGUMENTS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-g0", "-w"]
 # The parts of Paddle's wheel that the ops call. They are in the process already when the ops are loaded.

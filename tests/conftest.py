@@ -8,7 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 
+from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
+from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
+from paddlemix.processors.chat_template import ChatTemplate
+from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer
+
+CORPUS = [
+    "<|im_start|>assistant\nThe red circle is on the left.<|im_end|>",
+    "system user assistant You are a helpful assistant.",
+    "图中有一只猫和一辆红色的巴士。",
+] * 3
 PUBLISHED = Path(__file__).parents[1].parent / "shared" / "fixtures"
 
 
@@ -37,9 +51,9 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
     from paddlemix.examples.demo import small_qwen2_vl
     from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+    from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
+    from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
     from paddlemix.processors.chat_template import ChatTemplate
-    from paddlemix.processors.image import Qwen2VLImageProcessor
-    from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
 
     folder = tmp_path_factory.mktemp("checkpoint")
     tokenizer = small_qwen2_vl.train_tokenizer(shapes / "corpus.txt", vocab_size=320)
@@ -68,8 +82,8 @@ def tiny_qwen_vl(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     from paddlemix.examples.demo import small_qwen_vl
     from paddlemix.examples.demo.make_model import scale_to_width
     from paddlemix.models.qwen_vl import QWenLMHeadModel
-    from paddlemix.processors.qwen_image import QwenVLImageProcessor
-    from paddlemix.processors.qwen_vl import QwenVLProcessor
+    from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
+    from paddlemix.models.qwen_vl.processing import QwenVLProcessor
 
     folder = tmp_path_factory.mktemp("qwen_vl")
     tokenizer = small_qwen_vl.train_tokenizer(shapes / "corpus.txt", vocab_size=320)
@@ -91,7 +105,7 @@ def qwen_reference():
 
 @pytest.fixture(scope="session")
 def qwen_tokenizer(qwen_reference):
-    from paddlemix.processors.qwen_tokenizer import QwenTokenizer
+    from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 
     return QwenTokenizer.from_pretrained(qwen_reference)
 
@@ -107,8 +121,56 @@ def published_qwen_cases():
 @pytest.fixture(scope="session")
 def published_qwen_tokenizer(published_qwen_cases, tmp_path_factory):
     """Of the published vocabulary; skips, as its cases do, where that is not there."""
-    from paddlemix.processors.qwen_tokenizer import VOCABULARY_FILE, QwenTokenizer
+    from paddlemix.models.qwen_vl.tokenizer import VOCABULARY_FILE, QwenTokenizer
 
     folder = tmp_path_factory.mktemp("published_qwen")
     os.symlink(PUBLISHED / "vocab" / VOCABULARY_FILE, folder / VOCABULARY_FILE)
     return QwenTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def processor_reference():
+    """The folder that make_processor_reference.py wrote."""
+    return Path(__file__).parent / "fixtures" / "qwen2_vl_processor"
+
+
+@pytest.fixture(scope="session")
+def video_reference():
+    """The folder that make_video_reference.py wrote."""
+    return Path(__file__).parent / "fixtures" / "qwen2_vl_video"
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    backend = untrained_tokenizer(BPE())
+    trainer = BpeTrainer(vocab_size=400, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
+    backend.train_from_iterator(CORPUS, trainer)
+    add_control_tokens(backend)
+    return Qwen2Tokenizer(backend)
+
+
+@pytest.fixture(scope="session")
+def make_processor(tokenizer):
+    def make(max_length=2048, template=None, allow_control_tokens=False, truncate_text=False, **bounds):
+        return Qwen2VLProcessor(
+            tokenizer,
+            Qwen2VLImageProcessor(**bounds),
+            template or ChatTemplate(),
+            max_length=max_length,
+            truncate_text=truncate_text,
+            allow_control_tokens=allow_control_tokens,
+        )
+
+    return make
+
+
+@pytest.fixture
+def save_picture(tmp_path):
+    """Writes a picture of a size in pixels and gives its path."""
+
+    def save(width, height, name=None, **options):
+        path = tmp_path / (name or f"{width}x{height}.png")
+        Image.linear_gradient("L").resize((width, height)).convert("RGB").save(path, **options)
+        return str(path)
+
+    return save

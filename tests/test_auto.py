@@ -11,7 +11,7 @@ import pytest
 from paddlemix.auto import AutoConfigMIX, AutoModelMIX, AutoProcessorMIX, AutoTokenizerMIX
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from paddlemix.processors import Qwen2VLProcessor
-from paddlemix.processors.text import Qwen2Tokenizer
+from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 CHOOSERS = [AutoConfigMIX, AutoModelMIX, AutoProcessorMIX, AutoTokenizerMIX]
 TINY = Path(__file__).parent / "fixtures" / "qwen2_vl_tiny"

@@ -17,8 +17,8 @@ from paddlemix._environment import give_back_freed_memory
 from paddlemix.generation.cache import KVCache
 from paddlemix.generation.reading import CachedReader
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.ops import set_compute_dtype
-from paddlemix.processors.image import Qwen2VLImageProcessor
 
 
 def train(shape: Shape, repeats: int) -> Samples:

@@ -1,6 +1,6 @@
 """Norms under the name and with the results that PaddleNLP and PaddleMIX import."""
 
-from paddlemix.ops.norm import layer_norm_with_statistics, rms_norm_with_statistics
+from paddlemix.ops.tensors.norm import layer_norm_with_statistics, rms_norm_with_statistics
 
 
 def fused_ln(x, scale, bias, epsilon):

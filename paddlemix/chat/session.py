@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from paddlemix.processors.fetch import is_address
-from paddlemix.processors.picture import open_picture
-from paddlemix.processors.qwen_tags import ImageSpan, split_at_pictures
+from paddlemix.media.fetch import is_address
+from paddlemix.media.images import open_picture
+from paddlemix.models.qwen_vl.tags import ImageSpan, split_at_pictures
 from paddlemix.visualization.answers import answer_boxes, save_drawn
 
 History = list[tuple[str, str]]

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from paddlemix.datasets.draws import WeightedSample
-from paddlemix.processors.interface import IGNORED_LABEL, Sample
+from paddlemix.datasets.mixing.draws import WeightedSample
+from paddlemix.processors.contract import IGNORED_LABEL, Sample
 
 PADDING_POSITION = 1
 

@@ -12,11 +12,11 @@ import numpy as np
 from paddle.io import Dataset
 
 from paddlemix.conversation import Conversation, OverlongError, RecordError
-from paddlemix.datasets.loading import Chained, LoadedSet, load_set
-from paddlemix.datasets.mixture import MixedSet, MixStrategy, Mixture
-from paddlemix.datasets.sizes import SizeTable
+from paddlemix.datasets.loading.load import Chained, LoadedSet, load_set
+from paddlemix.datasets.loading.sizes import SizeTable
+from paddlemix.datasets.mixing.mixture import MixedSet, MixStrategy, Mixture
 from paddlemix.datasets.spec import DatasetSpec
-from paddlemix.processors.interface import ConversationProcessor, Sample
+from paddlemix.processors.contract import ConversationProcessor, Sample
 
 __all__ = ["BadRecordPolicy", "DatasetSpec", "MixDataset", "SetSummary"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from paddlemix.conversation import Conversation
 from paddlemix.datasets.formats import AUTO, find_format
-from paddlemix.datasets.selection import split_bounds
+from paddlemix.datasets.records.selection import split_bounds
 
 
 @dataclass(frozen=True)

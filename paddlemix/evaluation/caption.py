@@ -17,7 +17,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from sacrebleu.metrics import BLEU
 
-from paddlemix.evaluation.scripts import UNSPACED, holds_unspaced
+from paddlemix.evaluation.unspaced import UNSPACED, holds_unspaced
 
 _LETTERS = rf"(?:(?![{UNSPACED}])[^\W_])+"
 _TOKEN = re.compile(rf"[{UNSPACED}]|\d+(?:[.,]\d+)+|{_LETTERS}(?:['-]{_LETTERS})*")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from paddlemix.evaluation.scripts import UNSPACED
+from paddlemix.evaluation.unspaced import UNSPACED
 
 ANNOTATORS = 10
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paddlemix.generation.config import GenerationConfig
 from paddlemix.generation.reading import CachedReader
 from paddlemix.generation.sampling import check_numbers, ends_with_any, penalize_repetition, without_tokens
+from paddlemix.generation.settings import GenerationConfig
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import paddle
 
-from paddlemix.generation.config import GenerationConfig
-from paddlemix.generation.generate import TokenStream
+from paddlemix.generation.loop import TokenStream
 from paddlemix.generation.published import GENERATION_FILE, published_attributes, published_object
+from paddlemix.generation.settings import GenerationConfig
 
 _SETTINGS = tuple(field.name for field in fields(GenerationConfig))
 

@@ -7,7 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
-from paddlemix.generation.config import GenerationConfig
+from paddlemix.generation.settings import GenerationConfig
 
 
 class TokenChooser:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from paddlemix.generation.config import GenerationConfig
-from paddlemix.generation.generate import TokenStream
+from paddlemix.generation.loop import TokenStream
 from paddlemix.generation.reading import Batch
+from paddlemix.generation.settings import GenerationConfig
 
 # What a decoder writes for bytes that are no character, or not yet one.
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

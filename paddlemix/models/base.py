@@ -16,7 +16,7 @@ from paddlenlp.transformers.model_outputs import ModelOutput
 from paddlemix.files import replacing, write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.tensor_parallel import SplitPlan, split_model, tensor_parallel_group
-from paddlemix.models.weights import (
+from paddlemix.weights.model_weights import (
     NUMPY_DTYPES,
     WeightLayout,
     lend_weights,

@@ -22,9 +22,9 @@ from paddle.distributed.communication.group import Group
 from paddle.distributed.fleet.base import topology
 
 from paddlemix.models.layers.tensor_parallel import RowLinear, SplitEmbedding, SplitHead
-from paddlemix.models.share import Share
-from paddlemix.models.weights import NoValues
 from paddlemix.ops import copy_to_ranks
+from paddlemix.weights.model_weights import NoValues
+from paddlemix.weights.share import Share
 
 
 @dataclass(frozen=True)

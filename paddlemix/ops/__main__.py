@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import paddle
 
-from paddlemix.ops import built, set_compute_dtype
-from paddlemix.picture_ops.built import find_library
+from paddlemix.ops import set_compute_dtype
+from paddlemix.ops.images.built import find_library
+from paddlemix.ops.tensors import built
 
 OPS = (
     "linear",

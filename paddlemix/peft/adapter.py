@@ -9,12 +9,12 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
-from paddlemix.models.stored_tensor import StoredTensor
-from paddlemix.models.torch_file import read_torch_file
-from paddlemix.models.weight_files import read_safetensors_file
-from paddlemix.models.weights import WeightLayout, save_tensors, to_stored_shape
 from paddlemix.peft.adapter_config import AdapterConfig, read_adapter_config
 from paddlemix.peft.targets import HEAD
+from paddlemix.weights.files import read_safetensors_file
+from paddlemix.weights.model_weights import WeightLayout, save_tensors, to_stored_shape
+from paddlemix.weights.stored_tensor import StoredTensor
+from paddlemix.weights.torch_file import read_torch_file
 
 ADAPTER_FILE, PICKLED_ADAPTER_FILE = "adapter_model.safetensors", "adapter_model.bin"
 FACTORS = ("lora_A", "lora_B")

@@ -16,12 +16,12 @@ from paddlenlp.peft.lora import LoRAConfig, LoRAModel
 from paddlemix.files import replacing
 from paddlemix.models.base import CARRIED_FILES, MixPretrainedModel
 from paddlemix.models.layers.linear import Linear
-from paddlemix.models.stored_tensor import StoredTensor
-from paddlemix.models.weights import fill, misfit
 from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write_adapter
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.layers import LoRALinear
 from paddlemix.peft.targets import HEAD, linear_layers, shortest_endings
+from paddlemix.weights.model_weights import fill, misfit
+from paddlemix.weights.stored_tensor import StoredTensor
 
 HEAD_WEIGHT = f"{HEAD}.weight"
 

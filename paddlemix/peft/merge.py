@@ -13,11 +13,11 @@ import paddle
 
 from paddlemix.files import write_json
 from paddlemix.models.base import CONFIG_FILE, GENERATION_FILE, read_config
-from paddlemix.models.safetensors_writer import Entry, write_safetensors
-from paddlemix.models.stored_tensor import STORED_DTYPES, StoredTensor
-from paddlemix.models.weight_files import INDEX_FILE, stored_tensors
-from paddlemix.models.weights import WeightLayout, file_names
 from paddlemix.peft.adapter import Adapter
+from paddlemix.weights.files import INDEX_FILE, stored_tensors
+from paddlemix.weights.model_weights import WeightLayout, file_names
+from paddlemix.weights.safetensors_writer import Entry, write_safetensors
+from paddlemix.weights.stored_tensor import STORED_DTYPES, StoredTensor
 
 # Files of a base that hold weights, or are of no use beside others.
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.index.json")

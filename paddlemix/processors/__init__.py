@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from paddlemix.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
-    from paddlemix.processors.qwen_tokenizer import QwenTokenizer
-    from paddlemix.processors.qwen_vl import QwenVLProcessor
+    from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
+    from paddlemix.models.qwen_vl.processing import QwenVLProcessor
+    from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 
 __all__ = ["Qwen2VLProcessor", "QwenTokenizer", "QwenVLProcessor"]
 
-_MODULES = {"Qwen2VLProcessor": "qwen2_vl", "QwenTokenizer": "qwen_tokenizer", "QwenVLProcessor": "qwen_vl"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "Qwen2VLProcessor": "paddlemix.models.qwen2_vl.processing",
+        "QwenTokenizer": "paddlemix.models.qwen_vl.tokenizer",
+        "QwenVLProcessor": "paddlemix.models.qwen_vl.processing",
+    },
+)

@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from paddlemix.conversation import Conversation, Part, Picture, Video
 from paddlemix.files import write_json
-from paddlemix.processors.text import CONTROL_TOKENS, Piece
+from paddlemix.processors.tokenizer import CONTROL_TOKENS, Piece
 
 # The published behaviour: a default system turn, vision blocks with optional numbers, ChatML round every turn.
 QWEN2_VL_TEMPLATE = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from paddlemix.conversation import Conversation
-from paddlemix.processors.interface import Sample
-from paddlemix.processors.media import Size
+from paddlemix.models.qwen2_vl.media import Size
+from paddlemix.processors.contract import Sample
 
 
 class ConversationCalls(ABC):

@@ -14,8 +14,8 @@ import argparse
 import json
 import sys
 
+from paddlemix.configuration.file import load_config
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.trainer.config_file import load_config
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -41,10 +41,10 @@ def main() -> None:
     # Slow to import, so a config's mistakes are told before.
     from paddlenlp.utils.log import logger
 
-    from paddlemix.memory.estimate import estimate
-    from paddlemix.memory.setup import Setup, weights_dtype_of
-    from paddlemix.memory.shapes import model_to_train
-    from paddlemix.memory.table import as_json, as_text
+    from paddlemix.estimate.setup import Setup, weights_dtype_of
+    from paddlemix.estimate.shapes import model_to_train
+    from paddlemix.estimate.table import as_json, as_text
+    from paddlemix.estimate.total import estimate
 
     logger.set_level("WARNING")
     setup = Setup.of(config, cards=args.cards, picture_share=args.picture_share)

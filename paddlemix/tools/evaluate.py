@@ -16,14 +16,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.configuration.arguments import DatasetItem
+from paddlemix.configuration.file import gpu_is_usable, load_config
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.evaluation.evaluate import evaluate_model
 from paddlemix.evaluation.report import Prediction
 from paddlemix.files import write_json
 from paddlemix.generation import GenerationConfig
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.trainer.arguments import DatasetItem
-from paddlemix.trainer.config_file import gpu_is_usable, load_config
 
 
 def parse_arguments() -> argparse.Namespace:

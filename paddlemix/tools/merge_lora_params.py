@@ -18,16 +18,16 @@ import paddle
 from tqdm import tqdm
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.configuration.file import gpu_is_usable
 from paddlemix.files import new_folder
 from paddlemix.models.base import read_config
 from paddlemix.models.registry import find_family
-from paddlemix.models.weight_files import stored_tensors
 from paddlemix.peft.adapter import read_adapter
 from paddlemix.peft.folders import adapter_folder, find_folders, warn_of_another_base
 from paddlemix.peft.merge import Merge
 from paddlemix.peft.probe import logits_of, probe_inputs
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.trainer.config_file import gpu_is_usable
+from paddlemix.weights.files import stored_tensors
 
 # Shares of the largest logit. Float32 sums in another order differ by 1e-6; half precision rounds each merged weight,
 # by 2**-9 (bfloat16), and deep models add that up.

@@ -13,13 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from paddlemix.datasets.loading import LoadedSet, load_set
+from paddlemix.configuration.arguments import DatasetArguments
+from paddlemix.configuration.file import load_config
+from paddlemix.datasets.loading.load import LoadedSet, load_set
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.files import replacing
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.trainer.arguments import DatasetArguments
-from paddlemix.trainer.config_file import load_config
-from paddlemix.trainer.finetune import load_processor
+from paddlemix.training.finetune import load_processor
 from paddlemix.visualization.preview import view_problem, view_record
 from paddlemix.visualization.preview_page import SetView, preview_page
 

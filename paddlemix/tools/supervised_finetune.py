@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 
+from paddlemix.configuration import file as config_file
+from paddlemix.configuration.arguments import FinetuneConfig
+from paddlemix.configuration.best_metric import check_best_metric
+from paddlemix.distributed.peers import watching_peers
+from paddlemix.distributed.ranks import only_first
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.trainer import config_file
-from paddlemix.trainer.arguments import FinetuneConfig
-from paddlemix.trainer.best_metric import check_best_metric
-from paddlemix.trainer.finetune import (
+from paddlemix.training.finetune import (
     answer_evaluation_of,
     early_stopping_of,
     load_datasets,
@@ -24,8 +26,6 @@ from paddlemix.trainer.finetune import (
     set_learning_rates,
     set_recompute,
 )
-from paddlemix.trainer.peers import watching_peers
-from paddlemix.trainer.ranks import only_first
 
 
 @watching_peers()
@@ -59,9 +59,9 @@ def run(config: FinetuneConfig) -> None:
     rate_factors = set_learning_rates(model, config) if args.do_train else {}
 
     # Slow to import, so a config's mistakes are told before.
-    from paddlemix.trainer.plan import describe_plan
-    from paddlemix.trainer.run_identity import identity_keys
-    from paddlemix.trainer.sft_trainer import SFTTrainer
+    from paddlemix.training.plan import describe_plan
+    from paddlemix.training.run_identity import identity_keys
+    from paddlemix.training.sft import SFTTrainer
 
     trainer = SFTTrainer(
         model,

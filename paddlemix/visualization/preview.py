@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from paddlemix.conversation import Box, Conversation, RecordError, Reference
-from paddlemix.processors.data_url import shown
-from paddlemix.processors.frames import frame_indices
-from paddlemix.processors.interface import IGNORED_LABEL, Sample
-from paddlemix.processors.picture import open_picture
-from paddlemix.processors.video import open_video
+from paddlemix.media.data_url import shown
+from paddlemix.media.frames import frame_indices
+from paddlemix.media.images import open_picture
+from paddlemix.media.video import open_video
+from paddlemix.processors.contract import IGNORED_LABEL, Sample
 from paddlemix.visualization.draw import LabelledBox, draw_boxes
 
 # The longer side of a picture on the page, in pixels: large enough for labels, small enough for many records.

@@ -12,8 +12,8 @@ from PIL import Image
 from paddlemix.chat import session as session_module
 from paddlemix.chat.session import ChatSession, History
 from paddlemix.chat.terminal import run_terminal
-from paddlemix.processors.picture import open_picture
-from paddlemix.processors.qwen_tags import TAGS
+from paddlemix.media.images import open_picture
+from paddlemix.models.qwen_vl.tags import TAGS
 
 BOX = "<ref>star</ref><box>(100,100),(500,500)</box>"
 

@@ -25,14 +25,14 @@ from unittest.mock import patch
 import paddlemix  # noqa: F401  first: it sets the environment of the mathematics
 from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.formats import AUTO, FORMATS
-from paddlemix.datasets.recognise import recognise
-from paddlemix.datasets.record_files import locate_records, read_files
+from paddlemix.datasets.records.files import locate_records, read_files
+from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.spec import DatasetSpec
+from paddlemix.media.fetch import FetchError
+from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
+from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.fetch import FetchError
-from paddlemix.processors.image import Qwen2VLImageProcessor
-from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
-from paddlemix.processors.text import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer
+from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "datasets.md"
 BATCH = 100
@@ -297,8 +297,8 @@ def fuzzer(seed: int) -> Iterator[Fuzzer]:
     """A fuzzer that stays off the network, in a folder of its own."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("paddlemix.processors.picture.fetch_kept", refuse_to_fetch),
-        patch("paddlemix.processors.video.fetch_kept", refuse_to_fetch),
+        patch("paddlemix.media.images.fetch_kept", refuse_to_fetch),
+        patch("paddlemix.media.video.fetch_kept", refuse_to_fetch),
     ):
         yield Fuzzer(Path(folder), seed)
 

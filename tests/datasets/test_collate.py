@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from paddlemix.datasets.collate import PackCollator, PadCollator, TrainingCollator
-from paddlemix.datasets.draws import WeightedSample
-from paddlemix.processors.interface import Sample
+from paddlemix.datasets.mixing.draws import WeightedSample
+from paddlemix.processors.contract import Sample
 
 
 def sample(length, pictures=0, start=10, videos=0):

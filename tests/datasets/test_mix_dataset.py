@@ -11,7 +11,7 @@ import pytest
 
 from paddlemix.conversation import Conversation, RecordError, Text
 from paddlemix.datasets.mix_dataset import BadRecordPolicy, DatasetSpec, MixDataset
-from paddlemix.processors.interface import Sample, SampleSize
+from paddlemix.processors.contract import Sample, SampleSize
 
 
 class FakeProcessor:

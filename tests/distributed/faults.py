@@ -14,7 +14,8 @@ from typing import Any
 import paddlemix  # isort: skip - before Paddle, which it prepares for
 from paddlemix.tools import supervised_finetune
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.trainer import checkpointing, sft_trainer
+from paddlemix.training import checkpointing
+from paddlemix.training import sft as sft_trainer
 
 del paddlemix
 

@@ -21,7 +21,7 @@ from paddle.distributed import parallel
 
 from paddlemix.tools import supervised_finetune
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.trainer import peers, plan  # what the tool itself imports late
+from paddlemix.training import peers, plan  # what the tool itself imports late
 
 del plan
 

@@ -16,8 +16,9 @@ from paddle.distributed import fleet, parallel_helper
 from paddle.distributed.fleet.base import topology
 from paddlenlp.trainer import TrainerCallback
 
+from paddlemix.configuration import file as config_file
 from paddlemix.tools import supervised_finetune
-from paddlemix.trainer import config_file, sft_trainer
+from paddlemix.training import sft as sft_trainer
 
 del paddlemix
 

@@ -15,8 +15,8 @@ from typing import Any
 import paddlemix  # isort: skip - before Paddle, which it prepares for
 import paddle
 
-from paddlemix.models.share import share_of
 from paddlemix.tools import supervised_finetune
+from paddlemix.weights.share import share_of
 
 del paddlemix
 

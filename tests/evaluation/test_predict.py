@@ -15,9 +15,10 @@ from paddlemix.conversation import Box, Conversation, Picture, RecordId, Referen
 from paddlemix.datasets.collate import PadCollator
 from paddlemix.evaluation import predict
 from paddlemix.examples.demo.make_model import scale_to_width
-from paddlemix.generation import GenerationConfig, generate
-from paddlemix.processors.qwen_image import QwenVLImageProcessor
-from paddlemix.processors.qwen_vl import QwenVLProcessor
+from paddlemix.generation import GenerationConfig
+from paddlemix.generation import loop as generate
+from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
+from paddlemix.models.qwen_vl.processing import QwenVLProcessor
 
 BOX = "<|object_ref_start|>bus<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>"
 CONFIG = GenerationConfig(max_new_tokens=4)

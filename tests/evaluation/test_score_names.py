@@ -5,7 +5,7 @@ import pytest
 from paddlemix.conversation import RecordId
 from paddlemix.evaluation.report import Prediction, score
 from paddlemix.evaluation.score_names import ALL_SCORES, SCORES, section_of
-from paddlemix.trainer.answer_evaluation import flat_metrics
+from paddlemix.training.answer_evaluation import flat_metrics
 
 BOX = (10.0, 10.0, 30.0, 40.0)
 FOUND = Prediction("chat", "", (BOX,), (), (BOX,), True, RecordId("eval.json", 7))

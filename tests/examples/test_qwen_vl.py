@@ -20,9 +20,8 @@ from paddlemix.auto import AutoModelMIX, AutoProcessorMIX, AutoTokenizerMIX
 from paddlemix.datasets.collate import PadCollator
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.examples.qwen_vl import chat_demo, run_predict
-from paddlemix.inference import predict
-from paddlemix.tools import evaluate
-from paddlemix.trainer.freezing import freeze
+from paddlemix.tools import evaluate, predict
+from paddlemix.training.freezing import freeze
 
 ROOT = Path(__file__).parents[2]
 QUESTION, ANSWER = "Find the star.", "<ref>star</ref><box>(250,250),(750,500)</box>"

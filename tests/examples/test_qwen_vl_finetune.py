@@ -7,9 +7,9 @@ import shlex
 
 import pytest
 
+from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig
+from paddlemix.configuration.file import ConfigError, load_config
 from paddlemix.examples.qwen_vl import finetune
-from paddlemix.trainer.arguments import DatasetItem, FinetuneConfig
-from paddlemix.trainer.config_file import ConfigError, load_config
 
 # As PaddleMIX's page of Qwen-VL shows it, with the values it shows.
 PUBLISHED = """

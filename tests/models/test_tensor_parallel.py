@@ -14,9 +14,9 @@ from paddlemix.models.qwen2_vl import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.tensor_parallel import split_plan as qwen2_vl_plan
 from paddlemix.models.qwen_vl import QWenConfig
 from paddlemix.models.qwen_vl.tensor_parallel import split_plan as qwen_vl_plan
-from paddlemix.models.share import own_part, share_of
 from paddlemix.models.tensor_parallel import split_model, tensor_parallel_group
-from paddlemix.models.weights import load_weights, without_initial_values
+from paddlemix.weights.model_weights import load_weights, without_initial_values
+from paddlemix.weights.share import own_part, share_of
 
 RANKS = 2
 

@@ -7,7 +7,7 @@ from jinja2.exceptions import SecurityError
 
 from paddlemix.conversation import Conversation, Picture, RecordId, Text, Turn
 from paddlemix.processors.chat_template import QWEN2_VL_TEMPLATE, ChatTemplate, template_pieces
-from paddlemix.processors.text import Piece
+from paddlemix.processors.tokenizer import Piece
 
 OTHER = "{% for message in messages %}{{ message.role }}{% endfor %}"
 
@@ -20,8 +20,8 @@ def as_text(part):
     yield Piece(part.text)
 
 
-def test_every_chat_is_the_string_that_the_published_template_makes(reference):
-    rows = json.loads((reference / "chats.json").read_text("utf-8"))
+def test_every_chat_is_the_string_that_the_published_template_makes(processor_reference):
+    rows = json.loads((processor_reference / "chats.json").read_text("utf-8"))
     assert len(rows) == 36
     assert any("Picture 3: <|vision_start|>" in row["text"] and row["add_vision_id"] for row in rows)
     template = ChatTemplate()

@@ -3,8 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddlemix.conversation import Box
+from paddlemix.models.qwen_vl.tags import TAGS as QWEN_VL_TAGS
 from paddlemix.processors.grounding import QWEN2_VL_TAGS, GroundedBox, box_in_pixels, box_text
-from paddlemix.processors.qwen_tags import TAGS as QWEN_VL_TAGS
 
 parse_boxes, boxes_by_picture = QWEN2_VL_TAGS.parse_boxes, QWEN2_VL_TAGS.boxes_by_picture
 strip_tags = QWEN2_VL_TAGS.strip_tags

@@ -20,7 +20,7 @@ from paddlemix.conversation import (
     Turn,
     Video,
 )
-from paddlemix.datasets.records import Located, Record, describe
+from paddlemix.datasets.records.reading import Located, Record, describe
 
 _TEXT = "a text that is not blank"
 # Keys that mean something in one format or another. Passing over one would train, in silence, on a part of the record.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from paddlemix.examples.demo.byte_pairs import train_byte_pairs
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
+from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.image import Qwen2VLImageProcessor
-from paddlemix.processors.qwen2_vl import Qwen2VLProcessor
-from paddlemix.processors.text import Qwen2Tokenizer, add_control_tokens
+from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens
 
 # Pictures of 112 x 112: 64 patches, 16 tokens of the decoder. Enough for a few large shapes, and quick on a CPU.
 PIXELS = 112 * 112

@@ -8,10 +8,10 @@ from typing import Any
 from paddlemix.examples.demo.byte_pairs import train_byte_pairs
 from paddlemix.examples.demo.small_qwen2_vl import IMAGE_MEAN, IMAGE_STD
 from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
-from paddlemix.processors.qwen_image import QwenVLImageProcessor
-from paddlemix.processors.qwen_tokenizer import QwenTokenizer
-from paddlemix.processors.qwen_vl import QwenVLProcessor
-from paddlemix.processors.tiktoken_file import ranks_of_byte_level
+from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
+from paddlemix.models.qwen_vl.processing import QwenVLProcessor
+from paddlemix.models.qwen_vl.tiktoken_file import ranks_of_byte_level
+from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 
 # Pictures of 112 x 112: 64 patches, which the resampler gathers into 16 tokens.
 IMAGE_SIZE, N_QUERIES, N_EXTRA_TOKENS = 112, 16, 8

@@ -9,7 +9,7 @@ Examples:
         --input_video clip.mp4 --prompt "What happens?"
 """
 
-from paddlemix.inference import predict
+from paddlemix.tools import predict
 from paddlemix.tools.report_errors import report_errors
 
 SCRIPT = predict.Script(__doc__, takes_videos=True, needs_media=True)

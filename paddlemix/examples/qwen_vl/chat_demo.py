@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.chat.question import pieces
 from paddlemix.chat.session import ChatSession, History, Reply
 from paddlemix.chat.terminal import HELP, run_terminal
 from paddlemix.generation import GenerationConfig
-from paddlemix.inference.dtype import DTYPES, usable_dtype
+from paddlemix.models.qwen_vl.chat.question import pieces
 from paddlemix.peft.folders import find_folders
+from paddlemix.tools.precision import DTYPES, usable_dtype
 from paddlemix.tools.report_errors import report_errors
 
 DEFAULT_MODEL = "qwen-vl/qwen-vl-chat-7b"

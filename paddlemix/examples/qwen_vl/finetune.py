@@ -13,14 +13,14 @@ import json
 import sys
 from collections.abc import Sequence
 
+from paddlemix.configuration.arguments import FinetuneConfig
+from paddlemix.configuration.file import check_sources, gpu_is_usable
+from paddlemix.configuration.help import all_keys, key_lines
+from paddlemix.configuration.keys import Key
+from paddlemix.configuration.script_flags import ScriptFlag, ScriptFlags, Settings
+from paddlemix.distributed.peers import watching_peers
 from paddlemix.tools import supervised_finetune
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.trainer.arguments import FinetuneConfig
-from paddlemix.trainer.config_file import check_sources, gpu_is_usable
-from paddlemix.trainer.config_help import all_keys, key_lines
-from paddlemix.trainer.config_keys import Key
-from paddlemix.trainer.peers import watching_peers
-from paddlemix.trainer.script_flags import ScriptFlag, ScriptFlags, Settings
 
 SCRIPT = "finetune.py"
 DEFAULTS = {"data_path": None, "fix_vit": True, "bf16": True, "do_train": True, "gradient_accumulation_steps": 16}

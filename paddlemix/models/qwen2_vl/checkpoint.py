@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
-from paddlemix.models.weights import WeightLayout
+from paddlemix.weights.model_weights import WeightLayout
 
 
 def weight_layout(config: Qwen2VLConfig) -> WeightLayout:

@@ -222,16 +222,16 @@ class QWenLMHeadModel(MixPretrainedModel):
     def chat(
         self, tokenizer: Any, query: str, history: Sequence[tuple[str, str | None]] | None = None, **options: Any
     ) -> tuple[str, list[tuple[str, str | None]]]:
-        """Answer a query after a history: see `paddlemix.chat.qwen.chat`."""
-        from paddlemix.chat.qwen import chat  # here: a chat opens pictures, which no model does
+        """Answer a query after a history: see `paddlemix.models.qwen_vl.chat.chat.chat`."""
+        from paddlemix.models.qwen_vl.chat.chat import chat  # here: a chat opens pictures, which no model does
 
         return chat(self, tokenizer, query, history, **options)
 
     def chat_stream(
         self, tokenizer: Any, query: str, history: Sequence[tuple[str, str | None]] | None = None, **options: Any
     ) -> Iterator[str]:
-        """Answer a query while the answer is being written: see `paddlemix.chat.qwen.chat_stream`."""
-        from paddlemix.chat.qwen import chat_stream  # here: a chat opens pictures, which no model does
+        """Answer a query while the answer is being written: see `paddlemix.models.qwen_vl.chat.chat.chat_stream`."""
+        from paddlemix.models.qwen_vl.chat.chat import chat_stream  # here: a chat opens pictures, which no model does
 
         return chat_stream(self, tokenizer, query, history, **options)
 

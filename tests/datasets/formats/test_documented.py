@@ -9,7 +9,7 @@ import pytest
 
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats import AUTO, FORMATS
-from paddlemix.datasets.recognise import recognise
+from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.spec import DatasetSpec
 
 DRIVER = runpy.run_path(str(Path(__file__).parents[1] / "fuzz_records.py"))

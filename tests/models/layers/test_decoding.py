@@ -13,8 +13,8 @@ from paddlenlp.peft import LoRAConfig, LoRAModel
 from paddlemix.generation.reading import CachedReader
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
-from paddlemix.ops import built
-from paddlemix.ops.decode_block import MOST_ROWS
+from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors.decode_block import MOST_ROWS
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 # Of the largest logit: 3.5e-6 apart were measured with and without the built ops.

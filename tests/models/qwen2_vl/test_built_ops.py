@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
-from paddlemix.ops import built
+from paddlemix.ops.tensors import built
 
 
 @pytest.fixture

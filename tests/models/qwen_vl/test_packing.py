@@ -7,9 +7,9 @@ import paddle
 import pytest
 
 from paddlemix.datasets.collate import TrainingCollator
-from paddlemix.datasets.draws import WeightedSample, count_targets
+from paddlemix.datasets.mixing.draws import WeightedSample, count_targets
 from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
-from paddlemix.processors.interface import Sample
+from paddlemix.processors.contract import Sample
 
 PAD, PICTURE_START, QUERIES = 0, 97, 4
 

@@ -1,0 +1,253 @@
+"""The keys of a fine-tuning config: their types, limits and defaults. Defaults are written here and nowhere else.
+
+`ModelArguments` and `DataArguments` hold keys of our own. `TrainingKeys` holds those keys of PaddleNLP's
+TrainingArguments whose type, limits or default we set ourselves; every other one is taken over as PaddleNLP defines it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from paddlemix.configuration.problems import Place
+from paddlemix.datasets.mixing.packs import DEFAULT_WINDOW
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+Reporter = Literal["none", "visualdl"]
+Strategy = Literal["no", "steps", "epoch"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelArguments:
+    """Which model is trained, which of its weights, and in which precision they are held."""
+
+    model_name_or_path: str = Field(min_length=1, description="Folder of a checkpoint, or the name of a published one.")
+    freeze_include: list[str] | None = Field(
+        default=None, description='Parameters to freeze, as name patterns such as `["*visual*"]`.'
+    )
+    freeze_exclude: list[str] | None = Field(
+        default=None, description="Parameters to train although `freeze_include` names them."
+    )
+    freeze_vit: bool = Field(default=False, description="Freeze the vision tower.")
+    freeze_llm: bool = Field(default=False, description="Freeze the language model.")
+    freeze_aligner: bool = Field(
+        default=False, description="Freeze the layers that carry vision features to the language model."
+    )
+    lora: bool = Field(default=False, description="Train low-rank adapters in place of the weights.")
+    lora_rank: int = Field(default=8, ge=1, description="Rank of the adapters.")
+    lora_alpha: int = Field(default=16, ge=1, description="Adapters are scaled by `lora_alpha / lora_rank`.")
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout in front of the adapters.")
+    lora_target_modules: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Linear layers that get an adapter, as regular expressions for whole names; null: all of the "
+        "language model.",
+    )
+    rslora: bool = Field(default=False, description="Scale by `lora_alpha / sqrt(lora_rank)`, for large ranks.")
+    lora_plus_scale: float = Field(
+        default=1.0, gt=0, description="LoRA+: the factor that starts as zero learns so many times as fast."
+    )
+    lora_modules_to_save: list[str] | None = Field(
+        default=None,
+        description="Layers that are trained and saved whole, as regular expressions for whole names; null: embedding "
+        "and head where a base model meets the tokens of turns, else none.",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None, description="Precision of the weights; null follows `bf16` and `fp16`, float32 without them."
+    )
+    cpu_compute_dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="What float32 weights and activations are rounded to in products on the CPU."
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class DatasetItem:
+    """One record set of a mixture."""
+
+    name: str = Field(min_length=1, description='Record format, such as `"chatml_dataset"`; `"auto"` finds out.')
+    data_files: str | list[str] = Field(
+        min_length=1,
+        description="Record files, folders of them or patterns; relative ones are looked for in the current folder, "
+        "then beside the config.",
+    )
+    image_root: str | None = Field(
+        default=None, description="Folder the records' picture paths start from, looked for as `data_files` are."
+    )
+    prompt: str | None = Field(default=None, description="Question for records that have none, such as captions.")
+    max_samples: int | None = Field(default=None, ge=1, description="Use so many records at most.")
+    splits: str | list[str] | None = Field(
+        default=None, description='Stretches of the records to use, such as `":90%"`, `"90%:"` or `"1000:2000"`.'
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        description="Shuffle the records before `splits` and `max_samples` choose; null takes them as they come.",
+    )
+    weight: float | None = Field(
+        default=None, gt=0, description="Probability mass of this set where sets are interleaved; null is 1."
+    )
+    repeat: float = Field(
+        default=1.0,
+        gt=0,
+        description="How often an epoch goes through this set; 0.5 takes half of it, another each time.",
+    )
+
+    @property
+    def files(self) -> list[str]:
+        """The record files as a list, however they were given."""
+        return [self.data_files] if isinstance(self.data_files, str) else self.data_files
+
+
+@dataclass(frozen=True, config=STRICT)
+class DatasetArguments:
+    """The mixtures to train on and to evaluate on."""
+
+    train: list[DatasetItem] = Field(default_factory=list, description="Record sets to train on.")
+    eval: list[DatasetItem] = Field(default_factory=list, description="Record sets to evaluate on.")
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataArguments:
+    """Which records are used, and how large a sample may be."""
+
+    dataset: DatasetArguments = Field(
+        default_factory=DatasetArguments, description="Record sets, as `train` and `eval` lists of the keys below."
+    )
+    mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = Field(
+        default="concat",
+        description="`concat` trains all records of all sets each epoch; `interleave_under` draws from the sets by "
+        "`weight` until the first is used up, `interleave_over` until all are.",
+    )
+    mixtoken: bool = Field(
+        default=False,
+        description="Pack several records into sequences of `max_length` tokens; batch sizes then count packs.",
+    )
+    mixtoken_window: int = Field(
+        default=DEFAULT_WINDOW, ge=1, description="Records of the shuffled order that are packed together."
+    )
+    max_length: int = Field(default=2048, gt=0, description="Tokens a record may have, those of pictures included.")
+    on_overlong: Literal["raise", "skip", "truncate_text"] = Field(
+        default="raise",
+        description="Records of more than `max_length` tokens: `raise` takes them for bad records, `skip` counts and "
+        "lists them, `truncate_text` cuts text behind their last picture.",
+    )
+    loss_per: Literal["token", "sample"] = Field(
+        default="token",
+        description="What each optimizer step's loss is a mean of: all target tokens, or records by their own means.",
+    )
+    group_by_length: bool = Field(
+        default=False, description="Batch records of about the same length, so that little is padded."
+    )
+    on_bad_record: Literal["raise", "skip"] = Field(
+        default="raise", description="`raise` stops at a record that cannot be used, `skip` counts and lists it."
+    )
+    min_pixels: int | None = Field(
+        default=None, gt=0, description="Smaller pictures are enlarged to this many pixels; null asks the model."
+    )
+    max_pixels: int | None = Field(
+        default=None, gt=0, description="Larger pictures are shrunk to this many pixels; null asks the model."
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingKeys:
+    """Training keys that are not simply PaddleNLP's."""
+
+    output_dir: str = Field(min_length=1, description="Folder for checkpoints, logs and results.")
+    per_device_train_batch_size: int = Field(
+        default=1, ge=1, description="Records (or packs) per card and forward pass."
+    )
+    per_device_eval_batch_size: int = Field(default=1, ge=1, description="The same for evaluation.")
+    gradient_accumulation_steps: int = Field(default=1, ge=1, description="Forward passes per optimizer step.")
+    learning_rate: float = Field(default=1e-5, gt=0, description="Highest learning rate of the run.")
+    vision_learning_rate: float | None = Field(
+        default=None, gt=0, description="The same for the vision tower; null: `learning_rate`."
+    )
+    aligner_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="The same for the layers that carry vision features to the language model; null: `learning_rate`.",
+    )
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = Field(
+        default="cosine", description="How the learning rate falls."
+    )
+    warmup_ratio: float = Field(default=0.01, ge=0, le=1, description="Share of all steps spent on warming up.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Weight decay of AdamW.")
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="Second moment's decay in AdamW.")
+    num_train_epochs: float = Field(
+        default=1.0, gt=0, description="Passes over the records, unless `max_steps` is set."
+    )
+    evaluation_strategy: Strategy = Field(default="no", description="When to evaluate.")
+    predict_with_generate: bool = Field(
+        default=False,
+        description="Evaluate by what the model answers too, with the scores of paddlemix/tools/evaluate.py.",
+    )
+    max_new_tokens: int = Field(default=128, ge=1, description="Tokens of the longest such answer.")
+    save_strategy: Strategy = Field(default="steps", description="When to save a checkpoint.")
+    save_steps: int = Field(default=100, ge=1, description='Steps between checkpoints if `save_strategy` is "steps".')
+    eval_steps: int | None = Field(default=None, ge=1, description="Steps between evaluations; null: `logging_steps`.")
+    logging_steps: int = Field(default=1, ge=1, description="Steps between two lines of the log.")
+    dataloader_num_workers: int = Field(default=0, ge=0, description="Processes that prepare records.")
+    recompute: bool = Field(
+        default=False, description="Keep the inputs of the blocks alone, and compute them again for the gradients."
+    )
+    recompute_vit: bool | None = Field(
+        default=None, description="The same for the vision tower alone; null: as `recompute` says."
+    )
+    recompute_llm: bool | None = Field(
+        default=None, description="The same for the language model alone; null: as `recompute` says."
+    )
+    fp16_opt_level: Literal["O0", "O1", "O2"] = Field(
+        default="O1", description="O1 computes in half precision where that is safe, O2 holds the weights in it too."
+    )
+    optim: Literal["adamw", "adafactor", "adamw_mini", "adamw_custom", "adamw_16bit_moment"] = Field(
+        default="adamw", description="The optimizer."
+    )
+    report_to: Reporter | list[Reporter] = Field(default="visualdl", description="Where curves are logged.")
+    resume_from_checkpoint: bool | str | None = Field(
+        default=None,
+        description="true goes on from the newest whole checkpoint in `output_dir`, or begins where there is none; a "
+        "path goes on from that one.",
+    )
+    early_stopping_patience: int | None = Field(
+        default=None, ge=1, description="Stop after so many evaluations in a row that are no better than the best."
+    )
+    early_stopping_threshold: float = Field(
+        default=0.0, ge=0, description="Evaluations count as better if they are by more than this."
+    )
+    device: str | None = Field(default=None, description="null takes a GPU where Paddle has one, else the CPU.")
+    release_grads: bool | None = Field(
+        default=None,
+        description="Free the gradients after each step; false keeps their memory, filled with zeros. null frees them "
+        "but where `sharding` shares them out.",
+    )
+    skip_memory_metrics: bool = Field(default=False, description="Leave out the memory figures of the log.")
+    benchmark: bool = Field(default=False, description="Show the samples a second with every log.")
+
+
+@plain_dataclass(frozen=True)
+class FinetuneConfig:
+    """A whole config, checked.
+
+    Attributes:
+        model: the model's keys.
+        data: the records' keys, with file names resolved.
+        training: every TrainingArguments key by name, and those of ours beside them; a value for each.
+        source: where the config was read from.
+        places: where each given key stands; keys left at their default are absent.
+    """
+
+    model: ModelArguments
+    data: DataArguments
+    training: dict[str, Any]
+    source: str = ""
+    places: dict[str, Place] = field(default_factory=dict)
+
+    def place(self, key: str) -> Place:
+        """Where a key was given, or the config as a whole if it has its default."""
+        return self.places.get(key, Place(self.source))

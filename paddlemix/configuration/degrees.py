@@ -1,0 +1,54 @@
+"""Whether the processes that were started can share the work as a config says."""
+
+from __future__ import annotations
+
+import math
+import os
+
+from paddlemix.configuration.arguments import FinetuneConfig
+from paddlemix.configuration.problems import ConfigError, Problem
+from paddlemix.hub import local_folder
+
+DEGREES = ("tensor_parallel_degree", "sharding_parallel_degree")
+
+
+def check_degrees(config: FinetuneConfig) -> None:
+    """Refuse degrees that do not fit the number of processes or the model. Call it before anything is written.
+
+    Args:
+        config: a checked config.
+
+    Raises:
+        ConfigError: the processes cannot be grouped so, or the model cannot be split so.
+        OSError: there is no such model.
+    """
+    _check_processes(config)
+    if config.training["tensor_parallel_degree"] > 1:
+        _check_model(config)
+
+
+def _check_processes(config: FinetuneConfig) -> None:
+    degrees = {key: config.training[key] for key in DEGREES if config.training[key] > 1}
+    processes, needed = int(os.environ.get("PADDLE_TRAINERS_NUM", "1")), math.prod(degrees.values())
+    if processes % needed == 0:
+        return
+    product = " times ".join(f"`{key}` ({degree})" for key, degree in degrees.items())
+    product += f" is {needed}, which" if len(degrees) > 1 else ""
+    text = (
+        f"{product} does not divide the number of processes, which is {processes}. Start the run by `python -m "
+        f"paddle.distributed.launch` on {needed} cards or a multiple of that, or lower the degree."
+    )
+    raise ConfigError([Problem(config.place(next(iter(degrees))), text)])
+
+
+def _check_model(config: FinetuneConfig) -> None:
+    from paddlemix.models.base import read_config  # brings Paddle, which takes seconds
+    from paddlemix.models.registry import find_family
+
+    folder = local_folder(config.model.model_name_or_path)
+    family = find_family(folder)
+    plan = family.model_class.split_plan(family.config_class(**read_config(folder)))
+    try:
+        plan.check(config.training["tensor_parallel_degree"])
+    except ValueError as error:
+        raise ConfigError([Problem(config.place("tensor_parallel_degree"), str(error))]) from None

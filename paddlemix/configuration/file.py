@@ -1,0 +1,202 @@
+"""From a JSON config and a command line to checked values; everything that is wrong is told at once.
+
+A tool calls `read_command_line`, `check_degrees`, `check_output_dir`, `build_training_arguments` and, once all else is
+found to be right, `clear_output_dir`, in this order.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import glob
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddlemix.configuration.arguments import (
+    DataArguments,
+    DatasetArguments,
+    DatasetItem,
+    FinetuneConfig,
+    ModelArguments,
+)
+from paddlemix.configuration.check import check_values, find_missing
+from paddlemix.configuration.degrees import check_degrees
+from paddlemix.configuration.help import USAGE, help_text
+from paddlemix.configuration.keys import key_table, paddlenlp_keys
+from paddlemix.configuration.output_dir import check_output_dir, clear_output_dir
+from paddlemix.configuration.problems import ConfigError, Place, Problem
+from paddlemix.configuration.rules import SHARES_GRADIENTS, find_broken_rules, recomputes
+from paddlemix.configuration.source import Flags, Given, JsonFile, Source
+
+if TYPE_CHECKING:
+    from paddlenlp.trainer import TrainingArguments
+
+__all__ = [
+    "ConfigError",
+    "build_training_arguments",
+    "check_degrees",
+    "check_output_dir",
+    "check_sources",
+    "clear_output_dir",
+    "gpu_is_usable",
+    "load_config",
+    "read_command_line",
+]
+
+
+def read_command_line(arguments: Sequence[str], *, has_gpu: bool) -> FinetuneConfig:
+    """Read `CONFIG.json [--key value ...]`; `--help` writes the keys to standard output and ends the program.
+
+    Args:
+        arguments: the command line without the program's name.
+        has_gpu: whether Paddle can use a GPU here.
+
+    Returns:
+        The config, every value checked.
+
+    Raises:
+        ConfigError: something about the config is wrong; all of it is listed.
+        SystemExit: help was asked for.
+    """
+    if {"--help", "-h"} & set(arguments):
+        sys.stdout.write(help_text())
+        raise SystemExit(0)
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError([Problem(Place("command line"), f"expected a config file first. {USAGE}")])
+    return load_config(arguments[0], arguments[1:], has_gpu=has_gpu)
+
+
+def load_config(path: str, flags: Sequence[str] = (), *, has_gpu: bool) -> FinetuneConfig:
+    """Read a config file, let command line flags override it, and check everything.
+
+    Args:
+        path: the JSON file.
+        flags: `--key value` and `--key=value` words.
+        has_gpu: whether Paddle can use a GPU here.
+
+    Returns:
+        The config, every value checked.
+
+    Raises:
+        ConfigError: something is wrong; all of it is listed.
+    """
+    return check_sources(JsonFile(path), Flags(flags, key_table()), name=path, has_gpu=has_gpu)
+
+
+def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
+    """Join what several sources give for the keys, the last one winning, and check everything.
+
+    Args:
+        *sources: a file, a command line.
+        name: what errors about keys that nobody gave name; record files are looked for beside it too.
+        has_gpu: whether Paddle can use a GPU here.
+
+    Returns:
+        The config, every value checked.
+
+    Raises:
+        ConfigError: something is wrong; all of it is listed.
+    """
+    given = Given.from_sources(*sources)
+    values, problems = check_values(given)
+    problems += find_missing(given, name)
+    values = copy.deepcopy(_defaults_of_others(given)) | values
+    problems += _check_rules(values, given, name, has_gpu=has_gpu)
+    problems += [problem for source in sources for problem in source.problems]
+    if problems:
+        raise ConfigError(problems)
+    return _into_groups(values, given, name)
+
+
+def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
+    """PaddleNLP's TrainingArguments. Building them selects the device and joins the group of processes.
+
+    Args:
+        config: a checked config.
+
+    Returns:
+        The arguments; `device` is the GPU where Paddle can use one and `no_cuda` is false, else the CPU, unless the
+        config names it.
+
+    Raises:
+        ValueError: PaddleNLP refuses a combination of values that the config's checks let through.
+    """
+    from paddlenlp.utils.log import logger  # takes seconds, so only once it is needed
+
+    from paddlemix.configuration.training_arguments import SFTTrainingArguments
+
+    # At its own level PaddleNLP lists every argument twice and each file it touches.
+    logger.set_level("WARNING")
+    values = {name: config.training[name] for name in paddlenlp_keys()}
+    # Data parallelism has to know of either: gradients come when blocks are computed again.
+    values["recompute"] = recomputes(config.training, "vit") or recomputes(config.training, "llm")
+    if values["release_grads"] is None:
+        values["release_grads"] = values["sharding"].strip() not in SHARES_GRADIENTS
+    takes_gpu = gpu_is_usable() and not values["no_cuda"]
+    values["device"] = values["device"] or ("gpu" if takes_gpu else "cpu")
+    return SFTTrainingArguments(**values)
+
+
+def gpu_is_usable() -> bool:
+    """Whether Paddle was built for GPUs and sees at least one."""
+    import paddle  # takes seconds, so only once it is needed
+
+    return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+
+
+def _defaults_of_others(given: Given) -> dict[str, Any]:
+    return {name: key.default for name, key in key_table().items() if name not in given.values and not key.required}
+
+
+def _check_rules(values: dict[str, Any], given: Given, path: str, *, has_gpu: bool) -> list[Problem]:
+    problems = []
+    for rule in find_broken_rules(values, given.values, has_gpu=has_gpu):
+        places = [given.place((key,)) for key in rule.keys if key in given.values]
+        problems.append(Problem(places[0] if places else Place(path), rule.sentence.format_map(values)))
+    return problems
+
+
+def _into_groups(values: dict[str, Any], given: Given, path: str) -> FinetuneConfig:
+    data = DataArguments(**_take(values, DataArguments))
+    return FinetuneConfig(
+        model=ModelArguments(**_take(values, ModelArguments)),
+        data=dataclasses.replace(data, dataset=_resolve_files(data.dataset, Path(path).parent)),
+        training=values,
+        source=path,
+        places={name: given.place((name,)) for name in given.values},
+    )
+
+
+def _take(values: dict[str, Any], group: type) -> dict[str, Any]:
+    return {field.name: values.pop(field.name) for field in dataclasses.fields(group)}
+
+
+def _resolve_files(dataset: DatasetArguments, folder: Path) -> DatasetArguments:
+    return DatasetArguments(
+        train=[_resolve_item(item, folder) for item in dataset.train],
+        eval=[_resolve_item(item, folder) for item in dataset.eval],
+    )
+
+
+def _resolve_item(item: DatasetItem, folder: Path) -> DatasetItem:
+    return dataclasses.replace(
+        item,
+        data_files=[_resolve(name, folder) for name in item.files],
+        image_root=item.image_root and _resolve(item.image_root, folder),
+    )
+
+
+def _resolve(name: str, folder: Path) -> str:
+    """`name` as it is, unless only the config's folder has it: who opens it reports a file that is nowhere."""
+    if Path(name).exists() or _matches(name):
+        return name
+    if (folder / name).exists():
+        return str(folder / name)
+    pattern = str(Path(glob.escape(str(folder))) / name)
+    return pattern if _matches(pattern) else name
+
+
+def _matches(pattern: str) -> bool:
+    return any(glob.iglob(pattern, recursive=True))

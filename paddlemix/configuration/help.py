@@ -1,0 +1,113 @@
+"""What users read about the keys: the text of --help and the tables of docs/config.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from textwrap import fill
+from typing import Any
+
+from paddlemix.configuration.arguments import DataArguments, DatasetArguments, DatasetItem, ModelArguments, TrainingKeys
+from paddlemix.configuration.keys import Key, key_table, own_keys, paddlenlp_keys
+
+USAGE = "Usage: python paddlemix/tools/supervised_finetune.py CONFIG.json [--key value ...]"
+
+_EXAMPLE = """\
+{
+  "model_name_or_path": "Qwen/Qwen2-VL-2B-Instruct",
+  "freeze_vit": true,
+  "dataset": {
+    "train": [{"name": "chatml_dataset", "data_files": "train.json"}],
+    "eval": [{"name": "chatml_dataset", "data_files": "val.json"}]
+  },
+  "output_dir": "checkpoints/run1",
+  "num_train_epochs": 3,
+  "learning_rate": 1e-5,
+  "bf16": true,
+  "do_train": true,
+  "evaluation_strategy": "epoch"
+}"""
+
+
+def help_text() -> str:
+    """The text of --help."""
+    return "\n".join(
+        [
+            USAGE,
+            "",
+            "Each --key value (or --key=value) overrides the file; lists and objects are given as JSON; null means",
+            "the default. CONFIG.json holds, for example:",
+            "",
+            _EXAMPLE,
+            "",
+            *all_keys(),
+        ]
+    )
+
+
+def all_keys() -> list[str]:
+    """The lines that list every key of a config."""
+    return [
+        "Keys:",
+        *key_lines(own_keys(ModelArguments) | own_keys(DataArguments) | own_keys(TrainingKeys)),
+        "",
+        'Keys of each item of "dataset": {"train": [...], "eval": [...]}:',
+        *key_lines(own_keys(DatasetItem)),
+        "",
+        "Further keys, passed on to PaddleNLP's TrainingArguments:",
+        fill(
+            ", ".join(name for name in key_table() if name in _passed_on()),
+            100,
+            initial_indent="  ",
+            subsequent_indent="  ",
+        ),
+        "",
+    ]
+
+
+def tables() -> str:
+    """The Markdown tables of all keys that have a description of their own."""
+    groups = {
+        "Model": own_keys(ModelArguments),
+        "Data": own_keys(DataArguments),
+        "`dataset`": own_keys(DatasetArguments),
+        "Each item of `dataset.train` and `dataset.eval`": own_keys(DatasetItem),
+        "Training": own_keys(TrainingKeys),
+    }
+    return "\n\n".join(f"## {title}\n\n{_table(keys)}" for title, keys in groups.items()) + "\n"
+
+
+def changed_defaults() -> str:
+    """The Markdown table of the defaults that differ from PaddleNLP's."""
+    rows = [
+        f"| `{name}` | {_default(key)} | {_default(paddlenlp_keys()[name])} |"
+        for name, key in own_keys(TrainingKeys).items()
+        if name in paddlenlp_keys() and key.default != paddlenlp_keys()[name].default
+    ]
+    return "\n".join(["| key | default here | PaddleNLP's |", "|---|---|---|", *rows]) + "\n"
+
+
+def _passed_on() -> set[str]:
+    return set(paddlenlp_keys()) - set(own_keys(TrainingKeys))
+
+
+def key_lines(keys: Mapping[str, Key]) -> list[str]:
+    """A line for each key: what it is for, what it expects, its default."""
+    return [f"  {name}: {key.help} Expects {key.expectation}; {_default_words(key)}." for name, key in keys.items()]
+
+
+def _default_words(key: Key) -> str:
+    return "required" if key.required else f"default {_default(key)}"
+
+
+def _table(keys: Mapping[str, Key]) -> str:
+    rows = [f"| `{name}` | {key.expectation} | {_default(key)} | {key.help} |" for name, key in keys.items()]
+    return "\n".join(["| key | expects | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def _default(key: Key) -> str:
+    return "required" if key.required else f"`{json.dumps(key.default, default=_as_members)}`"
+
+
+def _as_members(value: Any) -> Any:
+    return vars(value)

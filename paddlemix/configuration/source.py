@@ -1,0 +1,290 @@
+"""What a user wrote, in a JSON file and on the command line, as raw values that know their places."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_origin
+
+import json_source_map
+
+from paddlemix.configuration.keys import Key, kinds, nearest
+from paddlemix.configuration.problems import ConfigError, Place, Problem
+
+# All that follows the parsing walks down recursively; the deepest key that exists is five levels down.
+_MAX_DEPTH = 20
+_TOO_DEEP = f"the JSON is nested more than {_MAX_DEPTH} levels deep. Expected a plain object of keys."
+
+KeyPath = tuple[str | int, ...]
+
+
+class Source(Protocol):
+    """Anything that gave values for keys."""
+
+    values: dict[str, Any]
+    problems: list[Problem]
+
+    def place(self, path: KeyPath) -> Place:
+        """Where the value at `path` was given, or the nearest thing around it."""
+        ...
+
+
+class JsonFile:
+    """The keys of a JSON file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: it cannot be read, is not JSON, or does not hold an object.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        text = _read_text(path)
+        document = _parse_file(text, path)
+        self._map = json_source_map.calculate(text)
+        self.problems = [
+            Problem(self.place(where), f"`{path_name(where)}` is given {times} times; keep one of them.")
+            for where, times in _repeated_keys(document)
+        ]
+        self.values = _without_nulls(document)
+
+    def place(self, path: KeyPath) -> Place:
+        """The line of the key or list item at `path`, or of what is around it."""
+        for length in range(len(path), 0, -1):
+            entry = self._map.get(_pointer(path[:length]))
+            if entry is not None:
+                return Place(self.path, (entry.key_start or entry.value_start).line + 1)
+        return Place(self.path)
+
+
+class Flags:
+    """The keys of a command line's `--key value` and `--key=value` flags.
+
+    Args:
+        arguments: the command line behind the config file.
+        known: all known keys.
+    """
+
+    def __init__(self, arguments: Sequence[str], known: Mapping[str, Key]) -> None:
+        self.values: dict[str, Any] = {}
+        self.problems: list[Problem] = []
+        for name, text in self._split(arguments):
+            try:
+                self._add(name, text, known)
+            except ValueError as error:
+                self.problems.append(Problem(self.place((name,)), str(error)))
+
+    def place(self, path: KeyPath) -> Place:
+        """The flag that gave the value at `path`."""
+        return Place(f"--{path[0]}")
+
+    def _split(self, arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+        words = list(arguments)
+        while words:
+            word = words.pop(0)
+            if not word.startswith("--"):
+                text = f"it belongs to no key. Write --key {word}, and put quotes around values with spaces."
+                self.problems.append(Problem(Place(f"argument `{word}`"), text))
+                continue
+            name, equals, text = word[2:].partition("=")
+            if equals:
+                yield name, text
+            else:
+                yield name, words.pop(0) if words and not words[0].startswith("--") else None
+
+    def _add(self, name: str, text: str | None, known: Mapping[str, Key]) -> None:
+        if name not in known:
+            raise ValueError(f"unknown key `{name}`. {nearest(name, known)}")
+        if name in self.values:
+            raise ValueError(f"`{name}` is given more than once; keep one of them.")
+        self.values[name] = _without_nulls(_read_flag(text, known[name]))
+
+
+@dataclass(frozen=True)
+class Given:
+    """All that was given, later sources before earlier ones; a null gives a key its default again.
+
+    Attributes:
+        values: raw value by key; keys that were not given, or given as null, are absent.
+        sources: the source of each of these values.
+    """
+
+    values: dict[str, Any]
+    sources: dict[str, Source]
+
+    @classmethod
+    def from_sources(cls, *sources: Source) -> Given:
+        """Join sources; the last one that gives a key wins."""
+        values: dict[str, Any] = {}
+        winners: dict[str, Source] = {}
+        for source in sources:
+            for name, value in source.values.items():
+                values[name] = value
+                winners[name] = source
+        return cls({name: value for name, value in values.items() if value is not None}, winners)
+
+    def place(self, path: KeyPath) -> Place:
+        """Where the value at `path` was given."""
+        return self.sources[str(path[0])].place(path)
+
+
+def path_name(path: KeyPath) -> str:
+    """A path as users write it, such as `dataset.train[0].name`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers which of its keys were repeated."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = {name: times for name, times in Counter(name for name, _ in pairs).items() if times > 1}
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        text = f"cannot be read: {error.strerror}. Expected the path of a JSON config."
+    except UnicodeDecodeError as error:
+        text = f"is not UTF-8: byte {error.start} is wrong. Save it as UTF-8."
+    raise ConfigError([Problem(Place(path), text)])
+
+
+def _parse_file(text: str, path: str) -> dict[str, Any]:
+    try:
+        document = _parse(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError([Problem(Place(path, error.lineno), _syntax(error))]) from None
+    except ValueError as error:
+        raise ConfigError([Problem(Place(path), str(error))]) from None
+    if not isinstance(document, dict):
+        text = f'holds {short(document)}; expected an object: {{ "key": value, ... }}.'
+        raise ConfigError([Problem(Place(path, 1), text)])
+    return document
+
+
+def _parse(text: str) -> Any:
+    """Parse strict JSON, repeated keys noted."""
+    try:
+        document = json.loads(
+            text, object_pairs_hook=_Object, parse_constant=_refuse_constant, parse_float=_read_finite_number
+        )
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if _is_deeper_than(_MAX_DEPTH, document):
+        raise ValueError(_TOO_DEEP)
+    return document
+
+
+def _is_deeper_than(limit: int, document: Any) -> bool:
+    level = [document]
+    for _ in range(limit):
+        level = [child for node in level for _, child in _children(node)]
+    return bool(level)
+
+
+def _syntax(error: json.JSONDecodeError) -> str:
+    return f"not valid JSON at column {error.colno}: {error.msg}. Look for a missing comma, quote or bracket there."
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not valid JSON; expected a finite number.")
+
+
+def _read_finite_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number; expected a finite one.")
+    return number
+
+
+def _repeated_keys(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
+    if isinstance(node, _Object):
+        yield from (((*path, name), times) for name, times in node.repeated.items())
+    for step, child in _children(node):
+        yield from _repeated_keys(child, (*path, step))
+
+
+def _children(node: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(node, dict):
+        yield from node.items()
+    elif isinstance(node, list):
+        yield from enumerate(node)
+
+
+def _without_nulls(node: Any) -> Any:
+    """A copy in which objects lack the members that are null: null means the default. Lists keep theirs."""
+    if isinstance(node, dict):
+        return {name: _without_nulls(child) for name, child in node.items() if child is not None}
+    if isinstance(node, list):
+        return [_without_nulls(child) for child in node]
+    return node
+
+
+def _pointer(path: KeyPath) -> str:
+    # json_source_map takes keys as they are spelled between the quotes; nothing in them is escaped anew.
+    return "".join(f"/{step}" for step in path)
+
+
+def _read_flag(text: str | None, key: Key) -> Any:
+    """The value of a flag, read by the key's type. What does not fit is left for the check of all values.
+
+    Args:
+        text: what follows the flag, None if nothing does.
+        key: what the key accepts.
+
+    Returns:
+        The raw value.
+
+    Raises:
+        ValueError: the value is missing, or is broken JSON.
+    """
+    allowed = kinds(key.annotation)
+    if text is None and bool in allowed:
+        return True
+    if text is None:
+        raise ValueError(f"no value follows it; expected {key.expectation}.")
+    if text == "null":
+        return None
+    if bool in allowed and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text[:1] in ("[", "{") and not all(map(_is_text, allowed)):
+        return _read_json_flag(text)
+    return text if any(map(_is_text, allowed)) else _read_number(text)
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is str or get_origin(kind) is Literal
+
+
+def _read_json_flag(text: str) -> Any:
+    try:
+        value = _parse(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(_syntax(error)) from None
+    repeated = [path_name(path) for path, _ in _repeated_keys(value)]
+    if repeated:
+        raise ValueError(f"keys given more than once: {', '.join(repeated)}; keep one of each.")
+    return value
+
+
+def _read_number(text: str) -> Any:
+    for read in (int, _read_finite_number):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def short(value: Any) -> str:
+    """A value as JSON, cut to a length that fits into a sentence."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,254 @@
+"""From one entry of a config to checked records with their sizes, before any step is trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import groupby
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+import paddlemix
+from paddlemix.cache import cache_folder, digest_of, identity, kept
+from paddlemix.conversation import Conversation, RecordError
+from paddlemix.datasets.formats import AUTO, find_format
+from paddlemix.datasets.loading.measure import Measured, Measuring
+from paddlemix.datasets.loading.sizes import UNUSABLE, SizeTable
+from paddlemix.datasets.records.file import RecordFile, Records, expanded
+from paddlemix.datasets.records.files import FileContent, read_files
+from paddlemix.datasets.records.reading import Located
+from paddlemix.datasets.records.recognise import recognise
+from paddlemix.datasets.records.selection import select
+from paddlemix.datasets.spec import DatasetSpec
+from paddlemix.files import replacing
+from paddlemix.processors.contract import ConversationProcessor
+
+
+class RecordSequence:
+    """The records of several files, one behind the other.
+
+    Args:
+        parts: the files' records.
+    """
+
+    def __init__(self, parts: Sequence[Records]) -> None:
+        self._parts = tuple(parts)
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self.identity = digest_of(*(part.identity for part in parts))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def located(self, rows: Iterable[int]) -> Iterator[Located]:
+        """Read some of the records; those of one file that are asked for in a row open it once."""
+        rows = np.asarray(rows, dtype=np.int64)
+        parts = (np.searchsorted(self._starts, rows, side="right") - 1).tolist()
+        for part, group in groupby(zip(parts, rows.tolist(), strict=True), key=lambda pair: pair[0]):
+            yield from self._parts[part].located([row - int(self._starts[part]) for _, row in group])
+
+
+class Conversations(Sequence[Conversation]):
+    """Records that become conversations when they are asked for.
+
+    Args:
+        spec: how they are read.
+        records: where they are read from.
+        rows: int64[n], which of them.
+    """
+
+    def __init__(self, spec: DatasetSpec, records: RecordSequence, rows: np.ndarray) -> None:
+        self._spec = spec
+        self._records = records
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Conversations: ...
+
+    def __getitem__(self, index: int | slice) -> Conversation | Conversations:
+        if isinstance(index, slice):
+            return Conversations(self._spec, self._records, self._rows[index])
+        (located,) = self._records.located([self._rows[index]])
+        return parse_located(self._spec, located)
+
+
+class Chained(Sequence[Conversation]):
+    """Sequences one behind the other, none of them copied.
+
+    Args:
+        parts: the sequences.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[Conversation]]) -> None:
+        self._parts = tuple(parts)
+        self._starts = np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Conversation]: ...
+
+    def __getitem__(self, index: int | slice) -> Conversation | list[Conversation]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._parts[part][index - int(self._starts[part])]
+
+
+@dataclass(frozen=True)
+class LoadedSet:
+    """The records of one set.
+
+    Attributes:
+        spec: the set's entry in the config; its `name` is the format that the records are in.
+        conversations: the usable records, in their order.
+        sizes: what each of them will cost.
+        errors: why each of the others cannot be used.
+        is_recognised: whether the format was found out from the records.
+    """
+
+    spec: DatasetSpec
+    conversations: Sequence[Conversation]
+    sizes: SizeTable
+    errors: tuple[RecordError, ...]
+    is_recognised: bool = False
+
+
+def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
+    """Check and measure the records of a set that no earlier run has measured, with a progress bar.
+
+    Args:
+        spec: the set.
+        processor: what measures; several processes do so at once.
+
+    Returns:
+        The usable records with their sizes, and why the others are not.
+
+    Raises:
+        FileNotFoundError: a record file does not exist.
+        ValueError: a record file as a whole cannot be read, `image_root` is no folder, or `name` is "auto" and the
+            records are in no format, or could be in several.
+    """
+    if spec.image_root is not None and not Path(spec.image_root).is_dir():
+        raise ValueError(f"{spec.name}: `image_root` is {spec.image_root!r}; expected a folder that exists")
+    contents = list(read_files(spec.files))
+    is_recognised = spec.name == AUTO
+    spec = recognise(spec, contents) if is_recognised else spec
+    records = join_files(contents, spec)
+    rows = select(len(records), splits=spec.split_list, max_samples=spec.max_samples, seed=spec.seed)
+    measuring = Measuring(records.located, partial(parse_located, spec), processor, spec.name)
+    table, errors = _measured(measuring, rows, _size_file(spec, contents, rows, processor))
+    is_usable = table[:, 0] != UNUSABLE
+    return LoadedSet(
+        spec,
+        conversations=Conversations(spec, records, rows[is_usable]),
+        sizes=SizeTable(table[is_usable]),
+        errors=tuple(error for _, error in errors),
+        is_recognised=is_recognised,
+    )
+
+
+def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequence:
+    """The records of a set, not yet parsed.
+
+    Args:
+        contents: of its files.
+        spec: the set; its `name` is a format's.
+
+    Returns:
+        The records of all its files; those that are made of whole files stand behind the others.
+
+    Raises:
+        ValueError: a file holds one object that the format does not expand.
+    """
+    lists = [content for _, content in contents if isinstance(content, RecordFile)]
+    documents = {file: content for file, content in contents if isinstance(content, dict)}
+    expand = find_format(spec.name).expand
+    if not documents:
+        return RecordSequence(lists)
+    if expand is None:
+        raise ValueError(f"{next(iter(documents))}: the file holds one object; {spec.name} expects a list of records")
+    depends_on = [_code(), *map(identity, documents)]
+    return RecordSequence([*lists, expanded(partial(expand, documents), list(documents), spec.name, depends_on)])
+
+
+def parse_located(spec: DatasetSpec, located: Located) -> Conversation:
+    """Make a conversation of a record.
+
+    Args:
+        spec: its set.
+        located: the record and its place.
+
+    Returns:
+        The conversation.
+
+    Raises:
+        RecordError: the record cannot be used.
+    """
+    entry, source = located
+    if isinstance(entry, RecordError):
+        raise entry
+    return spec.parse(entry, source, spec.picture_root(source.file))
+
+
+def _measured(measuring: Measuring, rows: np.ndarray, path: Path | None) -> Measured:
+    """The table, kept between runs; records that were bad are looked at again, they may have been mended since."""
+    found: list[tuple[int, RecordError]] | None = None
+
+    def measure() -> np.ndarray:
+        nonlocal found
+        table, found = measuring.measure(rows)
+        return table
+
+    if path is None:
+        return measure(), found or []
+    table = kept(path, measure)
+    if found is not None:
+        return table, found
+    return _measured_again(measuring, rows, np.array(table), path)
+
+
+def _measured_again(measuring: Measuring, rows: np.ndarray, table: np.ndarray, path: Path) -> Measured:
+    places = np.flatnonzero(table[:, 0] == UNUSABLE)
+    if not len(places):
+        return table, []
+    again, errors = measuring.measure(rows[places])
+    if len(errors) < len(places):
+        table[places] = again
+        with replacing(path) as beside:
+            np.save(beside, table, allow_pickle=False)
+    return table, [(int(places[place]), error) for place, error in errors]
+
+
+def _size_file(
+    spec: DatasetSpec, contents: Sequence[FileContent], rows: np.ndarray, processor: ConversationProcessor
+) -> Path:
+    """Where the sizes are kept: the name says all that they depend on but the pictures, which may be a million."""
+    files = [(identity(file), spec.picture_root(file).absolute()) for file, _ in contents]
+    chosen = hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()
+    name = digest_of(_code(), *files, spec.name, spec.prompt, chosen, processor.fingerprint())
+    return cache_folder("sizes") / f"{name}.npy"
+
+
+@cache
+def _code() -> str:
+    """What measures, as it is written."""
+    home = Path(paddlemix.__file__).parent
+    rooms = ("media", "processors", "datasets", "models")
+    files = [home / "conversation.py", *(file for room in rooms for file in sorted((home / room).rglob("*.py")))]
+    return digest_of(*(file.read_text("utf-8") for file in files))

@@ -1,0 +1,237 @@
+"""What a forward pass keeps for the backward pass, and what stands beside it when most memory is taken.
+
+Counted are the tensors that the built ops of `external_ops` keep; Paddle's own keep more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from paddlemix.estimate.setup import FLOAT, Setup
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of a tower or a decoder; numbers are counted per token or patch.
+
+    Attributes:
+        count: how many blocks.
+        positions: tokens or patches of one forward pass.
+        width: of what runs past the blocks; beside their input they keep two norms' results and the sum between them.
+        inner: what they keep of attention and MLP, which tensor parallelism cuts.
+        hidden: width of the MLP's inside, three times of which gradients take for a moment.
+        matrices: numbers of one block's linear layers, of which O1 keeps half-precision copies.
+        adapters: what adapters keep.
+    """
+
+    count: int
+    positions: int
+    width: int
+    inner: int
+    hidden: int
+    matrices: int
+    adapters: float
+
+    def inputs(self, setup: Setup) -> float:
+        """Bytes of the inputs of all blocks, which recomputing keeps too."""
+        return self.count * self.positions * self.width * setup.precision.residual
+
+    def kept(self, setup: Setup) -> float:
+        """Bytes of what one block keeps beside its input."""
+        precision = setup.precision
+        # Under O1 norms give float32, of which products take half-precision copies.
+        copied = precision.product if precision.product != precision.residual else 0
+        norms = self.width * (3 * precision.residual + 2 * copied)
+        inner = (self.inner / setup.cards.tensor + self.adapters) * precision.product
+        weights = self.matrices / setup.cards.tensor * precision.product if precision.product < precision.weight else 0
+        return self.positions * (norms + inner) + weights
+
+    def forward(self, setup: Setup, *, recompute: bool) -> float:
+        """Bytes that all blocks keep from the forward pass on."""
+        return self.inputs(setup) + (0 if recompute else self.count * self.kept(setup))
+
+    def backward(self, setup: Setup, *, recompute: bool) -> float:
+        """Bytes that stand beside it while the last block's gradients are computed."""
+        precision = setup.precision
+        gradients = 3 * self.hidden / setup.cards.tensor * precision.product + 2 * self.width * precision.residual
+        return self.positions * gradients + (self.kept(setup) if recompute else 0)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What the activations of one forward pass are made of, in bytes.
+
+    Attributes:
+        batch: pixels.
+        tower: what the tower keeps.
+        aligner: what the layers behind it keep.
+        decoder: what the decoder keeps.
+        moment: what stands beside these when most memory is taken.
+        moment_name: which moment that is.
+    """
+
+    batch: float
+    tower: float
+    aligner: float
+    decoder: float
+    moment: float
+    moment_name: str
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.batch + self.tower + self.aligner + self.decoder + self.moment
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What of a model is trained.
+
+    Attributes:
+        vision: anything of the tower.
+        aligner: anything of the aligner.
+        head: numbers of the matrix that gives logits, 0 where it is frozen.
+        embedding: numbers of the token embedding, 0 where it is frozen.
+        tower_adapter: numbers that an average block's adapters keep of a patch.
+        decoder_adapter: the same of the decoder and a token.
+    """
+
+    vision: bool
+    aligner: bool
+    head: int
+    embedding: int
+    tower_adapter: float = 0.0
+    decoder_adapter: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a family's config comes to.
+
+    Attributes:
+        tower: its blocks.
+        decoder: its blocks.
+        pixels: numbers of a patch.
+        aligner: numbers that the layers between tower and decoder keep, all patches together.
+        embedding_inputs: numbers of what the patch embedding keeps of a patch, beside its pixels.
+        vocabulary: tokens.
+    """
+
+    tower: Blocks
+    decoder: Blocks
+    pixels: int
+    aligner: int
+    embedding_inputs: int
+    vocabulary: int
+
+
+def activations(shape: Shape, trained: Trained, setup: Setup) -> Activations:
+    """What the activations of one forward and backward pass take at most.
+
+    Args:
+        shape: of model and batch.
+        trained: what has gradients.
+        setup: precision and cut.
+
+    Returns:
+        The parts.
+    """
+    precision, tower, decoder = setup.precision, shape.tower, shape.decoder
+    batch = tower.positions * shape.pixels * FLOAT
+    in_tower = tower.forward(setup, recompute=setup.recompute_vit) if trained.vision else 0.0
+    in_tower += trained.vision * tower.positions * shape.embedding_inputs * precision.product
+    in_aligner = shape.aligner * precision.product if trained.vision or trained.aligner else 0.0
+    in_decoder = decoder.forward(setup, recompute=setup.recompute_llm)
+    everything = in_tower + in_aligner + in_decoder
+    moments = {
+        "the loss": everything + _at_the_loss(shape, trained, setup),
+        "the decoder's gradients": everything + decoder.backward(setup, recompute=setup.recompute_llm),
+        "the tower's gradients": trained.vision * (in_tower + tower.backward(setup, recompute=setup.recompute_vit)),
+        "the embedding's gradient": in_tower + trained.embedding * precision.gradient / setup.cards.tensor,
+    }
+    name = max(moments, key=lambda one: moments[one])
+    parts = {
+        "the tower's gradients": (in_tower, 0.0, 0.0),
+        "the embedding's gradient": (in_tower, 0.0, 0.0),
+    }.get(name, (in_tower, in_aligner, in_decoder))
+    return Activations(batch, *parts, moments[name] - sum(parts), name)
+
+
+def _at_the_loss(shape: Shape, trained: Trained, setup: Setup) -> float:
+    """The last states, as they leave the last norm, once more without the last token, those of targets and their
+    gradients; the head's gradient, which is computed together with the loss."""
+    precision, width = setup.precision, shape.decoder.width
+    states = 3 * shape.decoder.positions + 2 * setup.batch.targets
+    head = trained.head * precision.gradient / setup.cards.tensor
+    logits = setup.batch.targets * shape.vocabulary / setup.cards.tensor * precision.logit
+    return states * width * precision.residual + head + logits
+
+
+def qwen2_vl_shape(config: Any, trained: Trained, setup: Setup) -> Shape:
+    """Of Qwen2-VL."""
+    vision, hidden = config.vision_config, config.hidden_size
+    width, merged = vision.embed_dim, setup.batch.picture_tokens
+    patches = merged * vision.spatial_merge_size**2
+    keys = config.num_key_value_heads * config.head_dim
+    return Shape(
+        tower=_tower(vision.depth, patches, width, int(width * vision.mlp_ratio), trained),
+        # query, keys and values and what they give; gate, up and their product
+        decoder=Blocks(
+            count=config.num_hidden_layers,
+            positions=setup.batch.tokens,
+            width=hidden,
+            inner=2 * hidden + 2 * keys + 3 * config.intermediate_size,
+            hidden=config.intermediate_size,
+            matrices=2 * hidden * (hidden + keys) + 3 * hidden * config.intermediate_size,
+            adapters=trained.decoder_adapter,
+        ),
+        pixels=vision.patch_values,
+        # what the norm reads and gives, the first layer gives, its activation gives; tokens, and the sequence with them
+        aligner=4 * patches * width + merged * hidden + 2 * setup.batch.tokens * hidden,
+        embedding_inputs=0,
+        vocabulary=config.vocab_size,
+    )
+
+
+def qwen_vl_shape(config: Any, trained: Trained, setup: Setup) -> Shape:
+    """Of Qwen-VL."""
+    vision, hidden = config.visual, config.hidden_size
+    width, queries = vision.width, setup.batch.picture_tokens
+    patches = -(-queries // vision.n_queries) * (vision.image_size // vision.patch_size) ** 2
+    return Shape(
+        tower=_tower(vision.layers, patches, width, int(width * vision.mlp_ratio), trained),
+        # query, key, value and what they give; both inner layers and their product
+        decoder=Blocks(
+            count=config.num_hidden_layers,
+            positions=setup.batch.tokens,
+            width=hidden,
+            inner=4 * hidden + 3 * config.mlp_size,
+            hidden=config.mlp_size,
+            matrices=4 * hidden**2 + 3 * hidden * config.mlp_size,
+            adapters=trained.decoder_adapter,
+        ),
+        pixels=3 * vision.patch_size**2,
+        # patches, widened, normed, with places, as keys and values; queries, what they gather, three layers of it, and
+        # the sequence that they are put in
+        aligner=patches * (width + 5 * hidden) + 5 * queries * hidden + 2 * setup.batch.tokens * hidden,
+        # cut patches, and what they are with places
+        embedding_inputs=3 * vision.patch_size**2 + width,
+        vocabulary=config.vocab_size,
+    )
+
+
+def _tower(count: int, patches: int, width: int, inner: int, trained: Trained) -> Blocks:
+    return Blocks(
+        count=count,
+        positions=patches,
+        width=width,
+        # query, key, value and what they give; the MLP before and behind its activation
+        inner=4 * width + 2 * inner,
+        hidden=inner,
+        matrices=4 * width**2 + 2 * width * inner,
+        adapters=trained.tower_adapter,
+    )
+
+
+SHAPES = {"qwen2_vl": qwen2_vl_shape, "qwen": qwen_vl_shape}

@@ -1,0 +1,111 @@
+"""The memory of a run on each card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from paddle import nn
+
+from paddlemix.estimate.activations import SHAPES, Activations, Trained, activations
+from paddlemix.estimate.setup import Setup
+from paddlemix.models.registry import Family
+from paddlemix.peft.layers import LoRALinear
+from paddlemix.peft.lora_model import MixLoRAModel
+from paddlemix.peft.targets import HEAD
+from paddlemix.training.freezing import matches
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on one card, when most of them are taken.
+
+    Attributes:
+        parameters: how many numbers the model has.
+        trained: how many of them are trained.
+        weights: bytes of the weights.
+        gradients: bytes of their gradients.
+        optimizer: bytes of the optimizer's states.
+        activations: of one forward and backward pass.
+    """
+
+    parameters: int
+    trained: int
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: Activations
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations.total
+
+
+def estimate(model: Any, family: Family, setup: Setup) -> Estimate:
+    """What a run takes on each card once its optimizer has made a step.
+
+    Args:
+        model: its parameters' shapes, and which of them are trained, count; their memory does not.
+        family: the model's.
+        setup: precision, batch and cards.
+
+    Returns:
+        The estimate.
+    """
+    inner = model.model if isinstance(model, MixLoRAModel) else model
+    named = dict(inner.named_parameters())
+    precision, cards = setup.precision, setup.cards
+    held, trained = (_on_a_card(some, cards.tensor) for some in (named.values(), _trained(named.values())))
+    parts = _parts(inner, family, setup)
+    shape = SHAPES[family.model_type](inner.config, parts, setup)
+    # Stage 3 brings the layer that computes together on every card; the largest is the embedding.
+    gathered = max(one.size for one in named.values()) / cards.tensor if cards.shares(3) > 1 else 0
+    states = 0.0 if cards.offload else trained * precision.state / cards.shares(1)
+    return Estimate(
+        parameters=sum(parameter.size for parameter in named.values()),
+        trained=sum(parameter.size for parameter in _trained(named.values())),
+        weights=(held / cards.shares(3) + gathered) * precision.weight,
+        gradients=trained * precision.gradient / cards.shares(2),
+        optimizer=states,
+        activations=activations(shape, parts, setup),
+    )
+
+
+def _trained(parameters: Iterable[Any]) -> list[Any]:
+    return [parameter for parameter in parameters if not parameter.stop_gradient]
+
+
+def _on_a_card(parameters: Iterable[Any], tensor: int) -> float:
+    """Numbers that a card holds: tensor parallelism cuts matrices, not biases and scales."""
+    return sum(one.size / (tensor if len(one.shape) > 1 else 1) for one in parameters)
+
+
+def _parts(model: Any, family: Family, setup: Setup) -> Trained:
+    trained = {name: one for name, one in model.named_parameters() if not one.stop_gradient}
+    embedding = model.get_input_embeddings().weight
+    # Where there is no head, the embedding is it.
+    head = next((one for name, one in model.named_parameters() if name == f"{HEAD}.weight"), embedding)
+    tower, decoder = (_kept_by_adapters(model, globs) for globs in (family.vision_globs, family.language_globs))
+    shape = SHAPES[family.model_type](model.config, Trained(True, True, 0, 0), setup)
+    return Trained(
+        vision=any(matches(name, family.vision_globs) for name in trained),
+        aligner=any(matches(name, family.aligner_globs) for name in trained),
+        head=0 if head.stop_gradient else head.size,
+        embedding=0 if embedding.stop_gradient else embedding.size,
+        tower_adapter=tower / shape.tower.count,
+        decoder_adapter=decoder / shape.decoder.count,
+    )
+
+
+def _kept_by_adapters(model: Any, globs: Iterable[str]) -> float:
+    """Numbers that adapters keep of a token: the low rank's twice and, under dropout, the input's."""
+    layers = [
+        layer
+        for name, layer in model.named_sublayers()
+        if isinstance(layer, LoRALinear) and matches(f"{name}.weight", globs)
+    ]
+    return sum(
+        2 * layer.r + (layer.weight.shape[0] if isinstance(layer.lora_dropout, nn.Dropout) else 0) for layer in layers
+    )

@@ -1,0 +1,123 @@
+"""Writing answers token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from paddlemix.generation.beams import search_beams
+from paddlemix.generation.reading import Batch, CachedReader
+from paddlemix.generation.sampling import TokenChooser
+from paddlemix.generation.settings import GenerationConfig
+
+
+class TokenStream:
+    """The answers to a batch, token by token; a step of the model runs when its tokens are asked for.
+
+    Iterating gives (row, token), the tokens of one step in the order of their rows, without end tokens. Where beams are
+    searched nothing is certain before all is: the answers come at the end, row by row.
+
+    Args:
+        model: in evaluation mode; its `config.num_hidden_layers` says how many caches it wants.
+        batch: input_ids int64[B, L]; attention_mask int64[B, L], padding on the left; pictures as the model takes them.
+        config: how to choose, and when to stop; its `stop_strings` are left to those who read the tokens.
+        end_token_ids: the tokenizer's own, which end an answer where the config names no others.
+
+    Attributes:
+        end_tokens: by row, the end token that its answer closed with; rows that are open or were cut off have none.
+
+    Raises:
+        ValueError: a row is padded on the right, or stop words are given and no end token is known.
+    """
+
+    end_tokens: dict[int, int]
+
+    def __init__(self, model: Any, batch: Batch, config: GenerationConfig, *, end_token_ids: Sequence[int]) -> None:
+        self._config = config
+        self._end_token_ids = config.end_token_ids(end_token_ids)
+        self._stop_end = config.stop_words_end(end_token_ids)
+        self._reader = CachedReader(model, batch, config.max_new_tokens)
+        self._is_open = np.ones(len(self._reader.prompts), dtype=bool)
+        self.end_tokens = {}
+        self._tokens = self._chosen() if config.num_beams == 1 else self._searched()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return self._tokens
+
+    def end(self, row: int) -> None:
+        """Ask for no further token of a row; once all have ended nothing runs any more."""
+        self._is_open[row] = False
+
+    def _chosen(self) -> Iterator[tuple[int, int]]:
+        choosers = [TokenChooser(prompt, self._config, self._end_token_ids) for prompt in self._reader.prompts]
+        # Rows that have ended go on with what stands here; nothing reads their logits.
+        tokens = np.zeros(len(choosers), dtype=np.int64)
+        for step in range(self._config.max_new_tokens):
+            for row in self._open_rows():
+                if choosers[row].has_met_stop_words:
+                    self._close(row, self._stop_end)
+            if not self._open_rows():
+                return
+            logits = self._reader.read(tokens) if step else self._reader.read_prompts()
+            for row in self._open_rows():
+                tokens[row] = choosers[row].choose(logits[row])
+                if tokens[row] in self._end_token_ids:
+                    self._close(row, int(tokens[row]))
+                else:
+                    yield row, int(tokens[row])
+
+    def _searched(self) -> Iterator[tuple[int, int]]:
+        answers = search_beams(self._reader, self._config, self._end_token_ids, self._stop_end)
+        for row, answer in enumerate(answers):
+            for token in answer.tokens:
+                if self._is_open[row]:
+                    yield row, token
+            if self._is_open[row]:
+                self._close(row, answer.end)
+
+    def _open_rows(self) -> list[int]:
+        return np.flatnonzero(self._is_open).tolist()
+
+    def _close(self, row: int, end: int | None) -> None:
+        if end is not None:
+            self.end_tokens[row] = end
+        self.end(row)
+
+
+def generate(
+    model: Any,
+    batch: Batch,
+    config: GenerationConfig,
+    *,
+    end_token_ids: Sequence[int],
+    on_token: Callable[[int, int], bool | None] | None = None,
+) -> list[list[int]]:
+    """Continue each row of a batch until an end token.
+
+    Args:
+        model: as `TokenStream` takes it.
+        batch: as `TokenStream` takes it.
+        config: how to choose, and when to stop.
+        end_token_ids: the tokenizer's own, which end an answer where the config names no others.
+        on_token: called with the row and each new token; true ends the row behind that token.
+
+    Returns:
+        The new tokens of each row, without its end token.
+
+    Raises:
+        ValueError: a row is padded on the right, or the config holds stop strings and nothing reads the tokens.
+    """
+    if config.stop_strings and on_token is None:
+        raise ValueError(
+            f"`stop_strings` are {list(config.stop_strings)}, but `generate` sees tokens only: use `stream_text`, or "
+            "find them in `on_token`."
+        )
+    stream = TokenStream(model, batch, config, end_token_ids=end_token_ids)
+    answers: list[list[int]] = [[] for _ in batch["input_ids"]]
+    for row, token in stream:
+        answers[row].append(token)
+        if on_token is not None and on_token(row, token):
+            stream.end(row)
+    return answers

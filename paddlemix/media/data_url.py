@@ -1,0 +1,49 @@
+"""Pictures and videos that stand in a record as data: URLs: `data:image/png;base64,iVBORw0...`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from paddlemix.media.fetch import MAX_BYTES, FetchError
+
+_SCHEME = "data:"
+_SHOWN_CHARACTERS = 80  # of a data: URL
+_LONGEST_PATH = 1000
+_EXPECTED = "data:image/png;base64,... or the like"
+
+
+def is_data_url(path: str) -> bool:
+    """Whether `path` holds the bytes themselves."""
+    return path[: len(_SCHEME)].lower() == _SCHEME
+
+
+def shown(path: str) -> str:
+    """A path as messages have it: a data: URL, and whatever is too long for a path, by its beginning."""
+    most = _SHOWN_CHARACTERS if is_data_url(path) else _LONGEST_PATH
+    return path if len(path) <= most else f"{path[:most]}..."
+
+
+def decode_data_url(url: str, *, max_bytes: int | None = None) -> bytes:
+    """The bytes that a data: URL holds.
+
+    Args:
+        url: with its bytes in base64; white space in it is passed over.
+        max_bytes: the most it may hold; None means 20 MB.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        FetchError: it holds more, or is not in base64.
+    """
+    most = max_bytes or MAX_BYTES
+    head, comma, body = url.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise FetchError(f"{shown(url)} is not in base64; expected {_EXPECTED}.")
+    if len(body) * 3 // 4 > most:
+        raise FetchError(f"{shown(url)} is larger than {most // 2**20} MB.")
+    try:
+        return base64.b64decode("".join(body.split()), validate=True)
+    except (binascii.Error, ValueError) as error:  # ValueError: characters beyond ASCII
+        raise FetchError(f"{shown(url)} is broken or cut off: {error}; expected {_EXPECTED}.") from error

@@ -1,0 +1,156 @@
+"""Opening videos: a file, an address, or the pictures of its frames."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from paddlemix.media.data_url import decode_data_url, is_data_url, shown
+from paddlemix.media.fetch import FetchError, fetch_kept, is_address
+from paddlemix.media.frames import VideoError, VideoInfo
+from paddlemix.media.images import PictureError, open_picture, picture_size, size_problem
+
+MAX_BYTES = 256 * 1024 * 1024
+MAX_SECONDS = 60.0
+# Frames that a header may count beyond those that decode: an unfinished last group is common.
+SPARE_FRAMES = 2
+
+
+class OpenVideo(Protocol):
+    """A video that lends its frames.
+
+    Attributes:
+        info: what its header tells.
+    """
+
+    info: VideoInfo
+
+    def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """Decode frames.
+
+        Args:
+            indices: ascending, below `info.frames`.
+
+        Returns:
+            uint8[height, width, 3] each, in RGB, upright.
+        """
+        ...
+
+
+@contextmanager
+def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
+    """Lend a video whose header was read; what decoders run into while it is lent becomes a VideoError too.
+
+    PyAV decodes, or OpenCV where PyAV is not installed. They give the same frames, but for videos that name another
+    colour matrix than BT.601: OpenCV passes over it, and saturated colours are off (36 levels, measured for BT.709).
+
+    Args:
+        path: a local file, an http(s) address (at most 256 MB, 60 s), a data: URL, or the paths of the frames.
+
+    Yields:
+        The video.
+
+    Raises:
+        VideoError: it is missing, broken, empty, too large or too narrow.
+        ImportError: neither PyAV nor OpenCV is installed.
+    """
+    name = shown(path) if isinstance(path, str) else _name_of_frames(path)
+    try:
+        with _opened(path) as video:
+            yield video
+    except VideoError as error:
+        raise VideoError(f"video {name} {error}") from error
+    except FetchError as error:
+        raise VideoError(f"video {error}") from error
+    except PictureError as error:
+        raise VideoError(f"video {name} cannot be shown: {error}") from error
+    except FileNotFoundError as error:
+        raise VideoError(f"video {name} does not exist.") from error
+    except ImportError:
+        raise
+    except Exception as error:  # Broken bytes: the decoders raise ValueError, OSError, and errors of their own.
+        problem = getattr(error, "strerror", None) or str(error)
+        raise VideoError(
+            f"video {name} is broken or in no format that is read (MP4, AVI, MKV ...): {problem}."
+        ) from error
+
+
+@contextmanager
+def _opened(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
+    if isinstance(path, tuple):
+        yield FrameFiles(path)
+    elif is_address(path) or is_data_url(path):
+        body = _body(path)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(body)
+            file.flush()
+            yield _decoder(file.name)
+    else:
+        yield _decoder(path)
+
+
+def _body(path: str) -> bytes:
+    if is_data_url(path):
+        return decode_data_url(path, max_bytes=MAX_BYTES)
+    return fetch_kept(path, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+
+
+def _name_of_frames(paths: tuple[str, ...]) -> str:
+    return f"of the frames {', '.join(map(shown, paths[:2]))}{' ...' if paths[2:] else ''}"
+
+
+def _decoder(path: str) -> OpenVideo:
+    """The video behind a local path, in the hands of whichever decoder is installed."""
+    if not Path(path).stat().st_size:
+        raise VideoError("is empty: it has no bytes.")
+    if find_spec("av"):
+        from paddlemix.media.video_pyav import PyAVVideo
+
+        return PyAVVideo(path)
+    if find_spec("cv2"):
+        from paddlemix.media.video_opencv import OpenCVVideo
+
+        return OpenCVVideo(path)
+    raise ImportError("videos are decoded by PyAV or OpenCV, and neither is installed: pip install av")
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse, before a frame is decoded, what would take too much memory or cannot be shown.
+
+    Args:
+        width: pixels, as the header has it.
+        height: pixels.
+
+    Raises:
+        VideoError: the frame is too large or too narrow; the message goes on from the video's name.
+    """
+    if problem := size_problem(width, height):
+        raise VideoError(problem)
+
+
+class FrameFiles:
+    """A video given as the pictures of its frames, all of which are shown."""
+
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        if not paths:
+            raise VideoError("has no frames.")
+        sizes = [picture_size(path) for path in paths]
+        for path, size in zip(paths, sizes, strict=True):
+            if size != sizes[0]:
+                raise VideoError(
+                    f"has frames of several sizes: {shown(paths[0])} is {sizes[0]}, {shown(path)} is {size}."
+                )
+        width, height = sizes[0]
+        self.info = VideoInfo(len(paths), None, width, height, is_sampled=True)
+        self._paths = paths
+
+    def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """The pictures at `indices`, uint8[height, width, 3] in RGB."""
+        for index in indices:
+            yield np.asarray(open_picture(self._paths[index]))

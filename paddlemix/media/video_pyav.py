@@ -1,0 +1,91 @@
+"""Videos decoded by PyAV."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import av
+import numpy as np
+
+from paddlemix.media.frames import VideoError, VideoInfo
+from paddlemix.media.video import SPARE_FRAMES, check_size
+
+logger = logging.getLogger(__name__)
+
+
+class PyAVVideo:
+    """A local video file.
+
+    Args:
+        path: of the file.
+
+    Attributes:
+        info: from the header and the first frame, which tells how the picture is turned.
+    """
+
+    info: VideoInfo
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with self._stream() as stream:
+            check_size(stream.codec_context.width, stream.codec_context.height)
+            first = next(stream.container.decode(stream), None)
+            if first is None:
+                raise VideoError("has no frames.")
+            height, width = _upright(first).shape[:2]
+            rate = float(stream.average_rate or stream.guessed_rate or 0) or None
+            count = _count_in_header(stream)
+        self.info = VideoInfo(count or self._count_packets(), rate, width, height)
+
+    def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """The frames at `indices`, uint8[height, width, 3] in RGB."""
+        wanted, count, frame = set(indices), 0, None
+        with self._stream() as stream:
+            for frame in stream.container.decode(stream):
+                if count in wanted:
+                    yield _upright(frame)
+                count += 1
+                if count > indices[-1]:
+                    return
+        yield from self._stand_ins(frame, count, sum(index >= count for index in wanted))
+
+    def _stand_ins(self, last: Any, count: int, missing: int) -> Iterator[np.ndarray]:
+        """The last frame once more for each one that the header promised at the very end."""
+        if last is None or self.info.frames - count > SPARE_FRAMES:
+            raise VideoError(f"is cut off or broken: {count} of its {self.info.frames} frames can be decoded.")
+        logger.warning("video %s has %d frames, not the %d of its header.", self._path, count, self.info.frames)
+        for _ in range(missing):
+            yield _upright(last)
+
+    def _count_packets(self) -> int:
+        with self._stream() as stream:
+            return sum(1 for packet in stream.container.demux(stream) if packet.size and not packet.is_discard)
+
+    @contextmanager
+    def _stream(self) -> Iterator[Any]:
+        """The first video stream, from its start."""
+        # As an open file and without protocols: a playlist must not make us open other files or addresses.
+        with open(self._path, "rb") as file, av.open(file, options={"protocol_whitelist": "none"}) as container:
+            if not container.streams.video:
+                raise VideoError("holds no video stream.")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            yield stream
+
+
+def _count_in_header(stream: Any) -> int:
+    """Frames as the header tells them; 0 where it does not, or where cuts left out some of those it counts."""
+    if not (stream.frames and stream.average_rate and stream.container.duration):
+        return 0
+    expected = stream.container.duration / av.time_base * stream.average_rate
+    return stream.frames if abs(stream.frames - expected) <= 1 else 0
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """A frame in RGB, turned as its display matrix says."""
+    # BGR and bicubic chroma are what OpenCV asks for; RGB takes another path, with other rounding.
+    pixels = frame.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()[..., ::-1]
+    return np.rot90(pixels, round(frame.rotation / 90))

@@ -1,0 +1,60 @@
+"""An answer's boxes, drawn on the picture that a chat showed last."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from paddlemix.media.images import open_picture
+from paddlemix.models.qwen_vl.chat.context import History
+from paddlemix.models.qwen_vl.tags import Corners, boxes_with_names, to_list_format
+from paddlemix.visualization.draw import LabelledBox, draw_boxes
+
+
+def latest_picture(history: History | None) -> str | None:
+    """The path of the picture that was shown last.
+
+    Args:
+        history: queries and answers. Only queries show pictures: an answer is the model's, which names no file to open.
+
+    Returns:
+        Its path or address; None where none was shown.
+    """
+    queries = (query for query, _ in reversed(history or ()))
+    shown = (part["image"] for query in queries for part in reversed(to_list_format(query)) if "image" in part)
+    return next(shown, None)
+
+
+def draw_on_latest_picture(response: str, history: History | None = None) -> Image.Image | None:
+    """Draw an answer's boxes with their names.
+
+    Args:
+        response: the answer; malformed boxes in it are passed over.
+        history: queries and answers, with that of `response` or without.
+
+    Returns:
+        The picture with all boxes, a colour for each name; None where the answer has no box or no picture was shown.
+
+    Raises:
+        PictureError: the picture cannot be read.
+    """
+    path, found = latest_picture(history), boxes_with_names(response)
+    if path is None or not found:
+        return None
+    picture = open_picture(path)
+    return draw_boxes(picture, [labelled(one.get("ref", ""), one["box"], picture.size) for one in found])
+
+
+def labelled(name: str, corners: Corners, size: tuple[int, int]) -> LabelledBox:
+    """A box in pixels, its corners in order.
+
+    Args:
+        name: its label.
+        corners: x1, y1, x2, y2 in thousandths; a model may swap them.
+        size: width and height of the picture in pixels.
+
+    Returns:
+        The box to draw.
+    """
+    width, height = size
+    (x1, x2), (y1, y2) = sorted(corners[::2]), sorted(corners[1::2])
+    return LabelledBox(name, (x1 / 1000 * width, y1 / 1000 * height, x2 / 1000 * width, y2 / 1000 * height))

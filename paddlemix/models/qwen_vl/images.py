@@ -1,0 +1,85 @@
+"""From a picture to the pixels of Qwen-VL's vision tower: every picture is stretched to one square."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from paddlemix.files import write_json
+from paddlemix.models.qwen2_vl.images import CLIP_MEAN, CLIP_STD
+from paddlemix.ops.images import patchify, resize_bicubic
+
+PREPROCESSOR_FILE, CONFIG_FILE = "preprocessor_config.json", "config.json"
+
+
+@dataclass(frozen=True)
+class QwenVLImageProcessor:
+    """Stretches and normalises pictures.
+
+    Attributes:
+        image_size: pixels of the square's side.
+        image_mean: per channel, of values in 0..1.
+        image_std: per channel.
+    """
+
+    image_size: int = 448
+    image_mean: tuple[float, float, float] = CLIP_MEAN
+    image_std: tuple[float, float, float] = CLIP_STD
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> QwenVLImageProcessor:
+        """The settings of a checkpoint.
+
+        Args:
+            folder: of the checkpoint. Published ones say the size in config.json, `visual.image_size`, and nothing
+                else; a preprocessor_config.json goes before it.
+
+        Returns:
+            The processor.
+        """
+        visual = _values(folder / CONFIG_FILE).get("visual") or {}
+        values = {"image_size": visual.get("image_size"), **_values(folder / PREPROCESSOR_FILE)}
+        known = {name: values.get(name) for name in ("image_size", "image_mean", "image_std")}
+        return cls(**{name: _hashable(value) for name, value in known.items() if value is not None})
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write preprocessor_config.json."""
+        write_json(
+            folder / PREPROCESSOR_FILE,
+            {"image_processor_type": "QwenVLImageProcessor", "processor_class": "QwenVLProcessor", **asdict(self)},
+        )
+
+    def pixels(self, picture: Image.Image) -> np.ndarray:
+        """Stretch and normalise a picture.
+
+        Args:
+            picture: in RGB.
+
+        Returns:
+            float32[3, S, S].
+        """
+        square = resize_bicubic(np.asarray(picture), self.image_size, self.image_size)
+        levels = _levels(self.image_mean, self.image_std)
+        # One patch covers the square.
+        return patchify([square], levels, patch_size=self.image_size, merge_size=1).reshape(3, *square.shape[:2])
+
+
+@lru_cache(maxsize=16)
+def _levels(image_mean: tuple[float, ...], image_std: tuple[float, ...]) -> np.ndarray:
+    """float32[3, 256]: what the grey levels of each channel become, worked out in the original's order."""
+    mean, std = np.array([image_mean, image_std], dtype=np.float32)[..., None]
+    return (np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std
+
+
+def _values(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

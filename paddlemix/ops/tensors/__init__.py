@@ -1,0 +1,52 @@
+"""Ops on Paddle's tensors; `paddlemix.ops` hands them on."""
+
+from paddlemix.ops.tensors.activation import ACTIVATIONS, Activation, gelu, quick_gelu, swiglu
+from paddlemix.ops.tensors.attention import attention, segment_attention
+from paddlemix.ops.tensors.built import awake_threads, num_threads, set_num_threads
+from paddlemix.ops.tensors.collectives import copy_to_ranks, gather_from_ranks, sum_over_ranks
+from paddlemix.ops.tensors.cross_entropy import IGNORED_TARGET, linear_cross_entropy, token_cross_entropy
+from paddlemix.ops.tensors.decode_block import BlockWeights, decode_block, has_decode_block
+from paddlemix.ops.tensors.interpolate import resize_grid
+from paddlemix.ops.tensors.linear import linear, set_compute_dtype
+from paddlemix.ops.tensors.mask import CausalMask
+from paddlemix.ops.tensors.norm import add_rms_norm, layer_norm, rms_norm
+from paddlemix.ops.tensors.rotary import Rotary, apply_rotary, rotary_frequencies, rotate_pair, rotate_split
+from paddlemix.ops.tensors.segments import CausalSegments, Visible
+from paddlemix.ops.tensors.split_cross_entropy import split_linear_cross_entropy
+
+__all__ = [
+    "ACTIVATIONS",
+    "IGNORED_TARGET",
+    "Activation",
+    "BlockWeights",
+    "CausalMask",
+    "CausalSegments",
+    "Rotary",
+    "Visible",
+    "add_rms_norm",
+    "apply_rotary",
+    "attention",
+    "awake_threads",
+    "copy_to_ranks",
+    "decode_block",
+    "gather_from_ranks",
+    "gelu",
+    "has_decode_block",
+    "layer_norm",
+    "linear",
+    "linear_cross_entropy",
+    "num_threads",
+    "quick_gelu",
+    "resize_grid",
+    "rms_norm",
+    "rotary_frequencies",
+    "rotate_pair",
+    "rotate_split",
+    "segment_attention",
+    "set_compute_dtype",
+    "set_num_threads",
+    "split_linear_cross_entropy",
+    "sum_over_ranks",
+    "swiglu",
+    "token_cross_entropy",
+]

@@ -1,0 +1,72 @@
+"""Activations of the Qwen-VL family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import paddle
+import paddle.nn.functional as F
+
+from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors.checks import check_like, check_shape
+
+Activation = Literal["gelu", "quick_gelu"]
+
+_GELU, _QUICK_GELU = 1, 2
+
+
+def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
+    """`silu(gate) * up`, both float[..., D].
+
+    Source: Shazeer, "GLU Variants Improve Transformer", 2020.
+    """
+    check_like("up", up, gate)
+    check_shape("up", up, gate.shape)
+    if built.takes(gate, up, on_cuda=True):
+        return built.run("swiglu", gate, up)[0]
+    return swiglu_reference(gate, up)
+
+
+def swiglu_reference(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
+    """The readable form of `swiglu`."""
+    return F.swiglu(gate, up)
+
+
+def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
+    """`x * sigmoid(1.702 x)`, float[..., D].
+
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, the sigmoid form that CLIP uses.
+    """
+    if built.takes(x, on_cuda=True):
+        return built.run("activation", x, _QUICK_GELU)[0]
+    return quick_gelu_reference(x)
+
+
+def quick_gelu_reference(x: paddle.Tensor) -> paddle.Tensor:
+    """The readable form of `quick_gelu`."""
+    return x * F.sigmoid(1.702 * x)
+
+
+def gelu(x: paddle.Tensor) -> paddle.Tensor:
+    """`x` times the probability that a standard normal number is below it, float[..., D].
+
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+    """
+    if built.takes(x, on_cuda=True):
+        return built.run("activation", x, _GELU)[0]
+    return gelu_reference(x)
+
+
+def gelu_reference(x: paddle.Tensor) -> paddle.Tensor:
+    """The readable form of `gelu`."""
+    return F.gelu(x)
+
+
+ACTIVATIONS: dict[Activation, Callable[[paddle.Tensor], paddle.Tensor]] = {"gelu": gelu, "quick_gelu": quick_gelu}
+REFERENCES: dict[Activation, Callable[[paddle.Tensor], paddle.Tensor]] = {
+    "gelu": gelu_reference,
+    "quick_gelu": quick_gelu_reference,
+}
+# What the built ops call them.
+KINDS: dict[Activation | None, int] = {None: 0, "gelu": _GELU, "quick_gelu": _QUICK_GELU}

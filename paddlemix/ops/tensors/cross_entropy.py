@@ -1,0 +1,114 @@
+"""Next-token loss."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import paddle
+import paddle.nn.functional as F
+
+from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors.checks import check_like, check_shape
+from paddlemix.ops.tensors.linear import is_rounded, linear_reference
+
+IGNORED_TARGET = -100
+
+
+def token_cross_entropy(
+    logits: paddle.Tensor, targets: paddle.Tensor, weights: paddle.Tensor | None = None
+) -> paddle.Tensor:
+    """Mean cross entropy over tokens, or their weighted sum.
+
+    Args:
+        logits: float[N, V].
+        targets: int64[N], every one a token.
+        weights: float32[N], by which each token's is multiplied before all are summed; None takes the mean.
+
+    Returns:
+        float32[], computed in float32; 0 (with gradients of 0) when N is 0.
+    """
+    if targets.shape[0] == 0:
+        return logits.astype("float32").sum()
+    if weights is None:
+        return F.cross_entropy(logits.astype("float32"), targets)
+    return (F.cross_entropy(logits.astype("float32"), targets, reduction="none").flatten() * weights).sum()
+
+
+def linear_cross_entropy(
+    hidden: paddle.Tensor,
+    weight: paddle.Tensor,
+    targets: paddle.Tensor,
+    weights: paddle.Tensor | None = None,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    transposed: bool = False,
+    ignore_index: int = IGNORED_TARGET,
+) -> paddle.Tensor:
+    """Cross entropy of the logits `hidden weight`, of which the built op holds a few rows at a time.
+
+    The built op computes the gradients together with the loss and hands them out once: do not go backward twice.
+
+    Args:
+        hidden: float[N, D].
+        weight: float[D, V], or [V, D] where `transposed`.
+        targets: int64[N]; those that are `ignore_index` cost nothing.
+        weights: float32[N], by which each token's cost is multiplied before all are summed, in place of `reduction`.
+        reduction: "mean" over the targets that count, or "sum".
+        transposed: whether the weight is held the other way round, as an embedding is.
+        ignore_index: the target that does not count.
+
+    Returns:
+        float32[], computed in float32; 0 (with gradients of 0) when no target counts.
+
+    Raises:
+        ValueError: shapes, dtypes or places do not fit, a target is no token, or there is no such reduction.
+    """
+    _check(hidden, weight, targets, weights, reduction, transposed)
+    places = (targets != ignore_index).nonzero().flatten()
+    if not places.shape[0]:
+        # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
+        return (hidden[:1].sum() + weight[:1, :1].sum()).astype("float32") * 0.0
+    if places.shape[0] < targets.shape[0]:
+        hidden, targets = hidden.index_select(places), targets.index_select(places)
+        weights = None if weights is None else weights.index_select(places)
+    check_targets(targets, weight.shape[0 if transposed else 1])
+    if weights is None:
+        share = 1.0 / targets.shape[0] if reduction == "mean" else 1.0
+        weights = paddle.full(targets.shape, share, dtype="float32")
+    # In float16 gradients would vanish: the op computes them before it is given the factor that is to keep them large.
+    if hidden.dtype == paddle.float16 or not built.takes(hidden, weight, on_cuda=True):
+        return token_cross_entropy(linear_reference(hidden, weight, transposed=transposed), targets, weights)
+    asked = paddle.is_grad_enabled()
+    flags = [transposed, is_rounded(), asked and not hidden.stop_gradient, asked and not weight.stop_gradient]
+    return built.run("linear_cross_entropy", hidden, weight, targets, weights, *flags)[0]
+
+
+def _check(
+    hidden: paddle.Tensor,
+    weight: paddle.Tensor,
+    targets: paddle.Tensor,
+    weights: paddle.Tensor | None,
+    reduction: str,
+    transposed: bool,
+) -> None:
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"`reduction` is {reduction!r}; expected mean or sum.")
+    check_like("weight", weight, hidden)
+    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[int(transposed)]:
+        raise ValueError(
+            f"`weight` has shape {weight.shape}, which does not multiply `hidden` of shape {hidden.shape}."
+        )
+    check_shape("targets", targets, hidden.shape[:1])
+    if targets.dtype != paddle.int64:
+        raise ValueError(f"`targets` is {targets.dtype}; expected int64.")
+    if weights is not None:
+        check_shape("weights", weights, targets.shape)
+        if weights.dtype != paddle.float32:
+            raise ValueError(f"`weights` is {weights.dtype}; expected float32.")
+
+
+def check_targets(targets: paddle.Tensor, vocabulary: int) -> None:
+    """Refuse targets, int64[N], that are no tokens of a vocabulary of so many."""
+    least, most = int(targets.min()), int(targets.max())
+    if least < 0 or most >= vocabulary:
+        raise ValueError(f"`targets` run from {least} to {most}; expected tokens from 0 to {vocabulary - 1}.")

@@ -1,0 +1,119 @@
+"""Linear layers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import paddle
+import paddle.nn.functional as F
+
+from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors.activation import KINDS, REFERENCES, Activation
+from paddlemix.ops.tensors.checks import check_like, check_shape
+
+ComputeDtype = Literal["float32", "bfloat16"]
+
+# Of speed, for which rounding is worth its error. Far from what either kind of processor gives (1.6 on an EPYC 9004,
+# rounding counted; about 0.5 on a Xeon of family 6, model 207), so that two starts on one machine choose alike.
+_WORTHWHILE_GAIN = 1.1
+
+_rounded = False
+
+
+def set_compute_dtype(dtype: ComputeDtype) -> bool:
+    """Choose what float32 products on the CPU are computed from, for the whole process.
+
+    With "bfloat16", linear layers of 32 rows or more and `linear_cross_entropy` round both factors to bfloat16; sums,
+    results and weights stay float32. Without the built ops, or where such products are not faster on this processor,
+    as measured at the first call, products stay those of float32.
+
+    Args:
+        dtype: of the factors.
+
+    Returns:
+        Whether products are computed so from now on.
+
+    Raises:
+        ValueError: `dtype` is neither.
+    """
+    global _rounded
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"`dtype` is {dtype!r}; expected float32 or bfloat16.")
+    _rounded = dtype == "bfloat16" and built.bfloat16_gain() > _WORTHWHILE_GAIN
+    return _rounded == (dtype == "bfloat16")
+
+
+def is_rounded() -> bool:
+    """Whether factors are rounded to bfloat16."""
+    return _rounded
+
+
+def linear(
+    x: paddle.Tensor,
+    weight: paddle.Tensor,
+    bias: paddle.Tensor | None = None,
+    activation: Activation | None = None,
+    *,
+    transposed: bool = False,
+) -> paddle.Tensor:
+    """`activation(x weight + bias)`.
+
+    Args:
+        x: float[..., K].
+        weight: float[K, N], or [N, K] where `transposed`.
+        bias: float[N], or None.
+        activation: applied to the result, or None.
+        transposed: whether the weight is held the other way round, as an embedding is.
+
+    Returns:
+        float[..., N].
+
+    Raises:
+        ValueError: shapes, dtypes or places do not fit, or there is no such activation.
+    """
+    _check(x, weight, bias, activation, transposed)
+    if not built.takes(x):
+        return linear_reference(x, weight, bias, activation, transposed=transposed)
+    asked = paddle.is_grad_enabled()
+    return built.run(
+        "linear",
+        x,
+        weight,
+        built.nothing() if bias is None else bias,
+        transposed,
+        KINDS[activation],
+        _rounded,
+        asked,
+        asked and not x.stop_gradient,
+        asked and not weight.stop_gradient,
+    )[0]
+
+
+def linear_reference(
+    x: paddle.Tensor,
+    weight: paddle.Tensor,
+    bias: paddle.Tensor | None = None,
+    activation: Activation | None = None,
+    *,
+    transposed: bool = False,
+) -> paddle.Tensor:
+    """The readable form of `linear`."""
+    if transposed:
+        y = paddle.matmul(x, weight, transpose_y=True)
+        y = y if bias is None else y + bias
+    else:
+        y = F.linear(x, weight, bias)
+    return y if activation is None else REFERENCES[activation](y)
+
+
+def _check(
+    x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None, activation: str | None, transposed: bool
+) -> None:
+    if activation not in KINDS:
+        raise ValueError(f"`activation` is {activation!r}; expected None, gelu or quick_gelu.")
+    check_like("weight", weight, x)
+    if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[int(transposed)]:
+        raise ValueError(f"`weight` has shape {weight.shape}, which does not multiply `x` of shape {x.shape}.")
+    if bias is not None:
+        check_like("bias", bias, x)
+        check_shape("bias", bias, [weight.shape[int(not transposed)]])

@@ -1,0 +1,249 @@
+"""PaddleNLP's Trainer with checkpoints that are complete or not there, and that a run goes on from bit by bit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from paddle import nn
+from paddlenlp.trainer import Trainer
+from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
+from paddlenlp.trainer.trainer_utils import TrainOutput
+
+from paddlemix.checkpoints.manifest import find_damage
+from paddlemix.checkpoints.optimizer_state import load_optimizer, save_optimizer
+from paddlemix.checkpoints.random_states import load_random_states, random_state_file, save_random_states
+from paddlemix.checkpoints.resume_state import ResumeState
+from paddlemix.checkpoints.store import CheckpointStore
+from paddlemix.checkpoints.write_failure import write_failure
+from paddlemix.distributed.ranks import share, wait_for_all
+from paddlemix.distributed.sharding import is_cut, mend_stage3, whole_parameters, whole_parameters_to_fill
+from paddlemix.training.callbacks.early_stopping import BestCheckpoint, EarlyStopping, note_best
+from paddlemix.training.callbacks.interruption import Interruption
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointingTrainer(Trainer):
+    """Saves and restores all that a run consists of.
+
+    The model's files are written by `save_model` and read by `_load_from_checkpoint`; all else is the same whatever
+    is trained. Every rank writes its part, and the first one publishes the checkpoint when all have.
+
+    Args:
+        *args: PaddleNLP's.
+        early_stopping: None where training does not stop early.
+        **kwargs: PaddleNLP's.
+
+    Attributes:
+        interruption: what SIGTERM does.
+        store: the run's checkpoints.
+        log_history: every log entry, those before a resume too.
+    """
+
+    interruption: Interruption
+    store: CheckpointStore
+    log_history: list[dict[str, float]]
+
+    def __init__(self, *args: Any, early_stopping: EarlyStopping | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.interruption = Interruption()
+        self.store = CheckpointStore(self.args.output_dir)
+        self.log_history = []
+        self._early_stopping = early_stopping
+        self._earlier_loss = 0.0
+        for callback in (BestCheckpoint(), self.interruption, *([early_stopping] if early_stopping else [])):
+            self.add_callback(callback)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
+        """Train, from the start or from a checkpoint, until the end or a SIGTERM.
+
+        Args:
+            resume_from_checkpoint: its folder, known to be whole.
+            **kwargs: PaddleNLP's.
+
+        Returns:
+            PaddleNLP's.
+
+        Raises:
+            OSError: a checkpoint cannot be written.
+            ValueError: the checkpoint is of another run, or training has left the numbers.
+        """
+        if resume_from_checkpoint is not None:
+            self._check_same_run(Path(resume_from_checkpoint))
+        wait_for_all()  # one rank may have loaded faster than another, and what follows are collectives
+        with self.interruption.watching():
+            return super().train(resume_from_checkpoint, **kwargs)
+
+    def _check_same_run(self, checkpoint: Path) -> None:
+        """Refuse a checkpoint of another run."""
+
+    def _write_run_files(self, folder: Path) -> None:
+        """Write what else belongs to a checkpoint; the first rank does."""
+
+    def log(self, logs: dict[str, float], **kwargs: Any) -> None:
+        """Keep every log, which PaddleNLP's state does not, and count the steps before a resume into the mean loss."""
+        if "train_loss" in logs:
+            logs["train_loss"] += self._earlier_loss / max(self.state.global_step, 1)
+        super().log(logs, **kwargs)
+        self.log_history.append({"step": self.state.global_step, **logs})
+
+    def save_model(self, output_dir: str | None = None, merge_tensor_parallel: bool | None = False) -> None:
+        """Write the model as one process reads it, however many have trained it; all of them must call it.
+
+        Args:
+            output_dir: the folder; None for the run's own.
+            merge_tensor_parallel: PaddleNLP's.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if not any(is_cut(parameter) for parameter in self.model.parameters()):
+            super().save_model(output_dir, merge_tensor_parallel)
+            return
+        with whole_parameters(self.model_wrapped):
+            if self.args.should_save_model_state:
+                self._save(output_dir=output_dir, merge_tensor_parallel=merge_tensor_parallel)
+
+    def _wrap_model(self, model: nn.Layer, training: bool = True) -> nn.Layer:
+        wrapped = super()._wrap_model(model, training)
+        mend_stage3(wrapped)
+        return wrapped
+
+    def _save_checkpoint(self, model: nn.Layer, metrics: dict[str, float] | None = None) -> None:
+        """Write a checkpoint, whole or not at all.
+
+        Args:
+            model: unused; it is `self.model`.
+            metrics: of the evaluation at this step, if there was one.
+
+        Raises:
+            OSError: it could not be written; what was written of it is gone, earlier checkpoints are as they were.
+        """
+        del model
+        step = self.state.global_step
+        note_best(self.state, self.args, metrics, self.store.folder(step))
+        problem = self._try_to_stage(step)
+        if problem and self.args.tensor_parallel_degree > 1:
+            # The ranks that share the model wait for this one's part of it, and would never hear of the problem.
+            raise self._save_error(step, [problem])
+        problems = _told(problem)
+        if not problems:
+            # No rank goes on before the checkpoint is there, which it may be about to read, nor where it is not.
+            problems = _told(self._try_to_publish(step) if self.is_world_process_zero() else "")
+        if problems:
+            raise self._save_error(step, problems)
+
+    def _try_to_stage(self, step: int) -> str:
+        """Write this rank's part; the reason where that fails."""
+        try:
+            self._write_part(self.store.staging(step))
+        except Exception as error:
+            if (reason := write_failure(error)) is None:
+                raise
+            return reason
+        return ""
+
+    def _try_to_publish(self, step: int) -> str:
+        """Make what all have written a checkpoint; the reason where that fails."""
+        best = self.state.best_model_checkpoint
+        try:
+            self.store.publish(step)
+            self.store.remove_older(step, self.args.save_total_limit, Path(best) if best else None)
+        except OSError as error:
+            return str(error)
+        return ""
+
+    def _save_error(self, step: int, problems: list[str]) -> OSError:
+        if self.is_world_process_zero():
+            self.store.discard(step)
+        last = self.store.latest()
+        rest = f"goes on from {last}, which is whole" if last else "begins anew: no checkpoint was written before"
+        return OSError(
+            f"the checkpoint of step {step} cannot be written to `output_dir` {self.store.output_dir}: "
+            f"{'; '.join(problems)}. Training has stopped; make room there, then start again with "
+            f"`resume_from_checkpoint` set to true: it {rest}."
+        )
+
+    def _write_part(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_model(str(folder))
+        save_random_states(folder / random_state_file(f"{self.args.process_index:05d}"))
+        if not self.args.ignore_save_lr_and_optim and self._has_optimizer_part():
+            is_writer = self.args.tensor_parallel_rank == 0
+            save_optimizer(self.optimizer, self.model, folder, rank=self.args.process_index, is_writer=is_writer)
+        if self.is_world_process_zero():
+            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+            self._resume_state().write(folder)
+            self._write_run_files(folder)
+
+    def _has_optimizer_part(self) -> bool:
+        """Whether this rank keeps states of the optimizer that no rank before it has."""
+        return self.dp_group.rank <= 0 if self.args.use_hybrid_parallel else self.args.should_save
+
+    def _resume_state(self) -> ResumeState:
+        return ResumeState(
+            scheduler=self.lr_scheduler.state_dict(),
+            scaler=self.scaler.state_dict() if self.do_grad_scaling else {},
+            # Whatever was not logged yet is not in it; so a step that is saved is logged first (`StepLog`).
+            total_loss=self._earlier_loss + self._total_loss_scalar,
+            log=self.log_history,
+            evaluations_without_gain=(
+                self._early_stopping.early_stopping_patience_counter if self._early_stopping else 0
+            ),
+        )
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Restore all but the weights and the random states."""
+        if checkpoint is None or self.args.ignore_load_lr_and_optim:
+            return
+        load_optimizer(self.optimizer, self.model, Path(checkpoint))
+        state = ResumeState.read(Path(checkpoint))
+        self.lr_scheduler.set_state_dict(state.scheduler)
+        if self.do_grad_scaling and state.scaler:
+            self.scaler.load_state_dict(state.scaler)
+        self._earlier_loss, self.log_history = state.total_loss, state.log
+        if self._early_stopping is not None:
+            self._early_stopping.early_stopping_patience_counter = state.evaluations_without_gain
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Restore the random states of this rank; another number of ranks than before begins with fresh ones."""
+        if checkpoint is None:
+            return
+        ranks = len(list(Path(checkpoint).glob(random_state_file("*"))))
+        if ranks == self.args.world_size:
+            load_random_states(Path(checkpoint) / random_state_file(f"{self.args.process_index:05d}"))
+        else:
+            logger.warning("%s was saved by %d processes: random states begin anew.", checkpoint, ranks)
+
+    def _epochs_left(self, done: int, max_steps: int, epochs: int, steps_per_epoch: int) -> int:
+        """The epoch to stop before: PaddleNLP takes one more step from the checkpoint of a run that had ended."""
+        stopped_early = self._early_stopping is not None and self._early_stopping.is_met
+        return done // steps_per_epoch if done >= max_steps or stopped_early else epochs
+
+    @contextmanager
+    def _best_model_at_end(self) -> Iterator[None]:
+        """Load the best checkpoint's weights after the block: PaddleNLP looks for them in pickled files."""
+        wanted, self.args.load_best_model_at_end = self.args.load_best_model_at_end, False
+        try:
+            yield
+        finally:
+            self.args.load_best_model_at_end = wanted
+        best = self.state.best_model_checkpoint
+        if not wanted or best is None or self.interruption.has_ended_training:
+            return
+        if damage := find_damage(Path(best)):
+            raise ValueError(f"{best}, the checkpoint with the best evaluation, is damaged: {damage}.")
+        logger.info(
+            "The best checkpoint is %s (%s %.6g).", best, self.args.metric_for_best_model, self.state.best_metric
+        )
+        with whole_parameters_to_fill(self.model_wrapped):
+            self._load_from_checkpoint(best)
+
+
+def _told(problem: str) -> list[str]:
+    """What is wrong in any rank."""
+    return [told for told in share(problem) if told]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from paddlemix.configuration.arguments import ModelArguments
+from paddlemix.peft.lora_model import MixLoRAModel
+from paddlemix.training.finetune import load_model, load_processor
+from paddlemix.training.plan import _parameter_lines
+
+ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
+
+
+def keys(folder: Path, **more) -> ModelArguments:
+    return ModelArguments(model_name_or_path=str(folder), lora=True, **more)
+
+
+def base_of(folder: Path, checkpoint: Path, **values) -> Path:
+    """A copy of a checkpoint whose generation_config.json says this."""
+    shutil.copytree(checkpoint, folder)
+    (folder / "generation_config.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_the_language_model_gets_adapters_and_the_plan_lists_what_is_trained(tiny_checkpoint):
+    model = load_model(keys(tiny_checkpoint, lora_rank=4, rslora=True, lora_alpha=8), ARGS)
+    lines = list(_parameter_lines(model))
+    assert lines[0] == (
+        "  lora: rank 4, scale 4, dropout 0.05 on 14 layers (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
+        "down_proj)"
+    )
+    counts = {line.split()[0]: line.split()[1::2] for line in lines if line.endswith("frozen")}
+    assert counts["visual.blocks"][0] == counts["visual.merger"][0] == counts["model.embed_tokens"][0] == "0"
+    trained = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
+    assert counts["model.layers"][0] == f"{trained:,}" and trained > 1000
+    assert model.adapter_config.base == str(tiny_checkpoint)
+
+
+def test_the_same_seed_makes_the_same_adapters(tiny_checkpoint):
+    first, same, other = (
+        np.concatenate([one.numpy().ravel() for name, one in model.named_parameters() if name.endswith("lora_A")])
+        for model in (
+            load_model(keys(tiny_checkpoint), args)
+            for args in (ARGS, ARGS, SimpleNamespace(**{**vars(ARGS), "seed": 4}))
+        )
+    )
+    assert np.array_equal(first, same) and not np.array_equal(first, other) and first.std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("lora_target_modules", "`lora_target_modules` matches no layer: `.*q_porj.*`. Did you mean `.*q_proj`?"),
+        ("lora_modules_to_save", "`lora_modules_to_save` matches no layer: `.*q_porj.*`."),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused_by_its_key(tiny_checkpoint, pattern, expected):
+    with pytest.raises(ValueError) as caught:
+        load_model(keys(tiny_checkpoint, **{pattern: [".*q_porj.*"]}), ARGS)
+    assert str(caught.value).startswith(expected)
+
+
+def test_embedding_and_head_of_a_base_model_are_trained_with_a_message(tiny_checkpoint, tiny_qwen_vl, tmp_path, caplog):
+    qwen2_vl = base_of(tmp_path / "a", tiny_checkpoint, eos_token_id=0)
+    qwen_vl = base_of(tmp_path / "b", tiny_qwen_vl, chat_format="raw")
+    for folder, layers in ((qwen2_vl, ["model.embed_tokens"]), (qwen_vl, ["transformer.wte", "lm_head"])):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="paddlemix"):
+            model = load_model(keys(folder), ARGS)
+        assert model.whole_layers == layers and f"`lora_modules_to_save` is {layers}" in caplog.text
+        assert load_model(keys(folder, lora_modules_to_save=[]), ARGS).whole_layers == []
+
+
+def test_of_a_chat_model_only_what_is_named_is_trained_whole(tiny_checkpoint, tiny_qwen_vl, tmp_path, caplog):
+    from paddlemix.auto import AutoTokenizerMIX
+
+    end = AutoTokenizerMIX.from_pretrained(tiny_checkpoint).token_id("<|im_end|>")
+    chat = base_of(tmp_path / "chat", tiny_checkpoint, eos_token_id=[end, 0])
+    for folder in (tiny_checkpoint, chat, tiny_qwen_vl):
+        assert load_model(keys(folder), ARGS).whole_layers == []
+    named = load_model(keys(chat, lora_modules_to_save=[r"visual\.merger\.mlp.*", ".*down_proj"]), ARGS)
+    assert len(named.whole_layers) == 4 and len(named.adapted_layers) == 12
+    assert "base model" not in caplog.text
+    with pytest.raises(ValueError, match="`lora_modules_to_save` names every layer of `lora_target_modules`"):
+        load_model(keys(chat, lora_modules_to_save=[".*down_proj"], lora_target_modules=[".*down_proj"]), ARGS)
+
+
+def test_an_adapter_is_no_model_to_fine_tune(tiny_checkpoint, tmp_path):
+    model = load_model(keys(tiny_checkpoint), ARGS)
+    assert isinstance(model, MixLoRAModel)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is an adapter; merge it into its base first"):
+        load_processor(replace(keys(tmp_path), lora=False), None)
