@@ -1,8 +1,8 @@
-"""How fast records become batches: indexing, measuring, planning packs, decoding and cutting pictures, training.
+"""How fast records become batches: indexing, measuring, planning packs, decoding and cutting images, training.
 
 Prints, each with the median and the 10th and 90th percentile where it is repeated,
 
-- pictures (640 x 480 JPEG files) decoded, resized, normalised and cut a second, by one thread; beside decoding alone,
+- images (640 x 480 JPEG files) decoded, resized, normalised and cut a second, by one thread; beside decoding alone,
   and transformers;
 - samples a second that arrive from the loader without workers, with 1 and with 2;
 - lengths that the pack planner plans a second, and how full the packs are;
@@ -40,12 +40,12 @@ import orjson
 import paddle
 from qwen2_vl_cpu import KEPT, find_torch, summary
 from sides.data_shape import (
+    IMAGES,
     LONGEST,
     MAX_PIXELS,
-    PICTURES,
     QUESTION,
     TEXTS,
-    make_pictures,
+    make_images,
     mixed_lengths,
     padded_batches,
     text_of,
@@ -61,7 +61,7 @@ from paddlemix.datasets.mixing.packs import PackPlanner, mean_fill
 from paddlemix.datasets.mixing.sampler import BatchShape
 from paddlemix.datasets.mixing.sampling import Sampling
 from paddlemix.datasets.spec import DatasetSpec
-from paddlemix.media.images import open_picture
+from paddlemix.media.images import open_image
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
@@ -102,25 +102,25 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def pictures(folder: Path, arguments: argparse.Namespace) -> Rows:
-    """Pictures from files to patches, by one thread."""
-    paths = [str(path) for path in make_pictures(folder)]
-    images = Qwen2VLImageProcessor(max_pixels=MAX_PIXELS)
+def images(folder: Path, arguments: argparse.Namespace) -> Rows:
+    """Images from files to patches, by one thread."""
+    paths = [str(path) for path in make_images(folder)]
+    image_processor = Qwen2VLImageProcessor(max_pixels=MAX_PIXELS)
 
     def prepare() -> None:
         for path in paths:
-            images.patches(open_picture(path))
+            image_processor.patches(open_image(path))
 
     def decode() -> None:
         for path in paths:
-            open_picture(path)
+            open_image(path)
 
-    for name, call in (("pictures, paddlemix", prepare), ("pictures, decoding alone", decode)):
-        yield name, "/s", [PICTURES / one for one in seconds_of(call, arguments.repeats)]
+    for name, call in (("images, paddlemix", prepare), ("images, decoding alone", decode)):
+        yield name, "/s", [IMAGES / one for one in seconds_of(call, arguments.repeats)]
     torch_python = find_torch(arguments.torch_python)
     if torch_python:
         measured = peer(torch_python, "transformers_data.py", folder, arguments.repeats, OMP_NUM_THREADS="1")
-        yield "pictures, transformers", "/s", measured["pictures_a_second"]
+        yield "images, transformers", "/s", measured["images_a_second"]
 
 
 def peer(python: str, script: str, *words: object, **variables: str) -> dict[str, Any]:
@@ -132,9 +132,9 @@ def peer(python: str, script: str, *words: object, **variables: str) -> dict[str
 
 
 def loader(folder: Path, arguments: argparse.Namespace) -> Rows:
-    """Batches of records with a picture each, through the loader."""
-    make_pictures(folder)
-    file = write_records(folder / "pictures.jsonl", arguments.samples, with_pictures=True)
+    """Batches of records with an image each, through the loader."""
+    make_images(folder)
+    file = write_records(folder / "images.jsonl", arguments.samples, with_images=True)
     dataset = MixDataset.load([DatasetSpec("chatml_dataset", str(file))], processor_of(arguments))
     sampler = Sampling().training(dataset, BatchShape(rows=4), seed=0)
     collator = TrainingCollator(0)
@@ -234,13 +234,13 @@ def default_tokenizer() -> Path:
     return Path(__file__).parents[1] / "tests" / "fixtures" / "qwen2_vl_processor"
 
 
-def write_records(file: Path, count: int, *, with_pictures: bool = False) -> Path:
+def write_records(file: Path, count: int, *, with_images: bool = False) -> Path:
     """Question and answer, one to a line or in one list."""
     opening, between, closing = (b"[", b",\n", b"]") if file.suffix == ".json" else (b"", b"\n", b"")
     with open(file, "wb") as records:
         records.write(opening)
         for number in range(count):
-            shown = f"<img>{number % PICTURES}.jpg</img>\n" if with_pictures else ""
+            shown = f"<img>{number % IMAGES}.jpg</img>\n" if with_images else ""
             turns = [[f"{shown}{QUESTION} It is number {number}.", f"A red bus, at stop {number}, behind the trees."]]
             records.write((between if number else b"") + orjson.dumps({"id": number, "conversations": turns}))
         records.write(closing)
@@ -286,7 +286,7 @@ def record(row: dict[str, Any], output: Path | None) -> None:
 
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], Rows]] = {
-    "pictures": pictures,
+    "images": images,
     "loader": loader,
     "plan": plan,
     "index": index,

@@ -2,7 +2,7 @@
 
     python benchmarks/ops_cpu.py --torch_python ../reference/bin/python --output rows.jsonl
 
-Prints milliseconds of the forward pass, and of forward and backward: the shortest of all repeats. Ops on pictures have
+Prints milliseconds of the forward pass, and of forward and backward: the shortest of all repeats. Ops on images have
 a forward pass alone, on one thread, and numpy stands in for Paddle. On a busy machine `--threads 1 --clock cpu` counts
 the process's own time, which other programs disturb little.
 """

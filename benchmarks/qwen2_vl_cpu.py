@@ -1,10 +1,10 @@
-"""How fast Qwen2-VL trains, reads prompts, writes and preprocesses pictures on a CPU, beside transformers on torch.
+"""How fast Qwen2-VL trains, reads prompts, writes and preprocesses images on a CPU, beside transformers on torch.
 
 Prints, for each library, the median and the 10th and 90th percentile of
 
 - a training step: forward, backward and AdamW of all parameters;
 - a prefill of the batch, with the vision tower and a cache, and one token written behind one row of it;
-- pictures resized, normalised and cut a second, by one thread;
+- images resized, normalised and cut a second, by one thread;
 - the peak memory of a process that does nothing else.
 
     python benchmarks/qwen2_vl_cpu.py --torch_python ../reference/bin/python --output rows.jsonl
@@ -36,7 +36,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SIDES = Path(__file__).parent / "sides"
-PARTS = ("train", "generate", "pictures")
+PARTS = ("train", "generate", "images")
 # Tensors up to a gigabyte stay with torch's process when they are freed; glibc would map them anew, page by page.
 KEPT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**30))
 # What is shown of each measured number: its title, its unit, and what makes the unit of the samples.
@@ -44,7 +44,7 @@ SHOWN = {
     "training_step": ("training step", "s", lambda seconds: seconds),
     "prefill": ("prefill", "s", lambda seconds: seconds),
     "decode_token": ("one more token", "ms", lambda seconds: 1000 * seconds),
-    "picture": ("pictures", "/s", lambda seconds: 1 / seconds),
+    "image": ("images", "/s", lambda seconds: 1 / seconds),
     "peak_memory": ("peak memory", "MiB", lambda mebibytes: mebibytes),
     "memory_after_import": ("memory after import", "MiB", lambda mebibytes: mebibytes),
     "parameters": ("parameters", "M", lambda count: count / 1e6),

@@ -1,6 +1,6 @@
 """Builds and installs the fused ops of `paddlemix` for the Paddle of this Python: `python setup.py install`.
 
-Two libraries: the ops on tensors, which call Paddle, and the ops on pictures, which data workers load without it.
+Two libraries: the ops on tensors, which call Paddle, and the ops on images, which data workers load without it.
 
 Needs a C++17 compiler with OpenMP, Paddle's wheel, which brings oneDNN as a library, and oneDNN's headers:
 `pip install --no-deps onednn-devel==2025.0.0`. Where Paddle is built for CUDA, a third is built, with nvcc and cuBLAS
@@ -24,10 +24,10 @@ from setuptools.command.install import install
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "paddlemix_external_ops"
-CPU, PICTURES, CUDA = f"{PACKAGE}._cpu", f"{PACKAGE}._pictures", f"{PACKAGE}._cuda"
+CPU, IMAGES, CUDA = f"{PACKAGE}._cpu", f"{PACKAGE}._images", f"{PACKAGE}._cuda"
 ONEDNN_HEADERS = "onednn-devel==2025.0.0"
 # Of the ops, by which `paddlemix` knows a build of another version; it has the same in `ops/build.py`.
-INTERFACE = 4
+INTERFACE = 5
 COMPILE_ARGUMENTS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-g0", "-w"]
 # The parts of Paddle's wheel that the ops call. They are in the process already when the ops are loaded.
 PADDLE_LIBRARIES = ("libdnnl.so.3", "libphi.so", "libphi_core.so", "libcommon.so")
@@ -146,7 +146,7 @@ class BuildOps(build_ext):
             "paddle": paddle_version(),
             "onednn": onednn_version(onednn_headers()),
             "library": libraries[CPU].name,
-            "pictures": libraries[PICTURES].name,
+            "images": libraries[IMAGES].name,
         }
         if CUDA in libraries:
             about["cuda_library"] = libraries[CUDA].name
@@ -185,11 +185,11 @@ def openmp(paddle):
     return str(library) if library.is_file() else "-fopenmp"
 
 
-def picture_library():
-    """The ops on pictures, which need the compiler alone."""
+def image_library():
+    """The ops on images, which need the compiler alone."""
     return Extension(
-        PICTURES,
-        sources=sources("pictures"),
+        IMAGES,
+        sources=sources("images"),
         depends=included_files(),
         include_dirs=[str(HERE / "include")],
         extra_compile_args=COMPILE_ARGUMENTS,
@@ -234,6 +234,6 @@ if __name__ == "__main__":
         package_dir={"": "python"},
         packages=[PACKAGE],
         py_modules=["fused_ln", "fast_ln"],
-        ext_modules=[cpu_library(), picture_library(), *([cuda_library()] if is_for_cuda() else [])],
+        ext_modules=[cpu_library(), image_library(), *([cuda_library()] if is_for_cuda() else [])],
         cmdclass={"build_ext": BuildOps, "install": PlainInstall},
     )

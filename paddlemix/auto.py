@@ -84,7 +84,7 @@ class AutoProcessorMIX:
     def from_pretrained(
         name_or_path: str | os.PathLike[str], *, lora_path: str | os.PathLike[str] | None = None, **settings: Any
     ) -> Any:
-        """Read tokenizer, template and picture settings.
+        """Read tokenizer, template and image settings.
 
         Args:
             name_or_path: a local folder, or a model `owner/name` of the hub; an adapter of either.

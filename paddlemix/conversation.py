@@ -24,8 +24,8 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """The place of a picture in a turn.
+class Image:
+    """The place of an image in a turn.
 
     Attributes:
         path: a local file or an http(s) address, resolved against the record file's folder already.
@@ -79,16 +79,16 @@ class Reference:
 
 @dataclass(frozen=True)
 class Box:
-    """An axis-aligned box on one of the conversation's pictures.
+    """An axis-aligned box on one of the conversation's images.
 
     Attributes:
         x1: left edge, in `unit`.
         y1: top edge, in `unit`.
         x2: right edge, in `unit`.
         y2: bottom edge, in `unit`.
-        unit: "pixel" counts pixels of the original picture file (after EXIF rotation, before any resize),
+        unit: "pixel" counts pixels of the original image file (after EXIF rotation, before any resize),
             "thousandth" is 0..1000 of its width and height, "fraction" is 0..1.
-        picture: index into `Conversation.pictures`.
+        image: index into `Conversation.images`.
     """
 
     x1: float
@@ -96,10 +96,10 @@ class Box:
     x2: float
     y2: float
     unit: BoxUnit = "pixel"
-    picture: int = 0
+    image: int = 0
 
 
-Part = Text | Picture | Video | Reference | Box
+Part = Text | Image | Video | Reference | Box
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ class Conversation:
         return (part for turn in self.turns for part in turn.parts)
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
-        """The pictures in the order in which the turns show them."""
-        return tuple(part for part in self.parts if isinstance(part, Picture))
+    def images(self) -> tuple[Image, ...]:
+        """The images in the order in which the turns show them."""
+        return tuple(part for part in self.parts if isinstance(part, Image))
 
     @property
     def videos(self) -> tuple[Video, ...]:

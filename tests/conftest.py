@@ -36,7 +36,7 @@ def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rendered set of 24 pictures to train on, with held-out records."""
+    """A rendered set of 24 images to train on, with held-out records."""
     from paddlemix.examples.demo.make_data import Settings, make_data
 
     folder = tmp_path_factory.mktemp("shapes") / "data"
@@ -69,8 +69,8 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     }
     paddle.seed(0)
     Qwen2VLForConditionalGeneration(Qwen2VLConfig(**values)).save_pretrained(folder)
-    pictures = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
-    Qwen2VLProcessor(tokenizer, pictures, ChatTemplate()).save_pretrained(folder)
+    images = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
+    Qwen2VLProcessor(tokenizer, images, ChatTemplate()).save_pretrained(folder)
     return folder
 
 
@@ -165,8 +165,8 @@ def make_processor(tokenizer):
 
 
 @pytest.fixture
-def save_picture(tmp_path):
-    """Writes a picture of a size in pixels and gives its path."""
+def save_image(tmp_path):
+    """Writes an image of a size in pixels and gives its path."""
 
     def save(width, height, name=None, **options):
         path = tmp_path / (name or f"{width}x{height}.png")

@@ -24,7 +24,7 @@ def test_what_json_cannot_hold_is_refused_and_the_old_file_stays(tmp_path, broke
 
 
 def test_a_writer_that_fails_half_way_leaves_the_old_file_and_nothing_beside_it(tmp_path):
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_text("old")
 
     def fail_half_way():
@@ -35,17 +35,17 @@ def test_a_writer_that_fails_half_way_leaves_the_old_file_and_nothing_beside_it(
     with pytest.raises(OSError, match="disk full"):
         fail_half_way()
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["picture.png"]
+    assert os.listdir(tmp_path) == ["image.png"]
 
 
 def test_the_file_is_not_there_before_the_block_ends_and_alone_after(tmp_path):
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     with replacing(path) as beside:
         beside.write_text("new")
         assert beside.suffix == ".png"
         assert not path.exists()
     assert path.read_text() == "new"
-    assert os.listdir(tmp_path) == ["picture.png"]
+    assert os.listdir(tmp_path) == ["image.png"]
 
 
 def test_the_file_can_be_read_by_whoever_may_read_the_users_other_files(tmp_path):

@@ -1,4 +1,4 @@
-"""The pictures and texts that are prepared, the same for every library. Needs numpy and Pillow alone."""
+"""The images and texts that are prepared, the same for every library. Needs numpy and Pillow alone."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-PICTURES, WIDTH, HEIGHT = 64, 640, 480
+IMAGES, WIDTH, HEIGHT = 64, 640, 480
 MAX_PIXELS = 1280 * 28 * 28
 TEXTS, LONGEST = 400, 2048
 QUESTION = "What is shown in this picture, and where does it stand?"
 
 
-def make_pictures(folder: Path) -> list[Path]:
+def make_images(folder: Path) -> list[Path]:
     """JPEG files of smooth noise, which compress about as photographs do."""
-    paths = [folder / f"{number}.jpg" for number in range(PICTURES)]
+    paths = [folder / f"{number}.jpg" for number in range(IMAGES)]
     for number, path in enumerate(paths):
         noise = np.random.default_rng(number).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3)).astype(np.uint8)
         Image.fromarray(noise).resize((WIDTH, HEIGHT)).save(path, quality=90)

@@ -29,8 +29,8 @@ CASES: dict[str, list[tuple[int, ...]]] = {
     "linear_cross_entropy": [(800, 512), (512, 32000)],
 }
 VOCABULARY = 32000
-# Cases of pictures, forward alone: pixels before, and for the resizing width and height after.
-PICTURE_CASES = {"resize_bicubic 640 x 480": (480, 640, 3), "patchify 644 x 476": (476, 644, 3)}
+# Cases of images, forward alone: pixels before, and for the resizing width and height after.
+IMAGE_CASES = {"resize_bicubic 640 x 480": (480, 640, 3), "patchify 644 x 476": (476, 644, 3)}
 RESIZED = 644, 476
 # One more token through a decoder block, forward alone. Weights as [in, out], the cache as [B, capacity, G, D].
 BLOCK_CASE, BLOCK_TOKENS = "decode_block on 600 keys", 600
@@ -64,9 +64,9 @@ def block() -> dict[str, np.ndarray]:
     return {name: 0.05 * rng.standard_normal(shape).astype(np.float32) for name, shape in BLOCK.items()}
 
 
-def picture(name: str) -> np.ndarray:
+def image(name: str) -> np.ndarray:
     """The pixels of a case, uint8."""
-    return np.random.default_rng(0).integers(0, 256, PICTURE_CASES[name], dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, IMAGE_CASES[name], dtype=np.uint8)
 
 
 def levels() -> np.ndarray:
@@ -93,7 +93,7 @@ def time_cases(make: Callable[[str], tuple[Callable[[], Any], ...]]) -> None:
     repeats, clock = int(sys.argv[1]), {"wall": time.perf_counter, "cpu": time.process_time}[sys.argv[2]]
     found = {}
     starts = tuple(sys.argv[3:]) or ("",)
-    for name in (name for name in (*CASES, BLOCK_CASE, *PICTURE_CASES) if name.startswith(starts)):
+    for name in (name for name in (*CASES, BLOCK_CASE, *IMAGE_CASES) if name.startswith(starts)):
         found[name] = [_seconds(call, repeats, clock) for call in make(name)]
     json.dump(found, sys.stdout)
 

@@ -1,4 +1,4 @@
-"""paddlemix's ops, or with PADDLEMIX_OPS=reference Paddle's, and numpy's on pictures.
+"""paddlemix's ops, or with PADDLEMIX_OPS=reference Paddle's, and numpy's on images.
 
 python ops_paddle_side.py REPEATS CLOCK [OP ...]
 """
@@ -15,13 +15,13 @@ import paddle
 from ops_cases import (
     BLOCK_CASE,
     BLOCK_TOKENS,
-    PICTURE_CASES,
+    IMAGE_CASES,
     RESIZED,
     angles,
     arrays,
     block,
+    image,
     levels,
-    picture,
     targets,
     time_cases,
 )
@@ -31,8 +31,8 @@ from paddlemix import ops
 
 def make(name: str):
     """The calls of a case: forward, and both passes where there are two."""
-    if name in PICTURE_CASES:
-        return (PICTURE_OPS[name.split()[0]](picture(name)),)
+    if name in IMAGE_CASES:
+        return (IMAGE_OPS[name.split()[0]](image(name)),)
     if name == BLOCK_CASE:
         return (decode_block(),)
     tensors = [paddle.to_tensor(array, stop_gradient=False) for array in arrays(name)]
@@ -79,7 +79,7 @@ OPS = {
     "quick_gelu": ops.quick_gelu,
     "gelu": ops.gelu,
 }
-PICTURE_OPS = {
+IMAGE_OPS = {
     "resize_bicubic": lambda pixels: partial(ops.resize_bicubic, pixels, *RESIZED),
     "patchify": lambda pixels: partial(ops.patchify, [pixels] * 2, levels(), patch_size=14, merge_size=2),
 }

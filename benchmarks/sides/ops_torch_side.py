@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from ops_cases import (
     BLOCK_CASE,
     BLOCK_TOKENS,
-    PICTURE_CASES,
+    IMAGE_CASES,
     RESIZED,
     angles,
     arrays,
     block,
-    picture,
+    image,
     targets,
     time_cases,
 )
@@ -23,8 +23,8 @@ from ops_cases import (
 
 def make(name: str):
     """The calls of a case: forward, and both passes where there are two."""
-    if name in PICTURE_CASES:
-        return (partial(PICTURE_OPS[name.split()[0]], torch.from_numpy(picture(name)).permute(2, 0, 1)),)
+    if name in IMAGE_CASES:
+        return (partial(IMAGE_OPS[name.split()[0]], torch.from_numpy(image(name)).permute(2, 0, 1)),)
     if name == BLOCK_CASE:
         return (decode_block(),)
     tensors = [torch.from_numpy(array).requires_grad_() for array in arrays(name)]
@@ -111,7 +111,7 @@ OPS = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "gelu": F.gelu,
 }
-PICTURE_OPS = {"resize_bicubic": resize, "patchify": cut}
+IMAGE_OPS = {"resize_bicubic": resize, "patchify": cut}
 MEAN, STD = torch.tensor([[123.0, 117, 104], [68.5, 66.6, 70.3]])[..., None, None]
 
 if __name__ == "__main__":

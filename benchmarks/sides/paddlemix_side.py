@@ -53,12 +53,12 @@ def generate(shape: Shape, repeats: int) -> Samples:
     return {"prefill": prefills, "decode_token": seconds_of(decode, 4 * repeats), "parameters": [size_of(model)]}
 
 
-def pictures(shape: Shape, repeats: int) -> Samples:
-    """Resize, normalise and cut one decoded picture."""
-    processor = Qwen2VLImageProcessor(max_pixels=shape.picture_side**2)
-    picture = shape.picture()
-    assert processor.patches(picture).shape[0] == shape.patches
-    return {"picture": seconds_of(lambda: processor.patches(picture), 4 * repeats)}
+def images(shape: Shape, repeats: int) -> Samples:
+    """Resize, normalise and cut one decoded image."""
+    processor = Qwen2VLImageProcessor(max_pixels=shape.image_side**2)
+    image = shape.image()
+    assert processor.patches(image).shape[0] == shape.patches
+    return {"image": seconds_of(lambda: processor.patches(image), 4 * repeats)}
 
 
 def build(shape: Shape) -> Qwen2VLForConditionalGeneration:
@@ -98,7 +98,7 @@ def compute_in(dtype: str) -> None:
 if __name__ == "__main__":
     paddle.set_device("cpu")
     report(
-        {"train": train, "generate": generate, "pictures": pictures},
+        {"train": train, "generate": generate, "images": images},
         {"paddlemix": paddlemix.__version__, "paddle": paddle.__version__, "threads": os.environ["OMP_NUM_THREADS"]},
         SHAPES,
         compute_in,

@@ -1,4 +1,4 @@
-"""Preparing pictures in transformers on torch: `python transformers_data.py FOLDER REPEATS` prints a JSON object."""
+"""Preparing images in transformers on torch: `python transformers_data.py FOLDER REPEATS` prints a JSON object."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if __name__ == "__main__":
     processor = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=MAX_PIXELS)
 
     def prepare() -> None:
-        """Decode, resize, normalise and cut every picture."""
+        """Decode, resize, normalise and cut every image."""
         for path in paths:
-            with Image.open(path) as picture:
-                processor(picture.convert("RGB"), return_tensors="np")
+            with Image.open(path) as image:
+                processor(image.convert("RGB"), return_tensors="np")
 
     seconds = seconds_of(prepare, repeats)
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
-    json.dump({"pictures_a_second": [len(paths) / one for one in seconds], "versions": versions}, sys.stdout)
+    json.dump({"images_a_second": [len(paths) / one for one in seconds], "versions": versions}, sys.stdout)

@@ -54,12 +54,12 @@ def generate(shape: Shape, repeats: int) -> Samples:
     }
 
 
-def pictures(shape: Shape, repeats: int) -> Samples:
-    """Resize, normalise and cut one decoded picture."""
-    processor = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=shape.picture_side**2)
-    picture = shape.picture()
-    assert processor(picture, return_tensors="np")["pixel_values"].shape[0] == shape.patches
-    return {"picture": seconds_of(lambda: processor(picture, return_tensors="np"), 4 * repeats)}
+def images(shape: Shape, repeats: int) -> Samples:
+    """Resize, normalise and cut one decoded image."""
+    processor = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=shape.image_side**2)
+    image = shape.image()
+    assert processor(image, return_tensors="np")["pixel_values"].shape[0] == shape.patches
+    return {"image": seconds_of(lambda: processor(image, return_tensors="np"), 4 * repeats)}
 
 
 def build(shape: Shape) -> Qwen2VLForConditionalGeneration:
@@ -92,7 +92,7 @@ def compute_in(dtype: str) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     report(
-        {"train": train, "generate": generate, "pictures": pictures},
+        {"train": train, "generate": generate, "images": images},
         {"transformers": transformers.__version__, "torch": torch.__version__, "threads": str(torch.get_num_threads())},
         SHAPES,
         compute_in,

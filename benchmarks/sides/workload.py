@@ -1,4 +1,4 @@
-"""The models, batches and pictures that are timed, the same for every library. Needs numpy and Pillow alone."""
+"""The models, batches and images that are timed, the same for every library. Needs numpy and Pillow alone."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Shape:
         inner: width of the decoder's MLP.
         vocabulary: tokens.
         rows: sequences of a batch.
-        tokens: of a sequence, those of its one picture included.
-        picture_side: pixels of a picture after resizing.
-        source_side: pixels of a picture before it.
+        tokens: of a sequence, those of its one image included.
+        image_side: pixels of an image after resizing.
+        source_side: pixels of an image before it.
     """
 
     depth: int
@@ -42,13 +42,13 @@ class Shape:
     vocabulary: int
     rows: int
     tokens: int
-    picture_side: int
+    image_side: int
     source_side: int
 
     @property
     def patches(self) -> int:
-        """Patches of one picture."""
-        return (self.picture_side // PATCH) ** 2
+        """Patches of one image."""
+        return (self.image_side // PATCH) ** 2
 
     def config(self) -> dict[str, Any]:
         """The flat config.json of the published checkpoints."""
@@ -78,13 +78,13 @@ class Shape:
         }
 
     def batch(self, rows: int) -> dict[str, np.ndarray]:
-        """`rows` sequences that begin with a picture; every token of their text is asked for."""
+        """`rows` sequences that begin with an image; every token of their text is asked for."""
         rng = np.random.default_rng(0)
         start, end, image = (self.vocabulary - back for back in (4, 3, 2))
         shown = [start, *[image] * (self.patches // MERGE**2), end]
         ids = rng.integers(0, start, (rows, self.tokens))
         ids[:, : len(shown)] = shown
-        side = self.picture_side // PATCH
+        side = self.image_side // PATCH
         pixels = rng.standard_normal((rows * self.patches, CHANNELS * FRAMES * PATCH**2))
         return {
             "input_ids": ids,
@@ -97,8 +97,8 @@ class Shape:
         """The batch without labels."""
         return {key: array for key, array in self.batch(rows).items() if key != "labels"}
 
-    def picture(self) -> Image.Image:
-        """A decoded picture that has to be resized."""
+    def image(self) -> Image.Image:
+        """A decoded image that has to be resized."""
         noise = np.random.default_rng(0).integers(0, 256, (self.source_side // 8, self.source_side // 8, CHANNELS))
         return Image.fromarray(noise.astype(np.uint8)).resize((self.source_side, self.source_side))
 
@@ -115,7 +115,7 @@ SMALL = Shape(
     vocabulary=32000,
     rows=2,
     tokens=512,
-    picture_side=448,
+    image_side=448,
     source_side=640,
 )
 SHAPES = {
@@ -135,7 +135,7 @@ SHAPES = {
         vocabulary=64,
         rows=2,
         tokens=12,
-        picture_side=56,
+        image_side=56,
         source_side=80,
     ),
 }

@@ -2,7 +2,7 @@
 # Compiles the drivers with a sanitizer and runs them with every kind of kernels this processor has:
 #   sh tests/run.sh address      out-of-bounds and uninitialised use, undefined behaviour
 #   sh tests/run.sh thread       races
-# A second word, `tensors` or `pictures`, runs one driver alone. That of the tensors needs Paddle and oneDNN: PADDLE names
+# A second word, `tensors` or `images`, runs one driver alone. That of the tensors needs Paddle and oneDNN: PADDLE names
 # Paddle's folder, ONEDNN_INCLUDE the folder of oneDNN's headers; the Python that has them is asked else.
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ case ${1:-address} in
   # libgomp is not compiled for ThreadSanitizer, which does not see its barriers: the driver's own loops run on threads
   # of the standard library instead.
   thread) flags="-fsanitize=thread -DPADDLEMIX_STD_THREADS" ;;
-  *) echo "tests/run.sh address|thread [tensors|pictures]" >&2; exit 2 ;;
+  *) echo "tests/run.sh address|thread [tensors|images]" >&2; exit 2 ;;
 esac
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -23,10 +23,10 @@ run() {
 }
 
 # shellcheck disable=SC2086
-if [ "${2:-pictures}" = pictures ]; then
-  ${CXX:-g++} -std=c++17 -O1 -g -pthread $flags -Iinclude tests/picture_driver.cc pictures/dispatch.cc \
-    pictures/kernels_*.cc -o "$folder/pictures"
-  run "$folder/pictures"
+if [ "${2:-images}" = images ]; then
+  ${CXX:-g++} -std=c++17 -O1 -g -pthread $flags -Iinclude tests/image_driver.cc images/dispatch.cc \
+    images/kernels_*.cc -o "$folder/images"
+  run "$folder/images"
 fi
 
 # shellcheck disable=SC2086

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from paddlemix.chat.session import ChatSession
 
 HELP = """\
-Type a question. To show a picture with it, write /image and a file or an http(s) address on a line of its own before,
-once for each picture, or <img>file or address</img> inside the question.
-  /image PATH   show a picture with the next question
+Type a question. To show an image with it, write /image and a file or an http(s) address on a line of its own before,
+once for each image, or <img>file or address</img> inside the question.
+  /image PATH   show an image with the next question
   clear         forget what was said and shown
   help          show this
   exit          end; so do Ctrl-D, and Ctrl-C while nothing is being answered (it stops an answer otherwise)
@@ -68,7 +68,7 @@ def _show_or_ask(session: ChatSession, line: str) -> None:
 def _show(session: ChatSession, path: str) -> None:
     path = path.strip().strip("'\"")  # a file that is dropped on a terminal comes with quotes
     if not path:
-        raise ValueError(f"{_IMAGE_COMMAND} names no picture; expected {_IMAGE_COMMAND} and a file or an address.")
+        raise ValueError(f"{_IMAGE_COMMAND} names no image; expected {_IMAGE_COMMAND} and a file or an address.")
     print(f"Picture {session.show(path)} is shown with your next question.")
 
 
@@ -77,4 +77,4 @@ def _ask(session: ChatSession, question: str) -> None:
         print(piece, end="", flush=True)
     print()
     for path in session.draw():
-        print(f"{path}: the picture with the boxes of this answer")
+        print(f"{path}: the image with the boxes of this answer")

@@ -76,7 +76,7 @@ class DatasetItem:
         "then beside the config.",
     )
     image_root: str | None = Field(
-        default=None, description="Folder the records' picture paths start from, looked for as `data_files` are."
+        default=None, description="Folder the records' image paths start from, looked for as `data_files` are."
     )
     prompt: str | None = Field(default=None, description="Question for records that have none, such as captions.")
     max_samples: int | None = Field(default=None, ge=1, description="Use so many records at most.")
@@ -130,11 +130,11 @@ class DataArguments:
     mixtoken_window: int = Field(
         default=DEFAULT_WINDOW, ge=1, description="Records of the shuffled order that are packed together."
     )
-    max_length: int = Field(default=2048, gt=0, description="Tokens a record may have, those of pictures included.")
+    max_length: int = Field(default=2048, gt=0, description="Tokens a record may have, those of images included.")
     on_overlong: Literal["raise", "skip", "truncate_text"] = Field(
         default="raise",
         description="Records of more than `max_length` tokens: `raise` takes them for bad records, `skip` counts and "
-        "lists them, `truncate_text` cuts text behind their last picture.",
+        "lists them, `truncate_text` cuts text behind their last image.",
     )
     loss_per: Literal["token", "sample"] = Field(
         default="token",
@@ -147,10 +147,10 @@ class DataArguments:
         default="raise", description="`raise` stops at a record that cannot be used, `skip` counts and lists it."
     )
     min_pixels: int | None = Field(
-        default=None, gt=0, description="Smaller pictures are enlarged to this many pixels; null asks the model."
+        default=None, gt=0, description="Smaller images are enlarged to this many pixels; null asks the model."
     )
     max_pixels: int | None = Field(
-        default=None, gt=0, description="Larger pictures are shrunk to this many pixels; null asks the model."
+        default=None, gt=0, description="Larger images are shrunk to this many pixels; null asks the model."
     )
 
 

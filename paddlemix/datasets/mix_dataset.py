@@ -143,7 +143,7 @@ class MixDataset(Dataset):
             The record as tokens and pixels.
 
         Raises:
-            RecordError: the record cannot be encoded, though it could be measured: its picture's pixels are broken.
+            RecordError: the record cannot be encoded, though it could be measured: its image's pixels are broken.
         """
         return self._processor.encode(self.conversations[index])
 

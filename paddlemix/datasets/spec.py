@@ -22,8 +22,8 @@ class DatasetSpec:
             records are in.
         data_files: one record file or several, folders of them, or patterns; relative paths start at the working
             directory.
-        image_root: the folder of relative picture paths; the record file's own folder when None.
-        prompt: what the user asks about every picture, for formats whose records hold no question.
+        image_root: the folder of relative image paths; the record file's own folder when None.
+        prompt: what the user asks about every image, for formats whose records hold no question.
         max_samples: how many records to use at most; all when None.
         splits: which stretches of the records to use, such as ":90%"; all when None.
         seed: shuffles the records before `splits` and `max_samples` choose among them; None keeps their order.
@@ -82,8 +82,8 @@ class DatasetSpec:
         parse = find_format(self.name).parse
         return parse if self.prompt is None else partial(parse, prompt=self.prompt)
 
-    def picture_root(self, file: str) -> Path:
-        """Tell where relative picture paths of one record file start.
+    def media_root(self, file: str) -> Path:
+        """Tell where relative image paths of one record file start.
 
         Args:
             file: the record file.

@@ -171,7 +171,7 @@ def _at_the_loss(shape: Shape, trained: Trained, setup: Setup) -> float:
 def qwen2_vl_shape(config: Any, trained: Trained, setup: Setup) -> Shape:
     """Of Qwen2-VL."""
     vision, hidden = config.vision_config, config.hidden_size
-    width, merged = vision.embed_dim, setup.batch.picture_tokens
+    width, merged = vision.embed_dim, setup.batch.image_tokens
     patches = merged * vision.spatial_merge_size**2
     keys = config.num_key_value_heads * config.head_dim
     return Shape(
@@ -197,7 +197,7 @@ def qwen2_vl_shape(config: Any, trained: Trained, setup: Setup) -> Shape:
 def qwen_vl_shape(config: Any, trained: Trained, setup: Setup) -> Shape:
     """Of Qwen-VL."""
     vision, hidden = config.visual, config.hidden_size
-    width, queries = vision.width, setup.batch.picture_tokens
+    width, queries = vision.width, setup.batch.image_tokens
     patches = -(-queries // vision.n_queries) * (vision.image_size // vision.patch_size) ** 2
     return Shape(
         tower=_tower(vision.layers, patches, width, int(width * vision.mlp_ratio), trained),

@@ -58,21 +58,21 @@ class Batch:
 
     Attributes:
         tokens: of all rows.
-        picture_share: of the tokens, 0..1, that stand for pictures; the others are targets.
+        image_share: of the tokens, 0..1, that stand for images; the others are targets.
     """
 
     tokens: int
-    picture_share: float
+    image_share: float
 
     @property
-    def picture_tokens(self) -> int:
-        """Those of pictures."""
-        return round(self.tokens * self.picture_share)
+    def image_tokens(self) -> int:
+        """Those of images."""
+        return round(self.tokens * self.image_share)
 
     @property
     def targets(self) -> int:
         """Tokens whose logits are asked for."""
-        return self.tokens - self.picture_tokens
+        return self.tokens - self.image_tokens
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,13 @@ class Setup:
     recompute_llm: bool = False
 
     @classmethod
-    def of(cls, config: FinetuneConfig, *, cards: int | None = None, picture_share: float = 0.5) -> Setup:
+    def of(cls, config: FinetuneConfig, *, cards: int | None = None, image_share: float = 0.5) -> Setup:
         """Of a run.
 
         Args:
             config: checked.
             cards: how many there are; None takes as few as the config's degrees ask for.
-            picture_share: of the tokens, 0..1, that stand for pictures.
+            image_share: of the tokens, 0..1, that stand for images.
 
         Returns:
             The setup; rows have `max_length` tokens each, as packs have.
@@ -165,11 +165,11 @@ class Setup:
         training = config.training
         if not training["do_train"]:
             raise ValueError("`do_train` is false: there is no training whose memory could be estimated.")
-        if not 0 <= picture_share <= 1:
-            raise ValueError(f"--picture_share is {picture_share}; expected 0 to 1.")
+        if not 0 <= image_share <= 1:
+            raise ValueError(f"--image_share is {image_share}; expected 0 to 1.")
         return cls(
             Precision.of(config),
-            Batch(training["per_device_train_batch_size"] * config.data.max_length, picture_share),
+            Batch(training["per_device_train_batch_size"] * config.data.max_length, image_share),
             Cards.of(training, cards),
             recomputes(training, "vit"),
             recomputes(training, "llm"),

@@ -25,7 +25,7 @@ def as_text(name: str, found: Estimate, setup: Setup) -> str:
     lines = [
         f"{name}: {found.parameters:,} parameters, {found.trained:,} trained; {_precision_words(setup)}",
         f"{_cards_words(setup)}; a forward pass of {setup.batch.tokens:,} tokens a card, "
-        f"{setup.batch.picture_share:.0%} of pictures{_recompute_words(setup)}",
+        f"{setup.batch.image_share:.0%} of images{_recompute_words(setup)}",
         "",
         *(f"  {title:<38}{size / GIB:>10.2f} GiB" for title, size in rows.items()),
         f"  {'each card':<38}{found.total / GIB:>10.2f} GiB",
@@ -60,7 +60,7 @@ def as_json(name: str, found: Estimate, setup: Setup) -> dict[str, Any]:
         "trained": found.trained,
         "cards": setup.cards.count,
         "tokens": setup.batch.tokens,
-        "picture_tokens": setup.batch.picture_tokens,
+        "image_tokens": setup.batch.image_tokens,
         "most_is_taken_at": found.activations.moment_name,
         "bytes_on_each_card": {title.replace(" ", "_"): round(size) for title, size in sizes(found).items()},
     }

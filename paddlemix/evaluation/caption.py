@@ -1,6 +1,6 @@
 """Likeness of captions to reference captions: CIDEr and BLEU.
 
-CIDEr weighs an n-gram by how few pictures have it in their references. These document frequencies are counted on the
+CIDEr weighs an n-gram by how few images have it in their references. These document frequencies are counted on the
 reference set that is scored, so values from different sets, or from a part of a set, cannot be compared.
 
 Source: Vedantam et al., "CIDEr", 2015 (the CIDEr-D variant of coco-caption); Papineni et al., "BLEU", 2002; Post, "A
@@ -36,7 +36,7 @@ def check_references(references: Sequence[str]) -> None:
     """Refuse reference captions that nothing can be compared with.
 
     Args:
-        references: one picture's reference captions.
+        references: one image's reference captions.
 
     Raises:
         ValueError: there are none, or one holds no word.
@@ -49,21 +49,21 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]])
     """CIDEr and BLEU of predicted captions.
 
     Args:
-        captions: one predicted caption per picture; an empty one scores 0.
-        references: the reference captions of each picture, at least one.
+        captions: one predicted caption per image; an empty one scores 0.
+        references: the reference captions of each image, at least one.
 
     Returns:
-        `cider`: 0..10, 1.0 being what papers print as 100; None for a single picture, whose n-grams all weigh nothing.
+        `cider`: 0..10, 1.0 being what papers print as 100; None for a single image, whose n-grams all weigh nothing.
         `bleu_1` to `bleu_4`: 0..1, of the whole set, on the tokens of `tokenize`.
         `sacrebleu`: BLEU-4 as sacrebleu computes it, 0..100, with punctuation and its Chinese tokenizer where a
         reference holds Chinese; `sacrebleu_signature` names its settings.
-        `captions`: the number of pictures.
+        `captions`: the number of images.
 
     Raises:
         ValueError: no captions, not as many as references, or references without a word.
     """
     if not captions or len(captions) != len(references):
-        raise ValueError(f"{len(captions)} captions for {len(references)} pictures, expected as many, and at least one")
+        raise ValueError(f"{len(captions)} captions for {len(references)} images, expected as many, and at least one")
     for texts in references:
         check_references(texts)
     results = {index: [_spaced(text)] for index, text in enumerate(captions)}
@@ -85,8 +85,8 @@ def _sacrebleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> 
     chinese = any(holds_unspaced(text) for texts in references for text in texts)
     metric = BLEU(lowercase=True, tokenize="zh" if chinese else "13a")
     most = max(len(texts) for texts in references)
-    # sacrebleu wants the first reference of every picture, then the second of every picture, and so on.
+    # sacrebleu wants the first reference of every image, then the second of every image, and so on.
     columns = [[texts[rank] if rank < len(texts) else None for texts in references] for rank in range(most)]
-    # Its annotation forgets that None may stand where a picture has fewer references than another.
+    # Its annotation forgets that None may stand where an image has fewer references than another.
     score = metric.corpus_score(list(captions), cast("list[list[str]]", columns)).score
     return {"sacrebleu": float(score), "sacrebleu_signature": str(metric.get_signature())}

@@ -58,7 +58,7 @@ class Match:
 def iou_matrix(gold: Sequence[BoxLike], predicted: Sequence[BoxLike]) -> np.ndarray:
     """Intersection over union of every gold box with every predicted one.
 
-    Boxes on different pictures, and boxes without area (x2 <= x1 or y2 <= y1), overlap with nothing.
+    Boxes on different images, and boxes without area (x2 <= x1 or y2 <= y1), overlap with nothing.
 
     Args:
         gold: G boxes in pixels.
@@ -78,7 +78,7 @@ def iou_matrix(gold: Sequence[BoxLike], predicted: Sequence[BoxLike]) -> np.ndar
 
 
 def _corners(boxes: Sequence[BoxLike]) -> np.ndarray:
-    """float64[N, 5]: picture, x1, y1, x2, y2."""
+    """float64[N, 5]: image, x1, y1, x2, y2."""
     rows = [_pixel_row(box) for box in boxes]
     return np.array(rows, dtype=np.float64).reshape(-1, 5)
 
@@ -86,8 +86,8 @@ def _corners(boxes: Sequence[BoxLike]) -> np.ndarray:
 def _pixel_row(box: BoxLike) -> tuple[float, ...]:
     if isinstance(box, Box):
         if box.unit != "pixel":
-            raise ValueError(f"{box} is in unit {box.unit!r}, expected 'pixel': convert it with its picture's size")
-        row: tuple[float, ...] = (box.picture, box.x1, box.y1, box.x2, box.y2)
+            raise ValueError(f"{box} is in unit {box.unit!r}, expected 'pixel': convert it with its image's size")
+        row: tuple[float, ...] = (box.image, box.x1, box.y1, box.x2, box.y2)
     else:
         row = (0, *box)
     if len(row) != 5 or not all(math.isfinite(value) for value in row):

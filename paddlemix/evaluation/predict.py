@@ -95,8 +95,8 @@ def question_of(conversation: Conversation) -> Conversation:
 
 def _prediction(processor: Any, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
     gold = conversation.turns[-1]
-    pictures = conversation.pictures
-    size = processor.picture_size(conversation) if pictures else None
+    images = conversation.images
+    size = processor.image_size(conversation) if images else None
     return Prediction(
         task=conversation.task,
         text=processor.strip_tags(raw),

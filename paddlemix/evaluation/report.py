@@ -22,7 +22,7 @@ class Prediction:
     Attributes:
         task: what kind of record asked.
         text: the answer, stripped of tags.
-        boxes: the answer's boxes, in pixels of the original picture.
+        boxes: the answer's boxes, in pixels of the original image.
         gold_answers: the right answers or reference captions; may be empty where `grounding`.
         gold_boxes: the right boxes, in pixels; empty where nothing is to be found.
         grounding: whether the question asks for boxes.

@@ -21,7 +21,7 @@ class TokenStream:
 
     Args:
         model: in evaluation mode; its `config.num_hidden_layers` says how many caches it wants.
-        batch: input_ids int64[B, L]; attention_mask int64[B, L], padding on the left; pictures as the model takes them.
+        batch: input_ids int64[B, L]; attention_mask int64[B, L], padding on the left; images as the model takes them.
         config: how to choose, and when to stop; its `stop_strings` are left to those who read the tokens.
         end_token_ids: the tokenizer's own, which end an answer where the config names no others.
 

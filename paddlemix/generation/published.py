@@ -27,7 +27,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "token_healing": (False,), "dola_layers": (), "watermarking_config": (),
 }  # fmt: skip
 # Settings that choose no token: of speed, of what transformers returns, of `chat` alone. `max_length` bounds prompt and
-# answer together, which a model of pictures has no use for; an answer is bounded by `max_new_tokens`.
+# answer together, which a model of images has no use for; an answer is bounded by `max_new_tokens`.
 _NO_EFFECT = frozenset({
     "max_length", "chat_format", "max_window_size", "low_memory", "use_cache", "cache_implementation",
     "cache_config", "return_legacy_cache", "prefill_chunk_size", "compile_config", "disable_compile",

@@ -22,7 +22,7 @@ class CachedReader:
 
     Args:
         model: in evaluation mode; its `config.num_hidden_layers` says how many caches it wants.
-        batch: input_ids int64[B, L]; attention_mask int64[B, L], padding on the left; pictures as the model takes them.
+        batch: input_ids int64[B, L]; attention_mask int64[B, L], padding on the left; images as the model takes them.
         max_new_tokens: how many tokens a row may grow by.
 
     Raises:

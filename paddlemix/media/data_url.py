@@ -1,4 +1,4 @@
-"""Pictures and videos that stand in a record as data: URLs: `data:image/png;base64,iVBORw0...`."""
+"""Images and videos that stand in a record as data: URLs: `data:image/png;base64,iVBORw0...`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Fetching pictures and videos from http(s) addresses, with bounds on time, size and where the address may lead.
+"""Fetching images and videos from http(s) addresses, with bounds on time, size and where the address may lead.
 
 Private, loopback and link-local addresses are refused, also behind redirects, unless PADDLEMIX_ALLOW_INNER_ADDRESSES=1
-says that the records are one's own and their pictures stand on a server inside.
+says that the records are one's own and their images stand on a server inside.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def fetch_kept(address: str, *, max_bytes: int | None = None, max_seconds: float
     """Get what stands at `address`, or stood there when it was first asked for.
 
     Kept below `$PADDLEMIX_CACHE` (`~/.cache/paddlemix`) in `fetched` until that folder is removed, so that every epoch
-    and every run sees the same picture.
+    and every run sees the same image.
 
     Args:
         address: http(s).
@@ -88,7 +88,7 @@ def fetch_kept(address: str, *, max_bytes: int | None = None, max_seconds: float
     try:
         with replacing(file) as beside:
             beside.write_bytes(body)
-    except OSError as error:  # a full disk is no reason to do without the picture
+    except OSError as error:  # a full disk is no reason to do without the image
         logger.warning("%s cannot be kept: %s", address, error)
     return body
 

@@ -1,4 +1,4 @@
-"""Opening pictures: from a file, an address or a data: URL, header first, upright, in RGB."""
+"""Opening images: from a file, an address or a data: URL, header first, upright, in RGB."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ EXIF_ORIENTATION = 0x0112
 TURNED_BY_90_DEGREES = (5, 6, 7, 8)
 
 
-class PictureError(ValueError):
-    """A picture that cannot be used; the message names it and says what was expected."""
+class ImageError(ValueError):
+    """An image that cannot be used; the message names it and says what was expected."""
 
 
-def open_picture(path: str) -> Image.Image:
-    """Decode a picture.
+def open_image(path: str) -> Image.Image:
+    """Decode an image.
 
     Args:
         path: a local file, an http(s) address or a data: URL.
 
     Returns:
-        The picture in RGB, turned upright by its EXIF orientation.
+        The image in RGB, turned upright by its EXIF orientation.
 
     Raises:
-        PictureError: it is missing, broken, too large or too narrow.
+        ImageError: it is missing, broken, too large or too narrow.
     """
-    with _opened(path) as picture:
-        return _upright(picture)
+    with _opened(path) as image:
+        return _upright(image)
 
 
-def upright(picture: Image.Image) -> Image.Image:
-    """An open picture as `open_picture` gives it.
+def upright(image: Image.Image) -> Image.Image:
+    """An open image as `open_image` gives it.
 
     Args:
-        picture: in any mode; left as it is.
+        image: in any mode; left as it is.
 
     Returns:
-        The picture in RGB, turned upright by its EXIF orientation.
+        The image in RGB, turned upright by its EXIF orientation.
 
     Raises:
-        PictureError: it is too large or too narrow.
+        ImageError: it is too large or too narrow.
     """
-    if problem := size_problem(*picture.size):
-        raise PictureError(f"a picture that was given {problem}")
-    return _upright(picture)
+    if problem := size_problem(*image.size):
+        raise ImageError(f"an image that was given {problem}")
+    return _upright(image)
 
 
-def picture_size(path: str) -> tuple[int, int]:
-    """The size of the upright picture, from its header alone.
+def image_size(path: str) -> tuple[int, int]:
+    """The size of the upright image, from its header alone.
 
     Args:
         path: a local file, an http(s) address or a data: URL.
@@ -69,15 +69,15 @@ def picture_size(path: str) -> tuple[int, int]:
         Width and height in pixels.
 
     Raises:
-        PictureError: as `open_picture`, as far as the header tells.
+        ImageError: as `open_image`, as far as the header tells.
     """
-    with _opened(path) as picture:
-        width, height = _stored_size(picture)
-        return (height, width) if _orientation(picture) in TURNED_BY_90_DEGREES else (width, height)
+    with _opened(path) as image:
+        width, height = _stored_size(image)
+        return (height, width) if _orientation(image) in TURNED_BY_90_DEGREES else (width, height)
 
 
 def size_problem(width: int, height: int) -> str | None:
-    """Why a picture or video of this size in pixels is not decoded, as a sentence without its subject."""
+    """Why an image or video of this size in pixels is not decoded, as a sentence without its subject."""
     if width * height > MAX_PIXELS:
         return f"has {width} x {height} pixels; at most {MAX_PIXELS} are read."
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
@@ -87,28 +87,26 @@ def size_problem(width: int, height: int) -> str | None:
 
 @contextmanager
 def _opened(path: str) -> Iterator[Image.Image]:
-    """Lend a picture whose header was read; what Pillow runs into while it is lent becomes a PictureError too."""
+    """Lend an image whose header was read; what Pillow runs into while it is lent becomes a ImageError too."""
     name = shown(path)
     try:
-        with Image.open(_source(path)) as picture:
-            if problem := size_problem(*picture.size):
-                raise PictureError(f"picture {name} {problem}")
-            yield picture
-    except PictureError:
+        with Image.open(_source(path)) as image:
+            if problem := size_problem(*image.size):
+                raise ImageError(f"image {name} {problem}")
+            yield image
+    except ImageError:
         raise
     except FetchError as error:
-        raise PictureError(f"picture {error}") from error
+        raise ImageError(f"image {error}") from error
     except FileNotFoundError as error:
-        raise PictureError(f"picture {name} does not exist.") from error
+        raise ImageError(f"image {name} does not exist.") from error
     except UnidentifiedImageError as error:
-        raise PictureError(
-            f"picture {name} is empty or in no format that Pillow reads (JPEG, PNG, WebP ...)."
-        ) from error
+        raise ImageError(f"image {name} is empty or in no format that Pillow reads (JPEG, PNG, WebP ...).") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"picture {name} has far more than {MAX_PIXELS} pixels, the most that are read.") from error
+        raise ImageError(f"image {name} has far more than {MAX_PIXELS} pixels, the most that are read.") from error
     except Exception as error:  # Broken bytes: the decoders raise OSError, SyntaxError, RuntimeError, TypeError ...
         problem = "cannot be opened" if getattr(error, "errno", None) else "is broken or cut off"
-        raise PictureError(f"picture {name} {problem}: {getattr(error, 'strerror', None) or error}.") from error
+        raise ImageError(f"image {name} {problem}: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def _source(path: str) -> IO[bytes] | Path:
@@ -117,25 +115,25 @@ def _source(path: str) -> IO[bytes] | Path:
     return io.BytesIO(fetch_kept(path)) if is_address(path) else Path(path)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    picture.load()
-    # Pillow would copy a picture that is upright already, as most are.
-    turned = picture.getexif().get(EXIF_ORIENTATION, 1) != 1
-    return (ImageOps.exif_transpose(picture) if turned else picture).convert("RGB")
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    # Pillow would copy an image that is upright already, as most are.
+    turned = image.getexif().get(EXIF_ORIENTATION, 1) != 1
+    return (ImageOps.exif_transpose(image) if turned else image).convert("RGB")
 
 
-def _stored_size(picture: Image.Image) -> tuple[int, int]:
+def _stored_size(image: Image.Image) -> tuple[int, int]:
     # The size of a TIFF is upright from the start in some releases of Pillow, and after decoding in others.
-    if isinstance(picture, TiffImageFile):
-        return picture.tag_v2[IMAGEWIDTH], picture.tag_v2[IMAGELENGTH]
-    return picture.size
+    if isinstance(image, TiffImageFile):
+        return image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    return image.size
 
 
-def _orientation(picture: Image.Image) -> int | None:
+def _orientation(image: Image.Image) -> int | None:
     # A PNG's getexif decodes all pixels to see what follows them; it has to only where something does.
-    if isinstance(picture, PngImageFile) and picture.fp and not _has_metadata_behind_pixels(picture.fp):
-        return Image.Image.getexif(picture).get(EXIF_ORIENTATION)
-    return picture.getexif().get(EXIF_ORIENTATION)
+    if isinstance(image, PngImageFile) and image.fp and not _has_metadata_behind_pixels(image.fp):
+        return Image.Image.getexif(image).get(EXIF_ORIENTATION)
+    return image.getexif().get(EXIF_ORIENTATION)
 
 
 def _has_metadata_behind_pixels(png: IO[bytes]) -> bool:

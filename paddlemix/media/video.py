@@ -1,4 +1,4 @@
-"""Opening videos: a file, an address, or the pictures of its frames."""
+"""Opening videos: a file, an address, or the images of its frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError, fetch_kept, is_address
 from paddlemix.media.frames import VideoError, VideoInfo
-from paddlemix.media.images import PictureError, open_picture, picture_size, size_problem
+from paddlemix.media.images import ImageError, image_size, open_image, size_problem
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_SECONDS = 60.0
@@ -68,7 +68,7 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
         raise VideoError(f"video {name} {error}") from error
     except FetchError as error:
         raise VideoError(f"video {error}") from error
-    except PictureError as error:
+    except ImageError as error:
         raise VideoError(f"video {name} cannot be shown: {error}") from error
     except FileNotFoundError as error:
         raise VideoError(f"video {name} does not exist.") from error
@@ -135,12 +135,12 @@ def check_size(width: int, height: int) -> None:
 
 
 class FrameFiles:
-    """A video given as the pictures of its frames, all of which are shown."""
+    """A video given as the images of its frames, all of which are shown."""
 
     def __init__(self, paths: tuple[str, ...]) -> None:
         if not paths:
             raise VideoError("has no frames.")
-        sizes = [picture_size(path) for path in paths]
+        sizes = [image_size(path) for path in paths]
         for path, size in zip(paths, sizes, strict=True):
             if size != sizes[0]:
                 raise VideoError(
@@ -151,6 +151,6 @@ class FrameFiles:
         self._paths = paths
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """The pictures at `indices`, uint8[height, width, 3] in RGB."""
+        """The images at `indices`, uint8[height, width, 3] in RGB."""
         for index in indices:
-            yield np.asarray(open_picture(self._paths[index]))
+            yield np.asarray(open_image(self._paths[index]))

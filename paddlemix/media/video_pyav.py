@@ -23,7 +23,7 @@ class PyAVVideo:
         path: of the file.
 
     Attributes:
-        info: from the header and the first frame, which tells how the picture is turned.
+        info: from the header and the first frame, which tells how the image is turned.
     """
 
     info: VideoInfo

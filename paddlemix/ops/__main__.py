@@ -24,7 +24,7 @@ OPS = (
     "linear_cross_entropy",
     "decode_block",
 )
-PICTURE_OPS = ("patchify", "resize_bicubic")
+IMAGE_OPS = ("patchify", "resize_bicubic")
 
 
 # What Paddle has kernels of its own for, as good as any: its products, and flash attention.
@@ -41,7 +41,7 @@ def describe() -> str:
         lines, choice = _describe_cpu()
         choices = dict.fromkeys(OPS, choice)
     lines += [f"  {name:<22} {choice}" for name, choice in choices.items()]
-    return "\n".join([*lines, *_describe_picture_ops()])
+    return "\n".join([*lines, *_describe_image_ops()])
 
 
 def _describe_cpu() -> tuple[list[str], str]:
@@ -66,13 +66,13 @@ def _describe_cuda() -> tuple[list[str], str]:
     return [f"Built ops for {paddle.get_device()}."], "built for float32, bfloat16 and float16, else reference"
 
 
-def _describe_picture_ops() -> list[str]:
+def _describe_image_ops() -> list[str]:
     library, reason = find_library()
     if library is None:
-        found, choice = f"No built picture ops: {reason}.", "reference"
+        found, choice = f"No built image ops: {reason}.", "reference"
     else:
-        found, choice = f"Built picture ops: {library.instruction_set} kernels, on the calling thread.", "built"
-    return [found, *(f"  {name:<22} {choice}" for name in PICTURE_OPS)]
+        found, choice = f"Built image ops: {library.instruction_set} kernels, on the calling thread.", "built"
+    return [found, *(f"  {name:<22} {choice}" for name in IMAGE_OPS)]
 
 
 if __name__ == "__main__":

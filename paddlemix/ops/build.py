@@ -16,7 +16,7 @@ PACKAGE = "paddlemix_external_ops"
 # Set to "reference", every op is computed in its readable form.
 CHOICE_VARIABLE = "PADDLEMIX_OPS"
 # Goes up with every change of what Python calls: names, inputs and attributes. `external_ops/setup.py` has the same.
-INTERFACE = 4
+INTERFACE = 5
 BUILD_COMMAND = "cd external_ops && python setup.py install"
 
 
@@ -65,5 +65,5 @@ def warn_once(reason: str, place: str = "CPU") -> None:
         place: that they would be computed on, "CPU" or "CUDA".
     """
     if os.environ.get(CHOICE_VARIABLE) != "reference":
-        cost = "models and pictures take several times as long" if place == "CPU" else "models are slower"
+        cost = "models and images take several times as long" if place == "CPU" else "models are slower"
         logger.warning("The fused %s ops are not used, %s: %s", place, cost, reason)

@@ -31,7 +31,7 @@ class ModelFolders:
 
     @property
     def processor(self) -> Path:
-        """The folder whose tokenizer, template and picture settings count."""
+        """The folder whose tokenizer, template and image settings count."""
         return self._first_with(_PROCESSOR_FILE)
 
     @property

@@ -1,4 +1,4 @@
-"""What a model computes for one picture and a question, to compare models with."""
+"""What a model computes for one image and a question, to compare models with."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import paddle
-from PIL import Image
+import PIL.Image
 
-from paddlemix.conversation import Conversation, Picture, RecordId, Text, Turn
+from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn
 from paddlemix.datasets.collate import PadCollator
 
 _SIDE, _QUESTION = 112, "Describe the picture, and name what stands in its upper left corner. 图里有什么？"
 
 
 def probe_inputs(processor: Any) -> dict[str, paddle.Tensor]:
-    """A prompt with a picture of coloured noise, the same every time.
+    """A prompt with an image of coloured noise, the same every time.
 
     Args:
         processor: of the model's family.
@@ -28,8 +28,8 @@ def probe_inputs(processor: Any) -> dict[str, paddle.Tensor]:
     noise = np.random.default_rng(0).integers(0, 256, [_SIDE, _SIDE, 3], dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "noise.png"
-        Image.fromarray(noise).save(path)
-        turn = Turn("user", (Picture(str(path)), Text(_QUESTION)))
+        PIL.Image.fromarray(noise).save(path)
+        turn = Turn("user", (Image(str(path)), Text(_QUESTION)))
         sample = processor.encode_prompt(Conversation((turn,), RecordId("the probe", 0)))
     batch = PadCollator(processor.tokenizer.pad_token_id, side="left")([sample])
     return {name: paddle.to_tensor(array) for name, array in batch.items() if name != "labels"}

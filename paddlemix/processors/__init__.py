@@ -1,4 +1,4 @@
-"""Conversations, pictures and texts -> what a model takes; imported when asked for, since a processor loads much."""
+"""Conversations, images and texts -> what a model takes; imported when asked for, since a processor loads much."""
 
 from __future__ import annotations
 

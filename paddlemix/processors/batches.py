@@ -41,14 +41,14 @@ def as_list(given: Any) -> list[Any]:
 
 
 def flat(images: Any) -> list[Any]:
-    """A picture, a list of them, or a list of lists, one behind the other."""
-    return [picture for entry in as_list(images) for picture in as_list(entry)]
+    """An image, a list of them, or a list of lists, one behind the other."""
+    return [image for entry in as_list(images) for image in as_list(entry)]
 
 
 def path_of(argument: str, source: Any) -> str:
     """The path or address that an argument holds."""
     if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"`{argument}` holds a {type(source).__name__}; expected a path, an address or a PIL picture.")
+        raise ValueError(f"`{argument}` holds a {type(source).__name__}; expected a path, an address or a PIL image.")
     return os.fspath(source)
 
 

@@ -45,11 +45,11 @@ class MessageCalls:
 
         Args:
             messages: `{"role": ..., "content": ...}` each; a content is a string, or parts such as `{"type": "image",
-                "image": path or PIL picture}`, `{"type": "video", "video": path}` and `{"type": "text", "text": ...}`.
+                "image": path or PIL image}`, `{"type": "video", "video": path}` and `{"type": "text", "text": ...}`.
                 A list of such lists is a batch.
-            tokenize: give ids in place of text, the pictures and videos read from the messages.
+            tokenize: give ids in place of text, the images and videos read from the messages.
             add_generation_prompt: end with the opening of an assistant's turn.
-            add_vision_id: number the pictures and videos ("Picture 1: ").
+            add_vision_id: number the images and videos ("Picture 1: ").
             return_dict: with `tokenize`, give the whole batch, as the call does.
             **call: with `tokenize`, arguments of the call such as `return_tensors`.
 
@@ -97,7 +97,7 @@ class MessageCalls:
 
 
 def media_of_messages(chats: list[Messages], kind: str) -> Iterator[Any]:
-    """The pictures or videos that messages name, in their order."""
+    """The images or videos that messages name, in their order."""
     for message in (message for chat in chats for message in chat):
         for part in message["content"] if not isinstance(message["content"], str) else ():
             named = [part[key] for key in (kind, f"{kind}_url", "path", "url") if part.get(key) is not None]

@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from paddlemix.conversation import Conversation, Part, Picture, Video
+from paddlemix.conversation import Conversation, Image, Part, Video
 from paddlemix.files import write_json
 from paddlemix.processors.tokenizer import CONTROL_TOKENS, Piece
 
@@ -55,9 +55,9 @@ _MARKED = re.compile("\ue000(\\d*)\ue001")
 # Renderings kept: records of a set share few shapes, and a rendering takes ten times as long as all that follows it.
 _KEPT_SHAPES = 1024
 
-# Of each turn its role and, for each part, "i" for a picture, "v" for a video and "t" for words.
+# Of each turn its role and, for each part, "i" for an image, "v" for a video and "t" for words.
 Shape = tuple[tuple[str, str], ...]
-_KINDS: dict[type, str] = {Picture: "i", Video: "v"}
+_KINDS: dict[type, str] = {Image: "i", Video: "v"}
 
 
 class ChatTemplate:

@@ -36,28 +36,28 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleSize:
-    """What a conversation will cost, known from text and the headers of pictures and videos.
+    """What a conversation will cost, known from text and the headers of images and videos.
 
     Attributes:
         tokens: all of them.
-        picture_tokens: those that stand for pictures and videos.
+        image_tokens: those that stand for images and videos.
         target_tokens: those a model is trained to say; nothing predicts the first token.
         cut_tokens: those that were cut off before.
-        pictures: pictures and videos that it shows.
+        images: images and videos that it shows.
     """
 
     tokens: int
-    picture_tokens: int
+    image_tokens: int
     target_tokens: int
     cut_tokens: int = 0
-    pictures: int = 0
+    images: int = 0
 
 
 class ConversationProcessor(Protocol):
     """Turns conversations into samples."""
 
     def encode(self, conversation: Conversation) -> Sample:
-        """Tokenize, read and cut up the pictures and videos.
+        """Tokenize, read and cut up the images and videos.
 
         Args:
             conversation: ends with an assistant's turn.
@@ -66,7 +66,7 @@ class ConversationProcessor(Protocol):
             A training sample.
 
         Raises:
-            RecordError: a picture or video cannot be read, or the record does not fit `max_length`.
+            RecordError: an image or video cannot be read, or the record does not fit `max_length`.
         """
         ...
 
@@ -122,8 +122,8 @@ class Processor(ConversationProcessor, Protocol):
         """What a model answers to: the conversation, which ends with a user's turn, and the opening of the answer."""
         ...
 
-    def picture_size(self, conversation: Conversation, index: int = 0) -> tuple[int, int]:
-        """Width and height in pixels of one of the conversation's pictures, upright."""
+    def image_size(self, conversation: Conversation, index: int = 0) -> tuple[int, int]:
+        """Width and height in pixels of one of the conversation's images, upright."""
         ...
 
     def decode(
@@ -137,15 +137,15 @@ class Processor(ConversationProcessor, Protocol):
         ...
 
     def box_in_pixels(self, box: Box, width: int, height: int) -> tuple[float, float, float, float]:
-        """A box in pixels of a picture of this size."""
+        """A box in pixels of an image of this size."""
         ...
 
     def parse_boxes(self, text: str, width: int, height: int) -> list[GroundedBox]:
-        """The boxes in a raw answer about one picture of this size."""
+        """The boxes in a raw answer about one image of this size."""
         ...
 
-    def boxes_by_picture(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[list[GroundedBox]]:
-        """The boxes in a raw answer about several pictures of these sizes."""
+    def boxes_by_image(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[list[GroundedBox]]:
+        """The boxes in a raw answer about several images of these sizes."""
         ...
 
     def strip_tags(self, text: str) -> str:

@@ -10,7 +10,7 @@ from paddlemix.processors.contract import Sample
 
 
 class ConversationCalls(ABC):
-    """Samples to train on and to answer, for a family that tells how a sample and its pictures' sizes are made."""
+    """Samples to train on and to answer, for a family that tells how a sample and its images' sizes are made."""
 
     def encode(self, conversation: Conversation) -> Sample:
         """A training sample.
@@ -22,7 +22,7 @@ class ConversationCalls(ABC):
             The sample.
 
         Raises:
-            RecordError: a picture or video cannot be read or has no place in the prompt, or a box names no picture; an
+            RecordError: an image or video cannot be read or has no place in the prompt, or a box names no image; an
                 `OverlongError` where it has too many tokens.
         """
         return self._sample(conversation, add_generation_prompt=False)
@@ -41,12 +41,12 @@ class ConversationCalls(ABC):
         """
         return self._sample(conversation, add_generation_prompt=True)
 
-    def picture_size(self, conversation: Conversation, index: int = 0) -> Size:
-        """The size of one of the conversation's pictures.
+    def image_size(self, conversation: Conversation, index: int = 0) -> Size:
+        """The size of one of the conversation's images.
 
         Args:
-            conversation: its pictures' headers are read.
-            index: into `conversation.pictures`.
+            conversation: its images' headers are read.
+            index: into `conversation.images`.
 
         Returns:
             Width and height in pixels.
@@ -54,10 +54,10 @@ class ConversationCalls(ABC):
         Raises:
             RecordError: it cannot be opened.
         """
-        return self._picture_sizes(conversation)[index]
+        return self._image_sizes(conversation)[index]
 
     @abstractmethod
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample: ...
 
     @abstractmethod
-    def _picture_sizes(self, conversation: Conversation) -> list[Size]: ...
+    def _image_sizes(self, conversation: Conversation) -> list[Size]: ...

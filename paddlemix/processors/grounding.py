@@ -1,6 +1,6 @@
-"""Boxes in the text of Qwen's models: written from a picture's pixels, and read back from what a model says.
+"""Boxes in the text of Qwen's models: written from an image's pixels, and read back from what a model says.
 
-A box is `(x1,y1),(x2,y2)` between two tags, in thousandths of the picture's width and height, and follows the name it
+A box is `(x1,y1),(x2,y2)` between two tags, in thousandths of the image's width and height, and follows the name it
 belongs to, which stands between two tags too. Qwen2-VL's tags are `<|box_start|>`, `<|object_ref_start|>` and their
 ends; Qwen-VL's are in `qwen_tags.py`.
 """
@@ -18,7 +18,7 @@ REF_START, REF_END = "<|object_ref_start|>", "<|object_ref_end|>"
 BOX_START, BOX_END = "<|box_start|>", "<|box_end|>"
 
 _POINT = r"\((?P<x{0}>\d{{1,4}}),\s*(?P<y{0}>\d{{1,4}})\)"
-# How an answer says which of several pictures it speaks of; the prompt numbers them so.
+# How an answer says which of several images it speaks of; the prompt numbers them so.
 _MENTION = re.compile(r"(?:picture|image|图片?)\s*(\d+)", re.IGNORECASE)
 
 
@@ -28,7 +28,7 @@ class GroundedBox:
 
     Attributes:
         label: the reference it follows, "" where there is none.
-        box: x1, y1, x2, y2 in pixels of the original picture.
+        box: x1, y1, x2, y2 in pixels of the original image.
     """
 
     label: str
@@ -40,8 +40,8 @@ def box_text(box: Box, width: int, height: int) -> str:
 
     Args:
         box: in any unit.
-        width: pixels of the original picture.
-        height: pixels of the original picture.
+        width: pixels of the original image.
+        height: pixels of the original image.
 
     Returns:
         Such as "(178,279),(806,884)".
@@ -51,7 +51,7 @@ def box_text(box: Box, width: int, height: int) -> str:
 
 
 def box_in_pixels(box: Box, width: int, height: int) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 in pixels of the original picture of `width` x `height`."""
+    """x1, y1, x2, y2 in pixels of the original image of `width` x `height`."""
     x1, y1, x2, y2 = _fractions(box, width, height)
     return x1 * width, y1 * height, x2 * width, y2 * height
 
@@ -73,26 +73,26 @@ class BoxTags:
 
         Args:
             text: with the model's tags.
-            width: pixels of the original picture.
-            height: pixels of the original picture.
+            width: pixels of the original image.
+            height: pixels of the original image.
 
         Returns:
             The boxes in their order, each with the reference before it.
         """
         return [GroundedBox(label, box_in_pixels(box, width, height)) for _, label, box in self._tagged_boxes(text)]
 
-    def boxes_by_picture(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[list[GroundedBox]]:
-        """Read the boxes of a model's raw answer about several pictures.
+    def boxes_by_image(self, text: str, sizes: Sequence[tuple[int, int]]) -> list[list[GroundedBox]]:
+        """Read the boxes of a model's raw answer about several images.
 
-        A box lies on the picture that was mentioned last before it, as "Picture 2" or "图2", inside a reference or
-        outside; before any mention it lies on the last picture. Numbers of no picture are passed over.
+        A box lies on the image that was mentioned last before it, as "Picture 2" or "图2", inside a reference or
+        outside; before any mention it lies on the last image. Numbers of no image are passed over.
 
         Args:
             text: with the model's tags.
-            sizes: width and height in pixels of each original picture.
+            sizes: width and height in pixels of each original image.
 
         Returns:
-            The boxes of each picture, in their order.
+            The boxes of each image, in their order.
         """
         found: list[list[GroundedBox]] = [[] for _ in sizes]
         shown, place = len(sizes) - 1, 0
@@ -132,7 +132,7 @@ QWEN2_VL_TAGS = BoxTags(ref=(REF_START, REF_END), box=(BOX_START, BOX_END))
 
 
 def _last_mention(text: str, otherwise: int, count: int) -> int:
-    """The index of the picture that `text` mentions last, of `count`."""
+    """The index of the image that `text` mentions last, of `count`."""
     numbers = [int(number) for number in _MENTION.findall(text)]
     return next((number - 1 for number in reversed(numbers) if 1 <= number <= count), otherwise)
 

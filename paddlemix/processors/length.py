@@ -25,21 +25,21 @@ def fit_length(
         conversation: what the sample was made from.
         max_length: tokens the sample may have.
         truncate_text: cut text from the end of a longer one; else, and where that is not enough, it is refused.
-        vision_end: tokens up to the end of the last picture or video, 0 without one; they are never cut.
+        vision_end: tokens up to the end of the last image or video, 0 without one; they are never cut.
         remedy: what a user may do beside raising `max_length`.
 
     Returns:
         `ids` and `trained`, of `max_length` at most.
 
     Raises:
-        OverlongError: the sample is longer, and is not to be cut, or would lose a picture or all targets.
+        OverlongError: the sample is longer, and is not to be cut, or would lose an image or all targets.
     """
     if len(ids) <= max_length:
         return ids, trained
     if not truncate_text:
         obstacle = 'it is not cut unless `on_overlong` is "truncate_text"'
     elif vision_end > max_length:
-        obstacle = f"its last picture or video ends at token {vision_end}, and only text behind it may be cut"
+        obstacle = f"its last image or video ends at token {vision_end}, and only text behind it may be cut"
     elif not trained[1:max_length].any():
         obstacle = "of what a model is to say nothing would be left if it were cut"
     else:

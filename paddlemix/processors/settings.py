@@ -1,4 +1,4 @@
-"""What users may set about pictures and videos: as arguments, or as the environment variables they know from ms-swift.
+"""What users may set about images and videos: as arguments, or as the environment variables they know from ms-swift.
 
 An argument goes before the environment, the environment before the checkpoint, and that before the defaults.
 """
@@ -50,7 +50,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "video_max_pixels": ("VIDEO_MAX_PIXELS",),
     "video_total_pixels": ("VIDEO_TOTAL_PIXELS", "TOTAL_PIXELS"),
 }
-_PICTURES = ("min_pixels", "max_pixels", "resized_height", "resized_width")
+_IMAGES = ("min_pixels", "max_pixels", "resized_height", "resized_width")
 _FRAME_CHOICE = ("nframes", "fps")
 
 
@@ -59,12 +59,12 @@ class GivenKnobs:
     """What a user has set.
 
     Attributes:
-        pictures: fields of a picture processor.
+        images: fields of an image processor.
         video: the same for videos.
         sources: which variable of the environment each value was taken from; an argument has none.
     """
 
-    pictures: dict[str, int]
+    images: dict[str, int]
     video: VideoSettings
     sources: dict[str, str]
 
@@ -95,9 +95,9 @@ def given_knobs(arguments: Knobs, environment: Mapping[str, str] = os.environ) -
     if any(name in values for name in _FRAME_CHOICE):
         found = {name: value for name, value in found.items() if name not in _FRAME_CHOICE}
     values = {**found, **values}
-    video = {name.removeprefix("video_"): value for name, value in values.items() if name not in _PICTURES}
+    video = {name.removeprefix("video_"): value for name, value in values.items() if name not in _IMAGES}
     return GivenKnobs(
-        pictures={name: values[name] for name in _PICTURES if name in values},
+        images={name: values[name] for name in _IMAGES if name in values},
         video=VideoSettings(**video),
         sources={name: sources[name] for name in found if arguments.get(name) is None},
     )
@@ -114,7 +114,7 @@ def _checked_arguments(arguments: Knobs) -> dict[str, Any]:
         if name not in VARIABLES:
             close = get_close_matches(name, VARIABLES, n=1)
             hint = f"Did you mean `{close[0]}`?" if close else f"Known: {', '.join(VARIABLES)}."
-            raise TypeError(f"`{name}` is nothing that can be set about pictures and videos. {hint}")
+            raise TypeError(f"`{name}` is nothing that can be set about images and videos. {hint}")
     given = {name: value for name, value in arguments.items() if value is not None}
     return {name: _checked(name, f"`{name}`", value) for name, value in given.items()}
 

@@ -26,7 +26,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("config", metavar="CONFIG.json", help="a fine-tuning config")
     parser.add_argument("--cards", type=int, help="how many there are (default: as few as the degrees ask for)")
     parser.add_argument(
-        "--picture_share", type=float, default=0.5, help="share of the tokens that stand for pictures (default: 0.5)"
+        "--image_share", type=float, default=0.5, help="share of the tokens that stand for images (default: 0.5)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
     return parser.parse_known_args()
@@ -47,7 +47,7 @@ def main() -> None:
     from paddlemix.estimate.total import estimate
 
     logger.set_level("WARNING")
-    setup = Setup.of(config, cards=args.cards, picture_share=args.picture_share)
+    setup = Setup.of(config, cards=args.cards, image_share=args.image_share)
     model, family = model_to_train(config.model, dtype=weights_dtype_of(config))
     found, name = estimate(model, family, setup), config.model.model_name_or_path
     if args.json:

@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], dict[str, Any]]:
-    """The model's folder, the record sets, and the picture and length bounds of the config.
+    """The model's folder, the record sets, and the image and length bounds of the config.
 
     Args:
         args: the command line.

@@ -1,4 +1,4 @@
-"""What every family's run_predict.py does: asks about pictures, prints the answer as it is written, draws its boxes."""
+"""What every family's run_predict.py does: asks about images, prints the answer as it is written, draws its boxes."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from PIL import Image
+import PIL.Image
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.conversation import Conversation, Part, Picture, RecordId, Text, Turn, Video
+from paddlemix.conversation import Conversation, Image, Part, RecordId, Text, Turn, Video
 from paddlemix.evaluation.predict import stream_answer
 from paddlemix.generation import GenerationConfig
-from paddlemix.media.images import open_picture
+from paddlemix.media.images import open_image
 from paddlemix.peft.folders import find_folders, warn_of_another_base
 from paddlemix.tools.precision import DTYPES, usable_dtype
 from paddlemix.visualization.answers import answer_boxes, save_drawn
 
 DEFAULT_PROMPT = "Generate the caption in English with grounding:"
-ABOUT_PICTURES = """\
-Of several pictures each is introduced to the model as "Picture 1: ", "Picture 2: " and so on. A box is drawn on the
-picture that the answer mentioned last before it ("Picture 2"), and on the last picture where it has mentioned none.
+ABOUT_IMAGES = """\
+Of several images each is introduced to the model as "Picture 1: ", "Picture 2: " and so on. A box is drawn on the
+image that the answer mentioned last before it ("Picture 2"), and on the last image where it has mentioned none.
 """
-PICTURE_FILE, NUMBERED_FILE = "pred.jpg", "pred_{}.jpg"
+IMAGE_FILE, NUMBERED_FILE = "pred.jpg", "pred_{}.jpg"
 
 
 class Question(Protocol):
     """What is asked of a model.
 
     Attributes:
-        pictures: the paths or addresses of its pictures, in their order.
+        images: the paths or addresses of its images, in their order.
     """
 
-    pictures: list[str]
+    images: list[str]
 
     def answer(self, model: Any, processor: Any, config: GenerationConfig) -> Iterator[str]:
         """Pieces of the raw answer, tags and all, while it is being written."""
@@ -42,7 +42,7 @@ class Question(Protocol):
 
 
 class ConversationQuestion:
-    """A question in the neutral form, which every family reads; of several pictures each is numbered.
+    """A question in the neutral form, which every family reads; of several images each is numbered.
 
     Args:
         images: paths or addresses.
@@ -50,13 +50,13 @@ class ConversationQuestion:
         prompt: what is asked.
 
     Attributes:
-        pictures: `images`.
+        images: `images`.
     """
 
-    pictures: list[str]
+    images: list[str]
 
     def __init__(self, images: Sequence[str], video: Sequence[str], prompt: str) -> None:
-        self.pictures = list(images)
+        self.images = list(images)
         turn = Turn("user", (*_shown_parts(images, video), Text(prompt)))
         self._conversation = Conversation((turn,), RecordId("the prompt", 0))
 
@@ -69,7 +69,7 @@ def _shown_parts(images: Sequence[str], video: Sequence[str]) -> Iterator[Part]:
     for number, path in enumerate(images, 1):
         if len(images) > 1:
             yield Text(f"Picture {number}: ")
-        yield Picture(path)
+        yield Image(path)
     if video:
         yield Video(video[0] if len(video) == 1 else tuple(video))
 
@@ -82,8 +82,8 @@ class Script:
         description: the text of --help.
         default_model: the model where none is named; None makes naming one a duty.
         takes_videos: whether there is an --input_video.
-        needs_media: whether a picture or a video has to be shown.
-        question: makes a question of pictures, a video's files and a prompt.
+        needs_media: whether an image or a video has to be shown.
+        question: makes a question of images, a video's files and a prompt.
     """
 
     description: str
@@ -97,7 +97,7 @@ def parse_arguments(script: Script) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=script.description,
-        epilog=ABOUT_PICTURES,
+        epilog=ABOUT_IMAGES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     named = f" (default: {script.default_model})" if script.default_model else ""
@@ -119,13 +119,13 @@ def parse_arguments(script: Script) -> argparse.Namespace:
     )
     parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: generation_config.json's, or 512)")
     parser.add_argument(
-        "--output_dir", type=Path, default=Path("output"), help="for the drawn pictures (default: output)"
+        "--output_dir", type=Path, default=Path("output"), help="for the drawn images (default: output)"
     )
     parser.add_argument(
         "--visual",
         type=parse_bool,
         default=True,
-        help=f"draw the boxes into {PICTURE_FILE}, or {NUMBERED_FILE.format(1)} and so on (default: True)",
+        help=f"draw the boxes into {IMAGE_FILE}, or {NUMBERED_FILE.format(1)} and so on (default: True)",
     )
     return parser.parse_args()
 
@@ -156,7 +156,7 @@ def main(script: Script) -> None:
 
     Raises:
         OSError: there is no such model, or it cannot be fetched.
-        ValueError: a picture cannot be read, or a setting makes no sense here.
+        ValueError: an image cannot be read, or a setting makes no sense here.
     """
     args = parse_arguments(script)
     dtype = usable_dtype(args.dtype)
@@ -170,14 +170,14 @@ def main(script: Script) -> None:
         seed=args.seed,
     )
     question = script.question(args.input_image, args.input_video, args.prompt)
-    pictures = [open_picture(path) for path in question.pictures]
+    images = [open_image(path) for path in question.images]
     processor = AutoProcessorMIX.from_pretrained(args.model_name_or_path, lora_path=args.lora_path)
     model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype, lora_path=args.lora_path)
 
     raw = print_stream(question.answer(model, processor, generation))
     print(f"answer: {processor.strip_tags(raw)}")
-    if args.visual and pictures:
-        draw(processor, raw, pictures, args.output_dir)
+    if args.visual and images:
+        draw(processor, raw, images, args.output_dir)
 
 
 def print_stream(pieces: Iterator[str]) -> str:
@@ -191,9 +191,9 @@ def print_stream(pieces: Iterator[str]) -> str:
     return raw
 
 
-def draw(processor: Any, raw: str, pictures: Sequence[Image.Image], folder: Path) -> None:
-    """Write each picture with its boxes."""
-    for number, (picture, boxes) in enumerate(zip(pictures, answer_boxes(processor, raw, pictures), strict=True), 1):
-        path = folder / (PICTURE_FILE if len(pictures) == 1 else NUMBERED_FILE.format(number))
-        save_drawn(picture, boxes, path)
-        print(f"{path}: the picture with {len(boxes)} boxes")
+def draw(processor: Any, raw: str, images: Sequence[PIL.Image.Image], folder: Path) -> None:
+    """Write each image with its boxes."""
+    for number, (image, boxes) in enumerate(zip(images, answer_boxes(processor, raw, images), strict=True), 1):
+        path = folder / (IMAGE_FILE if len(images) == 1 else NUMBERED_FILE.format(number))
+        save_drawn(image, boxes, path)
+        print(f"{path}: the image with {len(boxes)} boxes")

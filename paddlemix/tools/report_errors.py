@@ -19,7 +19,7 @@ def report_errors() -> Iterator[None]:
     are ours and keep their stack, and so do all where the environment sets PADDLEMIX_STACK=1.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("paddlemix").setLevel(logging.INFO)  # what is in effect, such as the bounds of pictures
+    logging.getLogger("paddlemix").setLevel(logging.INFO)  # what is in effect, such as the bounds of images
     try:
         yield
     except (ValueError, OSError) as error:

@@ -38,7 +38,7 @@ def load_processor(model: ModelArguments, data: DataArguments) -> Any:
 
     Args:
         model: says where the checkpoint is.
-        data: says how large pictures and records may be.
+        data: says how large images and records may be.
 
     Returns:
         The family's processor.

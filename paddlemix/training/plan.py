@@ -41,11 +41,11 @@ def describe_plan(
 def _set_lines(title: str, summaries: Sequence[SetSummary]) -> Iterator[str]:
     for summary in summaries:
         tokens = _median_and_max(summary.sizes.column("tokens"))
-        pictures = _median_and_max(summary.sizes.column("picture_tokens"))
+        images = _median_and_max(summary.sizes.column("image_tokens"))
         skipped = f", {summary.skipped} skipped" if summary.skipped else ""
         recognised = ", recognised from its records" if summary.is_recognised else ""
         yield f"  {title}: {summary.name}{recognised} ({', '.join(summary.files)})"
-        yield f"    {summary.count:,} records{skipped}; tokens a record {tokens}, of pictures {pictures}"
+        yield f"    {summary.count:,} records{skipped}; tokens a record {tokens}, of images {images}"
         if summary.drawn != summary.count and title == "train":
             yield f"    an epoch draws {summary.drawn:,}"
 

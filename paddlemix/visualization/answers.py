@@ -14,13 +14,13 @@ from paddlemix.visualization.draw import LabelledBox, draw_boxes
 JPEG_QUALITY = 95
 
 
-def answer_boxes(processor: Any, raw: str, pictures: Sequence[Image.Image]) -> list[list[LabelledBox]]:
-    """The boxes of a raw answer on each of the pictures that it is about."""
-    found = processor.boxes_by_picture(raw, [picture.size for picture in pictures])
+def answer_boxes(processor: Any, raw: str, images: Sequence[Image.Image]) -> list[list[LabelledBox]]:
+    """The boxes of a raw answer on each of the images that it is about."""
+    found = processor.boxes_by_image(raw, [image.size for image in images])
     return [[LabelledBox(one.label, one.box) for one in boxes] for boxes in found]
 
 
-def save_drawn(picture: Image.Image, boxes: Sequence[LabelledBox], path: Path) -> None:
-    """Write a picture with its boxes as JPEG; missing folders are made."""
+def save_drawn(image: Image.Image, boxes: Sequence[LabelledBox], path: Path) -> None:
+    """Write an image with its boxes as JPEG; missing folders are made."""
     with replacing(path) as staged:
-        draw_boxes(picture, boxes).save(staged, quality=JPEG_QUALITY)
+        draw_boxes(image, boxes).save(staged, quality=JPEG_QUALITY)

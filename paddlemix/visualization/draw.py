@@ -1,4 +1,4 @@
-"""Draws boxes with their labels on a picture."""
+"""Draws boxes with their labels on an image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LabelledBox:
 
     Attributes:
         label: a name in any script; boxes of one label share a colour. Without one, only the box is drawn.
-        box: x1, y1, x2, y2 in pixels of the picture: the edges' places, so (0, 0, w, h) is all of it.
+        box: x1, y1, x2, y2 in pixels of the image: the edges' places, so (0, 0, w, h) is all of it.
     """
 
     label: str
@@ -42,20 +42,20 @@ class _Caption:
     size: Size
 
 
-def draw_boxes(picture: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
+def draw_boxes(image: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
     """Draw every box with its label.
 
-    Lines and letters grow with the picture. Boxes are clipped to the picture; one that has no area there is left out
+    Lines and letters grow with the image. Boxes are clipped to the image; one that has no area there is left out
     with a warning that names it.
 
     Args:
-        picture: stays as it is.
+        image: stays as it is.
         boxes: what to draw; later boxes lie on earlier ones, and labels on all boxes.
 
     Returns:
-        A new RGB picture of the same size.
+        A new RGB image of the same size.
     """
-    canvas = picture.convert("RGB")
+    canvas = image.convert("RGB")
     frames = [(_one_line(item.label), _clip(item, canvas.size)) for item in boxes]
     visible = [(label, frame) for label, frame in frames if frame is not None]
     colors = label_colors(label for label, _ in visible)
@@ -79,13 +79,13 @@ def _line_width(size: Size) -> int:
 
 
 def _clip(item: LabelledBox, size: Size) -> Rectangle | None:
-    """The pixels of the box that lie in the picture, or None with a warning."""
+    """The pixels of the box that lie in the image, or None with a warning."""
     x1, x2 = (min(max(x, 0.0), size[0]) for x in item.box[::2])
     y1, y2 = (min(max(y, 0.0), size[1]) for y in item.box[1::2])
     # Asked this way round, NaN is refused too.
     if not (x1 < x2 and y1 < y2):
         warnings.warn(
-            f"box {item.box} of {item.label!r} is not drawn: it has no area inside the picture of {size[0]}x{size[1]}",
+            f"box {item.box} of {item.label!r} is not drawn: it has no area inside the image of {size[0]}x{size[1]}",
             stacklevel=3,
         )
         return None
@@ -119,7 +119,7 @@ def _draw_labels(
 
 
 def _fit(label: str, size: Size) -> _Caption:
-    """Set a label as large as the picture asks; where it is too wide, smaller, and at last shortened."""
+    """Set a label as large as the image asks; where it is too wide, smaller, and at last shortened."""
     room, font_size = size[0], _scaled(_FONT_SHARE, SMALLEST_FONT, size)
     caption = _set(label, font_size)
     while caption.size[0] > room and font_size > SHRUNKEN_FONT:

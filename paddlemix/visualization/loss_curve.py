@@ -25,7 +25,7 @@ def plot_loss(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
         history: what the trainer logged, in its order. Of each entry the keys `loss`, `eval_loss`, `learning_rate` and
             `global_step` or `step` are read; an entry without a step, as evaluations log them, belongs to the latest
             step before it.
-        path: the picture to write, whole or not at all; its suffix names the format (png without one).
+        path: the image to write, whole or not at all; its suffix names the format (png without one).
 
     Raises:
         ValueError: no entry holds a `loss` or `eval_loss`.

@@ -11,17 +11,17 @@ Rectangle = tuple[int, int, int, int]
 Size = tuple[int, int]
 
 
-def place_plates(sizes: Sequence[Size], boxes: Sequence[Rectangle], picture: Size) -> list[Rectangle]:
+def place_plates(sizes: Sequence[Size], boxes: Sequence[Rectangle], image: Size) -> list[Rectangle]:
     """Find a place for the plate of every box.
 
-    A plate lies inside the picture. It overlaps as little as possible with the plates before it; then it is as near as
+    A plate lies inside the image. It overlaps as little as possible with the plates before it; then it is as near as
     possible to its own box; then it covers as little as possible of all boxes; then it stands above or below its
     box rather than beside it.
 
     Args:
-        sizes: width and height of each plate; one larger than the picture starts at its left or top edge.
-        boxes: the boxes they belong to, inside the picture.
-        picture: its width and height.
+        sizes: width and height of each plate; one larger than the image starts at its left or top edge.
+        boxes: the boxes they belong to, inside the image.
+        image: its width and height.
 
     Returns:
         One rectangle per plate.
@@ -32,22 +32,22 @@ def place_plates(sizes: Sequence[Size], boxes: Sequence[Rectangle], picture: Siz
         def cost(plate: Rectangle, box: Rectangle = box) -> tuple[int, int, int]:
             return _overlap(plate, placed), _gap(plate, box), _overlap(plate, boxes)
 
-        placed.append(min(_candidates(size, box, picture), key=cost))
+        placed.append(min(_candidates(size, box, image), key=cost))
     return placed
 
 
-def _candidates(size: Size, box: Rectangle, picture: Size) -> Iterator[Rectangle]:
-    """Places around and inside the corners of the box, then all the way down the picture at its left and right edge."""
+def _candidates(size: Size, box: Rectangle, image: Size) -> Iterator[Rectangle]:
+    """Places around and inside the corners of the box, then all the way down the image at its left and right edge."""
     width, height = size
     left, top, right, bottom = box
     for x in (left, right - width, right, left - width):
-        for y in (top - height, bottom, top, bottom - height, *range(0, picture[1], height)):
-            yield _inside(x, y, size, picture)
+        for y in (top - height, bottom, top, bottom - height, *range(0, image[1], height)):
+            yield _inside(x, y, size, image)
 
 
-def _inside(x: int, y: int, size: Size, picture: Size) -> Rectangle:
-    x = max(0, min(x, picture[0] - size[0]))
-    y = max(0, min(y, picture[1] - size[1]))
+def _inside(x: int, y: int, size: Size, image: Size) -> Rectangle:
+    x = max(0, min(x, image[0] - size[0]))
+    y = max(0, min(y, image[1] - size[1]))
     return x, y, x + size[0], y + size[1]
 
 

@@ -1,4 +1,4 @@
-"""Records as a model will see them: their tokens with the trained ones marked, and their pictures with boxes drawn."""
+"""Records as a model will see them: their tokens with the trained ones marked, and their images with boxes drawn."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from PIL import Image
 from paddlemix.conversation import Box, Conversation, RecordError, Reference
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import frame_indices
-from paddlemix.media.images import open_picture
+from paddlemix.media.images import open_image
 from paddlemix.media.video import open_video
 from paddlemix.processors.contract import IGNORED_LABEL, Sample
 from paddlemix.visualization.draw import LabelledBox, draw_boxes
 
-# The longer side of a picture on the page, in pixels: large enough for labels, small enough for many records.
+# The longer side of an image on the page, in pixels: large enough for labels, small enough for many records.
 _LARGEST, _SMALLEST = 512, 256
 _FRAMES = 4
 
@@ -45,7 +45,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture on the page.
+    """An image on the page.
 
     Attributes:
         source: a data: URL.
@@ -63,16 +63,16 @@ class RecordView:
     Attributes:
         title: file and index.
         tokens: all of them; 0 where there is a problem.
-        picture_tokens: those of pictures and videos.
+        image_tokens: those of images and videos.
         trained_tokens: those that a model is trained to say.
         stretches: the tokens.
-        thumbnails: pictures, and some frames of videos.
+        thumbnails: images, and some frames of videos.
         problem: why the record cannot be used, "" where it can.
     """
 
     title: str
     tokens: int = 0
-    picture_tokens: int = 0
+    image_tokens: int = 0
     trained_tokens: int = 0
     stretches: tuple[Stretch, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = ()
@@ -97,10 +97,10 @@ def view_record(conversation: Conversation, processor: Any) -> RecordView:
     return RecordView(
         title=str(conversation.source),
         tokens=size.tokens,
-        picture_tokens=size.picture_tokens,
+        image_tokens=size.image_tokens,
         trained_tokens=size.target_tokens,
         stretches=tuple(_stretches(sample, processor)),
-        thumbnails=(*_pictures(conversation, sample, processor), *_frames(conversation)),
+        thumbnails=(*_images(conversation, sample, processor), *_frames(conversation)),
     )
 
 
@@ -133,19 +133,19 @@ def _stretches(sample: Sample, processor: Any) -> Iterator[Stretch]:
         yield Stretch(text, is_trained, control is not None, len(ids))
 
 
-def _pictures(conversation: Conversation, sample: Sample, processor: Any) -> Iterator[Thumbnail]:
-    for index, part in enumerate(conversation.pictures):
-        picture = open_picture(part.path)
+def _images(conversation: Conversation, sample: Sample, processor: Any) -> Iterator[Thumbnail]:
+    for index, part in enumerate(conversation.images):
+        image = open_image(part.path)
         boxes = [
-            LabelledBox(label, processor.box_in_pixels(box, *picture.size))
+            LabelledBox(label, processor.box_in_pixels(box, *image.size))
             for label, box in _labelled_boxes(conversation)
-            if box.picture == index
+            if box.image == index
         ]
-        caption = f"Picture {index + 1}: {shown(part.path)}, {picture.width} x {picture.height} pixels"
+        caption = f"Picture {index + 1}: {shown(part.path)}, {image.width} x {image.height} pixels"
         if "image_grid_thw" in sample.media:
             _, height, width = sample.media["image_grid_thw"][index]
             caption += f", seen as {width} x {height} patches"
-        yield Thumbnail(_as_url(_with_boxes(picture, boxes)), f"{caption}; boxes: {len(boxes)}" if boxes else caption)
+        yield Thumbnail(_as_url(_with_boxes(image, boxes)), f"{caption}; boxes: {len(boxes)}" if boxes else caption)
 
 
 def _labelled_boxes(conversation: Conversation) -> Iterator[tuple[str, Box]]:
@@ -159,13 +159,13 @@ def _labelled_boxes(conversation: Conversation) -> Iterator[tuple[str, Box]]:
                 yield label, part
 
 
-def _with_boxes(picture: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
-    """The picture in the size of the page, so that lines and letters suit it, whatever size it had."""
-    longer = max(picture.size)
+def _with_boxes(image: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
+    """The image in the size of the page, so that lines and letters suit it, whatever size it had."""
+    longer = max(image.size)
     scale = min(max(longer, _SMALLEST), _LARGEST) / longer
-    size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
-    scaled = [LabelledBox(each.label, _scaled(each.box, picture.size, size)) for each in boxes]
-    return draw_boxes(picture.resize(size, Image.Resampling.BICUBIC), scaled)
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    scaled = [LabelledBox(each.label, _scaled(each.box, image.size, size)) for each in boxes]
+    return draw_boxes(image.resize(size, Image.Resampling.BICUBIC), scaled)
 
 
 def _scaled(
@@ -185,8 +185,8 @@ def _frames(conversation: Conversation) -> Iterator[Thumbnail]:
                 yield Thumbnail(_as_url(_with_boxes(Image.fromarray(frame), [])), caption)
 
 
-def _as_url(picture: Image.Image) -> str:
+def _as_url(image: Image.Image) -> str:
     file = io.BytesIO()
     # Without subsampling the colours of thin lines stay apart from what is under them.
-    picture.save(file, "JPEG", quality=85, subsampling=0)
+    image.save(file, "JPEG", quality=85, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -44,7 +44,7 @@ _TEMPLATE = """<!DOCTYPE html>
 {% if record.problem %}
 <p class="problem">{{ record.problem }}</p>
 {% else %}
-<p class="counts">{{ record.tokens }} tokens, {{ record.picture_tokens }} of pictures and videos,
+<p class="counts">{{ record.tokens }} tokens, {{ record.image_tokens }} of images and videos,
 {{ record.trained_tokens }} trained</p>
 {% for one in record.thumbnails %}
 <figure><img src="{{ one.source }}" alt=""><figcaption>{{ one.caption }}</figcaption></figure>

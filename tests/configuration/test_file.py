@@ -226,9 +226,9 @@ class TestFileNames:
         assert item.image_root == "no"
 
     def test_image_root_is_looked_for_as_records_are(self, tmp_path):
-        (tmp_path / "pictures").mkdir()
-        records = [{"name": "n", "data_files": "a.json", "image_root": "pictures"}]
-        assert load(tmp_path, dataset={"train": records}).data.dataset.train[0].image_root == str(tmp_path / "pictures")
+        (tmp_path / "images").mkdir()
+        records = [{"name": "n", "data_files": "a.json", "image_root": "images"}]
+        assert load(tmp_path, dataset={"train": records}).data.dataset.train[0].image_root == str(tmp_path / "images")
 
 
 class TestWrongKeys:

@@ -2,7 +2,7 @@
 
     python tests/datasets/fuzz_records.py --records 20000 --seed 0
 
-Records go the whole way: from a file's bytes to tokens, with the headers of their pictures. Nothing is fetched.
+Records go the whole way: from a file's bytes to tokens, with the headers of their images. Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Fuzzer:
         self.processor = make_processor()
         self.outcomes: Counter[str] = Counter()
         self.failures: list[str] = []
-        make_pictures(folder, [record for _, record in self.records])
+        make_images(folder, [record for _, record in self.records])
 
     def run(self, count: int, after_batch: Callable[[], None] = lambda: None) -> None:
         """Try `count` records."""
@@ -272,12 +272,12 @@ def make_processor() -> Qwen2VLProcessor:
 
     backend = untrained_tokenizer(BPE({byte: place for place, byte in enumerate(sorted(ByteLevel.alphabet()))}, []))
     add_control_tokens(backend)
-    pictures = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
-    return Qwen2VLProcessor(Qwen2Tokenizer(backend), pictures, ChatTemplate(), max_length=4096)
+    images = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
+    return Qwen2VLProcessor(Qwen2Tokenizer(backend), images, ChatTemplate(), max_length=4096)
 
 
-def make_pictures(folder: Path, records: list[dict]) -> None:
-    """Put a picture wherever the records have one, so that good ones are accepted."""
+def make_images(folder: Path, records: list[dict]) -> None:
+    """Put an image wherever the records have one, so that good ones are accepted."""
     from PIL import Image
 
     names = set(re.findall(r"[\w/]+\.(?:jpg|png)", json.dumps(records))) | {"0054c91397f2fe05.jpg"}

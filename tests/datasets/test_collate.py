@@ -8,12 +8,12 @@ from paddlemix.datasets.mixing.draws import WeightedSample
 from paddlemix.processors.contract import Sample
 
 
-def sample(length, pictures=0, start=10, videos=0):
+def sample(length, images=0, start=10, videos=0):
     ids = np.arange(start, start + length)
     media = {}
-    if pictures:
-        media["pixel_values"] = np.full((4 * pictures, 6), start, dtype=np.float32)
-        media["image_grid_thw"] = np.tile([1, 2, 2], (pictures, 1))
+    if images:
+        media["pixel_values"] = np.full((4 * images, 6), start, dtype=np.float32)
+        media["image_grid_thw"] = np.tile([1, 2, 2], (images, 1))
     if videos:
         media["pixel_values_videos"] = np.full((8 * videos, 6), start + 1, dtype=np.float32)
         media["video_grid_thw"] = np.tile([2, 2, 2], (videos, 1))
@@ -37,15 +37,15 @@ def test_on_the_left_every_row_ends_with_its_last_token_and_a_mask_hides_the_pad
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_pictures_follow_one_another_row_by_row_and_text_alone_has_none(side):
-    batch = PadCollator(0, side=side)([sample(3, pictures=2), sample(1), sample(2, pictures=1, start=30)])
+def test_images_follow_one_another_row_by_row_and_text_alone_has_none(side):
+    batch = PadCollator(0, side=side)([sample(3, images=2), sample(1), sample(2, images=1, start=30)])
     assert batch["image_grid_thw"].shape == (3, 3)
     assert batch["pixel_values"].dtype == np.float32
     assert batch["pixel_values"][:, 0].tolist() == [10] * 8 + [30] * 4
 
 
 def test_videos_follow_one_another_on_their_own():
-    batch = PadCollator(0)([sample(3, videos=1), sample(2, pictures=1), sample(2, videos=2, pictures=1, start=30)])
+    batch = PadCollator(0)([sample(3, videos=1), sample(2, images=1), sample(2, videos=2, images=1, start=30)])
     assert batch["video_grid_thw"].tolist() == [[2, 2, 2]] * 3
     assert batch["pixel_values_videos"][:, 0].tolist() == [11] * 8 + [31] * 16
     assert len(batch["image_grid_thw"]) == 2
@@ -90,8 +90,8 @@ def test_a_pack_is_one_row_of_samples_whose_first_tokens_nobody_predicts():
     assert set(batch) == {"input_ids", "labels", "position_ids", "cu_seqlens"}
 
 
-def test_pictures_and_videos_go_with_their_samples_into_a_pack():
-    batch = PackCollator()([sample(2, pictures=1, start=10), sample(3), sample(2, pictures=2, start=30, videos=1)])
+def test_images_and_videos_go_with_their_samples_into_a_pack():
+    batch = PackCollator()([sample(2, images=1, start=10), sample(3), sample(2, images=2, start=30, videos=1)])
     assert batch["pixel_values"][:, 0].tolist() == [10] * 4 + [30] * 8
     assert len(batch["image_grid_thw"]) == 3 and batch["pixel_values_videos"].shape == (8, 6)
 

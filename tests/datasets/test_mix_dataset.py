@@ -15,11 +15,11 @@ from paddlemix.processors.contract import Sample, SampleSize
 
 
 class FakeProcessor:
-    """One token a character; a picture costs four and has to exist."""
+    """One token a character; an image costs four and has to exist."""
 
     def encode(self, conversation: Conversation) -> Sample:
         if "broken" in text_of(conversation):
-            raise RecordError(conversation.source, "the picture breaks off")
+            raise RecordError(conversation.source, "the image breaks off")
         ids = np.array([ord(character) for character in text_of(conversation)], dtype=np.int64)
         return Sample(ids, ids, np.zeros((3, len(ids)), dtype=np.int64))
 
@@ -27,11 +27,11 @@ class FakeProcessor:
         return "fake"
 
     def measure(self, conversation: Conversation) -> SampleSize:
-        for picture in conversation.pictures:
-            if not Path(picture.path).is_file():
-                raise RecordError(conversation.source, f"no picture {picture.path}")
+        for image in conversation.images:
+            if not Path(image.path).is_file():
+                raise RecordError(conversation.source, f"no image {image.path}")
         tokens = len(text_of(conversation))
-        return SampleSize(tokens, picture_tokens=4 * len(conversation.pictures), target_tokens=1)
+        return SampleSize(tokens, image_tokens=4 * len(conversation.images), target_tokens=1)
 
 
 def text_of(conversation: Conversation) -> str:
@@ -86,7 +86,7 @@ def test_sets_of_all_formats_follow_one_another_in_order(folder):
         "vqa",
     ]
     assert [size.tokens for size in dataset.sizes] == [len(text) for text in texts]
-    assert [size.picture_tokens for size in dataset.sizes] == [0, 4, 4, 4, 4]
+    assert [size.image_tokens for size in dataset.sizes] == [0, 4, 4, 4, 4]
 
 
 def test_summaries_tell_the_sets_apart(folder):
@@ -114,7 +114,7 @@ def test_a_set_named_auto_is_told_apart_and_named_by_its_format(folder):
         ("chatml_dataset", True),
         ("caption_dataset", True),
     ]
-    assert dataset.conversations[2].pictures[0].path == str(folder / "图.jpg")
+    assert dataset.conversations[2].images[0].path == str(folder / "图.jpg")
 
 
 def test_max_samples_counts_over_all_files_of_a_set(folder):
@@ -131,10 +131,10 @@ def test_max_samples_counts_over_all_files_of_a_set(folder):
 
 def test_image_root_replaces_the_record_files_folder(folder, tmp_path):
     file = write(tmp_path / "elsewhere" / "a.json", [chat("q", image="图.jpg")])
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no image"):
         load(DatasetSpec("chatml_dataset", file))
     dataset = load(DatasetSpec("chatml_dataset", file, image_root=str(folder)))
-    assert dataset.conversations[0].pictures[0].path == str(folder / "图.jpg")
+    assert dataset.conversations[0].images[0].path == str(folder / "图.jpg")
 
 
 def test_raise_names_bad_records_of_every_kind_and_every_set_in_one_error(folder):
@@ -146,7 +146,7 @@ def test_raise_names_bad_records_of_every_kind_and_every_set_in_one_error(folder
     message = str(caught.value)
     assert f"{lines}, record 1: malformed JSON at line 2" in message
     assert f"{lines}, record 2: the record is the number 3" in message
-    assert f"{other}, record 1: no picture {folder / 'missing.jpg'}" in message
+    assert f"{other}, record 1: no image {folder / 'missing.jpg'}" in message
     assert f"{other}, record 2: turn 1 (assistant) is blank" in message
     assert '`on_bad_record` to "skip"' in message
 
@@ -217,11 +217,11 @@ def test_a_failure_that_is_no_bad_record_is_not_taken_for_one(folder):
         MixDataset.load([spec], Faulty(), "skip")
 
 
-def test_a_picture_that_breaks_only_when_drawn_is_named_by_file_and_index(folder):
+def test_an_image_that_breaks_only_when_drawn_is_named_by_file_and_index(folder):
     file = write(folder / "a.json", [chat("fine"), chat("broken")])
     dataset = load(DatasetSpec("chatml_dataset", file))
     assert len(dataset[0].input_ids) == len("finea")
-    with pytest.raises(RecordError, match=r"a\.json, record 1: the picture breaks off") as caught:
+    with pytest.raises(RecordError, match=r"a\.json, record 1: the image breaks off") as caught:
         dataset[1]
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 

@@ -38,9 +38,9 @@ def test_one_file_and_several_are_given_the_same_way(data_files, files):
     assert DatasetSpec("chatml_dataset", data_files).files == files
 
 
-def test_pictures_are_looked_for_beside_the_record_file_unless_image_root_is_set():
-    assert DatasetSpec("vqa_dataset", "数据/a.json").picture_root("数据/a.json") == Path("数据")
-    assert DatasetSpec("vqa_dataset", "数据/a.json", image_root="图").picture_root("数据/a.json") == Path("图")
+def test_images_are_looked_for_beside_the_record_file_unless_image_root_is_set():
+    assert DatasetSpec("vqa_dataset", "数据/a.json").media_root("数据/a.json") == Path("数据")
+    assert DatasetSpec("vqa_dataset", "数据/a.json", image_root="图").media_root("数据/a.json") == Path("图")
 
 
 def test_parse_asks_with_the_prompt_of_the_set():

@@ -17,7 +17,7 @@ from .conftest import Launch
 
 SCRIPT = Path(__file__).with_name("train_cases.py")
 FAMILIES = {"qwen2_vl": "tiny_checkpoint", "qwen_vl": "tiny_qwen_vl"}
-STEPS, SAVED, PACK, PICTURES, CLIP = 10, 5, 448, 6, 0.1
+STEPS, SAVED, PACK, IMAGES, CLIP = 10, 5, 448, 6, 0.1
 # So many batches of one record (or pack) make a global batch, by the number of ranks.
 ACCUMULATION = {1: 4, 2: 2, 4: 1}
 LORA = {"lora": True, "lora_rank": 4, "lora_dropout": 0.0, "lora_alpha": 32}
@@ -57,7 +57,7 @@ class Runs:
 
     def __init__(self, folder: Path, family: str, checkpoint: Path, records: dict[str, Path]) -> None:
         self.folder, self.family = folder / family, family
-        sets = [("chatml_dataset", "pictures"), ("chatml_dataset", "texts")]
+        sets = [("chatml_dataset", "images"), ("chatml_dataset", "texts")]
         sets += [("ms_swift_3", "video")] if family == "qwen2_vl" else []
         dataset = [{"name": name, "data_files": str(records[file])} for name, file in sets]
         self.config = {
@@ -114,10 +114,10 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def records(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Record files with pictures, with text alone and with a video."""
+    """Record files with images, with text alone and with a video."""
     folder = tmp_path_factory.mktemp("records")
-    pictured = json.loads((shapes / "train_grounding.json").read_text("utf-8"))[:PICTURES]
-    for record in pictured:
+    shown_image = json.loads((shapes / "train_grounding.json").read_text("utf-8"))[:IMAGES]
+    for record in shown_image:
         for turn in record["conversations"]:
             turn["value"] = turn["value"].replace("<img>", f"<img>{shapes}/")
     counts = [" ".join(str(number) for number in range(many)) for many in (3, 9, 30, 95)]
@@ -127,11 +127,11 @@ def records(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         {"role": "user", "content": "<image><video>What moves?"},
         {"role": "assistant", "content": "A grey cloud."},
     ]
-    picture = next((shapes / "pictures" / "train").iterdir())
-    video = [{"messages": turns, "images": [str(picture)], "videos": [str(folder / "a.mp4")]}]
-    for name, content in (("pictures", pictured), ("texts", texts), ("video", video)):
+    image = next((shapes / "images" / "train").iterdir())
+    video = [{"messages": turns, "images": [str(image)], "videos": [str(folder / "a.mp4")]}]
+    for name, content in (("images", shown_image), ("texts", texts), ("video", video)):
         (folder / f"{name}.json").write_text(json.dumps(content), "utf-8")
-    return {name: folder / f"{name}.json" for name in ("pictures", "texts", "video")}
+    return {name: folder / f"{name}.json" for name in ("images", "texts", "video")}
 
 
 def save_video(path: Path) -> None:
@@ -216,13 +216,13 @@ def test_ten_steps_of_two_ranks_are_those_of_one_process(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", ["padded", "packs"])
-def test_in_these_runs_a_rank_with_text_alone_stands_beside_one_with_pictures_and_a_video(
+def test_in_these_runs_a_rank_with_text_alone_stands_beside_one_with_images_and_a_video(
     runs: dict[str, Runs], family: str, kind: str
 ) -> None:
     shown = [runs[family].seen(f"{kind}-stage2", rank)["shows"] for rank in (0, 1)]
     assert len(shown[0]) == len(shown[1]) == STEPS * ACCUMULATION[2]
     packs = {"pack"} if kind == "packs" else set()
-    media = {"picture", "video"} if family == "qwen2_vl" else {"picture"}
+    media = {"image", "video"} if family == "qwen2_vl" else {"image"}
     pairs = [tuple(map(set, pair)) for pair in zip(*shown, strict=True)]
     assert any(pair in ((packs, packs | media), (packs | media, packs)) for pair in pairs), pairs
 

@@ -21,7 +21,7 @@ from .train_cases import train
 from .train_split import NEW_TOKENS, PROMPT, answer
 
 TRAIN, CHECK_OPS = (Path(__file__).with_name(name) for name in ("train_split.py", "check_split_ops.py"))
-PICTURES, TEXTS, STEPS, SAVED_AT = 8, 4, 10, 5
+IMAGES, TEXTS, STEPS, SAVED_AT = 8, 4, 10, 5
 # Float32 sums in another order: losses differ by 2e-7 here, weights by 8e-7 of their norm.
 CLOSE = 1e-5
 # What is left of that after steps so large shows in a gradient's norm: 1.2e-5 at most here.
@@ -37,16 +37,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(shapes: Path, folder: Path) -> Path:
-    """Records with pictures, and some of text alone with answers of very different lengths."""
-    pictured = json.loads((shapes / "train_grounding.json").read_text("utf-8"))[:PICTURES]
-    assert len(pictured) == PICTURES
-    for record in pictured:
+    """Records with images, and some of text alone with answers of very different lengths."""
+    shown_image = json.loads((shapes / "train_grounding.json").read_text("utf-8"))[:IMAGES]
+    assert len(shown_image) == IMAGES
+    for record in shown_image:
         for turn in record["conversations"]:
             turn["value"] = turn["value"].replace("<img>", f"<img>{shapes}/")
     numbers = [" ".join(str(number) for number in range(3 * 2**index)) for index in range(TEXTS)]
     texts = [{"conversations": [["Count up.", text]]} for text in numbers]
     file = folder / "records.json"
-    file.write_text(json.dumps([*pictured, *texts]), "utf-8")
+    file.write_text(json.dumps([*shown_image, *texts]), "utf-8")
     return file
 
 
@@ -177,7 +177,7 @@ def test_the_run_that_others_are_compared_with_has_trained_and_clipped(
     assert moved > 0.8 * len(before)
     seen = json.loads((alone / f"{kind}-alone" / "seen-0.json").read_text("utf-8"))
     assert len(seen["norms"]) == STEPS and min(seen["norms"]) > CLIP
-    assert set().union(*seen["shows"]) == {"picture"} | ({"pack"} if kind == "packs" else set())
+    assert set().union(*seen["shows"]) == {"image"} | ({"pack"} if kind == "packs" else set())
 
 
 @pytest.mark.parametrize("kind", ["padded", "packs"])

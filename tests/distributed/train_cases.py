@@ -35,7 +35,7 @@ class Watcher(TrainerCallback):
         self.norms: list[float] = []
 
     def on_load_data_end(self, args: Any, state: Any, control: Any, inputs: Any, **kwargs: Any) -> None:
-        kinds = {"pixel_values": "picture", "pixel_values_videos": "video", "cu_seqlens": "pack"}
+        kinds = {"pixel_values": "image", "pixel_values_videos": "video", "cu_seqlens": "pack"}
         self.shows.append([kind for name, kind in kinds.items() if name in (inputs or {})])
 
     def on_optimizer_begin(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:

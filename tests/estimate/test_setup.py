@@ -90,7 +90,7 @@ def test_cards_are_cut_as_the_degrees_say(
         ({"pipeline_parallel_degree": 2}, {}, "`pipeline_parallel_degree` is 2, of which the memory is not estimated"),
         ({"tensor_parallel_degree": 2}, {"cards": 3}, "--cards is 3; expected a multiple of 2"),
         ({}, {"cards": 0}, "--cards is 0; expected a multiple of 1"),
-        ({}, {"picture_share": 1.5}, "--picture_share is 1.5; expected 0 to 1"),
+        ({}, {"image_share": 1.5}, "--image_share is 1.5; expected 0 to 1"),
     ],
 )
 def test_what_cannot_be_estimated_is_said(
@@ -102,7 +102,7 @@ def test_what_cannot_be_estimated_is_said(
 
 
 def test_a_batch_is_rows_of_the_longest_record(config: Any) -> None:
-    setup = Setup.of(config(per_device_train_batch_size=3, max_length=1000, recompute=True), picture_share=0.25)
+    setup = Setup.of(config(per_device_train_batch_size=3, max_length=1000, recompute=True), image_share=0.25)
     assert setup.batch == Batch(3000, 0.25)
-    assert (setup.batch.picture_tokens, setup.batch.targets) == (750, 2250)
+    assert (setup.batch.image_tokens, setup.batch.targets) == (750, 2250)
     assert setup.recompute_vit and setup.recompute_llm

@@ -29,7 +29,7 @@ FLOAT32 = Precision(weight=4, gradient=4, state=8, product=4, residual=4)
 QWEN2_VL, QWEN_VL = FAMILIES
 # What was measured differs by 0.2 % for the small shape, and by 5 % at most.
 BOUND = 0.1
-PICTURES, SIDE = 2, 224
+IMAGES, SIDE = 2, 224
 
 
 def held() -> int:
@@ -69,7 +69,7 @@ def qwen2_vl(small: bool = False) -> tuple[Any, dict[str, np.ndarray], Batch]:
 
 
 def qwen_vl() -> tuple[Any, dict[str, np.ndarray], Batch]:
-    """A shallow Qwen-VL, with two pictures in one row."""
+    """A shallow Qwen-VL, with two images in one row."""
     queries, start = 64, 3990
     visual = {
         "width": 256,
@@ -91,13 +91,13 @@ def qwen_vl() -> tuple[Any, dict[str, np.ndarray], Batch]:
     )
     rng = np.random.default_rng(0)
     span = [start, *[start + 2] * queries, start + 1]
-    ids = np.array([[*span * PICTURES, *rng.integers(0, start, 380)]])
+    ids = np.array([[*span * IMAGES, *rng.integers(0, start, 380)]])
     batch = {
         "input_ids": ids,
         "labels": np.where(ids < start, ids, -100),
-        "pixel_values": rng.standard_normal((PICTURES, 3, SIDE, SIDE)).astype(np.float32),
+        "pixel_values": rng.standard_normal((IMAGES, 3, SIDE, SIDE)).astype(np.float32),
     }
-    return QWEN_VL.model_class(config), batch, Batch(ids.size, PICTURES * queries / ids.size)
+    return QWEN_VL.model_class(config), batch, Batch(ids.size, IMAGES * queries / ids.size)
 
 
 def both(

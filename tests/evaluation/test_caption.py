@@ -37,7 +37,7 @@ def test_captions_equal_to_their_references_reach_the_highest_scores():
     assert scores["captions"] == 3
 
 
-def test_captions_of_the_wrong_pictures_score_lower_than_the_right_ones():
+def test_captions_of_the_wrong_images_score_lower_than_the_right_ones():
     shuffled = caption_scores(FIRSTS[1:] + FIRSTS[:1], REFERENCES)
     assert shuffled["cider"] < 1.0
     assert shuffled["bleu_4"] < 0.1
@@ -66,7 +66,7 @@ def test_chinese_captions_are_compared_by_character():
     assert 50 < near["sacrebleu"] < 100
 
 
-def test_pictures_may_have_different_numbers_of_references():
+def test_images_may_have_different_numbers_of_references():
     scores = caption_scores(
         FIRSTS, [[*REFERENCES[0], "some disc"], REFERENCES[1], ["stripes", *REFERENCES[2], "lines"]]
     )
@@ -81,7 +81,7 @@ def test_an_empty_caption_scores_zero_and_does_not_break_the_others():
     assert caption_scores([""] * 3, REFERENCES)["bleu_1"] == 0.0
 
 
-def test_a_single_picture_has_bleu_but_no_cider():
+def test_a_single_image_has_bleu_but_no_cider():
     scores = caption_scores(FIRSTS[:1], REFERENCES[:1])
     assert scores["cider"] is None
     assert scores["bleu_4"] == pytest.approx(1.0)
@@ -99,6 +99,6 @@ def test_references_without_a_word_are_refused(texts):
 
 
 @pytest.mark.parametrize(("captions", "references"), [([], []), (["a"], [["a"], ["b"]])])
-def test_captions_and_pictures_must_be_as_many_and_some(captions, references):
+def test_captions_and_images_must_be_as_many_and_some(captions, references):
     with pytest.raises(ValueError, match="expected as many"):
         caption_scores(captions, references)

@@ -36,9 +36,9 @@ def test_boxes_of_the_conversation_and_tuples_are_worth_the_same():
     assert iou(Box(0, 0, 10, 10), (0, 0, 5, 10)) == 0.5
 
 
-def test_boxes_on_different_pictures_do_not_overlap():
-    assert iou(Box(*UNIT, picture=1), Box(*UNIT, picture=1)) == 1.0
-    assert iou(Box(*UNIT, picture=0), Box(*UNIT, picture=1)) == 0.0
+def test_boxes_on_different_images_do_not_overlap():
+    assert iou(Box(*UNIT, image=1), Box(*UNIT, image=1)) == 1.0
+    assert iou(Box(*UNIT, image=0), Box(*UNIT, image=1)) == 0.0
 
 
 @pytest.mark.parametrize(("gold", "predicted", "shape"), [(0, 0, (0, 0)), (2, 0, (2, 0)), (0, 3, (0, 3))])

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import paddle
+import PIL.Image
 import pytest
-from PIL import Image
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.conversation import Box, Conversation, Picture, RecordId, Reference, Text, Turn
+from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn
 from paddlemix.datasets.collate import PadCollator
 from paddlemix.evaluation import predict
 from paddlemix.examples.demo.make_model import scale_to_width
@@ -25,13 +25,13 @@ CONFIG = GenerationConfig(max_new_tokens=4)
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Picture:
-    Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
-    return Picture(str(tmp_path / "a.png"))
+def image(tmp_path: Path) -> Image:
+    PIL.Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
+    return Image(str(tmp_path / "a.png"))
 
 
-def chat(picture: Picture, index: int, *answer: Any, **options: Any) -> Conversation:
-    turns = (Turn("user", (picture, Text("Find it."))), Turn("assistant", answer))
+def chat(image: Image, index: int, *answer: Any, **options: Any) -> Conversation:
+    turns = (Turn("user", (image, Text("Find it."))), Turn("assistant", answer))
     return Conversation(turns, RecordId("x.json", index), **options)
 
 
@@ -45,38 +45,36 @@ def predictions(
     return list(predict.predict_set(None, processor, conversations, CONFIG, batch_size=2))
 
 
-def test_boxes_are_in_pixels_of_the_original_picture_on_both_sides(
-    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, picture: Picture
+def test_boxes_are_in_pixels_of_the_original_image_on_both_sides(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, image: Image
 ) -> None:
-    gold = chat(picture, 0, Reference("bus"), Box(100, 200, 300, 400, unit="thousandth"))
+    gold = chat(image, 0, Reference("bus"), Box(100, 200, 300, 400, unit="thousandth"))
     [one] = predictions(monkeypatch, tiny_checkpoint, [gold], [BOX])
     assert one.boxes == one.gold_boxes == ((20.0, 20.0, 60.0, 40.0),)
     assert one.grounding and one.text == "bus(100,200),(300,400)"
 
 
 def test_a_set_whose_answers_mostly_hold_boxes_asks_for_boxes_in_every_question(
-    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, picture: Picture
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, image: Image
 ) -> None:
     box = Box(1, 1, 9, 9)
-    some = [chat(picture, 0, box), chat(picture, 1, box), chat(picture, 2, Text("There is none."))]
+    some = [chat(image, 0, box), chat(image, 1, box), chat(image, 2, Text("There is none."))]
     made = predictions(monkeypatch, tiny_checkpoint, some, [BOX, "no box", BOX])
     assert [one.grounding for one in made] == [True, True, True]
     assert [len(one.boxes) for one in made] == [1, 0, 1] and made[2].gold_boxes == ()
 
 
-def test_a_set_of_words_asks_for_words(
-    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, picture: Picture
-) -> None:
-    some = [chat(picture, 0, Text("red")), chat(picture, 1, Text("blue"), task="vqa", answers=("blue", "cyan"))]
+def test_a_set_of_words_asks_for_words(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, image: Image) -> None:
+    some = [chat(image, 0, Text("red")), chat(image, 1, Text("blue"), task="vqa", answers=("blue", "cyan"))]
     made = predictions(monkeypatch, tiny_checkpoint, some, ["red", "cyan"])
     assert [one.grounding for one in made] == [False, False]
     assert [one.gold_answers for one in made] == [("red",), ("blue", "cyan")]
 
 
-def test_the_last_answer_is_asked_for_and_the_earlier_ones_are_given(tiny_checkpoint: Path, picture: Picture) -> None:
+def test_the_last_answer_is_asked_for_and_the_earlier_ones_are_given(tiny_checkpoint: Path, image: Image) -> None:
     conversation = Conversation(
         (
-            Turn("user", (picture, Text("one?"))),
+            Turn("user", (image, Text("one?"))),
             Turn("assistant", (Text("first"),)),
             Turn("user", (Text("two?"),)),
             Turn("assistant", (Text("second"),)),
@@ -97,13 +95,11 @@ def distinct_model(checkpoint: Path) -> tuple[Any, Any]:
     return model, processor
 
 
-def test_answers_come_one_a_conversation_and_do_not_depend_on_the_batch(
-    tiny_checkpoint: Path, picture: Picture
-) -> None:
+def test_answers_come_one_a_conversation_and_do_not_depend_on_the_batch(tiny_checkpoint: Path, image: Image) -> None:
     model, processor = distinct_model(tiny_checkpoint)
     questions = [
-        Conversation((Turn("user", (picture, Text("short"))),), RecordId("x", 0)),
-        Conversation((Turn("user", (Text("a much longer question without any picture at all"),)),), RecordId("x", 1)),
+        Conversation((Turn("user", (image, Text("short"))),), RecordId("x", 0)),
+        Conversation((Turn("user", (Text("a much longer question without any image at all"),)),), RecordId("x", 1)),
     ]
     together = predict.answer(model, processor, questions, CONFIG)
     apart = [predict.answer(model, processor, [question], CONFIG)[0] for question in questions]
@@ -112,10 +108,10 @@ def test_answers_come_one_a_conversation_and_do_not_depend_on_the_batch(
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 3.0}, {"temperature": 3.0, "repetition_penalty": 1.3}])
 def test_a_streamed_answer_is_the_answer_in_pieces(
-    tiny_checkpoint: Path, picture: Picture, settings: dict[str, float]
+    tiny_checkpoint: Path, image: Image, settings: dict[str, float]
 ) -> None:
     model, processor = distinct_model(tiny_checkpoint)
-    question = Conversation((Turn("user", (picture, Text("what is it?"))),), RecordId("x", 0))
+    question = Conversation((Turn("user", (image, Text("what is it?"))),), RecordId("x", 0))
     config = GenerationConfig(max_new_tokens=24, **settings)
     pieces = list(predict.stream_answer(model, processor, question, config))
     assert len(pieces) > 1 and all(pieces)
@@ -128,10 +124,10 @@ def test_a_streamed_answer_is_the_answer_in_pieces(
 
 
 def test_an_answer_ends_at_the_tokenizers_end_token_which_is_not_part_of_it(
-    tiny_checkpoint: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = distinct_model(tiny_checkpoint)
-    question = Conversation((Turn("user", (picture, Text("what is it?"))),), RecordId("x", 0))
+    question = Conversation((Turn("user", (image, Text("what is it?"))),), RecordId("x", 0))
     config = GenerationConfig(max_new_tokens=12)
     batch = PadCollator(0, side="left")([processor.encode_prompt(question)])
     [ids] = generate(model, batch, config, end_token_ids=())

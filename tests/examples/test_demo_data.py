@@ -96,7 +96,7 @@ def named_by(text: str, scene: Scene) -> list[Shape]:
 
 
 @BOTH_SETS
-def test_shapes_stay_inside_the_picture_within_their_sizes_and_apart(name: str) -> None:
+def test_shapes_stay_inside_the_image_within_their_sizes_and_apart(name: str) -> None:
     pairs = 0
     for scene in draw_scenes(name, 500):
         for number, shape in enumerate(scene.shapes):
@@ -124,7 +124,7 @@ def test_the_base_set_knows_only_base_names_and_all_of_them() -> None:
     assert {shape.color for shape in shapes} == set(BASE_COLORS)
 
 
-def test_every_picture_of_the_new_set_shows_something_that_the_base_set_lacks() -> None:
+def test_every_image_of_the_new_set_shows_something_that_the_base_set_lacks() -> None:
     scenes = draw_scenes("new", 2000)
     for scene in scenes:
         assert any(shape.kind not in BASE_KINDS or shape.color not in BASE_COLORS for shape in scene.shapes)
@@ -139,7 +139,7 @@ def test_two_shapes_share_their_name_in_the_stated_share_of_scenes_and_three_nev
     assert repeats[2] / 4000 == pytest.approx(TWIN_SHARE, abs=0.02)
 
 
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -195,7 +195,7 @@ def test_pixels_outside_the_shapes_stay_muted() -> None:
         assert np.ptp(ground.mean(axis=0)) < 70
 
 
-def test_equal_scenes_give_equal_pictures_and_another_grain_another_one() -> None:
+def test_equal_scenes_give_equal_images_and_another_grain_another_one() -> None:
     scene = scene_of(RED_CIRCLE)
     again, other = scene_of(RED_CIRCLE), Scene(scene.shapes, scene.texture, scene.tint, grain=6)
     assert render.render_scene(scene).tobytes() == render.render_scene(again).tobytes()
@@ -275,7 +275,7 @@ def test_questions_that_stand_alone_follow_their_weights() -> None:
         assert counts[kind] / 1500 == pytest.approx(weight, abs=0.04)
 
 
-def test_only_the_first_turn_of_a_dialogue_shows_the_picture() -> None:
+def test_only_the_first_turn_of_a_dialogue_shows_the_image() -> None:
     questions = [Question("single", "Find the ring.", "A"), Question("none", "Find the star.", "B")]
     record = records.chatml_record("r7", "pictures/a.jpg", questions)
     assert record == {
@@ -414,20 +414,20 @@ def read_records(folder: Path, split: str) -> list[dict]:
     ]
 
 
-def picture_of(record: dict) -> str:
+def image_of(record: dict) -> str:
     if "image" in record:
         return record["image"]
     return re.findall("<img>(.*?)</img>", record["conversations"][0]["value"])[0]
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 40), ("eval", 8 + 8 + 2)])
-def test_every_picture_on_disk_has_one_record_and_every_record_its_picture(made: Path, split: str, count: int) -> None:
-    pictures = [picture_of(record) for record in read_records(made, split)]
-    assert len(pictures) == count
-    assert sorted(pictures) == sorted(str(p.relative_to(made)) for p in (made / "pictures" / split).iterdir())
-    for name in pictures:
-        with Image.open(made / name) as picture:
-            assert (picture.format, picture.size) == ("JPEG", (SIDE, SIDE))
+def test_every_image_on_disk_has_one_record_and_every_record_its_image(made: Path, split: str, count: int) -> None:
+    images = [image_of(record) for record in read_records(made, split)]
+    assert len(images) == count
+    assert sorted(images) == sorted(str(p.relative_to(made)) for p in (made / "pictures" / split).iterdir())
+    for name in images:
+        with Image.open(made / name) as image:
+            assert (image.format, image.size) == ("JPEG", (SIDE, SIDE))
 
 
 def test_the_single_set_asks_for_one_box_of_a_shape_that_stands_alone(tmp_path: Path) -> None:
@@ -464,7 +464,7 @@ def test_held_out_records_have_one_question_each_and_the_asked_numbers(made: Pat
     assert all(len(record["conversations"]) == 2 for record in grounding)
 
 
-def test_no_held_out_picture_is_trained_on(made: Path) -> None:
+def test_no_held_out_image_is_trained_on(made: Path) -> None:
     pixels = {split: {p.read_bytes() for p in (made / "pictures" / split).iterdir()} for split in ("train", "eval")}
     assert len(pixels["train"]) == 40 and len(pixels["eval"]) == 18
     assert not pixels["train"] & pixels["eval"]
@@ -475,7 +475,7 @@ def test_the_number_of_workers_does_not_change_a_byte(made: Path, tmp_path: Path
     assert read_all(tmp_path / "data") == read_all(made)
 
 
-def test_another_seed_gives_other_pictures_and_records(made: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images_and_records(made: Path, tmp_path: Path) -> None:
     make_data(tmp_path / "data", Settings("new", 2, 1, seed=4), workers=1)
     other, first = read_all(tmp_path / "data"), read_all(made)
     for name in ("pictures/train/000000.jpg", "pictures/eval/000000.jpg", "eval_grounding.json"):
@@ -579,7 +579,7 @@ def test_a_stopped_command_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "many", "1.5"])
-def test_a_number_of_pictures_below_one_is_refused(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_number_of_images_below_one_is_refused(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         tool.parse_arguments(["--output_dir", "x", "--train", value])
     assert "no whole number from 1 on" in capsys.readouterr().err

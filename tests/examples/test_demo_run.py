@@ -1,4 +1,4 @@
-"""The whole demo, on a few pictures."""
+"""The whole demo, on a few images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return output, ended.stdout
 
 
-def test_it_leaves_a_model_metrics_a_curve_a_picture_and_a_log(finished: tuple[Path, str]) -> None:
+def test_it_leaves_a_model_metrics_a_curve_an_image_and_a_log(finished: tuple[Path, str]) -> None:
     output, _ = finished
     AutoModelMIX.from_pretrained(output / "model")
     AutoProcessorMIX.from_pretrained(output / "model")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.conversation import Conversation, Picture, RecordId, Text, Turn
+from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn
 from paddlemix.evaluation.predict import answer
 from paddlemix.examples.demo import make_model
 from paddlemix.generation import GenerationConfig
@@ -26,7 +26,7 @@ def test_a_small_model_of_each_family_loads_and_answers(
     model, processor = AutoModelMIX.from_pretrained(tmp_path), AutoProcessorMIX.from_pretrained(tmp_path)
     assert type(model).__name__ == name
     assert sum(parameter.size for parameter in model.parameters()) < 3e6
-    shown = Picture(str(shapes / "pictures/train/000000.jpg"))
+    shown = Image(str(shapes / "pictures/train/000000.jpg"))
     question = Conversation((Turn("user", (shown, Text("图中有什么？"))),), RecordId("test", 0))
     config = GenerationConfig(max_new_tokens=4, min_new_tokens=4)
     assert answer(model, processor, [question], config)[0]

@@ -31,11 +31,11 @@ TRAINED = ("transformer.visual.attn_pool.", "transformer.wte.", "transformer.h."
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One record with a picture and one without, in a file that lies beside the picture."""
+    """One record with an image and one without, in a file that lies beside the image."""
     folder = tmp_path_factory.mktemp("records")
-    picture = Image.new("RGB", (160, 120), "grey")
-    ImageDraw.Draw(picture).rectangle((40, 30, 120, 60), fill="red")
-    picture.save(folder / "a.png")
+    image = Image.new("RGB", (160, 120), "grey")
+    ImageDraw.Draw(image).rectangle((40, 30, 120, 60), fill="red")
+    image.save(folder / "a.png")
     turns = [(f"Picture 1: <img>a.png</img>\n{QUESTION}", ANSWER), ("你好", "你好！")]
     path = folder / "records.json"
     path.write_text(json.dumps([{"conversations": [turn]} for turn in turns], ensure_ascii=False))
@@ -96,13 +96,13 @@ def test_the_flags_of_finetune_do_what_the_config_does(
 def test_run_predict_draws_the_box_that_was_learned(
     finished: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = records.parent / "a.png"
-    words = ["--model_name_or_path", finished, "--input_image", picture, "--prompt", QUESTION]
+    image = records.parent / "a.png"
+    words = ["--model_name_or_path", finished, "--input_image", image, "--prompt", QUESTION]
     monkeypatch.setattr(sys, "argv", ["run_predict.py", *map(str, words), "--output_dir", str(tmp_path)])
     predict.main(run_predict.SCRIPT)
     shown = capsys.readouterr().out
     assert f"raw:    {ANSWER}\n" in shown and "1 boxes" in shown
-    drawn, plain = Image.open(tmp_path / "pred.jpg"), Image.open(picture)
+    drawn, plain = Image.open(tmp_path / "pred.jpg"), Image.open(image)
     changed = ImageChops.difference(drawn.convert("RGB"), plain).convert("L").point(lambda value: 255 * (value > 60))
     left, _, right, bottom = changed.getbbox()
     assert (left, right, bottom) == pytest.approx((40, 120, 60), abs=4)
@@ -117,7 +117,7 @@ def test_chat_demo_draws_the_box_that_was_learned(
     monkeypatch.setattr(sys, "argv", ["chat_demo.py", *map(str, words)])
     chat_demo.main()
     shown = capsys.readouterr().out
-    assert f"{ANSWER}\n{tmp_path / 'chat_1.jpg'}: the picture with" in shown
+    assert f"{ANSWER}\n{tmp_path / 'chat_1.jpg'}: the image with" in shown
     assert shown.endswith("你好！\nyou> \nGoodbye.\n")
     assert Image.open(tmp_path / "chat_1.jpg").size == (160, 120)
 
@@ -147,7 +147,7 @@ def test_evaluate_finds_the_learned_box(
     assert report["grounding"]["questions"] == 1 and report["grounding"]["grounding_accuracy@0.5"] == 1
 
 
-@pytest.mark.parametrize("chosen", [[0], [1], [0, 1], [1, 0, 0]], ids=["picture", "text", "mixed", "two pictures"])
+@pytest.mark.parametrize("chosen", [[0], [1], [0, 1], [1, 0, 0]], ids=["image", "text", "mixed", "two images"])
 def test_every_batch_has_a_gradient_for_the_resampler(tiny_qwen_vl: Path, records: Path, chosen: list[int]) -> None:
     processor = AutoProcessorMIX.from_pretrained(tiny_qwen_vl)
     model = AutoModelMIX.from_pretrained(tiny_qwen_vl)

@@ -64,9 +64,9 @@ def searches_of(model):
 
 
 def rows_alone(batch):
-    """Each row without its padding, with its own pictures and videos."""
-    pictures, videos = [0, 2, 1], [0, 0, 1]
-    ends = {"image_grid_thw": np.cumsum([0, *pictures]), "video_grid_thw": np.cumsum([0, *videos])}
+    """Each row without its padding, with its own images and videos."""
+    images, videos = [0, 2, 1], [0, 0, 1]
+    ends = {"image_grid_thw": np.cumsum([0, *images]), "video_grid_thw": np.cumsum([0, *videos])}
     for row in range(3):
         is_token = batch["attention_mask"][row] == 1
         alone = {key: batch[key][row : row + 1, is_token] for key in ("input_ids", "attention_mask")}
@@ -119,7 +119,7 @@ def test_the_cache_gives_what_running_the_whole_sequence_anew_gives(case):
         assert [without_cache(model, alone, 12) for alone in rows_alone(batch)] == tokens
 
 
-def test_the_picture_matters(case):
+def test_the_image_matters(case):
     model, batch, tokens = case
     changed = answers(model, {**batch, "pixel_values": batch["pixel_values"][::-1].copy()})
     assert changed[0] == tokens[0] and changed[1] != tokens[1]
@@ -233,7 +233,7 @@ def test_end_tokens_of_the_config_replace_the_tokenizers_and_stop_tokens_join_th
     assert answers(model, alone, end=(second,), stop_token_ids=[third]) == [row[:2]]
 
 
-def test_the_vision_tower_runs_once_for_pictures_and_videos_together(case, calls):
+def test_the_vision_tower_runs_once_for_images_and_videos_together(case, calls):
     model, batch, _ = case
     answers(model, batch)
     forwards, towers = calls

@@ -4,14 +4,14 @@ import base64
 import io
 import re
 
+import PIL.Image
 import pytest
-from PIL import Image
 
-from paddlemix.conversation import Conversation, Picture, RecordError, RecordId, Text, Turn
+from paddlemix.conversation import Conversation, Image, RecordError, RecordId, Text, Turn
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError
 from paddlemix.media.frames import VideoError
-from paddlemix.media.images import PictureError, open_picture, picture_size
+from paddlemix.media.images import ImageError, image_size, open_image
 from paddlemix.media.video import open_video
 
 
@@ -21,7 +21,7 @@ def url_of(body: bytes, kind: str = "image/png") -> str:
 
 def png(width: int = 30, height: int = 20) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (width, height), "red").save(file, "PNG")
+    PIL.Image.new("RGB", (width, height), "red").save(file, "PNG")
     return file.getvalue()
 
 
@@ -32,7 +32,7 @@ def test_only_what_starts_with_the_scheme_is_a_data_url():
 
 @pytest.mark.parametrize("url", ["data:;base64,cGljdHVyZQ==", "data:image/png;charset=x;BASE64,cGlj\r\n dHVyZQ=="])
 def test_the_bytes_come_back(url):
-    assert decode_data_url(url) == b"picture"
+    assert decode_data_url(url) == b"image"
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_long_data_urls_are_shown_by_their_beginning_and_paths_as_they_are():
     assert shown("data:" + "x" * 200) == "data:" + "x" * 75 + "..."
 
 
-def test_a_picture_in_a_data_url_is_opened_like_any_other():
-    assert picture_size(url_of(png())) == (30, 20)
-    assert open_picture(url_of(png())).getpixel((0, 0)) == (255, 0, 0)
+def test_an_image_in_a_data_url_is_opened_like_any_other():
+    assert image_size(url_of(png())) == (30, 20)
+    assert open_image(url_of(png())).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_a_picture_in_a_data_url_is_opened_like_any_other():
         (png(2000, 4), "is 2000 x 4; sides may differ by a factor of 200"),
     ],
 )
-def test_a_broken_picture_is_refused_without_being_spelled_out(body, problem):
-    with pytest.raises(PictureError, match=re.escape(problem)) as caught:
-        open_picture(url_of(body))
+def test_a_broken_image_is_refused_without_being_spelled_out(body, problem):
+    with pytest.raises(ImageError, match=re.escape(problem)) as caught:
+        open_image(url_of(body))
     assert len(str(caught.value)) < 300
 
 
@@ -87,6 +87,6 @@ def test_a_broken_video_is_refused_without_being_spelled_out():
 
 
 def test_a_processor_names_the_record_of_a_broken_data_url(make_processor):
-    turns = (Turn("user", (Picture("data:image/png;base64,AAAA"), Text("q"))), Turn("assistant", (Text("a"),)))
-    with pytest.raises(RecordError, match=r"^a.json, record 7: picture data:image/png;base64,AAAA is empty or in no"):
+    turns = (Turn("user", (Image("data:image/png;base64,AAAA"), Text("q"))), Turn("assistant", (Text("a"),)))
+    with pytest.raises(RecordError, match=r"^a.json, record 7: image data:image/png;base64,AAAA is empty or in no"):
         make_processor().measure(Conversation(turns, RecordId("a.json", 7)))

@@ -6,27 +6,27 @@ import pytest
 
 from paddlemix.media import fetch as fetch_module
 from paddlemix.media.fetch import FetchError, fetch, fetch_kept, is_address
-from paddlemix.media.images import PictureError, open_picture, picture_size
+from paddlemix.media.images import ImageError, image_size, open_image
 
-PICTURE = b"picture"
+IMAGE = b"image"
 
 
 class Answers(BaseHTTPRequestHandler):
-    """/picture answers, /large sends 8 MB, /drip takes over a second, /slow waits, /hop/N redirects N times, /busy/N
+    """/image answers, /large sends 8 MB, /drip takes over a second, /slow waits, /hop/N redirects N times, /busy/N
     answers after N refusals, and /wait/N after a while."""
 
     def do_GET(self):
         self.server.seen.append(self.path)
         kind, _, rest = self.path.strip("/").partition("/")
         if kind == "hop":
-            self.redirect(f"/hop/{int(rest) - 1}" if int(rest) > 1 else "/picture")
+            self.redirect(f"/hop/{int(rest) - 1}" if int(rest) > 1 else "/image")
         elif kind == "away":
             self.redirect(rest)
         elif kind == "wait":
             self.wait()
         elif kind == "busy":
             self.busy(int(rest))
-        elif kind in ("picture", "large", "drip", "slow"):
+        elif kind in ("image", "large", "drip", "slow"):
             getattr(self, kind)()
         else:
             self.send_error(404)
@@ -36,9 +36,9 @@ class Answers(BaseHTTPRequestHandler):
         self.send_header("Location", place)
         self.end_headers()
 
-    def picture(self):
+    def image(self):
         self.begin()
-        self.wfile.write(PICTURE)
+        self.wfile.write(IMAGE)
 
     def wait(self):
         with self.server.counting:
@@ -47,13 +47,13 @@ class Answers(BaseHTTPRequestHandler):
         self.server.closing.wait(0.3)
         with self.server.counting:
             self.server.present -= 1
-        self.picture()
+        self.image()
 
     def busy(self, times):
         if self.server.seen.count(self.path) <= times:
             self.send_error(503)
         else:
-            self.picture()
+            self.image()
 
     def large(self):
         self.begin()
@@ -111,7 +111,7 @@ def unprotected(monkeypatch):
 def test_inner_addresses_are_refused_also_without_the_protecting_library(monkeypatch, server):
     monkeypatch.setattr(fetch_module, "httpx_ssrf_protection", lambda client: client)
     for host in ("127.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "0.0.0.0"):
-        assert "not globally reachable" in refusal(f"http://{host}:9/picture")
+        assert "not globally reachable" in refusal(f"http://{host}:9/image")
     assert server.seen == []
 
 
@@ -131,12 +131,12 @@ def test_only_http_addresses_are_addresses():
 
 
 def test_other_schemes_are_files_that_do_not_exist():
-    with pytest.raises(PictureError, match="file:///etc/hostname does not exist"):
-        picture_size("file:///etc/hostname")
+    with pytest.raises(ImageError, match="file:///etc/hostname does not exist"):
+        image_size("file:///etc/hostname")
 
 
 def test_a_loopback_address_is_refused_and_never_asked(server):
-    assert "not globally reachable" in refusal(f"{server.address}/picture")
+    assert "not globally reachable" in refusal(f"{server.address}/image")
     assert server.seen == []
 
 
@@ -144,37 +144,37 @@ def test_a_loopback_address_is_refused_and_never_asked(server):
     "host", ["10.0.0.1", "192.168.1.1", "169.254.169.254", "[::1]", "[fe80::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
 )
 def test_private_and_link_local_addresses_are_refused(host):
-    assert "not globally reachable" in refusal(f"http://{host}/picture")
+    assert "not globally reachable" in refusal(f"http://{host}/image")
 
 
-def test_a_refused_address_is_a_picture_that_cannot_be_used(server):
-    with pytest.raises(PictureError, match="^picture http://127.0.0.1.*not globally reachable"):
-        open_picture(f"{server.address}/picture")
+def test_a_refused_address_is_an_image_that_cannot_be_used(server):
+    with pytest.raises(ImageError, match="^image http://127.0.0.1.*not globally reachable"):
+        open_image(f"{server.address}/image")
 
 
 def test_a_proxy_of_the_environment_does_not_lead_past_the_protection(server, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, server.address)
-    assert "not globally reachable" in refusal("http://10.0.0.1/picture")
+    assert "not globally reachable" in refusal("http://10.0.0.1/image")
     assert server.seen == []
 
 
 @pytest.mark.usefixtures("unprotected")
 def test_what_stands_at_an_address_comes_back(server):
-    assert fetch(f"{server.address}/picture") == PICTURE
+    assert fetch(f"{server.address}/image") == IMAGE
 
 
 @pytest.mark.usefixtures("unprotected")
 def test_fetching_works_inside_a_running_event_loop(server):
     async def cell():
-        return fetch(f"{server.address}/picture")
+        return fetch(f"{server.address}/image")
 
-    assert asyncio.run(cell()) == PICTURE
+    assert asyncio.run(cell()) == IMAGE
 
 
 @pytest.mark.usefixtures("unprotected")
 def test_three_redirects_are_followed_and_a_fourth_is_not(server):
-    assert fetch(f"{server.address}/hop/3") == PICTURE
+    assert fetch(f"{server.address}/hop/3") == IMAGE
     assert "TooManyRedirects" in refusal(f"{server.address}/hop/4")
 
 
@@ -207,7 +207,7 @@ def test_an_error_status_is_told(server):
 def test_a_server_that_is_not_there_is_told(server):
     server.shutdown()
     server.server_close()
-    assert "ConnectError" in refusal(f"{server.address}/picture")
+    assert "ConnectError" in refusal(f"{server.address}/image")
 
 
 @pytest.mark.parametrize("address", ["http://", "http:///a.png", "http://[a.png", "http://10.0.0.1:99999/a.png"])
@@ -218,7 +218,7 @@ def test_a_malformed_address_is_told(address):
 @pytest.mark.usefixtures("unprotected")
 def test_a_busy_server_is_asked_three_times(server, monkeypatch):
     monkeypatch.setattr(fetch_module, "PAUSES", (0.01, 0.01))
-    assert fetch(f"{server.address}/busy/2") == PICTURE
+    assert fetch(f"{server.address}/busy/2") == IMAGE
     assert refusal(f"{server.address}/busy/3").endswith("the answer was 503.")
     assert server.seen == ["/busy/2"] * 3 + ["/busy/3"] * 3
 
@@ -239,18 +239,18 @@ def test_waiting_for_a_busy_server_counts_as_time(server, monkeypatch):
 @pytest.mark.usefixtures("unprotected")
 def test_what_was_fetched_once_is_kept_and_a_failure_is_not(server):
     refusal_of_kept = f"{server.address}/nowhere"
-    assert [fetch_kept(f"{server.address}/picture") for _ in range(3)] == [PICTURE] * 3
+    assert [fetch_kept(f"{server.address}/image") for _ in range(3)] == [IMAGE] * 3
     for _ in range(2):
         with pytest.raises(FetchError):
             fetch_kept(refusal_of_kept)
-    assert server.seen == ["/picture", "/nowhere", "/nowhere"]
+    assert server.seen == ["/image", "/nowhere", "/nowhere"]
 
 
 def test_inner_addresses_are_reached_where_the_environment_allows_it(server, monkeypatch):
     monkeypatch.setenv("PADDLEMIX_ALLOW_INNER_ADDRESSES", "1")
-    assert fetch(f"{server.address}/picture") == PICTURE
+    assert fetch(f"{server.address}/image") == IMAGE
     monkeypatch.setenv("PADDLEMIX_ALLOW_INNER_ADDRESSES", "0")
-    assert "not globally reachable" in refusal(f"{server.address}/picture")
+    assert "not globally reachable" in refusal(f"{server.address}/image")
 
 
 @pytest.mark.usefixtures("unprotected")

@@ -17,7 +17,7 @@ DECODERS = [pytest.param("av", marks=needs_pyav), pytest.param("cv2", marks=need
 
 
 def scene(count, width, height):
-    """uint8[T, H, W, 3]: a smooth picture that moves to the left, 40 grey levels brighter with each frame of four."""
+    """uint8[T, H, W, 3]: a smooth image that moves to the left, 40 grey levels brighter with each frame of four."""
     start = np.asarray(Image.linear_gradient("L").rotate(45).resize((width, height)))
     frames = np.stack([np.roll(start, 3 * place, axis=1) // 2 + 32 * (place % 4) for place in range(count)])
     return np.stack([frames, frames[:, ::-1], 255 - frames], axis=-1).astype(np.uint8)
@@ -193,28 +193,28 @@ class TestBadVideos:
 
 
 class TestFrameFiles:
-    def test_they_are_shown_in_their_order(self, save_picture):
-        paths = tuple(save_picture(40, 30, name) for name in ("b.png", "a.png"))
-        with Image.open(paths[0]) as picture:
-            picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(paths[1])
+    def test_they_are_shown_in_their_order(self, save_image):
+        paths = tuple(save_image(40, 30, name) for name in ("b.png", "a.png"))
+        with Image.open(paths[0]) as image:
+            image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(paths[1])
         info, frames = read(paths)
         assert (info.frames, info.rate, info.width, info.height, info.is_sampled) == (2, None, 40, 30, True)
         np.testing.assert_array_equal(frames[1], frames[0][::-1])
         assert not np.array_equal(frames[0], frames[1])
 
-    def test_frames_of_several_sizes_are_refused_with_both(self, save_picture):
-        paths = (save_picture(40, 30), save_picture(30, 40))
+    def test_frames_of_several_sizes_are_refused_with_both(self, save_image):
+        paths = (save_image(40, 30), save_image(30, 40))
         with pytest.raises(
             VideoError, match=r"has frames of several sizes: .*40x30.png is \(40, 30\), .* is \(30, 40\)"
         ):
             read(paths)
 
-    def test_a_frame_that_cannot_be_opened_and_an_empty_list_are_told(self, save_picture, tmp_path):
+    def test_a_frame_that_cannot_be_opened_and_an_empty_list_are_told(self, save_image, tmp_path):
         missing = str(tmp_path / "none.png")
         with pytest.raises(
-            VideoError, match=r"^video of the frames .* cannot be shown: picture .*none.png does not exist"
+            VideoError, match=r"^video of the frames .* cannot be shown: image .*none.png does not exist"
         ):
-            read((save_picture(40, 30), missing))
+            read((save_image(40, 30), missing))
         with pytest.raises(VideoError, match="has no frames"):
             read(())
 

@@ -12,19 +12,19 @@ PATCH_VALUES = 3 * 2 * 4 * 4
 Grid = tuple[int, int, int]
 Batch = dict[str, np.ndarray]
 
-# A number is so many text tokens, a grid a picture, a grid behind "video" a video; "cut" takes the last token away.
-PICTURE_A, PICTURE_B, PICTURE_C, CLIP = (1, 4, 6), (1, 2, 2), (1, 6, 4), (3, 4, 2)
+# A number is so many text tokens, a grid an image, a grid behind "video" a video; "cut" takes the last token away.
+IMAGE_A, IMAGE_B, IMAGE_C, CLIP = (1, 4, 6), (1, 2, 2), (1, 6, 4), (3, 4, 2)
 BATCHES = {
     "text": ([[9], [9]], "right"),
     "text_left": ([[4], [9]], "left"),
     "text_right": ([[9], [5]], "right"),
-    "one_picture": ([[3, PICTURE_A, 5]], "right"),
-    "several_pictures": ([[2, PICTURE_B, 4, PICTURE_A, 1, PICTURE_C, 3]], "right"),
-    "adjacent_pictures": ([[3, PICTURE_C, PICTURE_A, PICTURE_B, 4]], "right"),
-    "picture_at_end": ([[5, PICTURE_A, "cut"]], "right"),
+    "one_picture": ([[3, IMAGE_A, 5]], "right"),
+    "several_pictures": ([[2, IMAGE_B, 4, IMAGE_A, 1, IMAGE_C, 3]], "right"),
+    "adjacent_pictures": ([[3, IMAGE_C, IMAGE_A, IMAGE_B, 4]], "right"),
+    "picture_at_end": ([[5, IMAGE_A, "cut"]], "right"),
     "video": ([[2, "video", CLIP, 4]], "right"),
-    "mixed_left": ([[6], [2, PICTURE_A, 3, PICTURE_C, 5], [1, "video", CLIP, 2, PICTURE_B, 4]], "left"),
-    "mixed_right": ([[2, PICTURE_C, "video", CLIP, 5], [7], [3, PICTURE_B, PICTURE_A, 2]], "right"),
+    "mixed_left": ([[6], [2, IMAGE_A, 3, IMAGE_C, 5], [1, "video", CLIP, 2, IMAGE_B, 4]], "left"),
+    "mixed_right": ([[2, IMAGE_C, "video", CLIP, 5], [7], [3, IMAGE_B, IMAGE_A, 2]], "right"),
 }
 
 
@@ -54,7 +54,7 @@ def make_batch(rows: list[list], side: str, rng: np.random.Generator) -> Batch:
 
 
 def make_row(parts: list, rng: np.random.Generator) -> tuple[list[int], list[Grid], list[Grid]]:
-    """Tokens of one row, with the grids of its pictures and of its videos."""
+    """Tokens of one row, with the grids of its images and of its videos."""
     ids: list[int] = []
     images: list[Grid] = []
     videos: list[Grid] = []
@@ -86,13 +86,13 @@ def inputs_of(arrays: Batch, batch_name: str) -> Batch:
 
 
 def random_row(rng: np.random.Generator) -> list:
-    """One to seven parts; a row may begin or end with a picture, and pictures may touch."""
+    """One to seven parts; a row may begin or end with an image, and images may touch."""
     row: list = []
-    for kind in rng.choice(["text", "picture", "video"], rng.integers(1, 8)):
+    for kind in rng.choice(["text", "image", "video"], rng.integers(1, 8)):
         height, width = (2 * rng.integers(1, 5, 2)).tolist()
         if kind == "text":
             row.append(int(rng.integers(1, 9)))
-        elif kind == "picture":
+        elif kind == "image":
             row.append((1, height, width))
         else:
             row += ["video", (int(rng.integers(1, 5)), height, width)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from reference_batches import CLIP, PAD, PICTURE_A, Batch, make_pixels
+from reference_batches import CLIP, IMAGE_A, PAD, Batch, make_pixels
 from transformers import Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl import modeling_qwen2_vl as reference
 
@@ -47,8 +47,8 @@ def float64_noise(model: Model, batch: Batch, logits: np.ndarray) -> float:
 
 
 def vision_stages(model: Model, rng: np.random.Generator) -> Batch:
-    """What leaves each part of the vision tower, for two pictures of different shape and a video in one go."""
-    tower, grids = model.model.visual, [PICTURE_A, (1, 8, 2), CLIP]
+    """What leaves each part of the vision tower, for two images of different shape and a video in one go."""
+    tower, grids = model.model.visual, [IMAGE_A, (1, 8, 2), CLIP]
     pixels = make_pixels(grids, rng)
     parts = {"patch_embed": tower.patch_embed, "merger": tower.merger}
     parts |= {f"blocks.{index}": block for index, block in enumerate(tower.blocks)}

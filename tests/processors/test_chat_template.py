@@ -5,7 +5,7 @@ import pickle
 import pytest
 from jinja2.exceptions import SecurityError
 
-from paddlemix.conversation import Conversation, Picture, RecordId, Text, Turn
+from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn
 from paddlemix.processors.chat_template import QWEN2_VL_TEMPLATE, ChatTemplate, template_pieces
 from paddlemix.processors.tokenizer import Piece
 
@@ -30,9 +30,9 @@ def test_every_chat_is_the_string_that_the_published_template_makes(processor_re
         assert template.render(**row) == expected
 
 
-def test_the_default_system_turn_pictures_and_prompt_are_as_the_model_was_trained():
+def test_the_default_system_turn_images_and_prompt_are_as_the_model_was_trained():
     pieces = ChatTemplate().pieces(
-        conversation(("user", Picture("a.jpg"), Text("Q"))), as_text, add_generation_prompt=True
+        conversation(("user", Image("a.jpg"), Text("Q"))), as_text, add_generation_prompt=True
     )
     assert "".join(piece.text for piece in pieces) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -67,10 +67,10 @@ def test_a_templates_own_text_is_split_at_its_control_tokens():
     "parts",
     [
         [Text("A.")],
-        [Text("A."), Picture("a.jpg")],
-        [Picture("a.jpg"), Text("A.")],
-        [Text("A."), Picture("a.jpg"), Text("B.")],
-        [Picture("a.jpg")],
+        [Text("A."), Image("a.jpg")],
+        [Image("a.jpg"), Text("A.")],
+        [Text("A."), Image("a.jpg"), Text("B.")],
+        [Image("a.jpg")],
         [Text("")],
         [],
     ],

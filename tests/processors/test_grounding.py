@@ -6,7 +6,7 @@ from paddlemix.conversation import Box
 from paddlemix.models.qwen_vl.tags import TAGS as QWEN_VL_TAGS
 from paddlemix.processors.grounding import QWEN2_VL_TAGS, GroundedBox, box_in_pixels, box_text
 
-parse_boxes, boxes_by_picture = QWEN2_VL_TAGS.parse_boxes, QWEN2_VL_TAGS.boxes_by_picture
+parse_boxes, boxes_by_image = QWEN2_VL_TAGS.parse_boxes, QWEN2_VL_TAGS.boxes_by_image
 strip_tags = QWEN2_VL_TAGS.strip_tags
 
 
@@ -37,7 +37,7 @@ def test_a_box_comes_back_from_its_text_within_half_a_thousandth(width, height, 
 
 @given(corners=st.tuples(*[st.integers(0, 999)] * 4))
 @settings(derandomize=True, deadline=None)
-def test_thousandths_are_written_as_they_are_whatever_the_pictures_size(corners):
+def test_thousandths_are_written_as_they_are_whatever_the_images_size(corners):
     x1, y1, x2, y2 = corners
     assert box_text(Box(*corners, unit="thousandth"), 1237, 77) == f"({x1},{y1}),({x2},{y2})"
 
@@ -53,7 +53,7 @@ def test_the_three_units_mean_the_same_box():
         assert box_in_pixels(box, 640, 480) == pytest.approx((128, 120, 320, 360))
 
 
-def test_edges_outside_the_picture_are_clipped_to_what_the_model_can_say():
+def test_edges_outside_the_image_are_clipped_to_what_the_model_can_say():
     assert box_text(Box(-5, -0.1, 640, 700), 640, 480) == "(0,0),(999,999)"
 
 
@@ -111,20 +111,20 @@ def test_an_answer_without_its_tags_keeps_names_and_words():
     assert strip_tags(text) == "The 狗 is at (1,2),(3,4). <|quad_start|>"
 
 
-def test_boxes_about_several_pictures_are_measured_on_the_one_mentioned_before_them():
+def test_boxes_about_several_images_are_measured_on_the_one_mentioned_before_them():
     box = tagged("(100,200),(500,600)")
     text = f"{box} Picture 1: <|object_ref_start|>cat<|object_ref_end|>{box}{box}, Image 2 {box}, 图3{box}"
     sizes = [(1000, 1000), (100, 100), (10, 20)]
-    assert boxes_by_picture(text, sizes) == [
+    assert boxes_by_image(text, sizes) == [
         [GroundedBox("cat", (100, 200, 500, 600))] * 2,
         [GroundedBox("cat", (10, 20, 50, 60))],
         [GroundedBox("", (1, 4, 5, 12)), GroundedBox("cat", (1, 4, 5, 12))],
     ]
 
 
-def test_boxes_about_one_picture_all_lie_on_it():
+def test_boxes_about_one_image_all_lie_on_it():
     text = f"Picture 2 {tagged('(100,200),(500,600)')}{tagged('(1,1),(1,1)')}"
-    assert boxes_by_picture(text, [(1000, 1000)]) == [parse_boxes(text, 1000, 1000)]
+    assert boxes_by_image(text, [(1000, 1000)]) == [parse_boxes(text, 1000, 1000)]
     assert len(parse_boxes(text, 1000, 1000)) == 1
 
 
@@ -138,8 +138,8 @@ def test_qwen_vls_tags_are_read_as_qwen2_vls_are():
     shorter = answer
     for long, short in named + boxes:
         shorter = shorter.replace(long, short)
-    found = QWEN_VL_TAGS.boxes_by_picture(shorter, [(100, 100), (10, 10)])
-    assert found == boxes_by_picture(answer, [(100, 100), (10, 10)])
+    found = QWEN_VL_TAGS.boxes_by_image(shorter, [(100, 100), (10, 10)])
+    assert found == boxes_by_image(answer, [(100, 100), (10, 10)])
     assert [len(one) for one in found] == [2, 0]
     assert QWEN_VL_TAGS.strip_tags(shorter) == strip_tags(answer)
     assert QWEN_VL_TAGS.parse_boxes(answer, 100, 100) == []

@@ -53,8 +53,8 @@ def test_the_same_holds_for_videos(folder, monkeypatch):
 def test_every_variable_sets_its_value_and_is_named_as_its_source(variable):
     ((name, _),) = ((name, variables) for name, variables in VARIABLES.items() if variable in variables)
     given = given_knobs({}, {variable: " 77 "})
-    values = {**given.pictures, **{f"video_{key}": value for key, value in vars(given.video).items()}}
-    assert values[name if name in given.pictures or name.startswith("video_") else f"video_{name}"] == 77
+    values = {**given.images, **{f"video_{key}": value for key, value in vars(given.video).items()}}
+    assert values[name if name in given.images or name.startswith("video_") else f"video_{name}"] == 77
     assert given.sources[name] == variable
 
 
@@ -94,20 +94,20 @@ def test_two_ways_of_choosing_frames_are_refused():
     assert given_knobs({"fps": 1}, {"NFRAMES": "8"}).video == VideoSettings(fps=1)
 
 
-def test_the_pictures_variable_lowers_videos_too_and_never_raises_them():
+def test_the_images_variable_lowers_videos_too_and_never_raises_them():
     assert given_knobs({}, {"MAX_PIXELS": "100352"}).video.max_pixels == 100352
     assert given_knobs({}, {"MAX_PIXELS": "9999999"}).video.max_pixels == 602112
     assert given_knobs({}, {"MAX_PIXELS": "100352", "VIDEO_MAX_PIXELS": "700000"}).video.max_pixels == 700000
     assert given_knobs({"max_pixels": 100352}, {}).video.max_pixels is None
 
 
-def test_crossing_bounds_of_pictures_are_told(folder, monkeypatch):
+def test_crossing_bounds_of_images_are_told(folder, monkeypatch):
     monkeypatch.setenv("MIN_PIXELS", "2001")
     with pytest.raises(ValueError, match=r"`min_pixels` \(MIN_PIXELS\) is 2001, more than .* 2000"):
         Qwen2VLProcessor.from_pretrained(folder)
 
 
-def test_a_given_size_replaces_the_pictures_own(folder, monkeypatch):
+def test_a_given_size_replaces_the_images_own(folder, monkeypatch):
     monkeypatch.setenv("RESIZED_HEIGHT", "29")
     with pytest.raises(ValueError, match="set both or none"):
         Qwen2VLProcessor.from_pretrained(folder)
@@ -128,7 +128,7 @@ def test_what_is_in_effect_is_logged_once_with_tokens_and_sources(folder, monkey
             Qwen2VLProcessor.from_pretrained(folder, min_pixels=3136)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "pictures: 3136 to 78400 pixels, 4 to 100 tokens each; videos: 12 frames, 78400 to 78400 pixels a frame, "
+        "images: 3136 to 78400 pixels, 4 to 100 tokens each; videos: 12 frames, 78400 to 78400 pixels a frame, "
         "19267584 pixels a video; max_pixels from MAX_PIXELS; nframes from NFRAMES; video_max_pixels from MAX_PIXELS"
     )
 

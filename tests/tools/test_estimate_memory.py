@@ -58,10 +58,10 @@ def test_the_table_adds_up(run: Any) -> None:
 
 
 def test_json_holds_the_same_in_bytes(run: Any) -> None:
-    found = json.loads(run("--json", "--lora", "true", "--picture_share", "0.25"))
+    found = json.loads(run("--json", "--lora", "true", "--image_share", "0.25"))
     sizes = found["bytes_on_each_card"]
     assert found["parameters"] > 8.29e9 and 0 < found["trained"] < 0.01 * found["parameters"]
-    assert (found["tokens"], found["picture_tokens"], found["cards"]) == (2048, 512, 1)
+    assert (found["tokens"], found["image_tokens"], found["cards"]) == (2048, 512, 1)
     assert sizes["optimizer"] == 8 * found["trained"] and sizes["activations_of_the_vision_tower"] == 0
     assert sizes["total"] == pytest.approx(sum(size for name, size in sizes.items() if name != "total"), abs=10)
 
@@ -71,7 +71,7 @@ def test_help_shows_an_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     with pytest.raises(SystemExit, match="0"):
         estimate_memory.main()
     said = capsys.readouterr().out
-    assert "python paddlemix/tools/estimate_memory.py paddlemix/config/" in said and "--picture_share" in said
+    assert "python paddlemix/tools/estimate_memory.py paddlemix/config/" in said and "--image_share" in said
 
 
 @pytest.mark.parametrize(

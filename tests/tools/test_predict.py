@@ -29,20 +29,20 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object, script: predict.Script 
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "图片.png"
     Image.new("RGB", (400, 200), "grey").save(path)
     return path
 
 
-def test_an_untrained_model_answers_without_an_error_and_leaves_a_picture(
+def test_an_untrained_model_answers_without_an_error_and_leaves_an_image(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tiny_checkpoint: Path,
-    picture: Path,
+    image: Path,
     tmp_path: Path,
 ) -> None:
-    words = ["--model_name_or_path", tiny_checkpoint, "--input_image", picture, "--output_dir", tmp_path / "out"]
+    words = ["--model_name_or_path", tiny_checkpoint, "--input_image", image, "--output_dir", tmp_path / "out"]
     run(monkeypatch, *words, "--prompt", "找出红色的圆", "--dtype", "float32", "--max_new_tokens", 3)
     assert "answer:" in capsys.readouterr().out
     assert Image.open(tmp_path / "out" / "pred.jpg").size == (400, 200)
@@ -52,11 +52,11 @@ def test_every_box_of_the_answer_is_drawn_where_it_says(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tiny_checkpoint: Path,
-    picture: Path,
+    image: Path,
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(predict, "stream_answer", lambda *_: iter([RAW[:30], RAW[30:]]))
-    run(monkeypatch, "--model_name_or_path", tiny_checkpoint, "--input_image", picture, "--output_dir", tmp_path)
+    run(monkeypatch, "--model_name_or_path", tiny_checkpoint, "--input_image", image, "--output_dir", tmp_path)
     printed = capsys.readouterr().out
     assert "2 boxes" in printed and f"raw:    {RAW}\n" in printed and "<|" not in printed.split("answer:")[1]
     drawn = Image.open(tmp_path / "pred.jpg").convert("RGB")
@@ -71,20 +71,20 @@ def test_every_box_of_the_answer_is_drawn_where_it_says(
 
 
 def test_visual_false_draws_nothing(
-    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, picture: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, image: Path, tmp_path: Path
 ) -> None:
-    words = ["--model_name_or_path", tiny_checkpoint, "--input_image", picture, "--output_dir", tmp_path / "out"]
+    words = ["--model_name_or_path", tiny_checkpoint, "--input_image", image, "--output_dir", tmp_path / "out"]
     run(monkeypatch, *words, "--visual", "False", "--max_new_tokens", 1)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_picture_is_named(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> None:
+def test_a_missing_image_is_named(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere\.jpg does not exist"):
         run(monkeypatch, "--model_name_or_path", tiny_checkpoint, "--input_image", "nowhere.jpg")
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
+def images(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{name}.png" for name in ("before", "between", "after")]
     for path, size in zip(paths, [(400, 200), (300, 300), (200, 400)], strict=True):
         Image.new("RGB", size, "grey").save(path)
@@ -99,16 +99,16 @@ def boxed(name: str) -> str:
     ("answer", "drawn"),
     [
         (f"{boxed('a')}{boxed('b')}", [3]),
-        (f"In Picture 1 {boxed('a')}, in picture 2 nothing.", [1]),
+        (f"In Picture 1 {boxed('a')}, in image 2 nothing.", [1]),
         (f"图2中{boxed('a')}；图片1中{boxed('b')}", [1, 2]),
         (f"{boxed('the star in Picture 2')} and {boxed('a')}", [2]),
         (f"Picture 7 {boxed('a')}", [3]),
     ],
 )
-def test_a_box_is_drawn_on_the_picture_mentioned_before_it_or_else_on_the_last(
+def test_a_box_is_drawn_on_the_image_mentioned_before_it_or_else_on_the_last(
     monkeypatch: pytest.MonkeyPatch,
     tiny_checkpoint: Path,
-    pictures: list[Path],
+    images: list[Path],
     tmp_path: Path,
     answer: str,
     drawn: list[int],
@@ -116,21 +116,21 @@ def test_a_box_is_drawn_on_the_picture_mentioned_before_it_or_else_on_the_last(
     seen = []
 
     def say(model: object, processor: object, question: Conversation, config: object) -> Iterator[str]:
-        seen.append("".join(part.text if isinstance(part, Text) else "<picture>" for part in question.parts))
+        seen.append("".join(part.text if isinstance(part, Text) else "<image>" for part in question.parts))
         return iter([answer])
 
     monkeypatch.setattr(predict, "stream_answer", say)
-    words = ["--model_name_or_path", tiny_checkpoint, "--input_image", *pictures, "--prompt", "?"]
+    words = ["--model_name_or_path", tiny_checkpoint, "--input_image", *images, "--prompt", "?"]
     run(monkeypatch, *words, "--output_dir", tmp_path / "out")
-    assert seen == ["Picture 1: <picture>Picture 2: <picture>Picture 3: <picture>?"]
+    assert seen == ["Picture 1: <image>Picture 2: <image>Picture 3: <image>?"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["pred_1.jpg", "pred_2.jpg", "pred_3.jpg"]
     changed = [
         number
-        for number, path in enumerate(pictures, 1)
+        for number, path in enumerate(images, 1)
         if np.ptp(np.asarray(Image.open(tmp_path / "out" / f"pred_{number}.jpg"))) > 60
     ]
     assert changed == drawn
-    for number, path in enumerate(pictures, 1):
+    for number, path in enumerate(images, 1):
         assert Image.open(tmp_path / "out" / f"pred_{number}.jpg").size == Image.open(path).size
 
 
@@ -162,7 +162,7 @@ def test_a_video_file_is_answered(
 
 
 def test_the_checkpoints_generation_settings_hold_unless_a_flag_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, picture: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, image: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_checkpoint, folder)
@@ -170,7 +170,7 @@ def test_the_checkpoints_generation_settings_hold_unless_a_flag_says_otherwise(
     (folder / "generation_config.json").write_text(json.dumps(settings))
     seen = []
     monkeypatch.setattr(predict, "stream_answer", lambda *given: seen.append(given[-1]) or iter(["."]))
-    words = ["--model_name_or_path", folder, "--input_image", picture, "--visual", "no"]
+    words = ["--model_name_or_path", folder, "--input_image", image, "--visual", "no"]
     run(monkeypatch, *words)
     run(monkeypatch, *words, "--temperature", 0, "--max_new_tokens", 5, "--seed", 9)
     assert [(one.temperature, one.top_k, one.max_new_tokens, one.seed) for one in seen] == [
@@ -180,7 +180,7 @@ def test_the_checkpoints_generation_settings_hold_unless_a_flag_says_otherwise(
 
 
 @pytest.mark.parametrize("shown", [[], ["--input_image", "a.jpg", "--input_video", "a.mp4"]])
-def test_pictures_or_a_video_must_be_given_and_not_both(
+def test_images_or_a_video_must_be_given_and_not_both(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shown: list[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -204,10 +204,10 @@ def test_a_family_without_videos_answers_to_a_text_alone_and_has_a_model_of_its_
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_without_a_gpu_is_refused_before_anything_is_loaded(
-    monkeypatch: pytest.MonkeyPatch, picture: Path, dtype: str
+    monkeypatch: pytest.MonkeyPatch, image: Path, dtype: str
 ) -> None:
     monkeypatch.setattr("paddlemix.tools.precision.gpu_is_usable", lambda: False)
-    words = ["--model_name_or_path", "nowhere", "--input_image", picture, "--dtype", dtype]
+    words = ["--model_name_or_path", "nowhere", "--input_image", image, "--dtype", dtype]
     with pytest.raises(ValueError, match=f"--dtype {dtype} needs a GPU.*Take --dtype float32"):
         run(monkeypatch, *words)
 

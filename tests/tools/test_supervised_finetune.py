@@ -74,7 +74,7 @@ def test_the_plan_names_sets_parameters_and_steps_before_training(
 ) -> None:
     plan = finished[1].stdout
     assert "train: chatml_dataset" in plan and "eval: vqa_dataset" in plan
-    assert "tokens a record median" in plan and "of pictures median 4, max 4" in plan
+    assert "tokens a record median" in plan and "of images median 4, max 4" in plan
     assert "steps: 4" in plan and "each on 4 records" in plan
     frozen = {line.split()[0]: line.split()[1::2] for line in plan.splitlines() if " frozen" in line}
     assert frozen["visual.blocks"][0] == "0" and frozen["visual.merger"][1] == "0"

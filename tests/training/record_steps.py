@@ -26,10 +26,10 @@ class Recorder(TrainerCallback):
     def __init__(self, model: Any) -> None:
         self.model = model
         self.gradients: list[dict[str, np.ndarray]] = []
-        self.has_pictures: list[bool] = []
+        self.has_images: list[bool] = []
 
     def on_load_data_end(self, args: Any, state: Any, control: Any, inputs: Any, **kwargs: Any) -> None:
-        self.has_pictures.append("pixel_values" in inputs)
+        self.has_images.append("pixel_values" in inputs)
 
     def on_optimizer_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         named = self.model.named_parameters()
@@ -40,7 +40,7 @@ def record_steps(config_path: str, flags: list[str]) -> tuple[dict[str, np.ndarr
     """Train as the config says.
 
     Returns:
-        "loss" float[steps], "has_pictures" bool[batches of this rank], "eval_loss" where it was asked for, and
+        "loss" float[steps], "has_images" bool[batches of this rank], "eval_loss" where it was asked for, and
         "<step>/<parameter>" the gradients; and the trainer.
     """
     from paddlemix.training.sft import SFTTrainer
@@ -60,7 +60,7 @@ def record_steps(config_path: str, flags: list[str]) -> tuple[dict[str, np.ndarr
         f"{step}/{name}": gradient for step, one in enumerate(recorder.gradients) for name, gradient in one.items()
     }
     found["loss"] = [entry["loss"] for entry in trainer.log_history if "loss" in entry]
-    found["has_pictures"] = recorder.has_pictures
+    found["has_images"] = recorder.has_images
     if evaluation is not None:
         found["eval_loss"] = trainer.evaluate()["eval_loss"]
     return {name: np.asarray(value) for name, value in found.items()}, trainer

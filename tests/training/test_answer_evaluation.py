@@ -35,10 +35,10 @@ KEYS = {"predict_with_generate": True, "max_new_tokens": NEW_TOKENS, "per_device
 def sets(tiny_qwen_vl: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """Questions to which most right answers are what the untrained model says, and questions that ask for boxes."""
     folder = tmp_path_factory.mktemp("records")
-    pictures = sorted((shapes / "pictures" / "train").iterdir())
+    images = sorted((shapes / "images" / "train").iterdir())
     records = [
-        {"image": str(picture), "question": f"What is shown in number {place}?", "answer": "none of it"}
-        for place, picture in enumerate(pictures)
+        {"image": str(image), "question": f"What is shown in number {place}?", "answer": "none of it"}
+        for place, image in enumerate(images)
     ]
     (folder / "asked.json").write_text(json.dumps(records), "utf-8")
     said = evaluate(tiny_qwen_vl, [DatasetSpec("vqa_dataset", str(folder / "asked.json"))])[1]

@@ -24,18 +24,18 @@ from paddlemix.datasets.mixing.sampler import BatchShape
 from paddlemix.datasets.mixing.sampling import Sampling
 
 SCRIPT = Path(__file__).with_name("record_steps.py")
-PICTURES, TEXTS = 8, 4
-RECORDS = PICTURES + TEXTS
+IMAGES, TEXTS = 8, 4
+RECORDS = IMAGES + TEXTS
 PACK = 512
 Recorded = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
 def records(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Records with pictures, and some of text alone with answers of very different lengths."""
-    pictured = json.loads((shapes / "train_grounding.json").read_text("utf-8"))[:PICTURES]
-    assert len(pictured) == PICTURES
-    for record in pictured:
+    """Records with images, and some of text alone with answers of very different lengths."""
+    shown_image = json.loads((shapes / "train_grounding.json").read_text("utf-8"))[:IMAGES]
+    assert len(shown_image) == IMAGES
+    for record in shown_image:
         for turn in record["conversations"]:
             turn["value"] = turn["value"].replace("<img>", f"<img>{shapes}/")
     texts = [
@@ -43,7 +43,7 @@ def records(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(TEXTS)
     ]
     file = tmp_path_factory.mktemp("records") / "records.json"
-    file.write_text(json.dumps([*pictured, *texts]), "utf-8")
+    file.write_text(json.dumps([*shown_image, *texts]), "utf-8")
     return file
 
 
@@ -152,17 +152,17 @@ def test_a_step_is_the_same_however_its_batch_is_cut(
 
 
 def seed_with_text_last(dataset: MixDataset, shape: BatchShape) -> int:
-    """A seed for which some rank's last batch shows no picture, while its earlier ones and the other rank's last do."""
+    """A seed for which some rank's last batch shows no image, while its earlier ones and the other rank's last do."""
 
-    def shows_pictures(seed: int, rank: int) -> list[bool]:
+    def shows_images(seed: int, rank: int) -> list[bool]:
         share = BatchShape(shape.rows, shape.accumulation, shape.ranks, rank)
         reordered = copy(dataset)
         reordered.mixture = replace(dataset.mixture, seed=seed)
         batches = list(Sampling().training(reordered, share, seed=seed))
-        return [any(index < PICTURES for draw in batch for index in draw.indices) for batch in batches]
+        return [any(index < IMAGES for draw in batch for index in draw.indices) for batch in batches]
 
     for seed in range(200):
-        first, second = shows_pictures(seed, 0), shows_pictures(seed, 1)
+        first, second = shows_images(seed, 0), shows_images(seed, 1)
         if not first[-1] and any(first) and second[-1]:
             return seed
     raise AssertionError("no seed has such batches")
@@ -187,9 +187,9 @@ def test_two_ranks_take_the_step_of_one(
         do_eval=True,
     )
     ranks = on_two_ranks(config, tmp_path)
-    assert ranks[0]["has_pictures"].size == 6
+    assert ranks[0]["has_images"].size == 6
     if not packs:
-        assert not ranks[0]["has_pictures"][-1] and ranks[0]["has_pictures"].any() and ranks[1]["has_pictures"][-1]
+        assert not ranks[0]["has_images"][-1] and ranks[0]["has_images"].any() and ranks[1]["has_images"][-1]
     for recorded in ranks:
         if alone["loss_per"] == "token":
             np.testing.assert_allclose(recorded.pop("eval_loss"), alone["loss"][0], rtol=1e-5)

@@ -16,7 +16,7 @@ from paddlemix.tools import supervised_finetune
 from paddlemix.training import sft as sft_trainer
 
 ROWS, EVERY, CLIP = 4, 2, 0.5
-PICTURED, TEXTS = 8, 5
+SHOWN, TEXTS = 8, 5
 STEPS = 5  # an epoch, the last of whose four batches has one record, and a step
 # Steps 2 and 4 because of their number, the last because it is.
 LOGGED = {2: (1, 2), 4: (3, 4), 5: (5,)}
@@ -29,14 +29,14 @@ class Watcher(TrainerCallback):
         self.pad_token_id = pad_token_id
         self.tokens: list[int] = []
         self.places: list[int] = []
-        self.pictures: list[int] = []
+        self.images: list[int] = []
         self.norms: list[float] = []
 
     def on_load_data_end(self, args: Any, state: Any, control: Any, inputs: Any, **kwargs: Any) -> None:
         ids = inputs["input_ids"].numpy()
         self.tokens.append(int((ids != self.pad_token_id).sum()))
         self.places.append(ids.size)
-        self.pictures.append(len(inputs["image_grid_thw"]) if "image_grid_thw" in inputs else 0)
+        self.images.append(len(inputs["image_grid_thw"]) if "image_grid_thw" in inputs else 0)
 
     def on_optimizer_begin(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
         squares = [float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None]
@@ -45,7 +45,7 @@ class Watcher(TrainerCallback):
 
 @pytest.fixture(scope="module")
 def watched(tiny_checkpoint: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Watcher, Path, str]:
-    """A run on records with and without pictures, its folder, and what it has printed."""
+    """A run on records with and without images, its folder, and what it has printed."""
     folder = tmp_path_factory.mktemp("watched")
     counts = [" ".join(str(number) for number in range(many)) for many in (3, 9, 30, 60, 5)]
     assert len(counts) == TEXTS
@@ -54,7 +54,7 @@ def watched(tiny_checkpoint: Path, shapes: Path, tmp_path_factory: pytest.TempPa
     sets = [("chatml_dataset", shapes / "train_grounding.json"), ("chatml_dataset", folder / "texts.json")]
     config = {
         "model_name_or_path": str(tiny_checkpoint),
-        "dataset": {"train": [{"name": name, "data_files": str(file), "max_samples": PICTURED} for name, file in sets]},
+        "dataset": {"train": [{"name": name, "data_files": str(file), "max_samples": SHOWN} for name, file in sets]},
         "output_dir": str(folder / "out"),
         "do_train": True,
         "learning_rate": 1e-3,
@@ -102,19 +102,19 @@ def log(watched: tuple[Watcher, Path, str]) -> dict[int, dict[str, float]]:
     return found
 
 
-def test_tokens_pictures_and_padding_are_those_of_the_batches(
+def test_tokens_images_and_padding_are_those_of_the_batches(
     watched: tuple[Watcher, Path, str], log: dict[int, dict[str, float]]
 ) -> None:
     seen = watched[0]
-    assert len(seen.tokens) == STEPS and 0 in seen.pictures and max(seen.pictures) > 1
+    assert len(seen.tokens) == STEPS and 0 in seen.images and max(seen.images) > 1
     for step, steps in LOGGED.items():
-        tokens, pictures, places = (
-            sum(count[one - 1] for one in steps) for count in (seen.tokens, seen.pictures, seen.places)
+        tokens, images, places = (
+            sum(count[one - 1] for one in steps) for count in (seen.tokens, seen.images, seen.places)
         )
         entry = log[step]
         assert 0.05 < entry["padding"] < 0.95
         assert entry["padding"] == pytest.approx(1 - tokens / places)
-        assert entry["pictures_per_second"] == pytest.approx(entry["tokens_per_second"] * pictures / tokens)
+        assert entry["images_per_second"] == pytest.approx(entry["tokens_per_second"] * images / tokens)
         assert entry["tokens_per_second"] > 1 and 0.01 < entry["memory_gib"] < 100
 
 
@@ -135,7 +135,7 @@ def test_the_share_of_each_set_is_logged(log: dict[int, dict[str, float]]) -> No
     shares = [[entry[f"mixture/{name}"] for name in ("train_grounding", "texts")] for entry in log.values()]
     np.testing.assert_allclose(np.sum(shares, axis=1), 1)
     first, second, _ = np.array(shares)
-    np.testing.assert_allclose(first * 2 * ROWS + second * (ROWS + 1), [PICTURED, TEXTS])
+    np.testing.assert_allclose(first * 2 * ROWS + second * (ROWS + 1), [SHOWN, TEXTS])
 
 
 def test_the_line_of_a_step_has_speed_padding_and_memory(watched: tuple[Watcher, Path, str]) -> None:
@@ -151,7 +151,7 @@ def test_visualdl_has_every_figure(watched: tuple[Watcher, Path, str]) -> None:
 
     (file,) = watched[1].glob("out/runs/*/vdlrecords*")
     found = set(LogReader(file_path=str(file)).get_tags()["scalar"])
-    names = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "pictures_per_second", "padding", "memory_gib")
+    names = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "images_per_second", "padding", "memory_gib")
     assert {f"train/{name}" for name in (*names, "mixture/texts", "mixture/train_grounding")} <= found
 
 

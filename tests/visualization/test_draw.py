@@ -14,9 +14,9 @@ def ground(width=200, height=200, mode="RGB"):
     return Image.new("RGB", (width, height), GROUND).convert(mode)
 
 
-def touched(picture):
-    """bool[H, W]: where the picture differs from the ground."""
-    return (np.asarray(picture) != GROUND).any(axis=-1)
+def touched(image):
+    """bool[H, W]: where the image differs from the ground."""
+    return (np.asarray(image) != GROUND).any(axis=-1)
 
 
 def color_of(label, *others):
@@ -24,48 +24,48 @@ def color_of(label, *others):
 
 
 def test_the_border_lies_on_the_edge_of_the_box_and_all_else_is_untouched():
-    picture = draw_boxes(ground(), [LabelledBox("", (40, 50, 120, 150))])
+    image = draw_boxes(ground(), [LabelledBox("", (40, 50, 120, 150))])
     expected = np.zeros((200, 200), dtype=bool)
     expected[50:150, 40:120] = True
     expected[52:148, 42:118] = False
-    assert np.array_equal(touched(picture), expected)
-    assert picture.getpixel((40, 50)) == picture.getpixel((119, 149)) == color_of("")
+    assert np.array_equal(touched(image), expected)
+    assert image.getpixel((40, 50)) == image.getpixel((119, 149)) == color_of("")
 
 
 def test_the_inside_of_a_labelled_box_is_untouched():
-    picture = draw_boxes(ground(), [LabelledBox("红色的圆", (40, 50, 120, 150))])
-    assert not touched(picture)[52:148, 42:118].any()
-    assert touched(picture)[:50].any()
+    image = draw_boxes(ground(), [LabelledBox("红色的圆", (40, 50, 120, 150))])
+    assert not touched(image)[52:148, 42:118].any()
+    assert touched(image)[:50].any()
 
 
-def test_the_picture_given_is_not_changed():
-    picture = ground()
-    before = picture.tobytes()
-    drawn = draw_boxes(picture, [LabelledBox("cat", (10, 10, 60, 60))])
-    assert picture.tobytes() == before != drawn.tobytes()
-    assert draw_boxes(picture, []) is not picture
+def test_the_image_given_is_not_changed():
+    image = ground()
+    before = image.tobytes()
+    drawn = draw_boxes(image, [LabelledBox("cat", (10, 10, 60, 60))])
+    assert image.tobytes() == before != drawn.tobytes()
+    assert draw_boxes(image, []) is not image
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_pictures_of_every_mode_are_drawn_on_in_colour(mode):
-    picture = draw_boxes(ground(mode=mode), [LabelledBox("cat", (40, 50, 120, 150))])
-    assert picture.mode == "RGB"
-    assert picture.size == (200, 200)
-    assert picture.getpixel((40, 140)) == color_of("cat")
+def test_images_of_every_mode_are_drawn_on_in_colour(mode):
+    image = draw_boxes(ground(mode=mode), [LabelledBox("cat", (40, 50, 120, 150))])
+    assert image.mode == "RGB"
+    assert image.size == (200, 200)
+    assert image.getpixel((40, 140)) == color_of("cat")
 
 
 def test_boxes_of_one_label_share_a_colour_that_no_other_label_has():
     boxes = [(10, 50, 40, 80), (60, 50, 90, 80), (110, 50, 140, 80)]
     labels = ["猫", "dog", "猫"]
-    picture = draw_boxes(ground(), [LabelledBox(label, box) for label, box in zip(labels, boxes, strict=True)])
-    first, second, third = (picture.getpixel((box[0], 79)) for box in boxes)
+    image = draw_boxes(ground(), [LabelledBox(label, box) for label, box in zip(labels, boxes, strict=True)])
+    first, second, third = (image.getpixel((box[0], 79)) for box in boxes)
     assert first == third != second
 
 
 def plate(label):
-    """uint8[H, W, 3]: what stands above a box with this label in a picture of 400x400."""
-    picture = draw_boxes(ground(400, 400), [LabelledBox(label, (50, 200, 350, 390))])
-    return np.asarray(picture)[:200]
+    """uint8[H, W, 3]: what stands above a box with this label in an image of 400x400."""
+    image = draw_boxes(ground(400, 400), [LabelledBox(label, (50, 200, 350, 390))])
+    return np.asarray(image)[:200]
 
 
 def test_two_chinese_labels_look_different():
@@ -82,67 +82,67 @@ def test_labels_are_written_in_black_on_light_colours():
 
 
 def border_width(side):
-    picture = draw_boxes(ground(side, side), [LabelledBox("", (side // 4, side // 4, side // 2, side // 2))])
-    row = touched(picture)[side * 3 // 8]
+    image = draw_boxes(ground(side, side), [LabelledBox("", (side // 4, side // 4, side // 2, side // 2))])
+    row = touched(image)[side * 3 // 8]
     return int(row.sum()) // 2
 
 
 def plate_height(side):
-    picture = draw_boxes(ground(side, side), [LabelledBox("猫", (side // 4, side // 2, side * 3 // 4, side - 1))])
-    return int(touched(picture)[: side // 2].any(axis=1).sum())
+    image = draw_boxes(ground(side, side), [LabelledBox("猫", (side // 4, side // 2, side * 3 // 4, side - 1))])
+    return int(touched(image)[: side // 2].any(axis=1).sum())
 
 
-def test_lines_and_letters_grow_with_the_picture():
+def test_lines_and_letters_grow_with_the_image():
     assert border_width(112) == 2
     assert border_width(2000) == 8
     assert 8 <= plate_height(112) <= 20
     assert plate_height(2000) > 3 * plate_height(112)
 
 
-def test_boxes_partly_outside_are_clipped_to_the_picture():
-    picture = draw_boxes(ground(), [LabelledBox("", (150, -40, 260, 90))])
+def test_boxes_partly_outside_are_clipped_to_the_image():
+    image = draw_boxes(ground(), [LabelledBox("", (150, -40, 260, 90))])
     clipped = draw_boxes(ground(), [LabelledBox("", (150, 0, 200, 90))])
-    assert picture.tobytes() == clipped.tobytes()
-    assert touched(picture)[40, 199]
+    assert image.tobytes() == clipped.tobytes()
+    assert touched(image)[40, 199]
 
 
 @pytest.mark.parametrize(
     "box",
     [(50, 50, 50, 90), (90, 50, 50, 90), (300, 300, 400, 400), (-50, 0, -1, 40), (float("nan"), 0, 10, 10)],
 )
-def test_a_box_without_area_in_the_picture_is_left_out_with_a_warning_that_names_it(box):
+def test_a_box_without_area_in_the_image_is_left_out_with_a_warning_that_names_it(box):
     good = LabelledBox("cat", (40, 50, 120, 150))
     with pytest.warns(UserWarning, match="'狗' is not drawn.*200x200") as caught:
-        picture = draw_boxes(ground(), [LabelledBox("狗", box), good])
+        image = draw_boxes(ground(), [LabelledBox("狗", box), good])
     assert len(caught) == 1
-    assert picture.tobytes() == draw_boxes(ground(), [good]).tobytes()
+    assert image.tobytes() == draw_boxes(ground(), [good]).tobytes()
 
 
 def test_a_box_thinner_than_a_pixel_still_shows():
-    picture = draw_boxes(ground(), [LabelledBox("", (50.1, 20, 50.3, 80)), LabelledBox("", (199.8, 199.8, 200, 200))])
-    assert touched(picture)[20:80, 50].all()
-    assert touched(picture).sum() == 60 + 1
+    image = draw_boxes(ground(), [LabelledBox("", (50.1, 20, 50.3, 80)), LabelledBox("", (199.8, 199.8, 200, 200))])
+    assert touched(image)[20:80, 50].all()
+    assert touched(image).sum() == 60 + 1
 
 
 @pytest.mark.parametrize("size", [(112, 112), (300, 40), (40, 300), (9, 7)])
 @pytest.mark.parametrize("label", ["一个非常非常长的标签" * 12, "a label\nof several   lines " * 9, "W" * 300])
-def test_a_label_too_long_for_the_picture_is_shortened_to_fit(label, size):
-    picture = draw_boxes(ground(*size), [LabelledBox(label, (1, 1, 6, 6))])
-    assert picture.size == size
-    assert touched(picture).any()
+def test_a_label_too_long_for_the_image_is_shortened_to_fit(label, size):
+    image = draw_boxes(ground(*size), [LabelledBox(label, (1, 1, 6, 6))])
+    assert image.size == size
+    assert touched(image).any()
 
 
 def test_a_shortened_label_keeps_its_beginning():
     long, other = (
         draw_boxes(ground(112, 112), [LabelledBox(first + "长" * 60, (10, 60, 90, 100))]) for first in "红蓝"
     )
-    plates = [np.asarray(picture)[:60] for picture in (long, other)]
+    plates = [np.asarray(image)[:60] for image in (long, other)]
     differing = (plates[0] != plates[1]).any(axis=(0, 2)).nonzero()[0]
     assert differing.size
     assert differing.max() < 20
 
 
-def test_no_boxes_leave_the_picture_as_it_is_without_a_warning():
+def test_no_boxes_leave_the_image_as_it_is_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert draw_boxes(ground(), []).tobytes() == ground().tobytes()

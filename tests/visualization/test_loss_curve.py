@@ -32,7 +32,7 @@ def test_an_evaluation_without_a_step_belongs_to_the_latest_step_before_it():
     assert collect_points([{"eval_loss": 4.0}], "eval_loss") == [(0, 4.0)]
 
 
-def test_the_picture_shows_both_losses_and_the_learning_rate_on_an_axis_of_its_own(tmp_path, figures):
+def test_the_image_shows_both_losses_and_the_learning_rate_on_an_axis_of_its_own(tmp_path, figures):
     plot_loss(HISTORY, tmp_path / "loss.png")
     losses, rates = figures[0].axes
     assert [line.get_label() for line in losses.get_lines()] == ["training loss", "evaluation loss"]
@@ -46,12 +46,12 @@ def test_the_picture_shows_both_losses_and_the_learning_rate_on_an_axis_of_its_o
     assert all([losses.get_title(), losses.get_xlabel(), losses.get_ylabel(), rates.get_ylabel()])
 
 
-def test_the_picture_is_a_whole_png_and_nothing_lies_beside_it(tmp_path):
+def test_the_image_is_a_whole_png_and_nothing_lies_beside_it(tmp_path):
     path = tmp_path / "output" / "loss.png"
     plot_loss(HISTORY, path)
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        assert len(set(picture.convert("L").tobytes())) > 10
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert len(set(image.convert("L").tobytes())) > 10
     assert os.listdir(path.parent) == ["loss.png"]
 
 

@@ -18,11 +18,11 @@ def test_a_plate_goes_below_a_box_at_the_top_edge():
     assert place_plates([(30, 10)], [(40, 0, 90, 60)], (100, 100)) == [(40, 60, 70, 70)]
 
 
-def test_a_plate_goes_inside_a_box_that_fills_the_picture():
+def test_a_plate_goes_inside_a_box_that_fills_the_image():
     assert place_plates([(30, 10)], [(0, 0, 100, 100)], (100, 100)) == [(0, 0, 30, 10)]
 
 
-def test_plates_lie_inside_the_picture_and_apart_where_there_is_room():
+def test_plates_lie_inside_the_image_and_apart_where_there_is_room():
     lots = random.Random(3)
     crowded = 0
     for _ in range(40):
@@ -43,5 +43,5 @@ def test_ten_plates_of_one_box_find_ten_places():
     assert not any(overlap(*pair) for pair in combinations(plates, 2))
 
 
-def test_a_plate_larger_than_the_picture_starts_at_its_edge():
+def test_a_plate_larger_than_the_image_starts_at_its_edge():
     assert place_plates([(30, 10)], [(2, 2, 4, 4)], (20, 20))[0][0] == 0

@@ -5,11 +5,11 @@ import io
 from html.parser import HTMLParser
 from pathlib import Path
 
+import PIL.Image
 import pytest
-from PIL import Image
 
 from paddlemix.auto import AutoProcessorMIX
-from paddlemix.conversation import Box, Conversation, Picture, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn, Video
 from paddlemix.visualization.preview import RecordView, Stretch, Thumbnail, view_record
 from paddlemix.visualization.preview_page import SetView, preview_page
 
@@ -23,9 +23,9 @@ def processor(tiny_checkpoint: Path):
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> str:
+def image(tmp_path: Path) -> str:
     path = tmp_path / "图.png"
-    Image.new("RGB", (100, 50), BLUE).save(path)
+    PIL.Image.new("RGB", (100, 50), BLUE).save(path)
     return str(path)
 
 
@@ -33,24 +33,24 @@ def conversation(*question: object, answer: tuple[object, ...] = (Text("好 answ
     return Conversation((Turn("user", question), Turn("assistant", answer)), SOURCE)  # type: ignore[arg-type]
 
 
-def opened(thumbnail: Thumbnail) -> Image.Image:
+def opened(thumbnail: Thumbnail) -> PIL.Image.Image:
     head, _, body = thumbnail.source.partition(",")
     assert head == "data:image/jpeg;base64"
-    return Image.open(io.BytesIO(base64.b64decode(body)))
+    return PIL.Image.open(io.BytesIO(base64.b64decode(body)))
 
 
 def is_near(color: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return all(abs(one - two) < 60 for one, two in zip(color, other, strict=True))  # JPEG smears thin lines
 
 
-def test_stretches_are_the_samples_tokens_with_the_trained_ones_marked(processor, picture):
-    record = conversation(Picture(picture), Text("问题"))
+def test_stretches_are_the_samples_tokens_with_the_trained_ones_marked(processor, image):
+    record = conversation(Image(image), Text("问题"))
     view, sample = view_record(record, processor), processor.encode(record)
     assert sum(one.repeat for one in view.stretches) == view.tokens == len(sample.input_ids)
     assert sum(one.repeat for one in view.stretches if one.trained) == view.trained_tokens == (sample.labels >= 0).sum()
     assert "".join(one.text for one in view.stretches if one.trained) == "好 answer<|im_end|>"
     pads = [one for one in view.stretches if one.text == "<|image_pad|>"]
-    assert pads == [Stretch("<|image_pad|>", trained=False, control=True, repeat=view.picture_tokens)]
+    assert pads == [Stretch("<|image_pad|>", trained=False, control=True, repeat=view.image_tokens)]
 
 
 def test_a_text_that_spells_a_control_token_is_not_shown_as_one(processor):
@@ -59,13 +59,13 @@ def test_a_text_that_spells_a_control_token_is_not_shown_as_one(processor):
     assert sum(one.control and one.text == "<|im_end|>" for one in view.stretches) == 3  # system, user, assistant
 
 
-def test_boxes_of_every_unit_are_drawn_on_their_own_picture(processor, picture):
+def test_boxes_of_every_unit_are_drawn_on_their_own_image(processor, image):
     units = (Box(20, 10, 60, 30), Box(200, 200, 600, 600, "thousandth"), Box(0.2, 0.2, 0.6, 0.6, "fraction"))
     for box in units:
-        second = Box(box.x1, box.y1, box.x2, box.y2, box.unit, picture=1)
-        record = conversation(Picture(picture), Picture(picture), answer=(Reference(""), second))
+        second = Box(box.x1, box.y1, box.x2, box.y2, box.unit, image=1)
+        record = conversation(Image(image), Image(image), answer=(Reference(""), second))
         empty, drawn = view_record(record, processor).thumbnails
-        assert empty.caption.startswith(f"Picture 1: {picture}, 100 x 50 pixels, seen as ")
+        assert empty.caption.startswith(f"Picture 1: {image}, 100 x 50 pixels, seen as ")
         assert drawn.caption.endswith("; boxes: 1")
         assert opened(empty).size == opened(drawn).size == (256, 128)
         place = round(0.2 * 256) + 1, round(0.4 * 128)  # on the left edge of the box
@@ -76,17 +76,17 @@ def test_boxes_of_every_unit_are_drawn_on_their_own_picture(processor, picture):
 @pytest.mark.parametrize(
     ("size", "shown"), [((1024, 100), (512, 50)), ((300, 400), (300, 400)), ((10, 20), (128, 256))]
 )
-def test_pictures_take_a_size_that_suits_the_page(processor, tmp_path, size, shown):
+def test_images_take_a_size_that_suits_the_page(processor, tmp_path, size, shown):
     path = tmp_path / "a.png"
-    Image.new("RGB", size, BLUE).save(path)
-    (thumbnail,) = view_record(conversation(Picture(str(path))), processor).thumbnails
+    PIL.Image.new("RGB", size, BLUE).save(path)
+    (thumbnail,) = view_record(conversation(Image(str(path))), processor).thumbnails
     assert opened(thumbnail).size == shown
 
 
 def test_frames_of_a_video_are_shown_in_order(processor, tmp_path):
     paths = tuple(str(tmp_path / f"{number}.png") for number in range(8))
     for number, path in enumerate(paths):
-        Image.new("RGB", (64, 64), (number * 30, 0, 0)).save(path)
+        PIL.Image.new("RGB", (64, 64), (number * 30, 0, 0)).save(path)
     view = view_record(conversation(Video(paths), Text("q")), processor)
     assert [one.caption.rpartition(", ")[2] for one in view.thumbnails] == [
         f"frame {number} of 8" for number in (1, 3, 6, 8)
@@ -96,9 +96,9 @@ def test_frames_of_a_video_are_shown_in_order(processor, tmp_path):
 
 
 def test_a_record_that_cannot_be_encoded_is_shown_by_its_problem(processor):
-    view = view_record(conversation(Picture("nowhere.png")), processor)
+    view = view_record(conversation(Image("nowhere.png")), processor)
     assert (view.title, view.stretches) == ("a.jsonl, record 3", ())
-    assert view.problem == "picture nowhere.png does not exist."
+    assert view.problem == "image nowhere.png does not exist."
 
 
 class Elements(HTMLParser):

@@ -19,11 +19,11 @@ def parse(record: Record, source: RecordId, root: Path, prompt: str = caption.DE
     Args:
         record: the record.
         source: where it comes from.
-        root: the folder of relative picture paths.
-        prompt: what the user asks about every picture.
+        root: the folder of relative image paths.
+        prompt: what the user asks about every image.
 
     Returns:
-        The picture and the prompt, answered by the caption.
+        The image and the prompt, answered by the caption.
 
     Raises:
         RecordError: the record has another shape.

@@ -17,7 +17,7 @@ _UNITS: dict[str, BoxUnit] = {
     "norm_1": "fraction",
     "norm1": "fraction",
 }
-# No picture that is opened has a side as long as the first: what lies beyond is no coordinate.
+# No image that is opened has a side as long as the first: what lies beyond is no coordinate.
 _LARGEST: dict[BoxUnit, int] = {"pixel": 1_000_000, "thousandth": 1000, "fraction": 1}
 
 
@@ -42,7 +42,7 @@ def box_unit(value: object, source: RecordId) -> BoxUnit:
 
 
 def box_of(
-    value: object, unit: BoxUnit, name: str, source: RecordId, *, picture: int = 0, corners: Corners = "xyxy"
+    value: object, unit: BoxUnit, name: str, source: RecordId, *, image: int = 0, corners: Corners = "xyxy"
 ) -> Box:
     """Make a box of four numbers.
 
@@ -51,7 +51,7 @@ def box_of(
         unit: what they count.
         name: what to call the box in errors.
         source: the record to name in errors.
-        picture: the picture it lies on, an index into the conversation's pictures.
+        image: the image it lies on, an index into the conversation's images.
         corners: which of the two the numbers are.
 
     Returns:
@@ -72,27 +72,27 @@ def box_of(
         )
     if not (x1 < x2 and y1 < y2):
         raise RecordError(source, f"{name} is {describe(value)}, which has no area; expected {order}")
-    return Box(x1, y1, x2, y2, unit=unit, picture=picture)
+    return Box(x1, y1, x2, y2, unit=unit, image=image)
 
 
-def picture_index(value: object, key: str, pictures: int, source: RecordId) -> int:
-    """Read which picture a box lies on.
+def image_index(value: object, key: str, images: int, source: RecordId) -> int:
+    """Read which image a box lies on.
 
     Args:
         value: the index.
         key: where it stands, to name in errors.
-        pictures: how many there are.
+        images: how many there are.
         source: the record to name in errors.
 
     Returns:
         The index.
 
     Raises:
-        RecordError: there is no such picture.
+        RecordError: there is no such image.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < pictures:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < images:
         raise RecordError(
-            source, f"`{key}` is {describe(value)}; expected the index, from 0, of one of {pictures} pictures"
+            source, f"`{key}` is {describe(value)}; expected the index, from 0, of one of {images} images"
         )
     return value
 

@@ -1,4 +1,4 @@
-"""Pictures with a sentence about them, one record a caption, or COCO's own annotation files.
+"""Images with a sentence about them, one record a caption, or COCO's own annotation files.
 
 {"image": "a.jpg", "caption": "A red bus."}
 {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [{"image_id": 7, "caption": "A red bus."}]}
@@ -13,7 +13,7 @@ from paddlemix.conversation import Conversation, RecordError, RecordId, Text, Tu
 from paddlemix.datasets.formats.format import (
     Format,
     build_conversation,
-    picture_at,
+    image_at,
     plain_text,
     refuse_unread,
     text_at,
@@ -31,24 +31,24 @@ def parse(record: Record, source: RecordId, root: Path, prompt: str = DEFAULT_PR
     Args:
         record: the record.
         source: where it comes from.
-        root: the folder of relative picture paths.
-        prompt: what the user asks about every picture.
+        root: the folder of relative image paths.
+        prompt: what the user asks about every image.
 
     Returns:
-        The picture and the prompt, answered by the caption.
+        The image and the prompt, answered by the caption.
 
     Raises:
         RecordError: the record has another shape.
     """
     refuse_unread(record, ("image", "caption"), source)
-    picture = picture_at(text_at(record, "image", source), root)
-    caption = split_tags(text_at(record, "caption", source), picture=0, source=source)
-    turns = [Turn("user", (picture, Text(prompt))), Turn("assistant", caption)]
+    image = image_at(text_at(record, "image", source), root)
+    caption = split_tags(text_at(record, "caption", source), image=0, source=source)
+    turns = [Turn("user", (image, Text(prompt))), Turn("assistant", caption)]
     return build_conversation(turns, source, answers=(plain_text(caption),), task="caption")
 
 
 def expand(documents: Mapping[str, Record]) -> Iterator[Located]:
-    """Join COCO's tables of pictures and captions.
+    """Join COCO's tables of images and captions.
 
     Args:
         documents: what each file holds.
@@ -57,7 +57,7 @@ def expand(documents: Mapping[str, Record]) -> Iterator[Located]:
         One record per caption, in the order of the captions.
 
     Raises:
-        ValueError: a table is missing, has no rows, or a picture has no id or no file name.
+        ValueError: a table is missing, has no rows, or an image has no id or no file name.
     """
     for file, document in documents.items():
         images = rows_by_key(table(document, "images", file), "id", "file_name", f"{file}: `images")

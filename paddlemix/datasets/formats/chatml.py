@@ -1,4 +1,4 @@
-"""Conversations with pictures and videos inside their text, as Qwen-VL and PaddleMIX write them.
+"""Conversations with images and videos inside their text, as Qwen-VL and PaddleMIX write them.
 
 {"id": "7", "conversations": [{"from": "user", "value": "Picture 1: <img>a.jpg</img>\\nWhere is the bus?"},
                               {"from": "assistant", "value": "<ref>bus</ref><box>(178,279),(806,884)</box>"}]}
@@ -16,15 +16,15 @@ from typing import Any
 
 import orjson
 
-from paddlemix.conversation import Conversation, Picture, RecordError, RecordId, Role, Video
-from paddlemix.datasets.formats.format import Format, build_conversation, checked_text, picture_at, require, resolved
+from paddlemix.conversation import Conversation, Image, RecordError, RecordId, Role, Video
+from paddlemix.datasets.formats.format import Format, build_conversation, checked_text, image_at, require, resolved
 from paddlemix.datasets.formats.pieces import split_turns
 from paddlemix.datasets.records.reading import Record, describe
 
 logger = logging.getLogger(__name__)
 
-# A turn's text, cut at its pictures and videos.
-Piece = str | Picture | Video
+# A turn's text, cut at its images and videos.
+Piece = str | Image | Video
 
 _ROLES: dict[str, Role] = {
     "user": "user",
@@ -36,8 +36,8 @@ _ROLES: dict[str, Role] = {
 # Keys of other formats. Passing over them would train, in silence, on a part of the record.
 _FOREIGN_KEYS = ("images", "video", "videos", "objects", "history", "system")
 _FOREIGN_PLACEHOLDER = "<image>"
-_SHOWN_PICTURES, _SHOWN_CHARACTERS = 3, 200
-# Where a picture's end tag is forgotten, the line's end is taken for it.
+_SHOWN_IMAGES, _SHOWN_CHARACTERS = 3, 200
+# Where an image's end tag is forgotten, the line's end is taken for it.
 _MEDIA = re.compile(
     r"<img>(?P<path>[^\n]*?)</img>|<img>(?P<unclosed>[^\r\n]*)(?=\r?\n)|<video>(?P<video>[^\n]*?)</video>"
 )
@@ -48,17 +48,17 @@ _TAG_OR_LINE_END = re.compile(r"<(?P<opened>img|video)>|</(?:img|video)>|\n")
 def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     """Make a conversation of one record.
 
-    Pictures stand where `<img>path</img>` does, or, those of the `image` key, before the first user turn's text. Videos
+    Images stand where `<img>path</img>` does, or, those of the `image` key, before the first user turn's text. Videos
     stand where `<video>path</video>` does; a JSON list in place of the path names the files of the frames. All other
-    text stays as it was written, `Picture 1: ` and the newline behind a picture included.
+    text stays as it was written, `Picture 1: ` and the newline behind an image included.
 
     Args:
         record: the record.
         source: where it comes from.
-        root: the folder of relative picture paths.
+        root: the folder of relative image paths.
 
     Returns:
-        The turns with their pictures, videos, references and boxes.
+        The turns with their images, videos, references and boxes.
 
     Raises:
         RecordError: the record has another shape.
@@ -66,7 +66,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     _refuse_foreign_keys(record, source)
     texts = _read_turns(require(record, "conversations", list, "a list of turns", source), source)
     turns = [(role, _cut_at_media(text, source, root)) for role, text in texts]
-    _place_listed_pictures(turns, record.get("image"), source, root)
+    _place_listed_images(turns, record.get("image"), source, root)
     return build_conversation(split_turns(turns, source), source)
 
 
@@ -78,7 +78,7 @@ def _refuse_foreign_keys(record: Record, source: RecordId) -> None:
     if found:
         raise RecordError(
             source,
-            f"{', '.join(found)} would be passed over; expected pictures in `image` or as `<img>path</img>`, "
+            f"{', '.join(found)} would be passed over; expected images in `image` or as `<img>path</img>`, "
             "videos as `<video>path</video>`, and a system text as a turn",
         )
 
@@ -111,7 +111,7 @@ def _cut_at_media(text: str, source: RecordId, root: Path) -> list[Piece]:
     pieces: list[Piece] = []
     position = 0
     for tag in _MEDIA.finditer(text):
-        medium = _picture(tag, source, root) if tag["video"] is None else _video(tag, source, root)
+        medium = _image(tag, source, root) if tag["video"] is None else _video(tag, source, root)
         pieces += [text[position : tag.start()], medium]
         position = tag.end()
     pieces.append(text[position:])
@@ -129,7 +129,7 @@ def _refuse_opened_twice(text: str, source: RecordId) -> None:
     opened = None
     for tag in _TAG_OR_LINE_END.finditer(text):
         if opened and tag["opened"]:
-            kind = "picture" if opened["opened"] == "img" else "video"
+            kind = "image" if opened["opened"] == "img" else "video"
             raise RecordError(
                 source,
                 f"`{tag[0]}` stands inside the path of another {kind}: {describe(text[opened.start() : tag.end()])}",
@@ -137,13 +137,13 @@ def _refuse_opened_twice(text: str, source: RecordId) -> None:
         opened = tag if tag["opened"] else None
 
 
-def _picture(tag: re.Match[str], source: RecordId, root: Path) -> Picture:
+def _image(tag: re.Match[str], source: RecordId, root: Path) -> Image:
     path = tag["path"]
     if path is None:
         path = tag["unclosed"]
         logger.warning("%s: `<img>%s` is not closed; the line's end is taken for `</img>`", source, path)
-    _refuse_nested(tag, path, "picture", source)
-    return picture_at(checked_text(path, "the path in `<img></img>`", source), root)
+    _refuse_nested(tag, path, "image", source)
+    return image_at(checked_text(path, "the path in `<img></img>`", source), root)
 
 
 def _video(tag: re.Match[str], source: RecordId, root: Path) -> Video:
@@ -164,14 +164,14 @@ def _refuse_nested(tag: re.Match[str], path: str, kind: str, source: RecordId) -
         raise RecordError(source, f"`{nested[0]}` stands inside the path of another {kind}: {describe(tag[0])}")
 
 
-def _place_listed_pictures(turns: list[tuple[Role, list[Piece]]], value: object, source: RecordId, root: Path) -> None:
-    """Put the pictures of the `image` key before the first user turn's text, unless the text shows them itself."""
-    listed = _listed_pictures(value, source, root)
-    inline = [piece for _, pieces in turns for piece in pieces if isinstance(piece, Picture)]
+def _place_listed_images(turns: list[tuple[Role, list[Piece]]], value: object, source: RecordId, root: Path) -> None:
+    """Put the images of the `image` key before the first user turn's text, unless the text shows them itself."""
+    listed = _listed_images(value, source, root)
+    inline = [piece for _, pieces in turns for piece in pieces if isinstance(piece, Image)]
     if listed and inline and listed != inline:
         raise RecordError(
             source,
-            f"`image` is {describe(value)}, but the turns show other pictures: "
+            f"`image` is {describe(value)}, but the turns show other images: "
             f"{_shown(inline)}; expected the same ones, or only one of the two",
         )
     if listed and not inline:
@@ -180,19 +180,19 @@ def _place_listed_pictures(turns: list[tuple[Role, list[Piece]]], value: object,
         first_user[:0] = listed
 
 
-def _shown(pictures: list[Picture]) -> str:
+def _shown(images: list[Image]) -> str:
     """The first of the paths; there may be thousands, or data: URLs of megabytes."""
-    paths = [picture.path[:_SHOWN_CHARACTERS] for picture in pictures[:_SHOWN_PICTURES]]
-    return ", ".join(paths) + (" ..." if len(pictures) > _SHOWN_PICTURES else "")
+    paths = [image.path[:_SHOWN_CHARACTERS] for image in images[:_SHOWN_IMAGES]]
+    return ", ".join(paths) + (" ..." if len(images) > _SHOWN_IMAGES else "")
 
 
-def _listed_pictures(value: object, source: RecordId, root: Path) -> list[Picture]:
+def _listed_images(value: object, source: RecordId, root: Path) -> list[Image]:
     paths = [] if value is None else value if isinstance(value, list) else [value]
-    return [picture_at(checked_text(path, "a path in `image`", source), root) for path in paths]
+    return [image_at(checked_text(path, "a path in `image`", source), root) for path in paths]
 
 
 def _refuse_placeholder(turns: list[tuple[Role, list[Piece]]], source: RecordId) -> None:
     if any(_FOREIGN_PLACEHOLDER in piece for _, pieces in turns for piece in pieces if isinstance(piece, str)):
         raise RecordError(
-            source, f"`{_FOREIGN_PLACEHOLDER}` is not read here; write `<img>path</img>` where the picture stands"
+            source, f"`{_FOREIGN_PLACEHOLDER}` is not read here; write `<img>path</img>` where the image stands"
         )

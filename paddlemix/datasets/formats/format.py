@@ -10,8 +10,8 @@ from typing import TypeVar
 from paddlemix.conversation import (
     Box,
     Conversation,
+    Image,
     Part,
-    Picture,
     RecordError,
     RecordId,
     Reference,
@@ -37,7 +37,7 @@ class Format:
     """One way of writing records.
 
     Attributes:
-        parse: `parse(record, source, root)` makes the conversation; `root` is the folder of relative picture paths.
+        parse: `parse(record, source, root)` makes the conversation; `root` is the folder of relative image paths.
             Raises `RecordError`.
         expand: `expand(documents)` turns files that are one object each, by their names, into records; None where the
             format has no such files. Raises `ValueError` naming a file.
@@ -135,21 +135,21 @@ def checked_text(value: object, name: str, source: RecordId) -> str:
     return value
 
 
-def picture_at(path: str, root: Path) -> Picture:
-    """Say where a picture is.
+def image_at(path: str, root: Path) -> Image:
+    """Say where an image is.
 
     Args:
         path: as the record has it, not blank.
         root: the folder of relative paths.
 
     Returns:
-        The picture; http(s) addresses, data: URLs and absolute paths stay as they are, others start at `root`.
+        The image; http(s) addresses, data: URLs and absolute paths stay as they are, others start at `root`.
     """
-    return Picture(resolved(path, root))
+    return Image(resolved(path, root))
 
 
 def resolved(path: str, root: Path) -> str:
-    """Where a record's picture or video is.
+    """Where a record's image or video is.
 
     Args:
         path: as the record has it, not blank; it may start with `file://`.
@@ -163,7 +163,7 @@ def resolved(path: str, root: Path) -> str:
 
 
 def plain_text(parts: Sequence[Part]) -> str:
-    """Leave out tags, boxes and pictures.
+    """Leave out tags, boxes and images.
 
     Args:
         parts: the parts of a turn.
@@ -189,15 +189,15 @@ def build_conversation(
         The conversation.
 
     Raises:
-        RecordError: the roles do not alternate from user to assistant, an assistant turn is blank, a picture or video
-            stands outside the user turns, or a box has no picture.
+        RecordError: the roles do not alternate from user to assistant, an assistant turn is blank, an image or video
+            stands outside the user turns, or a box has no image.
     """
     _check_order(turns, source)
     for number, turn in enumerate(turns):
         _check_turn(turn, number, source)
     conversation = Conversation(tuple(turns), source, answers=answers, task=task)
-    if not conversation.pictures and any(isinstance(part, Box) for part in conversation.parts):
-        raise RecordError(source, "the record has boxes but no picture that they could lie on")
+    if not conversation.images and any(isinstance(part, Box) for part in conversation.parts):
+        raise RecordError(source, "the record has boxes but no image that they could lie on")
     return conversation
 
 
@@ -213,7 +213,7 @@ def _check_order(turns: Sequence[Turn], source: RecordId) -> None:
 
 
 def _check_turn(turn: Turn, number: int, source: RecordId) -> None:
-    for kind, name in ((Picture, "picture"), (Video, "video")):
+    for kind, name in ((Image, "image"), (Video, "video")):
         if turn.role != "user" and any(isinstance(part, kind) for part in turn.parts):
             raise RecordError(source, f"turn {number} ({turn.role}) shows a {name}; only user turns may")
     says_something = plain_text(turn.parts).strip() or any(isinstance(part, Box) for part in turn.parts)

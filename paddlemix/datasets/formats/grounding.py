@@ -14,7 +14,7 @@ from paddlemix.datasets.formats.boxes import Corners, box_of, box_unit
 from paddlemix.datasets.formats.format import (
     Format,
     build_conversation,
-    picture_at,
+    image_at,
     refuse_unread,
     require,
     text_at,
@@ -24,7 +24,7 @@ from paddlemix.datasets.records.reading import Record
 PHRASE = "{phrase}"
 DEFAULT_PROMPT = f"Find {PHRASE}."
 # The names that sets of this kind have for the same things.
-_PICTURE_KEYS = ("image", "img_path", "image_path", "file_name")
+_IMAGE_KEYS = ("image", "img_path", "image_path", "file_name")
 _PHRASE_KEYS = ("phrase", "expression", "sent", "ref")
 _BOX_KEYS = ("bbox", "box")
 
@@ -37,23 +37,23 @@ def parse(
     Args:
         record: the record.
         source: where it comes from.
-        root: the folder of relative picture paths.
+        root: the folder of relative image paths.
         prompt: what the user asks, `{phrase}` in the place of the phrase.
         corners: what the four numbers of a box are.
 
     Returns:
-        The picture and the prompt, answered by the phrase and its boxes.
+        The image and the prompt, answered by the phrase and its boxes.
 
     Raises:
         RecordError: the record has another shape.
     """
-    refuse_unread(record, _PICTURE_KEYS, source)
-    picture = picture_at(text_at(record, _only_key(record, _PICTURE_KEYS, source), source), root)
+    refuse_unread(record, _IMAGE_KEYS, source)
+    image = image_at(text_at(record, _only_key(record, _IMAGE_KEYS, source), source), root)
     phrase = Reference(text_at(record, _only_key(record, _PHRASE_KEYS, source), source))
     before, after = prompt.split(PHRASE, 1)
     question = [part for part in (Text(before), phrase, Text(after)) if part.text]
     answer = Turn("assistant", (phrase, *_boxes(record, corners, source)))
-    return build_conversation([Turn("user", (picture, *question)), answer], source)
+    return build_conversation([Turn("user", (image, *question)), answer], source)
 
 
 def _format(corners: Corners) -> Format:

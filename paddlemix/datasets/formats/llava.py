@@ -1,4 +1,4 @@
-"""LLaVA's conversations, of instruction tuning and of Stage 1 alike: `<image>` stands for the record's pictures.
+"""LLaVA's conversations, of instruction tuning and of Stage 1 alike: `<image>` stands for the record's images.
 
 {"id": "1", "image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat is this?"},
                                                 {"from": "gpt", "value": "A bus."}]}
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats.format import Format, refuse_unread
-from paddlemix.datasets.formats.placeholders import converse, listed_pictures, listed_videos
+from paddlemix.datasets.formats.placeholders import converse, listed_images, listed_videos
 from paddlemix.datasets.formats.turns import FROM_VALUE, read_turns
 from paddlemix.datasets.records.reading import Record
 
@@ -22,17 +22,17 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     Args:
         record: the record.
         source: where it comes from.
-        root: the folder of relative picture paths.
+        root: the folder of relative image paths.
 
     Returns:
-        The turns, a picture in the place of each `<image>`; without any, all come before the first question.
+        The turns, an image in the place of each `<image>`; without any, all come before the first question.
 
     Raises:
         RecordError: the record has another shape.
     """
     refuse_unread(record, ("conversations", "image", "video"), source)
     turns = read_turns(record, "conversations", [FROM_VALUE], source)
-    media = [listed_pictures(record, "image", source, root), listed_videos(record, "video", source, root)]
+    media = [listed_images(record, "image", source, root), listed_videos(record, "video", source, root)]
     return converse(turns, media, source)
 
 

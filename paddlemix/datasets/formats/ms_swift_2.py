@@ -16,13 +16,13 @@ from typing import Any
 import orjson
 
 from paddlemix.conversation import Box, Conversation, RecordError, RecordId, Reference
-from paddlemix.datasets.formats.boxes import box_of, box_unit, picture_index
-from paddlemix.datasets.formats.format import Format, checked_text, picture_at, refuse_unread, require
-from paddlemix.datasets.formats.placeholders import Listed, converse, listed_pictures, listed_videos
+from paddlemix.datasets.formats.boxes import box_of, box_unit, image_index
+from paddlemix.datasets.formats.format import Format, checked_text, image_at, refuse_unread, require
+from paddlemix.datasets.formats.placeholders import Listed, converse, listed_images, listed_videos
 from paddlemix.datasets.formats.turns import Said, with_system
 from paddlemix.datasets.records.reading import Record, describe
 
-_INLINE_PICTURE = re.compile(r"<img>([^<\n]*)</img>")
+_INLINE_IMAGE = re.compile(r"<img>([^<\n]*)</img>")
 _OBJECTS = '[{"caption": ..., "bbox": [x1, y1, x2, y2], "bbox_type": "real", "image": 0}]'
 
 
@@ -35,20 +35,20 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     Args:
         record: the record.
         source: where it comes from.
-        root: the folder of relative picture paths.
+        root: the folder of relative image paths.
 
     Returns:
-        The history, the query and the response, with their pictures, videos, references and boxes; pictures and videos
+        The history, the query and the response, with their images, videos, references and boxes; images and videos
         without any placeholder come before the first question.
 
     Raises:
         RecordError: the record has another shape.
     """
     refuse_unread(record, ("query", "response", "history", "system", "images", "videos", "objects"), source)
-    turns, pictures = _with_pictures(record, _turns(record, source), source, root)
+    turns, images = _with_images(record, _turns(record, source), source, root)
     videos = listed_videos(record, "videos", source, root)
-    objects = _Objects(record, len(pictures.parts), source).listed(turns)
-    return converse(with_system(record, turns, source), [pictures, videos], source, objects)
+    objects = _Objects(record, len(images.parts), source).listed(turns)
+    return converse(with_system(record, turns, source), [images, videos], source, objects)
 
 
 FORMAT = Format(parse)
@@ -67,19 +67,19 @@ def _turns(record: Record, source: RecordId) -> Said:
     return [*turns, ("user", query), ("assistant", response)]
 
 
-def _with_pictures(record: Record, turns: Said, source: RecordId, root: Path) -> tuple[Said, Listed]:
-    """The turns with `<image>` for every picture, and what it stands for, also where texts hold `<img>path</img>`."""
-    pictures = listed_pictures(record, "images", source, root)
-    paths = [path for _, text in turns for path in _INLINE_PICTURE.findall(text)]
-    turns = [(role, _INLINE_PICTURE.sub(pictures.tag, text) if paths else text) for role, text in turns]
+def _with_images(record: Record, turns: Said, source: RecordId, root: Path) -> tuple[Said, Listed]:
+    """The turns with `<image>` for every image, and what it stands for, also where texts hold `<img>path</img>`."""
+    images = listed_images(record, "images", source, root)
+    paths = [path for _, text in turns for path in _INLINE_IMAGE.findall(text)]
+    turns = [(role, _INLINE_IMAGE.sub(images.tag, text) if paths else text) for role, text in turns]
     if any("<img>" in text or "</img>" in text for _, text in turns):
         raise RecordError(source, "an `<img>` or `</img>` has no partner; expected `<img>path</img>` in one line")
     if not paths:
-        return turns, pictures
-    if pictures.parts:
-        raise RecordError(source, "pictures stand in `images` and as `<img>path</img>`; expected only one of the two")
-    inline = [[picture_at(checked_text(path, "the path in `<img></img>`", source), root)] for path in paths]
-    return turns, Listed(pictures.tag, "<img></img>", inline)
+        return turns, images
+    if images.parts:
+        raise RecordError(source, "images stand in `images` and as `<img>path</img>`; expected only one of the two")
+    inline = [[image_at(checked_text(path, "the path in `<img></img>`", source), root)] for path in paths]
+    return turns, Listed(images.tag, "<img></img>", inline)
 
 
 class _Objects:
@@ -87,12 +87,12 @@ class _Objects:
 
     Args:
         record: the record.
-        pictures: how many it shows.
+        images: how many it shows.
         source: the record to name in errors.
     """
 
-    def __init__(self, record: Record, pictures: int, source: RecordId) -> None:
-        self._pictures = pictures
+    def __init__(self, record: Record, images: int, source: RecordId) -> None:
+        self._images = images
         self._source = source
         self._objects = [self._checked(item, number) for number, item in enumerate(self._items(record.get("objects")))]
 
@@ -123,7 +123,7 @@ class _Objects:
             raise RecordError(self._source, f"{name} is {describe(item)}; expected an object, as in {_OBJECTS}")
         caption = checked_text(item.get("caption"), f"`caption` of {name}", self._source)
         unit = box_unit(item.get("bbox_type"), self._source)
-        picture = picture_index(item.get("image", 0), "image", self._pictures, self._source)
+        image = image_index(item.get("image", 0), "image", self._images, self._source)
         boxes = require(item, "bbox", list, "a list of four numbers, or a list of such", self._source, within=name)
         many = boxes if boxes and isinstance(boxes[0], list) else [boxes]
-        return caption, [box_of(box, unit, f"`bbox` of {name}", self._source, picture=picture) for box in many]
+        return caption, [box_of(box, unit, f"`bbox` of {name}", self._source, image=image) for box in many]

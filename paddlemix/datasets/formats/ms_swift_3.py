@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from paddlemix.conversation import Box, Conversation, RecordError, RecordId, Reference
-from paddlemix.datasets.formats.boxes import box_of, box_unit, picture_index
+from paddlemix.datasets.formats.boxes import box_of, box_unit, image_index
 from paddlemix.datasets.formats.format import Format, checked_text, refuse_unread
-from paddlemix.datasets.formats.placeholders import Listed, converse, listed_pictures, listed_videos
+from paddlemix.datasets.formats.placeholders import Listed, converse, listed_images, listed_videos
 from paddlemix.datasets.formats.turns import ROLE_CONTENT, read_turns, with_system
 from paddlemix.datasets.records.reading import Record, describe
 
@@ -24,10 +24,10 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     Args:
         record: the record.
         source: where it comes from.
-        root: the folder of relative picture paths.
+        root: the folder of relative image paths.
 
     Returns:
-        The turns with their pictures, videos, references and boxes; pictures and videos without any placeholder come
+        The turns with their images, videos, references and boxes; images and videos without any placeholder come
         before the first question.
 
     Raises:
@@ -35,15 +35,15 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     """
     refuse_unread(record, ("messages", "images", "videos", "objects", "system"), source)
     turns = with_system(record, read_turns(record, "messages", [ROLE_CONTENT], source), source)
-    pictures = listed_pictures(record, "images", source, root)
+    images = listed_images(record, "images", source, root)
     videos = listed_videos(record, "videos", source, root)
-    return converse(turns, [pictures, videos], source, _objects(record, len(pictures.parts), source))
+    return converse(turns, [images, videos], source, _objects(record, len(images.parts), source))
 
 
 FORMAT = Format(parse)
 
 
-def _objects(record: Record, pictures: int, source: RecordId) -> list[Listed]:
+def _objects(record: Record, images: int, source: RecordId) -> list[Listed]:
     objects = record.get("objects")
     if not objects:
         return []
@@ -54,21 +54,21 @@ def _objects(record: Record, pictures: int, source: RecordId) -> list[Listed]:
     names = [
         checked_text(name, f"`ref[{number}]`", source) for number, name in enumerate(_list(objects, "ref", source))
     ]
-    boxes = _boxes(objects, pictures, source)
+    boxes = _boxes(objects, images, source)
     return [
         Listed("<ref-object>", "ref", [[Reference(name)] for name in names]),
         Listed("<bbox>", "bbox", [[box] for box in boxes]),
     ]
 
 
-def _boxes(objects: Record, pictures: int, source: RecordId) -> list[Box]:
+def _boxes(objects: Record, images: int, source: RecordId) -> list[Box]:
     boxes, unit = _list(objects, "bbox", source), box_unit(objects.get("bbox_type"), source)
     shown_on = _list(objects, "image_id", source) or [0] * len(boxes)
     if len(shown_on) != len(boxes):
         raise RecordError(source, f"`image_id` lists {len(shown_on)}, but `bbox` {len(boxes)}; expected one each")
     return [
-        box_of(box, unit, f"`bbox[{number}]`", source, picture=picture_index(picture, "image_id", pictures, source))
-        for number, (box, picture) in enumerate(zip(boxes, shown_on, strict=True))
+        box_of(box, unit, f"`bbox[{number}]`", source, image=image_index(image, "image_id", images, source))
+        for number, (box, image) in enumerate(zip(boxes, shown_on, strict=True))
     ]
 
 

@@ -1,4 +1,4 @@
-"""Several questions about one picture, each with an answer, as OCR-VQA has them about covers of books.
+"""Several questions about one image, each with an answer, as OCR-VQA has them about covers of books.
 
 {"image": "0395996.jpg", "questions": ["Who wrote this?", "What is its title?"], "answers": ["Sandra Boynton", "Dogs"]}
 {"761183272": {"imageURL": "https://...", "questions": [...], "answers": [...], "split": 1}, ...}
@@ -15,7 +15,7 @@ from paddlemix.datasets.formats.format import (
     Format,
     build_conversation,
     checked_text,
-    picture_at,
+    image_at,
     plain_text,
     refuse_unread,
     require,
@@ -32,18 +32,18 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     """Make a conversation of one record.
 
     Args:
-        record: the record; its picture is `image`, or `imageURL` where there is no such key.
+        record: the record; its image is `image`, or `imageURL` where there is no such key.
         source: where it comes from.
-        root: the folder of relative picture paths.
+        root: the folder of relative image paths.
 
     Returns:
-        The picture and all questions with their answers; it is scored by the last.
+        The image and all questions with their answers; it is scored by the last.
 
     Raises:
         RecordError: the record has another shape.
     """
     refuse_unread(record, ("image", "questions", "answers"), source)
-    picture = picture_at(text_at(record, "image" if "image" in record else "imageURL", source), root)
+    image = image_at(text_at(record, "image" if "image" in record else "imageURL", source), root)
     questions, answers = (_texts(record, key, source) for key in ("questions", "answers"))
     if len(questions) != len(answers) or not questions:
         raise RecordError(
@@ -53,7 +53,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     for question, answer in zip(questions, answers, strict=True):
         turns.append(Turn("user", split_tags(question, 0, source)))
         turns.append(Turn("assistant", split_tags(answer, 0, source)))
-    turns[0] = Turn("user", (picture, *turns[0].parts))
+    turns[0] = Turn("user", (image, *turns[0].parts))
     return build_conversation(turns, source, answers=(plain_text(turns[-1].parts),), task="vqa")
 
 

@@ -16,7 +16,7 @@ from paddlemix.datasets.formats.format import (
     Format,
     build_conversation,
     checked_text,
-    picture_at,
+    image_at,
     refuse_unread,
     require,
     resolved,
@@ -41,7 +41,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     Args:
         record: the record.
         source: where it comes from.
-        root: the folder of relative picture paths.
+        root: the folder of relative image paths.
 
     Returns:
         The messages.
@@ -86,7 +86,7 @@ def _medium(part: Record, kind: str, name: str, source: RecordId, root: Path) ->
     if isinstance(value, dict) and kind.endswith("_url"):
         value = require(value, "url", str, "an address", source, within=f"`{kind}` of {name}")
     if kind.startswith("image"):
-        return picture_at(checked_text(value, f"`{kind}` of {name}", source), root)
+        return image_at(checked_text(value, f"`{kind}` of {name}", source), root)
     settings = _settings(part, kind, name, source)
     if isinstance(value, list) and value:
         frames = (checked_text(frame, f"a frame of {name}", source) for frame in value)

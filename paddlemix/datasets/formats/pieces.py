@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paddlemix.conversation import Part, Picture, RecordId, Role, Turn
+from paddlemix.conversation import Image, Part, RecordId, Role, Turn
 from paddlemix.datasets.formats.tags import split_tags
 
 Piece = str | Part
 
 
 def split_turns(turns: Sequence[tuple[Role, Sequence[Piece]]], source: RecordId) -> list[Turn]:
-    """Read the tags in the text of turns; a box lies on the picture that was shown last before it.
+    """Read the tags in the text of turns; a box lies on the image that was shown last before it.
 
     Args:
         turns: the role and the pieces of each.
@@ -32,6 +32,6 @@ def split_turns(turns: Sequence[tuple[Role, Sequence[Piece]]], source: RecordId)
                 parts += split_tags(piece, max(shown - 1, 0), source)
             else:
                 parts.append(piece)
-                shown += isinstance(piece, Picture)
+                shown += isinstance(piece, Image)
         result.append(Turn(role, tuple(parts)))
     return result

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddlemix.conversation import Conversation, Part, RecordError, RecordId, Role, Video
-from paddlemix.datasets.formats.format import build_conversation, checked_text, picture_at, resolved
+from paddlemix.datasets.formats.format import build_conversation, checked_text, image_at, resolved
 from paddlemix.datasets.formats.pieces import Piece, split_turns
 from paddlemix.datasets.formats.turns import Said
 from paddlemix.datasets.records.reading import Record, describe
@@ -29,8 +29,8 @@ class Listed:
     parts: Sequence[Sequence[Part]]
 
 
-def listed_pictures(record: Record, key: str, source: RecordId, root: Path) -> Listed:
-    """Read a list of pictures.
+def listed_images(record: Record, key: str, source: RecordId, root: Path) -> Listed:
+    """Read a list of images.
 
     Args:
         record: the record.
@@ -44,11 +44,11 @@ def listed_pictures(record: Record, key: str, source: RecordId, root: Path) -> L
     Raises:
         RecordError: a path is no text.
     """
-    return Listed("<image>", key, [[picture_at(path, root)] for path in _paths(record, key, source)])
+    return Listed("<image>", key, [[image_at(path, root)] for path in _paths(record, key, source)])
 
 
 def listed_videos(record: Record, key: str, source: RecordId, root: Path) -> Listed:
-    """Read a list of videos; one that is a list of pictures is given by its frames.
+    """Read a list of videos; one that is a list of images is given by its frames.
 
     Args:
         record: the record.
@@ -70,7 +70,7 @@ def converse(turns: Said, media: Sequence[Listed], source: RecordId, others: Seq
 
     Args:
         turns: role and text of each.
-        media: pictures and videos; where no placeholder of a kind stands anywhere, all of it comes before the first
+        media: images and videos; where no placeholder of a kind stands anywhere, all of it comes before the first
             question.
         source: the record to name in errors.
         others: what else has placeholders.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats.format import Format, refuse_unread
-from paddlemix.datasets.formats.placeholders import converse, listed_pictures, listed_videos
+from paddlemix.datasets.formats.placeholders import converse, listed_images, listed_videos
 from paddlemix.datasets.formats.turns import FROM_VALUE, ROLE_CONTENT, read_turns, with_system
 from paddlemix.datasets.records.reading import Record
 
@@ -23,10 +23,10 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     Args:
         record: the record.
         source: where it comes from.
-        root: the folder of relative picture paths.
+        root: the folder of relative image paths.
 
     Returns:
-        The turns, a picture or video in the place of each `<image>` and `<video>`; where there is none of a kind, all
+        The turns, an image or video in the place of each `<image>` and `<video>`; where there is none of a kind, all
         come before the first question.
 
     Raises:
@@ -35,7 +35,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     column = "messages" if "messages" in record and "conversations" not in record else "conversations"
     refuse_unread(record, (column, "images", "videos", "system"), source)
     turns = with_system(record, read_turns(record, column, [FROM_VALUE, ROLE_CONTENT], source), source)
-    media = [listed_pictures(record, "images", source, root), listed_videos(record, "videos", source, root)]
+    media = [listed_images(record, "images", source, root), listed_videos(record, "videos", source, root)]
     return converse(turns, media, source)
 
 

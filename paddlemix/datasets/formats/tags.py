@@ -3,7 +3,7 @@
     <ref>bus</ref><box>(178,279),(806,884)</box>
     <|object_ref_start|>bus<|object_ref_end|><|box_start|>(178,279),(806,884)<|box_end|>
 
-Coordinates count thousandths of the picture's width and height. Boxes belong to the reference before them.
+Coordinates count thousandths of the image's width and height. Boxes belong to the reference before them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _CORNERS = re.compile(rf"\s*\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)\s*", re.ASCII)
 
 
-def split_tags(text: str, picture: int, source: RecordId) -> tuple[Part, ...]:
+def split_tags(text: str, image: int, source: RecordId) -> tuple[Part, ...]:
     """Split a text at its tags.
 
     Args:
-        text: what one role says between two pictures.
-        picture: the picture that boxes in this text lie on, an index into the conversation's pictures.
+        text: what one role says between two images.
+        image: the image that boxes in this text lie on, an index into the conversation's images.
         source: the record to name in errors.
 
     Returns:
@@ -53,7 +53,7 @@ def split_tags(text: str, picture: int, source: RecordId) -> tuple[Part, ...]:
         if tag.start() > position:
             parts.append(Text(text[position : tag.start()]))
         content, position = _span(text, tag, source)
-        parts.append(_box(content, picture, source) if tag[0] in _BOX_STARTS else _reference(content, source))
+        parts.append(_box(content, image, source) if tag[0] in _BOX_STARTS else _reference(content, source))
     if position < len(text):
         parts.append(Text(text[position:]))
     return tuple(parts)
@@ -78,15 +78,15 @@ def _reference(content: str, source: RecordId) -> Reference:
     return Reference(content)
 
 
-def _box(content: str, picture: int, source: RecordId) -> Box:
+def _box(content: str, image: int, source: RecordId) -> Box:
     corners = _CORNERS.fullmatch(content)
     if corners is None:
         raise RecordError(source, f"box {content!r} is malformed; expected `(x1,y1),(x2,y2)`")
     x1, y1, x2, y2 = (float(number) for number in corners.groups())
     if min(x1, y1, x2, y2) < 0 or max(x1, y1, x2, y2) > _LARGEST:
         raise RecordError(
-            source, f"box {content!r} leaves 0..{_LARGEST}; expected thousandths of the picture's width and height"
+            source, f"box {content!r} leaves 0..{_LARGEST}; expected thousandths of the image's width and height"
         )
     if x2 <= x1 or y2 <= y1:
         raise RecordError(source, f"box {content!r} has no area; expected x1 < x2 and y1 < y2")
-    return Box(x1, y1, x2, y2, unit="thousandth", picture=picture)
+    return Box(x1, y1, x2, y2, unit="thousandth", image=image)

@@ -1,4 +1,4 @@
-"""Questions about the text in a picture, in TextVQA's files and those like them.
+"""Questions about the text in an image, in TextVQA's files and those like them.
 
 {"image_id": "0054c91397f2fe05", "question": "What does it say?", "answers": ["stop", "stop", "STOP"]}
 {"image": "documents/a.png", "question": "What is the date?", "answers": ["1 May"]}
@@ -20,22 +20,22 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     """Make a conversation of one record.
 
     Args:
-        record: the record; its picture is `image`, or the file that `image_id` and `.jpg` name.
+        record: the record; its image is `image`, or the file that `image_id` and `.jpg` name.
         source: where it comes from.
-        root: the folder of relative picture paths.
+        root: the folder of relative image paths.
 
     Returns:
-        The picture and the question, answered by the most common of the answers; the first of several as common.
+        The image and the question, answered by the most common of the answers; the first of several as common.
 
     Raises:
         RecordError: the record has another shape.
     """
     refuse_unread(record, ("image", "question", "answers"), source)
-    picture = text_at(record, "image", source) if "image" in record else f"{text_at(record, 'image_id', source)}.jpg"
+    image = text_at(record, "image", source) if "image" in record else f"{text_at(record, 'image_id', source)}.jpg"
     answers = require(record, "answers", list, "a list of texts, such as the answers of ten people", source)
     if not answers:
         raise RecordError(source, "`answers` of the record is an empty list; expected at least one text")
-    return vqa.parse({"image": picture, "question": record.get("question"), "answer": answers}, source, root)
+    return vqa.parse({"image": image, "question": record.get("question"), "answer": answers}, source, root)
 
 
 def expand(documents: Mapping[str, Record]) -> Iterator[Located]:

@@ -1,4 +1,4 @@
-"""Questions about a picture with one answer, or the answers of several people; VQAv2's own files among them.
+"""Questions about an image with one answer, or the answers of several people; VQAv2's own files among them.
 
 {"image": "a.jpg", "question": "Which colour is the bus?", "answer": "red"}
 {"image": "a.jpg", "question": "Which colour is the bus?", "answer": ["red", "red", "dark red"]}
@@ -14,7 +14,7 @@ from paddlemix.datasets.formats.format import (
     Format,
     build_conversation,
     checked_text,
-    picture_at,
+    image_at,
     plain_text,
     refuse_unread,
     require,
@@ -33,20 +33,20 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     Args:
         record: the record.
         source: where it comes from.
-        root: the folder of relative picture paths.
+        root: the folder of relative image paths.
 
     Returns:
-        The picture and the question, answered by the most common of the answers; the first of several as common.
+        The image and the question, answered by the most common of the answers; the first of several as common.
 
     Raises:
         RecordError: the record has another shape.
     """
     refuse_unread(record, ("image", "question", "answer"), source)
-    picture = picture_at(text_at(record, "image", source), root)
-    question = split_tags(text_at(record, "question", source), picture=0, source=source)
-    answers = [split_tags(answer, picture=0, source=source) for answer in _answers(record, source)]
+    image = image_at(text_at(record, "image", source), root)
+    question = split_tags(text_at(record, "question", source), image=0, source=source)
+    answers = [split_tags(answer, image=0, source=source) for answer in _answers(record, source)]
     most_common, _ = Counter(answers).most_common(1)[0]
-    turns = [Turn("user", (picture, *question)), Turn("assistant", most_common)]
+    turns = [Turn("user", (image, *question)), Turn("assistant", most_common)]
     return build_conversation(turns, source, answers=tuple(plain_text(answer) for answer in answers), task="vqa")
 
 

@@ -15,7 +15,7 @@ from paddlemix.datasets.records.reading import Located, Record, describe
 
 
 def join(documents: Mapping[str, Record]) -> Iterator[Located]:
-    """Give the questions their answers, and the file names of their pictures in COCO.
+    """Give the questions their answers, and the file names of their images in COCO.
 
     Args:
         documents: what each file holds; question and annotation files in any order and number.
@@ -45,13 +45,13 @@ def _records(document: Record, answers: dict[Key, Record], file: str) -> Iterato
     subtype = document.get("data_subtype")
     if not isinstance(subtype, str) or not subtype:
         raise ValueError(
-            f'{file}: `data_subtype` is {describe(subtype)}; expected the part of COCO the pictures are in, "train2014"'
+            f'{file}: `data_subtype` is {describe(subtype)}; expected the part of COCO the images are in, "train2014"'
         )
 
     def record(question: Record, source: RecordId) -> Record:
         image_id, question_id = question.get("image_id"), question.get("question_id")
         if isinstance(image_id, bool) or not isinstance(image_id, int):
-            raise RecordError(source, f"`image_id` is {describe(image_id)}; expected the number of a picture of COCO")
+            raise RecordError(source, f"`image_id` is {describe(image_id)}; expected the number of an image of COCO")
         if not isinstance(question_id, (int, str)) or question_id not in answers:
             raise RecordError(
                 source, f"`question_id` is {describe(question_id)}; expected that of an entry of `annotations`"

@@ -203,7 +203,7 @@ def parse_located(spec: DatasetSpec, located: Located) -> Conversation:
     entry, source = located
     if isinstance(entry, RecordError):
         raise entry
-    return spec.parse(entry, source, spec.picture_root(source.file))
+    return spec.parse(entry, source, spec.media_root(source.file))
 
 
 def _measured(measuring: Measuring, rows: np.ndarray, path: Path | None) -> Measured:
@@ -238,8 +238,8 @@ def _measured_again(measuring: Measuring, rows: np.ndarray, table: np.ndarray, p
 def _size_file(
     spec: DatasetSpec, contents: Sequence[FileContent], rows: np.ndarray, processor: ConversationProcessor
 ) -> Path:
-    """Where the sizes are kept: the name says all that they depend on but the pictures, which may be a million."""
-    files = [(identity(file), spec.picture_root(file).absolute()) for file, _ in contents]
+    """Where the sizes are kept: the name says all that they depend on but the images, which may be a million."""
+    files = [(identity(file), spec.media_root(file).absolute()) for file, _ in contents]
     chosen = hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()
     name = digest_of(_code(), *files, spec.name, spec.prompt, chosen, processor.fingerprint())
     return cache_folder("sizes") / f"{name}.npy"

@@ -21,7 +21,7 @@ class SharedArrays:
     """Memory that a process and those that it forks later share; it grows with what is written.
 
     Pages are touched once and used again: a pipe would copy a batch's pixels twice, and clear memory for them each
-    time. Batches of four pictures of 640 x 480, 29 MB each, came at 165 pictures a second from two workers through
+    time. Batches of four images of 640 x 480, 29 MB each, came at 165 images a second from two workers through
     sockets, and at 262 so.
 
     Raises:

@@ -108,7 +108,7 @@ class DrawnDataset(Dataset):
             raise RecordError(
                 self._dataset.conversations[index].source,
                 f"the record has {found[0]} tokens, {found[1]} of them targets, but {size.tokens} and "
-                f"{size.target_tokens} were measured before training: a picture or video of it has changed since. "
+                f"{size.target_tokens} were measured before training: an image or video of it has changed since. "
                 f"Remove {cache_folder('sizes')}, where sizes are kept from run to run, and start again.",
             )
         return sample

@@ -104,7 +104,7 @@ def describe(value: Any) -> str:
         return "null" if value is None else str(value).lower()
     kind = _KINDS.get(type(value), "number")
     if isinstance(value, str):
-        value = value[: _SHOWN_CHARACTERS + 1]  # the rest, which may be a whole picture, is not shown
+        value = value[: _SHOWN_CHARACTERS + 1]  # the rest, which may be a whole image, is not shown
     try:
         text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
     except orjson.JSONEncodeError:  # orjson reads deeper nesting than it writes

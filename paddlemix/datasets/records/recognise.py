@@ -64,7 +64,7 @@ def _read_first(spec: DatasetSpec, name: str, contents: Sequence[FileContent]) -
             try:
                 if isinstance(entry, RecordError):
                     raise entry
-                reading[source] = parse(entry, source, spec.picture_root(source.file))
+                reading[source] = parse(entry, source, spec.media_root(source.file))
             except RecordError as error:
                 problem = str(error)
     except ValueError as error:  # a prompt, or a file, that is none of this format

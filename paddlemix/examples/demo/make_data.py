@@ -1,4 +1,4 @@
-"""Renders the demo's multimodal set: pictures, grounding, caption and VQA records, and a text corpus.
+"""Renders the demo's multimodal set: images, grounding, caption and VQA records, and a text corpus.
 
 Example:
     python paddlemix/examples/demo/make_data.py --output_dir output/demo/data --set new --train 3000 --eval 240 --seed 0
@@ -34,7 +34,7 @@ Draft = tuple[Scene, Record, tuple[str, ...]]
 Ask = Callable[[Scene, Vocabulary, random.Random], list[Question]]
 Choose = Callable[[list[Question], random.Random], list[Question]]
 
-# Raise it with every change that gives other pictures or records for the same settings: old output is then not reused.
+# Raise it with every change that gives other images or records for the same settings: old output is then not reused.
 VERSION = 6
 JPEG_QUALITY = 92
 # A small model learns places and names soonest where nothing else is asked.
@@ -55,7 +55,7 @@ LESSON_QUESTIONS = {
     "where": ("place",),
     "any_name": ("single", "partial", "several", "none"),
 }
-# What has been answered about a picture tells of the rest: of these, few are asked.
+# What has been answered about an image tells of the rest: of these, few are asked.
 LESSON_TURNS = {"any_name": 2}
 TASKS = tuple(LESSON_TASK_WEIGHTS["mixed"])
 RECORD_FILES = (*(f"train_{task}.json" for task in TASKS), "eval_grounding.json", "eval_caption.json", "eval_vqa.json")
@@ -68,7 +68,7 @@ class Settings:
 
     Attributes:
         set: name of the vocabulary, a key of `VOCABULARIES`.
-        train: pictures to train on.
+        train: images to train on.
         eval: held-out grounding records; as many VQA records and a quarter as many captions come on top.
         seed: of everything drawn by lot.
         version: of this renderer.
@@ -83,12 +83,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to make, with its record.
+    """One image to make, with its record.
 
     Attributes:
         split: "train" or "eval".
         index: number within the split.
-        task: one of `TASKS`; None leaves the choice to the picture's own generator.
+        task: one of `TASKS`; None leaves the choice to the image's own generator.
     """
 
     split: str
@@ -98,7 +98,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Made:
-    """A finished picture's record, and what it counts as.
+    """A finished image's record, and what it counts as.
 
     Attributes:
         file: the record file that it goes into.
@@ -112,14 +112,14 @@ class Made:
 
 
 def plan_jobs(settings: Settings) -> list[Job]:
-    """The pictures to make, in the order of their records."""
+    """The images to make, in the order of their records."""
     train = [Job("train", index) for index in range(settings.train)]
     tasks = ["grounding"] * settings.eval + ["vqa"] * settings.eval + ["caption"] * (settings.eval // 4)
     return train + [Job("eval", index, task) for index, task in enumerate(tasks)]
 
 
 def make_one(job: Job, *, folder: Path, settings: Settings) -> Made:
-    """Render one picture and write its record.
+    """Render one image and write its record.
 
     Args:
         job: which.
@@ -127,42 +127,42 @@ def make_one(job: Job, *, folder: Path, settings: Settings) -> Made:
         settings: set and seed; nothing else has an influence on the result.
 
     Returns:
-        The record. The picture is on disk.
+        The record. The image is on disk.
     """
     rng = random.Random(f"{settings.set}/{settings.seed}/{job.split}/{job.index}")
-    picture = f"pictures/{job.split}/{job.index:06d}.jpg"
+    image = f"pictures/{job.split}/{job.index:06d}.jpg"
     vocabulary = VOCABULARIES[settings.set]
     weights = LESSON_TASK_WEIGHTS[vocabulary.lesson]
     task = job.task or rng.choices(tuple(weights), tuple(weights.values()))[0]
-    scene, record, kinds = _MAKERS[task](job, picture, vocabulary, rng)
-    render_scene(scene).save(folder / picture, quality=JPEG_QUALITY)
+    scene, record, kinds = _MAKERS[task](job, image, vocabulary, rng)
+    render_scene(scene).save(folder / image, quality=JPEG_QUALITY)
     return Made(f"{job.split}_{task}.json", record, kinds)
 
 
-def _make_grounding(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
+def _make_grounding(job: Job, image: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
     if job.split == "eval" or vocabulary.lesson == "place":
         scene, question = records.draw_single_turn(vocabulary, rng)
         questions = [question]
     else:
         scene, questions = _ask(records.grounding_questions, records.choose_dialogue, vocabulary, rng)
-    record = records.chatml_record(f"{job.split}_{job.index:06d}", picture, questions)
+    record = records.chatml_record(f"{job.split}_{job.index:06d}", image, questions)
     return scene, record, tuple(question.kind for question in questions)
 
 
-def _make_caption(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
+def _make_caption(job: Job, image: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
     scene = draw_scene(vocabulary, rng)
-    return scene, records.caption_record(picture, scene), ("caption",)
+    return scene, records.caption_record(image, scene), ("caption",)
 
 
-def _make_vqa(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
+def _make_vqa(job: Job, image: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
     scene = draw_scene(vocabulary, rng)
     question = records.choose_evenly(records.vqa_questions(scene, vocabulary, rng), rng)
-    return scene, records.vqa_record(picture, question), (question.kind,)
+    return scene, records.vqa_record(image, question), (question.kind,)
 
 
-def _make_chat(job: Job, picture: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
+def _make_chat(job: Job, image: str, vocabulary: Vocabulary, rng: random.Random) -> Draft:
     scene, questions = _ask(records.chat_questions, records.choose_chat, vocabulary, rng)
-    record = records.chatml_record(f"{job.split}_{job.index:06d}", picture, questions)
+    record = records.chatml_record(f"{job.split}_{job.index:06d}", image, questions)
     return scene, record, tuple(question.kind for question in questions)
 
 
@@ -191,12 +191,12 @@ def make_all(jobs: list[Job], folder: Path, settings: Settings, workers: int) ->
 
 
 def write_set(folder: Path, settings: Settings, workers: int) -> None:
-    """Write pictures, record files, corpus and `meta.json` into an existing, empty folder."""
+    """Write images, record files, corpus and `meta.json` into an existing, empty folder."""
     jobs = plan_jobs(settings)
     for split in ("train", "eval"):
         (folder / "pictures" / split).mkdir(parents=True)
     with closing(make_all(jobs, folder, settings, workers)) as results:
-        made = list(tqdm(results, total=len(jobs), desc="rendering", unit="picture"))
+        made = list(tqdm(results, total=len(jobs), desc="rendering", unit="image"))
     files: dict[str, list[Record]] = {name: [] for name in RECORD_FILES}
     for one in made:
         files[one.file].append(one.record)
@@ -213,7 +213,7 @@ def write_records(path: Path, content: Iterable[Record]) -> None:
 
 
 def write_corpus(path: Path, content: Iterable[Record]) -> None:
-    """Write all text that the records hold, tags and picture paths left out, one passage a line."""
+    """Write all text that the records hold, tags and image paths left out, one passage a line."""
     with path.open("w", encoding="utf-8") as corpus:
         corpus.writelines(f"{passage}\n" for record in content for passage in passages(record))
 
@@ -292,7 +292,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to make; must not hold anything else")
     parser.add_argument("--set", choices=sorted(VOCABULARIES), default="new", help="vocabulary (default: new)")
-    parser.add_argument("--train", type=_count, default=3000, help="pictures to train on (default: 3000)")
+    parser.add_argument("--train", type=_count, default=3000, help="images to train on (default: 3000)")
     parser.add_argument(
         "--eval",
         type=_count,
@@ -338,7 +338,7 @@ def make_data(output: Path, settings: Settings, *, workers: int, overwrite: bool
     with staging_folder(output) as staged:
         write_set(staged, settings, workers)
     held_out = len(plan_jobs(settings)) - settings.train
-    return f"{output} holds the set now: {settings.train} training and {held_out} held-out pictures."
+    return f"{output} holds the set now: {settings.train} training and {held_out} held-out images."
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ def scale_to_width(model: nn.Layer) -> None:
     """Draw the weights anew for a narrow model: linear ones with variance 1 / inputs, smaller at a block's end.
 
     The published initializer_range of 0.02 suits widths of thousands. At 192 it learns slower: captions of one shape
-    had a loss of 0.32 after 1500 steps, with this 0.29, and 0.27 with the pictures' own mean and deviation.
+    had a loss of 0.32 after 1500 steps, with this 0.29, and 0.27 with the images' own mean and deviation.
 
     Source: LeCun et al., "Efficient BackProp", 1998, section 4.6.
     """

@@ -52,7 +52,7 @@ class Question:
 
 
 def box_text(bounds: Bounds) -> str:
-    """Bounds in pixels as a tagged box in thousandths of the picture, `<box>(x1,y1),(x2,y2)</box>`, each 0..999."""
+    """Bounds in pixels as a tagged box in thousandths of the image, `<box>(x1,y1),(x2,y2)</box>`, each 0..999."""
     x1, y1, x2, y2 = (min(max(round(value / SIDE * 1000), 0), 999) for value in bounds)
     return f"<box>({x1},{y1}),({x2},{y2})</box>"
 
@@ -129,7 +129,7 @@ def vqa_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> l
 
     Returns:
         Questions of the kinds "color", "kind", "count", "exists" (yes or no, even odds), "side" and "place" (which of
-        nine parts of the picture).
+        nine parts of the image).
     """
     kinds, colors = _kind_counts(scene), _color_counts(scene)
     return [
@@ -163,23 +163,23 @@ def choose_evenly(questions: Iterable[Question], rng: random.Random) -> Question
     return rng.choice(by_kind[rng.choice(sorted(by_kind))])
 
 
-def chatml_record(record_id: str, picture: str, questions: list[Question]) -> Record:
-    """A chatml record with the picture in its first turn."""
+def chatml_record(record_id: str, image: str, questions: list[Question]) -> Record:
+    """A chatml record with the image in its first turn."""
     turns = []
     for number, question in enumerate(questions):
-        shown = f"<img>{picture}</img>\n" if number == 0 else ""
+        shown = f"<img>{image}</img>\n" if number == 0 else ""
         turns += [{"from": "user", "value": shown + question.text}, {"from": "assistant", "value": question.answer}]
     return {"id": record_id, "conversations": turns}
 
 
-def caption_record(picture: str, scene: Scene) -> Record:
+def caption_record(image: str, scene: Scene) -> Record:
     """A caption record."""
-    return {"image": picture, "caption": caption_of(scene)}
+    return {"image": image, "caption": caption_of(scene)}
 
 
-def vqa_record(picture: str, question: Question) -> Record:
+def vqa_record(image: str, question: Question) -> Record:
     """A VQA record."""
-    return {"image": picture, "question": question.text, "answer": question.answer}
+    return {"image": image, "question": question.text, "answer": question.answer}
 
 
 def _tagged(name: str, shapes: Iterable[Shape]) -> str:
@@ -222,7 +222,7 @@ def _partial_names(scene: Scene) -> Iterable[tuple[str, Shape]]:
 def _absent_name(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> str:
     absent = [label for label in vocabulary.labels if label not in scene.label_counts]
     kinds, colors = _kind_counts(scene), _color_counts(scene)
-    # Half of them share colour or kind with a shape in the picture: a glance at one of the two must not suffice.
+    # Half of them share colour or kind with a shape in the image: a glance at one of the two must not suffice.
     similar = [(color, kind) for color, kind in absent if color in colors or kind in kinds]
     return " ".join(rng.choice(similar if rng.random() < 0.5 else absent))
 
@@ -242,7 +242,7 @@ def _sides(scene: Scene) -> list[tuple[str, Shape]]:
 
 
 def _places(scene: Scene) -> Iterable[tuple[Shape, str]]:
-    """Each shape with a name of its own, and which ninth of the picture its center clearly lies in."""
+    """Each shape with a name of its own, and which ninth of the image its center clearly lies in."""
     for shape in _unique_shapes(scene):
         x1, y1, x2, y2 = shape.bounds
         thirds = [3 * (low + high) / (2 * SIDE) for low, high in ((y1, y2), (x1, x2))]

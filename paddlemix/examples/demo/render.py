@@ -1,4 +1,4 @@
-"""Draws a scene into a picture.
+"""Draws a scene into an image.
 
 Every outline is scaled so that it touches all four sides of the unit square: a shape's bounds are its bounding box.
 """
@@ -86,13 +86,13 @@ HOLES: dict[str, np.ndarray] = {"ring": 0.5 + 0.55 * (_circle() - 0.5)}
 
 
 def render_scene(scene: Scene) -> Image.Image:
-    """Draw a scene; equal scenes give equal pictures.
+    """Draw a scene; equal scenes give equal images.
 
     Args:
         scene: what to show.
 
     Returns:
-        An RGB picture of `SIDE` x `SIDE` pixels.
+        An RGB image of `SIDE` x `SIDE` pixels.
     """
     rng = np.random.default_rng(scene.grain)
     canvas = _paint_ground(scene, rng)

@@ -48,15 +48,15 @@ def main() -> None:
     """Render, evaluate, fine-tune, evaluate again, predict; train adapters, merge, predict; sum up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("output/demo"), help="default: output/demo")
-    parser.add_argument("--seed", type=int, default=0, help="of pictures, records and training (default: 0)")
-    parser.add_argument("--train", type=int, default=36000, help="pictures to train on (default: 36000)")
+    parser.add_argument("--seed", type=int, default=0, help="of images, records and training (default: 0)")
+    parser.add_argument("--train", type=int, default=36000, help="images to train on (default: 36000)")
     parser.add_argument("--eval", type=int, default=240, help="held-out grounding questions (default: 240)")
     args = parser.parse_args()
     output, started = args.output_dir.resolve(), time.monotonic()
 
     data, model = output / "data", output / "model"
 
-    step(1, "render pictures and records", rendering(data, args))
+    step(1, "render images and records", rendering(data, args))
     step(
         2,
         "evaluate the base model, which does not know the new shapes and colours",
@@ -64,15 +64,15 @@ def main() -> None:
     )
     step(3, "fine-tune", finetuning(CONFIG, model, output, args.seed), **ONE_THREAD)
     step(4, "evaluate the fine-tuned model", evaluation(model, output, "after"))
-    picture = held_out_picture(data)
-    step(5, "find every shape in a held-out picture", prediction(model, picture, output))
+    image = held_out_image(data)
+    step(5, "find every shape in a held-out image", prediction(model, image, output))
     adapter, merged = output / "adapter", output / "merged"
     tuning = finetuning(LORA_CONFIG, adapter, output, args.seed)
     step(6, "train adapters of the base model, for a few steps", tuning, **ONE_THREAD)
     # The tool overwrites nothing; this run's own result of an earlier time makes room.
     shutil.rmtree(merged, ignore_errors=True)
     step(7, "merge them into its weights", merging(adapter, merged))
-    step(8, "find every shape with the merged model", prediction(merged, picture, output / "lora"))
+    step(8, "find every shape with the merged model", prediction(merged, image, output / "lora"))
     sum_up(output, args.seed, time.monotonic() - started)
 
 
@@ -105,9 +105,9 @@ def merging(adapter: Path, merged: Path) -> list[Any]:
     return ["paddlemix/tools/merge_lora_params.py", *folders]
 
 
-def prediction(model: Path, picture: Path, output: Path) -> list[Any]:
-    """The command that draws a model's boxes on a picture."""
-    question = ["--input_image", picture, "--prompt", EVERY_SHAPE, "--max_new_tokens", 160]
+def prediction(model: Path, image: Path, output: Path) -> list[Any]:
+    """The command that draws a model's boxes on an image."""
+    question = ["--input_image", image, "--prompt", EVERY_SHAPE, "--max_new_tokens", 160]
     return [
         "paddlemix/examples/qwen2_vl/run_predict.py",
         "--model_name_or_path",
@@ -136,8 +136,8 @@ def dataset(output: Path) -> dict[str, list[dict[str, str]]]:
     }
 
 
-def held_out_picture(data: Path) -> Path:
-    """A held-out picture with several shapes, known by its caption."""
+def held_out_image(data: Path) -> Path:
+    """A held-out image with several shapes, known by its caption."""
     captions = json.loads((data / "eval_caption.json").read_text("utf-8"))
     several = [record for record in captions if " and " in record["caption"]]
     return data / (several or captions)[0]["image"]

@@ -1,4 +1,4 @@
-"""What a demo picture shows: a textured ground and one to three shapes, drawn by lot from a vocabulary.
+"""What a demo image shows: a textured ground and one to three shapes, drawn by lot from a vocabulary.
 
 A scene is plain data. `render.py` turns it into pixels, `records.py` into questions and answers.
 """
@@ -40,11 +40,11 @@ class Vocabulary:
     Attributes:
         kinds: shape names.
         colors: colour names.
-        required: (colour, kind) pairs of which every picture shows at least one.
-        counts: how often a picture shows one shape, two, and so on; they add up to 1.
-        step: bounds are multiples of this share of the picture's side; 0 lets them lie anywhere.
-        lesson: what is asked about a picture to train on: "place" asks where its one shape is, "dense" for every shape,
-            "named" for each shape by its name, "where" for the part of the picture that each is in, "any_name" for
+        required: (colour, kind) pairs of which every image shows at least one.
+        counts: how often an image shows one shape, two, and so on; they add up to 1.
+        step: bounds are multiples of this share of the image's side; 0 lets them lie anywhere.
+        lesson: what is asked about an image to train on: "place" asks where its one shape is, "dense" for every shape,
+            "named" for each shape by its name, "where" for the part of the image that each is in, "any_name" for
             two by name, colour or kind, "mixed" and "new" for anything.
     """
 
@@ -90,7 +90,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """What one picture shows.
+    """What one image shows.
 
     Attributes:
         shapes: from left to right, by their left edge.

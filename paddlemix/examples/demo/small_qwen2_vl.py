@@ -11,9 +11,9 @@ from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.processors.chat_template import ChatTemplate
 from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens
 
-# Pictures of 112 x 112: 64 patches, 16 tokens of the decoder. Enough for a few large shapes, and quick on a CPU.
+# Images of 112 x 112: 64 patches, 16 tokens of the decoder. Enough for a few large shapes, and quick on a CPU.
 PIXELS = 112 * 112
-# Of the rendered pictures, so that contrasts reach the tower at their full size; the published ones are of photographs.
+# Of the rendered images, so that contrasts reach the tower at their full size; the published ones are of photographs.
 IMAGE_MEAN, IMAGE_STD = (0.65, 0.62, 0.58), (0.15, 0.15, 0.15)
 
 

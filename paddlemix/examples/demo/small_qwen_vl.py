@@ -13,7 +13,7 @@ from paddlemix.models.qwen_vl.processing import QwenVLProcessor
 from paddlemix.models.qwen_vl.tiktoken_file import ranks_of_byte_level
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 
-# Pictures of 112 x 112: 64 patches, which the resampler gathers into 16 tokens.
+# Images of 112 x 112: 64 patches, which the resampler gathers into 16 tokens.
 IMAGE_SIZE, N_QUERIES, N_EXTRA_TOKENS = 112, 16, 8
 
 

@@ -1,8 +1,8 @@
-"""Asks a model about pictures or a video, prints its answer as it is written, and draws the boxes it names.
+"""Asks a model about images or a video, prints its answer as it is written, and draws the boxes it names.
 
 Examples:
     python paddlemix/examples/qwen2_vl/run_predict.py --model_name_or_path output/demo/model \\
-        --input_image picture.jpg --prompt "Find the red circle." --dtype float32 --output_dir output
+        --input_image image.jpg --prompt "Find the red circle." --dtype float32 --output_dir output
     python paddlemix/examples/qwen2_vl/run_predict.py --model_name_or_path Qwen2-VL-2B-Instruct \\
         --input_image before.jpg after.jpg --prompt "What has changed?"
     FPS=1 python paddlemix/examples/qwen2_vl/run_predict.py --model_name_or_path Qwen2-VL-2B-Instruct \\

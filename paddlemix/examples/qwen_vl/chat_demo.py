@@ -1,4 +1,4 @@
-"""Chats with a Qwen-VL in a terminal, about pictures that you show at any turn; boxes are drawn into files.
+"""Chats with a Qwen-VL in a terminal, about images that you show at any turn; boxes are drawn into files.
 
 Example:
     python paddlemix/examples/qwen_vl/chat_demo.py --model_name_or_path qwen-vl/qwen-vl-chat-7b --output_dir output
@@ -7,7 +7,7 @@ Example:
     Picture 1 is shown with your next question.
     you> 框出图中公交车的位置
     <ref>公交车</ref><box>(178,279),(806,884)</box>
-    output/chat_1.jpg: the picture with the boxes of this answer
+    output/chat_1.jpg: the image with the boxes of this answer
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1234, help="of sampling (default: 1234)")
     parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: generation_config.json's, or 512)")
     parser.add_argument(
-        "--output_dir", type=Path, default=Path("output"), help="for the drawn pictures (default: output)"
+        "--output_dir", type=Path, default=Path("output"), help="for the drawn images (default: output)"
     )
     return parser.parse_args()
 

@@ -92,7 +92,7 @@ FLAGS = {
     "data_path": _records("train"),
     "eval_data_path": _records("eval"),
     "model_max_length": ScriptFlag(
-        Key(int, default=2048, help="Tokens a record may have, the 258 of each picture included: `max_length`."),
+        Key(int, default=2048, help="Tokens a record may have, the 258 of each image included: `max_length`."),
         lambda value: {("max_length",): value},
     ),
     "fix_vit": ScriptFlag(

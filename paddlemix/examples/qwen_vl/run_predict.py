@@ -1,4 +1,4 @@
-"""Asks a Qwen-VL about pictures, prints its answer as it is written, and draws the boxes it names.
+"""Asks a Qwen-VL about images, prints its answer as it is written, and draws the boxes it names.
 
 Examples:
     python paddlemix/examples/qwen_vl/run_predict.py --model_name_or_path qwen-vl/qwen-vl-7b \\

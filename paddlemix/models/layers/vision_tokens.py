@@ -44,7 +44,7 @@ def place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.
     indices = places.flatten().nonzero().flatten()
     if indices.shape[0] != features.shape[0]:
         raise ValueError(
-            f"{indices.shape[0]} vision tokens stand in the sequences, but the pictures or videos make "
+            f"{indices.shape[0]} vision tokens stand in the sequences, but the images or videos make "
             f"{features.shape[0]}."
         )
     flat = embeds.reshape([-1, embeds.shape[-1]])

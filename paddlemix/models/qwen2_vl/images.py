@@ -1,4 +1,4 @@
-"""From a picture to the patches of Qwen2-VL's vision tower.
+"""From an image to the patches of Qwen2-VL's vision tower.
 
 Source: Wang et al., "Qwen2-VL", 2024, section 2.1; the exact rule is that of the published preprocessor.
 """
@@ -25,7 +25,7 @@ PUBLISHED_MAX_PIXELS = 12845056
 
 
 def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_pixels: float) -> tuple[int, int]:
-    """The size a picture is resized to: multiples of `factor`, the area within bounds, the aspect about kept.
+    """The size an image is resized to: multiples of `factor`, the area within bounds, the aspect about kept.
 
     Args:
         height: pixels.
@@ -37,7 +37,7 @@ def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_p
     Returns:
         Height and width in pixels.
     """
-    # A side below half a factor rounds to 0 here, which sends its picture to the last case.
+    # A side below half a factor rounds to 0 here, which sends its image to the last case.
     new_height, new_width = (round(side / factor) * factor for side in (height, width))
     if new_height * new_width > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
@@ -50,17 +50,17 @@ def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_p
 
 @dataclass(frozen=True)
 class Qwen2VLImageProcessor:
-    """Resizes, normalises and cuts pictures.
+    """Resizes, normalises and cuts images.
 
     Attributes:
         min_pixels: smallest area after resizing.
         max_pixels: largest area after resizing.
         patch_size: pixels of a patch's side.
         merge_size: patches of a merged token's side.
-        temporal_patch_size: frames a patch spans; a still picture is repeated.
+        temporal_patch_size: frames a patch spans; a still image is repeated.
         image_mean: per channel, of values in 0..1.
         image_std: per channel.
-        resized_height: every picture is resized as if it had this height and `resized_width`; None keeps its own.
+        resized_height: every image is resized as if it had this height and `resized_width`; None keeps its own.
         resized_width: pixels, set together with `resized_height`.
     """
 
@@ -121,7 +121,7 @@ class Qwen2VLImageProcessor:
         }
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in pixels that a picture of this size is resized to."""
+        """Width and height in pixels that an image of this size is resized to."""
         width, height = self.resized_width or width, self.resized_height or height
         new_height, new_width = smart_resize(
             height,
@@ -133,7 +133,7 @@ class Qwen2VLImageProcessor:
         return new_width, new_height
 
     def grid(self, width: int, height: int) -> tuple[int, int, int]:
-        """Patches in time, height and width of a still picture of this size in pixels."""
+        """Patches in time, height and width of a still image of this size in pixels."""
         new_width, new_height = self.resized(width, height)
         return 1, new_height // self.patch_size, new_width // self.patch_size
 
@@ -141,16 +141,16 @@ class Qwen2VLImageProcessor:
         """Tokens of the language model that a grid of patches becomes."""
         return math.prod(grid) // self.merge_size**2
 
-    def patches(self, picture: Image.Image) -> np.ndarray:
-        """Cut up a picture.
+    def patches(self, image: Image.Image) -> np.ndarray:
+        """Cut up an image.
 
         Args:
-            picture: in RGB.
+            image: in RGB.
 
         Returns:
             float32[h * w, channels * temporal_patch_size * patch_size**2], in merge-window order.
         """
-        resized = resize_bicubic(np.asarray(picture), *self.resized(*picture.size))
+        resized = resize_bicubic(np.asarray(image), *self.resized(*image.size))
         levels = _levels(self.image_mean, self.image_std)
         frames = [resized] * self.temporal_patch_size
         return patchify(frames, levels, patch_size=self.patch_size, merge_size=self.merge_size)

@@ -1,4 +1,4 @@
-"""The pictures and videos that a conversation shows: their sizes from headers, and their patches."""
+"""The images and videos that a conversation shows: their sizes from headers, and their patches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from paddlemix.conversation import Conversation, RecordError, Video
 from paddlemix.media.frames import VideoError
-from paddlemix.media.images import PictureError, open_picture, picture_size
+from paddlemix.media.images import ImageError, image_size, open_image
 from paddlemix.media.video import open_video
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
@@ -22,26 +22,26 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class MediaSizes:
-    """What the pictures and videos of a conversation come to, in the order in which it shows them.
+    """What the images and videos of a conversation come to, in the order in which it shows them.
 
     Attributes:
-        pictures: width and height in pixels of each original picture.
-        image_grids: patches in time, height and width of each picture.
+        images: width and height in pixels of each original image.
+        image_grids: patches in time, height and width of each image.
         video_grids: the same of each video.
     """
 
-    pictures: list[Size]
+    images: list[Size]
     image_grids: list[Grid]
     video_grids: list[Grid]
 
 
 @dataclass(frozen=True)
 class Media:
-    """The pictures and videos of a conversation, cut up.
+    """The images and videos of a conversation, cut up.
 
     Attributes:
         sizes: what they come to.
-        image_patches: float32[h * w, values] of each picture.
+        image_patches: float32[h * w, values] of each image.
         video_patches: float32[t * h * w, values] of each video.
     """
 
@@ -54,19 +54,19 @@ class MediaReader:
     """Reads what conversations show.
 
     Args:
-        images: how pictures are resized and cut.
-        videos: how videos are; a video's own settings go before it.
+        image_processor: how images are resized and cut.
+        video_processor: how videos are; a video's own settings go before it.
     """
 
-    def __init__(self, images: Qwen2VLImageProcessor, videos: Qwen2VLVideoProcessor) -> None:
-        self._images = images
-        self._videos = videos
-        self._picture_size: Callable[[str], Size] = picture_size
+    def __init__(self, image_processor: Qwen2VLImageProcessor, video_processor: Qwen2VLVideoProcessor) -> None:
+        self._image_processor = image_processor
+        self._video_processor = video_processor
+        self._image_size: Callable[[str], Size] = image_size
 
     def remembering_sizes(self) -> MediaReader:
-        """A reader like this one that looks at the header of each picture once, however many records show it."""
-        reader = MediaReader(self._images, self._videos)
-        reader._picture_size = lru_cache(maxsize=None)(picture_size)
+        """A reader like this one that looks at the header of each image once, however many records show it."""
+        reader = MediaReader(self._image_processor, self._video_processor)
+        reader._image_size = lru_cache(maxsize=None)(image_size)
         return reader
 
     def measure(self, conversation: Conversation) -> MediaSizes:
@@ -79,12 +79,12 @@ class MediaReader:
             Sizes and grids.
 
         Raises:
-            RecordError: a picture or video cannot be used, as far as that tells.
+            RecordError: an image or video cannot be used, as far as that tells.
         """
         with naming_the_record(conversation):
-            pictures = [self._picture_size(picture.path) for picture in conversation.pictures]
+            images = [self._image_size(image.path) for image in conversation.images]
             video_grids = [self._video_grid(video) for video in conversation.videos]
-        return self._sizes(pictures, video_grids)
+        return self._sizes(images, video_grids)
 
     def read(self, conversation: Conversation) -> Media:
         """Decode and cut up everything.
@@ -96,14 +96,14 @@ class MediaReader:
             Sizes, grids and patches.
 
         Raises:
-            RecordError: a picture or video cannot be used.
+            RecordError: an image or video cannot be used.
         """
         with naming_the_record(conversation):
-            pictures = [open_picture(picture.path) for picture in conversation.pictures]
+            images = [open_image(image.path) for image in conversation.images]
             videos = [self.read_video(video) for video in conversation.videos]
         return Media(
-            self._sizes([picture.size for picture in pictures], [grid for grid, _ in videos]),
-            image_patches=[self._images.patches(picture) for picture in pictures],
+            self._sizes([image.size for image in images], [grid for grid, _ in videos]),
+            image_patches=[self._image_processor.patches(image) for image in images],
             video_patches=[patches for _, patches in videos],
         )
 
@@ -119,13 +119,13 @@ class MediaReader:
         Raises:
             VideoError: it cannot be used.
         """
-        processor = self._videos.with_settings(video.settings)
+        processor = self._video_processor.with_settings(video.settings)
         with open_video(video.path) as opened:
             plan = processor.plan(opened.info)
             return plan.grid, processor.patches(opened.read(plan.indices), plan)
 
-    def picture_sizes(self, conversation: Conversation) -> list[Size]:
-        """Width and height in pixels of each picture, upright.
+    def image_sizes(self, conversation: Conversation) -> list[Size]:
+        """Width and height in pixels of each image, upright.
 
         Args:
             conversation: names the files.
@@ -134,16 +134,16 @@ class MediaReader:
             The sizes.
 
         Raises:
-            RecordError: a picture cannot be opened.
+            RecordError: an image cannot be opened.
         """
         with naming_the_record(conversation):
-            return [picture_size(picture.path) for picture in conversation.pictures]
+            return [image_size(image.path) for image in conversation.images]
 
-    def _sizes(self, pictures: list[Size], video_grids: list[Grid]) -> MediaSizes:
-        return MediaSizes(pictures, [self._images.grid(*size) for size in pictures], video_grids)
+    def _sizes(self, images: list[Size], video_grids: list[Grid]) -> MediaSizes:
+        return MediaSizes(images, [self._image_processor.grid(*size) for size in images], video_grids)
 
     def _video_grid(self, video: Video) -> Grid:
-        processor = self._videos.with_settings(video.settings)
+        processor = self._video_processor.with_settings(video.settings)
         with open_video(video.path) as opened:
             return processor.plan(opened.info).grid
 
@@ -153,5 +153,5 @@ def naming_the_record(conversation: Conversation) -> Iterator[None]:
     """Raise what cannot be read inside as a RecordError of the conversation's record."""
     try:
         yield
-    except (PictureError, VideoError) as error:
+    except (ImageError, VideoError) as error:
         raise RecordError(conversation.source, str(error)) from error

@@ -42,7 +42,7 @@ class Qwen2VLOutput(MixModelOutput):
     rope_deltas: paddle.Tensor | None = None
 
     def next_inputs(self) -> dict[str, paddle.Tensor]:
-        """The deltas, without which positions cannot go on behind a picture."""
+        """The deltas, without which positions cannot go on behind an image."""
         return {} if self.rope_deltas is None else {"rope_deltas": self.rope_deltas}
 
 
@@ -224,9 +224,9 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             past_key_values: one cache a layer, filled further in place.
             inputs_embeds: float[B, L, hidden] in place of the embeddings of `input_ids`.
             labels: int64[B, L], the token itself at each place (the shift is done here), -100 where none is asked.
-            pixel_values: float[patches, patch_values] of all pictures of the batch, row by row.
+            pixel_values: float[patches, patch_values] of all images of the batch, row by row.
             pixel_values_videos: float[patches, patch_values] of all videos.
-            image_grid_thw: int64[pictures, 3].
+            image_grid_thw: int64[images, 3].
             video_grid_thw: int64[videos, 3].
             rope_deltas: int64[B, 1] from the prefill, while decoding.
             last_logits_only: compute the logits of the last place alone.
@@ -239,7 +239,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
             Loss, logits, cache and deltas.
 
         Raises:
-            ValueError: the vision tokens are not those that the pictures and videos make, or `cu_seqlens` comes without
+            ValueError: the vision tokens are not those that the images and videos make, or `cu_seqlens` comes without
                 `position_ids`, with padding or with a cache.
         """
         if cu_seqlens is not None:
@@ -307,7 +307,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
         pixels: list[paddle.Tensor],
         grids: list[paddle.Tensor],
     ) -> paddle.Tensor:
-        """The embeddings float[B, L, hidden] with pictures and videos in their places.
+        """The embeddings float[B, L, hidden] with images and videos in their places.
 
         The tower is run once for both: ranks that train together must all run it as often.
         """
@@ -321,7 +321,7 @@ class Qwen2VLForConditionalGeneration(MixPretrainedModel):
     def _with_idle_tower(self, embeds: paddle.Tensor) -> paddle.Tensor:
         """The embeddings float[B, L, hidden], plus a zero through which the tower's parameters get gradients of zero.
 
-        Ranks that train together must all run the tower, whether their batches show pictures or not: gradients are
+        Ranks that train together must all run the tower, whether their batches show images or not: gradients are
         summed over ranks parameter by parameter, and parameters that are in pieces, frozen ones too, are put together
         by all ranks, in evaluation as well. One merged token is the least that reaches every parameter.
         """

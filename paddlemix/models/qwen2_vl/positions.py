@@ -23,12 +23,12 @@ def mrope_positions(
 ) -> np.ndarray:
     """Positions of one sequence without padding.
 
-    Text counts on in all three rows at once. A picture or video starts at the largest position so far plus one and
+    Text counts on in all three rows at once. An image or video starts at the largest position so far plus one and
     counts time, height and width on their own rows; text behind it starts at the largest of them plus one.
 
     Args:
         input_ids: int64[L].
-        grids: (t, h, w) in patches of each picture and video, in the order of the sequence.
+        grids: (t, h, w) in patches of each image and video, in the order of the sequence.
         vision_token_ids: the ids that stand for one merged patch each.
         merge_size: patches of a merged token's side.
 
@@ -43,7 +43,7 @@ def mrope_positions(
     wanted = sum(t * h * w for t, h, w in merged)
     if int(is_vision.sum()) != wanted:
         raise ValueError(
-            f"{int(is_vision.sum())} vision tokens stand in the sequence, but its {len(grids)} pictures and videos "
+            f"{int(is_vision.sum())} vision tokens stand in the sequence, but its {len(grids)} images and videos "
             f"make {wanted}."
         )
     positions = np.empty((3, len(input_ids)), dtype=np.int64)
@@ -70,9 +70,9 @@ def batch_mrope_positions(
     Args:
         input_ids: int64[B, L].
         attention_mask: int64[B, L], 0 where a token is padding; None when there is none.
-        image_grid_thw: int64[pictures, 3] of all rows, row by row.
+        image_grid_thw: int64[images, 3] of all rows, row by row.
         video_grid_thw: int64[videos, 3] likewise.
-        image_token_id: stands for one merged patch of a picture.
+        image_token_id: stands for one merged patch of an image.
         video_token_id: stands for one merged patch of a video.
         merge_size: patches of a merged token's side.
 
@@ -96,7 +96,7 @@ def batch_mrope_positions(
     unused = [*images, *videos]
     if unused:
         raise ValueError(
-            f"no sequence shows the last {len(unused)} of the pictures and videos; their grids are {unused}."
+            f"no sequence shows the last {len(unused)} of the images and videos; their grids are {unused}."
         )
     return position_ids, deltas
 
@@ -109,7 +109,7 @@ def _grids_of_row(
     video_token_id: int,
     merge_size: int,
 ) -> Iterator[tuple[int, int, int]]:
-    """Draw the grids of one row's pictures and videos, by walking its vision tokens grid by grid."""
+    """Draw the grids of one row's images and videos, by walking its vision tokens grid by grid."""
     vision = ids[np.isin(ids, (image_token_id, video_token_id))]
     place = 0
     while place < len(vision):
@@ -117,8 +117,8 @@ def _grids_of_row(
         grid = next(images if is_image else videos, None)
         if grid is None:
             raise ValueError(
-                f"{len(vision)} vision tokens stand in the sequence, but its pictures and videos make {place}: it "
-                f"shows more {'pictures' if is_image else 'videos'} than were given."
+                f"{len(vision)} vision tokens stand in the sequence, but its images and videos make {place}: it "
+                f"shows more {'images' if is_image else 'videos'} than were given."
             )
         t, h, w = grid
         yield t, h, w

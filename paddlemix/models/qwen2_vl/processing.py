@@ -1,4 +1,4 @@
-"""Qwen2-VL's processor: conversations, pictures and videos in, tokens, labels, positions and patches out."""
+"""Qwen2-VL's processor: conversations, images and videos in, tokens, labels, positions and patches out."""
 
 from __future__ import annotations
 
@@ -56,23 +56,23 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         tokenizer: the checkpoint's.
         image_processor: the checkpoint's, or with other pixel bounds.
         chat_template: the checkpoint's.
-        video_processor: the checkpoint's, or with other settings; None cuts videos into patches as pictures.
+        video_processor: the checkpoint's, or with other settings; None cuts videos into patches as images.
         max_length: tokens a training record may have.
-        truncate_text: cut text behind the last picture of longer records; else they are an error.
+        truncate_text: cut text behind the last image of longer records; else they are an error.
         allow_control_tokens: read control tokens spelled in texts, such as "<|im_end|>", as control tokens. Only for
             texts that nobody else wrote: they could end a turn or open another.
 
     Attributes:
-        box_in_pixels: a box in pixels of a picture; see `paddlemix.processors.grounding`.
+        box_in_pixels: a box in pixels of an image; see `paddlemix.processors.grounding`.
         parse_boxes: the boxes in this family's raw answers.
-        boxes_by_picture: the same, in answers about several pictures.
+        boxes_by_image: the same, in answers about several images.
         strip_tags: such an answer without its tags.
     """
 
     # What the family's tags mean is asked of its processor.
     box_in_pixels = staticmethod(box_in_pixels)
     parse_boxes = staticmethod(QWEN2_VL_TAGS.parse_boxes)
-    boxes_by_picture = staticmethod(QWEN2_VL_TAGS.boxes_by_picture)
+    boxes_by_image = staticmethod(QWEN2_VL_TAGS.boxes_by_image)
     strip_tags = staticmethod(QWEN2_VL_TAGS.strip_tags)
 
     def __init__(
@@ -106,12 +106,12 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         allow_control_tokens: bool = False,
         **knobs: Unpack[Knobs],
     ) -> Qwen2VLProcessor:
-        """Read a checkpoint's tokenizer, template, and settings of pictures and videos.
+        """Read a checkpoint's tokenizer, template, and settings of images and videos.
 
         Args:
             name_or_path: a local folder, or a model `owner/name` of the hub.
             max_length: tokens a training record may have.
-            truncate_text: cut text behind the last picture of longer ones.
+            truncate_text: cut text behind the last image of longer ones.
             allow_control_tokens: read control tokens spelled in texts as such.
             **knobs: min_pixels, max_pixels and others (see `paddlemix.processors.settings.Knobs`). What is None is
                 taken from the environment, then from the checkpoint; the published max_pixels becomes 1280 tokens'
@@ -125,14 +125,18 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             ValueError: a knob, or a variable of the environment, has a value that makes no sense.
         """
         folder, given = local_folder(name_or_path), given_knobs(knobs)
-        images = Qwen2VLImageProcessor.from_published(_read_settings(folder / PREPROCESSOR_FILE), **given.pictures)
+        image_processor = Qwen2VLImageProcessor.from_published(
+            _read_settings(folder / PREPROCESSOR_FILE), **given.images
+        )
         videos = _read_settings(folder / VIDEO_PREPROCESSOR_FILE)
         processor = cls(
             Qwen2Tokenizer.from_pretrained(folder),
-            images,
+            image_processor,
             ChatTemplate.from_pretrained(folder),
             (
-                Qwen2VLVideoProcessor.from_published(videos) if videos else Qwen2VLVideoProcessor.beside(images)
+                Qwen2VLVideoProcessor.from_published(videos)
+                if videos
+                else Qwen2VLVideoProcessor.beside(image_processor)
             ).with_settings(given.video),
             max_length=max_length,
             truncate_text=truncate_text,
@@ -142,7 +146,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         return processor
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the tokenizer, template, and settings of pictures and videos beside a model."""
+        """Write the tokenizer, template, and settings of images and videos beside a model."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
@@ -156,7 +160,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         return ()
 
     def measure(self, conversation: Conversation) -> SampleSize:
-        """The size of a training sample, from text and the headers of pictures and videos.
+        """The size of a training sample, from text and the headers of images and videos.
 
         Args:
             conversation: ends with an assistant's turn.
@@ -226,13 +230,13 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             },
         )
 
-    def _picture_sizes(self, conversation: Conversation) -> list[Size]:
-        return self._media.picture_sizes(conversation)
+    def _image_sizes(self, conversation: Conversation) -> list[Size]:
+        return self._media.image_sizes(conversation)
 
     def _tokenize(
         self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
     ) -> tuple[np.ndarray, np.ndarray, list[Grid]]:
-        """Ids int64[L], trained bool[L], and the grids of pictures and videos in the order of the sequence."""
+        """Ids int64[L], trained bool[L], and the grids of images and videos in the order of the sequence."""
 
         pieces, grids = self._prompt(conversation, sizes, add_generation_prompt=add_generation_prompt)
         ids, trained = self.tokenizer.encode_pieces(pieces)
@@ -246,7 +250,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
     ) -> tuple[list[Piece], list[Grid]]:
         def part_pieces(part: Part) -> Iterator[Piece]:
-            return self._part_pieces(part, conversation, sizes.pictures)
+            return self._part_pieces(part, conversation, sizes.images)
 
         pieces = list(self.chat_template.pieces(conversation, part_pieces, add_generation_prompt=add_generation_prompt))
         return self._with_vision_tokens(pieces, sizes, conversation)
@@ -259,13 +263,13 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         if tokens > self.max_length:
             ids, trained = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
             tokens, target_tokens, cut_tokens = len(ids), int(trained[1:].sum()), tokens - len(ids)
-        picture_tokens = sum(map(self.image_processor.tokens, grids))
-        return SampleSize(tokens, picture_tokens, target_tokens, cut_tokens, pictures=len(grids))
+        image_tokens = sum(map(self.image_processor.tokens, grids))
+        return SampleSize(tokens, image_tokens, target_tokens, cut_tokens, images=len(grids))
 
     def _with_vision_tokens(
         self, pieces: list[Piece], sizes: MediaSizes, conversation: Conversation
     ) -> tuple[list[Piece], list[Grid]]:
-        """Repeat each picture's and video's placeholder once a merged patch; and their grids in that order."""
+        """Repeat each image's and video's placeholder once a merged patch; and their grids in that order."""
         grids = {IMAGE_PAD: sizes.image_grids, VIDEO_PAD: sizes.video_grids}
         self._check_placeholders(pieces, grids, conversation)
         remaining = {pad: iter(of_kind) for pad, of_kind in grids.items()}
@@ -274,7 +278,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
     def _check_placeholders(
         self, pieces: list[Piece], grids: dict[str, list[Grid]], conversation: Conversation
     ) -> None:
-        for name, pad in (("picture", IMAGE_PAD), ("video", VIDEO_PAD)):
+        for name, pad in (("image", IMAGE_PAD), ("video", VIDEO_PAD)):
             found, shown = count_placeholders(pieces, pad), len(grids[pad])
             if found != shown:
                 writers = "The chat template" + (" or a text" if self.allow_control_tokens else "")
@@ -291,11 +295,11 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         elif isinstance(part, Reference):
             yield from (Piece(REF_START, control=True), *self._text_pieces(part.text), Piece(REF_END, control=True))
         elif isinstance(part, Box):
-            if not 0 <= part.picture < len(sizes):
+            if not 0 <= part.image < len(sizes):
                 raise RecordError(
-                    conversation.source, f"a box lies on picture {part.picture}, but there are {len(sizes)} pictures."
+                    conversation.source, f"a box lies on image {part.image}, but there are {len(sizes)} images."
                 )
-            corners = box_text(part, *sizes[part.picture])
+            corners = box_text(part, *sizes[part.image])
             yield from (Piece(BOX_START, control=True), Piece(corners), Piece(BOX_END, control=True))
         else:
             raise AssertionError(f"{type(part).__name__} is the template's to write: {part}")
@@ -319,23 +323,23 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             truncate_text=self.truncate_text,
             # The token behind the last vision token closes its span.
             vision_end=int(vision[-1]) + 2 if len(vision) else 0,
-            remedy="lower `max_pixels` so that pictures take fewer tokens."
+            remedy="lower `max_pixels` so that images take fewer tokens."
             + (" Videos take fewer with a lower FPS or VIDEO_MAX_PIXELS." if conversation.videos else ""),
         )
 
     def _description(self, given: GivenKnobs) -> str:
         """The effective settings, and what they mean in tokens."""
-        images, videos = self.image_processor, self.video_processor
-        area = (images.patch_size * images.merge_size) ** 2
+        still, moving = self.image_processor, self.video_processor
+        area = (still.patch_size * still.merge_size) ** 2
         frames = (
-            f"{videos.nframes} frames"
-            if videos.nframes
-            else f"{videos.fps:g} frames a second, {videos.min_frames} to {videos.max_frames} in all"
+            f"{moving.nframes} frames"
+            if moving.nframes
+            else f"{moving.fps:g} frames a second, {moving.min_frames} to {moving.max_frames} in all"
         )
         return (
-            f"pictures: {images.min_pixels} to {images.max_pixels} pixels, {max(images.min_pixels // area, 1)} to "
-            f"{images.max_pixels // area} tokens each; videos: {frames}, {videos.min_pixels} to {videos.max_pixels} "
-            f"pixels a frame, {videos.total_pixels} pixels a video"
+            f"images: {still.min_pixels} to {still.max_pixels} pixels, {max(still.min_pixels // area, 1)} to "
+            f"{still.max_pixels // area} tokens each; videos: {frames}, {moving.min_pixels} to {moving.max_pixels} "
+            f"pixels a frame, {moving.total_pixels} pixels a video"
             + "".join(f"; {name} from {variable}" for name, variable in given.sources.items())
         )
 

@@ -1,4 +1,4 @@
-"""Qwen2-VL's processor as the field calls it: rendered texts, pictures and videos to a padded batch.
+"""Qwen2-VL's processor as the field calls it: rendered texts, images and videos to a padded batch.
 
 A rendered text is read as what it is: a control token in it is one, whoever wrote it.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from paddlemix.conversation import Video
-from paddlemix.media.images import open_picture, upright
+from paddlemix.media.images import open_image, upright
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.media import Grid, MediaReader
 from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
@@ -39,7 +39,7 @@ MEDIA_INPUTS = {
     VIDEO_PAD: ("pixel_values_videos", "video_grid_thw"),
 }
 
-PictureSource = str | os.PathLike[str] | Image.Image
+ImageSource = str | os.PathLike[str] | Image.Image
 VideoSource = str | os.PathLike[str] | Sequence[str] | Video
 CutUp = tuple[Grid, np.ndarray]
 
@@ -49,7 +49,7 @@ class PromptCalls(MessageCalls):
 
     Attributes:
         tokenizer: encodes the texts.
-        image_processor: cuts pictures.
+        image_processor: cuts images.
         video_processor: cuts videos.
         chat_template: renders messages.
     """
@@ -61,7 +61,7 @@ class PromptCalls(MessageCalls):
 
     def __call__(
         self,
-        images: PictureSource | Sequence[Any] | None = None,
+        images: ImageSource | Sequence[Any] | None = None,
         text: str | Sequence[str] | None = None,
         videos: VideoSource | Sequence[VideoSource] | None = None,
         *,
@@ -75,7 +75,7 @@ class PromptCalls(MessageCalls):
         template's. For texts of strangers use `Conversation` with `encode` and `encode_prompt`, which do.
 
         Args:
-            images: paths, addresses or PIL pictures in the order of the texts' `<|image_pad|>`, one for each; lists of
+            images: paths, addresses or PIL images in the order of the texts' `<|image_pad|>`, one for each; lists of
                 them, one for each text, are taken one behind the other.
             text: one rendered prompt or several.
             videos: paths, addresses, lists of frames' paths, or `Video`s, in the order of the texts' `<|video_pad|>`.
@@ -85,10 +85,10 @@ class PromptCalls(MessageCalls):
 
         Returns:
             input_ids and attention_mask int64[B, L]; pixel_values float32[patches, values] and image_grid_thw
-            int64[pictures, 3] where there are pictures, pixel_values_videos and video_grid_thw where there are videos.
+            int64[images, 3] where there are images, pixel_values_videos and video_grid_thw where there are videos.
 
         Raises:
-            ValueError: placeholders and pictures or videos are not as many, one cannot be read, texts differ in length
+            ValueError: placeholders and images or videos are not as many, one cannot be read, texts differ in length
                 without padding, or an argument has a value that it cannot have.
         """
         side = padding_side or self.tokenizer.settings.get("padding_side", "left")
@@ -98,7 +98,7 @@ class PromptCalls(MessageCalls):
         media = {IMAGE_PAD: flat(images), VIDEO_PAD: as_list(videos)}
         _check_counts(pieces, media)
         cut_up = {
-            IMAGE_PAD: [self._cut_picture(picture) for picture in media[IMAGE_PAD]],
+            IMAGE_PAD: [self._cut_image(image) for image in media[IMAGE_PAD]],
             VIDEO_PAD: [self._cut_video(video) for video in media[VIDEO_PAD]],
         }
         rows = self._encode(pieces, {pad: [grid for grid, _ in found] for pad, found in cut_up.items()})
@@ -114,9 +114,9 @@ class PromptCalls(MessageCalls):
         expanded = (expand_placeholders(pieces, remaining, self.image_processor.tokens)[0] for pieces in texts)
         return [self.tokenizer.encode_pieces(pieces)[0] for pieces in expanded]
 
-    def _cut_picture(self, source: PictureSource) -> CutUp:
-        picture = upright(source) if isinstance(source, Image.Image) else open_picture(path_of("images", source))
-        return self.image_processor.grid(*picture.size), self.image_processor.patches(picture)
+    def _cut_image(self, source: ImageSource) -> CutUp:
+        image = upright(source) if isinstance(source, Image.Image) else open_image(path_of("images", source))
+        return self.image_processor.grid(*image.size), self.image_processor.patches(image)
 
     def _cut_video(self, source: VideoSource) -> CutUp:
         return MediaReader(self.image_processor, self.video_processor).read_video(_video(source))
@@ -125,7 +125,7 @@ class PromptCalls(MessageCalls):
 def expand_placeholders(
     pieces: Iterable[Piece], remaining: dict[str, Iterator[Grid]], tokens: Callable[[Grid], int]
 ) -> tuple[list[Piece], list[Grid]]:
-    """Repeat each picture's and video's placeholder once a merged patch.
+    """Repeat each image's and video's placeholder once a merged patch.
 
     Args:
         pieces: of one prompt.
@@ -133,7 +133,7 @@ def expand_placeholders(
         tokens: how many tokens a grid becomes.
 
     Returns:
-        The pieces, and the grids of pictures and videos in the order of the prompt.
+        The pieces, and the grids of images and videos in the order of the prompt.
     """
     expanded, order = [], []
     for piece in pieces:
@@ -150,7 +150,7 @@ def count_placeholders(pieces: Iterable[Piece], pad: str) -> int:
 
 
 def _check_counts(texts: list[list[Piece]], media: dict[str, list[Any]]) -> None:
-    for name, pad in (("picture", IMAGE_PAD), ("video", VIDEO_PAD)):
+    for name, pad in (("image", IMAGE_PAD), ("video", VIDEO_PAD)):
         found, given = sum(count_placeholders(pieces, pad) for pieces in texts), len(media[pad])
         if found != given:
             raise ValueError(

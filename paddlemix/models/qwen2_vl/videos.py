@@ -89,16 +89,16 @@ class Qwen2VLVideoProcessor:
                 )
 
     @classmethod
-    def beside(cls, pictures: Qwen2VLImageProcessor) -> Qwen2VLVideoProcessor:
-        """The processor of a checkpoint that says nothing of videos: patches as those of its pictures."""
+    def beside(cls, image_processor: Qwen2VLImageProcessor) -> Qwen2VLVideoProcessor:
+        """The processor of a checkpoint that says nothing of videos: patches as those of its images."""
         shared = ("patch_size", "merge_size", "temporal_patch_size", "image_mean", "image_std")
-        return cls(**{name: getattr(pictures, name) for name in shared})
+        return cls(**{name: getattr(image_processor, name) for name in shared})
 
     @classmethod
     def from_published(cls, values: dict[str, Any]) -> Qwen2VLVideoProcessor:
         """Take the settings of a video_preprocessor_config.json.
 
-        Bounds that transformers copied from the published picture settings are passed over: the published models saw
+        Bounds that transformers copied from the published image settings are passed over: the published models saw
         videos within the bounds that are the defaults here.
         """
         size = values.get("size") or {}
@@ -221,7 +221,7 @@ class Qwen2VLVideoProcessor:
         return width, height
 
     def _levels(self) -> np.ndarray:
-        """float32[3, 256]: what the grey levels become; in the reference's order, which is not that for pictures."""
+        """float32[3, 256]: what the grey levels become; in the reference's order, which is not that for images."""
         mean, std = np.array([self.image_mean, self.image_std], dtype=np.float32)[..., None] * np.float32(255)
         return (np.arange(256, dtype=np.float32) - mean) / std
 

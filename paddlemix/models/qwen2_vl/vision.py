@@ -1,4 +1,4 @@
-"""The vision tower of Qwen2-VL: patches of any number of pictures in, tokens of the language model out.
+"""The vision tower of Qwen2-VL: patches of any number of images in, tokens of the language model out.
 
 Source: Wang et al., "Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution", 2024.
 """
@@ -33,7 +33,7 @@ class PatchEmbed(nn.Layer):
 
 
 class VisionAttention(nn.Layer):
-    """Full attention inside each picture or frame."""
+    """Full attention inside each image or frame."""
 
     def __init__(self, config: Qwen2VLVisionConfig) -> None:
         super().__init__()
@@ -103,14 +103,14 @@ class Qwen2VLVisionTower(nn.Layer):
         """Turn patches into tokens.
 
         Args:
-            pixel_values: float[N, patch_values], the patches of all pictures in merge-window order.
-            grid_thw: int64[pictures, 3], patches in time, height and width; their products add up to N.
+            pixel_values: float[N, patch_values], the patches of all images in merge-window order.
+            grid_thw: int64[images, 3], patches in time, height and width; their products add up to N.
 
         Returns:
             float[N / merge**2, hidden_size].
 
         Raises:
-            ValueError: the grids do not add up to N, or a picture cannot be cut into merge windows.
+            ValueError: the grids do not add up to N, or an image cannot be cut into merge windows.
         """
         grids = grid_thw.tolist()
         self._check_patches(pixel_values, grids)
@@ -143,7 +143,7 @@ class Qwen2VLVisionTower(nn.Layer):
 
 
 def patch_places(grid: list[int], merge_size: int) -> np.ndarray:
-    """Row and column of each patch of one picture or video, in the order of its patches.
+    """Row and column of each patch of one image or video, in the order of its patches.
 
     Args:
         grid: patches in time, height and width.

@@ -41,7 +41,7 @@ class ChatMLIds:
 
 
 class ChatMLText:
-    """Messages in text, pictures as `<img>path</img>`."""
+    """Messages in text, images as `<img>path</img>`."""
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False, add_vision_id: bool = False) -> str:
         """The prompt's text.
@@ -49,18 +49,18 @@ class ChatMLText:
         Args:
             messages: of roles and contents, as the field writes them.
             add_generation_prompt: end with the opening of an assistant's turn.
-            add_vision_id: number the pictures and set a line end behind them, as `from_list_format` does.
+            add_vision_id: number the images and set a line end behind them, as `from_list_format` does.
 
         Returns:
             The text, with the default system turn where the messages have none of their own.
 
         Raises:
-            ValueError: a message shows something that is neither text nor a picture.
+            ValueError: a message shows something that is neither text nor an image.
         """
         system = [] if messages and messages[0]["role"] == "system" else [("system", DEFAULT_SYSTEM)]
-        said, pictures = list(system), 0
+        said, images = list(system), 0
         for message in messages:
-            content, pictures = _content(message["content"], pictures, add_vision_id)
+            content, images = _content(message["content"], images, add_vision_id)
             said.append((message["role"], content))
         text = "".join(f"{text_opening(role)}{content}{IM_END}\n" for role, content in said)
         return text + (text_opening("assistant") if add_generation_prompt else "")
@@ -71,25 +71,25 @@ def text_opening(role: str) -> str:
     return f"{IM_START}{role}\n"
 
 
-def _content(content: str | list[dict[str, Any]], pictures: int, numbered: bool) -> tuple[str, int]:
-    """A message's text, and how many pictures were shown up to its end."""
+def _content(content: str | list[dict[str, Any]], images: int, numbered: bool) -> tuple[str, int]:
+    """A message's text, and how many images were shown up to its end."""
     if isinstance(content, str):
-        return content, pictures
+        return content, images
     text = ""
     for part in content:
         if part.get("type") == "image" or "image" in part or "image_url" in part:
-            pictures += 1
+            images += 1
             span = str(ImageSpan(_name(part)))
-            text += f"Picture {pictures}: {span}\n" if numbered else span
+            text += f"Picture {images}: {span}\n" if numbered else span
         elif "text" in part:
             text += part["text"]
         else:
-            raise ValueError(f"a message shows {part.get('type', part)!r}; this model reads texts and pictures only.")
-    return text, pictures
+            raise ValueError(f"a message shows {part.get('type', part)!r}; this model reads texts and images only.")
+    return text, images
 
 
 def _name(part: dict[str, Any]) -> str:
-    """A picture's path or address; "" where it has none of its own."""
+    """An image's path or address; "" where it has none of its own."""
     values = (part[key] for key in ("image", "image_url", "path", "url") if part.get(key) is not None)
     value = next(values, "")
     value = value["url"] if isinstance(value, dict) else value

@@ -25,15 +25,15 @@ class QWenVisionConfig:
     """The vision tower's shape; the defaults are the published ones.
 
     Attributes:
-        image_size: pixels of a picture's side.
+        image_size: pixels of an image's side.
         patch_size: pixels of a patch's side.
         width: of the tower.
         layers: transformer blocks.
         heads: attention heads of a block.
         mlp_ratio: inner width of a block's MLP over `width`.
         output_dim: width of what leaves the tower, the language model's width.
-        n_queries: tokens that a picture becomes, a square number.
-        image_start_id: the token in front of a picture's placeholders; the next id is the one behind them.
+        n_queries: tokens that an image becomes, a square number.
+        image_start_id: the token in front of an image's placeholders; the next id is the one behind them.
     """
 
     image_size: int = 448

@@ -1,4 +1,4 @@
-"""From a picture to the pixels of Qwen-VL's vision tower: every picture is stretched to one square."""
+"""From an image to the pixels of Qwen-VL's vision tower: every image is stretched to one square."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREPROCESSOR_FILE, CONFIG_FILE = "preprocessor_config.json", "config.json"
 
 @dataclass(frozen=True)
 class QwenVLImageProcessor:
-    """Stretches and normalises pictures.
+    """Stretches and normalises images.
 
     Attributes:
         image_size: pixels of the square's side.
@@ -55,16 +55,16 @@ class QwenVLImageProcessor:
             {"image_processor_type": "QwenVLImageProcessor", "processor_class": "QwenVLProcessor", **asdict(self)},
         )
 
-    def pixels(self, picture: Image.Image) -> np.ndarray:
-        """Stretch and normalise a picture.
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """Stretch and normalise an image.
 
         Args:
-            picture: in RGB.
+            image: in RGB.
 
         Returns:
             float32[3, S, S].
         """
-        square = resize_bicubic(np.asarray(picture), self.image_size, self.image_size)
+        square = resize_bicubic(np.asarray(image), self.image_size, self.image_size)
         levels = _levels(self.image_mean, self.image_std)
         # One patch covers the square.
         return patchify([square], levels, patch_size=self.image_size, merge_size=1).reshape(3, *square.shape[:2])

@@ -1,4 +1,4 @@
-"""Qwen-VL: pictures, resampled to a fixed number of tokens each, among the text tokens of a Qwen decoder.
+"""Qwen-VL: images, resampled to a fixed number of tokens each, among the text tokens of a Qwen decoder.
 
 Source: Bai et al., "Qwen-VL: A Versatile Vision-Language Model for Understanding, Localization, Text Reading, and
 Beyond", 2023.
@@ -25,7 +25,7 @@ from paddlemix.models.layers.vision_tokens import Meeting, place_vision
 from paddlemix.models.qwen_vl.checkpoint import weight_layout
 from paddlemix.models.qwen_vl.config import QWenConfig
 from paddlemix.models.qwen_vl.positions import logn_factors, ntk_alpha, scaled_frequencies
-from paddlemix.models.qwen_vl.spans import picture_places
+from paddlemix.models.qwen_vl.spans import image_places
 from paddlemix.models.qwen_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen_vl.vision import QWenVisionTower
 from paddlemix.ops import CausalSegments, Rotary, Visible, apply_rotary, attention, swiglu
@@ -223,7 +223,7 @@ class QWenLMHeadModel(MixPretrainedModel):
         self, tokenizer: Any, query: str, history: Sequence[tuple[str, str | None]] | None = None, **options: Any
     ) -> tuple[str, list[tuple[str, str | None]]]:
         """Answer a query after a history: see `paddlemix.models.qwen_vl.chat.chat.chat`."""
-        from paddlemix.models.qwen_vl.chat.chat import chat  # here: a chat opens pictures, which no model does
+        from paddlemix.models.qwen_vl.chat.chat import chat  # here: a chat opens images, which no model does
 
         return chat(self, tokenizer, query, history, **options)
 
@@ -231,7 +231,7 @@ class QWenLMHeadModel(MixPretrainedModel):
         self, tokenizer: Any, query: str, history: Sequence[tuple[str, str | None]] | None = None, **options: Any
     ) -> Iterator[str]:
         """Answer a query while the answer is being written: see `paddlemix.models.qwen_vl.chat.chat.chat_stream`."""
-        from paddlemix.models.qwen_vl.chat.chat import chat_stream  # here: a chat opens pictures, which no model does
+        from paddlemix.models.qwen_vl.chat.chat import chat_stream  # here: a chat opens images, which no model does
 
         return chat_stream(self, tokenizer, query, history, **options)
 
@@ -257,7 +257,7 @@ class QWenLMHeadModel(MixPretrainedModel):
             past_key_values: one cache a layer, filled further in place.
             inputs_embeds: float[B, L, hidden] in place of the embeddings of `input_ids`.
             labels: int64[B, L], the token itself at each place (the shift is done here), -100 where none is asked.
-            pixel_values: float[pictures, 3, S, S] of all pictures of the batch, row by row.
+            pixel_values: float[images, 3, S, S] of all images of the batch, row by row.
             last_logits_only: compute the logits of the last place alone.
             cu_seqlens: int32[n + 1], where the n samples of a pack begin and end; the pack is the one row of the
                 batch, its `position_ids` restart at every sample, whose first token `labels` leaves out.
@@ -268,14 +268,14 @@ class QWenLMHeadModel(MixPretrainedModel):
             Loss, logits and cache.
 
         Raises:
-            ValueError: the pictures are not those that the tokens speak of, or `cu_seqlens` comes without
+            ValueError: the images are not those that the tokens speak of, or `cu_seqlens` comes without
                 `position_ids`, with padding or with a cache.
         """
         if cu_seqlens is not None:
             check_pack_inputs(position_ids, attention_mask, past_key_values)
         if inputs_embeds is None:
             inputs_embeds = self.transformer.wte(input_ids)
-        inputs_embeds = self._with_pictures(inputs_embeds, input_ids, pixel_values, past_key_values)
+        inputs_embeds = self._with_images(inputs_embeds, input_ids, pixel_values, past_key_values)
         if pixel_values is None and labels is not None:
             inputs_embeds = self._with_idle_tower(inputs_embeds)
         hidden = self.transformer(inputs_embeds, attention_mask, position_ids, past_key_values, cu_seqlens)
@@ -284,40 +284,40 @@ class QWenLMHeadModel(MixPretrainedModel):
         logits = None if is_lean else self.lm_head(hidden[:, -1:] if last_logits_only else hidden)
         return MixModelOutput(loss, logits, past_key_values)
 
-    def _with_pictures(
+    def _with_images(
         self,
         embeds: paddle.Tensor,
         input_ids: paddle.Tensor | None,
         pixel_values: paddle.Tensor | None,
         caches: list[LayerCache] | None,
     ) -> paddle.Tensor:
-        """The embeddings float[B, L, hidden] with the pictures in their places."""
-        # While an answer is written its tokens are no pictures, whatever the model says.
+        """The embeddings float[B, L, hidden] with the images in their places."""
+        # While an answer is written its tokens are no images, whatever the model says.
         if input_ids is not None and (pixel_values is not None or not (caches and caches[0].length)):
-            places = self._picture_places(input_ids, pixel_values)
+            places = self._image_places(input_ids, pixel_values)
         elif pixel_values is not None:
-            raise ValueError("`pixel_values` were given without `input_ids`, which say where the pictures belong.")
+            raise ValueError("`pixel_values` were given without `input_ids`, which say where the images belong.")
         if pixel_values is None:
             return embeds
         embeds, features = Meeting.apply(embeds, self.transformer.visual(pixel_values))
         return place_vision(embeds, places, features.flatten(0, 1))
 
-    def _picture_places(self, input_ids: paddle.Tensor, pixel_values: paddle.Tensor | None) -> paddle.Tensor:
-        """Where the pictures belong, bool[B, L]; as many as were given."""
+    def _image_places(self, input_ids: paddle.Tensor, pixel_values: paddle.Tensor | None) -> paddle.Tensor:
+        """Where the images belong, bool[B, L]; as many as were given."""
         visual, given = self.config.visual, 0 if pixel_values is None else pixel_values.shape[0]
-        places = picture_places(input_ids.numpy(), visual.image_start_id, visual.n_queries)
+        places = image_places(input_ids.numpy(), visual.image_start_id, visual.n_queries)
         shown = int(places.sum()) // visual.n_queries
         if shown != given:
             raise ValueError(
-                f"{shown} pictures stand among the tokens, but `pixel_values` holds {given}; give each its pixels."
+                f"{shown} images stand among the tokens, but `pixel_values` holds {given}; give each its pixels."
             )
         return paddle.to_tensor(places)
 
     def _with_idle_tower(self, embeds: paddle.Tensor) -> paddle.Tensor:
         """The embeddings float[B, L, hidden], plus a zero through which the tower's parameters get gradients of zero.
 
-        Ranks that train together must all run the tower, whether their batches show pictures or not, and those that
-        evaluate together too, where parameters are in pieces. A picture of one patch is the least that reaches every
+        Ranks that train together must all run the tower, whether their batches show images or not, and those that
+        evaluate together too, where parameters are in pieces. An image of one patch is the least that reaches every
         parameter.
         """
         patch = self.config.visual.patch_size

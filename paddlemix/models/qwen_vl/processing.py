@@ -1,4 +1,4 @@
-"""Qwen-VL's processor: conversations and pictures in, tokens, labels and pixels out."""
+"""Qwen-VL's processor: conversations and images in, tokens, labels and pixels out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image
+import PIL.Image
 
-from paddlemix.conversation import Box, Conversation, Part, Picture, RecordError, Reference, Text, Turn
+from paddlemix.conversation import Box, Conversation, Image, Part, RecordError, Reference, Text, Turn
 from paddlemix.hub import local_folder
-from paddlemix.media.images import open_picture, picture_size, upright
+from paddlemix.media.images import image_size, open_image, upright
 from paddlemix.models.qwen2_vl.media import Size, naming_the_record
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLText
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
@@ -40,34 +40,34 @@ from paddlemix.processors.tokenizer import Piece
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-PictureSource = str | os.PathLike[str] | Image.Image
+ImageSource = str | os.PathLike[str] | PIL.Image.Image
 
 
 class QwenVLProcessor(ConversationCalls, MessageCalls):
     """Everything between a conversation, or a rendered prompt, and the model's inputs.
 
-    Trained are every turn's start, end and line end, and what the assistant says but for pictures.
+    Trained are every turn's start, end and line end, and what the assistant says but for images.
 
     Args:
         tokenizer: the checkpoint's.
         image_processor: the checkpoint's.
         max_length: tokens a training record may have.
-        truncate_text: cut text behind the last picture of longer records; else they are an error.
+        truncate_text: cut text behind the last image of longer records; else they are an error.
         allow_control_tokens: read special tokens spelled in texts, such as "<|im_end|>", as special tokens, but for
-            those of pictures. Only for texts that nobody else wrote: they could end a turn or open another.
+            those of images. Only for texts that nobody else wrote: they could end a turn or open another.
 
     Attributes:
         chat_template: renders messages; this family has one template for all checkpoints.
-        box_in_pixels: a box in pixels of a picture; see `paddlemix.processors.grounding`.
+        box_in_pixels: a box in pixels of an image; see `paddlemix.processors.grounding`.
         parse_boxes: the boxes in this family's raw answers.
-        boxes_by_picture: the same, in answers about several pictures.
+        boxes_by_image: the same, in answers about several images.
         strip_tags: such an answer without its tags.
     """
 
     chat_template: ChatMLText
     box_in_pixels = staticmethod(box_in_pixels)
     parse_boxes = staticmethod(TAGS.parse_boxes)
-    boxes_by_picture = staticmethod(TAGS.boxes_by_picture)
+    boxes_by_image = staticmethod(TAGS.boxes_by_image)
     strip_tags = staticmethod(TAGS.strip_tags)
 
     def __init__(
@@ -97,14 +97,14 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         allow_control_tokens: bool = False,
         **knobs: Unpack[Knobs],
     ) -> QwenVLProcessor:
-        """Read a checkpoint's tokenizer and the size of its pictures.
+        """Read a checkpoint's tokenizer and the size of its images.
 
         Args:
             name_or_path: a local folder, or a model `owner/name` of the hub.
             max_length: tokens a training record may have.
-            truncate_text: cut text behind the last picture of longer ones.
+            truncate_text: cut text behind the last image of longer ones.
             allow_control_tokens: read special tokens spelled in texts as such.
-            **knobs: what other families let users set about pictures and videos; all None here, where every picture
+            **knobs: what other families let users set about images and videos; all None here, where every image
                 becomes the same square. Variables of the environment are passed over.
 
         Returns:
@@ -117,23 +117,23 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         """
         given_knobs(knobs, environment={})
         folder = local_folder(name_or_path)
-        images = QwenVLImageProcessor.from_pretrained(folder)
-        _refuse_knobs(knobs, images)
+        image_processor = QwenVLImageProcessor.from_pretrained(folder)
+        _refuse_knobs(knobs, image_processor)
         tokenizer = QwenTokenizer.from_pretrained(folder)
         log_once(
-            f"pictures: all are stretched to {images.image_size} x {images.image_size} pixels, {tokenizer.n_queries} "
-            "tokens each and 2 round them"
+            f"images: all are stretched to {image_processor.image_size} x {image_processor.image_size} pixels, "
+            f"{tokenizer.n_queries} tokens each and 2 round them"
         )
         return cls(
             tokenizer,
-            images,
+            image_processor,
             max_length=max_length,
             truncate_text=truncate_text,
             allow_control_tokens=allow_control_tokens,
         )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the tokenizer and the settings of pictures beside a model."""
+        """Write the tokenizer and the settings of images beside a model."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
@@ -145,7 +145,7 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         return self.tokenizer.im_end_id, self.tokenizer.im_start_id
 
     def measure(self, conversation: Conversation) -> SampleSize:
-        """The size of a training sample, from text and the headers of pictures.
+        """The size of a training sample, from text and the headers of images.
 
         Args:
             conversation: ends with an assistant's turn.
@@ -156,14 +156,14 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         Raises:
             RecordError: as `encode`, as far as headers tell.
         """
-        ids, trained = self._tokenize(conversation, self._picture_sizes(conversation))
+        ids, trained = self._tokenize(conversation, self._image_sizes(conversation))
         kept, kept_trained = self._fit_length(ids, trained, conversation)
         return SampleSize(
             tokens=len(kept),
-            picture_tokens=self.tokenizer.n_queries * len(conversation.pictures),
+            image_tokens=self.tokenizer.n_queries * len(conversation.images),
             target_tokens=int(kept_trained[1:].sum()),
             cut_tokens=len(ids) - len(kept),
-            pictures=len(conversation.pictures),
+            images=len(conversation.images),
         )
 
     def fingerprint(self) -> str:
@@ -185,7 +185,7 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
 
     def __call__(
         self,
-        images: PictureSource | Sequence[PictureSource] | None = None,
+        images: ImageSource | Sequence[ImageSource] | None = None,
         text: str | Sequence[str] | None = None,
         videos: None = None,
         *,
@@ -193,53 +193,53 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         padding_side: Literal["left", "right"] | None = None,
         return_tensors: Literal["pd", "np"] = "pd",
     ) -> ModelInputs:
-        """Encode rendered texts with the pictures that they show.
+        """Encode rendered texts with the images that they show.
 
         A special token spelled in `text` is that token: rendering keeps no one's words apart from the template's. For
         texts of strangers use `Conversation` with `encode` and `encode_prompt`, which do. A path in a text opens
         nothing; only `images` does.
 
         Args:
-            images: paths, addresses or PIL pictures in the order of the texts' `<img></img>`, one for each; lists of
+            images: paths, addresses or PIL images in the order of the texts' `<img></img>`, one for each; lists of
                 them, one for each text, are taken one behind the other.
             text: one rendered prompt or several.
-            videos: None; this family reads pictures only.
+            videos: None; this family reads images only.
             padding: pad to the longest text; False takes texts of one length only.
             padding_side: None for the tokenizer's own setting, and "left" where it has none: answers begin at the end.
             return_tensors: "pd" for Paddle's tensors, "np" for NumPy's arrays.
 
         Returns:
-            input_ids and attention_mask int64[B, L]; pixel_values float32[pictures, 3, S, S] where there are pictures.
+            input_ids and attention_mask int64[B, L]; pixel_values float32[images, 3, S, S] where there are images.
 
         Raises:
-            ValueError: the texts show more or fewer pictures than `images` holds, one cannot be read, texts differ in
+            ValueError: the texts show more or fewer images than `images` holds, one cannot be read, texts differ in
                 length without padding, or an argument has a value that it cannot have.
         """
         side = padding_side or self.tokenizer.settings.get("padding_side", "left")
         check_choice("padding_side", side, ("left", "right"))
         check_choice("return_tensors", return_tensors, ("pd", "np"))
         if as_list(videos):
-            raise ValueError("`videos` holds a video; Qwen-VL reads pictures only.")
+            raise ValueError("`videos` holds a video; Qwen-VL reads images only.")
         rows = [np.array(self.tokenizer.encode(one, allowed_special="all")) for one in text_list(text)]
         sources = flat(images)
-        self._check_pictures(sum(int((row == self.tokenizer.img_start_id).sum()) for row in rows), len(sources))
+        self._check_images(sum(int((row == self.tokenizer.img_start_id).sum()) for row in rows), len(sources))
         batch = padded(rows, self.tokenizer.pad_token_id, side, padding=padding)
         if sources:
-            batch["pixel_values"] = self._stacked([_picture(source) for source in sources])
+            batch["pixel_values"] = self._stacked([_image(source) for source in sources])
         return ModelInputs(batch if return_tensors == "np" else as_tensors(batch))
 
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
         with naming_the_record(conversation):
-            pictures = [open_picture(picture.path) for picture in conversation.pictures]
+            images = [open_image(image.path) for image in conversation.images]
         ids, trained = self._tokenize(
-            conversation, [picture.size for picture in pictures], add_generation_prompt=add_generation_prompt
+            conversation, [image.size for image in images], add_generation_prompt=add_generation_prompt
         )
         if not add_generation_prompt:
             ids, trained = self._fit_length(ids, trained, conversation)
         return Sample(
             input_ids=ids,
             labels=np.where(trained, ids, IGNORED_LABEL),
-            media={"pixel_values": self._stacked(pictures)} if pictures else {},
+            media={"pixel_values": self._stacked(images)} if images else {},
         )
 
     def _tokenize(
@@ -273,33 +273,33 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         """A part of a turn in Qwen-VL's own writing."""
         if isinstance(part, Text):
             yield Piece(part.text, trained=trained)
-        elif isinstance(part, Picture):
+        elif isinstance(part, Image):
             yield ImageSpan(part.path)
         elif isinstance(part, Reference):
             yield from _tagged(REF, part.text, REF_END, trained)
         elif isinstance(part, Box):
-            if not 0 <= part.picture < len(sizes):
+            if not 0 <= part.image < len(sizes):
                 raise RecordError(
-                    conversation.source, f"a box lies on picture {part.picture}, but there are {len(sizes)} pictures."
+                    conversation.source, f"a box lies on image {part.image}, but there are {len(sizes)} images."
                 )
-            yield from _tagged(BOX, box_text(part, *sizes[part.picture]), BOX_END, trained)
+            yield from _tagged(BOX, box_text(part, *sizes[part.image]), BOX_END, trained)
         else:
             raise AssertionError(f"{type(part).__name__} was refused before: {part}")
 
-    def _stacked(self, pictures: list[Image.Image]) -> np.ndarray:
-        """float32[pictures, 3, S, S]."""
-        return np.stack([self.image_processor.pixels(picture) for picture in pictures])
+    def _stacked(self, images: list[PIL.Image.Image]) -> np.ndarray:
+        """float32[images, 3, S, S]."""
+        return np.stack([self.image_processor.pixels(image) for image in images])
 
-    def _picture_sizes(self, conversation: Conversation) -> list[Size]:
+    def _image_sizes(self, conversation: Conversation) -> list[Size]:
         with naming_the_record(conversation):
-            return [picture_size(picture.path) for picture in conversation.pictures]
+            return [image_size(image.path) for image in conversation.images]
 
     @staticmethod
-    def _check_pictures(shown: int, given: int) -> None:
+    def _check_images(shown: int, given: int) -> None:
         if shown != given:
             raise ValueError(
-                f"`text` shows {shown} pictures `<img></img>`, but `images` holds {given}; expected one each. Render "
-                "the messages with one part a picture, and hand over what they show in that order."
+                f"`text` shows {shown} images `<img></img>`, but `images` holds {given}; expected one each. Render "
+                "the messages with one part an image, and hand over what they show in that order."
             )
 
     def _fit_length(
@@ -313,17 +313,17 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
             max_length=self.max_length,
             truncate_text=self.truncate_text,
             vision_end=int(span_ends[-1]) + 1 if len(span_ends) else 0,
-            remedy=f"make the record shorter: each of its {len(conversation.pictures)} pictures takes "
+            remedy=f"make the record shorter: each of its {len(conversation.images)} images takes "
             f"{self.tokenizer.n_queries + 2}.",
         )
 
 
-def _refuse_knobs(knobs: Knobs, images: QwenVLImageProcessor) -> None:
+def _refuse_knobs(knobs: Knobs, image_processor: QwenVLImageProcessor) -> None:
     given = [f"`{name}`" for name, value in knobs.items() if value is not None]
     if given:
         raise ValueError(
-            f"{', '.join(given)} cannot be set: Qwen-VL stretches every picture to {images.image_size} x "
-            f"{images.image_size} pixels and reads no videos. Remove it."
+            f"{', '.join(given)} cannot be set: Qwen-VL stretches every image to {image_processor.image_size} x "
+            f"{image_processor.image_size} pixels and reads no videos. Remove it."
         )
 
 
@@ -331,7 +331,7 @@ def _refuse_videos(conversation: Conversation) -> None:
     if conversation.videos:
         raise RecordError(
             conversation.source,
-            f"{len(conversation.videos)} videos are shown, but Qwen-VL reads pictures only; remove them or take "
+            f"{len(conversation.videos)} videos are shown, but Qwen-VL reads images only; remove them or take "
             "Qwen2-VL.",
         )
 
@@ -348,5 +348,5 @@ def _tagged(start: str, text: str, end: str, trained: bool) -> Iterator[Piece]:
     yield Piece(end, control=True, trained=trained)
 
 
-def _picture(source: PictureSource) -> Image.Image:
-    return upright(source) if isinstance(source, Image.Image) else open_picture(path_of("images", source))
+def _image(source: ImageSource) -> PIL.Image.Image:
+    return upright(source) if isinstance(source, PIL.Image.Image) else open_image(path_of("images", source))

@@ -51,7 +51,7 @@ class CrossAttention(nn.Layer):
 
 
 class Resampler(nn.Layer):
-    """Learned queries that each gather one token from a picture's patches."""
+    """Learned queries that each gather one token from an image's patches."""
 
     def __init__(self, config: QWenVisionConfig) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Where pictures stand among the tokens of Qwen-VL.
+"""Where images stand among the tokens of Qwen-VL.
 
-A picture is a start token, `n_queries` placeholders and an end token. What the placeholders are says nothing (the
+An image is a start token, `n_queries` placeholders and an end token. What the placeholders are says nothing (the
 published tokenizer spells a path with them): they are never read.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 
-def picture_places(input_ids: np.ndarray, start_id: int, n_queries: int) -> np.ndarray:
-    """The placeholders of all pictures.
+def image_places(input_ids: np.ndarray, start_id: int, n_queries: int) -> np.ndarray:
+    """The placeholders of all images.
 
     Args:
         input_ids: int64[B, L].
-        start_id: in front of a picture; `start_id + 1` is behind it.
-        n_queries: placeholders of a picture.
+        start_id: in front of an image; `start_id + 1` is behind it.
+        n_queries: placeholders of an image.
 
     Returns:
         bool[B, L]; its true places are a multiple of `n_queries`.
@@ -42,8 +42,8 @@ def _end_of_span(ids: np.ndarray, row: int, start: int, n_queries: int) -> int:
     ends = np.flatnonzero(ids[start:] == start_id + 1)
     found = f"{ends[0] - 1} before the end token {start_id + 1}" if len(ends) else "no end token behind it"
     raise ValueError(
-        f"the picture that begins at place {start} of row {row} has {found}; expected {n_queries} placeholders and the "
-        "end token. Keep a picture's tokens whole."
+        f"the image that begins at place {start} of row {row} has {found}; expected {n_queries} placeholders and the "
+        "end token. Keep an image's tokens whole."
     )
 
 
@@ -51,6 +51,6 @@ def _check_ends(ids: np.ndarray, row: int, is_placeholder: np.ndarray, end_id: i
     for place in np.flatnonzero((ids == end_id) & ~is_placeholder):
         if place == 0 or not is_placeholder[place - 1]:
             raise ValueError(
-                f"place {place} of row {row} holds the end token {end_id}, but no picture begins before it. Keep a "
-                "picture's tokens whole."
+                f"place {place} of row {row} holds the end token {end_id}, but no image begins before it. Keep a "
+                "image's tokens whole."
             )

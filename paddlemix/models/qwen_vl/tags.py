@@ -1,4 +1,4 @@
-"""Pictures, names and boxes as Qwen-VL writes them inside text, and the list form in which users put them together.
+"""Images, names and boxes as Qwen-VL writes them inside text, and the list form in which users put them together.
 
 Picture 1: <img>bus.jpg</img>
 <ref>the bus</ref><box>(178,279),(806,884)</box>
@@ -19,7 +19,7 @@ GROUNDING_TAGS = (REF, REF_END, BOX, BOX_END, "<quad>", "</quad>")
 IMAGE_TAGS = (IMG, IMG_END, IMG_PAD)
 TAGS = BoxTags(ref=(REF, REF_END), box=(BOX, BOX_END))
 
-_PICTURE = re.compile(f"{IMG}(.*?){IMG_END}", re.DOTALL)
+_IMAGE = re.compile(f"{IMG}(.*?){IMG_END}", re.DOTALL)
 _ELEMENT = re.compile(r"<(?P<kind>img|ref|box|quad)>(?P<content>.*?)</(?P=kind)>", re.DOTALL)
 _CORNERS = re.compile(r"\((\d+),\s*(\d+)\),\s*\((\d+),\s*(\d+)\)", re.ASCII)
 _SHOWN_CHARACTERS = 40
@@ -30,10 +30,10 @@ Corners = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class ImageSpan:
-    """The place of a picture in a prompt.
+    """The place of an image in a prompt.
 
     Attributes:
-        path: what stands between the picture's tags; "" for a picture without a name.
+        path: what stands between the image's tags; "" for an image without a name.
     """
 
     path: str
@@ -42,19 +42,19 @@ class ImageSpan:
         return f"{IMG}{self.path}{IMG_END}"
 
 
-def split_at_pictures(text: str) -> Iterator[str | ImageSpan]:
-    """Cut a text at its pictures.
+def split_at_images(text: str) -> Iterator[str | ImageSpan]:
+    """Cut a text at its images.
 
     Args:
-        text: in which `<img>` opens a picture.
+        text: in which `<img>` opens an image.
 
     Yields:
-        The stretches between pictures that are not empty, and the pictures, in their order.
+        The stretches between images that are not empty, and the images, in their order.
 
     Raises:
-        ValueError: a picture is not closed.
+        ValueError: an image is not closed.
     """
-    for place, stretch in enumerate(_PICTURE.split(text)):
+    for place, stretch in enumerate(_IMAGE.split(text)):
         if place % 2:
             yield ImageSpan(stretch)
         elif IMG in stretch:
@@ -69,19 +69,19 @@ def from_list_format(elements: Iterable[Element]) -> str:
 
     Args:
         elements: each of `{"image": path}`, `{"text": ...}` and `{"box": [[x1, y1, x2, y2], ...]}`, the last with or
-            without a `"ref"`, what its boxes show. Coordinates are thousandths of the picture's sides, rounded down.
+            without a `"ref"`, what its boxes show. Coordinates are thousandths of the image's sides, rounded down.
 
     Returns:
-        The prompt, its pictures numbered from 1.
+        The prompt, its images numbered from 1.
 
     Raises:
         ValueError: an element is none of these.
     """
-    text, pictures = "", 0
+    text, images = "", 0
     for element in elements:
         if "image" in element:
-            pictures += 1
-            text += f"Picture {pictures}: {_picture(element)}\n"
+            images += 1
+            text += f"Picture {images}: {_image(element)}\n"
         elif "text" in element:
             text += element["text"]
         elif "box" in element:
@@ -131,10 +131,10 @@ def boxes_with_names(text: str) -> list[Element]:
     return found
 
 
-def _picture(element: Element) -> ImageSpan:
+def _image(element: Element) -> ImageSpan:
     span = ImageSpan(str(element["image"]))
     if IMG in span.path or IMG_END in span.path:
-        raise ValueError(f"the path of {element} holds a tag of pictures; rename the file.")
+        raise ValueError(f"the path of {element} holds a tag of images; rename the file.")
     return span
 
 

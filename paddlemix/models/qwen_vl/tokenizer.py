@@ -1,10 +1,10 @@
-"""Qwen-VL's tokenizer: byte pairs from qwen.tiktoken, and pictures as spans of ids.
+"""Qwen-VL's tokenizer: byte pairs from qwen.tiktoken, and images as spans of ids.
 
-A picture is `<img>`, the bytes of its path as ids of their own value, `<imgpad>` up to `n_queries`, `</img>`. The span
-keeps the picture's place; its pixels travel beside the ids, so a path that does not fit is left out of them.
+An image is `<img>`, the bytes of its path as ids of their own value, `<imgpad>` up to `n_queries`, `</img>`. The span
+keeps the image's place; its pixels travel beside the ids, so a path that does not fit is left out of them.
 
 A text is plain text unless the caller names the special tokens that it may hold: whoever wrote it could end a turn or
-show a picture otherwise. Decoding never fails: ids that are none of this vocabulary's, such as a model's spare rows,
+show an image otherwise. Decoding never fails: ids that are none of this vocabulary's, such as a model's spare rows,
 add nothing, and a span that is none is read token by token.
 """
 
@@ -39,18 +39,18 @@ AllowedSpecial = Literal["all"] | Collection[str]
 
 
 class QwenTokenizer:
-    """Text and pictures' places to ids, and back.
+    """Text and images' places to ids, and back.
 
     Args:
         ranks: the vocabulary; the special tokens' ids follow its ranks.
-        settings: the values of tokenizer_config.json. `n_queries` counts the ids between a picture's tags,
+        settings: the values of tokenizer_config.json. `n_queries` counts the ids between an image's tags,
             `n_extra_tokens` the special tokens without a meaning; where they are missing they are the published
             model's.
 
     Attributes:
-        IMAGE_ST: the tags of pictures, names and boxes, which a chat reads in a caller's words.
+        IMAGE_ST: the tags of images, names and boxes, which a chat reads in a caller's words.
         special_tokens: id by name.
-        n_queries: ids between a picture's tags.
+        n_queries: ids between an image's tags.
         padding_side: "left" or "right", where a batch is padded.
         pad_token_id: fills a batch; the end of a text.
         eos_token_id: ends a turn.
@@ -129,21 +129,21 @@ class QwenTokenizer:
 
         Args:
             text: special tokens spelled in it are text, but for those that are allowed.
-            allowed_special: names of special tokens, or "all". With `<img>` among them `<img>path</img>` is a
-                picture's span; that opens no file.
+            allowed_special: names of special tokens, or "all". With `<img>` among them `<img>path</img>` is an
+                image's span; that opens no file.
 
         Returns:
             The ids.
 
         Raises:
-            ValueError: pictures are allowed and one is not closed, or an allowed name is no special token.
+            ValueError: images are allowed and one is not closed, or an allowed name is no special token.
         """
         allowed = frozenset(self.special_tokens if allowed_special == "all" else allowed_special)
         for name in allowed:
             self.token_id(name)
         if IMG not in allowed:
             return self._text_ids(text, allowed)
-        stretches = qwen_tags.split_at_pictures(text)
+        stretches = qwen_tags.split_at_images(text)
         return [
             token
             for one in stretches
@@ -151,10 +151,10 @@ class QwenTokenizer:
         ]
 
     def image_ids(self, path: str) -> list[int]:
-        """The span of a picture.
+        """The span of an image.
 
         Args:
-            path: of the picture; without effect on what is read.
+            path: of the image; without effect on what is read.
 
         Returns:
             `n_queries` + 2 ids. A path of more than `n_queries` bytes is left out, and padding stands in its place.
@@ -170,7 +170,7 @@ class QwenTokenizer:
         """Ids of a prompt's stretch, and which of them are trained.
 
         Neighbouring texts are encoded as one, so that the tokens do not depend on where they were joined; special
-        tokens and pictures stand between texts. Pictures are never trained.
+        tokens and images stand between texts. Images are never trained.
 
         Args:
             pieces: in their order.
@@ -196,11 +196,11 @@ class QwenTokenizer:
         keep_image_special: bool = False,
         errors: str = "replace",
     ) -> str:
-        """The text of ids, pictures as `<img>path</img>`.
+        """The text of ids, images as `<img>path</img>`.
 
         Args:
             ids: int64[L] too, or one id.
-            skip_control_tokens: leave special tokens out; a picture's path stays.
+            skip_control_tokens: leave special tokens out; an image's path stays.
             skip_special_tokens: the same, by the field's name.
             keep_image_special: with either of them, keep the tags of names and boxes.
             errors: what becomes of bytes that are no UTF-8, as in `bytes.decode`; they show as U+FFFD.
@@ -264,29 +264,29 @@ class QwenTokenizer:
         """A text's boxes with their names: see `paddlemix.models.qwen_vl.tags.boxes_with_names`."""
         return qwen_tags.boxes_with_names(text)
 
-    def draw_bbox_on_latest_picture(
+    def draw_bbox_on_latest_image(
         self, response: str, history: Sequence[tuple[str, str | None]] | None = None
     ) -> Image.Image | None:
-        """Draw an answer's boxes: see `paddlemix.models.qwen_vl.chat.drawing.draw_on_latest_picture`."""
+        """Draw an answer's boxes: see `paddlemix.models.qwen_vl.chat.drawing.draw_on_latest_image`."""
         from paddlemix.models.qwen_vl.chat.drawing import (
-            draw_on_latest_picture,  # here: fonts and plates are needed by no one else
+            draw_on_latest_image,  # here: fonts and plates are needed by no one else
         )
 
-        return draw_on_latest_picture(response, history)
+        return draw_on_latest_image(response, history)
 
     def _text_ids(self, text: str, allowed: Collection[str]) -> list[int]:
         composed = unicodedata.normalize("NFC", text)
         return self._encoding.encode(composed, allowed_special=frozenset(allowed), disallowed_special=())
 
     def _ids_of_kind(self, kind: str, pieces: list[Any], allowed_special: AllowedSpecial) -> list[int]:
-        if kind == "picture":
+        if kind == "image":
             return [token for piece in pieces for token in self.image_ids(piece.path)]
         if kind == "control":
             return [self.token_id(piece.text) for piece in pieces for _ in range(piece.repeat)]
         return self.encode("".join(piece.text for piece in pieces), allowed_special=allowed_special)
 
     def _entries(self, ids: list[int]) -> Iterator[tuple[int, bytes]]:
-        """Each token with its bytes; a picture's path is one entry, as if it were a token of the vocabulary."""
+        """Each token with its bytes; an image's path is one entry, as if it were a token of the vocabulary."""
         place = 0
         while place < len(ids):
             token, place = ids[place], place + 1
@@ -297,7 +297,7 @@ class QwenTokenizer:
                 place += self.n_queries
 
     def _path_behind(self, ids: list[int], place: int) -> bytes | None:
-        """The path between the picture's tag before `place` and the end tag; None where no span stands there."""
+        """The path between the image's tag before `place` and the end tag; None where no span stands there."""
         end = place + self.n_queries
         if ids[end : end + 1] != [self.img_end_id]:
             return None
@@ -333,5 +333,5 @@ def _count(settings: dict[str, Any], name: str, *, least: int) -> int:
 
 def _kind_and_trained(piece: Piece | ImageSpan) -> tuple[str, bool]:
     if isinstance(piece, ImageSpan):
-        return "picture", False
+        return "image", False
     return "control" if piece.control else "text", piece.trained

@@ -1,4 +1,4 @@
-"""The vision tower of Qwen-VL: square pictures in, a fixed number of the language model's tokens out.
+"""The vision tower of Qwen-VL: square images in, a fixed number of the language model's tokens out.
 
 Source: Bai et al., "Qwen-VL", 2023; the blocks are those of Radford et al., "Learning Transferable Visual Models From
 Natural Language Supervision", 2021.
@@ -16,11 +16,11 @@ from paddlemix.models.qwen_vl.config import QWenVisionConfig
 from paddlemix.models.qwen_vl.resampler import NORM_EPSILON, Resampler
 from paddlemix.ops import linear, resize_grid, segment_attention
 
-LEARNED_PLACES = 256  # of the table of positions, whatever the pictures' size
+LEARNED_PLACES = 256  # of the table of positions, whatever the images' size
 
 
 class VisionAttention(nn.Layer):
-    """Full attention inside each picture; query, key and value lie side by side head by head."""
+    """Full attention inside each image; query, key and value lie side by side head by head."""
 
     def __init__(self, config: QWenVisionConfig) -> None:
         super().__init__()
@@ -30,11 +30,11 @@ class VisionAttention(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Mix float[B, N, width] along N."""
-        pictures, patches, _ = x.shape
-        qkv = self.in_proj(x).reshape([pictures * patches, -1, 3, self.head_dim])
+        images, patches, _ = x.shape
+        qkv = self.in_proj(x).reshape([images * patches, -1, 3, self.head_dim])
         query, key, value = qkv.unbind(axis=2)
-        mixed = segment_attention(query, key, value, [patches] * pictures)
-        return self.out_proj(mixed.reshape([pictures, patches, -1]))
+        mixed = segment_attention(query, key, value, [patches] * images)
+        return self.out_proj(mixed.reshape([images, patches, -1]))
 
 
 class VisionMLP(nn.Layer):
@@ -106,16 +106,16 @@ class QWenVisionTower(nn.Layer):
         self.proj = _normal_parameter(self, [config.output_dim, config.output_dim], config.output_dim**-0.5)
 
     def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
-        """Turn pictures into tokens.
+        """Turn images into tokens.
 
         Args:
-            pixel_values: float[pictures, 3, S, S], S any multiple of the patch size.
+            pixel_values: float[images, 3, S, S], S any multiple of the patch size.
 
         Returns:
-            float[pictures, n_queries, output_dim].
+            float[images, n_queries, output_dim].
 
         Raises:
-            ValueError: the pictures have another shape.
+            ValueError: the images have another shape.
         """
         self._check(pixel_values)
         patches = cut_patches(pixel_values, self.config.patch_size)
@@ -127,7 +127,7 @@ class QWenVisionTower(nn.Layer):
         shape, patch = pixel_values.shape, self.config.patch_size
         if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] % patch or not shape[2]:
             raise ValueError(
-                f"pixel_values has the shape {shape}; expected [pictures, 3, S, S], S a multiple of {patch}, such as "
+                f"pixel_values has the shape {shape}; expected [images, 3, S, S], S a multiple of {patch}, such as "
                 f"{self.config.image_size}."
             )
 

@@ -1,4 +1,4 @@
-"""The built picture ops of `external_ops`: a library without Paddle, loaded when an op is first called.
+"""The built image ops of `external_ops`: a library without Paddle, loaded when an op is first called.
 
 ctypes lets Python's other threads run while it calls.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from paddlemix.ops.build import BUILD_COMMAND, Build, find_build, warn_once
 from paddlemix.ops.images.weights import AxisWeights
 
-LIBRARY_KEY = "pictures"
+LIBRARY_KEY = "images"
 
 
 class _Axis(ctypes.Structure):
@@ -59,8 +59,8 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         self._handle = ctypes.CDLL(str(path))
-        self._handle.paddlemix_picture_instruction_set.restype = ctypes.c_char_p
-        self.instruction_set = self._handle.paddlemix_picture_instruction_set().decode()
+        self._handle.paddlemix_image_instruction_set.restype = ctypes.c_char_p
+        self.instruction_set = self._handle.paddlemix_image_instruction_set().decode()
 
     def resize(self, pixels: np.ndarray, across: AxisWeights | None, down: AxisWeights | None) -> np.ndarray:
         """Filter uint8[H, W, 3] along rows, then along columns; None leaves a side as it is."""
@@ -96,7 +96,7 @@ def _as_struct(axis: AxisWeights) -> _Axis:
 
 def _check(status: int) -> None:
     if status:
-        raise MemoryError("no memory is left for a picture")
+        raise MemoryError("no memory is left for an image")
 
 
 @cache
@@ -108,7 +108,7 @@ def find_library() -> tuple[Library | None, str]:
 
 def _load(build: Build) -> tuple[Library | None, str]:
     if LIBRARY_KEY not in build.about:
-        return None, f"the build in {build.folder} has no picture ops, build again: {BUILD_COMMAND}"
+        return None, f"the build in {build.folder} has no image ops, build again: {BUILD_COMMAND}"
     path = build.folder / build.about[LIBRARY_KEY]
     try:
         return Library(path), ""

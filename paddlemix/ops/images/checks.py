@@ -1,12 +1,12 @@
-"""Errors for arguments that do not fit an op on pictures."""
+"""Errors for arguments that do not fit an op on images."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def check_picture(name: str, pixels: np.ndarray) -> None:
-    """Make sure that an argument is a picture in RGB.
+def check_image(name: str, pixels: np.ndarray) -> None:
+    """Make sure that an argument is an image in RGB.
 
     Args:
         name: of the argument.

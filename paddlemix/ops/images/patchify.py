@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from paddlemix.ops.images import built
-from paddlemix.ops.images.checks import check_dtype, check_picture, check_size
+from paddlemix.ops.images.checks import check_dtype, check_image, check_size
 
 CHANNELS, LEVELS = 3, 256
 
@@ -23,7 +23,7 @@ def patchify(
     """Cut the frames that patches span into normalised patches, in merge-window order.
 
     Args:
-        frames: uint8[H, W, 3] each, of one size, which windows cover; a still picture is given several times over.
+        frames: uint8[H, W, 3] each, of one size, which windows cover; a still image is given several times over.
         levels: float32[3, 256], what each grey level of each channel becomes.
         patch_size: pixels of a patch's side.
         merge_size: patches of a window's side; windows follow one another along rows, patches along a window's rows.
@@ -80,7 +80,7 @@ def _check_frames(frames: Sequence[np.ndarray], patch_size: int, merge_size: int
     if not frames:
         raise ValueError("`frames` is empty; expected at least one frame.")
     for place, frame in enumerate(frames):
-        check_picture(f"frames[{place}]", frame)
+        check_image(f"frames[{place}]", frame)
         if frame.shape != frames[0].shape:
             raise ValueError(f"`frames[{place}]` has shape {list(frame.shape)}; the first has {list(frames[0].shape)}.")
     window = patch_size * merge_size

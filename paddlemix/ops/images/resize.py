@@ -1,4 +1,4 @@
-"""Bicubic resizing of pictures in whole numbers."""
+"""Bicubic resizing of images in whole numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from paddlemix.ops.images import built
-from paddlemix.ops.images.checks import check_picture, check_size
+from paddlemix.ops.images.checks import check_image, check_size
 from paddlemix.ops.images.weights import PRECISIONS, AxisWeights, Precision, axis_weights
 
 TALL = 100  # times as high as wide
@@ -15,9 +15,9 @@ Filter = Callable[[np.ndarray, AxisWeights | None, AxisWeights | None], np.ndarr
 
 
 def resize_bicubic(pixels: np.ndarray, width: int, height: int, *, precision: Precision = "pillow") -> np.ndarray:
-    """Resize a picture or frame bicubically, with antialiasing where it shrinks.
+    """Resize an image or frame bicubically, with antialiasing where it shrinks.
 
-    Rows are filtered first and columns then. Pillow does it the other way round, and "pillow" too, where a picture is
+    Rows are filtered first and columns then. Pillow does it the other way round, and "pillow" too, where an image is
     more than 100 times as high as wide and gets less high. After each pass values are rounded to whole grey levels.
 
     Args:
@@ -25,8 +25,8 @@ def resize_bicubic(pixels: np.ndarray, width: int, height: int, *, precision: Pr
         width: pixels.
         height: pixels.
         precision: of the weights. "pillow" gives, bit by bit, what Pillow up to its release 12 does (13 filters columns
-            first), by which published models were shown pictures; "torch" what PyTorch gives, by which they were shown
-            videos. They differ by up to 2 levels on smooth pictures and 13 on noise (measured).
+            first), by which published models were shown images; "torch" what PyTorch gives, by which they were shown
+            videos. They differ by up to 2 levels on smooth images and 13 on noise (measured).
 
     Returns:
         uint8[height, width, 3], an array of its own.
@@ -36,9 +36,9 @@ def resize_bicubic(pixels: np.ndarray, width: int, height: int, *, precision: Pr
 
     Source: Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981.
     """
-    check_picture("pixels", pixels)
+    check_image("pixels", pixels)
     if not pixels.size:
-        raise ValueError(f"`pixels` has shape {list(pixels.shape)}; expected a picture of at least 1 x 1.")
+        raise ValueError(f"`pixels` has shape {list(pixels.shape)}; expected an image of at least 1 x 1.")
     check_size("width", width)
     check_size("height", height)
     if precision not in PRECISIONS:
@@ -58,7 +58,7 @@ def _resize(filter_sides: Filter, pixels: np.ndarray, width: int, height: int, p
     old_height, old_width = pixels.shape[:2]
     across = None if width == old_width else axis_weights(old_width, width, precision)
     down = None if height == old_height else axis_weights(old_height, height, precision)
-    # Of a very tall picture that gets less tall Pillow filters the columns first.
+    # Of a very tall image that gets less tall Pillow filters the columns first.
     if precision == "pillow" and old_height > TALL * old_width and height < old_height:
         return filter_sides(filter_sides(pixels, None, down), across, None)
     return filter_sides(pixels, across, down)

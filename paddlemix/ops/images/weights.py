@@ -39,7 +39,7 @@ class AxisWeights:
     fraction_bits: int
 
 
-@lru_cache(maxsize=256)  # Frames of a video have one size, and pictures of a set few widths and heights.
+@lru_cache(maxsize=256)  # Frames of a video have one size, and images of a set few widths and heights.
 def axis_weights(old: int, new: int, precision: Precision) -> AxisWeights:
     """The weights of an axis.
 

@@ -15,7 +15,7 @@ _SHOWN = {
     "eval_loss": "eval_loss {:.4g}",
     "learning_rate": "learning_rate {:.4g}",
     "tokens_per_second": "{:,.0f} tokens/s",
-    "pictures_per_second": "{:.3g} pictures/s",
+    "images_per_second": "{:.3g} pictures/s",
     "padding": "padding {:.0%}",
     "memory_gib": "{:.3g} GiB",
 }

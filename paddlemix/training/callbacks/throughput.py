@@ -21,7 +21,7 @@ class Throughput:
 
     def __init__(self, dataset: MixDataset, sampler: GlobalBatchSampler, *, packs: bool) -> None:
         self._tokens = dataset.sizes.column("tokens")
-        self._pictures = dataset.sizes.column("pictures")
+        self._images = dataset.sizes.column("images")
         self._sampler = sampler
         self._packs = packs
         self.begin()
@@ -50,21 +50,21 @@ class Throughput:
             steps: the optimizer steps since then.
 
         Returns:
-            tokens_per_second without padding and pictures_per_second, videos among these, of all ranks together, and
+            tokens_per_second without padding and images_per_second, videos among these, of all ranks together, and
             padding, its share of all places of the batches; nothing where there is no step.
         """
         if not steps:
             return {}
         seconds, self._seconds = self._seconds, 0.0
-        tokens = pictures = places = 0
+        tokens = images = places = 0
         for epoch, step in steps:
             for batch in self._sampler.batches_of_all_ranks(epoch, step):
                 lengths = [int(self._tokens[row].sum()) for row in batch]
                 tokens += sum(lengths)
-                pictures += sum(int(self._pictures[row].sum()) for row in batch)
+                images += sum(int(self._images[row].sum()) for row in batch)
                 places += sum(lengths) if self._packs else len(lengths) * max(lengths, default=0)
         return {
             "tokens_per_second": tokens / seconds,
-            "pictures_per_second": pictures / seconds,
+            "images_per_second": images / seconds,
             "padding": 1 - tokens / places,
         }

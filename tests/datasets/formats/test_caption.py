@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Picture, RecordError, RecordId, Reference, Text, Turn
+from paddlemix.conversation import Box, Image, RecordError, RecordId, Reference, Text, Turn
 from paddlemix.datasets.formats.caption import DEFAULT_PROMPT, expand, parse
 
 SOURCE = RecordId("captions.json", 5)
@@ -41,10 +41,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("record", "caption", "answer"), GOOD)
-def test_a_good_record_asks_for_the_caption_of_its_picture(record, caption, answer):
+def test_a_good_record_asks_for_the_caption_of_its_image(record, caption, answer):
     conversation = parse(record, SOURCE, ROOT)
     assert conversation.turns == (
-        Turn("user", (Picture(str(ROOT / "a.jpg")), Text(DEFAULT_PROMPT))),
+        Turn("user", (Image(str(ROOT / "a.jpg")), Text(DEFAULT_PROMPT))),
         Turn("assistant", caption),
     )
     assert (conversation.source, conversation.answers, conversation.task) == (SOURCE, (answer,), "caption")
@@ -63,7 +63,7 @@ def test_the_prompt_of_the_set_replaces_the_default_one():
     assert conversation.turns[0].parts[1] == Text("描述这张图片。")
 
 
-def test_every_annotation_of_a_coco_file_becomes_a_record_of_its_picture():
+def test_every_annotation_of_a_coco_file_becomes_a_record_of_its_image():
     document = {
         "info": {},
         "images": [{"id": 7, "file_name": "七.jpg"}, {"id": 8, "file_name": "b.jpg"}],

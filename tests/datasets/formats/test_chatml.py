@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Picture, RecordError, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import Box, Conversation, Image, RecordError, RecordId, Reference, Text, Turn, Video
 from paddlemix.datasets.formats.chatml import parse
 
 SOURCE = RecordId("train.json", 3)
 ROOT = Path("数据") / "图片"
 
 
-def picture(name: str) -> Picture:
-    return Picture(str(ROOT / name))
+def image(name: str) -> Image:
+    return Image(str(ROOT / name))
 
 
 def said(*texts: str) -> list[dict[str, str]]:
@@ -30,18 +30,18 @@ GOOD = {
         {"id": "identity_0", "conversations": said("你好", "我是助手。")},
         [Turn("user", (Text("你好"),)), Turn("assistant", (Text("我是助手。"),))],
     ),
-    "picture, reference and box": (
+    "image, reference and box": (
         {
             "conversations": said(
                 "Picture 1: <img>巴士 1.jpg</img>\n框出巴士", "<ref>巴士</ref><box>(178,279),(806,884)</box>"
             )
         },
         [
-            Turn("user", (Text("Picture 1: "), picture("巴士 1.jpg"), Text("\n框出巴士"))),
+            Turn("user", (Text("Picture 1: "), image("巴士 1.jpg"), Text("\n框出巴士"))),
             Turn("assistant", (Reference("巴士"), Box(178, 279, 806, 884, "thousandth", 0))),
         ],
     ),
-    "a box lies on the latest picture": (
+    "a box lies on the latest image": (
         {
             "conversations": said(
                 "<box>(1,1),(2,2)</box><img>a.jpg</img><img>b.jpg</img>?",
@@ -51,9 +51,9 @@ GOOD = {
             )
         },
         [
-            Turn("user", (Box(1, 1, 2, 2, "thousandth", 0), picture("a.jpg"), picture("b.jpg"), Text("?"))),
+            Turn("user", (Box(1, 1, 2, 2, "thousandth", 0), image("a.jpg"), image("b.jpg"), Text("?"))),
             Turn("assistant", (Box(3, 3, 4, 4, "thousandth", 1),)),
-            Turn("user", (picture("c.jpg"), Box(5, 5, 6, 6, "thousandth", 2))),
+            Turn("user", (image("c.jpg"), Box(5, 5, 6, 6, "thousandth", 2))),
             Turn("assistant", (Text("yes"),)),
         ],
     ),
@@ -67,7 +67,7 @@ GOOD = {
             )
         },
         [
-            Turn("user", (picture("a.jpg"), Video(str(ROOT / "跑.mp4")), Text("?"))),
+            Turn("user", (image("a.jpg"), Video(str(ROOT / "跑.mp4")), Text("?"))),
             Turn("assistant", (Box(1, 1, 2, 2, "thousandth", 0),)),
             Turn("user", (Text("v: "), Video("http://x/b.mp4"), Video((str(ROOT / "1.jpg"), "/2.jpg")))),
             Turn("assistant", (Text("yes"),)),
@@ -83,28 +83,28 @@ GOOD = {
         },
         [Turn("system", (Text("Be brief."),)), Turn("user", (Text("q"),)), Turn("assistant", (Text("a"),))],
     ),
-    "pairs with one picture": (
+    "pairs with one image": (
         {"image": "a.jpg", "conversations": [["q", "a"], ["q2", "a2"]]},
         [
-            Turn("user", (picture("a.jpg"), Text("q"))),
+            Turn("user", (image("a.jpg"), Text("q"))),
             Turn("assistant", (Text("a"),)),
             Turn("user", (Text("q2"),)),
             Turn("assistant", (Text("a2"),)),
         ],
     ),
-    "several listed pictures and a blank question": (
+    "several listed images and a blank question": (
         {"image": ["a.jpg", "b.jpg"], "conversations": [["", "two"]]},
-        [Turn("user", (picture("a.jpg"), picture("b.jpg"))), Turn("assistant", (Text("two"),))],
+        [Turn("user", (image("a.jpg"), image("b.jpg"))), Turn("assistant", (Text("two"),))],
     ),
-    "listed pictures stand before the user turn, not the system turn": (
+    "listed images stand before the user turn, not the system turn": (
         {"image": "a.jpg", "conversations": [{"from": "system", "value": "s"}, *said("q", "a")]},
-        [Turn("system", (Text("s"),)), Turn("user", (picture("a.jpg"), Text("q"))), Turn("assistant", (Text("a"),))],
+        [Turn("system", (Text("s"),)), Turn("user", (image("a.jpg"), Text("q"))), Turn("assistant", (Text("a"),))],
     ),
-    "a picture both listed and inline is shown once": (
+    "an image both listed and inline is shown once": (
         {"image": "a.jpg", "conversations": [["<img>a.jpg</img>q", "a"]]},
-        [Turn("user", (picture("a.jpg"), Text("q"))), Turn("assistant", (Text("a"),))],
+        [Turn("user", (image("a.jpg"), Text("q"))), Turn("assistant", (Text("a"),))],
     ),
-    "null is no picture": (
+    "null is no image": (
         {"image": None, "images": None, "conversations": [["q", "a"]]},
         [Turn("user", (Text("q"),)), Turn("assistant", (Text("a"),))],
     ),
@@ -113,7 +113,7 @@ GOOD = {
         [
             Turn(
                 "user",
-                (Picture("https://e.org/a.jpg"), Picture("HTTP://e.org/图.jpg"), Picture("/abs/a.jpg"), Text("q")),
+                (Image("https://e.org/a.jpg"), Image("HTTP://e.org/图.jpg"), Image("/abs/a.jpg"), Text("q")),
             ),
             Turn("assistant", (Text("a"),)),
         ],
@@ -159,23 +159,23 @@ BAD = {
         "the turns are user, assistant, system",
     ),
     "a blank answer": (bad(conversations=said("q", " \n")), "turn 1 (assistant) is blank"),
-    "a picture in an answer": (bad(conversations=said("q", "<img>a.jpg</img>")), "turn 1 (assistant) shows a picture"),
-    "a picture that is no text": (bad(image=3, conversations=[["q", "a"]]), "a path in `image` is the number 3"),
-    "a blank picture": (bad(image=["a.jpg", ""], conversations=[["q", "a"]]), 'a path in `image` is the text ""'),
-    "a blank inline picture": (
+    "an image in an answer": (bad(conversations=said("q", "<img>a.jpg</img>")), "turn 1 (assistant) shows an image"),
+    "an image that is no text": (bad(image=3, conversations=[["q", "a"]]), "a path in `image` is the number 3"),
+    "a blank image": (bad(image=["a.jpg", ""], conversations=[["q", "a"]]), 'a path in `image` is the text ""'),
+    "a blank inline image": (
         bad(conversations=said("<img> </img>q", A)),
         'the path in `<img></img>` is the text " "',
     ),
-    "an unclosed picture at the end": (bad(conversations=said("q <img>a.jpg", A)), "tag `<img>` has no partner"),
-    "an unopened picture": (bad(conversations=said("q a.jpg</img>", A)), "tag `</img>` has no partner"),
-    "a picture in a picture": (
+    "an unclosed image at the end": (bad(conversations=said("q <img>a.jpg", A)), "tag `<img>` has no partner"),
+    "an unopened image": (bad(conversations=said("q a.jpg</img>", A)), "tag `</img>` has no partner"),
+    "an image in an image": (
         bad(conversations=said("<img>a.jpg <img>b.jpg</img>", A)),
-        "`<img>` stands inside the path of another picture",
+        "`<img>` stands inside the path of another image",
     ),
     "a blank video": (bad(conversations=said("<video></video>q", A)), 'the path in `<video></video>` is the text ""'),
     "an unclosed video": (bad(conversations=said("<video>a.mp4\nq", A)), "tag `<video>` has no partner"),
     "an unopened video": (bad(conversations=said("a.mp4</video>", A)), "expected `<video>path</video>`"),
-    "a video around a picture": (
+    "a video around an image": (
         bad(conversations=said("<video><img>a.jpg</video>", A)),
         "`<img>` stands inside the path of another video",
     ),
@@ -189,15 +189,15 @@ BAD = {
     ),
     "a video in an answer": (bad(conversations=said("q", "<video>a.mp4</video>")), "turn 1 (assistant) shows a video"),
     "listed videos": (bad(videos=["a.mp4"], conversations=said("q", A)), "videos as `<video>path</video>`"),
-    "other pictures listed than inline": (
+    "other images listed than inline": (
         bad(image="a.jpg", conversations=[["<img>b.jpg</img>q", "a"]]),
-        f'`image` is the text "a.jpg", but the turns show other pictures: {ROOT / "b.jpg"}',
+        f'`image` is the text "a.jpg", but the turns show other images: {ROOT / "b.jpg"}',
     ),
-    "many other pictures than listed": (
+    "many other images than listed": (
         bad(image="/a.jpg", conversations=[["<img>/b.jpg</img>" * 9 + "q", "a"]]),
-        "other pictures: /b.jpg, /b.jpg, /b.jpg ...; expected the same ones",
+        "other images: /b.jpg, /b.jpg, /b.jpg ...; expected the same ones",
     ),
-    "a placeholder for the listed picture": (
+    "a placeholder for the listed image": (
         bad(image="a.jpg", conversations=said("<image>\nq", A)),
         "`<image>` is not read here; write `<img>path</img>`",
     ),
@@ -205,12 +205,12 @@ BAD = {
         bad(images=["a.jpg"], system="s", conversations=[["q", "a"]]),
         "`images`, `system` would be passed over",
     ),
-    "a box without any picture": (bad(conversations=said("q", "<box>(1,1),(2,2)</box>")), "boxes but no picture"),
+    "a box without any image": (bad(conversations=said("q", "<box>(1,1),(2,2)</box>")), "boxes but no image"),
     "a box out of range": (
         bad(image="a.jpg", conversations=[["q", "<box>(1,1),(2,2000)</box>"]]),
         "box '(1,1),(2,2000)' leaves 0..1000",
     ),
-    "a reference around a picture": (bad(conversations=said("<ref><img>a.jpg</img></ref>", A)), "tag `<ref>`"),
+    "a reference around an image": (bad(conversations=said("<ref><img>a.jpg</img></ref>", A)), "tag `<ref>`"),
 }
 
 
@@ -228,23 +228,23 @@ def test_a_bad_record_is_refused_with_what_is_wrong_in_it(record, problem):
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_an_unclosed_picture_is_closed_at_the_line_end_with_a_warning(caplog, newline):
+def test_an_unclosed_image_is_closed_at_the_line_end_with_a_warning(caplog, newline):
     record = {"conversations": said(f"Picture 1: <img>a.jpg{newline}Picture 2: <img>b.jpg</img>", A)}
     with caplog.at_level(logging.WARNING):
         conversation = parse(record, SOURCE, ROOT)
     assert conversation.turns[0].parts == (
         Text("Picture 1: "),
-        picture("a.jpg"),
+        image("a.jpg"),
         Text(f"{newline}Picture 2: "),
-        picture("b.jpg"),
+        image("b.jpg"),
     )
     assert [message for message in caplog.messages if "train.json, record 3" in message] == caplog.messages
     assert len(caplog.messages) == 1
 
 
-def test_many_unclosed_pictures_are_refused_at_once():
+def test_many_unclosed_images_are_refused_at_once():
     # Looking at each of them to the end of the line would take hours.
-    with pytest.raises(RecordError, match="`<img>` stands inside the path of another picture"):
+    with pytest.raises(RecordError, match="`<img>` stands inside the path of another image"):
         parse({"conversations": said("<img>" * 200_000, A)}, SOURCE, ROOT)
 
 

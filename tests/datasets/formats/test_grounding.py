@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Picture, RecordId, Reference, Text, Turn
+from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn
 from paddlemix.datasets.formats.grounding import XYWH, XYXY, parse
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")
-PICTURE = Picture(str(ROOT / "a.jpg"))
+IMAGE = Image(str(ROOT / "a.jpg"))
 RECORD = {"image": "a.jpg", "phrase": "红色巴士", "bbox": [10, 20, 30, 40]}
 
 GOOD = {
@@ -40,9 +40,9 @@ BAD = {
     "negative pixels": ({**RECORD, "bbox": [-1, 2, 3, 4]}, "which leaves 0..1000000"),
     "too many thousandths": ({**RECORD, "bbox": [1, 2, 3, 1001], "bbox_type": "norm_1000"}, "which leaves 0..1000"),
     "an unknown unit": ({**RECORD, "bbox_type": "pixel"}, '`bbox_type` is the text "pixel"; expected one of real'),
-    "two names for the picture": ({**RECORD, "file_name": "b.jpg"}, "`image`, `file_name` mean the same; expected one"),
+    "two names for the image": ({**RECORD, "file_name": "b.jpg"}, "`image`, `file_name` mean the same; expected one"),
     "two names for the box": ({**RECORD, "box": [1, 2, 3, 4]}, "`bbox`, `box` mean the same"),
-    "a picture that is a number": ({**RECORD, "image": 7}, "`image` of the record is the number 7"),
+    "an image that is a number": ({**RECORD, "image": 7}, "`image` of the record is the number 7"),
     "turns too": ({**RECORD, "conversations": [["q", "a"]]}, "`conversations` would be passed over"),
 }
 
@@ -52,7 +52,7 @@ def test_the_phrase_is_asked_for_and_answered_with_its_boxes(record, record_form
     phrase = Reference("红色巴士")
     assert record_format.parse(record, SOURCE, ROOT) == Conversation(
         (
-            Turn("user", (PICTURE, Text("Find "), phrase, Text("."))),
+            Turn("user", (IMAGE, Text("Find "), phrase, Text("."))),
             Turn("assistant", (phrase, *boxes)),
         ),
         SOURCE,
@@ -71,4 +71,4 @@ def test_a_size_that_makes_no_box_is_refused(box, check_refused):
 
 def test_the_prompt_of_the_set_says_where_the_phrase_goes():
     conversation = XYXY.parse(RECORD, SOURCE, ROOT, prompt="框出{phrase}")
-    assert conversation.turns[0].parts == (PICTURE, Text("框出"), Reference("红色巴士"))
+    assert conversation.turns[0].parts == (IMAGE, Text("框出"), Reference("红色巴士"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Picture, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn, Video
 from paddlemix.datasets.formats.llava import parse
 
 SOURCE = RecordId("train.jsonl", 3)
@@ -17,53 +17,51 @@ def ask(*values: str) -> list[dict[str, str]]:
     return [turn for value in values for turn in ({"from": "human", "value": value}, A)]
 
 
-def picture(name: str) -> Picture:
-    return Picture(str(ROOT / name))
+def image(name: str) -> Image:
+    return Image(str(ROOT / name))
 
 
 GOOD = {
-    "a picture before its question": (
+    "an image before its question": (
         {"id": "1", "image": "a.jpg", "conversations": ask("<image>\n问")},
-        [Turn("user", (picture("a.jpg"), Text("\n问"))), ANSWER],
+        [Turn("user", (image("a.jpg"), Text("\n问"))), ANSWER],
     ),
-    "a picture behind its question, as in Stage 1": (
+    "an image behind its question, as in Stage 1": (
         {"image": "00453/1.jpg", "conversations": ask("Describe it.\n<image>")},
-        [Turn("user", (Text("Describe it.\n"), picture("00453/1.jpg"))), ANSWER],
+        [Turn("user", (Text("Describe it.\n"), image("00453/1.jpg"))), ANSWER],
     ),
-    "several pictures over several turns": (
+    "several images over several turns": (
         {"image": ["a.jpg", "b.jpg"], "conversations": ask("<image>1", "2<image>")},
         [
-            Turn("user", (picture("a.jpg"), Text("1"))),
+            Turn("user", (image("a.jpg"), Text("1"))),
             ANSWER,
-            Turn("user", (Text("2"), picture("b.jpg"))),
+            Turn("user", (Text("2"), image("b.jpg"))),
             ANSWER,
         ],
     ),
-    "pictures without a placeholder": (
+    "images without a placeholder": (
         {"image": ["a.jpg", "b.jpg"], "conversations": ask("q", "r")},
         [
-            Turn("user", (picture("a.jpg"), picture("b.jpg"), Text("q"))),
+            Turn("user", (image("a.jpg"), image("b.jpg"), Text("q"))),
             ANSWER,
             Turn("user", (Text("r"),)),
             ANSWER,
         ],
     ),
-    "no picture": ({"conversations": ask("q")}, [Turn("user", (Text("q"),)), ANSWER]),
-    "a picture that is null": ({"image": None, "conversations": ask("q")}, [Turn("user", (Text("q"),)), ANSWER]),
+    "no image": ({"conversations": ask("q")}, [Turn("user", (Text("q"),)), ANSWER]),
+    "an image that is null": ({"image": None, "conversations": ask("q")}, [Turn("user", (Text("q"),)), ANSWER]),
     "a video": (
         {"video": "v.mp4", "conversations": ask("<video>q")},
         [Turn("user", (Video(str(ROOT / "v.mp4")), Text("q"))), ANSWER],
     ),
     "an address and a data: URL": (
         {"image": ["https://a/b.jpg", "data:image/png;base64,AAAA"], "conversations": ask("<image><image>q")},
-        [Turn("user", (Picture("https://a/b.jpg"), Picture("data:image/png;base64,AAAA"), Text("q"))), ANSWER],
+        [Turn("user", (Image("https://a/b.jpg"), Image("data:image/png;base64,AAAA"), Text("q"))), ANSWER],
     ),
-    "tags lie on the picture before them": (
+    "tags lie on the image before them": (
         {"image": ["a.jpg", "b.jpg"], "conversations": ask("<image><image><ref>x</ref><box>(1,2),(3,4)</box>")},
         [
-            Turn(
-                "user", (picture("a.jpg"), picture("b.jpg"), Reference("x"), Box(1, 2, 3, 4, "thousandth", picture=1))
-            ),
+            Turn("user", (image("a.jpg"), image("b.jpg"), Reference("x"), Box(1, 2, 3, 4, "thousandth", image=1))),
             ANSWER,
         ],
     ),
@@ -97,26 +95,26 @@ BAD = {
         "turn 3 (assistant) is blank",
     ),
     "two questions": ({"conversations": [ask("q")[0], *ask("q")]}, "the turns are user, user, assistant"),
-    "more placeholders than pictures": (
+    "more placeholders than images": (
         {"image": "a.jpg", "conversations": ask("<image><image>q")},
         "the turns have 2 `<image>`, but `image` lists 1; expected one each",
     ),
-    "fewer placeholders than pictures": (
+    "fewer placeholders than images": (
         {"image": ["a.jpg", "b.jpg"], "conversations": ask("<image>q")},
         "the turns have 1 `<image>`, but `image` lists 2",
     ),
-    "a placeholder without a picture": ({"conversations": ask("<image>q")}, "1 `<image>`, but `image` lists 0"),
+    "a placeholder without an image": ({"conversations": ask("<image>q")}, "1 `<image>`, but `image` lists 0"),
     "a placeholder in an answer": (
         {"image": "a.jpg", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "<image>"}]},
-        "turn 1 (assistant) shows a picture",
+        "turn 1 (assistant) shows an image",
     ),
-    "a picture that is no path": ({"image": 3, "conversations": ask("<image>")}, "`image[0]` is the number 3"),
-    "a picture that is blank": ({"image": [" "], "conversations": ask("<image>")}, '`image[0]` is the text " "'),
+    "an image that is no path": ({"image": 3, "conversations": ask("<image>")}, "`image[0]` is the number 3"),
+    "an image that is blank": ({"image": [" "], "conversations": ask("<image>")}, '`image[0]` is the text " "'),
     "a video that is no path": ({"video": {}, "conversations": ask("<video>")}, "a video in `video` is the object {}"),
     "a video without frames": ({"video": [[]], "conversations": ask("<video>")}, "a video in `video` is an empty list"),
-    "a box without a picture": ({"conversations": ask("<box>(1,2),(3,4)</box>")}, "boxes but no picture"),
+    "a box without an image": ({"conversations": ask("<box>(1,2),(3,4)</box>")}, "boxes but no image"),
     "a broken box": ({"image": "a", "conversations": ask("<image><box>(1,2)</box>")}, "box '(1,2)' is malformed"),
-    "another format's pictures": ({"images": ["a.jpg"], "conversations": ask("q")}, "`images` would be passed over"),
+    "another format's images": ({"images": ["a.jpg"], "conversations": ask("q")}, "`images` would be passed over"),
 }
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Picture, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn, Video
 from paddlemix.datasets.formats.ms_swift_2 import parse
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")
-A, B = Picture(str(ROOT / "a.jpg")), Picture(str(ROOT / "b.jpg"))
+A, B = Image(str(ROOT / "a.jpg")), Image(str(ROOT / "b.jpg"))
 GUY = {"caption": "guy in red", "bbox": [138, 136, 235, 359], "bbox_type": "real", "image": 0}
 GUY_BOX = Box(138, 136, 235, 359, "pixel")
 ANSWER = Turn("assistant", (Text("a"),))
@@ -25,8 +25,8 @@ def found(query: str, response: str, *objects: object) -> dict[str, object]:
 
 
 GOOD = {
-    "a picture": (asked("<image>问", images=["a.jpg"]), [Turn("user", (A, Text("问"))), ANSWER]),
-    "pictures inside the text": (
+    "an image": (asked("<image>问", images=["a.jpg"]), [Turn("user", (A, Text("问"))), ANSWER]),
+    "images inside the text": (
         asked("e<image>e<image>e", images=["a.jpg", "b.jpg"], history=[]),
         [Turn("user", (Text("e"), A, Text("e"), B, Text("e"))), ANSWER],
     ),
@@ -42,7 +42,7 @@ GOOD = {
             ANSWER,
         ],
     ),
-    "a picture in the history": (
+    "an image in the history": (
         asked("and?", history=[["<image>q", "r"]], images=["a.jpg"], objects=None),
         [Turn("user", (A, Text("q"))), Turn("assistant", (Text("r"),)), Turn("user", (Text("and?"),)), ANSWER],
     ),
@@ -61,14 +61,14 @@ GOOD = {
         asked("<bbox>?", images=["a.jpg"], objects=[{**GUY, "bbox_type": "norm_1000", "image": 0}]),
         [Turn("user", (A, Box(138, 136, 235, 359, "thousandth"), Text("?"))), ANSWER],
     ),
-    "a box on the second picture, in fractions": (
+    "a box on the second image, in fractions": (
         asked(
             "<image><image>",
             "<bbox>",
             images=["a.jpg", "b.jpg"],
             objects=[{**GUY, "bbox": [0, 0, 1, 0.5], "bbox_type": "norm_1", "image": 1}],
         ),
-        [Turn("user", (A, B)), Turn("assistant", (Box(0, 0, 1, 0.5, "fraction", picture=1),))],
+        [Turn("user", (A, B)), Turn("assistant", (Box(0, 0, 1, 0.5, "fraction", image=1),))],
     ),
     "Qwen2-VL's tags": (
         asked(
@@ -81,9 +81,9 @@ GOOD = {
             Turn("assistant", (Box(123, 235, 324, 546, "thousandth"),)),
         ],
     ),
-    "a picture's path in the text": (
+    "an image's path in the text": (
         asked("<img>a.jpg</img>how <img>http://h/b.jpg</img>far?"),
-        [Turn("user", (A, Text("how "), Picture("http://h/b.jpg"), Text("far?"))), ANSWER],
+        [Turn("user", (A, Text("how "), Image("http://h/b.jpg"), Text("far?"))), ANSWER],
     ),
     "a video": (
         asked("<video>问", videos=["v.mp4"]),
@@ -103,11 +103,11 @@ BAD = {
     "a system text that is none": (asked("q", system=["s"]), '`system` of the record is the list ["s"]'),
     "messages too": (asked("q", messages=[{}]), "`messages` would be passed over"),
     "a rejected response": (asked("q", rejected_response="b"), "`rejected_response` would be passed over"),
-    "a picture too few": (asked("<image><image>", images=["a.jpg"]), "2 `<image>`, but `images` lists 1"),
-    "a picture that is no path": (asked("q", images=[None]), "`images[0]` is null"),
-    "pictures in two places": (asked("<img>a.jpg</img>", images=["b.jpg"]), "pictures stand in `images` and as"),
-    "an unclosed picture": (asked("<img>a.jpg\nq"), "an `<img>` or `</img>` has no partner"),
-    "a blank picture": (asked("<img></img>"), 'the path in `<img></img>` is the text ""'),
+    "an image too few": (asked("<image><image>", images=["a.jpg"]), "2 `<image>`, but `images` lists 1"),
+    "an image that is no path": (asked("q", images=[None]), "`images[0]` is null"),
+    "images in two places": (asked("<img>a.jpg</img>", images=["b.jpg"]), "images stand in `images` and as"),
+    "an unclosed image": (asked("<img>a.jpg\nq"), "an `<img>` or `</img>` has no partner"),
+    "a blank image": (asked("<img></img>"), 'the path in `<img></img>` is the text ""'),
     "a path and a placeholder": (asked("<img>a.jpg</img><image>"), "2 `<image>`, but `<img></img>` lists 1"),
     "objects that are no JSON": (
         asked("<bbox>", images=["a"], objects="[{]"),
@@ -129,8 +129,8 @@ BAD = {
     "a box upside down": (found("<bbox>", "a", {**GUY, "bbox": [1, 4, 3, 2]}), "which has no area"),
     "a box out of its unit": (found("<bbox>", "a", {**GUY, "bbox_type": "norm_1"}), "leaves 0..1"),
     "an unknown unit": (found("<bbox>", "a", {**GUY, "bbox_type": "norm"}), '`bbox_type` is the text "norm"'),
-    "a picture that is not there": (found("<bbox>", "a", {**GUY, "image": 1}), "`image` is the number 1"),
-    "a picture by its name": (found("<bbox>", "a", {**GUY, "image": "a.jpg"}), '`image` is the text "a.jpg"'),
+    "an image that is not there": (found("<bbox>", "a", {**GUY, "image": 1}), "`image` is the number 1"),
+    "an image by its name": (found("<bbox>", "a", {**GUY, "image": "a.jpg"}), '`image` is the text "a.jpg"'),
     "an object that is not placed": (found("q", "a", GUY), "0 `<bbox>`, but `objects` lists 1"),
     "an object too few": (found("<bbox><bbox>", "a", GUY), "2 `<bbox>`, but `objects` lists 1"),
     "a name too few": (found("<bbox>", "<ref-object><ref-object>", GUY), "2 `<ref-object>`, but `objects` lists 1"),

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Picture, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn, Video
 from paddlemix.datasets.formats.ms_swift_3 import parse
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")
-A, B = Picture(str(ROOT / "a.jpg")), Picture(str(ROOT / "b.jpg"))
+A, B = Image(str(ROOT / "a.jpg")), Image(str(ROOT / "b.jpg"))
 BOX = [90.9, 160.8, 135, 212.8]
 
 
@@ -17,8 +17,8 @@ def messages(question: str = "<image>q", answer: str = "a") -> list[dict[str, st
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-def grounded(question: str, answer: str, *pictures: str, **objects: object) -> dict[str, object]:
-    return {"messages": messages(question, answer), "images": list(pictures or ["a.jpg"]), "objects": objects}
+def grounded(question: str, answer: str, *images: str, **objects: object) -> dict[str, object]:
+    return {"messages": messages(question, answer), "images": list(images or ["a.jpg"]), "objects": objects}
 
 
 GOOD = {
@@ -47,13 +47,13 @@ GOOD = {
         grounded("<image>", "<bbox>", bbox=[[0, 5, 10, 1000]], bbox_type="norm_1000"),
         [Turn("user", (A,)), Turn("assistant", (Box(0, 5, 10, 1000, "thousandth"),))],
     ),
-    "boxes on several pictures": (
+    "boxes on several images": (
         grounded(
             "<image><image>", "<bbox><bbox>", "a.jpg", "b.jpg", bbox=[[0, 0, 1, 1], [0, 0, 2, 2]], image_id=[1, 0]
         ),
-        [Turn("user", (A, B)), Turn("assistant", (Box(0, 0, 1, 1, picture=1), Box(0, 0, 2, 2, picture=0)))],
+        [Turn("user", (A, B)), Turn("assistant", (Box(0, 0, 1, 1, image=1), Box(0, 0, 2, 2, image=0)))],
     ),
-    "no placeholder for the picture": (
+    "no placeholder for the image": (
         {"messages": messages("q"), "images": ["a.jpg"]},
         [Turn("user", (A, Text("q"))), Turn("assistant", (Text("a"),))],
     ),
@@ -113,15 +113,15 @@ BAD = {
         grounded("<image>", "<bbox>", bbox=[BOX], bbox_type=["real"]),
         '`bbox_type` is the list ["real"]',
     ),
-    "a picture that is not there": (
+    "an image that is not there": (
         grounded("<image>", "<bbox>", bbox=[BOX], image_id=[1]),
-        "`image_id` is the number 1; expected the index, from 0, of one of 1 pictures",
+        "`image_id` is the number 1; expected the index, from 0, of one of 1 images",
     ),
-    "a picture below the first": (
+    "an image below the first": (
         grounded("<image>", "<bbox>", bbox=[BOX], image_id=[-1]),
         "`image_id` is the number -1",
     ),
-    "more pictures than boxes": (
+    "more images than boxes": (
         grounded("<image>", "<bbox>", bbox=[BOX], image_id=[0, 0]),
         "`image_id` lists 2, but `bbox` 1",
     ),
@@ -131,9 +131,9 @@ BAD = {
         grounded("<image>", "<bbox>", bbox=[BOX], ref=["x"]),
         "0 `<ref-object>`, but `ref` lists 1",
     ),
-    "boxes without a picture": (
+    "boxes without an image": (
         {"messages": messages("q", "<bbox>"), "objects": {"bbox": [BOX]}},
-        "of one of 0 pictures",
+        "of one of 0 images",
     ),
 }
 

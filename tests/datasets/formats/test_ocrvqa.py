@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Picture, RecordId, Text, Turn
+from paddlemix.conversation import Image, RecordId, Text, Turn
 from paddlemix.datasets.formats import FORMATS
 from paddlemix.datasets.formats.ocrvqa import expand, parse
 
@@ -22,7 +22,7 @@ BAD = {
     "a question that is none": ({**RECORD, "questions": ["q", None]}, "`questions[1]` is null"),
     "a blank answer": ({**RECORD, "answers": ["", "a"]}, '`answers[0]` is the text ""'),
     "an answer that is a number": ({**RECORD, "answers": ["a", 1999]}, "`answers[1]` is the number 1999"),
-    "a picture that is a number": ({**RECORD, "image": 3}, "`image` of the record is the number 3"),
+    "an image that is a number": ({**RECORD, "image": 3}, "`image` of the record is the number 3"),
     "a blank address": (
         {"imageURL": "", "questions": ["q"], "answers": ["a"]},
         '`imageURL` of the record is the text ""',
@@ -32,10 +32,10 @@ BAD = {
 }
 
 
-def test_all_questions_about_a_picture_make_one_conversation_scored_by_the_last():
+def test_all_questions_about_an_image_make_one_conversation_scored_by_the_last():
     conversation = parse(RECORD, SOURCE, ROOT)
     assert conversation.turns == (
-        Turn("user", (Picture(str(ROOT / "1.jpg")), Text("谁写的?"))),
+        Turn("user", (Image(str(ROOT / "1.jpg")), Text("谁写的?"))),
         Turn("assistant", (Text("安"),)),
         Turn("user", (Text("Title?"),)),
         Turn("assistant", (Text("Dogs"),)),

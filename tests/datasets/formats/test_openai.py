@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Picture, RecordId, Reference, Text, Turn, Video, VideoSettings
+from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn, Video, VideoSettings
 from paddlemix.datasets.formats.openai import parse
 
 SOURCE = RecordId("train.jsonl", 3)
@@ -28,20 +28,20 @@ def shown(*parts: object) -> list[Turn]:
 GOOD = {
     "an address": (
         asked({"type": "image_url", "image_url": {"url": "https://h/a.jpg", "detail": "high"}}, text("问")),
-        shown(Picture("https://h/a.jpg"), Text("问")),
+        shown(Image("https://h/a.jpg"), Text("问")),
     ),
-    "a data: URL": (asked({"type": "image_url", "image_url": {"url": URL}}, text("q")), shown(Picture(URL), Text("q"))),
+    "a data: URL": (asked({"type": "image_url", "image_url": {"url": URL}}, text("q")), shown(Image(URL), Text("q"))),
     "an address that is a text": (
         asked(text("q"), {"type": "image_url", "image_url": "a.jpg"}),
-        shown(Text("q"), Picture(str(ROOT / "a.jpg"))),
+        shown(Text("q"), Image(str(ROOT / "a.jpg"))),
     ),
     "a video's address": (
         asked({"type": "video_url", "video_url": {"url": "http://h/v.mp4"}}, text("q")),
         shown(Video("http://h/v.mp4"), Text("q")),
     ),
-    "Qwen2-VL's picture": (
+    "Qwen2-VL's image": (
         asked({"type": "image", "image": "file:///b/a.jpg"}, text("q")),
-        shown(Picture("/b/a.jpg"), Text("q")),
+        shown(Image("/b/a.jpg"), Text("q")),
     ),
     "Qwen2-VL's video with its settings": (
         asked({"type": "video", "video": "v.mp4", "fps": 0.5, "max_pixels": 200704, "nframes": None}, text("q")),
@@ -64,7 +64,7 @@ GOOD = {
     "an answer in parts, with boxes": (
         asked({"type": "image", "image": "a.jpg"}, answer=[text("<ref>x</ref>"), text("<box>(1,2),(3,4)</box>")]),
         [
-            Turn("user", (Picture(str(ROOT / "a.jpg")),)),
+            Turn("user", (Image(str(ROOT / "a.jpg")),)),
             Turn("assistant", (Reference("x"), Box(1, 2, 3, 4, "thousandth"))),
         ],
     ),
@@ -104,9 +104,9 @@ BAD = {
         asked({"type": "image_url", "image_url": 3}),
         "`image_url` of `content[0]` of `messages[0]` is the number 3",
     ),
-    "a blank picture": (asked({"type": "image", "image": ""}), 'is the text ""; expected a text that is not blank'),
-    "a picture that is missing": (asked({"type": "image"}), "`image` of `content[0]` of `messages[0]` is null"),
-    "a picture's own bounds": (
+    "a blank image": (asked({"type": "image", "image": ""}), 'is the text ""; expected a text that is not blank'),
+    "an image that is missing": (asked({"type": "image"}), "`image` of `content[0]` of `messages[0]` is null"),
+    "an image's own bounds": (
         asked({"type": "image", "image": "a", "max_pixels": 9}),
         "`max_pixels` of `content[0]` of `messages[0]` would be passed over",
     ),
@@ -131,11 +131,11 @@ BAD = {
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]},
         "`weight` of `messages[1]` is the number 0, but every answer is learned; take it out",
     ),
-    "a picture in an answer": (
+    "an image in an answer": (
         asked(text("q"), answer=[{"type": "image", "image": "a"}]),
-        "turn 1 (assistant) shows a picture",
+        "turn 1 (assistant) shows an image",
     ),
-    "pictures beside the messages": ({**asked(text("q")), "images": ["a"]}, "`images` would be passed over"),
+    "images beside the messages": ({**asked(text("q")), "images": ["a"]}, "`images` would be passed over"),
     "tools": ({**asked(text("q")), "tools": [{}]}, "`tools` would be passed over"),
 }
 

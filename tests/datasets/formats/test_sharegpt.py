@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Picture, RecordId, Text, Turn, Video
+from paddlemix.conversation import Box, Conversation, Image, RecordId, Text, Turn, Video
 from paddlemix.datasets.formats.sharegpt import parse
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")
 ANSWER = Turn("assistant", (Text("a"),))
-PICTURE = Picture(str(ROOT / "a.jpg"))
+IMAGE = Image(str(ROOT / "a.jpg"))
 
 
 def said(question: str, answer: str = "a") -> list[dict[str, str]]:
@@ -24,11 +24,11 @@ def messages(question: str, answer: str = "a") -> list[dict[str, str]]:
 GOOD = {
     "the default columns and tags": (
         {"conversations": said("<image>问"), "images": ["a.jpg"]},
-        [Turn("user", (PICTURE, Text("问"))), ANSWER],
+        [Turn("user", (IMAGE, Text("问"))), ANSWER],
     ),
     "the demo sets' columns and tags": (
         {"messages": messages("<image>问"), "images": ["a.jpg"]},
-        [Turn("user", (PICTURE, Text("问"))), ANSWER],
+        [Turn("user", (IMAGE, Text("问"))), ANSWER],
     ),
     "default columns with the demo's tags": ({"conversations": messages("q")}, [Turn("user", (Text("q"),)), ANSWER]),
     "a system text of its own": (
@@ -53,17 +53,17 @@ GOOD = {
             ANSWER,
         ],
     ),
-    "pictures before videos where neither has a placeholder": (
+    "images before videos where neither has a placeholder": (
         {"conversations": said("q"), "videos": "v.mp4", "images": "a.jpg"},
-        [Turn("user", (PICTURE, Video(str(ROOT / "v.mp4")), Text("q"))), ANSWER],
+        [Turn("user", (IMAGE, Video(str(ROOT / "v.mp4")), Text("q"))), ANSWER],
     ),
     "Qwen2-VL's tags": (
         {"conversations": said("<image>q", "<|box_start|>(1,2),(3,4)<|box_end|>"), "images": ["a.jpg"]},
-        [Turn("user", (PICTURE, Text("q"))), Turn("assistant", (Box(1, 2, 3, 4, "thousandth"),))],
+        [Turn("user", (IMAGE, Text("q"))), Turn("assistant", (Box(1, 2, 3, 4, "thousandth"),))],
     ),
-    "a picture of the hub's kind": (
+    "an image of the hub's kind": (
         {"conversations": said("<image>q"), "images": [{"path": "a.jpg", "bytes": None}]},
-        [Turn("user", (PICTURE, Text("q"))), ANSWER],
+        [Turn("user", (IMAGE, Text("q"))), ANSWER],
     ),
 }
 
@@ -94,7 +94,7 @@ BAD = {
         {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
         "`content` of `messages[0]` is the list",
     ),
-    "a picture too many": (
+    "an image too many": (
         {"conversations": said("<image>q"), "images": ["a", "b"]},
         "1 `<image>`, but `images` lists 2",
     ),
@@ -102,15 +102,15 @@ BAD = {
         {"conversations": said("<video><video>q"), "videos": ["a"]},
         "2 `<video>`, but `videos` lists 1",
     ),
-    "a picture that is a list": (
+    "an image that is a list": (
         {"conversations": said("<image>q"), "images": [["a"]]},
         '`images[0]` is the list ["a"]',
     ),
-    "a picture in bytes": (
+    "an image in bytes": (
         {"conversations": said("q"), "images": [{"bytes": "x"}]},
         'expected a path, an address or {"path": ...}',
     ),
-    "one picture of LLaVA's": ({"conversations": said("<image>q"), "image": "a.jpg"}, "`image` would be passed over"),
+    "one image of LLaVA's": ({"conversations": said("<image>q"), "image": "a.jpg"}, "`image` would be passed over"),
     "an answer not to be learned": (
         {"messages": [messages("q")[0], {"role": "assistant", "content": "a", "loss": False}]},
         "`loss` of `messages[1]` is false, but every answer is learned",

@@ -10,8 +10,8 @@ from paddlemix.datasets.formats.tags import split_tags
 SOURCE = RecordId("a.json", 4)
 
 
-def box(x1: float, y1: float, x2: float, y2: float, picture: int = 0) -> Box:
-    return Box(x1, y1, x2, y2, unit="thousandth", picture=picture)
+def box(x1: float, y1: float, x2: float, y2: float, image: int = 0) -> Box:
+    return Box(x1, y1, x2, y2, unit="thousandth", image=image)
 
 
 GOOD = [
@@ -75,8 +75,8 @@ def test_a_tag_or_box_that_cannot_be_meant_is_refused(text, problem):
     assert problem in str(caught.value)
 
 
-def test_boxes_lie_on_the_picture_that_is_given():
-    assert split_tags("<box>(1,2),(3,4)</box>", 2, SOURCE) == (box(1, 2, 3, 4, picture=2),)
+def test_boxes_lie_on_the_image_that_is_given():
+    assert split_tags("<box>(1,2),(3,4)</box>", 2, SOURCE) == (box(1, 2, 3, 4, image=2),)
 
 
 @settings(derandomize=True)

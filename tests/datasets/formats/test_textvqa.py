@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Picture, RecordId, Text, Turn
+from paddlemix.conversation import Image, RecordId, Text, Turn
 from paddlemix.datasets.formats.textvqa import expand, parse
 
 SOURCE = RecordId("train.jsonl", 3)
@@ -20,18 +20,18 @@ BAD = {
     "an empty list": ({**RECORD, "answers": []}, "`answers` of the record is an empty list; expected at least one"),
     "an answer that is none": ({**RECORD, "answers": ["a", 3]}, "an answer in `answer` is the number 3"),
     "a blank answer": ({**RECORD, "answers": [" "]}, 'an answer in `answer` is the text " "'),
-    "a picture that is a number": ({**RECORD, "image_id": 3}, "`image_id` of the record is the number 3"),
-    "a picture that is a list": ({**RECORD, "image": []}, "`image` of the record is the list []"),
+    "an image that is a number": ({**RECORD, "image_id": 3}, "`image_id` of the record is the number 3"),
+    "an image that is a list": ({**RECORD, "image": []}, "`image` of the record is the list []"),
     "a broken tag": ({**RECORD, "question": "<ref>"}, "tag `<ref>`"),
     "turns too": ({**RECORD, "messages": [{}]}, "`messages` would be passed over"),
 }
 
 
-@pytest.mark.parametrize(("keys", "picture"), [({}, "0054c9.jpg"), ({"image": "documents/a.png"}, "documents/a.png")])
-def test_the_most_common_answer_is_trained_and_all_are_kept(keys, picture):
+@pytest.mark.parametrize(("keys", "image"), [({}, "0054c9.jpg"), ({"image": "documents/a.png"}, "documents/a.png")])
+def test_the_most_common_answer_is_trained_and_all_are_kept(keys, image):
     conversation = parse({**RECORD, **keys}, SOURCE, ROOT)
     assert conversation.turns == (
-        Turn("user", (Picture(str(ROOT / picture)), Text("写了什么?"))),
+        Turn("user", (Image(str(ROOT / image)), Text("写了什么?"))),
         Turn("assistant", (Text("stop"),)),
     )
     assert (conversation.answers, conversation.task) == (("stop", "STOP", "stop"), "vqa")

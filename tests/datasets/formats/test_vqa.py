@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Picture, RecordError, RecordId, Reference, Text, Turn
+from paddlemix.conversation import Box, Image, RecordError, RecordId, Reference, Text, Turn
 from paddlemix.datasets.formats.vqa import parse
 
 SOURCE = RecordId("vqa.jsonl", 2)
@@ -44,7 +44,7 @@ BAD = [
 def test_the_most_common_answer_is_trained_and_all_are_kept(answer, trained, answers):
     conversation = parse({"image": "a.jpg", "question": "什么颜色?", "answer": answer}, SOURCE, ROOT)
     assert conversation.turns == (
-        Turn("user", (Picture(str(ROOT / "a.jpg")), Text("什么颜色?"))),
+        Turn("user", (Image(str(ROOT / "a.jpg")), Text("什么颜色?"))),
         Turn("assistant", (Text(trained),)),
     )
     assert (conversation.source, conversation.answers, conversation.task) == (SOURCE, answers, "vqa")

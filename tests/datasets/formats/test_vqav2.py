@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Picture, RecordError, RecordId, Text
+from paddlemix.conversation import Image, RecordError, RecordId, Text
 from paddlemix.datasets.formats import FORMATS, vqa
 from paddlemix.datasets.formats.vqav2 import join
 
@@ -22,12 +22,12 @@ def pair(questions: object = (QUESTION,), annotations: object = (ANNOTATION,), *
 
 @pytest.mark.parametrize("name", ["vqa_dataset", "coco_vqa", "vqav2"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_questions_find_their_answers_and_pictures_in_any_order_of_the_files(name, reverse):
+def test_questions_find_their_answers_and_images_in_any_order_of_the_files(name, reverse):
     files = dict(sorted(pair().items(), reverse=reverse))
     ((record, source),) = FORMATS[name].expand(files)
     assert source == RecordId("q.json", 0)
     conversation = vqa.parse(record, source, Path("coco"))
-    assert conversation.pictures == (Picture(str(Path("coco/COCO_val2014_000000458752.jpg"))),)
+    assert conversation.images == (Image(str(Path("coco/COCO_val2014_000000458752.jpg"))),)
     assert conversation.turns[1].parts == (Text("net"),)
     assert conversation.answers == ("a net", "net", "net")
 

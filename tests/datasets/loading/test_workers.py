@@ -54,7 +54,7 @@ def loaded(count=21, workers=0, misbehave=None):
 
 
 def refuse():
-    raise RecordError(RecordId("a.json", 7), "its picture is broken.")
+    raise RecordError(RecordId("a.json", 7), "its image is broken.")
 
 
 def fail():
@@ -79,7 +79,7 @@ def test_a_slow_worker_holds_nothing_back_but_its_own_batch():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_record_ends_the_epoch_with_its_own_error(workers):
-    with pytest.raises(RecordError, match=r"^a\.json, record 7: its picture is broken\.$"):
+    with pytest.raises(RecordError, match=r"^a\.json, record 7: its image is broken\.$"):
         loaded(workers=workers, misbehave={7: refuse})
 
 

@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("b.json", "a.jsonl", "deeper/d.json", "[1].json"):
         (folder / name).write_text('{"x": 1}' if name.endswith("l") else '[{"x": 1}]')
     (folder / "c.jsonl.gz").write_bytes(gzip.compress(b'{"x": 1}\n{"x": 2}'))
-    (folder / "picture.jpg").touch()
+    (folder / "image.jpg").touch()
     (folder / "notes.txt.gz").touch()
     return folder
 

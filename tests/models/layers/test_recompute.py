@@ -39,7 +39,7 @@ def checkpoint(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module", params=["padded", "packed"])
 def batch(request: pytest.FixtureRequest, checkpoint: Path, shapes: Path) -> dict[str, paddle.Tensor]:
-    """Three records with pictures."""
+    """Three records with images."""
     processor = AutoProcessorMIX.from_pretrained(checkpoint)
     records = MixDataset.load([DatasetSpec("chatml_dataset", str(shapes / "train_grounding.json"))], processor)
     rows = [[WeightedSample(records[index], weight)] for index, weight in ((0, 0.1), (1, 0.3), (2, 0.2))]

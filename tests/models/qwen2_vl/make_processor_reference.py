@@ -1,4 +1,4 @@
-"""Makes tests/fixtures/qwen2_vl_processor/: pictures, and what transformers' Qwen2-VL preprocessing makes of them.
+"""Makes tests/fixtures/qwen2_vl_processor/: images, and what transformers' Qwen2-VL preprocessing makes of them.
 
 Run it in an environment with transformers 4.57.6, torch 2.13.0 (CPU) and pillow 12.3.0, with the chat_template.json of
 a published Qwen2-VL-*-Instruct checkpoint (only the strings it renders are kept):
@@ -40,11 +40,11 @@ from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens, u
 EXIF_ORIENTATION = 0x0112
 SIDES = (1, 5, 13, 14, 15, 27, 28, 41, 42, 56, 83, 100, 223, 480, 641, 1079, 1920, 4032)
 BOUNDS = ((56 * 56, 1280 * 28 * 28), (56 * 56, 12845056), (256 * 28 * 28, 512 * 28 * 28), (4 * 28 * 28, 5 * 28 * 28))
-# Bounds that shrink, keep and grow the pictures below.
-PICTURE_BOUNDS = {"default": (56 * 56, 1280 * 28 * 28), "small": (28 * 28, 2 * 28 * 28)}
+# Bounds that shrink, keep and grow the images below.
+IMAGE_BOUNDS = {"default": (56 * 56, 1280 * 28 * 28), "small": (28 * 28, 2 * 28 * 28)}
 CORPUS = [
     "Find the red circle.",
-    "The cat sat on the mat, and looked at the picture.",
+    "The cat sat on the mat, and looked at the image.",
     "图中有一只猫和一辆红色的巴士。",
 ] * 3
 TEXTS = [
@@ -59,8 +59,8 @@ TEXTS = [
 ]
 
 
-def pictures() -> Iterator[tuple[str, Image.Image, dict[str, Any]]]:
-    """File name, picture and how it is saved; every mode and orientation that changes what is read."""
+def images() -> Iterator[tuple[str, Image.Image, dict[str, Any]]]:
+    """File name, image and how it is saved; every mode and orientation that changes what is read."""
     noise = np.random.default_rng(0).integers(0, 256, (75, 61, 4), dtype=np.uint8)
     colours = Image.fromarray(np.ascontiguousarray(noise[:47, :, :3]))
     yield "rgb.png", colours, {}
@@ -79,19 +79,19 @@ def pictures() -> Iterator[tuple[str, Image.Image, dict[str, Any]]]:
         yield f"turned_{orientation}.{suffix}", colours, {"exif": exif}
 
 
-def save_pictures() -> list[str]:
-    """Write the pictures; their file names."""
+def save_images() -> list[str]:
+    """Write the images; their file names."""
     names = []
-    for name, picture, options in pictures():
-        picture.save(FIXTURE / name, **options)
+    for name, image, options in images():
+        image.save(FIXTURE / name, **options)
         names.append(name)
     return names
 
 
 def processed(names: list[str]) -> dict[str, np.ndarray]:
-    """pixel_values and image_grid_thw of each picture within each bounds."""
+    """pixel_values and image_grid_thw of each image within each bounds."""
     arrays = {}
-    for (label, (low, high)), name in product(PICTURE_BOUNDS.items(), names):
+    for (label, (low, high)), name in product(IMAGE_BOUNDS.items(), names):
         processor = Qwen2VLImageProcessor(min_pixels=low, max_pixels=high)
         values = processor(images=load_image(str(FIXTURE / name)), return_tensors="np")
         arrays[f"{label}/{name}/pixel_values"] = values["pixel_values"].astype(np.float32, casting="no")
@@ -110,8 +110,8 @@ def resizes() -> list[list[int]]:
 
 def chats() -> Iterator[list[dict[str, Any]]]:
     """Messages in the forms that the template tells apart."""
-    picture, clip = {"type": "image"}, {"type": "video"}
-    question = {"role": "user", "content": [picture, {"type": "text", "text": "这是什么？"}]}
+    image, clip = {"type": "image"}, {"type": "video"}
+    question = {"role": "user", "content": [image, {"type": "text", "text": "这是什么？"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "A cat."}]}
     system = {"role": "system", "content": "Be brief."}
     yield [question]
@@ -119,11 +119,11 @@ def chats() -> Iterator[list[dict[str, Any]]]:
     yield [{"role": "system", "content": [{"type": "text", "text": "请简短。"}]}, question, answer]
     yield [question, answer, {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There.\n"}]
     yield [
-        {"role": "user", "content": [picture, picture, {"type": "text", "text": "Compare."}, picture]},
+        {"role": "user", "content": [image, image, {"type": "text", "text": "Compare."}, image]},
         answer,
         question,
     ]
-    yield [{"role": "user", "content": [clip, picture, clip, {"type": "text", "text": "Play."}]}]
+    yield [{"role": "user", "content": [clip, image, clip, {"type": "text", "text": "Play."}]}]
     yield [{"role": "user", "content": [{"image": "a.jpg"}, {"image_url": "b.jpg"}, {"video": "c.mp4"}, {"text": "?"}]}]
     yield [{"role": "user", "content": []}, {"role": "assistant", "content": ""}]
     yield [question, answer, system, question]
@@ -150,7 +150,7 @@ def small_tokenizer() -> Qwen2Tokenizer:
 
 
 def tokenized(template: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What transformers' tokenizer, loaded from our files, makes of texts and of a prompt with pictures."""
+    """What transformers' tokenizer, loaded from our files, makes of texts and of a prompt with images."""
     tokenizer = small_tokenizer()
     tokenizer.save_pretrained(FIXTURE)
     theirs = AutoTokenizer.from_pretrained(FIXTURE)
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--chat_template", type=Path, required=True, help="a published checkpoint's chat_template.json")
     template = json.loads(parser.parse_args().chat_template.read_text("utf-8"))["chat_template"]
     FIXTURE.mkdir(parents=True, exist_ok=True)
-    arrays = processed(save_pictures())
+    arrays = processed(save_images())
     np.savez_compressed(FIXTURE / "pictures.npz", **arrays)
     write("resizes.json", resizes())
     write("chats.json", rendered(template))

@@ -45,7 +45,7 @@ from paddlemix.processors import video_patches as our_video  # noqa: E402
 from paddlemix.processors.chat_template import QWEN2_VL_TEMPLATE  # noqa: E402
 
 BOUNDS = {"min_pixels": 28 * 28, "max_pixels": 2 * 28 * 28}
-PICTURE_BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 1280 * 28 * 28}
+IMAGE_BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 1280 * 28 * 28}
 TOTAL_PIXELS = 24576 * 28 * 28
 # Frames, height and width: an even count, an odd one, one frame; sizes that shrink, grow and stay.
 SHAPES = {"even": (4, 47, 61), "odd": (5, 61, 47), "one": (1, 33, 90), "grown": (2, 9, 5), "kept": (3, 28, 56)}
@@ -112,9 +112,9 @@ def summary(indices: list[int]) -> list[int]:
 
 
 def prompt() -> dict[str, np.ndarray]:
-    """What the whole processor and the model's positions are for a prompt with a video, a picture and a video."""
+    """What the whole processor and the model's positions are for a prompt with a video, an image and a video."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    images, videos = Qwen2VLImageProcessor(**PICTURE_BOUNDS), Qwen2VLVideoProcessor(**BOUNDS)
+    images, videos = Qwen2VLImageProcessor(**IMAGE_BOUNDS), Qwen2VLVideoProcessor(**BOUNDS)
     processor = Qwen2VLProcessor(images, tokenizer, videos, chat_template=QWEN2_VL_TEMPLATE)
     content = [{"type": "video"}, {"type": "image"}, {"type": "text", "text": "有几只猫?"}, {"type": "video"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)

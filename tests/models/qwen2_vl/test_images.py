@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from paddlemix.media.frames import VideoInfo
-from paddlemix.media.images import open_picture
+from paddlemix.media.images import open_image
 from paddlemix.models.qwen2_vl.images import MAX_PIXELS, MIN_PIXELS, Qwen2VLImageProcessor, smart_resize
 from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.ops.images import built
 
-PICTURE_BOUNDS = {
+IMAGE_BOUNDS = {
     "default": {},
     "small": {"min_pixels": 28 * 28, "max_pixels": 2 * 28 * 28},
 }
@@ -31,25 +31,25 @@ def test_resized_sizes_are_those_of_transformers(processor_reference):
     assert min(map(len, (kept, grown, shrunk))) > 10, "the cases no longer reach all three branches"
 
 
-@pytest.mark.parametrize("bounds", PICTURE_BOUNDS)
-def test_patches_and_grids_of_every_picture_are_bit_equal_to_transformers(processor_reference, bounds):
-    processor = Qwen2VLImageProcessor(**PICTURE_BOUNDS[bounds])
+@pytest.mark.parametrize("bounds", IMAGE_BOUNDS)
+def test_patches_and_grids_of_every_image_are_bit_equal_to_transformers(processor_reference, bounds):
+    processor = Qwen2VLImageProcessor(**IMAGE_BOUNDS[bounds])
     with np.load(processor_reference / "pictures.npz") as arrays:
         names = sorted({key.split("/")[1] for key in arrays if key.startswith(bounds)})
         assert len(names) == 14
         for name in names:
-            picture = open_picture(str(processor_reference / name))
-            patches = processor.patches(picture)
-            assert [[*processor.grid(*picture.size)]] == arrays[f"{bounds}/{name}/image_grid_thw"].tolist(), name
+            image = open_image(str(processor_reference / name))
+            patches = processor.patches(image)
+            assert [[*processor.grid(*image.size)]] == arrays[f"{bounds}/{name}/image_grid_thw"].tolist(), name
             assert patches.dtype == np.float32
             np.testing.assert_array_equal(patches, arrays[f"{bounds}/{name}/pixel_values"], err_msg=name)
 
 
-def test_a_grid_has_four_patches_a_token_and_as_many_rows_as_patches(save_picture):
+def test_a_grid_has_four_patches_a_token_and_as_many_rows_as_patches(save_image):
     processor = Qwen2VLImageProcessor()
-    picture = open_picture(save_picture(150, 90))
-    grid = processor.grid(*picture.size)
-    assert processor.patches(picture).shape == (np.prod(grid), 3 * 2 * 14 * 14)
+    image = open_image(save_image(150, 90))
+    grid = processor.grid(*image.size)
+    assert processor.patches(image).shape == (np.prod(grid), 3 * 2 * 14 * 14)
     assert processor.tokens(grid) * 4 == np.prod(grid)
 
 
@@ -92,7 +92,7 @@ def test_bounds_are_found_where_checkpoints_of_several_ages_keep_them(published,
 @pytest.mark.parametrize("size", [(640, 480), (33, 1500), (5, 900), (56, 84), (1, 1)])
 def test_patches_are_the_same_with_and_without_the_built_ops(size, monkeypatch):
     if built.find_library()[0] is None:
-        pytest.skip(f"no built picture ops: {built.find_library()[1]}")
+        pytest.skip(f"no built image ops: {built.find_library()[1]}")
     width, height = size
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     frames = [pixels, pixels[::-1], pixels[:, ::-1]]
@@ -100,8 +100,8 @@ def test_patches_are_the_same_with_and_without_the_built_ops(size, monkeypatch):
     plan = video.plan(VideoInfo(len(frames), None, width, height, is_sampled=True))
 
     def prepare() -> list[np.ndarray]:
-        picture = Image.fromarray(pixels)
-        still, square = Qwen2VLImageProcessor().patches(picture), QwenVLImageProcessor(64).pixels(picture)
+        image = Image.fromarray(pixels)
+        still, square = Qwen2VLImageProcessor().patches(image), QwenVLImageProcessor(64).pixels(image)
         return [still, square, video.patches(frames, plan)]
 
     with_build = prepare()
@@ -111,7 +111,7 @@ def test_patches_are_the_same_with_and_without_the_built_ops(size, monkeypatch):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_processors_of_pictures_load_no_paddle():
+def test_processors_of_images_load_no_paddle():
     modules = ("image", "qwen_image", "video_patches")
     loads = "; ".join(f"import paddlemix.processors.{name}" for name in modules)
     subprocess.run([sys.executable, "-c", f"import sys; {loads}; assert 'paddle' not in sys.modules"], check=True)

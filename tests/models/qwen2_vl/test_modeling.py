@@ -23,7 +23,7 @@ def losses_of_training(model, inputs, steps=4):
 
 
 @pytest.mark.parametrize("batch", ["text_right", "mixed_right", "video"])
-def test_training_lowers_the_loss_of_batches_with_and_without_pictures(reference, fresh_model, batch):
+def test_training_lowers_the_loss_of_batches_with_and_without_images(reference, fresh_model, batch):
     before = fresh_model.visual.patch_embed.proj.weight.numpy().copy()
     losses = losses_of_training(fresh_model, reference.inputs(batch))
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]

@@ -10,7 +10,7 @@ import pytest
 
 from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
 
-# Samples with pictures, a video, and text alone; other lengths, so that nothing fits by chance.
+# Samples with images, a video, and text alone; other lengths, so that nothing fits by chance.
 BATCH = "mixed_right"
 
 
@@ -41,7 +41,7 @@ def pack(reference, model) -> Pack:
 
 
 def split_rows(reference, model):
-    """Each row without its padding, with its own pictures, videos and positions."""
+    """Each row without its padding, with its own images, videos and positions."""
     arrays = {name: tensor.numpy() for name, tensor in reference.inputs(BATCH).items()}
     taken = {"image": 0, "video": 0}
     for ids, labels, kept in zip(arrays["input_ids"], arrays["labels"], arrays["attention_mask"] == 1, strict=True):

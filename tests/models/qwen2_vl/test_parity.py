@@ -14,7 +14,7 @@ LOGITS_TOLERANCE = 5e-5
 
 BATCHES = ["text", "text_left", "text_right", "one_picture", "several_pictures", "adjacent_pictures"]
 BATCHES += ["picture_at_end", "video", "mixed_left", "mixed_right"]
-WITH_PICTURES = [name for name in BATCHES if not name.startswith(("text", "video"))]
+WITH_IMAGES = [name for name in BATCHES if not name.startswith(("text", "video"))]
 
 
 @pytest.fixture(scope="session")
@@ -61,8 +61,8 @@ def test_plain_positions_would_have_failed_the_comparison(reference, model, batc
     assert np.abs(logits - reference.arrays[f"{batch}/logits"])[reference.is_token(batch)].max() > 0.1
 
 
-@pytest.mark.parametrize("batch", WITH_PICTURES)
-def test_other_pixels_give_other_logits_from_the_picture_on_and_not_before(reference, model, outputs, batch):
+@pytest.mark.parametrize("batch", WITH_IMAGES)
+def test_other_pixels_give_other_logits_from_the_image_on_and_not_before(reference, model, outputs, batch):
     inputs = reference.inputs(batch)
     with paddle.no_grad():
         logits = model(**{**inputs, "pixel_values": inputs["pixel_values"].flip(0)}).logits.numpy()

@@ -18,7 +18,7 @@ def batch_positions(ids, mask=None, images=None, videos=None):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_rows_of_texts_pictures_and_videos_in_any_order_are_laid_out_as_the_reference_does(fixtures, side):
+def test_rows_of_texts_images_and_videos_in_any_order_are_laid_out_as_the_reference_does(fixtures, side):
     image, video = 112, 113
     with np.load(fixtures / "positions.npz") as stored:
         arrays = {key.removeprefix(f"{side}/"): stored[key] for key in stored if key.startswith(side)}
@@ -43,7 +43,7 @@ def test_text_counts_on_in_all_three_rows():
     assert positions([1, 2, 3], []) == [[0, 1, 2]] * 3
 
 
-def test_a_picture_counts_its_rows_and_columns_and_text_goes_on_behind_the_largest():
+def test_an_image_counts_its_rows_and_columns_and_text_goes_on_behind_the_largest():
     assert positions([1, 2, *[IMAGE] * 6, 3, 4], [(1, 4, 6)]) == [
         [0, 1, 2, 2, 2, 2, 2, 2, 5, 6],
         [0, 1, 2, 2, 2, 3, 3, 3, 5, 6],
@@ -59,7 +59,7 @@ def test_a_video_counts_its_frames_by_one():
     ]
 
 
-def test_pictures_that_touch_stay_two_pictures():
+def test_images_that_touch_stay_two_images():
     assert positions([*[IMAGE] * 2, *[IMAGE] * 2, 5], [(1, 2, 4), (1, 4, 2)]) == [
         [0, 0, 2, 2, 4],
         [0, 0, 2, 3, 4],
@@ -79,7 +79,7 @@ def test_a_row_of_padding_alone_starts_at_zero():
     assert (found == 1).all() and deltas.tolist() == [[-2]]
 
 
-def test_each_row_draws_its_own_pictures_and_videos():
+def test_each_row_draws_its_own_images_and_videos():
     ids = [[1, IMAGE, VIDEO, VIDEO], [IMAGE, IMAGE, 2, 3]]
     found, _ = batch_positions(ids, images=[(1, 2, 2), (1, 2, 4)], videos=[(2, 2, 2)])
     assert found[:, 0].tolist() == [[0, 1, 2, 3], [0, 1, 2, 2], [0, 1, 2, 2]]
@@ -91,7 +91,7 @@ def test_each_row_draws_its_own_pictures_and_videos():
     [
         ([[1, IMAGE, IMAGE]], [(1, 2, 2)], None, ("2 vision tokens", "make 1")),
         ([[1, IMAGE]], [(1, 4, 4)], None, ("1 vision tokens", "make 4")),
-        ([[1, IMAGE]], None, None, ("1 vision tokens", "make 0", "more pictures")),
+        ([[1, IMAGE]], None, None, ("1 vision tokens", "make 0", "more images")),
         ([[IMAGE, VIDEO]], [(1, 2, 2)], None, ("2 vision tokens", "make 1", "more videos")),
         ([[1, IMAGE]], [(1, 2, 2), (1, 4, 4)], None, ("last 1", "[1, 4, 4]")),
         ([[1, 2]], None, [(1, 2, 2)], ("last 1", "[1, 2, 2]")),

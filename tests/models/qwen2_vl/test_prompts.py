@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import paddle
+import PIL.Image
 import pytest
-from PIL import Image
 
-from paddlemix.conversation import Conversation, Picture, RecordId, Text, Turn, Video
+from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn, Video
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 
@@ -22,7 +22,7 @@ def question(*content):
     return [{"role": "user", "content": parts}]
 
 
-def image(path):
+def image_part(path):
     return {"type": "image", "image": path}
 
 
@@ -41,19 +41,19 @@ def processor(make_processor):
 
 
 @pytest.fixture
-def frames(save_picture):
-    return [save_picture(64, 56, f"frame_{index}.png") for index in range(4)]
+def frames(save_image):
+    return [save_image(64, 56, f"frame_{index}.png") for index in range(4)]
 
 
-def test_a_rendered_prompt_is_encoded_as_its_conversation_is(processor, save_picture, frames):
-    paths = [save_picture(200, 100), save_picture(90, 130)]
+def test_a_rendered_prompt_is_encoded_as_its_conversation_is(processor, save_image, frames):
+    paths = [save_image(200, 100), save_image(90, 130)]
     words = ("Compare ", " with ", " and 一只猫", ".")
     text = prompt(
-        processor, words[0], image(paths[0]), words[1], image(paths[1]), words[2], {"type": "video"}, words[3]
+        processor, words[0], image_part(paths[0]), words[1], image_part(paths[1]), words[2], {"type": "video"}, words[3]
     )
     batch = processor(text=[text], images=paths, videos=[frames], return_tensors="np")
     video = Video(tuple(frames))
-    wanted = sample_of(processor, words[0], Picture(paths[0]), words[1], Picture(paths[1]), words[2], video, words[3])
+    wanted = sample_of(processor, words[0], Image(paths[0]), words[1], Image(paths[1]), words[2], video, words[3])
     assert sorted(batch) == sorted([*NAMES, "attention_mask"])
     assert len(set(map(tuple, wanted.media["image_grid_thw"].tolist()))) == 2
     np.testing.assert_array_equal(batch["input_ids"], wanted.input_ids[None])
@@ -63,38 +63,38 @@ def test_a_rendered_prompt_is_encoded_as_its_conversation_is(processor, save_pic
     assert batch["attention_mask"].dtype == np.int64 and batch["attention_mask"].all()
 
 
-def test_messages_with_pictures_have_the_ids_that_transformers_gives_them(processor_reference):
+def test_messages_with_images_have_the_ids_that_transformers_gives_them(processor_reference):
     stored = json.loads((processor_reference / "tokens.json").read_text("utf-8"))["prompt"]
     processor = Qwen2VLProcessor.from_pretrained(processor_reference)
-    pictures = [str(processor_reference / name) for name in stored["pictures"]]
-    assert len(pictures) > 1
-    batch = processor(text=processor.apply_chat_template(stored["messages"]), images=pictures, return_tensors="np")
+    images = [str(processor_reference / name) for name in stored["pictures"]]
+    assert len(images) > 1
+    batch = processor(text=processor.apply_chat_template(stored["messages"]), images=images, return_tensors="np")
     assert batch["input_ids"].tolist() == [stored["input_ids"]]
 
 
-def test_an_open_picture_is_cut_as_its_file_is(processor, save_picture):
-    turned = Image.Exif()
+def test_an_open_image_is_cut_as_its_file_is(processor, save_image):
+    turned = PIL.Image.Exif()
     turned[0x0112] = 6
-    path = save_picture(200, 100, "turned.png", exif=turned)
-    text = prompt(processor, image(path), "?")
+    path = save_image(200, 100, "turned.png", exif=turned)
+    text = prompt(processor, image_part(path), "?")
     from_path = processor(text=text, images=path, return_tensors="np")
-    with Image.open(path) as picture:
-        from_picture = processor(text=text, images=picture, return_tensors="np")
+    with PIL.Image.open(path) as image:
+        from_image = processor(text=text, images=image, return_tensors="np")
     _, height, width = from_path["image_grid_thw"][0]
     assert height > width
     for name in from_path:
-        np.testing.assert_array_equal(from_path[name], from_picture[name])
+        np.testing.assert_array_equal(from_path[name], from_image[name])
 
 
-def test_a_picture_too_narrow_is_refused_as_its_file_is(processor):
+def test_an_image_too_narrow_is_refused_as_its_file_is(processor):
     with pytest.raises(ValueError, match="1 x 300; sides may differ"):
-        processor(text=prompt(processor, image("")), images=[Image.new("RGB", (1, 300))])
+        processor(text=prompt(processor, image_part("")), images=[PIL.Image.new("RGB", (1, 300))])
 
 
 @pytest.mark.parametrize("side", ["left", "right", None])
-def test_a_batch_is_padded_on_the_side_asked_for_and_on_the_left_by_default(processor, save_picture, side):
-    path = save_picture(100, 100)
-    texts = [prompt(processor, "Hi."), prompt(processor, image(path), "What is this?")]
+def test_a_batch_is_padded_on_the_side_asked_for_and_on_the_left_by_default(processor, save_image, side):
+    path = save_image(100, 100)
+    texts = [prompt(processor, "Hi."), prompt(processor, image_part(path), "What is this?")]
     batch = processor(text=texts, images=[path], padding_side=side, return_tensors="np")
     short, long = (processor(text=one, images=shown, return_tensors="np")["input_ids"][0]
                    for one, shown in zip(texts, ([], [path]), strict=True))  # fmt: skip
@@ -119,9 +119,9 @@ def test_without_padding_texts_of_several_lengths_are_refused(processor):
         processor(text=["a", "1 2"], padding=False)
 
 
-def test_tensors_hold_what_arrays_hold(processor, save_picture):
-    path = save_picture(100, 100)
-    text = prompt(processor, image(path), "?")
+def test_tensors_hold_what_arrays_hold(processor, save_image):
+    path = save_image(100, 100)
+    text = prompt(processor, image_part(path), "?")
     tensors, arrays = processor(text=text, images=path), processor(text=text, images=path, return_tensors="np")
     assert list(tensors) == list(arrays) == ["input_ids", "attention_mask", "pixel_values", "image_grid_thw"]
     for name, tensor in tensors.items():
@@ -133,10 +133,10 @@ def test_tensors_hold_what_arrays_hold(processor, save_picture):
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_placeholders_and_pictures_must_be_as_many(processor, save_picture, count):
-    texts = [prompt(processor, image("a")), prompt(processor, image("b"))]
-    with pytest.raises(ValueError, match=rf"has 2 picture placeholders .* has {count} pictures; expected one each"):
-        processor(text=texts, images=[save_picture(60, 60)] * count)
+def test_placeholders_and_images_must_be_as_many(processor, save_image, count):
+    texts = [prompt(processor, image_part("a")), prompt(processor, image_part("b"))]
+    with pytest.raises(ValueError, match=rf"has 2 image placeholders .* has {count} images; expected one each"):
+        processor(text=texts, images=[save_image(60, 60)] * count)
 
 
 def test_placeholders_and_videos_must_be_as_many(processor, frames):
@@ -152,7 +152,7 @@ def test_placeholders_and_videos_must_be_as_many(processor, frames):
         ({"text": "a", "padding_side": "top"}, "`padding_side` is 'top'"),
         ({"text": "<|image_pad|>", "images": [3]}, "`images` holds a int; expected a path"),
         ({"text": "<|video_pad|>", "videos": [3]}, "`videos` holds a int; expected a path"),
-        ({"text": "<|image_pad|>", "images": ["missing.png"]}, "picture missing.png does not exist"),
+        ({"text": "<|image_pad|>", "images": ["missing.png"]}, "image missing.png does not exist"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(processor, call, message):
@@ -173,12 +173,12 @@ def test_messages_are_rendered_one_by_one_numbered_when_asked(processor):
         processor.apply_chat_template([chat, chat], add_generation_prompt=True)
         == [text + "<|im_start|>assistant\n"] * 2
     )
-    numbered = processor.apply_chat_template(question(image("a"), image("b")), add_vision_id=True)
+    numbered = processor.apply_chat_template(question(image_part("a"), image_part("b")), add_vision_id=True)
     assert "Picture 2: <|vision_start|>" in numbered
 
 
-def test_tokenized_messages_are_read_with_what_they_show(processor, save_picture, frames):
-    path = save_picture(100, 100)
+def test_tokenized_messages_are_read_with_what_they_show(processor, save_image, frames):
+    path = save_image(100, 100)
     keys = [{"type": "image", "path": path}, {"image": path}, {"type": "image_url", "image_url": {"url": path}}]
     chat = question(*keys, {"type": "video", "video": frames}, "?")
     options = {"tokenize": True, "add_generation_prompt": True, "return_tensors": "np"}
@@ -204,11 +204,11 @@ def test_rows_of_tensors_and_lists_are_decoded(processor):
         processor.batch_decode(ids, clean_up_tokenization_spaces=True)
 
 
-def test_the_way_from_messages_to_answers_is_the_fields(tiny_checkpoint, save_picture):
+def test_the_way_from_messages_to_answers_is_the_fields(tiny_checkpoint, save_image):
     processor = Qwen2VLProcessor.from_pretrained(tiny_checkpoint)
     model = Qwen2VLForConditionalGeneration.from_pretrained(tiny_checkpoint)
-    path = save_picture(100, 80)
-    texts = [prompt(processor, "Hello."), prompt(processor, image(path), "What colour is it?")]
+    path = save_image(100, 80)
+    texts = [prompt(processor, "Hello."), prompt(processor, image_part(path), "What colour is it?")]
     inputs = processor(text=texts, images=[path], padding=True, return_tensors="pd")
     ids = model.generate(**inputs, max_new_tokens=6, do_sample=False)
     length = inputs.input_ids.shape[1]

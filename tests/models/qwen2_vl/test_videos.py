@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from paddlemix.conversation import Conversation, Picture, RecordId, Text, Turn, Video, VideoSettings
+from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn, Video, VideoSettings
 from paddlemix.media.frames import VideoInfo
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
@@ -32,7 +32,7 @@ def test_patches_and_grids_of_frames_are_bit_equal_to_transformers(video_referen
     np.testing.assert_array_equal(patches, pixels)
 
 
-def test_a_prompt_with_videos_and_a_picture_is_what_transformers_makes_of_it(video_reference, processor_reference):
+def test_a_prompt_with_videos_and_an_image_is_what_transformers_makes_of_it(video_reference, processor_reference):
     processor = Qwen2VLProcessor(
         Qwen2Tokenizer.from_pretrained(processor_reference),
         Qwen2VLImageProcessor(),
@@ -41,7 +41,7 @@ def test_a_prompt_with_videos_and_a_picture_is_what_transformers_makes_of_it(vid
     )
     odd = Video(tuple(str(video_reference / f"odd_{number}.png") for number in range(5)))
     one = Video((str(video_reference / "one_0.png"),))
-    turn = Turn("user", (odd, Picture(str(processor_reference / "rgb.png")), Text("有几只猫?"), one))
+    turn = Turn("user", (odd, Image(str(processor_reference / "rgb.png")), Text("有几只猫?"), one))
     sample = processor.encode_prompt(Conversation((turn,), RecordId("the prompt", 0)))
     with np.load(video_reference / "prompt.npz") as expected:
         assert expected["video_grid_thw"].tolist()[0][0] == 3
@@ -108,14 +108,14 @@ class TestSettings:
         assert Qwen2VLVideoProcessor.from_published(published) == processor
         assert ("fps" in published) != ("num_frames" in published), "transformers refuses both at once"
 
-    def test_the_pictures_bounds_in_a_file_that_transformers_saved_are_passed_over(self):
+    def test_the_images_bounds_in_a_file_that_transformers_saved_are_passed_over(self):
         values = {"size": {"shortest_edge": 3136, "longest_edge": 12845056}, "fps": None, "min_frames": 4}
         assert Qwen2VLVideoProcessor.from_published(values) == Qwen2VLVideoProcessor()
         chosen = {"size": {"shortest_edge": 3136, "longest_edge": 50_176}}
         assert Qwen2VLVideoProcessor.from_published(chosen).max_pixels == 50_176
 
-    def test_patches_are_cut_as_those_of_the_pictures(self):
-        pictures = Qwen2VLImageProcessor(merge_size=1, image_mean=(0, 0, 0), max_pixels=4000)
-        videos = Qwen2VLVideoProcessor.beside(pictures)
+    def test_patches_are_cut_as_those_of_the_images(self):
+        images = Qwen2VLImageProcessor(merge_size=1, image_mean=(0, 0, 0), max_pixels=4000)
+        videos = Qwen2VLVideoProcessor.beside(images)
         assert (videos.merge_size, videos.image_mean) == (1, (0, 0, 0))
         assert videos.max_pixels == Qwen2VLVideoProcessor().max_pixels

@@ -18,7 +18,7 @@ def test_patches_lie_in_merge_windows_and_each_frame_repeats_them():
     assert places == frame * 2
 
 
-def test_pictures_and_frames_do_not_see_one_another(reference, model):
+def test_images_and_frames_do_not_see_one_another(reference, model):
     pixels, grids = reference.arrays["vision/pixel_values"], reference.arrays["vision/grid_thw"].tolist()
     assert [grid[0] for grid in grids] == [1, 1, 3]
     together = tokens(model, pixels, grids)
@@ -30,7 +30,7 @@ def test_pictures_and_frames_do_not_see_one_another(reference, model):
     np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-5, rtol=0)
 
 
-def test_a_patch_is_seen_by_the_whole_picture_and_its_place_matters(reference, model):
+def test_a_patch_is_seen_by_the_whole_image_and_its_place_matters(reference, model):
     pixels = reference.arrays["vision/pixel_values"][:24]
     swapped = pixels[[4, *range(1, 4), 0, *range(5, 24)]]
     difference = np.abs(tokens(model, pixels, [[1, 4, 6]]) - tokens(model, swapped, [[1, 4, 6]]))

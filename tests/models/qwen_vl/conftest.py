@@ -25,14 +25,14 @@ class Original:
     manifest: dict[str, Any]
 
     def inputs(self, case: str) -> dict[str, paddle.Tensor]:
-        """What the model is given: ids, mask and labels as stored, and the pictures that the ids name."""
+        """What the model is given: ids, mask and labels as stored, and the images that the ids name."""
         found = {key: self.arrays.get(f"{case}/{key}") for key in INPUTS}
-        pictures = self.pictures(found["input_ids"])
-        if pictures:
-            found["pixel_values"] = np.stack([self.pixels(name) for name in pictures])
+        images = self.images(found["input_ids"])
+        if images:
+            found["pixel_values"] = np.stack([self.pixels(name) for name in images])
         return {key: paddle.to_tensor(array) for key, array in found.items() if array is not None}
 
-    def pictures(self, input_ids: np.ndarray) -> list[str]:
+    def images(self, input_ids: np.ndarray) -> list[str]:
         """The files that the original opened: it spells their names in bytes, filled up with padding."""
         start, padding = self.manifest["special"]["img"], self.manifest["special"]["img_pad"]
         names = []
@@ -43,7 +43,7 @@ class Original:
         return names
 
     def pixels(self, name: str) -> np.ndarray:
-        """float32[3, S, S] of one of the folder's pictures."""
+        """float32[3, S, S] of one of the folder's images."""
         names = sorted(path.name for path in self.folder.glob("*.png"))
         return self.arrays["vision/pixel_values"][names.index(name)]
 

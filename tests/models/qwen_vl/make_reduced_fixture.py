@@ -4,7 +4,7 @@ Needs the whole fixture (`shared/fixtures/qwen_vl_tiny`, with weights of 10.7 MB
 
     python tests/models/qwen_vl/make_reduced_fixture.py      # write tests/fixtures/qwen_vl_tiny_reduced/
 
-- model.safetensors: the vision tower's weights, of its blocks the first; `tower.npz`: a picture, and what each stage of
+- model.safetensors: the vision tower's weights, of its blocks the first; `tower.npz`: an image, and what each stage of
   the tower made of it. What the blocks between the first and the last do is left out.
 - decoder.npz: one head of the first decoder block with the states that go in, its keys, values and attention weights;
   the rotary frequencies of dynamic NTK.
@@ -29,7 +29,7 @@ from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
 ROOT = Path(__file__).parents[3]
 TARGET = ROOT / "tests" / "fixtures" / "qwen_vl_tiny_reduced"
 VISUAL = "transformer.visual."
-PICTURE = 3  # of the four that the fixture's tower saw
+IMAGE = 3  # of the four that the fixture's tower saw
 LIMIT = 3_000_000  # bytes of everything
 
 START, QUERIES, SEED = 60, 4, 7
@@ -105,13 +105,13 @@ def tower_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def tower_numbers(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One picture and its stages, [1, ...] each; `ln_q` and the interpolated tables are the same for all pictures."""
+    """One image and its stages, [1, ...] each; `ln_q` and the interpolated tables are the same for all images."""
     found = {key.removeprefix("vision/"): one for key, one in arrays.items() if key.startswith("vision/")}
     shared = ("ln_q", "positional_embedding_interp", "resampler_pos_interp")
     cut = {name: found[name] for name in shared}
     for name in found.keys() - {*shared, "block_1"}:
         # The original's blocks have the patches first.
-        cut[name] = (found[name].swapaxes(0, 1) if name.startswith("block") else found[name])[PICTURE : PICTURE + 1]
+        cut[name] = (found[name].swapaxes(0, 1) if name.startswith("block") else found[name])[IMAGE : IMAGE + 1]
     return cut
 
 
@@ -136,7 +136,7 @@ def own_model() -> QWenLMHeadModel:
 
 
 def own_batches() -> dict[str, dict[str, np.ndarray]]:
-    """Texts within and beyond the trained length, with padding on the left, and with three pictures."""
+    """Texts within and beyond the trained length, with padding on the left, and with three images."""
     draw = np.random.RandomState(SEED + 1)
     long, short = draw.randint(1, START, (2, 20)), draw.randint(1, START, (2, 10))
     mask = np.ones_like(short)

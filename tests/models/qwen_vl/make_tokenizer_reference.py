@@ -22,9 +22,9 @@ CORPUS = [
     "system user assistant You are a helpful assistant. Picture 1: Picture 2: ",
     "The red circle is on the left, the bus is behind it. Find the bus!",
     "图中有一只猫和一辆红色的巴士。巴士在哪里？",
-    "A small green square stands above two blue triangles; nothing else is in this picture, and there is no text.",
+    "A small green square stands above two blue triangles; nothing else is in this image, and there is no text.",
 ] * 3
-# As the tiny model of the shared fixtures: 384 byte pairs, 16 ids a picture, the picture's tags from 401 on.
+# As the tiny model of the shared fixtures: 384 byte pairs, 16 ids an image, the image's tags from 401 on.
 VOCABULARY, N_QUERIES, N_EXTRA_TOKENS = 384, 16, 8
 TEXTS = [
     "",

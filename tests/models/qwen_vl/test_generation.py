@@ -87,7 +87,7 @@ def test_a_batch_padded_on_the_left_gives_what_its_rows_give_alone(original, mod
         np.testing.assert_array_equal(found, together[row : row + 1])
 
 
-def test_beams_of_pictures_are_those_of_a_batch_and_of_its_rows(original, model):
+def test_beams_of_images_are_those_of_a_batch_and_of_its_rows(original, model):
     inputs = original.inputs("gen_image_batch")
     pixels = inputs.pop("pixel_values")
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
@@ -109,7 +109,7 @@ def test_the_checkpoints_generation_file_is_read_without_noise(original, caplog)
     assert not caplog.records
 
 
-def test_an_answer_that_spells_a_picture_is_text(original, model):
+def test_an_answer_that_spells_an_image_is_text(original, model):
     inputs = original.inputs("gen_text")
     batch = {key: value.numpy() for key, value in inputs.items()}
     reader = CachedReader(model, batch, 3)

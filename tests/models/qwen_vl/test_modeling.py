@@ -8,7 +8,7 @@ import pytest
 
 from paddlemix.generation.cache import KVCache
 from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
-from paddlemix.models.qwen_vl.spans import picture_places
+from paddlemix.models.qwen_vl.spans import image_places
 
 START, QUERIES = 60, 4
 # Logits reach 5; 1.3e-5 apart were measured between two ways to the same numbers.
@@ -35,7 +35,7 @@ def small():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return np.random.default_rng(1).standard_normal((3, 3, 8, 8)).astype(np.float32)
 
 
@@ -43,73 +43,73 @@ def span(filler=7):
     return [START, *[filler] * QUERIES, START + 1]
 
 
-def logits(model, rows, pictures=None, **inputs):
-    pixels = {} if pictures is None else {"pixel_values": paddle.to_tensor(pictures)}
+def logits(model, rows, images=None, **inputs):
+    pixels = {} if images is None else {"pixel_values": paddle.to_tensor(images)}
     with paddle.no_grad():
         return model(paddle.to_tensor(rows), **pixels, **inputs).logits.numpy()
 
 
-def test_what_the_placeholders_are_says_nothing(small, pictures):
+def test_what_the_placeholders_are_says_nothing(small, images):
     rows = [[1, 2, *span(filler), 3, *span(4)] for filler in (7, 0, START, START + 1)]
-    found = [logits(small, [row], pictures[:2]) for row in rows]
+    found = [logits(small, [row], images[:2]) for row in rows]
     ends = np.arange(len(rows[0]))
     assert np.abs(found[0]).max() > 0.5 and len(ends) == 15
     for other in found[1:]:
         np.testing.assert_array_equal(found[0], other)
 
 
-def test_pictures_are_given_row_by_row(small, pictures):
+def test_images_are_given_row_by_row(small, images):
     rows = [[1, *span(), *span()], [*span(), 2, 3, 4, 5, 6, 8, 9]]
-    together = logits(small, rows, pictures)
-    alone = [logits(small, rows[:1], pictures[:2]), logits(small, rows[1:], pictures[2:])]
+    together = logits(small, rows, images)
+    alone = [logits(small, rows[:1], images[:2]), logits(small, rows[1:], images[2:])]
     np.testing.assert_allclose(together, np.concatenate(alone), atol=TOLERANCE, rtol=0)
-    other = logits(small, rows, pictures[[1, 0, 2]])
+    other = logits(small, rows, images[[1, 0, 2]])
     assert np.abs(other - together)[0].max() > 1e-3 and np.abs(other - together)[1].max() == 0
 
 
 @pytest.mark.parametrize(
     ("row", "given", "said"),
     [
-        ([1, *span(), 2], 0, "1 pictures stand among the tokens, but `pixel_values` holds 0"),
-        ([1, *span(), 2], 2, "1 pictures stand among the tokens, but `pixel_values` holds 2"),
-        ([1, 2, 3], 1, "0 pictures stand among the tokens, but `pixel_values` holds 1"),
+        ([1, *span(), 2], 0, "1 images stand among the tokens, but `pixel_values` holds 0"),
+        ([1, *span(), 2], 2, "1 images stand among the tokens, but `pixel_values` holds 2"),
+        ([1, 2, 3], 1, "0 images stand among the tokens, but `pixel_values` holds 1"),
         ([1, START, 7, 7, 7, START + 1, 2], 1, "at place 1 of row 0 has 3 before the end token 61; expected 4"),
         ([START, 7, 7, 7, 7, 7, START + 1], 1, "at place 0 of row 0 has 5 before the end token 61; expected 4"),
         ([1, *span()[:-1]], 1, "at place 1 of row 0 has no end token behind it; expected 4"),
-        ([1, START + 1, *span()], 1, "place 1 of row 0 holds the end token 61, but no picture begins before it"),
+        ([1, START + 1, *span()], 1, "place 1 of row 0 holds the end token 61, but no image begins before it"),
     ],
 )
-def test_pictures_that_do_not_fit_their_tokens_are_refused_with_both_numbers(small, pictures, row, given, said):
+def test_images_that_do_not_fit_their_tokens_are_refused_with_both_numbers(small, images, row, given, said):
     with pytest.raises(ValueError) as caught:
-        logits(small, [row], pictures[:given] if given else None)
+        logits(small, [row], images[:given] if given else None)
     assert said in str(caught.value)
 
 
-def test_pixels_without_tokens_are_refused(small, pictures):
+def test_pixels_without_tokens_are_refused(small, images):
     with pytest.raises(ValueError, match="`pixel_values` were given without `input_ids`"):
-        small(inputs_embeds=paddle.zeros([1, 6, 128]), pixel_values=paddle.to_tensor(pictures[:1]))
+        small(inputs_embeds=paddle.zeros([1, 6, 128]), pixel_values=paddle.to_tensor(images[:1]))
 
 
 @pytest.mark.parametrize("shape", [[1, 3, 8, 12], [1, 1, 8, 8], [3, 8, 8], [1, 3, 9, 9], [1, 3, 0, 0]])
-def test_pictures_of_another_shape_are_refused(small, shape):
-    with pytest.raises(ValueError, match=r"expected \[pictures, 3, S, S\], S a multiple of 4, such as 8"):
+def test_images_of_another_shape_are_refused(small, shape):
+    with pytest.raises(ValueError, match=r"expected \[images, 3, S, S\], S a multiple of 4, such as 8"):
         small.transformer.visual(paddle.zeros(shape))
 
 
-def test_places_of_pictures_are_found_in_every_row():
+def test_places_of_images_are_found_in_every_row():
     ids = np.array([[*span(), 1, 2, 3, 4, 5, 6], [9, *span(), 8, 7, 6, 5, 4]])
-    places = picture_places(ids, START, QUERIES)
+    places = image_places(ids, START, QUERIES)
     assert [np.flatnonzero(row).tolist() for row in places] == [[1, 2, 3, 4], [2, 3, 4, 5]]
 
 
 @pytest.mark.parametrize("rows", [[[1, 2, 3, 4, 5]], [[1, *span(), 2, 3]], [[1, *span(), 2, 3], [5] * 9]])
-def test_text_pictures_and_both_train_with_gradients_for_every_parameter(small, pictures, rows):
+def test_text_images_and_both_train_with_gradients_for_every_parameter(small, images, rows):
     shown = sum(row.count(START) for row in rows)
     model = QWenLMHeadModel(small.config)
     model.set_state_dict(small.state_dict())
     model.train()
     ids = paddle.to_tensor(rows)
-    pixels = {"pixel_values": paddle.to_tensor(pictures[:shown])} if shown else {}
+    pixels = {"pixel_values": paddle.to_tensor(images[:shown])} if shown else {}
     output = model(ids, labels=ids, **pixels)
     output.loss.backward()
     assert output.logits is None and float(output.loss) > 1
@@ -118,7 +118,7 @@ def test_text_pictures_and_both_train_with_gradients_for_every_parameter(small, 
         assert (float(parameter.grad.abs().max()) > 0) == (bool(shown) or ".visual." not in name), name
 
 
-def test_a_batch_without_pictures_trains_as_if_there_were_no_tower(small):
+def test_a_batch_without_images_trains_as_if_there_were_no_tower(small):
     ids = paddle.to_tensor([[1, 2, 3, 4, 5, 6]])
     evaluated = float(small(ids, labels=ids).loss)
     small.train()
@@ -127,7 +127,7 @@ def test_a_batch_without_pictures_trains_as_if_there_were_no_tower(small):
     assert trained == pytest.approx(evaluated, rel=1e-6)
 
 
-def test_the_tower_runs_for_a_loss_without_pictures_in_evaluation_too(small):
+def test_the_tower_runs_for_a_loss_without_images_in_evaluation_too(small):
     calls = []
     hook = small.transformer.visual.register_forward_pre_hook(lambda layer, inputs: calls.append(layer))
     ids = paddle.to_tensor([[1, 2, 3]])

@@ -11,14 +11,14 @@ from paddlemix.datasets.mixing.draws import WeightedSample, count_targets
 from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
 from paddlemix.processors.contract import Sample
 
-PAD, PICTURE_START, QUERIES = 0, 97, 4
+PAD, IMAGE_START, QUERIES = 0, 97, 4
 
 
 @pytest.fixture(scope="module")
 def model() -> QWenLMHeadModel:
     """Random weights in the real class: what is compared is the model with itself."""
     visual = {
-        "heads": 2, "image_size": 28, "image_start_id": PICTURE_START, "layers": 1, "mlp_ratio": 2, "patch_size": 14,
+        "heads": 2, "image_size": 28, "image_start_id": IMAGE_START, "layers": 1, "mlp_ratio": 2, "patch_size": 14,
         "width": 32, "n_queries": QUERIES,
     }  # fmt: skip
     config = QWenConfig(
@@ -31,19 +31,19 @@ def model() -> QWenLMHeadModel:
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
-    """One with a picture, one of text alone, one with two pictures."""
-    return [make_sample(length, pictures) for length, pictures in ((9, 1), (5, 0), (13, 2))]
+    """One with an image, one of text alone, one with two images."""
+    return [make_sample(length, images) for length, images in ((9, 1), (5, 0), (13, 2))]
 
 
-def make_sample(length: int, pictures: int) -> Sample:
+def make_sample(length: int, images: int) -> Sample:
     rng = np.random.default_rng(length)
     text = rng.integers(1, 90, length)
-    span = [PICTURE_START, *[PICTURE_START + 2] * QUERIES, PICTURE_START + 1]
-    ids = np.concatenate([text[:2], np.array(span * pictures, dtype=np.int64), text[2:]])
+    span = [IMAGE_START, *[IMAGE_START + 2] * QUERIES, IMAGE_START + 1]
+    ids = np.concatenate([text[:2], np.array(span * images, dtype=np.int64), text[2:]])
     labels = np.where((ids < 90) & (rng.random(len(ids)) < 0.7), ids, -100)
     labels[0] = ids[0]  # Qwen-VL trains the tokens that open a turn, and so labels the first of a sample
-    pixels = rng.standard_normal((pictures, 3, 28, 28)).astype(np.float32)
-    return Sample(ids, labels, media={"pixel_values": pixels} if pictures else {})
+    pixels = rng.standard_normal((images, 3, 28, 28)).astype(np.float32)
+    return Sample(ids, labels, media={"pixel_values": pixels} if images else {})
 
 
 def batch_of(samples: list[Sample], weights: list[float], packs: bool) -> dict[str, paddle.Tensor]:

@@ -113,7 +113,7 @@ def test_attention_weights_of_each_layer_are_the_originals(original, model, monk
 
 
 @pytest.mark.parametrize("case", ["image_multi", "image_batch"])
-def test_pictures_take_the_places_of_their_tokens_before_the_first_layer(original, model, case):
+def test_images_take_the_places_of_their_tokens_before_the_first_layer(original, model, case):
     seen = []
     hook = model.transformer.h[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].numpy()))
     found = outputs_of({"hidden_1": model.transformer.h[0]}, lambda: model(**original.inputs(case)))
@@ -142,7 +142,7 @@ def test_each_stage_of_the_tower_gives_the_originals_numbers(original, model):
         np.testing.assert_allclose(array, arrays[f"vision/{name}"], atol=STATES_TOLERANCE, rtol=0, err_msg=name)
 
 
-def test_a_picture_of_twice_the_side_gives_the_originals_tokens(original, model):
+def test_an_image_of_twice_the_side_gives_the_originals_tokens(original, model):
     pixels = paddle.to_tensor(original.arrays["vision_224/pixel_values_f16"].astype(np.float32))
     assert pixels.shape == [1, 3, 224, 224]
     with paddle.no_grad():
@@ -223,7 +223,7 @@ def test_the_gradient_of_every_parameter_is_the_originals(original, fresh_model,
     assert sorted(parameters) == sorted(wanted) and len(wanted) == 80
     norms = {name: np.linalg.norm(one.grad.numpy().astype(np.float64)) for name, one in parameters.items()}
     for name, norm in wanted.items():
-        # 1.6e-6 of a norm were measured. A batch without pictures has zeros for the tower.
+        # 1.6e-6 of a norm were measured. A batch without images has zeros for the tower.
         assert norms[name] == pytest.approx(norm, rel=1e-5, abs=0), name
         assert (norm == 0) == (case == "loss_text" and ".visual." in name), name
     assert np.linalg.norm(list(norms.values())) == pytest.approx(float(arrays[f"{case}/grad_total_norm"]), rel=1e-5)

@@ -4,16 +4,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from paddlemix.conversation import (
     Box,
     Conversation,
+    Image,
     OverlongError,
-    Picture,
     RecordError,
     RecordId,
     Reference,
@@ -59,14 +59,14 @@ def processor(make_qwen_processor):
 
 
 class TestTokens:
-    def test_a_conversation_is_chatml_with_the_pictures_in_their_places(self, processor, save_picture):
-        paths = [save_picture(20, 10, "a.png"), save_picture(10, 20, "猫.png")]
-        turns = [("user", "Picture 1: ", Picture(paths[0]), "\nhi", Picture(paths[1])), ("assistant", "Left.")]
+    def test_a_conversation_is_chatml_with_the_images_in_their_places(self, processor, save_image):
+        paths = [save_image(20, 10, "a.png"), save_image(10, 20, "猫.png")]
+        turns = [("user", "Picture 1: ", Image(paths[0]), "\nhi", Image(paths[1])), ("assistant", "Left.")]
         sample = processor.encode(conversation(*turns))
         spans = ["<img></img>" if len(path.encode()) > 16 else f"<img>{path}</img>" for path in paths]
         assert processor.decode(sample.input_ids) == (
             f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n"
-            f"<|im_start|>user\nPicture 1: {spans[0]}\nhi{spans[1]}<|im_end|>\n"
+            f"<|im_start|>user\nImage 1: {spans[0]}\nhi{spans[1]}<|im_end|>\n"
             "<|im_start|>assistant\nLeft.<|im_end|>\n"
         )
         starts = np.flatnonzero(sample.input_ids == IMG)
@@ -74,10 +74,10 @@ class TestTokens:
         assert sample.media["pixel_values"].shape == (2, 3, 28, 28) and sample.media["pixel_values"].dtype == np.float32
         assert sample.position_ids is None and set(sample.media) == {"pixel_values"}
 
-    def test_a_relative_path_stands_in_the_ids(self, processor, save_picture, tmp_path, monkeypatch):
-        save_picture(20, 10, "a.png")
+    def test_a_relative_path_stands_in_the_ids(self, processor, save_image, tmp_path, monkeypatch):
+        save_image(20, 10, "a.png")
         monkeypatch.chdir(tmp_path)
-        sample = processor.encode(conversation(("user", Picture("a.png")), ("assistant", "ok")))
+        sample = processor.encode(conversation(("user", Image("a.png")), ("assistant", "ok")))
         assert "<img>a.png</img>" in processor.decode(sample.input_ids)
 
     def test_a_system_turn_stands_in_place_of_the_default_one(self, processor):
@@ -98,16 +98,16 @@ class TestTokens:
         assert np.count_nonzero(sample.input_ids == IM_START) == np.count_nonzero(sample.input_ids == IM_END) == 3
         assert IMG not in sample.input_ids and sample.media == {}
 
-    def test_special_tokens_that_are_allowed_are_such_but_for_pictures(self, make_qwen_processor):
+    def test_special_tokens_that_are_allowed_are_such_but_for_images(self, make_qwen_processor):
         processor = make_qwen_processor(allow_control_tokens=True)
         sample = processor.encode(conversation(("user", HOSTILE), ("assistant", "ok")))
         assert np.count_nonzero(sample.input_ids == IM_END) == 5
         assert not np.isin(sample.input_ids, [IMG, IMG_END, 403]).any()
 
-    def test_boxes_are_thousandths_of_their_own_picture(self, processor, save_picture):
-        pictures = [Picture(save_picture(100, 50)), Picture(save_picture(400, 200))]
-        boxes = [Reference("猫"), Box(10, 10, 50, 50), Box(10, 10, 50, 50, picture=1)]
-        sample = processor.encode(conversation(("user", *pictures), ("assistant", *boxes)))
+    def test_boxes_are_thousandths_of_their_own_image(self, processor, save_image):
+        images = [Image(save_image(100, 50)), Image(save_image(400, 200))]
+        boxes = [Reference("猫"), Box(10, 10, 50, 50), Box(10, 10, 50, 50, image=1)]
+        sample = processor.encode(conversation(("user", *images), ("assistant", *boxes)))
         said = "<ref>猫</ref><box>(100,200),(500,999)</box><box>(25,50),(125,250)</box>"
         assert said in processor.decode(sample.input_ids)
         assert sample.input_ids.tolist().count(397) == 2
@@ -126,8 +126,8 @@ class TestLabels:
             "\nLeft.<|im_end|>\n",
         ]
 
-    def test_a_picture_shown_by_the_assistant_is_not_trained(self, processor, qwen_tokenizer, save_picture):
-        turns = [("user", "Draw."), ("assistant", "Here: ", Picture(save_picture(60, 60)), "!")]
+    def test_an_image_shown_by_the_assistant_is_not_trained(self, processor, qwen_tokenizer, save_image):
+        turns = [("user", "Draw."), ("assistant", "Here: ", Image(save_image(60, 60)), "!")]
         spans = trained_spans(processor.encode(conversation(*turns)), qwen_tokenizer)
         assert spans[-2:] == ["Here: ", "!<|im_end|>\n"]
 
@@ -145,9 +145,9 @@ class TestPublishedTraining:
     """The original's fine-tuning code, on its own vocabulary; it cuts at a length and pads up to it."""
 
     @pytest.fixture
-    def samples(self, published_qwen_tokenizer, published_qwen_cases, save_picture, tmp_path, monkeypatch):
+    def samples(self, published_qwen_tokenizer, published_qwen_cases, save_image, tmp_path, monkeypatch):
         """Case, and our sample of each of its records."""
-        save_picture(20, 10, "a.png")
+        save_image(20, 10, "a.png")
         monkeypatch.chdir(tmp_path)
         # The original reads special tokens wherever they are spelled.
         processor = QwenVLProcessor(
@@ -161,7 +161,7 @@ class TestPublishedTraining:
     def conversation(record):
         parts = {
             "Picture 1: <img>a.png</img>\n图中的狗是什么品种？": (
-                Text("Picture 1: "), Picture("a.png"), Text("\n图中的狗是什么品种？")
+                Text("Picture 1: "), Image("a.png"), Text("\n图中的狗是什么品种？")
             ),
             "<ref>格子衬衫</ref><box>(588,499),(725,789)</box>": (
                 Reference("格子衬衫"), Box(588, 499, 725, 789, unit="thousandth")
@@ -179,7 +179,7 @@ class TestPublishedTraining:
             assert [*sample.input_ids.tolist(), *[case["pad_token_id"]] * filler] == ids
             assert [*sample.labels.tolist(), *[IGNORED_LABEL] * filler] == labels
 
-    def test_a_record_that_does_not_fit_is_refused_where_the_original_cuts_its_picture(
+    def test_a_record_that_does_not_fit_is_refused_where_the_original_cuts_its_image(
         self, samples, published_qwen_tokenizer, tmp_path
     ):
         case, ours = samples[1]
@@ -192,10 +192,10 @@ class TestPublishedTraining:
 
 
 class TestSizes:
-    def test_a_measured_record_has_the_size_of_its_sample(self, processor, save_picture):
-        turns = [("user", Picture(save_picture(60, 30)), "q", Picture(save_picture(30, 60))), ("assistant", "a 猫")]
+    def test_a_measured_record_has_the_size_of_its_sample(self, processor, save_image):
+        turns = [("user", Image(save_image(60, 30)), "q", Image(save_image(30, 60))), ("assistant", "a 猫")]
         size, sample = processor.measure(conversation(*turns)), processor.encode(conversation(*turns))
-        assert (size.tokens, size.picture_tokens) == (len(sample.input_ids), 32)
+        assert (size.tokens, size.image_tokens) == (len(sample.input_ids), 32)
         assert size.target_tokens == np.count_nonzero(sample.labels[1:] != IGNORED_LABEL) > 0
 
     def test_a_record_of_just_the_longest_length_is_taken(self, make_qwen_processor, processor):
@@ -207,8 +207,8 @@ class TestSizes:
                 getattr(make_qwen_processor(max_length=length - 1), act)(record)
         assert make_qwen_processor(max_length=1).encode_prompt(conversation(("user", "q"))).input_ids.size > 1
 
-    def test_text_behind_the_last_picture_is_cut_and_a_picture_never(self, make_qwen_processor, save_picture):
-        record = conversation(("user", Picture(save_picture(30, 30)), "q"), ("assistant", "a long answer, it goes on"))
+    def test_text_behind_the_last_image_is_cut_and_an_image_never(self, make_qwen_processor, save_image):
+        record = conversation(("user", Image(save_image(30, 30)), "q"), ("assistant", "a long answer, it goes on"))
         whole = make_qwen_processor().encode(record)
         length, ids = len(whole.input_ids) - 6, whole.input_ids
         processor = make_qwen_processor(max_length=length, truncate_text=True)
@@ -218,7 +218,7 @@ class TestSizes:
         assert size.target_tokens == np.count_nonzero(cut.labels[1:] != IGNORED_LABEL) > 0
         end = int(np.flatnonzero(ids == processor.tokenizer.img_end_id)[-1]) + 1
         for act in ("encode", "measure"):
-            with pytest.raises(OverlongError, match=f"picture or video ends at token {end}, and only text behind it"):
+            with pytest.raises(OverlongError, match=f"image or video ends at token {end}, and only text behind it"):
                 getattr(make_qwen_processor(max_length=end - 1, truncate_text=True), act)(record)
 
 
@@ -227,9 +227,9 @@ class TestBadRecords:
     @pytest.mark.parametrize(
         ("parts", "problem"),
         [
-            ([Picture("missing.png")], "picture missing.png does not exist"),
-            ([Video("a.mp4")], "1 videos are shown, but Qwen-VL reads pictures only"),
-            ([Box(1, 1, 2, 2)], "a box lies on picture 0, but there are 0 pictures"),
+            ([Image("missing.png")], "image missing.png does not exist"),
+            ([Video("a.mp4")], "1 videos are shown, but Qwen-VL reads images only"),
+            ([Box(1, 1, 2, 2)], "a box lies on image 0, but there are 0 images"),
         ],
     )
     def test_a_record_that_cannot_be_used_is_named(self, processor, act, parts, problem):
@@ -237,14 +237,14 @@ class TestBadRecords:
             getattr(processor, act)(conversation(("user", *parts), ("assistant", "a")))
 
 
-class TestPictures:
-    def test_a_picture_becomes_the_originals_pixels(self, qwen_vl_tiny):
+class TestImages:
+    def test_an_image_becomes_the_originals_pixels(self, qwen_vl_tiny):
         names = ["a.png", "b.png", "c.png", "d图.png"]
         with np.load(qwen_vl_tiny / "fixture.npz") as stored:
             wanted = stored["vision/pixel_values"]
         images = QwenVLImageProcessor.from_pretrained(qwen_vl_tiny)
         assert images.image_size == 112
-        found = [images.pixels(Image.open(qwen_vl_tiny / name).convert("RGB")) for name in names]
+        found = [images.pixels(PIL.Image.open(qwen_vl_tiny / name).convert("RGB")) for name in names]
         # Bit by bit: Pillow resizes, and each level is normalised in float32 in the original's order.
         np.testing.assert_array_equal(np.stack(found), wanted)
 
@@ -257,8 +257,8 @@ class TestPictures:
             if (folder := parent / "shared" / "fixtures" / "qwen_vl_tiny").is_dir()
         )
 
-    def test_every_picture_is_stretched_to_the_square(self, processor, save_picture):
-        turns = [("user", Picture(save_picture(100, 7)), Picture(save_picture(7, 100)))]
+    def test_every_image_is_stretched_to_the_square(self, processor, save_image):
+        turns = [("user", Image(save_image(100, 7)), Image(save_image(7, 100)))]
         pixels = processor.encode_prompt(conversation(*turns)).media["pixel_values"]
         assert pixels.shape == (2, 3, 28, 28)
         # A gradient from the top to the bottom, whatever the shape was.
@@ -266,27 +266,27 @@ class TestPictures:
 
     def test_pixels_are_normalised_channel_by_channel(self):
         images = QwenVLImageProcessor(4, image_mean=(0.0, 0.5, 1.0), image_std=(1.0, 0.5, 0.25))
-        pixels = images.pixels(Image.new("RGB", (9, 9), (255, 255, 0)))
+        pixels = images.pixels(PIL.Image.new("RGB", (9, 9), (255, 255, 0)))
         assert [sorted(set(channel.ravel().tolist())) for channel in pixels] == [[1.0], [1.0], [-4.0]]
 
-    def test_a_turned_picture_is_measured_upright(self, processor, save_picture):
-        exif = Image.Exif()
+    def test_a_turned_image_is_measured_upright(self, processor, save_image):
+        exif = PIL.Image.Exif()
         exif[0x0112] = 6
-        path = save_picture(100, 50, "turned.jpg", exif=exif)
-        assert processor.picture_size(conversation(("user", Picture(path)))) == (50, 100)
+        path = save_image(100, 50, "turned.jpg", exif=exif)
+        assert processor.image_size(conversation(("user", Image(path)))) == (50, 100)
 
 
 class TestFiles:
-    def test_a_saved_processor_gives_the_same_sample(self, processor, save_picture, tmp_path):
+    def test_a_saved_processor_gives_the_same_sample(self, processor, save_image, tmp_path):
         processor.save_pretrained(tmp_path / "saved")
         again = QwenVLProcessor.from_pretrained(tmp_path / "saved")
-        record = conversation(("user", Picture(save_picture(60, 30)), "q"), ("assistant", "a"))
+        record = conversation(("user", Image(save_image(60, 30)), "q"), ("assistant", "a"))
         for one, other in pairwise([processor.encode(record), again.encode(record)]):
             np.testing.assert_array_equal(one.input_ids, other.input_ids)
             np.testing.assert_array_equal(one.media["pixel_values"], other.media["pixel_values"])
         assert again.image_processor == processor.image_processor
 
-    def test_the_published_config_says_the_size_of_pictures(self, processor, tmp_path):
+    def test_the_published_config_says_the_size_of_images(self, processor, tmp_path):
         processor.tokenizer.save_pretrained(tmp_path)
         assert QwenVLProcessor.from_pretrained(tmp_path).image_processor.image_size == 448
         (tmp_path / "config.json").write_text(json.dumps({"visual": {"image_size": 56}}))
@@ -311,12 +311,12 @@ class TestCalls:
     def messages(self, *content):
         return [{"role": "user", "content": list(content)}]
 
-    def test_a_rendered_prompt_is_encoded_as_its_conversation_is(self, processor, save_picture):
-        path = save_picture(60, 30)
+    def test_a_rendered_prompt_is_encoded_as_its_conversation_is(self, processor, save_image):
+        path = save_image(60, 30)
         messages = self.messages({"type": "image", "image": path}, {"type": "text", "text": "Where?\n"})
         text = processor.apply_chat_template(messages, add_generation_prompt=True)
         batch = processor(text=[text], images=[path], return_tensors="np")
-        wanted = processor.encode_prompt(conversation(("user", Picture(path), "Where?\n")))
+        wanted = processor.encode_prompt(conversation(("user", Image(path), "Where?\n")))
         np.testing.assert_array_equal(batch.input_ids, wanted.input_ids[None])
         np.testing.assert_array_equal(batch.pixel_values, wanted.media["pixel_values"])
         whole = processor.apply_chat_template(
@@ -324,19 +324,19 @@ class TestCalls:
         )
         np.testing.assert_array_equal(whole.input_ids, batch.input_ids)
 
-    def test_numbered_pictures_stand_as_the_list_format_has_them(self, processor):
+    def test_numbered_images_stand_as_the_list_format_has_them(self, processor):
         messages = self.messages({"type": "image", "image": "a.png"}, {"image": "b.png"}, {"type": "text", "text": "?"})
         text = processor.apply_chat_template(messages, add_vision_id=True)
         elements = [{"image": "a.png"}, {"image": "b.png"}, {"text": "?"}]
         assert f"user\n{processor.tokenizer.from_list_format(elements)}<|im_end|>" in text
 
-    def test_a_path_in_a_text_opens_nothing(self, processor, save_picture):
-        with pytest.raises(ValueError, match="`text` shows 1 pictures .* but `images` holds 0"):
-            processor(text=f"<img>{save_picture(60, 30)}</img>")
+    def test_a_path_in_a_text_opens_nothing(self, processor, save_image):
+        with pytest.raises(ValueError, match="`text` shows 1 images .* but `images` holds 0"):
+            processor(text=f"<img>{save_image(60, 30)}</img>")
 
-    def test_pictures_of_pil_and_paths_are_taken_in_their_order(self, processor, save_picture):
-        path = save_picture(60, 30)
-        messages = self.messages({"type": "image", "image": Image.open(path)}, {"type": "image", "image": path})
+    def test_images_of_pil_and_paths_are_taken_in_their_order(self, processor, save_image):
+        path = save_image(60, 30)
+        messages = self.messages({"type": "image", "image": PIL.Image.open(path)}, {"type": "image", "image": path})
         batch = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="np")
         assert batch.pixel_values.shape == (2, 3, 28, 28)
         np.testing.assert_array_equal(*batch.pixel_values)
@@ -347,15 +347,15 @@ class TestCalls:
         assert processor.batch_decode(batch.input_ids, skip_special_tokens=True) == ["hi", "Find the bus!"]
 
     def test_videos_are_refused(self, processor):
-        with pytest.raises(ValueError, match="reads pictures only"):
+        with pytest.raises(ValueError, match="reads images only"):
             processor(text="hi", videos=["a.mp4"])
-        with pytest.raises(ValueError, match="reads texts and pictures only"):
+        with pytest.raises(ValueError, match="reads texts and images only"):
             processor.apply_chat_template(self.messages({"type": "video", "video": "a.mp4"}))
 
 
 def test_both_families_have_what_the_interface_names(processor, make_processor):
     names = {name for name in dir(Processor) if not name.startswith("_")}
-    assert {"encode", "measure", "encode_prompt", "picture_size", "stop_token_ids", "boxes_by_picture"} <= names
+    assert {"encode", "measure", "encode_prompt", "image_size", "stop_token_ids", "boxes_by_image"} <= names
     for one in (processor, make_processor()):
         assert {name for name in names if not hasattr(one, name)} == set()
         assert isinstance(one.tokenizer.pad_token_id, int) and isinstance(one.tokenizer.eos_token_id, int)

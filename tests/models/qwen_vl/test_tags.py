@@ -6,15 +6,15 @@ from paddlemix.models.qwen_vl.tags import (
     ImageSpan,
     boxes_with_names,
     from_list_format,
-    split_at_pictures,
+    split_at_images,
     to_list_format,
 )
 
-PROMPT = "Picture 1: <img>a.png</img>\nPicture 2: <img>https://x.y/b.jpg</img>\nCompare"
+PROMPT = "Picture 1: <img>a.png</img>\nImage 2: <img>https://x.y/b.jpg</img>\nCompare"
 TAGGED = ["<ref>", "</ref>", "<box>", "</box>", "<img>", "</img>", "(1,2),(3,4)", "a", "\n", "<|im_end|>"]
 
 
-def test_a_prompt_is_put_together_with_its_pictures_numbered():
+def test_a_prompt_is_put_together_with_its_images_numbered():
     elements = [{"image": "a.png"}, {"image": "https://x.y/b.jpg"}, {"text": "Compare"}]
     assert from_list_format(elements) == PROMPT
 
@@ -32,8 +32,8 @@ def test_boxes_follow_their_name_and_lose_what_is_behind_the_point():
         ({"ref": "only a name"}, "none of the keys image, text and box"),
         ({"video": "a.mp4"}, "none of the keys image, text and box"),
         ({"box": [[1, 2, 3]]}, "has 3 numbers; expected x1, y1, x2, y2"),
-        ({"image": "a</img>.png"}, "holds a tag of pictures"),
-        ({"image": "a<img>.png"}, "holds a tag of pictures"),
+        ({"image": "a</img>.png"}, "holds a tag of images"),
+        ({"image": "a<img>.png"}, "holds a tag of images"),
     ],
 )
 def test_an_element_that_is_none_is_refused(element, problem):
@@ -45,7 +45,7 @@ def test_a_prompt_is_taken_apart_at_its_tags():
     assert to_list_format(PROMPT) == [
         {"text": "Picture 1: "},
         {"image": "a.png"},
-        {"text": "\nPicture 2: "},
+        {"text": "\nImage 2: "},
         {"image": "https://x.y/b.jpg"},
         {"text": "\nCompare"},
     ]
@@ -90,9 +90,9 @@ def test_a_malformed_box_is_left_aside_where_the_original_fails(corners):
     assert boxes_with_names(text) == [{"box": (5, 6, 7, 8), "ref": "a"}]
 
 
-def test_a_text_is_cut_at_its_pictures():
-    assert list(split_at_pictures("a<img>b.png</img><img></img>c")) == ["a", ImageSpan("b.png"), ImageSpan(""), "c"]
-    assert list(split_at_pictures("</img>")) == ["</img>"]
+def test_a_text_is_cut_at_its_images():
+    assert list(split_at_images("a<img>b.png</img><img></img>c")) == ["a", ImageSpan("b.png"), ImageSpan(""), "c"]
+    assert list(split_at_images("</img>")) == ["</img>"]
 
 
 class TestPublishedCases:

@@ -13,7 +13,7 @@ from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, ImageSpan
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 from paddlemix.processors.tokenizer import Piece
 
-# The ids of the small vocabulary: 384 byte pairs, 3 control tokens, 8 extras, 6 tags of names and boxes, 3 of pictures.
+# The ids of the small vocabulary: 384 byte pairs, 3 control tokens, 8 extras, 6 tags of names and boxes, 3 of images.
 IM_START, IM_END, REF, REF_END, IMG, IMG_END, PAD = 385, 386, 395, 396, 401, 402, 403
 SPECIAL_WORDS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<img>", "</img>", "<imgpad>", "<ref>", "</box>"]
 # What the original refuses to encode, and what happens here; each has a test of its own below.
@@ -42,7 +42,7 @@ class TestSmallVocabulary:
         only_grounding = qwen_tokenizer.encode(text, allowed_special=GROUNDING_TAGS)
         assert only_grounding == [*qwen_tokenizer.encode("<|im_end|>"), REF, 87, REF_END]
 
-    def test_a_picture_is_the_bytes_of_its_path_between_its_tags(self, qwen_tokenizer):
+    def test_an_image_is_the_bytes_of_its_path_between_its_tags(self, qwen_tokenizer):
         ids = qwen_tokenizer.encode("a<img>猫.png</img>b", allowed_special="all")
         path = list("猫.png".encode())
         assert ids == [64, IMG, *path, *[PAD] * (16 - len(path)), IMG_END, 65]
@@ -67,7 +67,7 @@ class TestSmallVocabulary:
         assert bytes(ids[1:8]) == b"a<ref>b"
 
     @pytest.mark.parametrize("text", ["<img>a.png", "<img>a</img> <img>b", "x <img>"])
-    def test_an_unclosed_picture_is_refused_where_pictures_are_allowed(self, qwen_tokenizer, text):
+    def test_an_unclosed_image_is_refused_where_images_are_allowed(self, qwen_tokenizer, text):
         with pytest.raises(ValueError, match="is not closed; expected `<img>path</img>`"):
             qwen_tokenizer.encode(text, allowed_special="all")
         assert qwen_tokenizer.decode(qwen_tokenizer.encode(text)) == text
@@ -104,7 +104,7 @@ class TestProperties:
 
     @settings(derandomize=True, deadline=None)
     @given(path=st.text(max_size=5).filter(lambda path: "<" not in path), text=st.text(max_size=5))
-    def test_pictures_and_text_come_back_from_their_ids(self, qwen_tokenizer, path, text):
+    def test_images_and_text_come_back_from_their_ids(self, qwen_tokenizer, path, text):
         pieces = [Piece(text), ImageSpan(path), Piece("<|im_end|>", control=True), Piece(text, trained=True)]
         ids, trained = qwen_tokenizer.encode_pieces(pieces)
         composed = unicodedata.normalize("NFC", text)

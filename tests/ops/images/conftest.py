@@ -12,7 +12,7 @@ def implementation(request, monkeypatch) -> str:
     if request.param == "reference":
         monkeypatch.setattr(built, "wanted_library", lambda: None)
     elif built.find_library()[0] is None:
-        pytest.skip(f"no built picture ops: {built.find_library()[1]}")
+        pytest.skip(f"no built image ops: {built.find_library()[1]}")
     return request.param
 
 

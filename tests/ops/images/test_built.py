@@ -1,4 +1,4 @@
-"""How the built picture ops are found, on which kernels they run, and how they leave other threads alone."""
+"""How the built image ops are found, on which kernels they run, and how they leave other threads alone."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ print(library.instruction_set if library else "reference", digest.hexdigest())
 def only_built() -> built.Library:
     library, reason = built.find_library()
     if library is None:
-        pytest.skip(f"no built picture ops: {reason}")
+        pytest.skip(f"no built image ops: {reason}")
     return library
 
 
@@ -77,15 +77,15 @@ def test_all_kernels_and_the_reference_give_the_same_bytes_without_paddle(only_b
     assert {digest for _, digest in found.values()} == {reference[1]}
 
 
-def test_a_build_of_before_the_picture_ops_is_named(tmp_path):
+def test_a_build_of_before_the_image_ops_is_named(tmp_path):
     library, reason = built._load(Build(folder=tmp_path, about={"library": "_cpu.so"}))
     assert library is None
-    assert f"{tmp_path} has no picture ops, build again: {BUILD_COMMAND}" in reason
+    assert f"{tmp_path} has no image ops, build again: {BUILD_COMMAND}" in reason
 
 
 def test_a_library_that_cannot_be_loaded_is_named(tmp_path):
     (tmp_path / "broken.so").write_text("this is no library")
-    library, reason = built._load(Build(folder=tmp_path, about={"pictures": "broken.so"}))
+    library, reason = built._load(Build(folder=tmp_path, about={"images": "broken.so"}))
     assert library is None and "broken.so cannot be loaded" in reason
 
 
@@ -105,9 +105,9 @@ def test_a_user_who_asks_for_the_reference_gets_it_without_a_warning(fresh, monk
     assert built.wanted_library() is None and not caplog.records
 
 
-def test_no_memory_for_a_picture_is_an_error_of_python():
+def test_no_memory_for_an_image_is_an_error_of_python():
     built._check(0)
-    with pytest.raises(MemoryError, match="picture"):
+    with pytest.raises(MemoryError, match="image"):
         built._check(1)
 
 
@@ -147,14 +147,14 @@ def test_other_threads_run_while_an_op_computes(only_built):
 
 def test_threads_that_resize_at_the_same_time_do_not_disturb_one_another(only_built):
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (40 + n, 90 - n, 3), dtype=np.uint8) for n in range(24)]
+    images = [rng.integers(0, 256, (40 + n, 90 - n, 3), dtype=np.uint8) for n in range(24)]
     levels = rng.standard_normal((3, 256)).astype(np.float32)
 
     def prepare(pixels: np.ndarray) -> np.ndarray:
         return patchify([resize_bicubic(pixels, 84, 56)] * 2, levels, patch_size=14, merge_size=2)
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(prepare, pictures * 4))
-    for pixels, patches in zip(pictures * 4, found, strict=True):
+        found = list(pool.map(prepare, images * 4))
+    for pixels, patches in zip(images * 4, found, strict=True):
         resized = resize_bicubic_reference(pixels, 84, 56)
         np.testing.assert_array_equal(patches, patchify([resized] * 2, levels, patch_size=14, merge_size=2))

@@ -47,27 +47,27 @@ def test_patches_are_those_worked_out_pixel_by_pixel(rng, levels, height, width,
     np.testing.assert_array_equal(patches, by_hand(frames, levels, patch_size, merge_size))
 
 
-def test_a_still_picture_is_the_same_in_every_frame(rng, levels):
-    (picture,) = frames_of(rng, 56, 28, 1)
-    patches = patchify([picture] * 2, levels, **SIZES)
-    np.testing.assert_array_equal(patches, patchify([picture, picture.copy()], levels, **SIZES))
+def test_a_still_image_is_the_same_in_every_frame(rng, levels):
+    (image,) = frames_of(rng, 56, 28, 1)
+    patches = patchify([image] * 2, levels, **SIZES)
+    np.testing.assert_array_equal(patches, patchify([image, image.copy()], levels, **SIZES))
     shown = patches.reshape(-1, 3, 2, 196)
     assert (shown[:, :, 0] == shown[:, :, 1]).all() and len(np.unique(shown)) > 500
 
 
 def test_every_level_of_every_channel_is_looked_up(levels):
-    picture = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
-    patches = patchify([picture], levels, patch_size=16, merge_size=1)
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    patches = patchify([image], levels, patch_size=16, merge_size=1)
     np.testing.assert_array_equal(patches.reshape(3, 256), levels)
 
 
 def test_views_are_cut_as_their_copies_are(rng, levels):
-    (picture,) = frames_of(rng, 60, 90, 1)
+    (image,) = frames_of(rng, 60, 90, 1)
     for view in (
-        picture[::-1][:56, :84],
-        picture[2:58, ::-1][:, 3:87],
-        np.rot90(picture)[:84, :56],
-        picture[::2, ::3][:28, :28],
+        image[::-1][:56, :84],
+        image[2:58, ::-1][:, 3:87],
+        np.rot90(image)[:84, :56],
+        image[::2, ::3][:28, :28],
     ):
         assert not view.flags.c_contiguous
         copied = patchify([np.ascontiguousarray(view)], levels, **SIZES)
@@ -87,7 +87,7 @@ def test_an_array_that_is_given_is_written_to(rng, levels):
 
 
 @pytest.mark.parametrize("shape", [(0, 28, 3), (28, 0, 3), (0, 0, 3)])
-def test_a_picture_without_pixels_has_no_patches(levels, shape):
+def test_an_image_without_pixels_has_no_patches(levels, shape):
     assert patchify([np.zeros(shape, np.uint8)] * 2, levels, **SIZES).shape == (0, 1176)
 
 

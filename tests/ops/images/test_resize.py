@@ -46,7 +46,7 @@ def noise(rng: np.random.Generator, height: int, width: int, *, is_hard: bool = 
 
 @pytest.mark.parametrize("is_hard", [False, True])
 @pytest.mark.parametrize("name", SIZES)
-def test_pictures_are_pillows_bit_by_bit(rng, name, is_hard):
+def test_images_are_pillows_bit_by_bit(rng, name, is_hard):
     old, (height, width) = SIZES[name]
     pixels = noise(rng, *old, is_hard=is_hard)
     resized = resize_bicubic(pixels, width, height)
@@ -57,7 +57,7 @@ def test_pictures_are_pillows_bit_by_bit(rng, name, is_hard):
 def test_hundreds_of_random_sizes_are_pillows_bit_by_bit(rng):
     shrunk = grown = tall = 0
     for number in range(450):
-        # Log-uniform, so that thin pictures and extreme ratios are as common as square ones.
+        # Log-uniform, so that thin images and extreme ratios are as common as square ones.
         largest = (8, 60, 700)[number % 3]
         sides = np.exp(rng.uniform(0, np.log(largest), 4)).round().astype(int)
         old_height, old_width, height, width = (int(side) for side in sides)
@@ -101,7 +101,7 @@ def test_the_result_is_an_array_of_its_own(rng):
     assert pixels.any() and resized.flags.c_contiguous
 
 
-def test_pictures_without_colour_and_of_other_channels_are_refused(rng):
+def test_images_without_colour_and_of_other_channels_are_refused(rng):
     for shape in ((4, 4), (4, 4, 1), (4, 4, 4), (1, 4, 4, 3)):
         with pytest.raises(ValueError, match=r"`pixels` has shape .*expected \[height, width, 3\]"):
             resize_bicubic(np.zeros(shape, np.uint8), 2, 2)
@@ -119,7 +119,7 @@ def test_what_is_no_array_is_refused():
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 3), (4, 0, 3), (0, 0, 3)])
-def test_pictures_without_pixels_are_refused(shape):
+def test_images_without_pixels_are_refused(shape):
     with pytest.raises(ValueError, match="`pixels` has shape"):
         resize_bicubic(np.zeros(shape, np.uint8), 2, 2)
 
@@ -135,7 +135,7 @@ def test_sizes_below_one_and_unknown_precisions_are_refused(rng):
 
 
 @pytest.mark.parametrize("size", [(40, 30), (56, 28), (8, 90), (200, 160)])
-def test_smooth_pictures_in_torchs_precision_are_pillows_within_two_levels(size):
+def test_smooth_images_in_torchs_precision_are_pillows_within_two_levels(size):
     frame = np.asarray(Image.linear_gradient("L").rotate(30).resize((100, 80)).convert("RGB"))
     resized = resize_bicubic(frame, *size, precision="torch")
     # Measured: 1; the weights' 16 bits would allow 2.
@@ -148,7 +148,7 @@ def test_precisions_differ_on_noise(rng):
 
 
 @pytest.mark.parametrize("precision", ["pillow", "torch"])
-def test_a_picture_of_one_colour_keeps_it(precision):
+def test_an_image_of_one_colour_keeps_it(precision):
     for level in (0, 1, 127, 254, 255):
         pixels = np.full((37, 53, 3), level, np.uint8)
         assert (resize_bicubic(pixels, 28, 84, precision=precision) == level).all()

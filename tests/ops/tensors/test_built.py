@@ -15,7 +15,7 @@ import pytest
 
 from paddlemix.ops import build as ops_build
 from paddlemix.ops import rms_norm, set_num_threads
-from paddlemix.ops.__main__ import OPS, PICTURE_OPS, describe
+from paddlemix.ops.__main__ import IMAGE_OPS, OPS, describe
 from paddlemix.ops.build import INTERFACE, read_build
 from paddlemix.ops.images.built import find_library
 from paddlemix.ops.tensors import built
@@ -147,7 +147,7 @@ def test_on_a_gpu_each_op_is_described_for_it(monkeypatch, found):
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(built, "cuda_library", lambda: found)
     lines = {line.split()[0]: line for line in describe().splitlines() if line.startswith("  ")}
-    assert set(lines) == {*OPS, *PICTURE_OPS}
+    assert set(lines) == {*OPS, *IMAGE_OPS}
     assert "Paddle's own kernels" in lines["attention"] and "Paddle's own kernels" in lines["linear"]
     assert ("built for float32, bfloat16 and float16" in lines["rms_norm"]) == (found.handle is not None)
     assert (found.reason in describe()) and "gpu:0" in describe()
@@ -254,5 +254,5 @@ def test_what_comes_of_frozen_tensors_is_frozen(recorded):
 
 def test_every_op_is_described(implementation):
     text = describe()
-    assert all(name in text for name in (*OPS, *PICTURE_OPS))
+    assert all(name in text for name in (*OPS, *IMAGE_OPS))
     assert ("Built ops" in text) == (implementation == "built")

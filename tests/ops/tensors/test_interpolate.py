@@ -14,8 +14,8 @@ def test_a_grid_is_resized_as_paddles_bicubic_does(rng, side, size):
     other = grid.detach().clone()
     other.stop_gradient = False
     found = resize_grid(grid, size)
-    picture = other.reshape([1, side, side, 3]).transpose([0, 3, 1, 2])
-    wanted = F.interpolate(picture, size=[size, size], mode="bicubic", align_corners=False)
+    image = other.reshape([1, side, side, 3]).transpose([0, 3, 1, 2])
+    wanted = F.interpolate(image, size=[size, size], mode="bicubic", align_corners=False)
     wanted = wanted.transpose([0, 2, 3, 1]).reshape([size * size, 3])
     assert np.abs(wanted.numpy()).max() > 0.1
     # Values reach 4; Paddle takes its weights in float32, ours are rounded once.

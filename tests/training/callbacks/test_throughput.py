@@ -13,7 +13,7 @@ from paddlemix.processors.contract import SampleSize
 from paddlemix.training.callbacks import throughput
 from paddlemix.training.callbacks.throughput import Throughput
 
-LENGTHS, PICTURES = [10, 30, 20, 40, 50], [1, 0, 2, 0, 1]
+LENGTHS, IMAGES = [10, 30, 20, 40, 50], [1, 0, 2, 0, 1]
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def make(*, packs=False, **shape):
     """Samples in the order of their numbers."""
     order, lengths = (lambda epoch: np.arange(len(LENGTHS))), np.array(LENGTHS)
     plan = PackedRows(lengths, order, 0, PackPlanner(60)) if packs else SingleRows(lengths, order, 0)
-    counts = zip(LENGTHS, PICTURES, strict=True)
-    sizes = SizeTable.of(SampleSize(length, 0, 1, pictures=many) for length, many in counts)
+    counts = zip(LENGTHS, IMAGES, strict=True)
+    sizes = SizeTable.of(SampleSize(length, 0, 1, images=many) for length, many in counts)
     sampler = GlobalBatchSampler(range(len(LENGTHS)), plan, np.ones(len(LENGTHS), int), BatchShape(**shape))
     return Throughput(SimpleNamespace(sizes=sizes), sampler, packs=packs)
 
@@ -54,7 +54,7 @@ def test_padding_is_what_all_ranks_batches_have_beside_their_tokens(clock, shape
         drawn = slice(step * size, (step + 1) * size)
         assert figures["padding"] == pytest.approx(1 - sum(LENGTHS[drawn]) / wanted)
         assert figures["tokens_per_second"] == sum(LENGTHS[drawn]) / 2
-        assert figures["pictures_per_second"] == sum(PICTURES[drawn]) / 2
+        assert figures["images_per_second"] == sum(IMAGES[drawn]) / 2
 
 
 def test_packs_have_no_padding(clock):
@@ -62,7 +62,7 @@ def test_packs_have_no_padding(clock):
     clock.now += 1
     with watched.paused():
         figures = watched.figures([(0, 0), (0, 1)])
-    assert figures == {"tokens_per_second": 150, "pictures_per_second": 4, "padding": 0}
+    assert figures == {"tokens_per_second": 150, "images_per_second": 4, "padding": 0}
 
 
 def test_what_is_done_between_steps_takes_no_time_of_theirs(clock):

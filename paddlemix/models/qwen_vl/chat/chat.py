@@ -11,7 +11,7 @@ import numpy as np
 
 from paddlemix.generation import GenerationConfig, TokenStream, settled_config
 from paddlemix.generation.published import GENERATION_FILE
-from paddlemix.media.images import open_picture
+from paddlemix.media.images import open_image
 from paddlemix.models.qwen_vl.chat.answers import decode_tokens, stop_words_ids
 from paddlemix.models.qwen_vl.chat.context import MAX_WINDOW_SIZE, History, make_context
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM
@@ -30,7 +30,7 @@ class ChatSettings:
         stop_words_ids: sequences of tokens that end an answer beside the format's own; they stay in it.
         generation_config: how answers are written.
         do_sample: as `model.generate` takes it.
-        image_processor: the checkpoint's, where its pictures are not normalised as the published ones are.
+        image_processor: the checkpoint's, where its images are not normalised as the published ones are.
     """
 
     system: str = DEFAULT_SYSTEM
@@ -68,7 +68,7 @@ def chat(
     Args:
         model: in evaluation mode.
         tokenizer: of the model.
-        query: what the user says. Pictures that it or a query of the history shows as `<img>path or address</img>` are
+        query: what the user says. Images that it or a query of the history shows as `<img>path or address</img>` are
             opened; for whose texts may do that see `paddlemix.models.qwen_vl.chat.context`.
         history: as the last call gave it back; stays as it is.
         append_history: whether the history that is given back ends with this query and its answer.
@@ -79,7 +79,7 @@ def chat(
 
     Raises:
         TypeError: an option is none.
-        ValueError: a picture cannot be read or is not closed, the tokenizer is another model's, or an option makes no
+        ValueError: an image cannot be read or is not closed, the tokenizer is another model's, or an option makes no
             sense.
     """
     run = _Run(model, tokenizer, query, history, options)
@@ -130,7 +130,7 @@ class _Run:
             max_window_size=settings.max_window_size,
             chat_format=self.chat_format,
         )
-        self._model, self._tokenizer, self._images = model, tokenizer, settings.image_processor
+        self._model, self._tokenizer, self._image_processor = model, tokenizer, settings.image_processor
         config = settled_config(model, settings.generation_config, do_sample=settings.do_sample, **generation)
         stop_words = [*config.stop_words_ids, *stop_words_ids(tokenizer, self.chat_format), *settings.stop_words_ids]
         self._config = replace(config, stop_words_ids=stop_words)
@@ -138,9 +138,9 @@ class _Run:
     def tokens(self) -> Iterator[int]:
         """The answer's tokens, the end token last where there is one."""
         batch: dict[str, Any] = {"input_ids": np.array([self.context.ids], dtype=np.int64)}
-        pictures = [self._images.pixels(open_picture(path)) for path in self.context.pictures]
-        if pictures:
-            batch["pixel_values"] = np.stack(pictures)
+        images = [self._image_processor.pixels(open_image(path)) for path in self.context.images]
+        if images:
+            batch["pixel_values"] = np.stack(images)
         stream = TokenStream(self._model, batch, self._config, end_token_ids=[self._tokenizer.eod_id])
         for _, token in stream:
             yield token
@@ -152,6 +152,6 @@ def _check_fit(model: Any, tokenizer: QwenTokenizer) -> None:
     ours, wanted = (tokenizer.img_start_id, tokenizer.n_queries), (visual.image_start_id, visual.n_queries)
     if ours != wanted:
         raise ValueError(
-            f"the tokenizer writes a picture as token {ours[0]} and {ours[1]} more, the model reads token {wanted[0]} "
+            f"the tokenizer writes an image as token {ours[0]} and {ours[1]} more, the model reads token {wanted[0]} "
             f"and {wanted[1]} more; take the tokenizer of the model's own folder."
         )

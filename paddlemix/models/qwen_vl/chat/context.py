@@ -1,12 +1,12 @@
-"""What a chat with Qwen-VL hands to the model: the conversation so far in ids, and the pictures that it shows.
+"""What a chat with Qwen-VL hands to the model: the conversation so far in ids, and the images that it shows.
 
 Whose word is whose decides what a text may do:
 
-- The query, the queries of the history and the system text are the caller's. `<img>path</img>` in them shows a picture,
+- The query, the queries of the history and the system text are the caller's. `<img>path</img>` in them shows an image,
   and `<ref>` and `<box>` are tags; ChatML's own tokens are text, so that a quoted `<|im_end|>` ends nothing. Whoever
   passes on texts of strangers takes `<img>` out of them first, or they choose what is opened.
 - The answers of the history are the model's. `<ref>` and `<box>` are tags; `<img>` is text and opens nothing, whatever
-  the model was led to say. The original reads pictures there too.
+  the model was led to say. The original reads images there too.
 - In the format "raw", which base models complete, the query is the caller's whole prompt, and every special token
   counts.
 """
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paddlemix.models.qwen_vl.chatml import ChatMLIds, text_opening
-from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMG_END, ImageSpan, split_at_pictures
+from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMG_END, ImageSpan, split_at_images
 from paddlemix.models.qwen_vl.tokenizer import IM_END, AllowedSpecial, QwenTokenizer
 
 History = Sequence[tuple[str, str | None]]
@@ -33,15 +33,15 @@ class ChatContext:
     Attributes:
         ids: the tokens.
         text: the same as text.
-        pictures: paths and addresses in the order of the ids' spans.
+        images: paths and addresses in the order of the ids' spans.
     """
 
     ids: tuple[int, ...] = ()
     text: str = ""
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
     def __add__(self, other: ChatContext) -> ChatContext:
-        return ChatContext(self.ids + other.ids, self.text + other.text, self.pictures + other.pictures)
+        return ChatContext(self.ids + other.ids, self.text + other.text, self.images + other.images)
 
 
 def make_context(
@@ -65,10 +65,10 @@ def make_context(
         chat_format: "chatml", or "raw" for the query alone.
 
     Returns:
-        The prompt, with the pictures of the turns that were kept.
+        The prompt, with the images of the turns that were kept.
 
     Raises:
-        ValueError: a picture is not closed or not opened, or there is no such format.
+        ValueError: an image is not closed or not opened, or there is no such format.
     """
     if chat_format == "raw":
         return _callers_words(tokenizer, query, "all")
@@ -106,12 +106,12 @@ class _Turns:
 
     def _turn(self, role: str, content: ChatContext) -> ChatContext:
         ids = tuple(self._chatml.turn(role, list(content.ids)))
-        return ChatContext(ids, f"{text_opening(role)}{content.text}{IM_END}", content.pictures)
+        return ChatContext(ids, f"{text_opening(role)}{content.text}{IM_END}", content.images)
 
 
 def _callers_words(tokenizer: QwenTokenizer, words: str, allowed_special: AllowedSpecial) -> ChatContext:
     ids = tokenizer.encode(words, allowed_special=allowed_special)
-    pictures = tuple(span.path for span in split_at_pictures(words) if isinstance(span, ImageSpan))
-    if ids.count(tokenizer.img_end_id) != len(pictures):
-        raise ValueError(f"`{IMG_END}` closes no picture in {words[:80]!r}; expected `<img>path{IMG_END}`.")
-    return ChatContext(tuple(ids), words, pictures)
+    images = tuple(span.path for span in split_at_images(words) if isinstance(span, ImageSpan))
+    if ids.count(tokenizer.img_end_id) != len(images):
+        raise ValueError(f"`{IMG_END}` closes no image in {words[:80]!r}; expected `<img>path{IMG_END}`.")
+    return ChatContext(tuple(ids), words, images)

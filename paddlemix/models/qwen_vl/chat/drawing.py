@@ -1,20 +1,20 @@
-"""An answer's boxes, drawn on the picture that a chat showed last."""
+"""An answer's boxes, drawn on the image that a chat showed last."""
 
 from __future__ import annotations
 
 from PIL import Image
 
-from paddlemix.media.images import open_picture
+from paddlemix.media.images import open_image
 from paddlemix.models.qwen_vl.chat.context import History
 from paddlemix.models.qwen_vl.tags import Corners, boxes_with_names, to_list_format
 from paddlemix.visualization.draw import LabelledBox, draw_boxes
 
 
-def latest_picture(history: History | None) -> str | None:
-    """The path of the picture that was shown last.
+def latest_image(history: History | None) -> str | None:
+    """The path of the image that was shown last.
 
     Args:
-        history: queries and answers. Only queries show pictures: an answer is the model's, which names no file to open.
+        history: queries and answers. Only queries show images: an answer is the model's, which names no file to open.
 
     Returns:
         Its path or address; None where none was shown.
@@ -24,7 +24,7 @@ def latest_picture(history: History | None) -> str | None:
     return next(shown, None)
 
 
-def draw_on_latest_picture(response: str, history: History | None = None) -> Image.Image | None:
+def draw_on_latest_image(response: str, history: History | None = None) -> Image.Image | None:
     """Draw an answer's boxes with their names.
 
     Args:
@@ -32,16 +32,16 @@ def draw_on_latest_picture(response: str, history: History | None = None) -> Ima
         history: queries and answers, with that of `response` or without.
 
     Returns:
-        The picture with all boxes, a colour for each name; None where the answer has no box or no picture was shown.
+        The image with all boxes, a colour for each name; None where the answer has no box or no image was shown.
 
     Raises:
-        PictureError: the picture cannot be read.
+        ImageError: the image cannot be read.
     """
-    path, found = latest_picture(history), boxes_with_names(response)
+    path, found = latest_image(history), boxes_with_names(response)
     if path is None or not found:
         return None
-    picture = open_picture(path)
-    return draw_boxes(picture, [labelled(one.get("ref", ""), one["box"], picture.size) for one in found])
+    image = open_image(path)
+    return draw_boxes(image, [labelled(one.get("ref", ""), one["box"], image.size) for one in found])
 
 
 def labelled(name: str, corners: Corners, size: tuple[int, int]) -> LabelledBox:
@@ -50,7 +50,7 @@ def labelled(name: str, corners: Corners, size: tuple[int, int]) -> LabelledBox:
     Args:
         name: its label.
         corners: x1, y1, x2, y2 in thousandths; a model may swap them.
-        size: width and height of the picture in pixels.
+        size: width and height of the image in pixels.
 
     Returns:
         The box to draw.

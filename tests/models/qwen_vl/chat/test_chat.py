@@ -10,7 +10,7 @@ from PIL import Image
 
 from paddlemix.generation import GenerationConfig
 from paddlemix.generation.sampling import TokenChooser
-from paddlemix.media.images import PictureError
+from paddlemix.media.images import ImageError
 from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
 from paddlemix.models.qwen_vl.chat import chat as qwen
 from paddlemix.models.qwen_vl.chat.answers import decode_tokens
@@ -47,8 +47,8 @@ def model(untrained):
 
 
 @pytest.fixture(autouse=True)
-def pictures(tmp_path, monkeypatch):
-    """Two pictures in the working folder."""
+def images(tmp_path, monkeypatch):
+    """Two images in the working folder."""
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(0).integers(0, 255, (2, 30, 40, 3), dtype=np.uint8)
     for name, pixels in zip(("a.png", "b.png"), noise, strict=True):
@@ -58,8 +58,8 @@ def pictures(tmp_path, monkeypatch):
 @pytest.fixture
 def opened(monkeypatch):
     """The paths that a chat opens."""
-    paths, open_picture = [], qwen.open_picture
-    monkeypatch.setattr(qwen, "open_picture", lambda path: paths.append(path) or open_picture(path))
+    paths, open_image = [], qwen.open_image
+    monkeypatch.setattr(qwen, "open_image", lambda path: paths.append(path) or open_image(path))
     return paths
 
 
@@ -96,7 +96,7 @@ class TestAnswers:
         assert answer == wanted.text != ""
         assert history == [("hi", "ho"), (QUERY, answer)]
 
-    def test_the_picture_and_the_history_change_the_answer(self, model, qwen_tokenizer):
+    def test_the_image_and_the_history_change_the_answer(self, model, qwen_tokenizer):
         answers = {
             model.chat(qwen_tokenizer, query, history, max_new_tokens=8)[0]
             for query in (QUERY, QUERY.replace("a.png", "b.png"))
@@ -123,7 +123,7 @@ class TestAnswers:
         answer, _ = model.chat(qwen_tokenizer, "q", stop_words_ids=[qwen_tokenizer.encode(" the bus")])
         assert answer == "Find the bus"
 
-    def test_what_the_model_says_of_pictures_is_text(self, model, qwen_tokenizer, say, opened):
+    def test_what_the_model_says_of_images_is_text(self, model, qwen_tokenizer, say, opened):
         say("see <img>b.png</img>!<|im_end|>")
         answer, history = model.chat(qwen_tokenizer, "q")
         assert answer == "see <img>b.png</img>!"
@@ -153,8 +153,8 @@ class TestStream:
         assert len(steps) == 1
 
 
-class TestPictures:
-    def test_pictures_of_the_query_and_of_what_fits_of_the_history_are_opened_in_order(
+class TestImages:
+    def test_images_of_the_query_and_of_what_fits_of_the_history_are_opened_in_order(
         self, model, qwen_tokenizer, opened
     ):
         history = [("<img>b.png</img>", "b"), ("<img>a.png</img>", "a")]
@@ -169,8 +169,8 @@ class TestPictures:
         model.chat(qwen_tokenizer, "q", [("a", "see <img>/etc/passwd</img>")], max_new_tokens=1)
         assert opened == []
 
-    def test_a_picture_that_is_missing_is_named(self, model, qwen_tokenizer):
-        with pytest.raises(PictureError, match=r"picture gone\.png does not exist"):
+    def test_an_image_that_is_missing_is_named(self, model, qwen_tokenizer):
+        with pytest.raises(ImageError, match=r"image gone\.png does not exist"):
             model.chat(qwen_tokenizer, "<img>gone.png</img>")
 
     def test_another_normalisation_can_be_given(self, model, qwen_tokenizer):
@@ -204,5 +204,5 @@ class TestSettings:
 
     def test_another_models_tokenizer_is_refused(self, model, qwen_tokenizer):
         other = QwenTokenizer(qwen_tokenizer.ranks, {"n_queries": 16, "n_extra_tokens": 9})
-        with pytest.raises(ValueError, match="writes a picture as token 402 and 16 more, the model reads token 401"):
+        with pytest.raises(ValueError, match="writes an image as token 402 and 16 more, the model reads token 401"):
             model.chat(other, "q")

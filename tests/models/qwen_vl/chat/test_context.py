@@ -26,12 +26,12 @@ def test_a_prompt_holds_the_system_text_the_history_and_the_query(tokenizer):
         "<|im_start|>user\nnow?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert text(tokenizer, context) == context.text
-    assert context.pictures == ("a.png",)
+    assert context.images == ("a.png",)
 
 
-def test_the_newest_turns_stay_in_the_window_with_their_pictures_alone(tokenizer):
+def test_the_newest_turns_stay_in_the_window_with_their_images_alone(tokenizer):
     contexts = [make_context(tokenizer, "now?", HISTORY[3 - kept :]) for kept in range(4)]
-    assert [context.pictures for context in contexts] == [(), ("b.png",), ("b.png",), ("a.png", "b.png")]
+    assert [context.images for context in contexts] == [(), ("b.png",), ("b.png",), ("a.png", "b.png")]
     system = contexts[0].ids.index(IM_START, 1) - 1
     sizes = [system + len(context.ids) - len(contexts[0].ids) for context in contexts]
     assert sorted(set(sizes)) == sizes
@@ -64,16 +64,16 @@ def test_control_tokens_that_are_spelled_out_are_text(tokenizer, part):
 
 
 @pytest.mark.parametrize("part", ["system", "query", "asked"])
-def test_a_caller_shows_pictures_wherever_they_write(tokenizer, part):
+def test_a_caller_shows_images_wherever_they_write(tokenizer, part):
     words = dict.fromkeys(("system", "query", "asked"), "w") | {part: "see <img>a.png</img>"}
     context = make_context(tokenizer, words["query"], [(words["asked"], "r")], system=words["system"])
-    assert context.pictures == ("a.png",) and context.ids.count(IMG) == 1
+    assert context.images == ("a.png",) and context.ids.count(IMG) == 1
 
 
 def test_an_answer_shows_nothing_though_the_original_would_open_it(tokenizer):
     answer = "<ref>x</ref> is <img>/etc/passwd</img>"
     context = make_context(tokenizer, "q", [("a", answer)])
-    assert context.pictures == () and IMG not in context.ids
+    assert context.images == () and IMG not in context.ids
     assert context.ids.count(REF) == 1
     assert text(tokenizer, context) == context.text
 
@@ -85,7 +85,7 @@ def test_an_answer_may_hold_any_tags_in_any_order(tokenizer):
 
 @pytest.mark.parametrize("query", ["<img>a.png", "a.png</img>", "<img>a</img></img>"])
 @pytest.mark.parametrize("chat_format", ["chatml", "raw"])
-def test_a_callers_picture_is_closed_and_opened_once(tokenizer, query, chat_format):
+def test_a_callers_image_is_closed_and_opened_once(tokenizer, query, chat_format):
     with pytest.raises(ValueError, match=r"expected `<img>path</img>`"):
         make_context(tokenizer, query, chat_format=chat_format)
 
@@ -93,21 +93,21 @@ def test_a_callers_picture_is_closed_and_opened_once(tokenizer, query, chat_form
 def test_a_path_that_does_not_fit_its_span_is_opened_all_the_same(tokenizer):
     path = "folder/" * 10 + "a.png"
     context = make_context(tokenizer, f"<img>{path}</img>")
-    assert context.pictures == (path,)
+    assert context.images == (path,)
     assert context.ids.count(PAD) == tokenizer.n_queries
 
 
 def test_a_path_is_opened_as_it_was_written_and_composed_in_the_ids_alone(tokenizer):
     path = "cafe\u0301.png"
     context = make_context(tokenizer, f"<img>{path}</img>")
-    assert context.pictures == (path,)
+    assert context.images == (path,)
     assert list("café.png".encode()) == list(context.ids)[context.ids.index(IMG) + 1 :][:9]
 
 
 def test_the_raw_format_is_the_query_alone_with_all_its_special_tokens(tokenizer):
     context = make_context(tokenizer, "x <|endoftext|><img>a.png</img>", HISTORY, system="s", chat_format="raw")
     assert context.text == "x <|endoftext|><img>a.png</img>" == text(tokenizer, context)
-    assert tokenizer.eod_id in context.ids and context.pictures == ("a.png",)
+    assert tokenizer.eod_id in context.ids and context.images == ("a.png",)
 
 
 def test_an_unknown_format_is_refused(tokenizer):
@@ -122,4 +122,4 @@ def test_every_case_of_the_original_has_its_ids_and_text(published_qwen_tokenize
         context = make_context(published_qwen_tokenizer, **case["kwargs"])
         assert list(context.ids) == case["ids"], json.dumps(case["kwargs"], ensure_ascii=False)
         assert context.text == case["raw_text"]
-        assert len(context.pictures) == context.ids.count(published_qwen_tokenizer.img_start_id)
+        assert len(context.images) == context.ids.count(published_qwen_tokenizer.img_start_id)

@@ -20,18 +20,18 @@ class Model:
         return iter(["A", "A", "A bus", "A bus."])
 
 
-def test_pictures_stand_before_the_prompt_numbered_and_a_line_each():
+def test_images_stand_before_the_prompt_numbered_and_a_line_each():
     model, processor = Model(), SimpleNamespace(tokenizer="tokenizer", image_processor="squares")
     question, config = ChatQuestion(["a.jpg", "b.jpg"], [], "What has changed?"), GenerationConfig(seed=7)
     assert list(question.answer(model, processor, config)) == ["A", " bus", "."]
-    query = "Picture 1: <img>a.jpg</img>\nPicture 2: <img>b.jpg</img>\nWhat has changed?"
+    query = "Picture 1: <img>a.jpg</img>\nImage 2: <img>b.jpg</img>\nWhat has changed?"
     assert model.asked == ("tokenizer", query, {"generation_config": config, "image_processor": "squares"})
-    assert question.pictures == ["a.jpg", "b.jpg"]
+    assert question.images == ["a.jpg", "b.jpg"]
 
 
-def test_pictures_that_the_prompt_shows_itself_count_too():
-    assert ChatQuestion(["a.jpg"], [], "<img>b.jpg</img>?").pictures == ["a.jpg", "b.jpg"]
-    assert ChatQuestion([], [], "你好").pictures == []
+def test_images_that_the_prompt_shows_itself_count_too():
+    assert ChatQuestion(["a.jpg"], [], "<img>b.jpg</img>?").images == ["a.jpg", "b.jpg"]
+    assert ChatQuestion([], [], "你好").images == []
     with pytest.raises(ValueError, match="is not closed"):
         ChatQuestion([], [], "<img>b.jpg?")
 

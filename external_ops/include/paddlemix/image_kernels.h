@@ -1,4 +1,4 @@
-// Kernels on pictures of 8 bits a channel, RGB, written once and compiled for several instruction sets. They run on the
+// Kernels on images of 8 bits a channel, RGB, written once and compiled for several instruction sets. They run on the
 // thread that calls them: data workers and prefetching threads are parallel already.
 #pragma once
 
@@ -28,7 +28,7 @@ struct Resize {
 };
 
 struct Patchify {
-  const uint8_t* const* frames;  // [frame_count] pictures, [height, width, 3] each, dense
+  const uint8_t* const* frames;  // [frame_count] images, [height, width, 3] each, dense
   int64_t frame_count;
   int64_t height, width;  // multiples of a window's side
   int64_t patch_size;     // pixels of a patch's side
@@ -37,13 +37,13 @@ struct Patchify {
   float* patches;         // [patches, 3, frame_count, patch_size, patch_size], window after window
 };
 
-struct PictureKernels {
+struct ImageKernels {
   const char* name;
   void (*resize)(const Resize&);
   void (*patchify)(const Patchify&);
 };
 
 // The fastest that this processor can run.
-const PictureKernels& picture_kernels();
+const ImageKernels& image_kernels();
 
 }  // namespace paddlemix

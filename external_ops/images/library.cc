@@ -2,7 +2,7 @@
 // them.
 #include <new>
 
-#include "paddlemix/picture_kernels.h"
+#include "paddlemix/image_kernels.h"
 
 namespace {
 
@@ -20,16 +20,16 @@ int run(void (*kernel)(const Op&), const Op* op) {
 
 extern "C" {
 
-__attribute__((visibility("default"))) const char* paddlemix_picture_instruction_set() {
-  return paddlemix::picture_kernels().name;
+__attribute__((visibility("default"))) const char* paddlemix_image_instruction_set() {
+  return paddlemix::image_kernels().name;
 }
 
 // 0, or 1 where memory ran out.
 __attribute__((visibility("default"))) int paddlemix_resize(const paddlemix::Resize* op) {
-  return run(paddlemix::picture_kernels().resize, op);
+  return run(paddlemix::image_kernels().resize, op);
 }
 
 __attribute__((visibility("default"))) int paddlemix_patchify(const paddlemix::Patchify* op) {
-  return run(paddlemix::picture_kernels().patchify, op);
+  return run(paddlemix::image_kernels().patchify, op);
 }
 }

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "paddlemix/picture_kernels.h"
+#include "paddlemix/image_kernels.h"
 #include "paddlemix/scratch.h"
 
 namespace paddlemix {
@@ -23,7 +23,7 @@ inline void narrow(Ints x, uint8_t* to) {
 
 }  // namespace
 
-const PictureKernels& picture_kernels() { return table; }
+const ImageKernels& image_kernels() { return table; }
 
 }  // namespace plain
 }  // namespace paddlemix

@@ -1,5 +1,5 @@
-// Runs the picture kernels at odd sizes and on several threads at once, for AddressSanitizer and ThreadSanitizer:
-// `sh tests/run.sh address pictures`. Results are compared with plain loops.
+// Runs the image kernels at odd sizes and on several threads at once, for AddressSanitizer and ThreadSanitizer:
+// `sh tests/run.sh address images`. Results are compared with plain loops.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "paddlemix/picture_kernels.h"
+#include "paddlemix/image_kernels.h"
 
 using namespace paddlemix;
 using Bytes = std::vector<uint8_t>;
@@ -67,7 +67,7 @@ static void resizes(int64_t height, int64_t width, int64_t new_height, int64_t n
       if (wider) wanted = filtered(wanted, height, width, kChannels, across.axis);
       if (higher) wanted = filtered(wanted, 1, height, w * kChannels, down.axis);
       Bytes to(h * w * kChannels);
-      picture_kernels().resize({from.data(), height, width, width * kChannels, wider ? &across.axis : nullptr,
+      image_kernels().resize({from.data(), height, width, width * kChannels, wider ? &across.axis : nullptr,
                                 higher ? &down.axis : nullptr, to.data()});
       expect(to == wanted, "resizing", height, width);
     }
@@ -79,7 +79,7 @@ static void patches(int64_t height, int64_t width, int64_t size, int64_t merge) 
   std::vector<float> levels(kChannels * 256), found(3 * first.size());
   for (std::size_t i = 0; i < levels.size(); ++i) levels[i] = static_cast<float>(i);
   const uint8_t* frames[] = {first.data(), first.data(), second.data()};
-  picture_kernels().patchify({frames, 3, height, width, size, merge, levels.data(), found.data()});
+  image_kernels().patchify({frames, 3, height, width, size, merge, levels.data(), found.data()});
   const int64_t window = size * merge;
   const float* next = found.data();
   bool same = true;
@@ -107,5 +107,5 @@ int main() {
   std::vector<std::thread> threads;
   for (int thread = 0; thread < 4; ++thread) threads.emplace_back(all);
   for (std::thread& thread : threads) thread.join();
-  std::printf("%s picture kernels: all ran\n", picture_kernels().name);
+  std::printf("%s image kernels: all ran\n", image_kernels().name);
 }

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "paddlemix/picture_kernels.h"
+#include "paddlemix/image_kernels.h"
 #include "paddlemix/scratch.h"
 
 // Behind the standard headers, whose inline functions other files share and must not be compiled for this set.
@@ -31,7 +31,7 @@ inline void narrow(Ints x, uint8_t* to) {
 
 }  // namespace
 
-const PictureKernels& picture_kernels() { return table; }
+const ImageKernels& image_kernels() { return table; }
 
 }  // namespace avx512
 }  // namespace paddlemix

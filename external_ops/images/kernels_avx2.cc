@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "paddlemix/picture_kernels.h"
+#include "paddlemix/image_kernels.h"
 #include "paddlemix/scratch.h"
 
 // Behind the standard headers, whose inline functions other files share and must not be compiled for this set.
@@ -32,7 +32,7 @@ inline void narrow(Ints x, uint8_t* to) {
 
 }  // namespace
 
-const PictureKernels& picture_kernels() { return table; }
+const ImageKernels& image_kernels() { return table; }
 
 }  // namespace avx2
 }  // namespace paddlemix
