@@ -53,6 +53,7 @@ from sides.data_shape import (
 from sides.measuring import seconds_of
 from sides.workload import SHAPES
 
+from paddlemix.contract import Sample
 from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.loading.workers import BatchLoader
 from paddlemix.datasets.mix_dataset import MixDataset
@@ -67,7 +68,6 @@ from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.ops import num_threads
 from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.contract import Sample
 from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 SIDES = Path(__file__).parent / "sides"

@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from paddlemix.contract import Sample
 from paddlemix.datasets.mixing.draws import WeightedSample
-from paddlemix.processors.contract import IGNORED_LABEL, Sample
+from paddlemix.names import IGNORED_LABEL
 
 PADDING_POSITION = 1
 

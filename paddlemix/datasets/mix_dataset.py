@@ -11,12 +11,12 @@ from typing import Literal, get_args
 import numpy as np
 from paddle.io import Dataset
 
+from paddlemix.contract import ConversationProcessor, Sample
 from paddlemix.conversation import Conversation, OverlongError, RecordError
 from paddlemix.datasets.loading.load import Chained, LoadedSet, load_set
 from paddlemix.datasets.loading.sizes import SizeTable
 from paddlemix.datasets.mixing.mixture import MixedSet, MixStrategy, Mixture
 from paddlemix.datasets.spec import DatasetSpec
-from paddlemix.processors.contract import ConversationProcessor, Sample
 
 __all__ = ["BadRecordPolicy", "DatasetSpec", "MixDataset", "SetSummary"]
 

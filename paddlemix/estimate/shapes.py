@@ -10,7 +10,8 @@ from paddlemix.configuration.arguments import ModelArguments
 from paddlemix.hub import PADDLEMIX_NAMES, local_folder
 from paddlemix.models.base import read_carried_files, read_config
 from paddlemix.models.registry import FAMILIES, Family, find_family
-from paddlemix.training.finetune import END_OF_TURN, choose_trained
+from paddlemix.names import END_OF_TURN
+from paddlemix.training.finetune import choose_trained
 from paddlemix.weights.model_weights import without_initial_values
 
 _QWEN2_VL_2B = {

@@ -12,8 +12,9 @@ import numpy as np
 import paddle
 
 from paddlemix.generation.loop import TokenStream
-from paddlemix.generation.published import GENERATION_FILE, published_attributes, published_object
+from paddlemix.generation.published import published_attributes, published_object
 from paddlemix.generation.settings import GenerationConfig
+from paddlemix.names import GENERATION_FILE
 
 _SETTINGS = tuple(field.name for field in fields(GenerationConfig))
 

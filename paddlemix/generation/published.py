@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-GENERATION_FILE = "generation_config.json"
+from paddlemix.names import GENERATION_FILE
 
 # The attributes of `GenerationConfig` that the file spells the same way.
 _SAME_NAME = (

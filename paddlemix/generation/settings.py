@@ -10,7 +10,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from paddlemix.generation.published import GENERATION_FILE, read_generation_file
+from paddlemix.generation.published import read_generation_file
+from paddlemix.names import GENERATION_FILE
 
 
 @dataclass(frozen=True)

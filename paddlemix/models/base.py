@@ -6,16 +6,18 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import paddle
 from paddle import nn
 from paddlenlp.transformers import PretrainedModel
 from paddlenlp.transformers.model_outputs import ModelOutput
 
+from paddlemix.contract import LayerCache
 from paddlemix.files import replacing, write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.tensor_parallel import SplitPlan, split_model, tensor_parallel_group
+from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.weights.model_weights import (
     NUMPY_DTYPES,
     WeightLayout,
@@ -28,26 +30,8 @@ from paddlemix.weights.model_weights import (
 if TYPE_CHECKING:
     from paddlemix.generation import GenerationConfig
 
-CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 # What a checkpoint says beside its model and processor; a model made from it says the same.
 CARRIED_FILES = (GENERATION_FILE,)
-
-__all__ = ["GENERATION_FILE", "LayerCache", "MixModelOutput", "MixPretrainedModel", "read_carried_files", "read_config"]
-
-
-class LayerCache(Protocol):
-    """The keys and values one attention layer has seen, `length` tokens; the first call brought `prefilled` of them."""
-
-    length: int
-    prefilled: int
-
-    def extend(self, key: paddle.Tensor, value: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Append float[B, L, G, D] each and return all so far, float[B, length, G, D]."""
-        ...
-
-    def open(self, length: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Count in tokens that the caller writes itself, behind the others in float[B, capacity, G, D] each."""
-        ...
 
 
 @dataclass

@@ -7,7 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from paddlemix.models.base import CONFIG_FILE, read_config
+from paddlemix.models.base import read_config
+from paddlemix.names import CONFIG_FILE
 
 
 @dataclass(frozen=True)

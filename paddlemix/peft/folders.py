@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddlemix.hub import PADDLEMIX_NAMES, is_hub_name, local_folder
-from paddlemix.models.base import GENERATION_FILE
+from paddlemix.names import GENERATION_FILE
 from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE, read_adapter_config
 
 # Every family's processor writes it; an adapter's folder with it has the processor that the adapter was trained with.

@@ -17,9 +17,10 @@ from typing import Any
 from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from paddlemix.contract import Piece
 from paddlemix.conversation import Conversation, Image, Part, Video
 from paddlemix.files import write_json
-from paddlemix.processors.tokenizer import CONTROL_TOKENS, Piece
+from paddlemix.processors.tokenizer import CONTROL_TOKENS
 
 # The published behaviour: a default system turn, vision blocks with optional numbers, ChatML round every turn.
 QWEN2_VL_TEMPLATE = (

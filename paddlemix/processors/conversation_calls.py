@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from paddlemix.contract import Sample
 from paddlemix.conversation import Conversation
 from paddlemix.models.qwen2_vl.media import Size
-from paddlemix.processors.contract import Sample
 
 
 class ConversationCalls(ABC):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from paddlemix.contract import GroundedBox
 from paddlemix.conversation import Box
 
 REF_START, REF_END = "<|object_ref_start|>", "<|object_ref_end|>"
@@ -20,19 +21,6 @@ BOX_START, BOX_END = "<|box_start|>", "<|box_end|>"
 _POINT = r"\((?P<x{0}>\d{{1,4}}),\s*(?P<y{0}>\d{{1,4}})\)"
 # How an answer says which of several images it speaks of; the prompt numbers them so.
 _MENTION = re.compile(r"(?:picture|image|图片?)\s*(\d+)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class GroundedBox:
-    """A box that the model named.
-
-    Attributes:
-        label: the reference it follows, "" where there is none.
-        box: x1, y1, x2, y2 in pixels of the original image.
-    """
-
-    label: str
-    box: tuple[float, float, float, float]
 
 
 def box_text(box: Box, width: int, height: int) -> str:

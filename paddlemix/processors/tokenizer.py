@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 
+from paddlemix.contract import Piece
 from paddlemix.files import replacing, write_json
 from paddlemix.hub import local_folder
 
@@ -33,23 +33,6 @@ CONTROL_TOKENS = (
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of a prompt.
-
-    Attributes:
-        text: a control token's name, or plain text.
-        control: whether `text` is one control token.
-        trained: whether a model is trained to say it.
-        repeat: how often a control token stands there.
-    """
-
-    text: str
-    control: bool = False
-    trained: bool = False
-    repeat: int = 1
 
 
 class Qwen2Tokenizer:

@@ -17,6 +17,7 @@ from paddlemix.datasets.mixing.sampling import Sampling
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.registry import Family, find_family
+from paddlemix.names import END_OF_TURN
 from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.folders import is_adapter
 from paddlemix.training.freezing import any_matches, freeze
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from paddlemix.training.answer_evaluation import AnswerEvaluation
     from paddlemix.training.callbacks.early_stopping import EarlyStopping
     from paddlemix.training.sft import SFTTrainer
-
-END_OF_TURN = "<|im_end|>"
 
 logger = logging.getLogger(__name__)
 

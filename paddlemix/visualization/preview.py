@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from paddlemix.contract import Sample
 from paddlemix.conversation import Box, Conversation, RecordError, Reference
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import frame_indices
 from paddlemix.media.images import open_image
 from paddlemix.media.video import open_video
-from paddlemix.processors.contract import IGNORED_LABEL, Sample
+from paddlemix.names import IGNORED_LABEL
 from paddlemix.visualization.draw import LabelledBox, draw_boxes
 
 # The longer side of an image on the page, in pixels: large enough for labels, small enough for many records.

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from paddlemix.contract import Sample
 from paddlemix.datasets.collate import PackCollator, PadCollator, TrainingCollator
 from paddlemix.datasets.mixing.draws import WeightedSample
-from paddlemix.processors.contract import Sample
 
 
 def sample(length, images=0, start=10, videos=0):

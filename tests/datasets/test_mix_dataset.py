@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paddlemix.contract import Sample, SampleSize
 from paddlemix.conversation import Conversation, RecordError, Text
 from paddlemix.datasets.mix_dataset import BadRecordPolicy, DatasetSpec, MixDataset
-from paddlemix.processors.contract import Sample, SampleSize
 
 
 class FakeProcessor:

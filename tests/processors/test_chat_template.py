@@ -5,9 +5,9 @@ import pickle
 import pytest
 from jinja2.exceptions import SecurityError
 
+from paddlemix.contract import Piece
 from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn
 from paddlemix.processors.chat_template import QWEN2_VL_TEMPLATE, ChatTemplate, template_pieces
-from paddlemix.processors.tokenizer import Piece
 
 OTHER = "{% for message in messages %}{{ message.role }}{% endfor %}"
 

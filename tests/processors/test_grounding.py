@@ -2,9 +2,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddlemix.contract import GroundedBox
 from paddlemix.conversation import Box
 from paddlemix.models.qwen_vl.tags import TAGS as QWEN_VL_TAGS
-from paddlemix.processors.grounding import QWEN2_VL_TAGS, GroundedBox, box_in_pixels, box_text
+from paddlemix.processors.grounding import QWEN2_VL_TAGS, box_in_pixels, box_text
 
 parse_boxes, boxes_by_image = QWEN2_VL_TAGS.parse_boxes, QWEN2_VL_TAGS.boxes_by_image
 strip_tags = QWEN2_VL_TAGS.strip_tags

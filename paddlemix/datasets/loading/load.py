@@ -14,6 +14,7 @@ import numpy as np
 
 import paddlemix
 from paddlemix.cache import cache_folder, digest_of, identity, kept
+from paddlemix.contract import ConversationProcessor
 from paddlemix.conversation import Conversation, RecordError
 from paddlemix.datasets.formats import AUTO, find_format
 from paddlemix.datasets.loading.measure import Measured, Measuring
@@ -25,7 +26,6 @@ from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.records.selection import select
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.files import replacing
-from paddlemix.processors.contract import ConversationProcessor
 
 
 class RecordSequence:

@@ -14,11 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from paddlemix._environment import usable_cores
+from paddlemix.contract import ConversationProcessor, SampleSize
 from paddlemix.conversation import Conversation, RecordError, result_or_error
 from paddlemix.datasets.loading.forking import ready_to_fork
 from paddlemix.datasets.loading.sizes import SizeTable
 from paddlemix.datasets.records.reading import Located
-from paddlemix.processors.contract import ConversationProcessor, SampleSize
 
 # Records measured together: enough that what they share is worked out once, few enough that the bar moves.
 CHUNK = 1024

@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 
-from paddlemix.processors.contract import SampleSize
+from paddlemix.contract import SampleSize
 
 COLUMNS = tuple(field.name for field in fields(SampleSize))
 # Stands in every column of a record that was found bad.

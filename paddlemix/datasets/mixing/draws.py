@@ -10,10 +10,11 @@ import numpy as np
 from paddle.io import Dataset
 
 from paddlemix.cache import cache_folder
+from paddlemix.contract import Sample
 from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.mixing.rows import Row
-from paddlemix.processors.contract import IGNORED_LABEL, Sample
+from paddlemix.names import IGNORED_LABEL
 
 LossPer = Literal["token", "sample"]
 

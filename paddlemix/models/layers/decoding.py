@@ -12,7 +12,7 @@ from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.norm import RMSNorm
 
 if TYPE_CHECKING:
-    from paddlemix.models.base import LayerCache
+    from paddlemix.contract import LayerCache
 
 
 class DecoderParts(NamedTuple):

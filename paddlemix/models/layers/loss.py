@@ -8,8 +8,7 @@ from paddle import nn
 from paddlemix import ops
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.tensor_parallel import SplitEmbedding, SplitHead
-
-IGNORED_LABEL = ops.IGNORED_TARGET
+from paddlemix.names import IGNORED_LABEL
 
 
 def next_token_loss(

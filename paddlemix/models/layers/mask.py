@@ -9,7 +9,7 @@ import paddle
 from paddlemix.ops import CausalMask
 
 if TYPE_CHECKING:
-    from paddlemix.models.base import LayerCache
+    from paddlemix.contract import LayerCache
 
 
 def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) -> CausalMask | None:

@@ -12,7 +12,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddlemix.models.base import LayerCache, MixModelOutput, MixPretrainedModel
+from paddlemix.contract import LayerCache
+from paddlemix.models.base import MixModelOutput, MixPretrainedModel
 from paddlemix.models.layers.borrowing import Borrowing
 from paddlemix.models.layers.decoding import DecoderParts, is_plain
 from paddlemix.models.layers.linear import Linear

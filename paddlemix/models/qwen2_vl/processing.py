@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddlemix.contract import Piece, Sample, SampleSize
 from paddlemix.conversation import Box, Conversation, Part, RecordError, Reference, Text, result_or_error
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
@@ -27,8 +28,8 @@ from paddlemix.models.qwen2_vl.prompts import (
     expand_placeholders,
 )
 from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
+from paddlemix.names import IGNORED_LABEL, PREPROCESSOR_FILE
 from paddlemix.processors.chat_template import ChatTemplate, template_pieces
-from paddlemix.processors.contract import IGNORED_LABEL, Sample, SampleSize
 from paddlemix.processors.conversation_calls import ConversationCalls
 from paddlemix.processors.grounding import (
     BOX_END,
@@ -41,12 +42,12 @@ from paddlemix.processors.grounding import (
 )
 from paddlemix.processors.length import fit_length
 from paddlemix.processors.settings import GivenKnobs, Knobs, given_knobs, log_once
-from paddlemix.processors.tokenizer import Piece, Qwen2Tokenizer
+from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE = "preprocessor_config.json", "video_preprocessor_config.json"
+VIDEO_PREPROCESSOR_FILE = "video_preprocessor_config.json"
 
 
 class Qwen2VLProcessor(ConversationCalls, PromptCalls):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from paddlemix.contract import Piece
 from paddlemix.conversation import Video
 from paddlemix.media.images import open_image, upright
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
@@ -30,7 +31,7 @@ from paddlemix.processors.batches import (
 )
 from paddlemix.processors.calls import MessageCalls
 from paddlemix.processors.chat_template import ChatTemplate, template_pieces
-from paddlemix.processors.tokenizer import Piece, Qwen2Tokenizer
+from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 # By the placeholder of an image or a video, the model's inputs for their patches and grids.

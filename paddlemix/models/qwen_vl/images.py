@@ -13,9 +13,8 @@ from PIL import Image
 
 from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl.images import CLIP_MEAN, CLIP_STD
+from paddlemix.names import CONFIG_FILE, PREPROCESSOR_FILE
 from paddlemix.ops.images import patchify, resize_bicubic
-
-PREPROCESSOR_FILE, CONFIG_FILE = "preprocessor_config.json", "config.json"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddlemix.models.base import GENERATION_FILE, LayerCache, MixModelOutput, MixPretrainedModel
+from paddlemix.contract import LayerCache
+from paddlemix.models.base import MixModelOutput, MixPretrainedModel
 from paddlemix.models.layers.borrowing import Borrowing
 from paddlemix.models.layers.decoding import DecoderParts, is_plain
 from paddlemix.models.layers.linear import Linear
@@ -28,6 +29,7 @@ from paddlemix.models.qwen_vl.positions import logn_factors, ntk_alpha, scaled_f
 from paddlemix.models.qwen_vl.spans import image_places
 from paddlemix.models.qwen_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen_vl.vision import QWenVisionTower
+from paddlemix.names import GENERATION_FILE
 from paddlemix.ops import CausalSegments, Rotary, Visible, apply_rotary, attention, swiglu
 
 

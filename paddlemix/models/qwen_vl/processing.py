@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import PIL.Image
 
+from paddlemix.contract import Piece, Sample, SampleSize
 from paddlemix.conversation import Box, Conversation, Image, Part, RecordError, Reference, Text, Turn
 from paddlemix.hub import local_folder
 from paddlemix.media.images import image_size, open_image, upright
@@ -19,6 +20,7 @@ from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLTex
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.tags import BOX, BOX_END, IMAGE_TAGS, REF, REF_END, TAGS, ImageSpan
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
+from paddlemix.names import IGNORED_LABEL
 from paddlemix.processors.batches import (
     ModelInputs,
     as_list,
@@ -30,12 +32,10 @@ from paddlemix.processors.batches import (
     text_list,
 )
 from paddlemix.processors.calls import MessageCalls
-from paddlemix.processors.contract import IGNORED_LABEL, Sample, SampleSize
 from paddlemix.processors.conversation_calls import ConversationCalls
 from paddlemix.processors.grounding import box_in_pixels, box_text
 from paddlemix.processors.length import fit_length
 from paddlemix.processors.settings import Knobs, given_knobs, log_once
-from paddlemix.processors.tokenizer import Piece
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tiktoken
 
+from paddlemix.contract import Piece
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.qwen_vl import tags as qwen_tags
 from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMAGE_TAGS, IMG, IMG_END, IMG_PAD, ImageSpan
 from paddlemix.models.qwen_vl.tiktoken_file import Ranks, check_ranks, read_ranks, write_ranks
 from paddlemix.processors.batches import ModelInputs, as_tensors, check_choice, padded
-from paddlemix.processors.tokenizer import TOKENIZER_CONFIG_FILE, WORD_PATTERN, Piece
+from paddlemix.processors.tokenizer import TOKENIZER_CONFIG_FILE, WORD_PATTERN
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -7,11 +7,10 @@ from typing import Literal
 import paddle
 import paddle.nn.functional as F
 
+from paddlemix.names import IGNORED_LABEL
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.checks import check_like, check_shape
 from paddlemix.ops.tensors.linear import is_rounded, linear_reference
-
-IGNORED_TARGET = -100
 
 
 def token_cross_entropy(
@@ -42,7 +41,7 @@ def linear_cross_entropy(
     *,
     reduction: Literal["mean", "sum"] = "mean",
     transposed: bool = False,
-    ignore_index: int = IGNORED_TARGET,
+    ignore_index: int = IGNORED_LABEL,
 ) -> paddle.Tensor:
     """Cross entropy of the logits `hidden weight`, of which the built op holds a few rows at a time.
 

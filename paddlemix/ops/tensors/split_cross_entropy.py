@@ -10,7 +10,7 @@ from paddle.distributed import ReduceOp, all_reduce
 from paddle.distributed.communication.group import Group
 
 from paddlemix.ops.tensors.collectives import copy_to_ranks
-from paddlemix.ops.tensors.cross_entropy import IGNORED_TARGET, check_targets
+from paddlemix.ops.tensors.cross_entropy import IGNORED_LABEL, check_targets
 from paddlemix.ops.tensors.linear import linear
 
 
@@ -42,7 +42,7 @@ def split_linear_cross_entropy(
     Raises:
         ValueError: a target is no token.
     """
-    hidden, places = copy_to_ranks(hidden, group), (targets != IGNORED_TARGET).nonzero().flatten()
+    hidden, places = copy_to_ranks(hidden, group), (targets != IGNORED_LABEL).nonzero().flatten()
     if not places.shape[0]:
         # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
         return (hidden[:1].sum() + weight[:1, :1].sum()).astype("float32") * 0.0

@@ -7,12 +7,12 @@ import os
 import numpy as np
 import pytest
 
+from paddlemix.contract import SampleSize
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.loading import measure as measuring
 from paddlemix.datasets.loading.forking import ready_to_fork
 from paddlemix.datasets.loading.measure import CHUNK, Measuring
 from paddlemix.datasets.loading.workers import BatchLoader
-from paddlemix.processors.contract import SampleSize
 
 
 class Destroyed:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from paddlemix.cache import cache_folder, kept
+from paddlemix.contract import SampleSize
 from paddlemix.conversation import RecordError, Text
 from paddlemix.datasets.loading import measure as measuring_module
 from paddlemix.datasets.loading.load import load_set
 from paddlemix.datasets.loading.measure import CHUNK
 from paddlemix.datasets.records.file import RecordFile, open_records
 from paddlemix.datasets.spec import DatasetSpec
-from paddlemix.processors.contract import SampleSize
 
 
 class Counting:

@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
+from paddlemix.contract import Sample, SampleSize
 from paddlemix.conversation import Conversation, RecordError, RecordId, Text, Turn
 from paddlemix.datasets.mixing.draws import Draw, DrawnDataset, count_targets
-from paddlemix.processors.contract import Sample, SampleSize
 
 
 class FakeDataset:

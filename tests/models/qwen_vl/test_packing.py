@@ -6,10 +6,10 @@ import numpy as np
 import paddle
 import pytest
 
+from paddlemix.contract import Sample
 from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.mixing.draws import WeightedSample, count_targets
 from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
-from paddlemix.processors.contract import Sample
 
 PAD, IMAGE_START, QUERIES = 0, 97, 4
 

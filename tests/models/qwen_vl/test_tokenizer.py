@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddlemix.contract import Piece
 from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, ImageSpan
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
-from paddlemix.processors.tokenizer import Piece
 
 # The ids of the small vocabulary: 384 byte pairs, 3 control tokens, 8 extras, 6 tags of names and boxes, 3 of images.
 IM_START, IM_END, REF, REF_END, IMG, IMG_END, PAD = 385, 386, 395, 396, 401, 402, 403

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from paddlemix.contract import SampleSize
 from paddlemix.datasets.loading.sizes import SizeTable
 from paddlemix.datasets.mixing.packs import PackPlanner
 from paddlemix.datasets.mixing.rows import PackedRows, SingleRows
 from paddlemix.datasets.mixing.sampler import BatchShape, GlobalBatchSampler
-from paddlemix.processors.contract import SampleSize
 from paddlemix.training.callbacks import throughput
 from paddlemix.training.callbacks.throughput import Throughput
 

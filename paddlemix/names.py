@@ -1,0 +1,13 @@
+"""Names and numbers that several rooms must spell alike."""
+
+from __future__ import annotations
+
+CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+
+# The label of a place whose token is not asked for, as the field and its loss functions have it.
+IGNORED_LABEL = -100
+
+# What ends a turn of ChatML, in both families' vocabularies.
+END_OF_TURN = "<|im_end|>"
