@@ -18,7 +18,8 @@ from paddle import nn
 from safetensors.numpy import save_file
 
 from paddlemix.checkpoints.stored_states import StoredStates
-from paddlemix.distributed.sharding import Updated, holds_copies, innermost, updated_here
+from paddlemix.distributed.paddle_seams import accumulators, make_states, master_weights
+from paddlemix.distributed.sharding import Updated, holds_copies, updated_here
 from paddlemix.files import replacing
 from paddlemix.weights.share import gather_whole, own_part
 
@@ -66,18 +67,18 @@ def load_optimizer(optimizer: Any, model: nn.Layer, folder: Path) -> None:
     own = updated_here(optimizer, model)
     for name, state in stored.states:
         if name in own:
-            tensor = _state_of(innermost(optimizer), own[name].tensor, state)
+            tensor = _state_of(optimizer, own[name].tensor, state)
             whole = own_part(stored.read(name, state), own[name].tensor)
             _set_value(tensor, _share(whole, own[name], tensor))
 
 
 def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Tensor:
     """A state's own tensor, made if need be; a parameter that the file does not name makes its states when it moves."""
-    optimizer._create_accumulators(paddle.base.framework.default_main_program().global_block(), [parameter])
-    master = optimizer._master_weights.get(parameter.name)
+    make_states(optimizer, parameter)
+    master = master_weights(optimizer).get(parameter.name)
     if state == MASTER:
         return master
-    return optimizer._accumulators[state][(parameter if master is None else master).name]
+    return accumulators(optimizer)[state][(parameter if master is None else master).name]
 
 
 def _share(whole: np.ndarray, own: Updated, tensor: paddle.Tensor) -> np.ndarray:
@@ -90,10 +91,10 @@ def _share(whole: np.ndarray, own: Updated, tensor: paddle.Tensor) -> np.ndarray
 
 def _named_states(optimizer: Any, model: nn.Layer) -> Iterator[tuple[str, np.ndarray]]:
     keys = {own.tensor.name: (name, own) for name, own in updated_here(optimizer, model).items()}
-    inner, skips_whole = innermost(optimizer), holds_copies(optimizer)
-    for paddles_name, master in inner._master_weights.items():
+    masters, skips_whole = master_weights(optimizer), holds_copies(optimizer)
+    for paddles_name, master in masters.items():
         keys[master.name] = keys[paddles_name]
-    for state, tensors in {MASTER: inner._master_weights, **inner._accumulators}.items():
+    for state, tensors in {MASTER: masters, **accumulators(optimizer)}.items():
         for paddles_name, tensor in tensors.items():
             name, own = keys[paddles_name]
             if own.start is not None and tensor.shape == own.tensor.shape:

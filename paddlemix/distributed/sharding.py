@@ -17,8 +17,21 @@ from typing import Any
 import paddle
 from paddle import nn
 from paddle.base.framework import EagerParamBase
-from paddle.distributed.fleet.meta_parallel.sharding import group_sharded_stage3
 from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_stage3 import GroupShardedStage3
+
+from paddlemix.distributed.paddle_seams import (
+    early_gathers,
+    fill_piece,
+    free,
+    gather_piece,
+    innermost,
+    is_whole,
+    piece_of,
+    rank_in_group,
+    replace_decay_rule,
+    updated_parameters,
+    wrapped_optimizer,
+)
 
 PIECE_PREFIX = "slice@"
 _OWN_PIECE = "own_piece"
@@ -37,13 +50,6 @@ class Updated:
     tensor: paddle.Tensor
     start: int | None = None
     size: int = 0
-
-
-def innermost(optimizer: Any) -> Any:
-    """Paddle's optimizer itself, without what fleet puts round it."""
-    while (inner := _inside(optimizer)) is not None:
-        optimizer = inner
-    return optimizer
 
 
 def updated_here(optimizer: Any, model: nn.Layer) -> dict[str, Updated]:
@@ -67,7 +73,7 @@ def updated_here(optimizer: Any, model: nn.Layer) -> dict[str, Updated]:
 
 def holds_copies(optimizer: Any) -> bool:
     """Whether another rank, which writes them, keeps the same states of whole parameters: those that stage 3 leaves."""
-    return _is_of_stage3(optimizer) and optimizer._group.rank > 0
+    return _is_of_stage3(optimizer) and rank_in_group(optimizer) > 0
 
 
 def is_shared_out(optimizer: Any, updated: paddle.Tensor) -> bool:
@@ -101,18 +107,17 @@ def mend_stage3(wrapped: nn.Layer) -> None:
     if not isinstance(wrapped, GroupShardedStage3):
         return
     for parameter in wrapped.parameters():
-        if parameter.name in wrapped._param2buffer:
-            setattr(parameter, _OWN_PIECE, wrapped._param2buffer[parameter.name][wrapped._rank])
-    inner = innermost(wrapped._optim)
-    if (decays := getattr(inner, "_apply_decay_param_fun", None)) is not None:
-        inner._apply_decay_param_fun = lambda name: decays(name.removeprefix(PIECE_PREFIX))
-    step = wrapped._optim.step
+        if (piece := piece_of(wrapped, parameter)) is not None:
+            setattr(parameter, _OWN_PIECE, piece)
+    optimizer = wrapped_optimizer(wrapped)
+    replace_decay_rule(optimizer, lambda name: name.removeprefix(PIECE_PREFIX))
+    step = optimizer.step
 
     def step_afresh() -> None:
         _drop_early_gathers(wrapped)
         step()
 
-    wrapped._optim.step = step_afresh
+    optimizer.step = step_afresh
 
 
 @contextmanager
@@ -122,14 +127,14 @@ def whole_parameters(wrapped: nn.Layer) -> Iterator[None]:
     Args:
         wrapped: the model as training calls it; nothing happens to one that is not cut, or whole already.
     """
-    pieces = [parameter for parameter in _pieces(wrapped) if not parameter._is_initialized()]
+    pieces = [parameter for parameter in _pieces(wrapped) if not is_whole(parameter)]
     for parameter in pieces:
-        _gather(wrapped, parameter)
+        gather_piece(wrapped, parameter)
     try:
         yield
     finally:
         for parameter in pieces:
-            parameter._clear_data()
+            free(parameter)
 
 
 @contextmanager
@@ -142,21 +147,13 @@ def whole_parameters_to_fill(wrapped: nn.Layer) -> Iterator[None]:
     pieces = _pieces(wrapped)
     yield
     for parameter in pieces:
-        if parameter._is_initialized():
-            _cut(wrapped, parameter)
+        if is_whole(parameter):
+            _cut(parameter)
 
 
 def _pieces(wrapped: nn.Layer) -> list[paddle.Tensor]:
     """The parameters that are in pieces now: those of a layer that computes are whole, on this rank's device."""
     return [parameter for parameter in wrapped.parameters() if getattr(parameter, "status", None) == "part"]
-
-
-def _inside(optimizer: Any) -> Any:
-    for name in ("_inner_opt", "_optim"):
-        inner = optimizer.__dict__.get(name)
-        if inner is not None and inner is not optimizer:  # stage 3 lets an optimizer wrap itself
-            return inner
-    return None
 
 
 def _is_of_stage3(optimizer: Any) -> bool:
@@ -166,11 +163,11 @@ def _is_of_stage3(optimizer: Any) -> bool:
 def _own_names(optimizer: Any) -> set[str] | None:
     """Paddle's names of the parameters that this rank updates; None where it updates all, or a piece of all."""
     if hasattr(optimizer, "param2rank"):  # stage 2
-        return {name for name, rank in optimizer.param2rank.items() if rank == optimizer._rank}
+        return {name for name, rank in optimizer.param2rank.items() if rank == rank_in_group(optimizer)}
     inner = innermost(optimizer)
     if inner is optimizer or _is_of_stage3(optimizer):
         return None
-    return {parameter.name for parameter in inner._parameter_list}  # stage 1 leaves it its own
+    return {parameter.name for parameter in updated_parameters(optimizer)}  # stage 1 leaves it its own
 
 
 def _piece(parameter: paddle.Tensor) -> Updated:
@@ -179,22 +176,14 @@ def _piece(parameter: paddle.Tensor) -> Updated:
     return Updated(tensor, start, parameter.size)
 
 
-def _drop_early_gathers(wrapped: Any) -> None:
-    gathered = wrapped._task_flow.full_param
+def _drop_early_gathers(wrapped: GroupShardedStage3) -> None:
+    gathered = early_gathers(wrapped)
     for parameter in _pieces(wrapped):
         if (early := gathered.pop(parameter.name, None)) is not None:
             early[1].wait()
 
 
-def _gather(wrapped: Any, parameter: paddle.Tensor) -> None:
-    size = wrapped._param2buffer_size[parameter.name]
-    flat, task = group_sharded_stage3._all_gather(parameter.fw_storage, size, wrapped._group)
-    task.wait()
-    flat._slice(0, parameter._numel()).cpu()._share_buffer_to(parameter)
-
-
-def _cut(wrapped: Any, parameter: paddle.Tensor) -> None:
+def _cut(parameter: paddle.Tensor) -> None:
     start, end = getattr(parameter, _OWN_PIECE)
-    numbers = parameter.flatten()[start:end].astype(parameter.fw_storage.dtype)
-    parameter.fw_storage._slice(0, numbers.shape[0]).set_value(numbers)
-    parameter._clear_data()
+    fill_piece(parameter, parameter.flatten()[start:end].astype(parameter.fw_storage.dtype))
+    free(parameter)

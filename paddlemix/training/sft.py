@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class SFTTrainer(CheckpointingTrainer):
         self._identity_keys = identity_keys or {}
         self._answers = answers
         self._rate_factors = rate_factors or {}
-        self._memory_tracker = SamplingMemoryTracker(args.skip_memory_metrics)
+        self.watch_memory_with(SamplingMemoryTracker(args.skip_memory_metrics))
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         self.train_sampler = None
@@ -120,9 +121,8 @@ class SFTTrainer(CheckpointingTrainer):
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
         """Add the modules' own learning rates, the gradients' norm, the speed, and what was drawn of each set."""
         if "loss" in logs:
-            rate = self._get_learning_rate()
             # rounded as PaddleNLP rounds `learning_rate`
-            logs |= {name: float(f"{rate * factor:.3e}") for name, factor in self._rate_factors.items()}
+            logs |= {name: float(f"{self.learning_rate * factor:.3e}") for name, factor in self._rate_factors.items()}
             if (norm := self._gradient_norm.take()) is not None:
                 logs["grad_norm"] = norm
             steps = [self._place(step) for step in range(self._logged, self.state.global_step)]
@@ -132,9 +132,9 @@ class SFTTrainer(CheckpointingTrainer):
             logs |= self._mixture_log.shares(steps)
         super().log(logs, **kwargs)
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        with self._throughput.paused():
-            super()._maybe_log_save_evaluate(*args, **kwargs)
+    def outside_steps(self) -> AbstractContextManager[None]:
+        """Take no account of the time that logs, evaluations and checkpoints take."""
+        return self._throughput.paused()
 
     def compute_loss(
         self, model: nn.Layer, inputs: dict[str, Any], return_outputs: bool = False
@@ -181,7 +181,7 @@ class SFTTrainer(CheckpointingTrainer):
         total = 0.0
         for inputs in dataloader:
             with paddle.no_grad(), self.autocast_smart_context_manager():
-                total += float(self.model(**self._prepare_inputs(inputs), last_logits_only=True).loss)
+                total += float(self.model(**self.prepared(inputs), last_logits_only=True).loss)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         metrics = {"loss": self._sum_over_ranks(total), **self._score_answers()}
         self.model.train()
@@ -221,7 +221,7 @@ class SFTTrainer(CheckpointingTrainer):
         self._batch_losses.append(loss)
         return loss
 
-    def _check_loss_valid(self, loss: paddle.Tensor) -> None:
+    def check_step_loss(self, loss: paddle.Tensor) -> None:
         """Stop before an update that would spoil the weights; PaddleNLP looks at every step's loss here anyway."""
         losses, self._batch_losses = self._batch_losses, []
         step = self.state.global_step
@@ -243,17 +243,19 @@ class SFTTrainer(CheckpointingTrainer):
             raise ValueError("This trainer has no `train_dataset`; expected one, to train on.")
         return self.train_sampler
 
-    def _write_part(self, folder: Path) -> None:
+    def write_part(self, folder: Path) -> None:
         """Write this rank's part of a checkpoint, unless the weights are spoilt."""
         step = self.state.global_step
         with whole_parameters(self.model_wrapped):
             check_weights(self.model, step, lambda: name_records(self._batches_of(step - 1), self.train_dataset))
-            super()._write_part(folder)
+            super().write_part(folder)
 
-    def _write_run_files(self, folder: Path) -> None:
+    def write_run_files(self, folder: Path) -> None:
+        """Write what makes the run known again."""
         self._identity().write(folder)
 
-    def _check_same_run(self, checkpoint: Path) -> None:
+    def check_same_run(self, checkpoint: Path) -> None:
+        """Refuse a checkpoint of another run; tell what has changed and may."""
         changed = check_same_run(checkpoint, self._identity(), ignore_data=self.args.ignore_data_skip)
         logger.info("Going on from %s.", checkpoint)
         if changed:
@@ -264,46 +266,33 @@ class SFTTrainer(CheckpointingTrainer):
             self._identity_keys, self.model.config, self._required_sampler(), ranks=self.args.dataset_world_size
         )
 
-    def _inner_training_loop(
-        self,
-        args: TrainingArguments,
-        model: nn.Layer,
-        loader: BatchLoader,
-        batches: int | None,
-        max_steps: int,
-        epochs: int,
-        *rest: Any,
-    ) -> Any:
+    def begin_steps(self, loader: BatchLoader, checkpoint: Path | None, max_steps: int, epochs: int) -> int:
         """Go on where a checkpoint was: PaddleNLP would draw and throw away all batches before it."""
-        checkpoint, steps = rest[-2], loader.batch_sampler.steps
+        steps = loader.batch_sampler.steps
         done = self._steps_done(checkpoint)
         self._logged = done
         self._throughput.begin()
         self._gradient_norm = GradientNorm(
             self.optimizer,
-            tensor_parallel_degree=max(args.tensor_parallel_degree, 1),
-            sharding_degree=max(args.sharding_parallel_degree, 1),
+            tensor_parallel_degree=max(self.args.tensor_parallel_degree, 1),
+            sharding_degree=max(self.args.sharding_parallel_degree, 1),
             is_wanted=lambda: self._is_logged(self.state.global_step + 1),
         )
-        self._data_offset = done % steps if args.ignore_data_skip else 0
-        if done and not args.ignore_data_skip:
-            loader.begin_at(done % steps, done % steps * args.gradient_accumulation_steps)
-        if done:
-            self._load_rng_state(checkpoint)  # PaddleNLP does so only within an epoch
-        epochs = self._epochs_left(done, max_steps, epochs, steps)
-        with self._best_model_at_end():
-            return super()._inner_training_loop(args, model, loader, batches, max_steps, epochs, *rest)
+        self._data_offset = done % steps if self.args.ignore_data_skip else 0
+        if done and not self.args.ignore_data_skip:
+            loader.begin_at(done % steps, done % steps * self.args.gradient_accumulation_steps)
+        if done and checkpoint is not None:
+            self.load_random_states_of(checkpoint)  # PaddleNLP does so only within an epoch
+        return self.last_epoch(done, max_steps, epochs, steps)
 
-    def _steps_done(self, checkpoint: str | None) -> int:
+    def _steps_done(self, checkpoint: Path | None) -> int:
         if checkpoint is None or self.args.ignore_load_lr_and_optim:
             return 0
-        return TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
+        return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str | None = None) -> None:
-        """Read a checkpoint's safetensors; PaddleNLP's own reader looks for pickled files."""
-        if resume_from_checkpoint is None:
-            return
+    def load_weights_of(self, checkpoint: Path) -> None:
+        """Read a checkpoint's safetensors."""
         if isinstance(self.model, MixLoRAModel):
-            self.model.load_adapter(Path(resume_from_checkpoint))
+            self.model.load_adapter(checkpoint)
             return
-        load_weights(self.model, Path(resume_from_checkpoint), self.model.weight_layout(self.model.config))
+        load_weights(self.model, checkpoint, self.model.weight_layout(self.model.config))

@@ -288,7 +288,7 @@ def test_a_rank_that_cannot_write_waits_for_none_that_wait_for_its_part_of_the_m
         self.args.tensor_parallel_degree = 2
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sft_trainer.SFTTrainer, "_write_part", fail)
+    monkeypatch.setattr(sft_trainer.SFTTrainer, "write_part", fail)
     monkeypatch.setattr(checkpointing, "share", lambda text: pytest.fail(f"it asks the others, and tells them {text}"))
     with pytest.raises(OSError, match=r"the checkpoint of step 1 cannot be written .*: .*No space left on device\."):
         run("out")

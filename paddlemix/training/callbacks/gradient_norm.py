@@ -6,11 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import paddle
-from paddle import nn
 
-from paddlemix.distributed.sharding import innermost, is_shared_out
-
-Gradients = list[tuple[Any, paddle.Tensor]]
+from paddlemix.distributed.paddle_seams import Gradients, replace_clipping, squared_norm
+from paddlemix.distributed.sharding import is_shared_out
 
 
 class GradientNorm:
@@ -39,9 +37,7 @@ class GradientNorm:
         self._degrees = tensor_parallel_degree, sharding_degree
         self._is_wanted = is_wanted
         self._square: paddle.Tensor | None = None
-        inner = innermost(optimizer)
-        self._clip: Callable[[Gradients], Gradients] | None = inner._grad_clip
-        inner._grad_clip = self
+        self._clip = replace_clipping(optimizer, self)
 
     def take(self) -> float | None:
         """The norm over all ranks of the step that was measured since the last call; None where there was none."""
@@ -67,7 +63,7 @@ class GradientNorm:
             square = paddle.zeros([], dtype="float32")
             for parameter, gradient in gradients:
                 # Every rank that has the same numbers brings them.
-                square += nn.clip._squared_l2_norm(gradient).astype("float32") * (self._parts(parameter) / ranks)
+                square += squared_norm(gradient).astype("float32") * (self._parts(parameter) / ranks)
             if ranks > 1:
                 paddle.distributed.all_reduce(square)
         return square
