@@ -25,6 +25,6 @@ class SFTTrainer(RunTrainer):
         Returns:
             float32[].
         """
-        # In training only the logits of target tokens are computed; in evaluation those of a batch, float[B, L, V], would
-        # not fit in memory.
+        # In training only the logits of target tokens are computed; in evaluation those of a whole batch,
+        # float[B, L, V], would not fit in memory.
         return model(**inputs, last_logits_only=True).loss
