@@ -15,6 +15,7 @@ from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 from paddlenlp.trainer.trainer_utils import EvalLoopOutput
 
+from paddlemix.checkpoints.identity import RunIdentity, check_same_run
 from paddlemix.contract import Model, Processor
 from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.loading.workers import BatchLoader
@@ -35,7 +36,7 @@ from paddlemix.training.callbacks.nonfinite import check_losses, check_weights, 
 from paddlemix.training.callbacks.progress import ProgressBar, StepLog
 from paddlemix.training.callbacks.throughput import Throughput
 from paddlemix.training.checkpointing import CheckpointingTrainer
-from paddlemix.training.run_identity import RunIdentity, check_same_run
+from paddlemix.training.run_identity import KNOWN_KEYS
 from paddlemix.weights.model_weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -270,15 +271,14 @@ class RunTrainer(CheckpointingTrainer):
 
     def check_same_run(self, checkpoint: Path) -> None:
         """Refuse a checkpoint of another run; tell what has changed and may."""
-        changed = check_same_run(checkpoint, self._identity(), ignore_data=self.args.ignore_data_skip)
+        changed = check_same_run(checkpoint, self._identity(), KNOWN_KEYS, ignore_data=self.args.ignore_data_skip)
         logger.info("Going on from %s.", checkpoint)
         if changed:
             logger.warning("The run goes on with other values: %s.", "; ".join(changed))
 
     def _identity(self) -> RunIdentity:
-        return RunIdentity.of(
-            self._identity_keys, self.model.config, self._required_sampler(), ranks=self.args.dataset_world_size
-        )
+        drawn_from = self._required_sampler().fingerprint
+        return RunIdentity.of(self._identity_keys, self.model.config, drawn_from, ranks=self.args.dataset_world_size)
 
     def begin_steps(self, loader: BatchLoader, checkpoint: Path | None, max_steps: int, epochs: int) -> int:
         """Go on where a checkpoint was: PaddleNLP would draw and throw away all batches before it."""
