@@ -34,7 +34,7 @@ def save_optimizer(optimizer: Any, model: nn.Layer, folder: Path, *, rank: int =
     first of them writes states whole, and all of them must call it.
 
     Args:
-        optimizer: Paddle's, or a wrapper of it.
+        optimizer: Paddle's, or a wrapper of it; its states are float[...] as their parameters, or flat pieces float[n].
         model: whose parameters it updates.
         folder: must exist.
         rank: names the files.
@@ -73,7 +73,7 @@ def load_optimizer(optimizer: Any, model: nn.Layer, folder: Path) -> None:
 
 
 def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Tensor:
-    """A state's own tensor, made if need be; a parameter that the file does not name makes its states when it moves."""
+    """Return a state's tensor, made if need be; parameters that the files do not name make theirs when they move."""
     make_states(optimizer, parameter)
     master = master_weights(optimizer).get(parameter.name)
     if state == MASTER:
@@ -82,7 +82,7 @@ def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Te
 
 
 def _share(whole: np.ndarray, own: Updated, tensor: paddle.Tensor) -> np.ndarray:
-    """Of a state that is in the files whole, what this rank keeps of it; zeros stand behind its end."""
+    """Cut out of a state that the files hold whole what this rank keeps of it; zeros follow its end."""
     if own.start is None or whole.size != own.size:
         return whole.reshape(tensor.shape)
     piece = whole.reshape(-1)[own.start : own.start + tensor.size]
@@ -104,7 +104,7 @@ def _named_states(optimizer: Any, model: nn.Layer) -> Iterator[tuple[str, np.nda
 
 
 def _shards(states: Iterator[tuple[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
-    """Pieces of bounded size, so that no second copy of the whole state is in memory."""
+    """Group states into files of bounded size, so that no second copy of all of them is in memory."""
     shard: dict[str, np.ndarray] = {}
     size = 0
     for name, array in states:

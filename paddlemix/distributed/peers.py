@@ -2,7 +2,7 @@
 
 Every rank keeps a connection to the first one. The system closes it when a process ends, however that comes about, and
 finds out in half a minute about a machine that has gone silent. Collectives wait longer (NCCL's for half an hour), and
-so may a rank that others have to write files for; Paddle's launcher watches its own machine alone.
+so may a rank that waits for files of others; Paddle's launcher watches its own machine alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 import paddle
 
 from paddlemix.distributed.launcher import abort_late, end_with_launcher, first_host, log_file
-from paddlemix.distributed.ranks import share
+from paddlemix.distributed.ranks import gather_texts
 
 # Seconds for all ranks to start, once the store has seen each of them, and then to connect with the first.
 _START, _CONNECT = 300, 60
@@ -108,12 +108,12 @@ class Peers:
         rank, world = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
         own = {"host": socket.gethostname(), "process": os.getpid(), "log": str(log_file(os.environ) or "")}
         if rank > 0:
-            ranks = [json.loads(text) for text in share(json.dumps(own), patience=_START)]
+            ranks = [json.loads(text) for text in gather_texts(json.dumps(own), patience=_START)]
             return cls({0: _connect_to_first(ranks[0]["port"], ranks[0]["secret"], rank)}, _names(ranks))
         with socket.create_server(("", 0), backlog=world) as server:
             secret = secrets.token_hex(16)
             own |= {"port": server.getsockname()[1], "secret": secret}
-            ranks = [json.loads(text) for text in share(json.dumps(own), patience=_START)]
+            ranks = [json.loads(text) for text in gather_texts(json.dumps(own), patience=_START)]
             return cls(_accept_ranks(server, secret, world), _names(ranks))
 
     def end_if_one_is_lost(self) -> None:
@@ -224,7 +224,7 @@ def _identify(connection: socket.socket, secret: str) -> int | None:
 
 
 def _probe(connection: socket.socket) -> None:
-    """Let the system find out about a machine that is gone without a word."""
+    """Let the system find out about a machine that is gone without closing its connections."""
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _PROBES:

@@ -4,7 +4,8 @@ Stages 1 and 2 give each parameter to one rank of the sharding group, which alon
 Stage 3 gives each rank a piece of every large parameter, in a flat order, with padding behind the last; the small ones
 are on all ranks. A piece has a name of its own, under which the optimizer knows it.
 
-Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2019.
+Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2019,
+arXiv:1910.02054.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Updated:
 
 
 def updated_here(optimizer: Any, model: nn.Layer) -> dict[str, Updated]:
-    """What this rank's optimizer keeps states of, by the model's names.
+    """Find what this rank's optimizer keeps states of, by the model's names.
 
     Args:
         optimizer: as training calls it.
@@ -72,12 +73,12 @@ def updated_here(optimizer: Any, model: nn.Layer) -> dict[str, Updated]:
 
 
 def holds_copies(optimizer: Any) -> bool:
-    """Whether another rank, which writes them, keeps the same states of whole parameters: those that stage 3 leaves."""
+    """Tell whether another rank has, and writes, the same states of whole parameters: those that stage 3 leaves."""
     return _is_of_stage3(optimizer) and rank_in_group(optimizer) > 0
 
 
 def is_shared_out(optimizer: Any, updated: paddle.Tensor) -> bool:
-    """Whether the rank whose optimizer updates this is the only one of its sharding group that does.
+    """Tell whether the rank whose optimizer updates this is the only one of its sharding group that does.
 
     Args:
         optimizer: as training calls it, of a run with sharding.
@@ -90,7 +91,7 @@ def is_shared_out(optimizer: Any, updated: paddle.Tensor) -> bool:
 
 
 def is_cut(parameter: paddle.Tensor) -> bool:
-    """Whether stage 3 has cut a parameter into pieces."""
+    """Tell whether stage 3 has cut a parameter into pieces."""
     return hasattr(parameter, _OWN_PIECE)
 
 
@@ -122,7 +123,7 @@ def mend_stage3(wrapped: nn.Layer) -> None:
 
 @contextmanager
 def whole_parameters(wrapped: nn.Layer) -> Iterator[None]:
-    """Within the block every parameter holds all its numbers, on each rank in the CPU's memory; all must enter it.
+    """Put all parameters together for the block, on each rank in the CPU's memory; all must enter it.
 
     Args:
         wrapped: the model as training calls it; nothing happens to one that is not cut, or whole already.
@@ -139,7 +140,7 @@ def whole_parameters(wrapped: nn.Layer) -> Iterator[None]:
 
 @contextmanager
 def whole_parameters_to_fill(wrapped: nn.Layer) -> Iterator[None]:
-    """Within the block whole parameters are put in place of pieces; behind it each rank keeps its piece of them.
+    """Let the block put whole parameters in the place of pieces; after it each rank keeps its piece of them.
 
     Args:
         wrapped: the model as training calls it; nothing happens to one that is not cut.
@@ -152,7 +153,7 @@ def whole_parameters_to_fill(wrapped: nn.Layer) -> Iterator[None]:
 
 
 def _pieces(wrapped: nn.Layer) -> list[paddle.Tensor]:
-    """The parameters that are in pieces now: those of a layer that computes are whole, on this rank's device."""
+    """List the parameters that are in pieces now: those of a layer that computes are whole, on this rank's device."""
     return [parameter for parameter in wrapped.parameters() if getattr(parameter, "status", None) == "part"]
 
 
@@ -161,7 +162,7 @@ def _is_of_stage3(optimizer: Any) -> bool:
 
 
 def _own_names(optimizer: Any) -> set[str] | None:
-    """Paddle's names of the parameters that this rank updates; None where it updates all, or a piece of all."""
+    """List Paddle's names of what this rank updates; None where it updates all parameters, or a piece of all."""
     if hasattr(optimizer, "param2rank"):  # stage 2
         return {name for name, rank in optimizer.param2rank.items() if rank == rank_in_group(optimizer)}
     inner = innermost(optimizer)

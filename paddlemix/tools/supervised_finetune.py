@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
 
 
 def run(config: FinetuneConfig) -> None:
-    """Load, plan, train, evaluate, save.
+    """Load, print the plan, train, evaluate, save.
 
     Args:
         config: checked.

@@ -18,7 +18,7 @@ from paddlemix.checkpoints.random_states import load_random_states, random_state
 from paddlemix.checkpoints.resume_state import ResumeState
 from paddlemix.checkpoints.store import CheckpointStore
 from paddlemix.checkpoints.write_failure import write_failure
-from paddlemix.distributed.ranks import share, wait_for_all
+from paddlemix.distributed.ranks import gather_texts, wait_for_all
 from paddlemix.distributed.sharding import is_cut, mend_stage3, whole_parameters, whole_parameters_to_fill
 from paddlemix.training.callbacks.early_stopping import BestCheckpoint, EarlyStopping, note_best
 from paddlemix.training.callbacks.interruption import Interruption
@@ -125,7 +125,7 @@ class CheckpointingTrainer(SeamTrainer):
         note_best(self.state, self.args, metrics, self.store.folder(step))
         problem = self._try_to_stage(step)
         if problem and self.args.tensor_parallel_degree > 1:
-            # The ranks that share the model wait for this one's part of it, and would never hear of the problem.
+            # The ranks that share the model wait for this one's part of it, and would never learn of the problem.
             raise self._save_error(step, [problem])
         problems = _of_all_ranks(problem)
         if not problems:
@@ -135,7 +135,7 @@ class CheckpointingTrainer(SeamTrainer):
             raise self._save_error(step, problems)
 
     def _try_to_stage(self, step: int) -> str:
-        """Write this rank's part; the reason where that fails."""
+        """Write this rank's part, and return why that fails; "" where it does not."""
         try:
             self.write_part(self.store.staging(step))
         except Exception as error:
@@ -145,7 +145,7 @@ class CheckpointingTrainer(SeamTrainer):
         return ""
 
     def _try_to_publish(self, step: int) -> str:
-        """Make what all have written a checkpoint; the reason where that fails."""
+        """Make what all have written a checkpoint, and return why that fails; "" where it does not."""
         best = self.state.best_model_checkpoint
         try:
             self.store.publish(step)
@@ -179,7 +179,7 @@ class CheckpointingTrainer(SeamTrainer):
             self.write_run_files(folder)
 
     def _has_optimizer_part(self) -> bool:
-        """Whether this rank keeps states of the optimizer that no rank before it has."""
+        """Tell whether this rank keeps states of the optimizer that no rank before it has."""
         return self.dp_group.rank <= 0 if self.args.use_hybrid_parallel else self.args.should_save
 
     def _resume_state(self) -> ResumeState:
@@ -240,4 +240,4 @@ class CheckpointingTrainer(SeamTrainer):
 
 def _of_all_ranks(problem: str) -> list[str]:
     """Return what is wrong in any rank; empty where nothing is."""
-    return [one for one in share(problem) if one]
+    return [one for one in gather_texts(problem) if one]

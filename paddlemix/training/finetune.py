@@ -233,7 +233,7 @@ def choose_trained(
 
 
 def prepare_resume(args: TrainingArguments) -> str | None:
-    """Clear away what a killed run has left half done, and choose the checkpoint to go on from.
+    """Delete what a killed run has left half written, and choose the checkpoint to go on from.
 
     Args:
         args: of the run; made, so that ranks can talk to one another.
@@ -242,7 +242,7 @@ def prepare_resume(args: TrainingArguments) -> str | None:
         The checkpoint's folder, the same in all ranks; None where training begins at its start.
 
     Raises:
-        ValueError: there are checkpoints, but none that can be gone on from.
+        ValueError: there are checkpoints, but no run can go on from any of them.
     """
     from paddlemix.checkpoints.store import CheckpointStore, choose_checkpoint
     from paddlemix.distributed.ranks import from_first

@@ -36,7 +36,7 @@ class SeamTrainer(Trainer, ABC):
 
     @abstractmethod
     def load_weights_of(self, checkpoint: Path) -> None:
-        """Fill the model, which nothing is put round yet, from a checkpoint's folder."""
+        """Fill the model, before fleet wraps it, from a checkpoint's folder."""
 
     @abstractmethod
     def load_progress_of(self, checkpoint: Path) -> None:
@@ -71,7 +71,7 @@ class SeamTrainer(Trainer, ABC):
     # What a subclass may add to.
 
     def on_model_wrapped(self, wrapped: nn.Layer) -> None:
-        """Look at the model as training calls it, once fleet has put round it what it does."""
+        """Look at the model as training calls it, once fleet has wrapped it."""
 
     def outside_steps(self) -> AbstractContextManager[None]:
         """Return what encloses the logging, evaluating and saving between two steps."""
@@ -104,39 +104,39 @@ class SeamTrainer(Trainer, ABC):
     # PaddleNLP's names: when each of them is called is true for the version above.
 
     def _wrap_model(self, model: nn.Layer, training: bool = True) -> nn.Layer:
-        """`train` calls it after the weights are loaded, and before the optimizer's states are."""
+        """Wrap it; called by `train` after the weights are loaded, and before the optimizer's states are."""
         wrapped = super()._wrap_model(model, training)
         self.on_model_wrapped(wrapped)
         return wrapped
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str | None = None) -> None:
-        """PaddleNLP looks for pickled files."""
+        """Fill the model; PaddleNLP looks for pickled files."""
         if resume_from_checkpoint is not None:
             self.load_weights_of(Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """PaddleNLP looks for pickled files, and calls states by the order in which layers were made."""
+        """Restore them; PaddleNLP looks for pickled files, and names states by the order in which layers were made."""
         if checkpoint is not None and not self.args.ignore_load_lr_and_optim:
             self.load_progress_of(Path(checkpoint))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """PaddleNLP calls it within an epoch alone, when it has skipped batches."""
+        """Restore it; called within an epoch alone, when PaddleNLP has skipped batches."""
         if checkpoint is not None:
             self.load_random_states_of(Path(checkpoint))
 
     def _save_checkpoint(self, model: nn.Layer, metrics: dict[str, float] | None = None) -> None:
-        """PaddleNLP writes files under their final names, one after the other."""
+        """Save; PaddleNLP writes files under their final names, one after the other."""
         del model  # `self.model_wrapped`
         self.write_checkpoint(metrics)
 
     def _check_loss_valid(self, loss: paddle.Tensor) -> None:
-        """Called once a step, after its last backward pass and before the optimizer moves."""
+        """Check it; called once a step, after its last backward pass and before the optimizer moves."""
         self.check_step_loss(loss)
 
     def _maybe_log_save_evaluate(
         self, tr_loss: paddle.Tensor, model: nn.Layer, epoch: int, ignore_keys_for_eval: list[str] | None, **kwargs: Any
     ) -> None:
-        """Called after each step and each epoch; resets the loss that it logs."""
+        """Do what its name says; called after each step and each epoch, resets the loss that it logs."""
         with self.outside_steps():
             super()._maybe_log_save_evaluate(tr_loss, model, epoch, ignore_keys_for_eval, **kwargs)
 
@@ -153,7 +153,7 @@ class SeamTrainer(Trainer, ABC):
         resume_from_checkpoint: str | None,
         ignore_keys_for_eval: list[str] | None,
     ) -> TrainOutput:
-        """The last thing that `train` does."""
+        """Train; called by `train` at its end."""
         checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
         num_train_epochs = self.begin_steps(train_dataloader, checkpoint, max_steps, num_train_epochs)
         return super()._inner_training_loop(

@@ -29,10 +29,10 @@ from paddlemix.models.base import MixPretrainedModel
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.training.answer_evaluation import AnswerEvaluation
 from paddlemix.training.callbacks.early_stopping import EarlyStopping
+from paddlemix.training.callbacks.finite_checks import check_losses, check_weights, name_records
 from paddlemix.training.callbacks.gradient_norm import GradientNorm
 from paddlemix.training.callbacks.memory_use import FreedMemory, SamplingMemoryTracker, memory_in_use
 from paddlemix.training.callbacks.mixture_log import MixtureLog
-from paddlemix.training.callbacks.nonfinite import check_losses, check_weights, name_records
 from paddlemix.training.callbacks.progress import ProgressBar, StepLog
 from paddlemix.training.callbacks.throughput import Throughput
 from paddlemix.training.checkpointing import CheckpointingTrainer
@@ -122,7 +122,7 @@ class RunTrainer(CheckpointingTrainer):
         self._data_offset = self._logged = 0
 
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
-        """Add the modules' own learning rates, the gradients' norm, the speed, and what was drawn of each set."""
+        """Log also the modules' own learning rates, the gradients' norm, the speed, and what was drawn of each set."""
         if "loss" in logs:
             # rounded as PaddleNLP rounds `learning_rate`
             logs |= {name: float(f"{self.learning_rate * factor:.3e}") for name, factor in self._rate_factors.items()}
@@ -136,7 +136,7 @@ class RunTrainer(CheckpointingTrainer):
         super().log(logs, **kwargs)
 
     def outside_steps(self) -> AbstractContextManager[None]:
-        """Take no account of the time that logs, evaluations and checkpoints take."""
+        """Stop the clock for the time that logs, evaluations and checkpoints take."""
         return self._throughput.paused()
 
     @abstractmethod
@@ -230,7 +230,7 @@ class RunTrainer(CheckpointingTrainer):
         del eval_dataset
         return BatchLoader(self.eval_dataset, self._eval_sampler, self.data_collator, self.args.dataloader_num_workers)
 
-    def training_step(self, model: Model, inputs: dict[str, Any]) -> paddle.Tensor:
+    def training_step(self, model: Model, inputs: dict[str, paddle.Tensor]) -> paddle.Tensor:
         """Run a batch's forward and backward pass, and keep its loss until its step is checked."""
         loss = super().training_step(model, inputs)
         self._batch_losses.append(loss)
@@ -243,14 +243,14 @@ class RunTrainer(CheckpointingTrainer):
         check_losses(float(loss), losses, lambda: self._batches_of(step), self.train_dataset, step=step + 1)
 
     def _is_logged(self, step: int) -> bool:
-        """Whether PaddleNLP logs a step because of its number."""
+        """Tell whether PaddleNLP logs a step because of its number."""
         return step % self.args.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
 
     def _batches_of(self, step: int) -> list[list[Draw]]:
         return self._required_sampler().batches_of(*self._place(step))
 
     def _place(self, step: int) -> Place:
-        """Where in the data an optimizer step of the run is."""
+        """Find where in the data an optimizer step of the run is."""
         return divmod(step - self._data_offset, self._required_sampler().steps)
 
     def _required_sampler(self) -> GlobalBatchSampler:
@@ -259,18 +259,18 @@ class RunTrainer(CheckpointingTrainer):
         return self.train_sampler
 
     def write_part(self, folder: Path) -> None:
-        """Write this rank's part of a checkpoint, unless the weights are spoilt."""
+        """Write this rank's part of a checkpoint, unless the weights are NaN or infinite."""
         step = self.state.global_step
         with whole_parameters(self.model_wrapped):
             check_weights(self.model, step, lambda: name_records(self._batches_of(step - 1), self.train_dataset))
             super().write_part(folder)
 
     def write_run_files(self, folder: Path) -> None:
-        """Write what makes the run known again."""
+        """Write the run's identity."""
         self._identity().write(folder)
 
     def check_same_run(self, checkpoint: Path) -> None:
-        """Refuse a checkpoint of another run; tell what has changed and may."""
+        """Refuse a checkpoint of another run; log what has changed and may."""
         changed = check_same_run(checkpoint, self._identity(), KNOWN_KEYS, ignore_data=self.args.ignore_data_skip)
         logger.info("Going on from %s.", checkpoint)
         if changed:

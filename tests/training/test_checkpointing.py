@@ -23,8 +23,8 @@ from paddlemix.configuration import file as config_file
 from paddlemix.tools import supervised_finetune
 from paddlemix.training import checkpointing, run_trainer
 from paddlemix.training import sft as sft_trainer
+from paddlemix.training.callbacks.finite_checks import NonFiniteError
 from paddlemix.training.callbacks.interruption import EXIT_CODE
-from paddlemix.training.callbacks.nonfinite import NonFiniteError
 from paddlemix.training.callbacks.progress import StepLog
 
 STEPS, STEPS_PER_EPOCH = 5, 2
@@ -289,7 +289,9 @@ def test_a_rank_that_cannot_write_waits_for_none_that_wait_for_its_part_of_the_m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(sft_trainer.SFTTrainer, "write_part", fail)
-    monkeypatch.setattr(checkpointing, "share", lambda text: pytest.fail(f"it asks the others, and tells them {text}"))
+    monkeypatch.setattr(
+        checkpointing, "gather_texts", lambda text: pytest.fail(f"it asks the others, and tells them {text}")
+    )
     with pytest.raises(OSError, match=r"the checkpoint of step 1 cannot be written .*: .*No space left on device\."):
         run("out")
 

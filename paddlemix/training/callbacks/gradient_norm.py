@@ -19,7 +19,7 @@ class GradientNorm:
     not free, so only the steps that are asked for are measured.
 
     Args:
-        optimizer: as training calls it, with all that fleet puts round it.
+        optimizer: Paddle's, as training calls it, with all that fleet puts round it.
         tensor_parallel_degree: ranks that share layers.
         sharding_degree: ranks that share the optimizer's states.
         is_wanted: asked at each step whether to measure it; all ranks must say the same.
@@ -40,7 +40,7 @@ class GradientNorm:
         self._clip = replace_clipping(optimizer, self)
 
     def take(self) -> float | None:
-        """The norm over all ranks of the step that was measured since the last call; None where there was none."""
+        """Return the norm over all ranks of the step measured since the last call; None where there was none."""
         square, self._square = self._square, None
         return None if square is None else square.item() ** 0.5
 
@@ -68,8 +68,8 @@ class GradientNorm:
                 paddle.distributed.all_reduce(square)
         return square
 
-    def _parts(self, parameter: Any) -> int:
-        """How many ranks it takes to put a parameter together."""
+    def _parts(self, parameter: paddle.Tensor) -> int:
+        """Count the ranks that it takes to put a parameter together."""
         tensor_parallel, sharding = self._degrees
         parts = tensor_parallel if getattr(parameter, "is_distributed", False) else 1
         return parts * (sharding if is_shared_out(self._optimizer, parameter) else 1)
