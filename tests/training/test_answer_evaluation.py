@@ -136,14 +136,14 @@ def test_shares_of_several_ranks_are_scored_together_and_in_order(
         told.append(text)
         raise InterruptedError
 
-    monkeypatch.setattr(answer_evaluation, "share", tell)
+    monkeypatch.setattr(answer_evaluation, "gather_texts", tell)
     for rank in range(ranks):
         with pytest.raises(InterruptedError):
             answers.metrics(model, rank=rank, ranks=ranks)
     scored: list[Any] = []
     monkeypatch.setattr(answer_evaluation, "score", lambda predictions: scored.extend(predictions) or {})
     # What tensor-parallel neighbours of a rank say is what it says.
-    monkeypatch.setattr(answer_evaluation, "share", lambda text: [*told, *told])
+    monkeypatch.setattr(answer_evaluation, "gather_texts", lambda text: [*told, *told])
     answers.metrics(model, rank=0, ranks=ranks)
     assert scored == evaluate(tiny_qwen_vl, sets)[1]
 
