@@ -67,7 +67,7 @@ class TestTokens:
         spans = ["<img></img>" if len(path.encode()) > 16 else f"<img>{path}</img>" for path in paths]
         assert processor.decode(sample.input_ids) == (
             f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n"
-            f"<|im_start|>user\nImage 1: {spans[0]}\nhi{spans[1]}<|im_end|>\n"
+            f"<|im_start|>user\nPicture 1: {spans[0]}\nhi{spans[1]}<|im_end|>\n"
             "<|im_start|>assistant\nLeft.<|im_end|>\n"
         )
         starts = np.flatnonzero(sample.input_ids == IMG)
