@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -127,8 +126,7 @@ def _published(model: Any) -> dict[str, Any]:
 
 
 def _check_names(model: Any, inputs: dict[str, Any]) -> None:
-    known = inspect.signature(model.forward).parameters
-    unknown = sorted(inputs.keys() - known.keys())
+    unknown = sorted(inputs.keys() - set(model.input_names))
     if unknown:
         raise TypeError(
             f"`generate` got {', '.join(unknown)}; expected inputs of the model, or of the settings do_sample, "

@@ -7,6 +7,8 @@ from typing import Any
 
 from paddlenlp.transformers import PretrainedConfig
 
+from paddlemix.models.decoder import DecoderShape
+
 # Local names of Qwen2VLConfig.__init__ that are no values of a config.json; `super()` brings the last one.
 _NOT_VALUES = ("self", "kwargs", "text_config", "__class__")
 
@@ -115,6 +117,22 @@ class Qwen2VLConfig(PretrainedConfig):
     def head_dim(self) -> int:
         """Width of one attention head of the language model."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def decoder_shape(self) -> DecoderShape:
+        """The numbers of the language model."""
+        return DecoderShape(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            layers=self.num_hidden_layers,
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            norm_epsilon=self.rms_norm_eps,
+            # As in the published code.
+            padding_id=self.pad_token_id,
+        )
 
     @property
     def mrope_section(self) -> list[int]:

@@ -7,7 +7,21 @@ from typing import Any
 
 from paddlenlp.transformers import PretrainedConfig
 
+from paddlemix.models.decoder import DecoderNames, DecoderShape
+
 RESAMPLER_HEAD_DIM = 128  # of the published resampler; its number of heads follows from it
+
+DECODER_NAMES = DecoderNames(
+    embedding="wte",
+    blocks="h",
+    norm="ln_f",
+    attention_norm="ln_1",
+    attention="attn",
+    feed_forward_norm="ln_2",
+    projections=("c_attn",),
+    output="c_proj",
+    mlp=(("w1", "up"), ("w2", "gate"), ("c_proj", "down")),
+)
 
 # What the published code can be told and every checkpoint leaves as it is. Other values would make another model.
 _FIXED = {"no_bias": True, "rotary_pct": 1.0, "scale_attn_weights": True, "tie_word_embeddings": False}
@@ -109,6 +123,21 @@ class QWenConfig(PretrainedConfig):
     def head_dim(self) -> int:
         """Width of one attention head of the language model."""
         return self.kv_channels
+
+    @property
+    def decoder_shape(self) -> DecoderShape:
+        """The numbers of the language model."""
+        return DecoderShape(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.mlp_size,
+            layers=self.num_hidden_layers,
+            heads=self.num_attention_heads,
+            kv_heads=self.num_attention_heads,
+            head_dim=self.head_dim,
+            norm_epsilon=self.layer_norm_epsilon,
+            names=DECODER_NAMES,
+        )
 
     @property
     def mlp_size(self) -> int:

@@ -25,7 +25,7 @@ BOTH = {"vision": True, "language": True}
 # two passes, and round otherwise: 2.5e-6 of the largest gradient was measured. Without them nothing differs.
 TOWER_NOISE = 1e-5
 # The tiny models have 1 block in the tower and 2 in the decoder.
-TOWER, DECODER = ("VisionBlock",), ("Qwen2VLDecoderLayer", "QWenBlock")
+TOWER, DECODER = ("VisionBlock",), ("DecoderBlock",)
 
 Gradients = dict[str, np.ndarray]
 Measure = Callable[..., tuple[float, Gradients, Counter]]
