@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from paddlemix.models.base import read_config
+from paddlemix.models.config_file import read_config
 from paddlemix.models.registry import find_family
 from paddlemix.peft.folders import find_folders
 

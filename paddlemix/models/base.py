@@ -16,6 +16,7 @@ from paddlenlp.transformers.model_outputs import ModelOutput
 from paddlemix.contract import LayerCache
 from paddlemix.files import replacing, write_json
 from paddlemix.hub import local_folder
+from paddlemix.models.config_file import read_config
 from paddlemix.models.tensor_parallel import SplitPlan, split_model, tensor_parallel_group
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.weights.model_weights import (
@@ -211,30 +212,3 @@ def read_carried_files(folder: Path) -> dict[str, bytes]:
     """What `folder` holds of the `CARRIED_FILES`, by name."""
     present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
     return {file.name: file.read_bytes() for file in present}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The values of `folder`'s config.json.
-
-    Args:
-        folder: of a checkpoint.
-
-    Returns:
-        The JSON object.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not a JSON object.
-    """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder}: no {CONFIG_FILE}; `model_name_or_path` must name a folder that holds a model."
-        )
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
-    return values

@@ -18,11 +18,12 @@ import paddle
 from paddle import nn
 
 from paddlemix.contract import LayerCache
-from paddlemix.models.layers.decoding import DecoderParts, is_plain
+from paddlemix.models.layers.decoding import DecoderParts
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.mlp import QWEN2_MLP, GatedMLP, MLPNames
 from paddlemix.models.layers.norm import RMSNorm
 from paddlemix.models.layers.recompute import run_block
+from paddlemix.models.replace import is_plain
 from paddlemix.ops import Rotary, Visible, apply_rotary, attention, rotate_pair
 
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import paddle
@@ -21,7 +21,9 @@ from paddle import nn
 from paddle.distributed.communication.group import Group
 from paddle.distributed.fleet.base import topology
 
-from paddlemix.models.layers.tensor_parallel import RowLinear, SplitEmbedding, SplitHead
+from paddlemix.models.decoder import DecoderShape
+from paddlemix.models.layers.tensor_parallel import RowLinear, SplitEmbedding, SplitHead, SplitLayer
+from paddlemix.models.replace import replace_layer
 from paddlemix.ops import copy_to_ranks
 from paddlemix.weights.model_weights import NoValues
 from paddlemix.weights.share import Share
@@ -46,6 +48,45 @@ class SplitPlan:
     embedding: str
     head: str
     shared_out: Mapping[str, int]
+
+    @classmethod
+    def around(
+        cls,
+        decoder: DecoderShape,
+        prefix: str,
+        *,
+        columns: tuple[str, ...],
+        fused: tuple[str, ...],
+        rows: tuple[str, ...],
+        shared_out: Mapping[str, int],
+    ) -> SplitPlan:
+        """Make a plan of a decoder's shape and of what a family says of its tower.
+
+        Args:
+            decoder: all of its linear layers are split.
+            prefix: the decoder's name in the model.
+            columns: of the tower, as `columns`.
+            fused: of the tower, as `fused`.
+            rows: of the tower, as `rows`.
+            shared_out: as `shared_out`, the decoder's numbers included: a config may call them otherwise.
+
+        Returns:
+            The plan.
+        """
+        names = decoder.names
+        block = f"{prefix}.{names.blocks}.*"
+        projections = tuple(f"{block}.{names.attention}.{name}" for name in names.projections)
+        inner = tuple(f"{block}.{names.feed_forward}.{name}" for name, role in names.mlp if role != "down")
+        down = tuple(f"{block}.{names.feed_forward}.{name}" for name, role in names.mlp if role == "down")
+        is_fused = len(projections) == 1
+        return cls(
+            columns=(*(() if is_fused else projections), *inner, *columns),
+            fused=(*(projections if is_fused else ()), *fused),
+            rows=(f"{block}.{names.attention}.{names.output}", *down, *rows),
+            embedding=f"{prefix}.{names.embedding}",
+            head="lm_head",
+            shared_out=shared_out,
+        )
 
     def check(self, degree: int) -> None:
         """Refuse a degree by which the model cannot be split.
@@ -104,8 +145,8 @@ def split_model(model: nn.Layer, plan: SplitPlan, group: Group) -> None:
         if cuts := _cuts(plan, name):
             for kind, (axis, blocks) in cuts.items():
                 _narrow(layer, kind, Share(axis, blocks, group))
-            if (replacement := _replacement(plan, name)) is not None:
-                _put(model, name, replacement(layer, group))
+            if (kind_of_part := _replacement(plan, name)) is not None:
+                replace_layer(model, name, partial(kind_of_part, group=group))
     for block in _blocks(model):
         block.register_forward_pre_hook(partial(_begin, group))
 
@@ -121,7 +162,7 @@ def _cuts(plan: SplitPlan, name: str) -> dict[str, tuple[int, int]]:
     return {"weight": (1, 1), "bias": (0, 1)} if _matches(name, plan.columns) else {}
 
 
-def _replacement(plan: SplitPlan, name: str) -> Any:
+def _replacement(plan: SplitPlan, name: str) -> type[SplitLayer] | None:
     if name == plan.embedding:
         return SplitEmbedding
     if name == plan.head:
@@ -138,11 +179,6 @@ def _narrow(layer: nn.Layer, kind: str, share: Share) -> None:
     part = layer.create_parameter(shape, dtype=whole.dtype, default_initializer=NoValues())
     share.mark(part)
     setattr(layer, kind, part)
-
-
-def _put(model: nn.Layer, name: str, layer: nn.Layer) -> None:
-    *path, last = name.split(".")
-    setattr(reduce(getattr, path, model), last, layer)
 
 
 def _blocks(model: nn.Layer) -> Iterator[nn.Layer]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ from paddlenlp.peft.lora import LoRAConfig, LoRAModel
 from paddlemix.files import replacing
 from paddlemix.models.base import CARRIED_FILES, MixPretrainedModel
 from paddlemix.models.layers.linear import Linear
+from paddlemix.models.replace import replace_layer
 from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write_adapter
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.layers import LoRALinear
@@ -187,12 +187,8 @@ class MixLoRAModel(LoRAModel):
     def _find_and_replace_module(
         self, model: nn.Layer, module_name: str, lora_config: LoRAConfig, enable_lora: list[bool] | None
     ) -> None:
-        *path, name = module_name.split(".")
-        parent = reduce(getattr, path, model)
-        if type(getattr(parent, name)) is Linear:
-            setattr(parent, name, LoRALinear(getattr(parent, name), lora_config))
-        else:
-            super()._find_and_replace_module(model, module_name, lora_config, enable_lora)
+        del enable_lora
+        replace_layer(model, module_name, lambda layer: LoRALinear(layer, lora_config))
 
     def _read(self, adapter: Adapter) -> None:
         parameters = dict(self.model.named_parameters())

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 
 from paddlemix.files import write_json
-from paddlemix.models.base import read_config
+from paddlemix.models.config_file import read_config
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.peft.adapter import Adapter
 from paddlemix.weights.files import INDEX_FILE, stored_tensors

@@ -13,7 +13,7 @@ import pytest
 from paddle import nn
 from safetensors.numpy import load_file, save_file
 
-from paddlemix.models.base import read_config
+from paddlemix.models.config_file import read_config
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 from paddlemix.weights.model_weights import INDEX_FILE, WEIGHTS_FILE, load_weights, save_weights, without_initial_values
 

@@ -11,6 +11,12 @@ from paddlemix import ops
 class Linear(nn.Linear):
     """Paddle's linear layer, names and initial values included, computed by `ops.linear`."""
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Widths of what comes in and of what goes out."""
+        inputs, outputs = self.weight.shape
+        return inputs, outputs
+
     def forward(self, x: paddle.Tensor, activation: ops.Activation | None = None) -> paddle.Tensor:
         """Transform float[..., in] to float[..., out], and apply an activation in the same op."""
         return ops.linear(x, self.weight, self.bias, activation)

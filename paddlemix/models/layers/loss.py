@@ -8,6 +8,7 @@ from paddle import nn
 from paddlemix import ops
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.tensor_parallel import SplitEmbedding, SplitHead
+from paddlemix.models.replace import is_plain
 from paddlemix.names import IGNORED_LABEL
 
 
@@ -36,7 +37,7 @@ def next_token_loss(
         )
     if isinstance(head, nn.Embedding):
         return ops.linear_cross_entropy(before, head.weight, targets, weights, transposed=True)
-    if type(head) is Linear and head.bias is None:
+    if is_plain(head, Linear) and head.bias is None:
         return ops.linear_cross_entropy(before, head.weight, targets, weights)
     return _loss_of_logits(head, before, targets, weights)
 

@@ -8,6 +8,7 @@ from typing import Any
 from paddlenlp.transformers import PretrainedConfig
 
 from paddlemix.models.decoder import DecoderShape
+from paddlemix.models.tower import TowerShape
 
 # Local names of Qwen2VLConfig.__init__ that are no values of a config.json; `super()` brings the last one.
 _NOT_VALUES = ("self", "kwargs", "text_config", "__class__")
@@ -132,6 +133,23 @@ class Qwen2VLConfig(PretrainedConfig):
             norm_epsilon=self.rms_norm_eps,
             # As in the published code.
             padding_id=self.pad_token_id,
+        )
+
+    @property
+    def tower_shape(self) -> TowerShape:
+        """The numbers of the vision tower."""
+        vision = self.vision_config
+        return TowerShape(
+            blocks=vision.depth,
+            width=vision.embed_dim,
+            inner=int(vision.embed_dim * vision.mlp_ratio),
+            patch_values=vision.patch_values,
+            group=1,
+            patches_of_group=vision.spatial_merge_size**2,
+            embedding_inputs=0,
+            # what the norm reads and gives, the first layer gives, its activation gives; tokens
+            aligner_of_patch=4 * vision.embed_dim,
+            aligner_of_token=self.hidden_size,
         )
 
     @property

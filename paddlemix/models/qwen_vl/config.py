@@ -8,6 +8,7 @@ from typing import Any
 from paddlenlp.transformers import PretrainedConfig
 
 from paddlemix.models.decoder import DecoderNames, DecoderShape
+from paddlemix.models.tower import TowerShape
 
 RESAMPLER_HEAD_DIM = 128  # of the published resampler; its number of heads follows from it
 
@@ -137,6 +138,25 @@ class QWenConfig(PretrainedConfig):
             head_dim=self.head_dim,
             norm_epsilon=self.layer_norm_epsilon,
             names=DECODER_NAMES,
+        )
+
+    @property
+    def tower_shape(self) -> TowerShape:
+        """The numbers of the vision tower."""
+        visual, hidden = self.visual, self.hidden_size
+        patch_values = 3 * visual.patch_size**2
+        return TowerShape(
+            blocks=visual.layers,
+            width=visual.width,
+            inner=int(visual.width * visual.mlp_ratio),
+            patch_values=patch_values,
+            group=visual.n_queries,
+            patches_of_group=(visual.image_size // visual.patch_size) ** 2,
+            # cut patches, and what they are with places
+            embedding_inputs=patch_values + visual.width,
+            # patches, widened, normed, with places, as keys and values; queries, what they gather, three layers of it
+            aligner_of_patch=visual.width + 5 * hidden,
+            aligner_of_token=5 * hidden,
         )
 
     @property
