@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +72,11 @@ class MixPretrainedModel(PretrainedModel):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.carried_files = {}
+
+    @property
+    def input_names(self) -> Collection[str]:
+        """The names that `forward` takes."""
+        return inspect.signature(self.forward).parameters.keys()
 
     def can_generate(self) -> bool:
         """False keeps PaddleNLP's own generation settings away; `generate` here does without them."""
