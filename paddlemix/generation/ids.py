@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from paddlemix.contract import Model
 from paddlemix.generation.loop import TokenStream
 from paddlemix.generation.published import published_attributes, published_object
 from paddlemix.generation.settings import GenerationConfig
@@ -20,7 +20,7 @@ _SETTINGS = tuple(field.name for field in fields(GenerationConfig))
 
 
 def generate_ids(
-    model: Any,
+    model: Model,
     input_ids: Any,
     generation_config: GenerationConfig | None = None,
     *,
@@ -66,7 +66,7 @@ def generate_ids(
 
 
 def settled_config(
-    model: Any, generation_config: GenerationConfig | None = None, *, do_sample: bool | None = None, **settings: Any
+    model: Model, generation_config: GenerationConfig | None = None, *, do_sample: bool | None = None, **settings: Any
 ) -> GenerationConfig:
     """How a model's answers are written, from everything that says something about it.
 
@@ -100,7 +100,7 @@ def settled_config(
     return config
 
 
-def _answers(model: Any, batch: dict[str, Any], config: GenerationConfig, ends: Sequence[int]) -> list[list[int]]:
+def _answers(model: Model, batch: dict[str, Any], config: GenerationConfig, ends: Sequence[int]) -> list[list[int]]:
     """The new tokens of each row, with its end token."""
     if config.stop_strings:
         raise ValueError(
@@ -122,13 +122,12 @@ def _filled(answers: list[list[int]], filler: int) -> np.ndarray:
     return np.array([answer + [filler] * (length - len(answer)) for answer in answers], dtype=np.int64)
 
 
-def _published(model: Any) -> dict[str, Any]:
+def _published(model: Model) -> dict[str, Any]:
     return published_object(Path(GENERATION_FILE), model.carried_files.get(GENERATION_FILE, b"{}"))
 
 
-def _check_names(model: Any, inputs: dict[str, Any]) -> None:
-    known = inspect.signature(model.forward).parameters
-    unknown = sorted(inputs.keys() - known.keys())
+def _check_names(model: Model, inputs: dict[str, Any]) -> None:
+    unknown = sorted(inputs.keys() - set(model.input_names))
     if unknown:
         raise TypeError(
             f"`generate` got {', '.join(unknown)}; expected inputs of the model, or of the settings do_sample, "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
+from paddlemix.contract import Model
 from paddlemix.generation.loop import TokenStream
 from paddlemix.generation.reading import Batch
 from paddlemix.generation.settings import GenerationConfig
@@ -85,7 +85,7 @@ def _begun_stop(text: str, stop_strings: Sequence[str]) -> int:
 
 
 def stream_text(
-    model: Any,
+    model: Model,
     batch: Batch,
     config: GenerationConfig,
     *,

@@ -12,8 +12,8 @@ import PIL.Image
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.conversation import Conversation, Image, Part, RecordId, Text, Turn, Video
-from paddlemix.evaluation.predict import stream_answer
 from paddlemix.generation import GenerationConfig
+from paddlemix.generation.answer import stream_answer
 from paddlemix.media.images import open_image
 from paddlemix.peft.folders import find_folders, warn_of_another_base
 from paddlemix.tools.precision import DTYPES, usable_dtype
