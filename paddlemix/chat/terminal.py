@@ -8,7 +8,7 @@ from paddlemix.chat.session import ChatSession
 
 HELP = """\
 Type a question. To show an image with it, write /image and a file or an http(s) address on a line of its own before,
-once for each image, or <img>file or address</img> inside the question.
+once for each image. A Qwen-VL also reads <img>file or address</img> inside the question.
   /image PATH   show an image with the next question
   clear         forget what was said and shown
   help          show this

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddlemix.models.base import read_config
 from paddlemix.names import CONFIG_FILE
+
+if TYPE_CHECKING:
+    from paddlemix.generation.dialogue import Dialogue
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Family:
         vision_globs: parameters of the vision tower, for `freeze_vit`.
         aligner_globs: parameters between tower and language model, for `freeze_aligner`.
         language_globs: parameters of the language model, for `freeze_llm`.
+        dialogue_module: where the class is that asks its models.
+        dialogue: name of that class.
     """
 
     model_type: str
@@ -40,6 +45,8 @@ class Family:
     vision_globs: tuple[str, ...]
     aligner_globs: tuple[str, ...]
     language_globs: tuple[str, ...]
+    dialogue_module: str = "paddlemix.generation.dialogue"
+    dialogue: str = "Dialogue"
 
     @property
     def model_class(self) -> Any:
@@ -60,6 +67,11 @@ class Family:
     def tokenizer_class(self) -> Any:
         """The tokenizer's class."""
         return getattr(import_module(self.tokenizer_module), self.tokenizer)
+
+    @property
+    def dialogue_class(self) -> type[Dialogue]:
+        """What asks its models."""
+        return getattr(import_module(self.dialogue_module), self.dialogue)
 
 
 FAMILIES = (
@@ -95,6 +107,8 @@ FAMILIES = (
         ),
         aligner_globs=("transformer.visual.attn_pool.*",),
         language_globs=("transformer.wte.*", "transformer.h.*", "transformer.ln_f.*", "lm_head.*"),
+        dialogue_module="paddlemix.models.qwen_vl.chat.dialogue",
+        dialogue="QwenVLDialogue",
     ),
 )
 
