@@ -53,7 +53,7 @@ def predict_set(
 
 
 def question_of(conversation: Conversation) -> Conversation:
-    """The conversation without its last answer."""
+    """Leave a conversation's last answer out."""
     return Conversation(conversation.turns[:-1], conversation.source)
 
 
@@ -73,7 +73,7 @@ def _prediction(processor: Any, conversation: Conversation, raw: str, grounding:
 
 
 def unanswered(processor: Processor, conversation: Conversation, *, grounding: bool) -> Prediction:
-    """What `predict_set` gives for a model that says nothing.
+    """Make the prediction that `predict_set` gives for a model that says nothing.
 
     Args:
         processor: of the model's family.
@@ -87,7 +87,7 @@ def unanswered(processor: Processor, conversation: Conversation, *, grounding: b
 
 
 def asks_for_boxes(conversations: Sequence[Conversation]) -> bool:
-    """Whether most answers of a set's chats hold boxes."""
+    """Tell whether most answers of a set's chats hold boxes."""
     answers = (conversation.turns[-1] for conversation in conversations if conversation.task == "chat")
     return sum(1 if _boxes(answer) else -1 for answer in answers) > 0
 

@@ -49,11 +49,11 @@ class CachedReader:
         return self._prompts
 
     def read_prompts(self) -> np.ndarray:
-        """Read the batch; the last place's logits float32[B, V]."""
+        """Read the batch and return the last place's logits, float32[B, V]."""
         return self._forward(**self._inputs)
 
     def read(self, tokens: np.ndarray) -> np.ndarray:
-        """Read one more token a row, int64[B]; its place's logits float32[B, V]."""
+        """Read one more token a row, int64[B], and return its place's logits, float32[B, V]."""
         return self._forward(tokens[:, None])
 
     def keep(self, rows: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import PIL.Image
 
+from paddlemix.contract import Processor
 from paddlemix.conversation import Image
 from paddlemix.media.images import open_image
 from paddlemix.tools.answering import AskedModel, add_model_flags
@@ -41,7 +42,7 @@ class Script:
 
 
 def parse_arguments(script: Script) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=script.description,
         epilog=ABOUT_IMAGES,
@@ -70,7 +71,7 @@ def _add_media(parser: argparse.ArgumentParser, script: Script) -> None:
 
 
 def parse_bool(text: str) -> bool:
-    """True or False as a command line spells it."""
+    """Parse True or False as a command line spells it."""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
@@ -100,7 +101,7 @@ def main(script: Script) -> None:
 
 
 def print_stream(pieces: Iterator[str]) -> str:
-    """Print an answer while it is being written, tags and all; the whole of it."""
+    """Print an answer while it is being written, tags and all, and return the whole of it."""
     print("raw:    ", end="", flush=True)
     raw = ""
     for piece in pieces:
@@ -110,7 +111,7 @@ def print_stream(pieces: Iterator[str]) -> str:
     return raw
 
 
-def draw(processor: Any, raw: str, images: Sequence[PIL.Image.Image], folder: Path) -> None:
+def draw(processor: Processor, raw: str, images: Sequence[PIL.Image.Image], folder: Path) -> None:
     """Write each image with its boxes."""
     for number, (image, boxes) in enumerate(zip(images, answer_boxes(processor, raw, images), strict=True), 1):
         path = folder / (IMAGE_FILE if len(images) == 1 else NUMBERED_FILE.format(number))
