@@ -175,7 +175,7 @@ def main(script: Script) -> None:
     model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype, lora_path=args.lora_path)
 
     raw = print_stream(question.answer(model, processor, generation))
-    print(f"answer: {processor.strip_tags(raw)}")
+    print(f"answer: {processor.grounding.strip(raw)}")
     if args.visual and images:
         draw(processor, raw, images, args.output_dir)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from paddlemix.chat import session as session_module
 from paddlemix.chat.session import ChatSession, History
 from paddlemix.chat.terminal import run_terminal
 from paddlemix.media.images import open_image
-from paddlemix.models.qwen_vl.tags import TAGS
+from paddlemix.models.qwen_vl.tags import GROUNDING
 
 BOX = "<ref>star</ref><box>(100,100),(500,500)</box>"
 
@@ -24,7 +25,7 @@ class Talk:
     def __init__(self, output_dir: Path) -> None:
         self.asked: list[tuple[str, History]] = []
         self.answers: list[list[str | BaseException]] = []
-        self.session = ChatSession(self._reply, TAGS, output_dir)
+        self.session = ChatSession(self._reply, SimpleNamespace(grounding=GROUNDING), output_dir)
 
     def __call__(self, *lines: str | BaseException, answers: list[list[str | BaseException]]) -> None:
         typed, self.answers = iter(lines), answers
