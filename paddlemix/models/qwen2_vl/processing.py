@@ -27,13 +27,13 @@ from paddlemix.models.qwen2_vl.prompts import (
     count_placeholders,
     expand_placeholders,
 )
-from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
+from paddlemix.models.qwen2_vl.videos import MAX_FRAME_PIXELS, Qwen2VLVideoProcessor
 from paddlemix.names import IGNORED_LABEL, PREPROCESSOR_FILE
 from paddlemix.processors.chat_template import ChatTemplate, template_pieces
 from paddlemix.processors.conversation_calls import ConversationCalls
 from paddlemix.processors.grounding import TaggedThousandths
 from paddlemix.processors.length import fit_length
-from paddlemix.processors.settings import GivenKnobs, Knobs, given_knobs, log_once
+from paddlemix.processors.settings import GivenSettings, MediaSettings, given_settings, log_once
 from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         max_length: int = 2048,
         truncate_text: bool = False,
         allow_control_tokens: bool = False,
-        **knobs: Unpack[Knobs],
+        **settings: Unpack[MediaSettings],
     ) -> Qwen2VLProcessor:
         """Read a checkpoint's tokenizer, template, and settings of images and videos.
 
@@ -100,18 +100,18 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             max_length: tokens a training record may have.
             truncate_text: cut text behind the last image of longer ones.
             allow_control_tokens: read control tokens spelled in texts as such.
-            **knobs: min_pixels, max_pixels and others (see `paddlemix.processors.settings.Knobs`). What is None is
-                taken from the environment, then from the checkpoint; the published max_pixels becomes 1280 tokens'
-                worth.
+            **settings: min_pixels, max_pixels and others (see `paddlemix.processors.settings.MediaSettings`). What is
+                None is taken from the environment, then from the checkpoint; the published max_pixels becomes 1280
+                tokens' worth.
 
         Returns:
             The processor.
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or it has no tokenizer files.
-            ValueError: a knob, or a variable of the environment, has a value that makes no sense.
+            ValueError: a setting, or a variable of the environment, has a value that makes no sense.
         """
-        folder, given = local_folder(name_or_path), given_knobs(knobs)
+        folder, given = local_folder(name_or_path), given_settings(settings, max_frame_pixels=MAX_FRAME_PIXELS)
         image_processor = Qwen2VLImageProcessor.from_published(
             _read_settings(folder / PREPROCESSOR_FILE), **given.images
         )
@@ -308,7 +308,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             + (" Videos take fewer with a lower FPS or VIDEO_MAX_PIXELS." if conversation.videos else ""),
         )
 
-    def _description(self, given: GivenKnobs) -> str:
+    def _description(self, given: GivenSettings) -> str:
         """The effective settings, and what they mean in tokens."""
         still, moving = self.image_processor, self.video_processor
         area = (still.patch_size * still.merge_size) ** 2

@@ -35,7 +35,7 @@ from paddlemix.processors.batches import (
 from paddlemix.processors.calls import MessageCalls
 from paddlemix.processors.conversation_calls import ConversationCalls
 from paddlemix.processors.length import fit_length
-from paddlemix.processors.settings import Knobs, given_knobs, log_once
+from paddlemix.processors.settings import MediaSettings, given_settings, log_once
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -89,7 +89,7 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         max_length: int = 2048,
         truncate_text: bool = False,
         allow_control_tokens: bool = False,
-        **knobs: Unpack[Knobs],
+        **settings: Unpack[MediaSettings],
     ) -> QwenVLProcessor:
         """Read a checkpoint's tokenizer and the size of its images.
 
@@ -98,7 +98,7 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
             max_length: tokens a training record may have.
             truncate_text: cut text behind the last image of longer ones.
             allow_control_tokens: read special tokens spelled in texts as such.
-            **knobs: what other families let users set about images and videos; all None here, where every image
+            **settings: what other families let users set about images and videos; all None here, where every image
                 becomes the same square. Variables of the environment are passed over.
 
         Returns:
@@ -106,13 +106,13 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or it has no qwen.tiktoken.
-            TypeError: an argument is no knob.
-            ValueError: a knob is set, or a file is damaged.
+            TypeError: an argument is none of the settings.
+            ValueError: a setting is made, or a file is damaged.
         """
-        given_knobs(knobs, environment={})
+        given_settings(settings, environment={})
         folder = local_folder(name_or_path)
         image_processor = QwenVLImageProcessor.from_pretrained(folder)
-        _refuse_knobs(knobs, image_processor)
+        _refuse_settings(settings, image_processor)
         tokenizer = QwenTokenizer.from_pretrained(folder)
         log_once(
             f"images: all are stretched to {image_processor.image_size} x {image_processor.image_size} pixels, "
@@ -296,8 +296,8 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         )
 
 
-def _refuse_knobs(knobs: Knobs, image_processor: QwenVLImageProcessor) -> None:
-    given = [f"`{name}`" for name, value in knobs.items() if value is not None]
+def _refuse_settings(settings: MediaSettings, image_processor: QwenVLImageProcessor) -> None:
+    given = [f"`{name}`" for name, value in settings.items() if value is not None]
     if given:
         raise ValueError(
             f"{', '.join(given)} cannot be set: Qwen-VL stretches every image to {image_processor.image_size} x "
