@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from tqdm import tqdm
 
@@ -57,16 +56,16 @@ def question_of(conversation: Conversation) -> Conversation:
     return Conversation(conversation.turns[:-1], conversation.source)
 
 
-def _prediction(processor: Any, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
+def _prediction(processor: Processor, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
     gold = conversation.turns[-1]
     images = conversation.images
     size = processor.image_size(conversation) if images else None
     return Prediction(
         task=conversation.task,
-        text=processor.strip_tags(raw),
-        boxes=tuple(found.box for found in processor.parse_boxes(raw, *size)) if size else (),
+        text=processor.grounding.strip(raw),
+        boxes=tuple(found.box for found in processor.grounding.parse(raw, [size])[0]) if size else (),
         gold_answers=conversation.answers or (_spoken(gold),),
-        gold_boxes=tuple(processor.box_in_pixels(box, *size) for box in _boxes(gold)) if size else (),
+        gold_boxes=tuple(box.in_pixels(*size) for box in _boxes(gold)) if size else (),
         grounding=grounding,
         source=conversation.source,
     )

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import PIL.Image
 
@@ -93,9 +92,9 @@ def main(script: Script) -> None:
     question = asked.dialogue_class.question(args.input_image, args.input_video, args.prompt)
     images = [open_image(part.path) for part in question.parts if isinstance(part, Image)]
     dialogue = asked.load()
-    processor: Any = dialogue.processor
+    processor = dialogue.processor
     raw = print_stream(dialogue.reply([], question))
-    print(f"answer: {processor.strip_tags(raw)}")
+    print(f"answer: {processor.grounding.strip(raw)}")
     if args.visual and images:
         draw(processor, raw, images, args.output_dir)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from paddlemix.generation import GenerationConfig
 from paddlemix.generation.dialogue import Exchange
 from paddlemix.media.images import open_image
 from paddlemix.models.qwen_vl.chat.dialogue import QwenVLDialogue, query_text
-from paddlemix.models.qwen_vl.tags import TAGS
+from paddlemix.models.qwen_vl.tags import GROUNDING
 
 BOX = "<ref>star</ref><box>(100,100),(500,500)</box>"
 
@@ -31,7 +32,7 @@ class Talk(QwenVLDialogue):
     """A chat whose lines and answers are given; what the model was asked is in `asked`."""
 
     def __init__(self, output_dir: Path) -> None:
-        super().__init__(None, TAGS, GenerationConfig())
+        super().__init__(None, SimpleNamespace(grounding=GROUNDING), GenerationConfig())
         self.asked: list[tuple[str, list[tuple[str, str]]]] = []
         self.answers: list[list[str | BaseException]] = []
         self.session = ChatSession(self, output_dir)

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from paddlemix.processors.grounding import BoxTags
+from paddlemix.processors.grounding import TaggedThousandths
 
 IMG, IMG_END, IMG_PAD = "<img>", "</img>", "<imgpad>"
 REF, REF_END, BOX, BOX_END = "<ref>", "</ref>", "<box>", "</box>"
 GROUNDING_TAGS = (REF, REF_END, BOX, BOX_END, "<quad>", "</quad>")
 IMAGE_TAGS = (IMG, IMG_END, IMG_PAD)
-TAGS = BoxTags(ref=(REF, REF_END), box=(BOX, BOX_END))
+GROUNDING = TaggedThousandths(ref=(REF, REF_END), box=(BOX, BOX_END))
 
 _IMAGE = re.compile(f"{IMG}(.*?){IMG_END}", re.DOTALL)
 _ELEMENT = re.compile(r"<(?P<kind>img|ref|box|quad)>(?P<content>.*?)</(?P=kind)>", re.DOTALL)
