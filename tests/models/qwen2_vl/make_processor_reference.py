@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[3]
 FIXTURE = ROOT / "tests" / "fixtures" / "qwen2_vl_processor"
 sys.path.insert(0, str(ROOT))
 
-from paddlemix.processors import image as our_image  # noqa: E402
+from paddlemix.models.qwen2_vl import images as our_image  # noqa: E402
 from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer  # noqa: E402
 
 EXIF_ORIENTATION = 0x0112

@@ -41,7 +41,7 @@ FIXTURES = ROOT / "tests" / "fixtures"
 FIXTURE, TOKENIZER = FIXTURES / "qwen2_vl_video", FIXTURES / "qwen2_vl_processor"
 sys.path.insert(0, str(ROOT))
 
-from paddlemix.processors import video_patches as our_video  # noqa: E402
+from paddlemix.models.qwen2_vl import videos as our_video  # noqa: E402
 from paddlemix.processors.chat_template import QWEN2_VL_TEMPLATE  # noqa: E402
 
 BOUNDS = {"min_pixels": 28 * 28, "max_pixels": 2 * 28 * 28}
