@@ -78,6 +78,10 @@ class Piece:
     repeat: int = 1
 
 
+Written = Piece | Image | Video
+"""What a turn consists of once its texts, references and boxes are pieces of a prompt."""
+
+
 @dataclass(frozen=True)
 class GroundedBox:
     """A box that a model named.
@@ -97,7 +101,7 @@ class Grounding(Protocol):
     Sizes are those of the original images, in the order in which the conversation shows them.
     """
 
-    def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Piece | Image | Video]:
+    def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
         """Write a turn: its texts, references and boxes become pieces, its images and videos stay where they stand.
 
         Args:

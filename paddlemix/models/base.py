@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,11 @@ class MixPretrainedModel(PretrainedModel):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.carried_files = {}
+
+    @property
+    def input_names(self) -> Collection[str]:
+        """The names that `forward` takes."""
+        raise NotImplementedError
 
     def can_generate(self) -> bool:
         """False keeps PaddleNLP's own generation settings away; `generate` here does without them."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from paddlemix.contract import ModelConfig, Processor, Tokenizer
 
 if TYPE_CHECKING:
+    from paddlemix.generation.dialogue import Dialogue
     from paddlemix.models.base import MixPretrainedModel
 
 
@@ -53,6 +54,8 @@ class Family:
         language_globs: parameters of the language model, for `freeze_llm`.
         published: the base models on the hub by name, and what the config.json of each says beside the config class's
             defaults: no file has to be fetched to know their sizes.
+        dialogue: where the class is that asks its models, `module:name`; the neutral one unless its users ask in a way
+            of their own.
     """
 
     package: str
@@ -65,6 +68,7 @@ class Family:
     aligner_globs: tuple[str, ...]
     language_globs: tuple[str, ...]
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    dialogue: str = "paddlemix.generation.dialogue:Dialogue"
 
     @property
     def model_class(self) -> type[MixPretrainedModel]:
@@ -84,5 +88,15 @@ class Family:
     @property
     def tokenizer_class(self) -> TokenizerClass:
         """The tokenizer's class."""
-        module, _, name = self.tokenizer.partition(":")
-        return getattr(import_module(module), name)
+        return _named(self.tokenizer)
+
+    @property
+    def dialogue_class(self) -> type[Dialogue]:
+        """The class that asks its models."""
+        return _named(self.dialogue)
+
+
+def _named(place: str) -> Any:
+    """Import what `module:name` names."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

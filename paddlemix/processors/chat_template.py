@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from paddlemix.contract import Piece
-from paddlemix.conversation import Conversation, Image, Part, Video
+from paddlemix.contract import Piece, Written
+from paddlemix.conversation import Image, Role, Video
 from paddlemix.files import write_json
 from paddlemix.processors.tokenizer import CONTROL_TOKENS
 
@@ -56,7 +56,8 @@ _MARKED = re.compile("\ue000(\\d*)\ue001")
 # Renderings kept: records of a set share few shapes, and a rendering takes ten times as long as all that follows it.
 _KEPT_SHAPES = 1024
 
-# Of each turn its role and, for each part, "i" for an image, "v" for a video and "t" for words.
+WrittenTurn = tuple[Role, Sequence[Written]]
+# Of each turn its role, and "i" for each image, "v" for each video and "t" for the pieces between them.
 Shape = tuple[tuple[str, str], ...]
 _KINDS: dict[type, str] = {Image: "i", Video: "v"}
 
@@ -102,28 +103,26 @@ class ChatTemplate:
 
     def pieces(
         self,
-        conversation: Conversation,
-        part_pieces: Callable[[Part], Iterator[Piece]],
+        turns: Sequence[WrittenTurn],
         *,
         add_generation_prompt: bool = False,
     ) -> Iterator[Piece]:
-        """The conversation as control tokens and plain text, the assistant's words and its end token marked as trained.
+        """Put the template's control tokens and text round what is said.
 
         Args:
-            conversation: its texts reach the result as plain text.
-            part_pieces: how the model family writes a text, a reference or a box.
+            turns: each one's role, and what a `Grounding` wrote of it; these pieces reach the result as they are.
             add_generation_prompt: end with the opening of an assistant turn.
 
         Yields:
-            The pieces in their order.
+            The pieces in their order, the assistant's words and its end token marked as trained.
         """
-        spoken = [(turn.role, part) for turn in conversation.turns for part in turn.parts if _kind(part) == "t"]
-        for stretch in self._layout(_shape_of(conversation), add_generation_prompt):
+        shape, spoken = _taken_apart(turns)
+        for stretch in self._layout(shape, add_generation_prompt):
             if isinstance(stretch, Piece):
                 yield stretch
             else:
-                role, part = spoken[stretch]
-                yield from (_as_trained(piece, role == "assistant") for piece in part_pieces(part))
+                role, pieces = spoken[stretch]
+                yield from (_as_trained(piece, role == "assistant") for piece in pieces)
 
     def _render_shape(self, shape: Shape, add_generation_prompt: bool) -> tuple[Piece | int, ...]:
         """The template's own pieces, and between them the numbers of the words of any conversation of this shape."""
@@ -162,12 +161,23 @@ def _as_trained(piece: Piece, trained: bool) -> Piece:
     return piece if piece.trained == trained else Piece(piece.text, piece.control, trained, piece.repeat)
 
 
-def _shape_of(conversation: Conversation) -> Shape:
-    return tuple((turn.role, "".join(map(_kind, turn.parts))) for turn in conversation.turns)
+def _taken_apart(turns: Sequence[WrittenTurn]) -> tuple[Shape, list[tuple[Role, list[Piece]]]]:
+    """Tell apart what the template has to know of turns, and the stretches of pieces that are put in afterwards."""
+    shape: list[tuple[str, str]] = []
+    spoken: list[tuple[Role, list[Piece]]] = []
+    for role, content in turns:
+        kinds = ""
+        for kind, group in groupby(content, key=_kind):
+            same: list[Any] = list(group)
+            kinds += kind if kind == "t" else kind * len(same)
+            if kind == "t":
+                spoken.append((role, same))
+        shape.append((role, kinds))
+    return tuple(shape), spoken
 
 
-def _kind(part: Part) -> str:
-    return _KINDS.get(type(part), "t")
+def _kind(written: Written) -> str:
+    return _KINDS.get(type(written), "t")
 
 
 def _placeholder(kind: str, number: Iterator[int]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from paddlemix.tools.report_errors import report_errors
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "config_or_model", help="a fine-tuning config, the folder of a model or an adapter, or owner/name on the hub"
@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def parse_sets(text: str) -> list[DatasetItem]:
-    """The record sets that a command line spells as JSON."""
+    """Parse the record sets that a command line spells as JSON."""
     try:
         return TypeAdapter(list[DatasetItem]).validate_json(text)
     except ValidationError as error:
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], dict[str, Any]]:
-    """The model's folder, the record sets, and the image and length bounds of the config.
+    """Find the model's folder, the record sets, and the image and length bounds of the config.
 
     Args:
         args: the command line.
@@ -94,7 +94,7 @@ def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], di
 
 
 def scores_file(folder: str) -> Path:
-    """Where the scores go if nothing is said: beside the model.
+    """Choose where the scores go if nothing is said: beside the model.
 
     Args:
         folder: the model's.
@@ -112,7 +112,7 @@ def scores_file(folder: str) -> Path:
 
 
 def as_row(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as JSON holds it."""
+    """Write a prediction as JSON holds it."""
     return {**asdict(prediction), "source": str(prediction.source)}
 
 

@@ -8,7 +8,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 
 def usable_dtype(asked: str | None) -> str:
-    """The precision that was asked for, or the one that suits this machine.
+    """Choose the precision that was asked for, or the one that suits this machine.
 
     Args:
         asked: one of `DTYPES`; None leaves the choice.

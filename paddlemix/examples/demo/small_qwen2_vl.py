@@ -18,7 +18,7 @@ IMAGE_MEAN, IMAGE_STD = (0.65, 0.62, 0.58), (0.15, 0.15, 0.15)
 
 
 def make(corpus: Path, vocab_size: int) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
-    """A Qwen2-VL of 3 M parameters, and its processor with a vocabulary of the corpus."""
+    """Make a Qwen2-VL of 3 M parameters, and its processor with a vocabulary of the corpus."""
     tokenizer = train_tokenizer(corpus, vocab_size)
     image_processor = Qwen2VLImageProcessor(
         min_pixels=PIXELS, max_pixels=PIXELS, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
@@ -35,7 +35,7 @@ def train_tokenizer(corpus: Path, vocab_size: int) -> Qwen2Tokenizer:
 
 
 def small_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
-    """The shape that fits this tokenizer."""
+    """Give the shape that fits this tokenizer."""
     return Qwen2VLConfig(
         vocab_size=tokenizer.backend.get_vocab_size(),
         hidden_size=192,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddlemix.contract import Piece, Sample, SampleSize
-from paddlemix.conversation import Box, Conversation, Part, RecordError, Reference, Text, result_or_error
+from paddlemix.contract import Piece, Sample, SampleSize, Written
+from paddlemix.conversation import Conversation, RecordError, Turn, result_or_error
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
@@ -27,27 +27,20 @@ from paddlemix.models.qwen2_vl.prompts import (
     count_placeholders,
     expand_placeholders,
 )
-from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
+from paddlemix.models.qwen2_vl.videos import MAX_FRAME_PIXELS, Qwen2VLVideoProcessor
 from paddlemix.names import IGNORED_LABEL, PREPROCESSOR_FILE
 from paddlemix.processors.chat_template import ChatTemplate, template_pieces
 from paddlemix.processors.conversation_calls import ConversationCalls
-from paddlemix.processors.grounding import (
-    BOX_END,
-    BOX_START,
-    QWEN2_VL_TAGS,
-    REF_END,
-    REF_START,
-    box_in_pixels,
-    box_text,
-)
+from paddlemix.processors.grounding import TaggedThousandths
 from paddlemix.processors.length import fit_length
-from paddlemix.processors.settings import GivenKnobs, Knobs, given_knobs, log_once
+from paddlemix.processors.settings import GivenSettings, MediaSettings, given_settings, log_once
 from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 VIDEO_PREPROCESSOR_FILE = "video_preprocessor_config.json"
+GROUNDING = TaggedThousandths(ref=("<|object_ref_start|>", "<|object_ref_end|>"), box=("<|box_start|>", "<|box_end|>"))
 
 
 class Qwen2VLProcessor(ConversationCalls, PromptCalls):
@@ -64,17 +57,10 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             texts that nobody else wrote: they could end a turn or open another.
 
     Attributes:
-        box_in_pixels: a box in pixels of an image; see `paddlemix.processors.grounding`.
-        parse_boxes: the boxes in this family's raw answers.
-        boxes_by_image: the same, in answers about several images.
-        strip_tags: such an answer without its tags.
+        grounding: the family's convention of boxes.
     """
 
-    # What the family's tags mean is asked of its processor.
-    box_in_pixels = staticmethod(box_in_pixels)
-    parse_boxes = staticmethod(QWEN2_VL_TAGS.parse_boxes)
-    boxes_by_image = staticmethod(QWEN2_VL_TAGS.boxes_by_image)
-    strip_tags = staticmethod(QWEN2_VL_TAGS.strip_tags)
+    grounding = GROUNDING
 
     def __init__(
         self,
@@ -105,7 +91,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         max_length: int = 2048,
         truncate_text: bool = False,
         allow_control_tokens: bool = False,
-        **knobs: Unpack[Knobs],
+        **settings: Unpack[MediaSettings],
     ) -> Qwen2VLProcessor:
         """Read a checkpoint's tokenizer, template, and settings of images and videos.
 
@@ -114,18 +100,18 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             max_length: tokens a training record may have.
             truncate_text: cut text behind the last image of longer ones.
             allow_control_tokens: read control tokens spelled in texts as such.
-            **knobs: min_pixels, max_pixels and others (see `paddlemix.processors.settings.Knobs`). What is None is
-                taken from the environment, then from the checkpoint; the published max_pixels becomes 1280 tokens'
-                worth.
+            **settings: min_pixels, max_pixels and others (see `paddlemix.processors.settings.MediaSettings`). What is
+                None is taken from the environment, then from the checkpoint; the published max_pixels becomes 1280
+                tokens' worth.
 
         Returns:
             The processor.
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or it has no tokenizer files.
-            ValueError: a knob, or a variable of the environment, has a value that makes no sense.
+            ValueError: a setting, or a variable of the environment, has a value that makes no sense.
         """
-        folder, given = local_folder(name_or_path), given_knobs(knobs)
+        folder, given = local_folder(name_or_path), given_settings(settings, max_frame_pixels=MAX_FRAME_PIXELS)
         image_processor = Qwen2VLImageProcessor.from_published(
             _read_settings(folder / PREPROCESSOR_FILE), **given.images
         )
@@ -250,10 +236,8 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
     def _prompt(
         self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
     ) -> tuple[list[Piece], list[Grid]]:
-        def part_pieces(part: Part) -> Iterator[Piece]:
-            return self._part_pieces(part, conversation, sizes.images)
-
-        pieces = list(self.chat_template.pieces(conversation, part_pieces, add_generation_prompt=add_generation_prompt))
+        turns = [(turn.role, self._written(turn, conversation, sizes.images)) for turn in conversation.turns]
+        pieces = list(self.chat_template.pieces(turns, add_generation_prompt=add_generation_prompt))
         return self._with_vision_tokens(pieces, sizes, conversation)
 
     def _size(
@@ -289,24 +273,20 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
                     f"each. {writers} leaves out or adds `{pad}`.",
                 )
 
-    def _part_pieces(self, part: Part, conversation: Conversation, sizes: list[Size]) -> Iterator[Piece]:
-        """A text, reference or box in Qwen2-VL's own writing."""
-        if isinstance(part, Text):
-            yield from self._text_pieces(part.text)
-        elif isinstance(part, Reference):
-            yield from (Piece(REF_START, control=True), *self._text_pieces(part.text), Piece(REF_END, control=True))
-        elif isinstance(part, Box):
-            if not 0 <= part.image < len(sizes):
-                raise RecordError(
-                    conversation.source, f"a box lies on image {part.image}, but there are {len(sizes)} images."
-                )
-            corners = box_text(part, *sizes[part.image])
-            yield from (Piece(BOX_START, control=True), Piece(corners), Piece(BOX_END, control=True))
-        else:
-            raise AssertionError(f"{type(part).__name__} is the template's to write: {part}")
+    def _written(self, turn: Turn, conversation: Conversation, sizes: list[Size]) -> list[Written]:
+        try:
+            written = self.grounding.write(turn, sizes)
+        except ValueError as error:
+            raise RecordError(conversation.source, str(error)) from error
+        return [piece for one in written for piece in self._read_again(one)] if self.allow_control_tokens else written
 
-    def _text_pieces(self, text: str) -> Iterator[Piece]:
-        return template_pieces(text) if self.allow_control_tokens else iter([Piece(text)])
+    @staticmethod
+    def _read_again(written: Written) -> Iterator[Written]:
+        """Read the control tokens that a text spells as such."""
+        if isinstance(written, Piece) and not written.control:
+            yield from template_pieces(written.text)
+        else:
+            yield written
 
     def _positions(self, ids: np.ndarray, grids: list[Grid]) -> np.ndarray:
         merge_size = self.image_processor.merge_size
@@ -328,7 +308,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             + (" Videos take fewer with a lower FPS or VIDEO_MAX_PIXELS." if conversation.videos else ""),
         )
 
-    def _description(self, given: GivenKnobs) -> str:
+    def _description(self, given: GivenSettings) -> str:
         """The effective settings, and what they mean in tokens."""
         still, moving = self.image_processor, self.video_processor
         area = (still.patch_size * still.merge_size) ** 2

@@ -22,4 +22,5 @@ FAMILY = Family(
     aligner_globs=("transformer.visual.attn_pool.*",),
     language_globs=("transformer.wte.*", "transformer.h.*", "transformer.ln_f.*", "lm_head.*"),
     published={"Qwen/Qwen-VL": {}},
+    dialogue="paddlemix.models.qwen_vl.chat.dialogue:QwenVLDialogue",
 )

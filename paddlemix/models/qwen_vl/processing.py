@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import PIL.Image
 
-from paddlemix.contract import Piece, Sample, SampleSize
-from paddlemix.conversation import Box, Conversation, Image, Part, RecordError, Reference, Text, Turn
+from paddlemix.contract import Piece, Sample, SampleSize, Written
+from paddlemix.conversation import Conversation, Image, RecordError, Text, Turn
 from paddlemix.hub import local_folder
 from paddlemix.media.images import image_size, open_image, upright
 from paddlemix.models.qwen2_vl.media import Size, naming_the_record
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLText
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
-from paddlemix.models.qwen_vl.tags import BOX, BOX_END, IMAGE_TAGS, REF, REF_END, TAGS, ImageSpan
+from paddlemix.models.qwen_vl.tags import GROUNDING, IMAGE_TAGS, ImageSpan
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 from paddlemix.names import IGNORED_LABEL
 from paddlemix.processors.batches import (
@@ -33,9 +34,8 @@ from paddlemix.processors.batches import (
 )
 from paddlemix.processors.calls import MessageCalls
 from paddlemix.processors.conversation_calls import ConversationCalls
-from paddlemix.processors.grounding import box_in_pixels, box_text
 from paddlemix.processors.length import fit_length
-from paddlemix.processors.settings import Knobs, given_knobs, log_once
+from paddlemix.processors.settings import MediaSettings, given_settings, log_once
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -58,17 +58,11 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
 
     Attributes:
         chat_template: renders messages; this family has one template for all checkpoints.
-        box_in_pixels: a box in pixels of an image; see `paddlemix.processors.grounding`.
-        parse_boxes: the boxes in this family's raw answers.
-        boxes_by_image: the same, in answers about several images.
-        strip_tags: such an answer without its tags.
+        grounding: the family's convention of boxes.
     """
 
     chat_template: ChatMLText
-    box_in_pixels = staticmethod(box_in_pixels)
-    parse_boxes = staticmethod(TAGS.parse_boxes)
-    boxes_by_image = staticmethod(TAGS.boxes_by_image)
-    strip_tags = staticmethod(TAGS.strip_tags)
+    grounding = GROUNDING
 
     def __init__(
         self,
@@ -95,7 +89,7 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         max_length: int = 2048,
         truncate_text: bool = False,
         allow_control_tokens: bool = False,
-        **knobs: Unpack[Knobs],
+        **settings: Unpack[MediaSettings],
     ) -> QwenVLProcessor:
         """Read a checkpoint's tokenizer and the size of its images.
 
@@ -104,7 +98,7 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
             max_length: tokens a training record may have.
             truncate_text: cut text behind the last image of longer ones.
             allow_control_tokens: read special tokens spelled in texts as such.
-            **knobs: what other families let users set about images and videos; all None here, where every image
+            **settings: what other families let users set about images and videos; all None here, where every image
                 becomes the same square. Variables of the environment are passed over.
 
         Returns:
@@ -112,13 +106,13 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or it has no qwen.tiktoken.
-            TypeError: an argument is no knob.
-            ValueError: a knob is set, or a file is damaged.
+            TypeError: an argument is none of the settings.
+            ValueError: a setting is made, or a file is damaged.
         """
-        given_knobs(knobs, environment={})
+        given_settings(settings, environment={})
         folder = local_folder(name_or_path)
         image_processor = QwenVLImageProcessor.from_pretrained(folder)
-        _refuse_knobs(knobs, image_processor)
+        _refuse_settings(settings, image_processor)
         tokenizer = QwenTokenizer.from_pretrained(folder)
         log_once(
             f"images: all are stretched to {image_processor.image_size} x {image_processor.image_size} pixels, "
@@ -261,30 +255,14 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
 
     def _content(self, turn: Turn, conversation: Conversation, sizes: list[Size]) -> tuple[list[int], list[bool]]:
         """The ids of what a turn says, and which of them are trained."""
-        is_said = turn.role == "assistant"
-        pieces = [piece for part in turn.parts for piece in self._pieces(part, conversation, sizes, is_said)]
+        try:
+            written = self.grounding.write(turn, sizes)
+        except ValueError as error:
+            raise RecordError(conversation.source, str(error)) from error
+        pieces = [_tokenizers_own(one, trained=turn.role == "assistant") for one in written]
         special = set(self.tokenizer.special_tokens) - set(IMAGE_TAGS) if self.allow_control_tokens else ()
         ids, trained = self.tokenizer.encode_pieces(pieces, allowed_special=special)
         return ids.tolist(), trained.tolist()
-
-    def _pieces(
-        self, part: Part, conversation: Conversation, sizes: list[Size], trained: bool
-    ) -> Iterator[Piece | ImageSpan]:
-        """A part of a turn in Qwen-VL's own writing."""
-        if isinstance(part, Text):
-            yield Piece(part.text, trained=trained)
-        elif isinstance(part, Image):
-            yield ImageSpan(part.path)
-        elif isinstance(part, Reference):
-            yield from _tagged(REF, part.text, REF_END, trained)
-        elif isinstance(part, Box):
-            if not 0 <= part.image < len(sizes):
-                raise RecordError(
-                    conversation.source, f"a box lies on image {part.image}, but there are {len(sizes)} images."
-                )
-            yield from _tagged(BOX, box_text(part, *sizes[part.image]), BOX_END, trained)
-        else:
-            raise AssertionError(f"{type(part).__name__} was refused before: {part}")
 
     def _stacked(self, images: list[PIL.Image.Image]) -> np.ndarray:
         """float32[images, 3, S, S]."""
@@ -318,8 +296,8 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         )
 
 
-def _refuse_knobs(knobs: Knobs, image_processor: QwenVLImageProcessor) -> None:
-    given = [f"`{name}`" for name, value in knobs.items() if value is not None]
+def _refuse_settings(settings: MediaSettings, image_processor: QwenVLImageProcessor) -> None:
+    given = [f"`{name}`" for name, value in settings.items() if value is not None]
     if given:
         raise ValueError(
             f"{', '.join(given)} cannot be set: Qwen-VL stretches every image to {image_processor.image_size} x "
@@ -342,10 +320,12 @@ def _with_system(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     return (Turn("system", (Text(DEFAULT_SYSTEM),)), *turns)
 
 
-def _tagged(start: str, text: str, end: str, trained: bool) -> Iterator[Piece]:
-    yield Piece(start, control=True, trained=trained)
-    yield Piece(text, trained=trained)
-    yield Piece(end, control=True, trained=trained)
+def _tokenizers_own(written: Written, *, trained: bool) -> Piece | ImageSpan:
+    """Convert what a turn consists of to what the tokenizer takes."""
+    if isinstance(written, Piece):
+        return replace(written, trained=trained)
+    assert isinstance(written, Image), f"{type(written).__name__} was refused before: {written}"
+    return ImageSpan(written.path)
 
 
 def _image(source: ImageSource) -> PIL.Image.Image:

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from paddlemix.processors.grounding import BoxTags
+from paddlemix.processors.grounding import TaggedThousandths
 
 IMG, IMG_END, IMG_PAD = "<img>", "</img>", "<imgpad>"
 REF, REF_END, BOX, BOX_END = "<ref>", "</ref>", "<box>", "</box>"
 GROUNDING_TAGS = (REF, REF_END, BOX, BOX_END, "<quad>", "</quad>")
 IMAGE_TAGS = (IMG, IMG_END, IMG_PAD)
-TAGS = BoxTags(ref=(REF, REF_END), box=(BOX, BOX_END))
+GROUNDING = TaggedThousandths(ref=(REF, REF_END), box=(BOX, BOX_END))
 
 _IMAGE = re.compile(f"{IMG}(.*?){IMG_END}", re.DOTALL)
 _ELEMENT = re.compile(r"<(?P<kind>img|ref|box|quad)>(?P<content>.*?)</(?P=kind)>", re.DOTALL)
@@ -64,20 +64,21 @@ def split_at_images(text: str) -> Iterator[str | ImageSpan]:
             yield stretch
 
 
-def from_list_format(elements: Iterable[Element]) -> str:
+def from_list_format(elements: Iterable[Element], *, shown: int = 0) -> str:
     """Put a prompt together.
 
     Args:
         elements: each of `{"image": path}`, `{"text": ...}` and `{"box": [[x1, y1, x2, y2], ...]}`, the last with or
             without a `"ref"`, what its boxes show. Coordinates are thousandths of the image's sides, rounded down.
+        shown: how many images were shown before.
 
     Returns:
-        The prompt, its images numbered from 1.
+        The prompt, its images numbered from `shown` + 1.
 
     Raises:
         ValueError: an element is none of these.
     """
-    text, images = "", 0
+    text, images = "", shown
     for element in elements:
         if "image" in element:
             images += 1

@@ -488,11 +488,9 @@ def test_an_answer_is_read_as_its_tokens_say(make_processor, tokenizer):
     ids = [tokenizer.token_id("<|box_start|>"), *tokenizer.encode("(1,2),(3,4)"), tokenizer.token_id("<|box_end|>")]
     text = processor.decode([*ids, tokenizer.eos_token_id])
     assert text == "<|box_start|>(1,2),(3,4)<|box_end|><|im_end|>"
-    assert (
-        processor.decode(ids, skip_control_tokens=True) == processor.strip_tags(processor.decode(ids)) == "(1,2),(3,4)"
-    )
-    assert [found.box for found in processor.parse_boxes(text, 1000, 1000)] == [(1, 2, 3, 4)]
-    assert processor.box_in_pixels(Box(1, 2, 3, 4, unit="thousandth"), 1000, 2000) == (1, 4, 3, 8)
+    assert processor.decode(ids, skip_control_tokens=True) == "(1,2),(3,4)"
+    assert processor.grounding.strip(processor.decode(ids)) == "(1,2),(3,4)"
+    assert [found.box for found in processor.grounding.parse(text, [(1000, 2000)])[0]] == [(1, 4, 3, 8)]
 
 
 def same_samples(one, other, path):

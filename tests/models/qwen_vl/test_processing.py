@@ -112,7 +112,7 @@ class TestTokens:
         said = "<ref>猫</ref><box>(100,200),(500,999)</box><box>(25,50),(125,250)</box>"
         assert said in processor.decode(sample.input_ids)
         assert sample.input_ids.tolist().count(397) == 2
-        assert [found.label for found in processor.parse_boxes(said, 100, 50)] == ["猫", "猫"]
+        assert [found.label for found in processor.grounding.parse(said, [(100, 50)])[0]] == ["猫", "猫"]
 
 
 class TestLabels:
@@ -356,7 +356,7 @@ class TestCalls:
 
 def test_both_families_have_what_the_interface_names(processor, make_processor):
     names = {name for name in dir(Processor) if not name.startswith("_")}
-    assert {"encode", "measure", "encode_prompt", "image_size", "stop_token_ids", "boxes_by_image"} <= names
+    assert {"encode", "measure", "encode_prompt", "image_size", "stop_token_ids", "grounding"} <= names
     for one in (processor, make_processor()):
         assert {name for name in names if not hasattr(one, name)} == set()
         assert isinstance(one.tokenizer.pad_token_id, int) and isinstance(one.tokenizer.eos_token_id, int)

@@ -93,7 +93,7 @@ class _Turns:
         self.answer_opening = ChatContext(tuple(self._chatml.opening("assistant")), text_opening("assistant"))
 
     def exchange(self, asked: str, answered: str | None) -> ChatContext:
-        """A line end, a query, a line end, and the answer where there is one."""
+        """Write a line end, a query, a line end, and the answer where there is one."""
         query = self.newline + self.by_caller("user", asked) + self.newline
         if answered is None:
             return query
@@ -101,7 +101,7 @@ class _Turns:
         return query + self._turn("assistant", ChatContext(tuple(ids), answered))
 
     def by_caller(self, role: str, words: str) -> ChatContext:
-        """A turn that the caller wrote."""
+        """Write a turn of the caller's words."""
         return self._turn(role, _callers_words(self._tokenizer, words, QwenTokenizer.IMAGE_ST))
 
     def _turn(self, role: str, content: ChatContext) -> ChatContext:
