@@ -14,9 +14,8 @@ import numpy as np
 from PIL import Image
 
 from paddlemix.ops.images import patchify, resize_bicubic
+from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MIN_PIXELS = 56 * 56
 # The published checkpoints' 12845056 is 16384 tokens for one large photograph: more than most records' max_length and
 # most cards' memory. This is 1280 tokens; `max_pixels` raises it.
@@ -97,8 +96,7 @@ class Qwen2VLImageProcessor:
         published.update((name, value) for name, value in values.items() if value is not None)
         if published["max_pixels"] == PUBLISHED_MAX_PIXELS:
             published["max_pixels"] = MAX_PIXELS
-        names = (field.name for field in fields(cls))
-        known = {name: _hashable(published[name]) for name in names if published.get(name) is not None}
+        known = known_settings(published, (field.name for field in fields(cls)))
         return cls(**{**known, **overrides})
 
     def to_published(self) -> dict[str, Any]:
@@ -162,8 +160,3 @@ def _levels(image_mean: tuple[float, ...], image_std: tuple[float, ...]) -> np.n
     scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
     mean, std = np.array([image_mean, image_std], dtype=np.float32)[..., None]
     return (scaled - mean) / std
-
-
-def _hashable(value: Any) -> Any:
-    """A setting as a frozen dataclass can hold it."""
-    return tuple(value) if isinstance(value, list) else value

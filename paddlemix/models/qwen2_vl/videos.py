@@ -15,15 +15,9 @@ import numpy as np
 
 from paddlemix.conversation import VideoSettings
 from paddlemix.media.frames import VideoInfo, frame_bounds, frame_count, frame_indices
-from paddlemix.models.qwen2_vl.images import (
-    CLIP_MEAN,
-    CLIP_STD,
-    MIN_PIXELS,
-    PUBLISHED_MAX_PIXELS,
-    Qwen2VLImageProcessor,
-    smart_resize,
-)
+from paddlemix.models.qwen2_vl.images import MIN_PIXELS, PUBLISHED_MAX_PIXELS, Qwen2VLImageProcessor, smart_resize
 from paddlemix.ops.images import patchify, resize_bicubic
+from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings
 
 FPS = 2.0
 MIN_FRAMES, MAX_FRAMES = 4, 768
@@ -107,13 +101,7 @@ class Qwen2VLVideoProcessor:
         published["nframes"] = values.get("num_frames")
         if (published["min_pixels"], published["max_pixels"]) == (MIN_PIXELS, PUBLISHED_MAX_PIXELS):
             published["min_pixels"] = published["max_pixels"] = None
-        known = {name: published.get(name) for name in (field.name for field in fields(cls))}
-        given: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in known.items()
-            if value is not None
-        }
-        return cls(**given)
+        return cls(**known_settings(published, (field.name for field in fields(cls))))
 
     def to_published(self) -> dict[str, Any]:
         """The video_preprocessor_config.json of these settings."""

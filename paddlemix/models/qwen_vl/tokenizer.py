@@ -28,7 +28,8 @@ from paddlemix.models.qwen_vl import tags as qwen_tags
 from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMAGE_TAGS, IMG, IMG_END, IMG_PAD, ImageSpan
 from paddlemix.models.qwen_vl.tiktoken_file import Ranks, check_ranks, read_ranks, write_ranks
 from paddlemix.processors.batches import ModelInputs, as_tensors, check_choice, padded
-from paddlemix.processors.tokenizer import TOKENIZER_CONFIG_FILE, WORD_PATTERN
+from paddlemix.processors.qwen_byte_pairs import WORD_PATTERN
+from paddlemix.processors.tokenizer import TOKENIZER_CONFIG_FILE
 
 if TYPE_CHECKING:
     from PIL import Image
