@@ -248,7 +248,7 @@ class LayerCache(Protocol):
         ...
 
     def open(self, length: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Count in tokens that the caller writes itself, behind the others in float[B, capacity, G, D] each."""
+        """Count in tokens that the caller writes itself, after the others in float[B, capacity, G, D] each."""
         ...
 
 

@@ -147,7 +147,7 @@ class QwenVLProcessor(ProcessorBase):
 
     def _content(self, role: Role, written: Sequence[Written]) -> tuple[list[int], list[bool]]:
         """Encode what a turn says, and tell which of its ids are trained."""
-        pieces = [_tokenizers_own(one, trained=role == "assistant") for one in written]
+        pieces = [_for_tokenizer(one, trained=role == "assistant") for one in written]
         special = set(self.tokenizer.special_tokens) - set(IMAGE_TAGS) if self.allow_control_tokens else ()
         ids, trained = self.tokenizer.encode_pieces(pieces, allowed_special=special)
         return ids.tolist(), trained.tolist()
@@ -185,7 +185,7 @@ def _with_system(turns: list[WrittenTurn]) -> list[WrittenTurn]:
     return [("system", [Piece(DEFAULT_SYSTEM)]), *turns]
 
 
-def _tokenizers_own(written: Written, *, trained: bool) -> Piece | ImageSpan:
+def _for_tokenizer(written: Written, *, trained: bool) -> Piece | ImageSpan:
     """Convert what a turn consists of to what the tokenizer takes."""
     if isinstance(written, Piece):
         return replace(written, trained=trained)

@@ -113,7 +113,7 @@ def to_list_format(text: str) -> list[Element]:
 
 
 def boxes_with_names(text: str) -> list[Element]:
-    """Read the boxes of a text; malformed ones are left aside.
+    """Read the boxes of a text; malformed ones are ignored.
 
     Args:
         text: an answer.
