@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import paddle
 
-from paddlemix.ops import set_compute_dtype
 from paddlemix.ops.images.built import find_library
 from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors.linear import rounding_pays
 
 OPS = (
     "linear",
@@ -50,11 +50,10 @@ def _describe_cpu() -> tuple[list[str], str]:
         return [f"No built ops: {found.reason}."], "reference"
     gain = built.bfloat16_gain()
     speed = f"{gain:.1f} times as fast as float32" if gain else "no instructions for them here"
-    taken = set_compute_dtype("bfloat16")
-    choice = "cpu_compute_dtype bfloat16 takes them" if taken else "cpu_compute_dtype bfloat16 computes in float32"
+    choice = "takes them" if rounding_pays() else "computes in float32"
     lines = [
         f"Built ops: {found.handle.paddlemix_instruction_set().decode()} kernels, {built.num_threads()} threads.",
-        f"Products from bfloat16: {speed}; {choice}.",
+        f"Products from bfloat16: {speed}; cpu_compute_dtype bfloat16 {choice}.",
     ]
     return lines, "built for float32 on the CPU, else reference"
 

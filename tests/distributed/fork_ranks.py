@@ -19,9 +19,10 @@ from typing import Any
 import faults  # isort: skip - beside this file; imports paddlemix, and that before Paddle
 from paddle.distributed import parallel
 
+from paddlemix.distributed import peers
 from paddlemix.tools import supervised_finetune
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.training import peers, plan  # what the tool itself imports late
+from paddlemix.training import plan  # what the tool itself imports late
 
 del plan
 

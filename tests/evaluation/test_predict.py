@@ -15,8 +15,7 @@ from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference
 from paddlemix.datasets.collate import PadCollator
 from paddlemix.evaluation import predict
 from paddlemix.examples.demo.make_model import scale_to_width
-from paddlemix.generation import GenerationConfig
-from paddlemix.generation import loop as generate
+from paddlemix.generation import GenerationConfig, generate
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.processing import QwenVLProcessor
 

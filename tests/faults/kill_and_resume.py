@@ -32,9 +32,9 @@ from safetensors.numpy import load_file
 from paddlemix.examples.demo.make_data import Settings, make_data
 from paddlemix.tools import supervised_finetune
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.training import plan, sft_trainer  # what the tool itself imports late
+from paddlemix.training import plan, sft  # what the tool itself imports late
 
-del paddlemix, plan, sft_trainer
+del paddlemix, plan, sft
 
 BASE_MODEL = Path(__file__).parents[2] / "paddlemix" / "examples" / "demo" / "base_model"
 POLL = 0.002

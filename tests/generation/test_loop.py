@@ -8,8 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.generation import GenerationConfig, TokenStream, stream_text
-from paddlemix.generation import loop as generate
+from paddlemix.generation import GenerationConfig, TokenStream, generate, stream_text
 from paddlemix.models.layers.vision_tokens import place_vision
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 

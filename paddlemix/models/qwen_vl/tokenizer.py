@@ -25,7 +25,7 @@ from paddlemix.contract import Piece
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.qwen_vl import tags as list_format
-from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMAGE_TAGS, IMG, IMG_END, IMG_PAD, ImageSpan
+from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMAGE_TAGS, IMG, IMG_END, IMG_PAD, History, ImageSpan
 from paddlemix.models.qwen_vl.tiktoken_file import Ranks, check_ranks, read_ranks, write_ranks
 from paddlemix.processors.batches import ModelInputs, as_tensors, check_choice, padded
 from paddlemix.processors.qwen_byte_pairs import WORD_PATTERN
@@ -266,9 +266,7 @@ class QwenTokenizer:
         """Read a text's boxes with their names: see `paddlemix.models.qwen_vl.tags.boxes_with_names`."""
         return list_format.boxes_with_names(text)
 
-    def draw_bbox_on_latest_image(
-        self, response: str, history: Sequence[tuple[str, str | None]] | None = None
-    ) -> Image.Image | None:
+    def draw_bbox_on_latest_image(self, response: str, history: History | None = None) -> Image.Image | None:
         """Draw an answer's boxes: see `paddlemix.models.qwen_vl.chat.drawing.draw_on_latest_image`."""
         from paddlemix.models.qwen_vl.chat.drawing import (
             draw_on_latest_image,  # here: fonts and plates are needed by no one else

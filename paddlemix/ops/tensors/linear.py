@@ -39,8 +39,13 @@ def set_compute_dtype(dtype: ComputeDtype) -> bool:
     global _rounded
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"`dtype` is {dtype!r}; expected float32 or bfloat16.")
-    _rounded = dtype == "bfloat16" and built.bfloat16_gain() > _WORTHWHILE_GAIN
+    _rounded = dtype == "bfloat16" and rounding_pays()
     return _rounded == (dtype == "bfloat16")
+
+
+def rounding_pays() -> bool:
+    """Tell whether products from bfloat16 are so much faster here that `set_compute_dtype` takes them."""
+    return built.bfloat16_gain() > _WORTHWHILE_GAIN
 
 
 def is_rounded() -> bool:

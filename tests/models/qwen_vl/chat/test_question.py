@@ -24,7 +24,7 @@ def test_images_stand_before_the_prompt_numbered_and_a_line_each():
     model, processor = Model(), SimpleNamespace(tokenizer="tokenizer", image_processor="squares")
     question, config = ChatQuestion(["a.jpg", "b.jpg"], [], "What has changed?"), GenerationConfig(seed=7)
     assert list(question.answer(model, processor, config)) == ["A", " bus", "."]
-    query = "Picture 1: <img>a.jpg</img>\nImage 2: <img>b.jpg</img>\nWhat has changed?"
+    query = "Picture 1: <img>a.jpg</img>\nPicture 2: <img>b.jpg</img>\nWhat has changed?"
     assert model.asked == ("tokenizer", query, {"generation_config": config, "image_processor": "squares"})
     assert question.images == ["a.jpg", "b.jpg"]
 
