@@ -64,11 +64,11 @@ from paddlemix.datasets.mixing.sampling import Sampling
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.media.images import open_image
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
 from paddlemix.ops import num_threads
-from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 SIDES = Path(__file__).parent / "sides"
 CAPACITY = LONGEST
@@ -226,7 +226,7 @@ def sample_of(length: int, vocabulary: int) -> Sample:
 def processor_of(arguments: argparse.Namespace) -> Qwen2VLProcessor:
     """A processor with the tokenizer asked for."""
     tokenizer = Qwen2Tokenizer.from_pretrained(arguments.tokenizer or default_tokenizer())
-    return Qwen2VLProcessor(tokenizer, Qwen2VLImageProcessor(max_pixels=MAX_PIXELS), ChatTemplate())
+    return Qwen2VLProcessor(tokenizer, Qwen2VLImageProcessor(max_pixels=MAX_PIXELS), Qwen2VLChatTemplate())
 
 
 def default_tokenizer() -> Path:

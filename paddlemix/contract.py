@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -134,18 +135,28 @@ class Grounding(Protocol):
 
 
 class Tokenizer(Protocol):
-    """What batches and answers ask of a tokenizer.
+    """What processors, batches and answers ask of a tokenizer.
 
     Attributes:
         pad_token_id: fills a batch.
         eos_token_id: ends an answer.
+        settings: the values of tokenizer_config.json.
     """
 
     pad_token_id: int
     eos_token_id: int
+    settings: dict[str, Any]
 
     def token_id(self, token: str) -> int:
         """Look up a control token."""
+        ...
+
+    def decode(self, ids: Sequence[int], *, skip_control_tokens: bool = False) -> str:
+        """Decode ids; never an exception."""
+        ...
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the tokenizer's files."""
         ...
 
 
@@ -237,7 +248,7 @@ class LayerCache(Protocol):
         ...
 
     def open(self, length: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Count in tokens that the caller writes itself, behind the others in float[B, capacity, G, D] each."""
+        """Count in tokens that the caller writes itself, after the others in float[B, capacity, G, D] each."""
         ...
 
 

@@ -13,10 +13,11 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
-from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer, add_control_tokens
+from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
 
 CORPUS = [
     "<|im_start|>assistant\nThe red circle is on the left.<|im_end|>",
@@ -51,9 +52,9 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
     from paddlemix.examples.demo import small_qwen2_vl
     from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+    from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
     from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
     from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
-    from paddlemix.processors.chat_template import ChatTemplate
 
     folder = tmp_path_factory.mktemp("checkpoint")
     tokenizer = small_qwen2_vl.train_tokenizer(shapes / "corpus.txt", vocab_size=320)
@@ -70,7 +71,7 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     paddle.seed(0)
     Qwen2VLForConditionalGeneration(Qwen2VLConfig(**values)).save_pretrained(folder)
     images = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
-    Qwen2VLProcessor(tokenizer, images, ChatTemplate()).save_pretrained(folder)
+    Qwen2VLProcessor(tokenizer, images, Qwen2VLChatTemplate()).save_pretrained(folder)
     return folder
 
 
@@ -155,7 +156,7 @@ def make_processor(tokenizer):
         return Qwen2VLProcessor(
             tokenizer,
             Qwen2VLImageProcessor(**bounds),
-            template or ChatTemplate(),
+            template or Qwen2VLChatTemplate(),
             max_length=max_length,
             truncate_text=truncate_text,
             allow_control_tokens=allow_control_tokens,

@@ -105,7 +105,7 @@ def view_record(conversation: Conversation, processor: Processor) -> RecordView:
 
 
 def view_problem(error: RecordError) -> RecordView:
-    """A record that cannot be used.
+    """Make the view of a record that cannot be used.
 
     Args:
         error: why.
@@ -149,7 +149,7 @@ def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
 
 
 def _labelled_boxes(conversation: Conversation) -> Iterator[tuple[str, Box]]:
-    """Every box with the reference before it in its turn."""
+    """Pair every box with the reference before it in its turn."""
     for turn in conversation.turns:
         label = ""
         for part in turn.parts:
@@ -160,7 +160,7 @@ def _labelled_boxes(conversation: Conversation) -> Iterator[tuple[str, Box]]:
 
 
 def _with_boxes(image: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
-    """The image in the size of the page, so that lines and letters suit it, whatever size it had."""
+    """Draw boxes on the image in the size of the page, so that lines and letters suit it, whatever size it had."""
     longer = max(image.size)
     scale = min(max(longer, _SMALLEST), _LARGEST) / longer
     size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)

@@ -29,10 +29,11 @@ from paddlemix.datasets.records.files import locate_records, read_files
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.media.fetch import FetchError
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
-from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer, add_control_tokens
+from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "datasets.md"
 BATCH = 100
@@ -273,7 +274,7 @@ def make_processor() -> Qwen2VLProcessor:
     backend = untrained_tokenizer(BPE({byte: place for place, byte in enumerate(sorted(ByteLevel.alphabet()))}, []))
     add_control_tokens(backend)
     images = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
-    return Qwen2VLProcessor(Qwen2Tokenizer(backend), images, ChatTemplate(), max_length=4096)
+    return Qwen2VLProcessor(Qwen2Tokenizer(backend), images, Qwen2VLChatTemplate(), max_length=4096)
 
 
 def make_images(folder: Path, records: list[dict]) -> None:

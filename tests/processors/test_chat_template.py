@@ -7,7 +7,8 @@ from jinja2.exceptions import SecurityError
 
 from paddlemix.contract import Piece
 from paddlemix.conversation import Image
-from paddlemix.processors.chat_template import QWEN2_VL_TEMPLATE, ChatTemplate, template_pieces
+from paddlemix.models.qwen2_vl.chat_template import TEMPLATE
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate as ChatTemplate
 
 OTHER = "{% for message in messages %}{{ message.role }}{% endfor %}"
 
@@ -49,13 +50,13 @@ def test_a_text_is_never_read_as_a_template_or_as_a_marker():
 
 
 def test_a_templates_own_text_is_split_at_its_control_tokens():
-    assert list(template_pieces("<|im_start|>user\n<|im_end|><|unknown|>")) == [
+    assert list(ChatTemplate().split("<|im_start|>user\n<|im_end|><|unknown|>")) == [
         Piece("<|im_start|>", control=True),
         Piece("user\n"),
         Piece("<|im_end|>", control=True),
         Piece("<|unknown|>"),
     ]
-    assert list(template_pieces("")) == []
+    assert list(ChatTemplate().split("")) == []
 
 
 @pytest.mark.parametrize(
@@ -102,20 +103,20 @@ def test_a_checkpoint_keeps_one_template_or_several_with_names(tmp_path, name, v
     assert ChatTemplate.from_pretrained(tmp_path).source == OTHER
 
 
-def test_chat_template_json_goes_before_tokenizer_config_json(tmp_path):
+def test_chat_template_json_takes_precedence_over_tokenizer_config_json(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "no"}))
     ChatTemplate(OTHER).save_pretrained(tmp_path)
     assert ChatTemplate.from_pretrained(tmp_path).source == OTHER
 
 
-def test_a_bare_template_file_goes_before_all_others(tmp_path):
+def test_a_bare_template_file_takes_precedence_over_all_others(tmp_path):
     ChatTemplate("no").save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(OTHER)
     assert ChatTemplate.from_pretrained(tmp_path).source == OTHER
 
 
 @pytest.mark.parametrize("settings", [None, {}, {"chat_template": None}, {"chat_template": []}])
-def test_a_checkpoint_without_a_template_speaks_as_qwen2_vl(tmp_path, settings):
+def test_a_checkpoint_without_a_template_has_the_familys(tmp_path, settings):
     if settings is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert ChatTemplate.from_pretrained(tmp_path).source == QWEN2_VL_TEMPLATE
+    assert ChatTemplate.from_pretrained(tmp_path).source == TEMPLATE

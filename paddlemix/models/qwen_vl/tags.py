@@ -7,7 +7,7 @@ Picture 1: <img>bus.jpg</img>
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ _SHOWN_CHARACTERS = 40
 
 Element = dict[str, Any]
 Corners = tuple[int, int, int, int]
+# Queries and answers of a chat, the oldest first; an answer may be missing.
+History = Sequence[tuple[str, str | None]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def to_list_format(text: str) -> list[Element]:
 
 
 def boxes_with_names(text: str) -> list[Element]:
-    """Read the boxes of a text; malformed ones are left aside.
+    """Read the boxes of a text; malformed ones are ignored.
 
     Args:
         text: an answer.

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paddlemix.contract import Processor
 from paddlemix.conversation import (
     Box,
     Conversation,
@@ -352,11 +351,3 @@ class TestCalls:
             processor(text="hi", videos=["a.mp4"])
         with pytest.raises(ValueError, match="reads texts and images only"):
             processor.apply_chat_template(self.messages({"type": "video", "video": "a.mp4"}))
-
-
-def test_both_families_have_what_the_interface_names(processor, make_processor):
-    names = {name for name in dir(Processor) if not name.startswith("_")}
-    assert {"encode", "measure", "encode_prompt", "image_size", "stop_token_ids", "grounding"} <= names
-    for one in (processor, make_processor()):
-        assert {name for name in names if not hasattr(one, name)} == set()
-        assert isinstance(one.tokenizer.pad_token_id, int) and isinstance(one.tokenizer.eos_token_id, int)

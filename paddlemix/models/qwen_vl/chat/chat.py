@@ -13,9 +13,10 @@ from paddlemix.contract import Model
 from paddlemix.generation import GenerationConfig, TokenStream, settled_config
 from paddlemix.media.images import open_image
 from paddlemix.models.qwen_vl.chat.answers import decode_tokens, stop_words_ids
-from paddlemix.models.qwen_vl.chat.context import MAX_WINDOW_SIZE, History, make_context
+from paddlemix.models.qwen_vl.chat.context import MAX_WINDOW_SIZE, make_context
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
+from paddlemix.models.qwen_vl.tags import History
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 from paddlemix.names import GENERATION_FILE
 

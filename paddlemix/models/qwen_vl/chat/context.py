@@ -13,14 +13,11 @@ Whose word is whose decides what a text may do:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paddlemix.models.qwen_vl.chatml import ChatMLIds, text_opening
-from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMG_END, ImageSpan, split_at_images
+from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMG_END, History, ImageSpan, split_at_images
 from paddlemix.models.qwen_vl.tokenizer import IM_END, AllowedSpecial, QwenTokenizer
-
-History = Sequence[tuple[str, str | None]]
 
 MAX_WINDOW_SIZE = 6144
 CHAT_FORMATS = ("chatml", "raw")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from paddlemix.media.images import open_image
-from paddlemix.models.qwen_vl.chat.context import History
-from paddlemix.models.qwen_vl.tags import Corners, boxes_with_names, to_list_format
+from paddlemix.models.qwen_vl.tags import Corners, History, boxes_with_names, to_list_format
 from paddlemix.visualization.draw import LabelledBox, draw_boxes
 
 
