@@ -34,7 +34,7 @@ from sides.measuring import peak_mebibytes
 
 from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-from paddlemix.weights.model_weights import without_initial_values
+from paddlemix.weights.loading import without_initial_values
 
 SHARD_BYTES = 10**9
 

@@ -12,7 +12,7 @@ from paddlemix.models.base import read_carried_files, read_config
 from paddlemix.models.registry import FAMILIES, Family, find_family
 from paddlemix.names import END_OF_TURN
 from paddlemix.training.finetune import choose_trained
-from paddlemix.weights.model_weights import without_initial_values
+from paddlemix.weights.loading import without_initial_values
 
 _QWEN2_VL_2B = {
     "hidden_size": 1536,

@@ -23,7 +23,7 @@ from paddle.distributed.fleet.base import topology
 
 from paddlemix.models.layers.tensor_parallel import RowLinear, SplitEmbedding, SplitHead
 from paddlemix.ops import copy_to_ranks
-from paddlemix.weights.model_weights import NoValues
+from paddlemix.weights.loading import NoValues
 from paddlemix.weights.share import Share
 
 

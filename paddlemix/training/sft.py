@@ -34,7 +34,7 @@ from paddlemix.training.callbacks.progress import ProgressBar, StepLog
 from paddlemix.training.callbacks.throughput import Throughput
 from paddlemix.training.checkpointing import CheckpointingTrainer
 from paddlemix.training.run_identity import RunIdentity, check_same_run
-from paddlemix.weights.model_weights import load_weights
+from paddlemix.weights.loading import load_weights
 
 logger = logging.getLogger(__name__)
 

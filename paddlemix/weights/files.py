@@ -9,13 +9,14 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from paddlemix.weights.dtypes import SAFETENSORS_CODES
 from paddlemix.weights.paddle_file import read_paddle_file
 from paddlemix.weights.stored_tensor import StoredTensor
 from paddlemix.weights.torch_file import read_torch_file
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES = {code: dtype for dtype, code in SAFETENSORS_CODES.items()}
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
+from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, read_pickle
-from paddlemix.weights.stored_tensor import STORED_DTYPES, StoredTensor
+from paddlemix.weights.stored_tensor import StoredTensor
 
 _STORAGE_DTYPES = {
     "DoubleStorage": "float64",
