@@ -54,13 +54,14 @@ from sides.measuring import seconds_of
 from sides.workload import SHAPES
 
 from paddlemix.contract import Sample
+from paddlemix.datasets.batching import Batching
 from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.loading.workers import BatchLoader
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.datasets.mixing.draws import DrawnDataset, WeightedSample
+from paddlemix.datasets.mixing.loss_weights import WeightedSample
 from paddlemix.datasets.mixing.packs import PackPlanner, mean_fill
 from paddlemix.datasets.mixing.sampler import BatchShape
-from paddlemix.datasets.mixing.sampling import Sampling
+from paddlemix.datasets.row_dataset import RowDataset
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.media.images import open_image
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -136,10 +137,10 @@ def loader(folder: Path, arguments: argparse.Namespace) -> Rows:
     make_images(folder)
     file = write_records(folder / "images.jsonl", arguments.samples, with_images=True)
     dataset = MixDataset.load([DatasetSpec("chatml_dataset", str(file))], processor_of(arguments))
-    sampler = Sampling().training(dataset, BatchShape(rows=4), seed=0)
+    sampler = Batching().training(dataset, BatchShape(rows=4), seed=0)
     collator = TrainingCollator(0)
     for workers in (0, 1, 2):
-        batches = BatchLoader(DrawnDataset(dataset), sampler, collator, workers)
+        batches = BatchLoader(RowDataset(dataset), sampler, collator, workers)
         seconds = seconds_of(lambda batches=batches: sum(1 for _ in batches), arguments.repeats)
         yield f"samples, {workers} workers", "/s", [len(dataset) / one for one in seconds]
 
@@ -249,7 +250,7 @@ def write_records(file: Path, count: int, *, with_images: bool = False) -> Path:
 
 def open_only(spec: DatasetSpec) -> None:
     """Index the set's file."""
-    from paddlemix.datasets.records.files import read_files
+    from paddlemix.datasets.records.data_files import read_files
 
     list(read_files(spec.files))
 
@@ -257,9 +258,9 @@ def open_only(spec: DatasetSpec) -> None:
 def load(spec: DatasetSpec, processor: Qwen2VLProcessor) -> None:
     """Get to the first sample that is drawn."""
     dataset = MixDataset.load([spec], processor)
-    sampler = Sampling().training(dataset, BatchShape(rows=1), seed=0)
+    sampler = Batching().training(dataset, BatchShape(rows=1), seed=0)
     draws = next(iter(sampler))
-    assert len(DrawnDataset(dataset)[draws[0]]) == 1
+    assert len(RowDataset(dataset)[draws[0]]) == 1
 
 
 def timed(call: Callable[..., Any], *args: Any) -> float:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from paddlemix.contract import Sample
-from paddlemix.datasets.mixing.draws import WeightedSample
+from paddlemix.datasets.mixing.loss_weights import WeightedSample
 from paddlemix.names import IGNORED_LABEL
 
 PADDING_POSITION = 1

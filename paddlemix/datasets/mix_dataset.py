@@ -13,7 +13,8 @@ from paddle.io import Dataset
 
 from paddlemix.contract import ConversationProcessor, Sample
 from paddlemix.conversation import Conversation, OverlongError, RecordError
-from paddlemix.datasets.loading.load import Chained, LoadedSet, load_set
+from paddlemix.datasets.loading.load import LoadedSet, load_set
+from paddlemix.datasets.loading.sequences import Chained
 from paddlemix.datasets.loading.sizes import SizeTable
 from paddlemix.datasets.mixing.mixture import MixedSet, MixStrategy, Mixture
 from paddlemix.datasets.spec import DatasetSpec

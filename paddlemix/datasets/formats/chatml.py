@@ -19,7 +19,7 @@ import orjson
 from paddlemix.conversation import Conversation, Image, RecordError, RecordId, Role, Video
 from paddlemix.datasets.formats.format import Format, build_conversation, checked_text, image_at, require, resolved
 from paddlemix.datasets.formats.pieces import split_turns
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from paddlemix.conversation import (
     Turn,
     Video,
 )
-from paddlemix.datasets.records.reading import Located, Record, describe
+from paddlemix.datasets.records.json_files import Located, Record, describe
 
 _TEXT = "a text that is not blank"
 # Keys that mean something in one format or another. Passing over one would train, in silence, on a part of the record.
@@ -213,9 +213,9 @@ def _check_order(turns: Sequence[Turn], source: RecordId) -> None:
 
 
 def _check_turn(turn: Turn, number: int, source: RecordId) -> None:
-    for kind, name in ((Image, "image"), (Video, "video")):
+    for kind, name in ((Image, "an image"), (Video, "a video")):
         if turn.role != "user" and any(isinstance(part, kind) for part in turn.parts):
-            raise RecordError(source, f"turn {number} ({turn.role}) shows a {name}; only user turns may")
+            raise RecordError(source, f"turn {number} ({turn.role}) shows {name}; only user turns may")
     says_something = plain_text(turn.parts).strip() or any(isinstance(part, Box) for part in turn.parts)
     if turn.role == "assistant" and not says_something:
         raise RecordError(source, f"turn {number} (assistant) is blank; expected the answer to learn")

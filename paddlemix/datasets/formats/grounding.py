@@ -19,7 +19,7 @@ from paddlemix.datasets.formats.format import (
     require,
     text_at,
 )
-from paddlemix.datasets.records.reading import Record
+from paddlemix.datasets.records.json_files import Record
 
 PHRASE = "{phrase}"
 DEFAULT_PROMPT = f"Find {PHRASE}."

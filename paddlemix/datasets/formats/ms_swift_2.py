@@ -20,7 +20,7 @@ from paddlemix.datasets.formats.boxes import box_of, box_unit, image_index
 from paddlemix.datasets.formats.format import Format, checked_text, image_at, refuse_unread, require
 from paddlemix.datasets.formats.placeholders import Listed, converse, listed_images, listed_videos
 from paddlemix.datasets.formats.turns import Said, with_system
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 _INLINE_IMAGE = re.compile(r"<img>([^<\n]*)</img>")
 _OBJECTS = '[{"caption": ..., "bbox": [x1, y1, x2, y2], "bbox_type": "real", "image": 0}]'

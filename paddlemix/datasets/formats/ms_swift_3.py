@@ -15,7 +15,7 @@ from paddlemix.datasets.formats.boxes import box_of, box_unit, image_index
 from paddlemix.datasets.formats.format import Format, checked_text, refuse_unread
 from paddlemix.datasets.formats.placeholders import Listed, converse, listed_images, listed_videos
 from paddlemix.datasets.formats.turns import ROLE_CONTENT, read_turns, with_system
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 
 def parse(record: Record, source: RecordId, root: Path) -> Conversation:

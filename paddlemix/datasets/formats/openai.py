@@ -23,7 +23,7 @@ from paddlemix.datasets.formats.format import (
 )
 from paddlemix.datasets.formats.pieces import Piece, split_turns
 from paddlemix.datasets.formats.turns import role_at
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 # The key that holds the value of a part of each type, and those that may stand beside it.
 _TYPES: dict[str, tuple[str, ...]] = {

@@ -11,7 +11,7 @@ from paddlemix.conversation import Conversation, Part, RecordError, RecordId, Ro
 from paddlemix.datasets.formats.format import build_conversation, checked_text, image_at, resolved
 from paddlemix.datasets.formats.pieces import Piece, split_turns
 from paddlemix.datasets.formats.turns import Said
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 
 @dataclass(frozen=True)

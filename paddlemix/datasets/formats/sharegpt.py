@@ -14,7 +14,7 @@ from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats.format import Format, refuse_unread
 from paddlemix.datasets.formats.placeholders import converse, listed_images, listed_videos
 from paddlemix.datasets.formats.turns import FROM_VALUE, ROLE_CONTENT, read_turns, with_system
-from paddlemix.datasets.records.reading import Record
+from paddlemix.datasets.records.json_files import Record
 
 
 def parse(record: Record, source: RecordId, root: Path) -> Conversation:

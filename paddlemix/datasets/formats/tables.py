@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.records.reading import Located, Record, as_entries, describe, result_or_error
+from paddlemix.datasets.records.json_files import Located, Record, as_entries, describe, result_or_error
 
 Key = int | str
 

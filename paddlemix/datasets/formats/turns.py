@@ -7,7 +7,7 @@ from typing import Any
 
 from paddlemix.conversation import RecordError, RecordId, Role
 from paddlemix.datasets.formats.format import require
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 Said = list[tuple[Role, str]]
 # The keys of the speaker and of the text.

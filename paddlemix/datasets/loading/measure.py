@@ -18,7 +18,7 @@ from paddlemix.contract import ConversationProcessor, SampleSize
 from paddlemix.conversation import Conversation, RecordError, result_or_error
 from paddlemix.datasets.loading.forking import ready_to_fork
 from paddlemix.datasets.loading.sizes import SizeTable
-from paddlemix.datasets.records.reading import Located
+from paddlemix.datasets.records.json_files import Located
 
 # Records measured together: enough that what they share is worked out once, few enough that the bar moves.
 CHUNK = 1024

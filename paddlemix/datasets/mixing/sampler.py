@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from paddle.io import DistributedBatchSampler
 
-from paddlemix.datasets.mixing.draws import Draw, LossPer, weigh
+from paddlemix.datasets.mixing.loss_weights import LossPer, WeightedRow, weigh
 from paddlemix.datasets.mixing.rows import Row, RowPlan
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class BatchShape:
 class GlobalBatchSampler(DistributedBatchSampler):
     """Every sample once an epoch, in batches that know what the other ranks and accumulated batches hold.
 
-    A global batch is all that one optimizer step sees. Its draws are weighed together, so that the sum of all ranks'
+    A global batch is all that one optimizer step sees. Its rows are weighed together, so that the sum of all ranks'
     and accumulated batches' losses is the global batch's. All ranks plan the same epoch and take their share of it, and
     so need not ask one another. The last global batch of an epoch may be smaller; where it has fewer rows than there
     are batches to fill, the row with the fewest samples is drawn again with weights of 0.
@@ -96,7 +96,7 @@ class GlobalBatchSampler(DistributedBatchSampler):
         """Batches of this rank in an epoch."""
         return self.steps * self.shape.accumulation
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[WeightedRow]]:
         """Yield this rank's batches; `set_epoch` chooses the epoch."""
         first, self._first_step = self._first_step, 0
         for step in range(first, self.steps):
@@ -125,7 +125,7 @@ class GlobalBatchSampler(DistributedBatchSampler):
         rows, size = self._rows[1] if epoch else self.first_rows, self.shape.all_rows
         return rows[step * size : (step + 1) * size]
 
-    def batches_of(self, epoch: int, step: int) -> list[list[Draw]]:
+    def batches_of(self, epoch: int, step: int) -> list[list[WeightedRow]]:
         """This rank's batches of a global batch, as `rows_of` numbers them."""
         return list(self._batches(self.rows_of(epoch, step)))
 
@@ -157,11 +157,11 @@ class GlobalBatchSampler(DistributedBatchSampler):
         whole, rest = divmod(len(rows), self.shape.all_rows)
         return whole + (1 if rest and not (self.drop_last and whole) else 0)
 
-    def _batches(self, rows: Sequence[Row]) -> Iterator[list[Draw]]:
+    def _batches(self, rows: Sequence[Row]) -> Iterator[list[WeightedRow]]:
         """This rank's share of one global batch."""
-        draws = weigh(rows, self.targets, self.loss_per)
-        filler = _filler(draws)
-        for wide in self._by_forward_pass(draws):
+        weighted = weigh(rows, self.targets, self.loss_per)
+        filler = _filler(weighted)
+        for wide in self._by_forward_pass(weighted):
             yield list(wide[self.shape.rank :: self.shape.ranks]) or [filler]
 
     def _by_forward_pass(self, members: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -185,25 +185,25 @@ class WholeSetSampler:
 
     def __init__(self, rows: Sequence[Row], targets: np.ndarray, shape: BatchShape, *, max_batches: int = 0) -> None:
         taken = rows[: max_batches * shape.wide] if max_batches else rows
-        draws = _shared_out(weigh(taken, np.asarray(targets), "token"), shape)
+        weighted = _shared_out(weigh(taken, np.asarray(targets), "token"), shape)
         self.batch_size = shape.rows
-        self._batches = [draws[start : start + shape.rows] for start in range(0, len(draws), shape.rows)]
+        self._batches = [weighted[start : start + shape.rows] for start in range(0, len(weighted), shape.rows)]
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[WeightedRow]]:
         """Yield this rank's batches, in the order of the rows."""
         return iter(self._batches)
 
 
-def _shared_out(draws: list[Draw], shape: BatchShape) -> list[Draw]:
+def _shared_out(weighted: list[WeightedRow], shape: BatchShape) -> list[WeightedRow]:
     """This rank's share; as many as the others have, so that all call the model as often."""
-    share, most = draws[shape.rank :: shape.ranks], -(-len(draws) // shape.ranks)
-    return share if len(share) == most else [*share, _filler(draws)]
+    share, most = weighted[shape.rank :: shape.ranks], -(-len(weighted) // shape.ranks)
+    return share if len(share) == most else [*share, _filler(weighted)]
 
 
-def _filler(draws: list[Draw]) -> Draw:
+def _filler(weighted: list[WeightedRow]) -> WeightedRow:
     """The row with the fewest samples, with weights of 0."""
-    fewest = min((draw.indices for draw in draws), key=len)
-    return Draw(fewest, (0.0,) * len(fewest))
+    fewest = min((row.indices for row in weighted), key=len)
+    return WeightedRow(fewest, (0.0,) * len(fewest))

@@ -8,7 +8,7 @@ from itertools import islice
 
 from paddlemix.conversation import Conversation, RecordError, RecordId
 from paddlemix.datasets.formats import AUTO, FORMATS, find_format
-from paddlemix.datasets.records.files import FileContent, locate_records
+from paddlemix.datasets.records.data_files import FileContent, locate_records
 from paddlemix.datasets.spec import DatasetSpec
 
 # How many records decide.

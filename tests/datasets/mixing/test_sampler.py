@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlemix.datasets.mixing.draws import weigh
+from paddlemix.datasets.mixing.loss_weights import weigh
 from paddlemix.datasets.mixing.mixture import MixedSet, Mixture
 from paddlemix.datasets.mixing.packs import PackPlanner
 from paddlemix.datasets.mixing.rows import GROUPED_BATCHES, PackedRows, SingleRows

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import RecordError
-from paddlemix.datasets.records.reading import describe, read_records
+from paddlemix.datasets.records.json_files import describe, read_records
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:

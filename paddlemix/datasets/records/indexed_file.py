@@ -17,7 +17,7 @@ import orjson
 from paddlemix.cache import cache_folder, digest_of, identity, kept, only_one
 from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.records.index import index_lines, index_list
-from paddlemix.datasets.records.reading import (
+from paddlemix.datasets.records.json_files import (
     GZIP_SUFFIX,
     Entry,
     Located,

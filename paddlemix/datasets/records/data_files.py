@@ -8,8 +8,8 @@ from pathlib import Path
 
 from paddlemix.conversation import RecordId
 from paddlemix.datasets.formats.format import Format
-from paddlemix.datasets.records.file import RecordFile, open_records
-from paddlemix.datasets.records.reading import SUFFIXES, Entry, Located, Record, endings, kind_of
+from paddlemix.datasets.records.indexed_file import RecordFile, open_records
+from paddlemix.datasets.records.json_files import SUFFIXES, Entry, Located, Record, endings, kind_of
 
 # A file, and what it holds: records, or one object whose tables a format has to expand.
 FileContent = tuple[str, RecordFile | list[Entry] | Record]

@@ -8,7 +8,7 @@ import pytest
 
 from paddlemix.conversation import RecordId
 from paddlemix.datasets.formats import find_format
-from paddlemix.datasets.records.files import find_record_files, locate_records, read_files
+from paddlemix.datasets.records.data_files import find_record_files, locate_records, read_files
 
 
 @pytest.fixture
