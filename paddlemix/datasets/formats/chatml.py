@@ -19,6 +19,7 @@ import orjson
 from paddlemix.conversation import Conversation, Image, RecordError, RecordId, Role, Video
 from paddlemix.datasets.formats.format import Format, build_conversation, checked_text, image_at, require, resolved
 from paddlemix.datasets.formats.pieces import split_turns
+from paddlemix.datasets.formats.turns import ROLES
 from paddlemix.datasets.records.json_files import Record, describe
 
 logger = logging.getLogger(__name__)
@@ -26,13 +27,6 @@ logger = logging.getLogger(__name__)
 # A turn's text, cut at its images and videos.
 Piece = str | Image | Video
 
-_ROLES: dict[str, Role] = {
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "system": "system",
-}
 # Keys of other formats. Passing over them would train, in silence, on a part of the record.
 _FOREIGN_KEYS = ("images", "video", "videos", "objects", "history", "system")
 _FOREIGN_PLACEHOLDER = "<image>"
@@ -100,10 +94,10 @@ def _read_turns(items: list[Any], source: RecordId) -> list[tuple[Role, str]]:
 
 
 def _read_turn(item: Record, name: str, source: RecordId) -> tuple[Role, str]:
-    speaker = require(item, "from", str, f"one of {', '.join(_ROLES)}", source, within=name)
-    if speaker not in _ROLES:
-        raise RecordError(source, f"`from` of {name} is {describe(speaker)}; expected one of {', '.join(_ROLES)}")
-    return _ROLES[speaker], require(item, "value", str, "a text", source, within=name)
+    speaker = require(item, "from", str, f"one of {', '.join(ROLES)}", source, within=name)
+    if speaker not in ROLES:
+        raise RecordError(source, f"`from` of {name} is {describe(speaker)}; expected one of {', '.join(ROLES)}")
+    return ROLES[speaker], require(item, "value", str, "a text", source, within=name)
 
 
 def _cut_at_media(text: str, source: RecordId, root: Path) -> list[Piece]:

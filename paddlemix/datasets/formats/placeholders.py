@@ -29,40 +29,25 @@ class Listed:
     parts: Sequence[Sequence[Part]]
 
 
-def listed_images(record: Record, key: str, source: RecordId, root: Path) -> Listed:
-    """Read a list of images.
+def listed_media(record: Record, images: str, videos: str, source: RecordId, root: Path) -> tuple[Listed, Listed]:
+    """Read a record's list of images and its list of videos; a video that is a list itself is given by its frames.
 
     Args:
         record: the record.
-        key: where the list stands; one path, null, or nothing at all will do too.
+        images: the key of the list of images; one path, null, or nothing at all will do too.
+        videos: the key of the list of videos; likewise.
         source: the record to name in errors.
         root: the folder of relative paths.
 
     Returns:
-        What `<image>` stands for.
+        What `<image>` and what `<video>` stand for.
 
     Raises:
         RecordError: a path is no text.
     """
-    return Listed("<image>", key, [[image_at(path, root)] for path in _paths(record, key, source)])
-
-
-def listed_videos(record: Record, key: str, source: RecordId, root: Path) -> Listed:
-    """Read a list of videos; one that is a list of images is given by its frames.
-
-    Args:
-        record: the record.
-        key: where the list stands; one path, null, or nothing at all will do too.
-        source: the record to name in errors.
-        root: the folder of relative paths.
-
-    Returns:
-        What `<video>` stands for.
-
-    Raises:
-        RecordError: a path is no text.
-    """
-    return Listed("<video>", key, [[_video(value, key, source, root)] for value in _values(record, key)])
+    shown = [[image_at(path, root)] for path in _paths(record, images, source)]
+    played = [[_video(value, videos, source, root)] for value in _values(record, videos)]
+    return Listed("<image>", images, shown), Listed("<video>", videos, played)
 
 
 def converse(turns: Said, media: Sequence[Listed], source: RecordId, others: Sequence[Listed] = ()) -> Conversation:
