@@ -111,7 +111,7 @@ def choose_mkl_path(environ: MutableMapping[str, str], cpuinfo: str) -> None:
 
 
 def usable_cores() -> int:
-    """How many cores this process may run on."""
+    """Count the cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -146,7 +146,7 @@ def wait_asleep(environ: MutableMapping[str, str]) -> None:
 
 
 def read_cpuinfo(path: Path = Path("/proc/cpuinfo")) -> str:
-    """The kernel's description of the processors, or "" on a system that has none."""
+    """Read the kernel's description of the processors; "" on a system that has none."""
     if not path.is_file():
         return ""
     return path.read_text(encoding="utf-8", errors="replace")

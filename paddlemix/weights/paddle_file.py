@@ -44,7 +44,7 @@ class _Array:
 
 
 def read_paddle_file(file: Path) -> list[StoredTensor]:
-    """The tensors of a file that `paddle.save` wrote from a state dict; none of its code is run.
+    """List the tensors of a file that `paddle.save` wrote from a state dict; none of its code is run.
 
     Args:
         file: such as model_state.pdparams.

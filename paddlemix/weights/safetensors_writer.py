@@ -45,7 +45,7 @@ def write_safetensors(path: Path, entries: Sequence[Entry], written: Callable[[i
     Args:
         path: the file; a folder of it must exist.
         entries: its tensors.
-        written: told the bytes of each tensor once they are written.
+        written: called with the bytes of each tensor once they are written.
     """
     # The widest first keeps every tensor's beginning a multiple of its numbers' width.
     entries = sorted(entries, key=lambda entry: -STORED_DTYPES[entry.dtype].itemsize)

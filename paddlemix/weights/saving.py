@@ -53,7 +53,7 @@ def lend_weights(model: nn.Layer) -> None:
 
 
 def file_names(count: int) -> list[str]:
-    """What the files of a model's weights are called.
+    """Name the files of a model's weights.
 
     Args:
         count: how many there are, one or more.
@@ -84,7 +84,7 @@ def _remove_other_weights(folder: Path, kept: list[str]) -> None:
 
 
 def to_stored_shape(parameter: paddle.Tensor, name: str, layout: WeightLayout, dtype: str | None) -> np.ndarray:
-    """The numbers of parameter `name` as they lie on disk, in `dtype` or its own."""
+    """Return the numbers of parameter `name` as they lie on disk, in `dtype` or its own."""
     own_dtype = str(parameter.dtype).removeprefix("paddle.")
     # Through float32, exact for both: numpy sees Paddle's bfloat16 as bare uint16.
     value = parameter.astype("float32").numpy().astype(STORED_DTYPES[dtype or own_dtype])

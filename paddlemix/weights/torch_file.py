@@ -40,7 +40,7 @@ class _Tensor:
 
 
 def read_torch_file(file: Path) -> list[StoredTensor]:
-    """The tensors of a file that `torch.save` wrote from a state dict; none of its code is run.
+    """List the tensors of a file that `torch.save` wrote from a state dict; none of its code is run.
 
     Args:
         file: such as pytorch_model.bin.

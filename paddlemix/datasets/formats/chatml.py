@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 # A turn's text, cut at its images and videos.
 Piece = str | Image | Video
 
-# Keys of other formats. Passing over them would train, in silence, on a part of the record.
+# Keys of other formats. Ignoring them would silently train on a part of the record.
 _FOREIGN_KEYS = ("images", "video", "videos", "objects", "history", "system")
 _FOREIGN_PLACEHOLDER = "<image>"
 _SHOWN_IMAGES, _SHOWN_CHARACTERS = 3, 200
@@ -72,13 +72,13 @@ def _refuse_foreign_keys(record: Record, source: RecordId) -> None:
     if found:
         raise RecordError(
             source,
-            f"{', '.join(found)} would be passed over; expected images in `image` or as `<img>path</img>`, "
+            f"{', '.join(found)} would be ignored; expected images in `image` or as `<img>path</img>`, "
             "videos as `<video>path</video>`, and a system text as a turn",
         )
 
 
 def _read_turns(items: list[Any], source: RecordId) -> list[tuple[Role, str]]:
-    """Role and text of every turn; `items` are turns, or pairs of a question and its answer."""
+    """Read role and text of every turn; `items` are turns, or pairs of a question and its answer."""
     texts: list[tuple[Role, str]] = []
     for number, item in enumerate(items):
         name = f"`conversations[{number}]`"
@@ -175,7 +175,7 @@ def _place_listed_images(turns: list[tuple[Role, list[Piece]]], value: object, s
 
 
 def _shown(images: list[Image]) -> str:
-    """The first of the paths; there may be thousands, or data: URLs of megabytes."""
+    """Name the first of the paths; there may be thousands, or data: URLs of megabytes."""
     paths = [image.path[:_SHOWN_CHARACTERS] for image in images[:_SHOWN_IMAGES]]
     return ", ".join(paths) + (" ..." if len(images) > _SHOWN_IMAGES else "")
 

@@ -96,7 +96,7 @@ class _Objects:
         self._objects = [self._checked(item, number) for number, item in enumerate(self._items(record.get("objects")))]
 
     def listed(self, turns: Said) -> list[Listed]:
-        """What `<ref-object>` and `<bbox>` stand for; each may be left out as long as the other stands for all."""
+        """List what `<ref-object>` and `<bbox>` stand for; each may be left out as long as the other stands for all."""
         if not self._objects:
             return []
         names = Listed("<ref-object>", "objects", [[Reference(caption)] for caption, _ in self._objects])

@@ -12,7 +12,7 @@ Key = int | str
 
 
 def table(document: Record, key: str, file: str) -> list[Any]:
-    """A table of a file.
+    """Read a table of a file.
 
     Args:
         document: what the file holds.

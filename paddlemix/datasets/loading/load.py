@@ -80,7 +80,7 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
 
 
 def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequence:
-    """The records of a set, not yet parsed.
+    """Join the records of a set's files, not yet parsed.
 
     Args:
         contents: of its files.
@@ -104,7 +104,7 @@ def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequ
 
 
 def _measured(measuring: Measuring, rows: np.ndarray, path: Path | None) -> Measured:
-    """The table, kept between runs; records that were bad are looked at again, they may have been mended since."""
+    """Return the table, kept between runs; bad records are measured again, since they may have been mended."""
     found: list[tuple[int, RecordError]] | None = None
 
     def measure() -> np.ndarray:
@@ -135,7 +135,7 @@ def _measured_again(measuring: Measuring, rows: np.ndarray, table: np.ndarray, p
 def _size_file(
     spec: DatasetSpec, contents: Sequence[FileContent], rows: np.ndarray, processor: ConversationProcessor
 ) -> Path:
-    """Where the sizes are kept: the name says all that they depend on but the images, which may be a million."""
+    """Name the file of the sizes after all that they depend on, except for the images, which may be a million."""
     files = [(identity(file), spec.media_root(file).absolute()) for file, _ in contents]
     chosen = hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()
     name = digest_of(_code(), *files, spec.name, spec.prompt, chosen, processor.fingerprint())
@@ -144,7 +144,7 @@ def _size_file(
 
 @cache
 def _code() -> str:
-    """What measures, as it is written."""
+    """Return a digest of the source code that decides what is measured."""
     home = Path(paddlemix.__file__).parent
     files = [home / f"{module}.py" for module in ("conversation", "contract", "names")]
     for room in ("media", "processors", "datasets", "models"):

@@ -16,7 +16,7 @@ from paddlemix.datasets.spec import DatasetSpec
 
 
 class RecordSequence:
-    """The records of several files, one behind the other.
+    """The records of several files, concatenated.
 
     Args:
         parts: the files' records.
@@ -69,7 +69,7 @@ class Conversations(Sequence[Conversation]):
 
 
 class Chained(Sequence[Conversation]):
-    """Sequences one behind the other, none of them copied.
+    """Concatenated sequences, none of them copied.
 
     Args:
         parts: the sequences.

@@ -1,4 +1,4 @@
-"""The order in which training draws its samples, and how much each of them counts."""
+"""The order in which training draws its samples, in batches that know how much each sample counts."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class GlobalBatchSampler(DistributedBatchSampler):
         return self._count_steps(self.first_rows)
 
     def __len__(self) -> int:
-        """Batches of this rank in an epoch."""
+        """Count this rank's batches in an epoch."""
         return self.steps * self.shape.accumulation
 
     def __iter__(self) -> Iterator[list[WeightedRow]]:
@@ -111,14 +111,14 @@ class GlobalBatchSampler(DistributedBatchSampler):
         self._first_step = step
 
     def rows_of(self, epoch: int, step: int) -> Sequence[Row]:
-        """The rows of a global batch, those of all ranks.
+        """Return the rows of a global batch, those of all ranks.
 
         Args:
             epoch: from 0 on.
             step: of the epoch, from 0 on.
 
         Returns:
-            The rows, nothing behind the end of the epoch.
+            The rows, nothing after the end of the epoch.
         """
         if epoch and self._rows[0] != epoch:
             self._rows = epoch, self._epoch_rows(epoch)
@@ -126,11 +126,11 @@ class GlobalBatchSampler(DistributedBatchSampler):
         return rows[step * size : (step + 1) * size]
 
     def batches_of(self, epoch: int, step: int) -> list[list[WeightedRow]]:
-        """This rank's batches of a global batch, as `rows_of` numbers them."""
+        """Return this rank's batches of a global batch, as `rows_of` numbers them."""
         return list(self._batches(self.rows_of(epoch, step)))
 
     def batches_of_all_ranks(self, epoch: int, step: int) -> list[Sequence[Row]]:
-        """The rows of each batch of a global batch, whichever rank's it is; rows that are drawn again left out."""
+        """Return the rows of each batch of a global batch, of all ranks, without rows that are drawn again."""
         ranks, rows = self.shape.ranks, self.rows_of(epoch, step)
         return [wide[rank::ranks] for wide in self._by_forward_pass(rows) for rank in range(ranks)]
 
@@ -143,7 +143,7 @@ class GlobalBatchSampler(DistributedBatchSampler):
         return digest.hexdigest()
 
     def _epoch_rows(self, epoch: int) -> Sequence[Row]:
-        """The epoch's own rows, or the first epoch's in another order where its own take more or fewer steps.
+        """Return the epoch's own rows, or the first epoch's in another order where its own take more or fewer steps.
 
         Packs of another order may be one more or fewer, and the trainer takes every epoch for as long as the first.
         """
@@ -158,7 +158,7 @@ class GlobalBatchSampler(DistributedBatchSampler):
         return whole + (1 if rest and not (self.drop_last and whole) else 0)
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[list[WeightedRow]]:
-        """This rank's share of one global batch."""
+        """Yield this rank's share of one global batch."""
         weighted = weigh(rows, self.targets, self.loss_per)
         filler = _filler(weighted)
         for wide in self._by_forward_pass(weighted):
@@ -198,12 +198,12 @@ class WholeSetSampler:
 
 
 def _shared_out(weighted: list[WeightedRow], shape: BatchShape) -> list[WeightedRow]:
-    """This rank's share; as many as the others have, so that all call the model as often."""
+    """Take this rank's share; as many as the others have, so that all call the model as often."""
     share, most = weighted[shape.rank :: shape.ranks], -(-len(weighted) // shape.ranks)
     return share if len(share) == most else [*share, _filler(weighted)]
 
 
 def _filler(weighted: list[WeightedRow]) -> WeightedRow:
-    """The row with the fewest samples, with weights of 0."""
+    """Return the row with the fewest samples, with weights of 0."""
     fewest = min((row.indices for row in weighted), key=len)
     return WeightedRow(fewest, (0.0,) * len(fewest))

@@ -16,7 +16,7 @@ FileContent = tuple[str, RecordFile | list[Entry] | Record]
 
 
 def find_record_files(name: str) -> list[str]:
-    """The record files that an entry of `data_files` means.
+    """Find the record files that an entry of `data_files` means.
 
     Args:
         name: a file; a folder, for the record files that lie right in it; or a pattern such as `part-*.jsonl` or

@@ -37,7 +37,7 @@ def select(
 
 
 def split_bounds(split: str, count: int) -> tuple[int, int]:
-    """Where a stretch begins and ends.
+    """Find where a stretch begins and ends.
 
     Args:
         split: such as ":90%".

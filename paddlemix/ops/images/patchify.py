@@ -54,7 +54,7 @@ def patchify(
 def patchify_reference(
     frames: Sequence[np.ndarray], levels: np.ndarray, *, patch_size: int, merge_size: int
 ) -> np.ndarray:
-    """The readable form of `patchify`."""
+    """Compute `patchify` in its readable form."""
     height, width = frames[0].shape[:2]
     patches = np.empty((height * width // patch_size**2, CHANNELS * len(frames) * patch_size**2), dtype=np.float32)
     _write_patches(frames, levels, patch_size, merge_size, patches)

@@ -50,7 +50,7 @@ def resize_bicubic(pixels: np.ndarray, width: int, height: int, *, precision: Pr
 def resize_bicubic_reference(
     pixels: np.ndarray, width: int, height: int, *, precision: Precision = "pillow"
 ) -> np.ndarray:
-    """The readable form of `resize_bicubic`."""
+    """Compute `resize_bicubic` in its readable form."""
     return _resize(_filter_sides, pixels, width, height, precision)
 
 
@@ -74,7 +74,7 @@ def _filter_sides(pixels: np.ndarray, across: AxisWeights | None, down: AxisWeig
 
 
 def _filter_first_axis(values: np.ndarray, axis: AxisWeights) -> np.ndarray:
-    """uint8[old, ...] to uint8[new, ...]."""
+    """Filter uint8[old, ...] to uint8[new, ...]."""
     from scipy.sparse import csr_matrix  # takes long to import, and built ops do without
 
     new, taps = axis.weights.shape

@@ -22,7 +22,7 @@ def attention(
     value: paddle.Tensor,
     mask: Visible = None,
 ) -> paddle.Tensor:
-    """Softmax attention in which each key head serves a group of query heads.
+    """Compute softmax attention in which each key head serves a group of query heads.
 
     Args:
         query: float[B, L, H, D].
@@ -57,7 +57,7 @@ def attention(
 def segment_attention(
     query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, lengths: list[int]
 ) -> paddle.Tensor:
-    """Full attention inside each segment of a packed sequence, none across.
+    """Compute full attention inside each segment of a packed sequence, none across.
 
     Args:
         query: float[N, H, D].
@@ -101,7 +101,7 @@ def _run(
 
 
 def _with_room(x: paddle.Tensor) -> paddle.Tensor:
-    """The rest of the cache behind a view of its first keys: the op wants dense rows, and a view would be copied."""
+    """Find the whole cache that a view of its first keys is of: the op wants dense rows, and a view would be copied."""
     dense = [x.shape[2] * x.shape[3], x.shape[3], 1]
     if not x.stop_gradient or x.offset or x.is_contiguous() or x.strides[1:] != dense or x.strides[0] % dense[0]:
         return x

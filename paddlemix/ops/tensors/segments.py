@@ -79,7 +79,7 @@ class CausalSegments:
 
     @cached_property
     def way_back(self) -> paddle.Tensor:
-        """int64[total], where in the groups' batches, one behind the other, each token of the pack stands."""
+        """int64[total], where in the groups' concatenated batches each token of the pack stands."""
         way_back, offset = np.empty(self.total, dtype=np.int64), 0
         for group in self.groups:
             # A segment's last token occurs again as padding: written backwards, its first occurrence stays.
@@ -101,7 +101,7 @@ class CausalSegments:
 
 
 def _alike(lengths: list[int]) -> Iterator[list[int]]:
-    """Segments, longest first, cut where one is much shorter than the first of its group."""
+    """Group segments, longest first, cut where one is much shorter than the first of its group."""
     group: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if group and lengths[index] < _LIKE_LENGTH * lengths[group[0]]:
