@@ -35,7 +35,7 @@ def patchify(
     Raises:
         ValueError: an argument is not as described.
 
-    Source: Wang et al., "Qwen2-VL", 2024, section 2.1.
+    Source: Wang et al., "Qwen2-VL", 2024, section 2.1, arXiv:2409.12191.
     """
     _check_frames(frames, patch_size, merge_size)
     check_dtype("levels", levels, np.float32)

@@ -19,7 +19,7 @@ _GELU, _QUICK_GELU = 1, 2
 def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
     """Compute `silu(gate) * up`, both float[..., D].
 
-    Source: Shazeer, "GLU Variants Improve Transformer", 2020.
+    Source: Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202.
     """
     check_like("up", up, gate)
     check_shape("up", up, gate.shape)
@@ -36,7 +36,7 @@ def swiglu_reference(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
 def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
     """Compute `x * sigmoid(1.702 x)`, float[..., D].
 
-    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, the sigmoid form that CLIP uses.
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415, the sigmoid form that CLIP uses.
     """
     if built.takes(x, on_cuda=True):
         return built.run("activation", x, _QUICK_GELU)[0]
@@ -51,7 +51,7 @@ def quick_gelu_reference(x: paddle.Tensor) -> paddle.Tensor:
 def gelu(x: paddle.Tensor) -> paddle.Tensor:
     """Multiply `x` by the probability that a standard normal number is below it, float[..., D].
 
-    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415.
     """
     if built.takes(x, on_cuda=True):
         return built.run("activation", x, _GELU)[0]

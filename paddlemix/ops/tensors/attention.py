@@ -39,7 +39,8 @@ def attention(
     Raises:
         ValueError: shapes, dtypes or places do not fit, or the pack is not the one row of the batch.
 
-    Source: Vaswani et al., 2017; grouped heads: Ainslie et al., "GQA", 2023.
+    Source: Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762; grouped heads: Ainslie et al., "GQA",
+    2023, arXiv:2305.13245.
     """
     _check(query, key, value)
     _check_mask(mask, query, key)

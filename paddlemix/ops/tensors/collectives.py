@@ -3,7 +3,7 @@
 Every rank computes the same from what all of them hold alike, so a gradient is either whole everywhere or must be
 summed where the ranks' ways part.
 
-Source: Shoeybi et al., "Megatron-LM", 2019, section 3.
+Source: Shoeybi et al., "Megatron-LM", 2019, section 3, arXiv:1909.08053.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def rms_norm(x: paddle.Tensor, weight: paddle.Tensor, epsilon: float) -> paddle.
     Raises:
         ValueError: shapes, dtypes or places do not fit.
 
-    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv:1910.07467.
     """
     _check_scale("weight", weight, x)
     if built.takes(x, weight, on_cuda=True):
@@ -100,7 +100,7 @@ def layer_norm(
     Raises:
         ValueError: shapes, dtypes or places do not fit.
 
-    Source: Ba et al., "Layer Normalization", 2016.
+    Source: Ba et al., "Layer Normalization", 2016, arXiv:1607.06450.
     """
     _check_layer_norm(x, weight, bias)
     if built.takes(x, weight, bias, on_cuda=True):

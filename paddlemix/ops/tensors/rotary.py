@@ -22,7 +22,7 @@ def rotary_frequencies(base: float, size: int) -> np.ndarray:
     Returns:
         float32[size / 2], from 1 downwards.
 
-    Source: Su et al., "RoFormer", 2021.
+    Source: Su et al., "RoFormer", 2021, arXiv:2104.09864.
     """
     # Rounded where the published code rounds, which other formulas miss by one unit in the last place: at position
     # 30000 that turns a pair by 2e-3 radians.
@@ -45,7 +45,7 @@ def apply_rotary(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> pa
     Raises:
         ValueError: shapes do not fit.
 
-    Source: Su et al., "RoFormer", 2021.
+    Source: Su et al., "RoFormer", 2021, arXiv:2104.09864.
     """
     _check("x", x, cos, sin)
     if built.takes(x, on_cuda=True):
