@@ -1,4 +1,4 @@
-"""What is worked out once and kept from run to run, below `$PADDLEMIX_CACHE` or `~/.cache/paddlemix`."""
+"""What is computed once and kept from run to run, below `$PADDLEMIX_CACHE` or `~/.cache/paddlemix`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paddlemix.files import replacing
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "PADDLEMIX_CACHE"
-# Bytes of a file that are looked at, in places spread evenly over it: with its size and the time of its last change
+# Bytes of a file that are read, in places spread evenly over it: with its size and the time of its last change
 # they tell one content from another without reading a large file at every start.
 _LOOKED_AT, _PLACES = 1 << 16, 16
 

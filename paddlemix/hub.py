@@ -1,6 +1,6 @@
 """A model's name or path -> a local folder: one that is there, or one fetched from the Hugging Face hub.
 
-The hub's own client does the fetching, with its progress bars and its cache; broken-off files are gone on with. It
+The hub's own client does the fetching, with its progress bars and its cache; interrupted downloads are resumed. It
 reads its usual environment variables: HF_ENDPOINT (a mirror), HF_TOKEN, HF_HOME (the cache), HF_HUB_OFFLINE.
 """
 
@@ -40,7 +40,7 @@ def local_folder(name_or_path: str | os.PathLike[str], *, weights: bool = False)
 
     Args:
         name_or_path: a local folder, or a model `owner/name` of the hub or of `PADDLEMIX_NAMES`; a folder that is
-            there wins.
+            there takes precedence.
         weights: whether a model of the hub is fetched with its weights.
 
     Returns:

@@ -50,7 +50,7 @@ class PadCollator:
         if positions:
             batch["position_ids"] = self._stack(positions, length, PADDING_POSITION).transpose(1, 0, 2)
         if self.side == "left":
-            # On the right no token ever sees the padding behind it, so causality alone masks it, and faster.
+            # On the right no token ever sees the padding after it, so causality alone masks it, and faster.
             batch["attention_mask"] = self._stack([np.ones_like(sample.input_ids) for sample in samples], length, 0)
         return batch | _media(samples)
 

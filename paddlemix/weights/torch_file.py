@@ -21,7 +21,7 @@ _STORAGE_DTYPES = {
     "HalfStorage": "float16",
     "BFloat16Storage": "bfloat16",
 }
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of the name and of the extra field behind it
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of the name and of the extra field after it
 _AS_SAFETENSORS = "load it with the PyTorch that wrote it and save it as safetensors"
 
 
@@ -84,7 +84,7 @@ def _place(file: Path, name: str, tensor: _Tensor, entry: zipfile.ZipInfo) -> St
     if any(size != 1 and stride != wanted for size, stride, wanted in steps):
         raise PickleRefusal(f"{name} does not lie row by row; {_AS_SAFETENSORS}")
     if (tensor.first + sizes[-1]) * width > entry.file_size:
-        raise LookupError(f"{name} ends behind its storage")
+        raise LookupError(f"{name} ends after its storage")
     return StoredTensor(
         name, file, _data_offset(file, entry) + tensor.first * width, tensor.shape, tensor.storage.dtype
     )

@@ -44,7 +44,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
 
     Images stand where `<img>path</img>` does, or, those of the `image` key, before the first user turn's text. Videos
     stand where `<video>path</video>` does; a JSON list in place of the path names the files of the frames. All other
-    text stays as it was written, `Picture 1: ` and the newline behind an image included.
+    text stays as it was written, `Picture 1: ` and the newline after an image included.
 
     Args:
         record: the record.
@@ -119,7 +119,7 @@ def _cut_at_media(text: str, source: RecordId, root: Path) -> list[Piece]:
 
 
 def _refuse_opened_twice(text: str, source: RecordId) -> None:
-    """Refuse a tag before the end of another; without this, each of many would be looked at to the end of its line."""
+    """Refuse a tag before the end of another; without this, each of many would be searched to the end of its line."""
     opened = None
     for tag in _TAG_OR_LINE_END.finditer(text):
         if opened and tag["opened"]:

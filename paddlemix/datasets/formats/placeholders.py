@@ -1,4 +1,4 @@
-"""Texts in which `<image>`, `<video>` and the like stand for what lists of the record hold, in the same order."""
+"""Texts whose placeholders, such as `<image>`, stand for what lists of the record hold, in the same order."""
 
 from __future__ import annotations
 

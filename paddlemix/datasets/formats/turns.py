@@ -83,7 +83,7 @@ def with_system(record: Record, turns: Said, source: RecordId) -> Said:
         source: the record to name in errors.
 
     Returns:
-        The turns behind their system turn, if there is one.
+        The turns after their system turn, if there is one.
 
     Raises:
         RecordError: the value is no text.

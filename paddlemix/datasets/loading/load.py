@@ -87,7 +87,7 @@ def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequ
         spec: the set; its `name` is a format's.
 
     Returns:
-        The records of all its files; those that are made of whole files stand behind the others.
+        The records of all its files; those that are made of whole files come after the others.
 
     Raises:
         ValueError: a file holds one object that the format does not expand.

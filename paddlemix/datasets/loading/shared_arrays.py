@@ -34,7 +34,7 @@ class SharedArrays:
         weakref.finalize(self, os.close, self._file)
 
     def write(self, arrays: Mapping[str, np.ndarray]) -> Contents:
-        """Put arrays there, in the place of those before.
+        """Write arrays, over those written before.
 
         Args:
             arrays: by name.

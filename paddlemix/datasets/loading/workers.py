@@ -88,7 +88,7 @@ class _Workers:
         self._done = context.RawArray("q", count)
         self._sockets: list[socket.socket] = []
         self._processes = []
-        # One more than a worker is ahead: the last of its batches is being looked at.
+        # One more than a worker is ahead: the last of its batches is in use.
         self._shared = [[SharedArrays() for _ in range(_AHEAD + 1)] for _ in range(count)]
         with ready_to_fork():
             for number in range(count):

@@ -59,12 +59,12 @@ def read_files(names: Iterable[str]) -> Iterator[FileContent]:
 
 
 def locate_records(contents: Iterable[FileContent], name: str, record_format: Format) -> Iterator[Located]:
-    """Say which records files hold.
+    """List the records that files hold.
 
     Args:
         contents: what `read_files` gives.
         name: the format's name, for errors.
-        record_format: expands files that are one object each; all of them together, behind the other files.
+        record_format: expands files that are one object each; all of them together, after the other files.
 
     Yields:
         Each record and its place.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import orjson
 
-# Bytes looked at together: arrays several times as large are made of them.
+# Bytes scanned at once: arrays several times as large are made of them.
 _CHUNK = 1 << 22
 _OPENING, _CLOSING, _COMMA, _QUOTE, _BACKSLASH = (np.uint8(ord(character)) for character in '[],"\\')
 _OPENING_OBJECT, _CLOSING_OBJECT = (np.uint8(ord(character)) for character in "{}")

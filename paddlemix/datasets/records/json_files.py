@@ -31,7 +31,7 @@ def read_records(path: str | Path) -> list[Entry] | Record:
 
     Args:
         path: a `.json` file with one list (or one object, for formats that keep tables), or a `.jsonl` file with one
-            object per line; UTF-8, a byte order mark and blank lines are ignored. With `.gz` behind it, gzipped.
+            object per line; UTF-8, a byte order mark and blank lines are ignored. With `.gz` after it, gzipped.
 
     Returns:
         One entry per record in the file's order, or the object that a `.json` file consists of.
@@ -75,7 +75,7 @@ def kind_of(file: Path) -> str:
 
 def endings() -> str:
     """Name the endings of record files in words."""
-    return f"{' or '.join(SUFFIXES)}, with or without {GZIP_SUFFIX} behind it"
+    return f"{' or '.join(SUFFIXES)}, with or without {GZIP_SUFFIX} after it"
 
 
 def as_entries(values: list[Any], file: str) -> list[Entry]:

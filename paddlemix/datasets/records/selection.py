@@ -44,7 +44,7 @@ def split_bounds(split: str, count: int) -> tuple[int, int]:
         count: records of the set.
 
     Returns:
-        The first record, and the one behind the last.
+        The first record, and the one after the last.
 
     Raises:
         ValueError: it is malformed, or ends before it begins.

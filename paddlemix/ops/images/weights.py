@@ -17,7 +17,7 @@ PRECISIONS = get_args(Precision)
 
 _RADIUS = 2.0  # of the cubic curve, in pixels of whichever is coarser, old or new
 _SHARPNESS = -0.5
-# Sums of bytes times weights of so many bits behind the point fit 32 bits.
+# Sums of bytes times weights of so many bits after the point fit 32 bits.
 _MOST_FRACTION_BITS = 22
 _TORCH_WEIGHT_BITS = 15
 
@@ -29,8 +29,8 @@ class AxisWeights:
     Attributes:
         first: int32[new].
         count: int32[new], at least 1.
-        weights: int32[new, taps], 0 behind a place's count; those of a place add up to about 1.
-        fraction_bits: how many bits of the weights stand behind the point.
+        weights: int32[new, taps], 0 after a place's count; those of a place add up to about 1.
+        fraction_bits: how many bits of the weights stand after the point.
     """
 
     first: np.ndarray
@@ -46,7 +46,7 @@ def axis_weights(old: int, new: int, precision: Precision) -> AxisWeights:
     Args:
         old: places that it has, at least 1.
         new: places that it shall have, at least 1.
-        precision: "pillow" for 22 bits behind the point; "torch" for as many as let every weight fit 16 bits.
+        precision: "pillow" for 22 bits after the point; "torch" for as many as let every weight fit 16 bits.
 
     Returns:
         Arrays that others share: they are not to be written to.

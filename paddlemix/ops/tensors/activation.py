@@ -36,7 +36,7 @@ def swiglu_reference(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
 def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
     """Compute `x * sigmoid(1.702 x)`, float[..., D].
 
-    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415, the sigmoid form that CLIP uses.
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415; the sigmoid form, as in CLIP.
     """
     if built.takes(x, on_cuda=True):
         return built.run("activation", x, _QUICK_GELU)[0]

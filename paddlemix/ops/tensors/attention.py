@@ -28,7 +28,7 @@ def attention(
         query: float[B, L, H, D].
         key: float[B, S, G, D], H a multiple of G.
         value: float[B, S, G, D].
-        mask: None lets everything see everything. A CausalMask hides what is behind a query, and padding; a query that
+        mask: None lets everything see everything. A CausalMask hides what is after a query, and padding; a query that
             sees nothing weighs all keys alike. CausalSegments are the samples of a pack, which then is the one row of
             the batch: each is attended to causally and by itself. Or float32[L, S], [B, 1, L, S] or [1, 1, L, S], added
             to the scores.

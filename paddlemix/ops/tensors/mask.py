@@ -11,7 +11,7 @@ HIDDEN = -1e9
 
 
 class CausalMask:
-    """Queries that are the last of their keys, and see none behind themselves; nor do they see padding.
+    """Queries that are the last of their keys, and see none after themselves; nor do they see padding.
 
     Takes the place of a mask in `paddlemix.ops.tensors.attention`; make one per forward pass, all layers share it.
 

@@ -33,7 +33,7 @@ class SegmentGroup:
             segment's own last token, which no token before it sees.
         count: segments.
         longest: tokens of the longest of them.
-        mask: float32[longest, longest], hides from each token those behind it, and with them all padding.
+        mask: float32[longest, longest], hides from each token those after it, and with them all padding.
     """
 
     places: paddle.Tensor
@@ -43,7 +43,7 @@ class SegmentGroup:
 
 
 class CausalSegments:
-    """Which tokens of a pack see one another: those of the same sample, each what is not behind it.
+    """Which tokens of a pack see one another: those of the same sample, each what is not after it.
 
     Takes the place of a mask in `paddlemix.ops.tensors.attention`; make one per forward pass, all layers share it.
 

@@ -26,7 +26,7 @@ GOOD = {
         {"id": "1", "image": "a.jpg", "conversations": ask("<image>\n问")},
         [Turn("user", (image("a.jpg"), Text("\n问"))), ANSWER],
     ),
-    "an image behind its question, as in Stage 1": (
+    "an image after its question, as in Stage 1": (
         {"image": "00453/1.jpg", "conversations": ask("Describe it.\n<image>")},
         [Turn("user", (Text("Describe it.\n"), image("00453/1.jpg"))), ANSWER],
     ),
