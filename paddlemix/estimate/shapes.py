@@ -16,7 +16,7 @@ from paddlemix.models.family import Family
 from paddlemix.models.registry import FAMILIES, find_family
 from paddlemix.names import END_OF_TURN
 from paddlemix.training.finetune import choose_trained
-from paddlemix.weights.model_weights import without_initial_values
+from paddlemix.weights.loading import without_initial_values
 
 # How the names of those that have seen the tokens of turns end.
 _TUNED = ("-Instruct", "-Chat")

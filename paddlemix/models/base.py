@@ -20,14 +20,10 @@ from paddlemix.hub import local_folder
 from paddlemix.models.config_file import read_config
 from paddlemix.models.tensor_parallel import SplitPlan, split_model, tensor_parallel_group
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
-from paddlemix.weights.model_weights import (
-    NUMPY_DTYPES,
-    WeightLayout,
-    lend_weights,
-    load_weights,
-    save_weights,
-    without_initial_values,
-)
+from paddlemix.weights.dtypes import PARAMETER_DTYPES
+from paddlemix.weights.layout import WeightLayout
+from paddlemix.weights.loading import load_weights, without_initial_values
+from paddlemix.weights.saving import lend_weights, save_weights
 
 if TYPE_CHECKING:
     from paddlemix.generation import GenerationConfig
@@ -157,8 +153,8 @@ class MixPretrainedModel(PretrainedModel):
             ValueError: config and weights do not fit, a file is damaged, the weights are quantised, `dtype` is none
                 of the three, or so many ranks cannot share the model.
         """
-        if dtype not in NUMPY_DTYPES:
-            raise ValueError(f"`dtype` is {dtype!r}; expected one of {', '.join(NUMPY_DTYPES)}.")
+        if dtype not in PARAMETER_DTYPES:
+            raise ValueError(f"`dtype` is {dtype!r}; expected one of {', '.join(PARAMETER_DTYPES)}.")
         folder = local_folder(name_or_path, weights=True)
         values = read_config(folder)
         if values.get("quantization_config"):

@@ -25,7 +25,7 @@ from paddlemix.models.decoder import DecoderShape
 from paddlemix.models.layers.tensor_parallel import RowLinear, SplitEmbedding, SplitHead, SplitLayer
 from paddlemix.models.replace import replace_layer
 from paddlemix.ops import copy_to_ranks
-from paddlemix.weights.model_weights import NoValues
+from paddlemix.weights.loading import NoValues
 from paddlemix.weights.share import Share
 
 

@@ -13,7 +13,7 @@ from paddlenlp.peft.lora.lora_layers import LoRALinear as PaddleNLPLoRALinear
 
 from paddlemix import ops
 from paddlemix.models.layers.linear import Linear
-from paddlemix.weights.model_weights import NoValues
+from paddlemix.weights.loading import NoValues
 
 
 class LoRALinear(PaddleNLPLoRALinear):

@@ -20,7 +20,7 @@ from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.layers import LoRALinear
 from paddlemix.peft.targets import HEAD, linear_layers, shortest_endings
-from paddlemix.weights.model_weights import fill, misfit
+from paddlemix.weights.loading import fill, misfit
 from paddlemix.weights.stored_tensor import StoredTensor
 
 HEAD_WEIGHT = f"{HEAD}.weight"

@@ -15,10 +15,12 @@ from paddlemix.files import write_json
 from paddlemix.models.config_file import read_config
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.peft.adapter import Adapter
+from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.files import INDEX_FILE, stored_tensors
-from paddlemix.weights.model_weights import WeightLayout, file_names
+from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.safetensors_writer import Entry, write_safetensors
-from paddlemix.weights.stored_tensor import STORED_DTYPES, StoredTensor
+from paddlemix.weights.saving import file_names
+from paddlemix.weights.stored_tensor import StoredTensor
 
 # Files of a base that hold weights, or are of no use beside others.
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.index.json")

@@ -12,8 +12,8 @@ from paddlemix.auto import AutoModelMIX, AutoProcessorMIX, AutoTokenizerMIX
 from paddlemix.checkpoints.write_failure import write_failure
 from paddlemix.configuration.arguments import DataArguments, DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.configuration.rules import evaluates, recomputes
+from paddlemix.datasets.batching import Batching
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
-from paddlemix.datasets.mixing.sampling import Sampling
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.registry import Family, find_family
@@ -81,9 +81,9 @@ def load_datasets(config: FinetuneConfig, processor: Any) -> tuple[MixDataset | 
     return train, evaluation
 
 
-def sampling_of(data: DataArguments) -> Sampling:
+def sampling_of(data: DataArguments) -> Batching:
     """How the config wants batches to be drawn."""
-    return Sampling(
+    return Batching(
         pack_tokens=data.max_length if data.mixtoken else None,
         window=data.mixtoken_window,
         group_by_length=data.group_by_length,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
-from paddlemix.weights.model_weights import WeightLayout
+from paddlemix.weights.layout import WeightLayout
 
 
 def weight_layout(config: Qwen2VLConfig) -> WeightLayout:

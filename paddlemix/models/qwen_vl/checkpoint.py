@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paddlemix.models.qwen_vl.config import QWenConfig
-from paddlemix.weights.model_weights import WeightLayout
+from paddlemix.weights.layout import WeightLayout
 
 VISUAL = "transformer.visual."
 

@@ -100,5 +100,5 @@ def test_a_window_keeps_packs_near_the_order():
     assert np.corrcoef(order, np.arange(len(order)))[0, 1] > 0.99
 
 
-def test_the_share_that_samples_take_is_told():
+def test_the_mean_fill_is_the_share_that_samples_take():
     assert mean_fill([[0, 1], [2]], np.array([3, 4, 8]), 10) == 0.75

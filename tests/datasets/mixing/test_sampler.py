@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlemix.datasets.mixing.draws import weigh
+from paddlemix.datasets.mixing.loss_weights import weigh
 from paddlemix.datasets.mixing.mixture import MixedSet, Mixture
 from paddlemix.datasets.mixing.packs import PackPlanner
 from paddlemix.datasets.mixing.rows import GROUPED_BATCHES, PackedRows, SingleRows
@@ -238,7 +238,7 @@ def test_the_rows_of_a_step_are_what_all_ranks_draw_in_it(count, ranks, epoch, *
     assert drawn == rows
 
 
-def test_samplers_that_draw_otherwise_are_told_apart():
+def test_samplers_that_draw_otherwise_have_other_fingerprints():
     prints = [
         make(**options).fingerprint
         for options in ({}, {"seed": 4}, {"count": 99}, {"rows": 2}, {"accumulation": 2}, {"packs": True})

@@ -16,7 +16,7 @@ from paddlemix.auto import AutoProcessorMIX
 from paddlemix.configuration.arguments import ModelArguments
 from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
-from paddlemix.datasets.mixing.draws import WeightedSample
+from paddlemix.datasets.mixing.loss_weights import WeightedSample
 from paddlemix.training.finetune import load_model
 
 ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)

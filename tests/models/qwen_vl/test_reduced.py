@@ -21,7 +21,7 @@ from paddlemix.models.qwen_vl.positions import ntk_alpha, scaled_frequencies
 from paddlemix.models.qwen_vl.vision import QWenVisionTower, cut_patches
 from paddlemix.models.vision_language import Inputs
 from paddlemix.ops import resize_grid
-from paddlemix.weights.model_weights import load_weights
+from paddlemix.weights.loading import load_weights
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "qwen_vl_tiny_reduced"
 # States reach 4 and logits 8; 1e-5 apart were measured.

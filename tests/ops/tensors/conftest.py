@@ -35,7 +35,7 @@ def only_built(implementation) -> None:
 
 
 def numeric_gradient(formula: Callable[..., np.ndarray], arrays: list[np.ndarray], which: int, upstream: np.ndarray):
-    """Gradient of `(formula(*arrays) * upstream).sum()` by `arrays[which]`, by central differences in float64."""
+    """Differentiate `(formula(*arrays) * upstream).sum()` by `arrays[which]`, by central differences in float64."""
     gradient = np.zeros_like(arrays[which])
     for place in np.ndindex(gradient.shape):
         ends = []

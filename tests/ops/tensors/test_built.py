@@ -1,4 +1,4 @@
-"""How the built ops are found, chosen and told about."""
+"""How the built ops are found, chosen and described."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from paddlemix.models.config_file import read_config
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
-from paddlemix.weights.model_weights import INDEX_FILE, WEIGHTS_FILE, load_weights, save_weights, without_initial_values
+from paddlemix.weights.files import INDEX_FILE, WEIGHTS_FILE
+from paddlemix.weights.loading import load_weights, without_initial_values
+from paddlemix.weights.saving import save_weights
 
 load = Qwen2VLForConditionalGeneration.from_pretrained
 
