@@ -7,7 +7,7 @@ TrainingArguments whose type, limits or default we set ourselves; every other on
 from __future__ import annotations
 
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -112,7 +112,52 @@ class DatasetArguments:
 
 
 @dataclass(frozen=True, config=STRICT)
-class DataArguments:
+class MediaArguments:
+    """How large images and videos are shown; null leaves a setting to the environment, then to the checkpoint."""
+
+    min_pixels: int | None = Field(
+        default=None, gt=0, description="Smaller images are enlarged to this many pixels; null asks the model."
+    )
+    max_pixels: int | None = Field(
+        default=None, gt=0, description="Larger images are shrunk to this many pixels; null asks the model."
+    )
+    resized_height: int | None = Field(
+        default=None, gt=0, description="Every image is resized as if it had this height, and `resized_width`."
+    )
+    resized_width: int | None = Field(
+        default=None, gt=0, description="Every image is resized as if it had this width, and `resized_height`."
+    )
+    fps: float | None = Field(
+        default=None, gt=0, description="Frames of a video to take a second; null asks the model."
+    )
+    nframes: int | None = Field(default=None, gt=0, description="Frames of a video to take, in place of `fps`.")
+    min_frames: int | None = Field(
+        default=None, gt=0, description="Frames of a video to take at least where `fps` decides; null asks the model."
+    )
+    max_frames: int | None = Field(
+        default=None, gt=0, description="Frames of a video to take at most where `fps` decides; null asks the model."
+    )
+    video_min_pixels: int | None = Field(
+        default=None, gt=0, description="Smaller frames are enlarged to this many pixels; null asks the model."
+    )
+    video_max_pixels: int | None = Field(
+        default=None, gt=0, description="Larger frames are shrunk to this many pixels; null asks the model."
+    )
+    video_total_pixels: int | None = Field(
+        default=None,
+        gt=0,
+        description="Pixels that all frames of a video have together at most, two frames counting as one; null asks "
+        "the model.",
+    )
+
+    @property
+    def media_settings(self) -> dict[str, Any]:
+        """The values above by name, as a processor takes them."""
+        return {one.name: getattr(self, one.name) for one in fields(MediaArguments)}
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataArguments(MediaArguments):
     """Which records are used, and how large a sample may be."""
 
     dataset: DatasetArguments = Field(
@@ -145,12 +190,6 @@ class DataArguments:
     )
     on_bad_record: Literal["raise", "skip"] = Field(
         default="raise", description="`raise` stops at a record that cannot be used, `skip` counts and lists it."
-    )
-    min_pixels: int | None = Field(
-        default=None, gt=0, description="Smaller images are enlarged to this many pixels; null asks the model."
-    )
-    max_pixels: int | None = Field(
-        default=None, gt=0, description="Larger images are shrunk to this many pixels; null asks the model."
     )
 
 

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from textwrap import fill
 from typing import Any
 
-from paddlemix.configuration.arguments import DataArguments, DatasetArguments, DatasetItem, ModelArguments, TrainingKeys
+from paddlemix.configuration.arguments import (
+    DataArguments,
+    DatasetArguments,
+    DatasetItem,
+    MediaArguments,
+    ModelArguments,
+    TrainingKeys,
+)
 from paddlemix.configuration.keys import Key, key_table, own_keys, paddlenlp_keys
 
 USAGE = "Usage: python paddlemix/tools/supervised_finetune.py CONFIG.json [--key value ...]"
@@ -67,9 +74,11 @@ def all_keys() -> list[str]:
 
 def tables() -> str:
     """The Markdown tables of all keys that have a description of their own."""
+    media = own_keys(MediaArguments)
     groups = {
         "Model": own_keys(ModelArguments),
-        "Data": own_keys(DataArguments),
+        "Data": {name: key for name, key in own_keys(DataArguments).items() if name not in media},
+        "Images and videos": media,
         "`dataset`": own_keys(DatasetArguments),
         "Each item of `dataset.train` and `dataset.eval`": own_keys(DatasetItem),
         "Training": own_keys(TrainingKeys),

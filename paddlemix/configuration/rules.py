@@ -29,6 +29,11 @@ LORA_KEYS = (
 )
 FREEZE_SWITCHES = ("freeze_vit", "freeze_llm", "freeze_aligner")
 FREEZE_KEYS = ("freeze_include", "freeze_exclude", *FREEZE_SWITCHES)
+MEDIA_BOUNDS = (
+    ("min_pixels", "max_pixels"),
+    ("min_frames", "max_frames"),
+    ("video_min_pixels", "video_max_pixels"),
+)
 NOT_YET_SWITCHES = (
     "save_sharded_model",
     "load_sharded_model",
@@ -104,6 +109,10 @@ def _is_on(key: str) -> Callable[[Values], bool]:
 
 def _are_both_on(key: str, other: str) -> Callable[[Values], bool]:
     return lambda values: bool(values[key] and values[other])
+
+
+def _are_crossed(low: str, high: str) -> Callable[[Values], bool]:
+    return lambda values: None not in (values[low], values[high]) and values[low] > values[high]
 
 
 def _is_above_one(key: str) -> Callable[[Values], bool]:
@@ -261,12 +270,23 @@ CONSISTENCY: tuple[Rule, ...] = (
         "`freeze_vit`, `freeze_llm` and `freeze_aligner` are all true, which leaves nothing to train. Set one of them "
         "to false, or name what to train in `freeze_exclude`.",
     ),
+    *(
+        Rule(
+            (low, high),
+            _are_crossed(low, high),
+            f"`{low}` is {{{low}}}, more than `{high}`, which is {{{high}}}. Lower one or raise the other.",
+        )
+        for low, high in MEDIA_BOUNDS
+    ),
     Rule(
-        ("min_pixels", "max_pixels"),
-        lambda values: (
-            None not in (values["min_pixels"], values["max_pixels"]) and values["min_pixels"] > values["max_pixels"]
-        ),
-        "`min_pixels` is {min_pixels}, more than `max_pixels`, which is {max_pixels}. Lower one or raise the other.",
+        ("resized_height", "resized_width"),
+        lambda values: (values["resized_height"] is None) != (values["resized_width"] is None),
+        "one of `resized_height` and `resized_width` is set; set both or none.",
+    ),
+    Rule(
+        ("fps", "nframes"),
+        lambda values: None not in (values["fps"], values["nframes"]),
+        "`fps` and `nframes` are both set, but only one of them can choose a video's frames. Take one of them out.",
     ),
     Rule(
         ("bf16", "fp16"),

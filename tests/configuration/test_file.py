@@ -550,6 +550,13 @@ class TestRules:
             ({"do_eval": True}, "`do_eval` or `evaluation_strategy` asks for evaluation, but `dataset.eval` lists no"),
             ({"evaluation_strategy": "epoch"}, "`do_eval` or `evaluation_strategy` asks for evaluation, but"),
             ({"min_pixels": 10, "max_pixels": 9}, "`min_pixels` is 10, more than `max_pixels`, which is 9."),
+            ({"min_frames": 8, "max_frames": 4}, "`min_frames` is 8, more than `max_frames`, which is 4."),
+            (
+                {"video_min_pixels": 3, "video_max_pixels": 2},
+                "`video_min_pixels` is 3, more than `video_max_pixels`, which is 2.",
+            ),
+            ({"fps": 1, "nframes": 8}, "`fps` and `nframes` are both set, but only one of them can choose"),
+            ({"resized_width": 56}, "one of `resized_height` and `resized_width` is set; set both or none."),
             ({"bf16": True, "fp16": True}, "`bf16` and `fp16` are both true; expected at most one."),
             ({"lora_rank": 8}, "`lora_rank` has no effect unless `lora` is true. Take the key out, or set"),
             ({"lora_plus_scale": 4, "lora": False}, "`lora_plus_scale` has no effect unless `lora` is true."),
