@@ -7,17 +7,22 @@ rest, such as whether chats ask for boxes, or a question has the ten answers of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig
 from paddlemix.configuration.problems import ConfigError, Problem
 from paddlemix.datasets.formats import FORMATS
 from paddlemix.evaluation.score_names import ALL_SCORES, section_of
 
-if TYPE_CHECKING:
-    from paddlemix.training.answer_evaluation import AnswerEvaluation
-
 LOSS = "loss"
+
+
+class ScoredAnswers(Protocol):
+    """An evaluation of what a model answers, as far as it is asked here."""
+
+    def score_names(self) -> list[str]:
+        """Name the scores that it gives, whatever the model answers; a record that cannot be scored is an error."""
+        ...
 
 
 def metric_name(metric: str | None) -> str:
@@ -49,7 +54,7 @@ def formats_of(section: str) -> list[str]:
     return [name for name in FORMATS if section in _sections(name)]
 
 
-def check_best_metric(config: FinetuneConfig, answers: AnswerEvaluation | None) -> None:
+def check_best_metric(config: FinetuneConfig, answers: ScoredAnswers | None) -> None:
     """Refuse records that cannot be scored, and a `metric_for_best_model` that they do not give.
 
     Args:

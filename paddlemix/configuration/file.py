@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddlemix._environment import gpu_is_usable
 from paddlemix.configuration.arguments import (
     DataArguments,
     DatasetArguments,
@@ -40,7 +41,6 @@ __all__ = [
     "check_output_dir",
     "check_sources",
     "clear_output_dir",
-    "gpu_is_usable",
     "load_config",
     "read_command_line",
 ]
@@ -137,13 +137,6 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
     takes_gpu = gpu_is_usable() and not values["no_cuda"]
     values["device"] = values["device"] or ("gpu" if takes_gpu else "cpu")
     return SFTTrainingArguments(**values)
-
-
-def gpu_is_usable() -> bool:
-    """Whether Paddle was built for GPUs and sees at least one."""
-    import paddle  # takes seconds, so only once it is needed
-
-    return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
 
 
 def _defaults_of_others(given: Given) -> dict[str, Any]:

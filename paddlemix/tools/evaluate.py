@@ -15,9 +15,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from paddlemix._environment import gpu_is_usable
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.configuration.arguments import DatasetItem
-from paddlemix.configuration.file import gpu_is_usable, load_config
+from paddlemix.configuration.file import load_config
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.evaluation.evaluate import evaluate_model
 from paddlemix.evaluation.report import Prediction

@@ -702,7 +702,7 @@ class TestTypesOfOtherDataclasses:
 
 class TestTrainingArguments:
     def test_they_hold_the_values_of_the_config_and_run_on_what_is_there(self, tmp_path):
-        from paddlemix.configuration.file import gpu_is_usable
+        from paddlemix._environment import gpu_is_usable
 
         config = load(tmp_path, output_dir=str(tmp_path / "out"), learning_rate=2e-4, report_to="none", seed=5)
         arguments = build_training_arguments(config)

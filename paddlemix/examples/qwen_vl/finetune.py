@@ -13,8 +13,9 @@ import json
 import sys
 from collections.abc import Sequence
 
+from paddlemix._environment import gpu_is_usable
 from paddlemix.configuration.arguments import FinetuneConfig
-from paddlemix.configuration.file import check_sources, gpu_is_usable
+from paddlemix.configuration.file import check_sources
 from paddlemix.configuration.help import all_keys, key_lines
 from paddlemix.configuration.keys import Key
 from paddlemix.configuration.script_flags import ScriptFlag, ScriptFlags, Settings
