@@ -6,7 +6,6 @@ found to be right, `clear_output_dir`, in this order.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import glob
 import sys
@@ -22,7 +21,7 @@ from paddlemix.configuration.arguments import (
     FinetuneConfig,
     ModelArguments,
 )
-from paddlemix.configuration.check import check_values, find_missing
+from paddlemix.configuration.check import check_values
 from paddlemix.configuration.degrees import check_degrees
 from paddlemix.configuration.help import USAGE, help_text
 from paddlemix.configuration.keys import key_table, paddlenlp_keys
@@ -100,9 +99,7 @@ def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
         ConfigError: something is wrong; all of it is listed.
     """
     given = Given.from_sources(*sources)
-    values, problems = check_values(given)
-    problems += find_missing(given, name)
-    values = copy.deepcopy(_defaults_of_others(given)) | values
+    values, problems = check_values(given, name)
     problems += _check_rules(values, given, name, has_gpu=has_gpu)
     problems += [problem for source in sources for problem in source.problems]
     if problems:
@@ -137,10 +134,6 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
     takes_gpu = gpu_is_usable() and not values["no_cuda"]
     values["device"] = values["device"] or ("gpu" if takes_gpu else "cpu")
     return SFTTrainingArguments(**values)
-
-
-def _defaults_of_others(given: Given) -> dict[str, Any]:
-    return {name: key.default for name, key in key_table().items() if name not in given.values and not key.required}
 
 
 def _check_rules(values: dict[str, Any], given: Given, path: str, *, has_gpu: bool) -> list[Problem]:

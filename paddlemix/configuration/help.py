@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from textwrap import fill
-from typing import Any
+
+from pydantic.fields import FieldInfo
 
 from paddlemix.configuration.arguments import (
     DataArguments,
@@ -15,7 +16,7 @@ from paddlemix.configuration.arguments import (
     ModelArguments,
     TrainingKeys,
 )
-from paddlemix.configuration.keys import Key, key_table, own_keys, paddlenlp_keys
+from paddlemix.configuration.keys import expectation, key_table, own_keys, paddlenlp_keys
 
 USAGE = "Usage: python paddlemix/tools/supervised_finetune.py CONFIG.json [--key value ...]"
 
@@ -100,23 +101,25 @@ def _passed_on() -> set[str]:
     return set(paddlenlp_keys()) - set(own_keys(TrainingKeys))
 
 
-def key_lines(keys: Mapping[str, Key]) -> list[str]:
+def key_lines(keys: Mapping[str, FieldInfo]) -> list[str]:
     """A line for each key: what it is for, what it expects, its default."""
-    return [f"  {name}: {key.help} Expects {key.expectation}; {_default_words(key)}." for name, key in keys.items()]
+    return [
+        f"  {name}: {key.description} Expects {expectation(key)}; {_default_words(key)}." for name, key in keys.items()
+    ]
 
 
-def _default_words(key: Key) -> str:
-    return "required" if key.required else f"default {_default(key)}"
+def _default_words(key: FieldInfo) -> str:
+    return "required" if key.is_required() else f"default {_default(key)}"
 
 
-def _table(keys: Mapping[str, Key]) -> str:
-    rows = [f"| `{name}` | {key.expectation} | {_default(key)} | {key.help} |" for name, key in keys.items()]
+def _table(keys: Mapping[str, FieldInfo]) -> str:
+    rows = [f"| `{name}` | {expectation(key)} | {_default(key)} | {key.description} |" for name, key in keys.items()]
     return "\n".join(["| key | expects | default | meaning |", "|---|---|---|---|", *rows])
 
 
-def _default(key: Key) -> str:
-    return "required" if key.required else f"`{json.dumps(key.default, default=_as_members)}`"
-
-
-def _as_members(value: Any) -> Any:
-    return vars(value)
+def _default(key: FieldInfo) -> str:
+    return (
+        "required"
+        if key.is_required()
+        else f"`{json.dumps(key.get_default(call_default_factory=True, validated_data={}), default=vars)}`"
+    )

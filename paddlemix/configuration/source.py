@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_origin
 
 import json_source_map
+from pydantic.fields import FieldInfo
 
-from paddlemix.configuration.keys import Key, kinds, nearest
+from paddlemix.configuration.keys import expectation, kinds, nearest
 from paddlemix.configuration.problems import ConfigError, Place, Problem
 
 # All that follows the parsing walks down recursively; the deepest key that exists is five levels down.
@@ -71,7 +72,7 @@ class Flags:
         known: all known keys.
     """
 
-    def __init__(self, arguments: Sequence[str], known: Mapping[str, Key]) -> None:
+    def __init__(self, arguments: Sequence[str], known: Mapping[str, FieldInfo]) -> None:
         self.values: dict[str, Any] = {}
         self.problems: list[Problem] = []
         for name, text in self._split(arguments):
@@ -98,7 +99,7 @@ class Flags:
             else:
                 yield name, words.pop(0) if words and not words[0].startswith("--") else None
 
-    def _add(self, name: str, text: str | None, known: Mapping[str, Key]) -> None:
+    def _add(self, name: str, text: str | None, known: Mapping[str, FieldInfo]) -> None:
         if name not in known:
             raise ValueError(f"unknown key `{name}`. {nearest(name, known)}")
         if name in self.values:
@@ -233,7 +234,7 @@ def _pointer(path: KeyPath) -> str:
     return "".join(f"/{step}" for step in path)
 
 
-def _read_flag(text: str | None, key: Key) -> Any:
+def _read_flag(text: str | None, key: FieldInfo) -> Any:
     """The value of a flag, read by the key's type. What does not fit is left for the check of all values.
 
     Args:
@@ -250,7 +251,7 @@ def _read_flag(text: str | None, key: Key) -> Any:
     if text is None and bool in allowed:
         return True
     if text is None:
-        raise ValueError(f"no value follows it; expected {key.expectation}.")
+        raise ValueError(f"no value follows it; expected {expectation(key)}.")
     if text == "null":
         return None
     if bool in allowed and text.lower() in ("true", "false"):

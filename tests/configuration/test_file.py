@@ -19,7 +19,7 @@ import paddlemix
 from paddlemix.configuration.arguments import DatasetItem, TrainingKeys
 from paddlemix.configuration.file import ConfigError, build_training_arguments, load_config, read_command_line
 from paddlemix.configuration.help import changed_defaults, help_text, tables
-from paddlemix.configuration.keys import key_table, keys_of_dataclass, own_keys, paddlenlp_keys
+from paddlemix.configuration.keys import expectation, key_table, keys_of_dataclass, own_keys, paddlenlp_keys
 from paddlemix.configuration.rules import CONSISTENCY, NEEDS_GPU, NOT_YET, recomputes
 
 PACKAGE = Path(paddlemix.__file__).parent
@@ -312,6 +312,13 @@ class TestWrongKeys:
 
     def test_a_long_value_is_cut(self, tmp_path):
         assert problem_with(tmp_path, seed="x" * 500) == f'`seed` is "{"x" * 76}...; expected a whole number.'
+
+    def test_half_a_surrogate_pair_is_a_wrong_value_of_its_key_alone(self, tmp_path):
+        text = json.dumps(MINIMAL | {"output_dir": "\ud800", "logging_dir": "\ud83d\ude00", "seed": "x"}, indent=1)
+        assert problems_of(text, tmp_path) == [
+            'run.json:3: `output_dir` is "\ud800"; expected a string, not empty.',
+            'run.json:14: `seed` is "x"; expected a whole number.',
+        ]
 
     def test_a_required_key_that_is_null_is_missing(self, tmp_path):
         text = json.dumps(MINIMAL | {"model_name_or_path": None})
@@ -676,17 +683,17 @@ class TestRules:
 class TestTypesOfOtherDataclasses:
     def test_hints_that_say_nothing_give_way_to_the_type_of_the_default(self):
         keys = keys_of_dataclass(Weird)
-        assert keys["must"].required
-        assert keys["odd"].expectation == "a whole number"
-        assert keys["nothing"].expectation == "any JSON value"
-        assert keys["maybe"].expectation == "a whole number"
+        assert keys["must"].is_required()
+        assert expectation(keys["odd"]) == "a whole number"
+        assert expectation(keys["nothing"]) == "any JSON value"
+        assert expectation(keys["maybe"]) == "a whole number"
         assert keys["colour"].annotation == Literal["red"]
         assert keys["colour"].default == "red"
         assert keys["names"].default == []
 
     def test_hints_that_cannot_be_resolved_give_way_to_the_defaults(self):
         broken = dataclasses.make_dataclass("Broken", [("rate", "NoSuchType", 0.5)])
-        assert keys_of_dataclass(broken)["rate"].expectation == "a number"
+        assert expectation(keys_of_dataclass(broken)["rate"]) == "a number"
 
     def test_choices_that_we_spell_out_are_those_of_paddlenlp(self):
         from paddlenlp.trainer.trainer_utils import IntervalStrategy, OptimizerNames, SchedulerType

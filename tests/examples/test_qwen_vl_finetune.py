@@ -88,6 +88,11 @@ def test_adapters_leave_the_whole_tower_frozen_whatever_fix_vit_says(fixed):
     assert config.model.freeze_include is None and config.model.freeze_exclude is None
 
 
+def test_a_flag_of_two_keys_is_told_of_both_that_are_given_as_well():
+    said = problems(f"{FEWEST} --freeze_include '[\"a\"]' --freeze_exclude '[\"b\"]' --fix_vit True")
+    assert [one.split(" sets")[0] for one in said] == ["--fix_vit: --freeze_include", "--fix_vit: --freeze_exclude"]
+
+
 def test_every_key_of_a_config_is_a_flag_and_goes_before_the_defaults():
     sets = '{"train": [{"name": "vqa_dataset", "data_files": "vqa.json"}]}'
     words = f"--max_length 99 --max_steps 3 --freeze_include '[\"lm_head*\"]' --bf16 null --dataset '{sets}'"
@@ -143,7 +148,7 @@ def test_help_shows_an_example_and_every_flag_and_ends_the_program(capsys):
         read("--help")
     shown = capsys.readouterr().out
     assert ended.value.code == 0
-    for flag in (*finetune.FLAGS, "learning_rate", "sharding", "seed", "adam_beta2", "pipeline_parallel_degree"):
+    for flag in (*finetune.ALIASES, "learning_rate", "sharding", "seed", "adam_beta2", "pipeline_parallel_degree"):
         assert flag in shown
     example = shown[shown.index("--model_name_or_path qwen-vl") : shown.index("Flags:")].replace("\\\n", " ")
     assert read(example).model.model_name_or_path == "qwen-vl/qwen-vl-chat-7b"
