@@ -340,6 +340,10 @@ class TestWrongKeys:
         (problem,) = problems_of(json.dumps(MINIMAL | {"do_train": "yes"}), tmp_path)
         assert "expected true or false" in problem
 
+    def test_a_rule_about_scores_says_nothing_beside_a_wrong_strategy(self, tmp_path):
+        keys = evaluated_by_answers("caption_cider", ["vqav2"]) | {"evaluation_strategy": "often"}
+        assert "expected one of" in problem_with(tmp_path, **keys)
+
     @settings(deadline=None, derandomize=True)
     @given(
         st.dictionaries(
@@ -752,7 +756,7 @@ class TestWhatIsShipped:
         assert "| `max_length` | a whole number, more than 0 | `2048` |" in tables()
 
     def test_the_page_names_every_switch_that_is_refused(self):
-        from paddlemix.configuration.rules import NOT_YET_SWITCHES
+        from paddlemix.configuration.groups import NOT_YET_SWITCHES
 
         page = (PACKAGE.parent / "docs" / "config.md").read_text(encoding="utf-8")
         assert [key for key in NOT_YET_SWITCHES if f"`{key}`" not in page] == []

@@ -12,12 +12,12 @@ import pytest
 
 from paddlemix.configuration.arguments import DataArguments, MediaArguments
 from paddlemix.configuration.file import ConfigError, load_config
+from paddlemix.configuration.groups import SAMPLE_KEYS
 from paddlemix.configuration.help import help_text
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.processors import settings
 from paddlemix.tools.evaluate import model_and_sets
 from paddlemix.training.finetune import load_processor
-from paddlemix.training.run_identity import SAMPLE_KEYS
 
 KEYS = tuple(one.name for one in fields(MediaArguments))
 # A value of each key that no checkpoint and no default has, with what must stand beside it.
