@@ -47,7 +47,7 @@ class AliasedFlags:
     A flag that is not given has the script's default, unless one of the keys that it sets is given.
 
     Args:
-        arguments: the command line behind the script's name.
+        arguments: the command line after the script's name.
         aliases: the flags that are no keys; every key of the config is a flag too.
         defaults: the script's own, by flag.
         script: what errors about those defaults name.

@@ -1,7 +1,7 @@
 """The keys of a fine-tuning config: their types, limits and defaults. Defaults are written here and nowhere else.
 
-`ModelArguments` and `DataArguments` hold keys of our own. `TrainingKeys` holds those keys of PaddleNLP's
-TrainingArguments whose type, limits or default we set ourselves; every other one is taken over as PaddleNLP defines it.
+`ModelArguments`, `MediaArguments` and `DataArguments` hold keys of our own. `TrainingKeys` holds further ones beside those
+of PaddleNLP's TrainingArguments whose type, limits or default we set; all others are taken over as PaddleNLP has them.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class DatasetItem:
     repeat: float = Field(
         default=1.0,
         gt=0,
-        description="How often an epoch goes through this set; 0.5 takes half of it, another each time.",
+        description="How often an epoch goes through this set; 0.5 takes half of it, another half each time.",
     )
 
     @property
@@ -152,7 +152,7 @@ class MediaArguments:
 
     @property
     def media_settings(self) -> dict[str, Any]:
-        """The values above by name, as a processor takes them."""
+        """The settings by name, as a processor takes them."""
         return {one.name: getattr(self, one.name) for one in fields(MediaArguments)}
 
 
@@ -179,7 +179,7 @@ class DataArguments(MediaArguments):
     on_overlong: Literal["raise", "skip", "truncate_text"] = Field(
         default="raise",
         description="Records of more than `max_length` tokens: `raise` takes them for bad records, `skip` counts and "
-        "lists them, `truncate_text` cuts text behind their last image.",
+        "lists them, `truncate_text` cuts text after their last image.",
     )
     loss_per: Literal["token", "sample"] = Field(
         default="token",
@@ -195,7 +195,7 @@ class DataArguments(MediaArguments):
 
 @dataclass(frozen=True, config=STRICT)
 class TrainingKeys:
-    """Training keys that are not simply PaddleNLP's."""
+    """Training keys that are not PaddleNLP's as they are."""
 
     output_dir: str = Field(min_length=1, description="Folder for checkpoints, logs and results.")
     per_device_train_batch_size: int = Field(
@@ -288,5 +288,5 @@ class FinetuneConfig:
     places: dict[str, Place] = field(default_factory=dict)
 
     def place(self, key: str) -> Place:
-        """Where a key was given, or the config as a whole if it has its default."""
+        """Tell where a key was given; the config as a whole where it has its default."""
         return self.places.get(key, Place(self.source))

@@ -26,17 +26,17 @@ class ScoredAnswers(Protocol):
 
 
 def metric_name(metric: str | None) -> str:
-    """What a `metric_for_best_model` means, without PaddleNLP's `eval_`; null is the loss."""
+    """Take PaddleNLP's `eval_` off a `metric_for_best_model`; null is the loss."""
     return LOSS if metric is None else metric.removeprefix("eval_")
 
 
 def is_known_metric(metric: str | None) -> bool:
-    """Whether some evaluation gives it."""
+    """Tell whether some evaluation gives a metric."""
     return metric_name(metric) in (LOSS, *ALL_SCORES)
 
 
 def may_give(sets: Sequence[DatasetItem], metric: str | None) -> bool:
-    """Whether, by their formats, evaluation sets can have a known metric.
+    """Tell whether, by their formats, evaluation sets can have a known metric.
 
     Args:
         sets: of `dataset.eval`.
@@ -50,7 +50,7 @@ def may_give(sets: Sequence[DatasetItem], metric: str | None) -> bool:
 
 
 def formats_of(section: str) -> list[str]:
-    """The names of the record formats whose sets can be scored in a section."""
+    """List the record formats whose sets can be scored in a section."""
     return [name for name in FORMATS if section in _sections(name)]
 
 
@@ -62,7 +62,7 @@ def check_best_metric(config: FinetuneConfig, answers: ScoredAnswers | None) -> 
         answers: the run's evaluation of answers; None where the loss is all that is evaluated.
 
     Raises:
-        ConfigError: they do not give it.
+        ConfigError: the records do not give the metric.
         RecordError: a record's right answer cannot be scored.
     """
     if answers is None:

@@ -25,7 +25,7 @@ def check_values(given: Given, path: str) -> tuple[dict[str, Any], list[Problem]
         path: the config file, which lacks what is missing.
 
     Returns:
-        The values of all keys but the wrong and the missing ones, and what is wrong.
+        The values of all keys but the wrong and the missing ones, and what is wrong with the rest.
     """
     wrong = _find_wrong(given.values)
     missing = [name for name, key in key_table().items() if key.is_required() and name not in given.values]

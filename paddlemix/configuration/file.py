@@ -1,4 +1,4 @@
-"""From a JSON config and a command line to checked values; everything that is wrong is told at once.
+"""From a JSON config and a command line to checked values; everything that is wrong is reported at once.
 
 A tool calls `read_command_line`, `check_degrees`, `check_output_dir`, `build_training_arguments` and, once all else is
 found to be right, `clear_output_dir`, in this order.
@@ -85,11 +85,11 @@ def load_config(path: str, flags: Sequence[str] = (), *, has_gpu: bool) -> Finet
 
 
 def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
-    """Join what several sources give for the keys, the last one winning, and check everything.
+    """Join what several sources give for the keys, the last one taking precedence, and check everything.
 
     Args:
         *sources: a file, a command line.
-        name: what errors about keys that nobody gave name; record files are looked for beside it too.
+        name: stands in errors about keys that were not given; record files are looked for beside it too.
         has_gpu: whether Paddle can use a GPU here.
 
     Returns:
@@ -108,7 +108,7 @@ def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
 
 
 def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
-    """PaddleNLP's TrainingArguments. Building them selects the device and joins the group of processes.
+    """Build PaddleNLP's TrainingArguments, which selects the device and joins the group of processes.
 
     Args:
         config: a checked config.
@@ -175,7 +175,7 @@ def _resolve_item(item: DatasetItem, folder: Path) -> DatasetItem:
 
 
 def _resolve(name: str, folder: Path) -> str:
-    """`name` as it is, unless only the config's folder has it: who opens it reports a file that is nowhere."""
+    """Prefix a name with the config's folder if it is only there; who opens it reports a file that is nowhere."""
     if Path(name).exists() or _matches(name):
         return name
     if (folder / name).exists():

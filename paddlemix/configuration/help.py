@@ -16,7 +16,7 @@ from paddlemix.configuration.arguments import (
     ModelArguments,
     TrainingKeys,
 )
-from paddlemix.configuration.keys import expectation, key_table, own_keys, paddlenlp_keys
+from paddlemix.configuration.keys import expectation, own_keys, paddlenlp_keys
 
 USAGE = "Usage: python paddlemix/tools/supervised_finetune.py CONFIG.json [--key value ...]"
 
@@ -38,7 +38,7 @@ _EXAMPLE = """\
 
 
 def help_text() -> str:
-    """The text of --help."""
+    """Write the text of --help."""
     return "\n".join(
         [
             USAGE,
@@ -54,7 +54,8 @@ def help_text() -> str:
 
 
 def all_keys() -> list[str]:
-    """The lines that list every key of a config."""
+    """List every key of a config, in lines."""
+    passed_on = [name for name in paddlenlp_keys() if name not in own_keys(TrainingKeys)]
     return [
         "Keys:",
         *key_lines(own_keys(ModelArguments) | own_keys(DataArguments) | own_keys(TrainingKeys)),
@@ -63,18 +64,13 @@ def all_keys() -> list[str]:
         *key_lines(own_keys(DatasetItem)),
         "",
         "Further keys, passed on to PaddleNLP's TrainingArguments:",
-        fill(
-            ", ".join(name for name in key_table() if name in _passed_on()),
-            100,
-            initial_indent="  ",
-            subsequent_indent="  ",
-        ),
+        fill(", ".join(passed_on), 100, initial_indent="  ", subsequent_indent="  "),
         "",
     ]
 
 
 def tables() -> str:
-    """The Markdown tables of all keys that have a description of their own."""
+    """Write the Markdown tables of all keys that have a description of their own."""
     media = own_keys(MediaArguments)
     groups = {
         "Model": own_keys(ModelArguments),
@@ -88,7 +84,7 @@ def tables() -> str:
 
 
 def changed_defaults() -> str:
-    """The Markdown table of the defaults that differ from PaddleNLP's."""
+    """Write the Markdown table of the defaults that differ from PaddleNLP's."""
     rows = [
         f"| `{name}` | {_default(key)} | {_default(paddlenlp_keys()[name])} |"
         for name, key in own_keys(TrainingKeys).items()
@@ -97,19 +93,13 @@ def changed_defaults() -> str:
     return "\n".join(["| key | default here | PaddleNLP's |", "|---|---|---|", *rows]) + "\n"
 
 
-def _passed_on() -> set[str]:
-    return set(paddlenlp_keys()) - set(own_keys(TrainingKeys))
-
-
 def key_lines(keys: Mapping[str, FieldInfo]) -> list[str]:
-    """A line for each key: what it is for, what it expects, its default."""
+    """Write a line for each key: what it is for, what it expects, its default."""
     return [
-        f"  {name}: {key.description} Expects {expectation(key)}; {_default_words(key)}." for name, key in keys.items()
+        f"  {name}: {key.description} Expects {expectation(key)}; "
+        f"{'' if key.is_required() else 'default '}{_default(key)}."
+        for name, key in keys.items()
     ]
-
-
-def _default_words(key: FieldInfo) -> str:
-    return "required" if key.is_required() else f"default {_default(key)}"
 
 
 def _table(keys: Mapping[str, FieldInfo]) -> str:
@@ -118,8 +108,7 @@ def _table(keys: Mapping[str, FieldInfo]) -> str:
 
 
 def _default(key: FieldInfo) -> str:
-    return (
-        "required"
-        if key.is_required()
-        else f"`{json.dumps(key.get_default(call_default_factory=True, validated_data={}), default=vars)}`"
-    )
+    if key.is_required():
+        return "required"
+    default = key.get_default(call_default_factory=True, validated_data={})
+    return f"`{json.dumps(default, default=vars)}`"

@@ -38,7 +38,7 @@ def key_table() -> Mapping[str, FieldInfo]:
 def config_model() -> type[BaseModel]:
     """Make one model of all keys.
 
-    A required key is None where it is not given: so the others are checked, and the missing ones told with them.
+    A required key is None where it is not given: so the others are checked too, and all problems reported at once.
     """
     given: dict[str, Any] = {
         name: (constrained(key), None) if key.is_required() else (key.annotation, key)

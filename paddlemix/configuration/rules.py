@@ -107,7 +107,7 @@ def _is_score_of_no_set(section: str) -> Callable[..., bool]:
     )
 
 
-# What later work brings. Refused until then: a key that is silently ignored costs a training run.
+# What later work brings; refused until then: a key that is silently ignored costs a training run.
 NOT_YET: tuple[Rule, ...] = (
     *(
         Rule(

@@ -30,7 +30,7 @@ class Source(Protocol):
     problems: list[Problem]
 
     def place(self, path: KeyPath) -> Place:
-        """Where the value at `path` was given, or the nearest thing around it."""
+        """Tell where the value at `path` was given, or the nearest thing around it."""
         ...
 
 
@@ -56,7 +56,7 @@ class JsonFile:
         self.values = _without_nulls(document)
 
     def place(self, path: KeyPath) -> Place:
-        """The line of the key or list item at `path`, or of what is around it."""
+        """Tell the line of the key or list item at `path`, or of what is around it."""
         for length in range(len(path), 0, -1):
             entry = self._map.get(_pointer(path[:length]))
             if entry is not None:
@@ -68,7 +68,7 @@ class Flags:
     """The keys of a command line's `--key value` and `--key=value` flags.
 
     Args:
-        arguments: the command line behind the config file.
+        arguments: the command line after the config file.
         known: all known keys.
     """
 
@@ -82,7 +82,7 @@ class Flags:
                 self.problems.append(Problem(self.place((name,)), str(error)))
 
     def place(self, path: KeyPath) -> Place:
-        """The flag that gave the value at `path`."""
+        """Tell the flag that gave the value at `path`."""
         return Place(f"--{path[0]}")
 
     def _split(self, arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -109,11 +109,11 @@ class Flags:
 
 @dataclass(frozen=True)
 class Given:
-    """All that was given, later sources before earlier ones; a null gives a key its default again.
+    """All that was given; later sources take precedence, and a null gives a key its default again.
 
     Attributes:
         values: raw value by key; keys that were not given, or given as null, are absent.
-        sources: the source of each of these values.
+        sources: the source of each value that was given.
     """
 
     values: dict[str, Any]
@@ -121,7 +121,7 @@ class Given:
 
     @classmethod
     def from_sources(cls, *sources: Source) -> Given:
-        """Join sources; the last one that gives a key wins."""
+        """Join sources; the last one that gives a key takes precedence."""
         values: dict[str, Any] = {}
         winners: dict[str, Source] = {}
         for source in sources:
@@ -131,12 +131,12 @@ class Given:
         return cls({name: value for name, value in values.items() if value is not None}, winners)
 
     def place(self, path: KeyPath) -> Place:
-        """Where the value at `path` was given."""
+        """Tell where the value at `path` was given."""
         return self.sources[str(path[0])].place(path)
 
 
 def path_name(path: KeyPath) -> str:
-    """A path as users write it, such as `dataset.train[0].name`."""
+    """Write a path as users do, such as `dataset.train[0].name`."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
@@ -172,7 +172,7 @@ def _parse_file(text: str, path: str) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    """Parse strict JSON, repeated keys noted."""
+    """Parse strict JSON; its objects remember repeated keys."""
     try:
         document = json.loads(
             text, object_pairs_hook=_Object, parse_constant=_refuse_constant, parse_float=_read_finite_number
@@ -221,7 +221,7 @@ def _children(node: Any) -> Iterator[tuple[str | int, Any]]:
 
 
 def _without_nulls(node: Any) -> Any:
-    """A copy in which objects lack the members that are null: null means the default. Lists keep theirs."""
+    """Copy without the null members of objects, since null means the default. Lists keep theirs."""
     if isinstance(node, dict):
         return {name: _without_nulls(child) for name, child in node.items() if child is not None}
     if isinstance(node, list):
@@ -235,7 +235,7 @@ def _pointer(path: KeyPath) -> str:
 
 
 def _read_flag(text: str | None, key: FieldInfo) -> Any:
-    """The value of a flag, read by the key's type. What does not fit is left for the check of all values.
+    """Read a flag's value by its key's type. What does not fit is left for the check of all values.
 
     Args:
         text: what follows the flag, None if nothing does.
@@ -286,6 +286,6 @@ def _read_number(text: str) -> Any:
 
 
 def short(value: Any) -> str:
-    """A value as JSON, cut to a length that fits into a sentence."""
+    """Write a value as JSON, cut to a length that fits into a sentence."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -200,7 +200,7 @@ class TestFileNames:
         (tmp_path / "train.json").touch()
         assert load(tmp_path).data.dataset.train[0].data_files == [str(tmp_path / "train.json")]
 
-    def test_the_current_folder_goes_before_the_folder_of_the_config(self, tmp_path, monkeypatch):
+    def test_the_current_folder_takes_precedence_over_the_folder_of_the_config(self, tmp_path, monkeypatch):
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         monkeypatch.chdir(elsewhere)

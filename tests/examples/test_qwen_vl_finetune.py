@@ -93,7 +93,7 @@ def test_a_flag_of_two_keys_is_told_of_both_that_are_given_as_well():
     assert [one.split(" sets")[0] for one in said] == ["--fix_vit: --freeze_include", "--fix_vit: --freeze_exclude"]
 
 
-def test_every_key_of_a_config_is_a_flag_and_goes_before_the_defaults():
+def test_every_key_of_a_config_is_a_flag_and_takes_precedence_over_the_defaults():
     sets = '{"train": [{"name": "vqa_dataset", "data_files": "vqa.json"}]}'
     words = f"--max_length 99 --max_steps 3 --freeze_include '[\"lm_head*\"]' --bf16 null --dataset '{sets}'"
     config = read(f"--model_name_or_path m --output_dir out {words}")
