@@ -1,6 +1,6 @@
 """The keys of a fine-tuning config: their types, limits and defaults. Defaults are written here and nowhere else.
 
-`ModelArguments`, `MediaArguments` and `DataArguments` hold keys of our own. `TrainingKeys` holds further ones beside those
+`ModelArguments`, `MediaArguments` and `DataArguments` hold keys of our own. `TrainingKeys` holds more of ours and those
 of PaddleNLP's TrainingArguments whose type, limits or default we set; all others are taken over as PaddleNLP has them.
 """
 

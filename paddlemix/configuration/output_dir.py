@@ -62,8 +62,8 @@ def clear_output_dir(config: FinetuneConfig) -> list[Path]:
     """Delete the earlier run that `overwrite_output_dir` gives up; call it after `check_output_dir`.
 
     Deleted are `checkpoint-<number>` folders that hold a checkpoint's files, the trainer's state and results, and, if
-    there was any of these, the weights beside them: left behind, the trainer would count the old checkpoints among the
-    new, and a broken run would seem to have ended. Everything else stays, logs and files of others above all.
+    there was any of these, the weights beside them: if they stayed, the trainer would count the old checkpoints among
+    the new, and a broken run would seem to have ended. Everything else stays, logs and files of others above all.
     Nothing is deleted while resuming, evaluating only, or in any but the first process.
 
     Args:

@@ -46,7 +46,7 @@ class Rule:
         return bool(self.breaks(*(values[key] for key in self.keys)))
 
     def applies(self, values: Values, given: Collection[str]) -> bool:
-        """Tell whether it is to be told. A rule over a key without a valid value says nothing."""
+        """Tell whether to report it. A rule over a key without a valid value says nothing."""
         if self.only_if_given and self.keys[0] not in given:
             return False
         return all(key in values for key in self.keys) and self.broken(values)

@@ -1,4 +1,4 @@
-"""PaddleNLP's TrainingArguments, where it and its companions do not fit one another."""
+"""PaddleNLP's TrainingArguments, changed where VisualDL does not take them."""
 
 from __future__ import annotations
 

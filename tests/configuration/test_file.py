@@ -639,7 +639,7 @@ class TestRules:
         config = load(tmp_path, lora=True, freeze_vit=False, freeze_include=[], rslora=True, lora_modules_to_save=[])
         assert config.model.lora and config.model.rslora and config.model.lora_modules_to_save == []
 
-    def test_a_constant_rate_takes_no_warm_up_that_is_zero_amiss(self, tmp_path):
+    def test_a_constant_rate_accepts_a_warm_up_of_zero(self, tmp_path):
         assert load(tmp_path, lr_scheduler_type="constant").training["warmup_ratio"] == 0.01
         assert load(tmp_path, lr_scheduler_type="constant", warmup_ratio=0).training["warmup_ratio"] == 0
 

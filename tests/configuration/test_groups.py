@@ -8,7 +8,7 @@ from paddlemix.configuration import groups
 from paddlemix.configuration.arguments import DataArguments, ModelArguments, TrainingKeys
 from paddlemix.configuration.keys import key_table, own_keys
 
-# What a resumed run may change without anyone being told: where and how often it evaluates, saves and logs, and how
+# What a resumed run may change without a word: where and how often it evaluates, saves and logs, and how
 # it computes the same numbers.
 NO_MATTER = {
     *("output_dir", "resume_from_checkpoint", "report_to", "logging_steps", "skip_memory_metrics", "benchmark"),

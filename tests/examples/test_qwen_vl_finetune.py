@@ -88,7 +88,7 @@ def test_adapters_leave_the_whole_tower_frozen_whatever_fix_vit_says(fixed):
     assert config.model.freeze_include is None and config.model.freeze_exclude is None
 
 
-def test_a_flag_of_two_keys_is_told_of_both_that_are_given_as_well():
+def test_a_flag_of_two_keys_is_refused_for_each_that_is_given_as_well():
     said = problems(f"{FEWEST} --freeze_include '[\"a\"]' --freeze_exclude '[\"b\"]' --fix_vit True")
     assert [one.split(" sets")[0] for one in said] == ["--fix_vit: --freeze_include", "--fix_vit: --freeze_exclude"]
 
@@ -120,12 +120,12 @@ def test_every_key_of_a_config_is_a_flag_and_takes_precedence_over_the_defaults(
         ("--lora True --freeze_vit True", "--freeze_vit: `freeze_vit` has no effect while `lora` is true"),
     ],
 )
-def test_a_flag_that_cannot_be_followed_is_told_with_its_name(flags, expected):
+def test_a_flag_that_cannot_be_followed_is_refused_with_its_name(flags, expected):
     (said,) = problems(f"{FEWEST} {flags}")
     assert said.startswith(expected)
 
 
-def test_what_is_missing_is_told_at_once():
+def test_everything_missing_is_reported_at_once():
     said = problems("")
     assert len(said) == 3
     assert said[0] == (
