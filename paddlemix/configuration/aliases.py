@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 
 from paddlemix.configuration.keys import expectation, key_table, read_json
 from paddlemix.configuration.problems import Place, Problem
-from paddlemix.configuration.source import Flags, KeyPath, path_name, short
+from paddlemix.configuration.source import Flags
+from paddlemix.configuration.strict_json import KeyPath, path_name, short
 
 Settings = dict[KeyPath, Any]
 

@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 
 from paddlemix.configuration.keys import config_model, expectation, items, key_table, members, nearest, read_json
 from paddlemix.configuration.problems import Place, Problem
-from paddlemix.configuration.source import Given, KeyPath, path_name, short
+from paddlemix.configuration.source import Given
+from paddlemix.configuration.strict_json import KeyPath, path_name, short
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +13,16 @@ from pydantic.fields import FieldInfo
 
 from paddlemix.configuration.keys import expectation, kinds, nearest
 from paddlemix.configuration.problems import ConfigError, Place, Problem
-
-# All that follows the parsing walks down recursively; the deepest key that exists is five levels down.
-_MAX_DEPTH = 20
-_TOO_DEEP = f"the JSON is nested more than {_MAX_DEPTH} levels deep. Expected a plain object of keys."
-
-KeyPath = tuple[str | int, ...]
+from paddlemix.configuration.strict_json import (
+    KeyPath,
+    parse,
+    path_name,
+    read_finite_number,
+    repeated_keys,
+    short,
+    syntax_sentence,
+    without_nulls,
+)
 
 
 class Source(Protocol):
@@ -51,9 +53,9 @@ class JsonFile:
         self._map = json_source_map.calculate(text)
         self.problems = [
             Problem(self.place(where), f"`{path_name(where)}` is given {times} times; keep one of them.")
-            for where, times in _repeated_keys(document)
+            for where, times in repeated_keys(document)
         ]
-        self.values = _without_nulls(document)
+        self.values = without_nulls(document)
 
     def place(self, path: KeyPath) -> Place:
         """Tell the line of the key or list item at `path`, or of what is around it."""
@@ -104,7 +106,7 @@ class Flags:
             raise ValueError(f"unknown key `{name}`. {nearest(name, known)}")
         if name in self.values:
             raise ValueError(f"`{name}` is given more than once; keep one of them.")
-        self.values[name] = _without_nulls(_read_flag(text, known[name]))
+        self.values[name] = without_nulls(_read_flag(text, known[name]))
 
 
 @dataclass(frozen=True)
@@ -135,19 +137,6 @@ class Given:
         return self.sources[str(path[0])].place(path)
 
 
-def path_name(path: KeyPath) -> str:
-    """Write a path as users do, such as `dataset.train[0].name`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
-
-
-class _Object(dict[str, Any]):
-    """A JSON object that remembers which of its keys were repeated."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.repeated = {name: times for name, times in Counter(name for name, _ in pairs).items() if times > 1}
-
-
 def _read_text(path: str) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
@@ -160,73 +149,15 @@ def _read_text(path: str) -> str:
 
 def _parse_file(text: str, path: str) -> dict[str, Any]:
     try:
-        document = _parse(text)
+        document = parse(text)
     except json.JSONDecodeError as error:
-        raise ConfigError([Problem(Place(path, error.lineno), _syntax(error))]) from None
+        raise ConfigError([Problem(Place(path, error.lineno), syntax_sentence(error))]) from None
     except ValueError as error:
         raise ConfigError([Problem(Place(path), str(error))]) from None
     if not isinstance(document, dict):
         text = f'holds {short(document)}; expected an object: {{ "key": value, ... }}.'
         raise ConfigError([Problem(Place(path, 1), text)])
     return document
-
-
-def _parse(text: str) -> Any:
-    """Parse strict JSON; its objects remember repeated keys."""
-    try:
-        document = json.loads(
-            text, object_pairs_hook=_Object, parse_constant=_refuse_constant, parse_float=_read_finite_number
-        )
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
-    if _is_deeper_than(_MAX_DEPTH, document):
-        raise ValueError(_TOO_DEEP)
-    return document
-
-
-def _is_deeper_than(limit: int, document: Any) -> bool:
-    level = [document]
-    for _ in range(limit):
-        level = [child for node in level for _, child in _children(node)]
-    return bool(level)
-
-
-def _syntax(error: json.JSONDecodeError) -> str:
-    return f"not valid JSON at column {error.colno}: {error.msg}. Look for a missing comma, quote or bracket there."
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not valid JSON; expected a finite number.")
-
-
-def _read_finite_number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is too large for a number; expected a finite one.")
-    return number
-
-
-def _repeated_keys(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
-    if isinstance(node, _Object):
-        yield from (((*path, name), times) for name, times in node.repeated.items())
-    for step, child in _children(node):
-        yield from _repeated_keys(child, (*path, step))
-
-
-def _children(node: Any) -> Iterator[tuple[str | int, Any]]:
-    if isinstance(node, dict):
-        yield from node.items()
-    elif isinstance(node, list):
-        yield from enumerate(node)
-
-
-def _without_nulls(node: Any) -> Any:
-    """Copy without the null members of objects, since null means the default. Lists keep theirs."""
-    if isinstance(node, dict):
-        return {name: _without_nulls(child) for name, child in node.items() if child is not None}
-    if isinstance(node, list):
-        return [_without_nulls(child) for child in node]
-    return node
 
 
 def _pointer(path: KeyPath) -> str:
@@ -267,25 +198,19 @@ def _is_text(kind: Any) -> bool:
 
 def _read_json_flag(text: str) -> Any:
     try:
-        value = _parse(text)
+        value = parse(text)
     except json.JSONDecodeError as error:
-        raise ValueError(_syntax(error)) from None
-    repeated = [path_name(path) for path, _ in _repeated_keys(value)]
+        raise ValueError(syntax_sentence(error)) from None
+    repeated = [path_name(path) for path, _ in repeated_keys(value)]
     if repeated:
         raise ValueError(f"keys given more than once: {', '.join(repeated)}; keep one of each.")
     return value
 
 
 def _read_number(text: str) -> Any:
-    for read in (int, _read_finite_number):
+    for read in (int, read_finite_number):
         try:
             return read(text)
         except ValueError:
             continue
     return text
-
-
-def short(value: Any) -> str:
-    """Write a value as JSON, cut to a length that fits into a sentence."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."
