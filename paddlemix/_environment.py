@@ -1,6 +1,6 @@
-"""What a process has to settle before Paddle is loaded.
+"""What a process has to settle before Paddle is loaded, and what Paddle then finds on the machine.
 
-Importing `paddlemix` does it once, and does not load Paddle itself.
+Importing `paddlemix` does the former once, and does not load Paddle itself.
 """
 
 from __future__ import annotations
@@ -144,6 +144,13 @@ def wait_asleep(environ: MutableMapping[str, str]) -> None:
     if "OMP_WAIT_POLICY" not in environ:
         for variable, wait in WAITS.items():
             environ.setdefault(variable, wait)
+
+
+def gpu_is_usable() -> bool:
+    """Tell whether Paddle was built for GPUs and sees at least one; loads Paddle."""
+    import paddle  # takes seconds, so only once it is needed
+
+    return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
 
 
 def read_cpuinfo(path: Path = Path("/proc/cpuinfo")) -> str:

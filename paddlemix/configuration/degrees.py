@@ -1,4 +1,4 @@
-"""Whether the processes that were started can share the work as a config says."""
+"""Checks whether the processes that were started can share the work as a config says."""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from paddlemix._environment import gpu_is_usable
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.configuration.arguments import DatasetItem
-from paddlemix.configuration.file import gpu_is_usable, load_config
+from paddlemix.configuration.file import load_config
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.evaluation.evaluate import evaluate_model
 from paddlemix.evaluation.report import Prediction
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], dict[str, Any]]:
-    """Find the model's folder, the record sets, and the image and length bounds of the config.
+    """Find the model's folder, the record sets, and the config's settings of images, videos and length.
 
     Args:
         args: the command line.
@@ -87,7 +88,7 @@ def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], di
         config = load_config(args.config_or_model, has_gpu=gpu_is_usable())
         items = items or config.data.dataset.eval
         folder = config.training["output_dir"]
-        bounds = {name: getattr(config.data, name) for name in ("min_pixels", "max_pixels", "max_length")}
+        bounds = {**config.data.media_settings, "max_length": config.data.max_length}
     if not items:
         raise ValueError("no record set to evaluate on: give --dataset, or a config with `dataset.eval`.")
     return args.model_name_or_path or folder, [DatasetSpec(**asdict(item)) for item in items], bounds

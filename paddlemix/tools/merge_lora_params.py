@@ -17,8 +17,8 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddlemix._environment import gpu_is_usable
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.configuration.file import gpu_is_usable
 from paddlemix.files import new_folder
 from paddlemix.models.config_file import read_config
 from paddlemix.models.registry import find_family

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddlemix.configuration.file import gpu_is_usable
+from paddlemix._environment import gpu_is_usable
 
 DTYPES = ("bfloat16", "float16", "float32")
 

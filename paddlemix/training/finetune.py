@@ -37,7 +37,7 @@ def load_processor(model: ModelArguments, data: DataArguments) -> Any:
 
     Args:
         model: says where the checkpoint is.
-        data: says how large images and records may be.
+        data: says how large images, videos and records may be.
 
     Returns:
         The family's processor.
@@ -53,8 +53,7 @@ def load_processor(model: ModelArguments, data: DataArguments) -> Any:
         )
     return AutoProcessorMIX.from_pretrained(
         model.model_name_or_path,
-        min_pixels=data.min_pixels,
-        max_pixels=data.max_pixels,
+        **data.media_settings,
         max_length=data.max_length,
         truncate_text=data.on_overlong == "truncate_text",
     )
