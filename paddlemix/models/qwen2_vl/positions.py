@@ -128,7 +128,7 @@ def _grids_of_row(
 def _spans(
     is_vision: np.ndarray, merged: list[tuple[int, int, int]]
 ) -> Iterator[tuple[int, int, tuple[int, int, int] | None]]:
-    """Cut a sequence into runs of text (grid None) and single vision blocks: (start, stop, grid)."""
+    """Cut a sequence, bool[L], into runs of text (grid None) and single vision blocks: (start, stop, grid)."""
     place, grids = 0, iter(merged)
     while place < len(is_vision):
         if is_vision[place]:
