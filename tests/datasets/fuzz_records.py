@@ -59,7 +59,7 @@ def sections() -> list[tuple[str, str]]:
 
 
 def examples(section: str) -> list[dict]:
-    """The objects of a section's JSON blocks, which follow one another without commas."""
+    """Read the objects of a section's JSON blocks, which follow one another without commas."""
     found, decoder = [], json.JSONDecoder()
     for block in re.findall(r"```json\n(.*?)```", section, flags=re.DOTALL):
         while block := block.strip():
@@ -70,7 +70,7 @@ def examples(section: str) -> list[dict]:
 
 
 def is_table(value: dict) -> bool:
-    """Whether an example is a whole file."""
+    """Tell whether an example is a whole file."""
     return "annotations" in value or "761183272" in value or "data_subtype" in value
 
 
@@ -89,7 +89,7 @@ class Mutator:
         return record
 
     def line(self, record: dict) -> bytes:
-        """The record as a line of a file, now and then with broken bytes or too deep."""
+        """Write the record as a line of a file, now and then with broken bytes or too deep."""
         line = bytearray(json.dumps(record, ensure_ascii=self.chance.random() < 0.5).encode("utf-8", "replace"))
         if self.chance.random() < 0.1:
             place = self.chance.randrange(len(line))
@@ -105,7 +105,7 @@ class Mutator:
             yield from self._keys(inner)
 
     def _place(self, record: dict) -> tuple[dict | list, str | int] | None:
-        """Some place in the record."""
+        """Choose some place in the record."""
         at: dict | list = record
         while at:
             key = self.chance.choice(list(at)) if isinstance(at, dict) else self.chance.randrange(len(at))
@@ -267,7 +267,7 @@ def bounded(seconds: int = CPU_SECONDS) -> Iterator[None]:
 
 
 def make_processor() -> Qwen2VLProcessor:
-    """A processor with one token a byte."""
+    """Make a processor with one token a byte."""
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel
 
@@ -295,7 +295,7 @@ def refuse_to_fetch(address: str, **_: object) -> bytes:
 
 @contextmanager
 def fuzzer(seed: int) -> Iterator[Fuzzer]:
-    """A fuzzer that stays off the network, in a folder of its own."""
+    """Make a fuzzer that stays off the network, in a folder of its own."""
     with (
         tempfile.TemporaryDirectory() as folder,
         patch("paddlemix.media.images.fetch_kept", refuse_to_fetch),
@@ -305,12 +305,12 @@ def fuzzer(seed: int) -> Iterator[Fuzzer]:
 
 
 def resident_megabytes() -> float:
-    """Memory of this process now."""
+    """Read the memory of this process now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
 def main() -> None:
-    """Run, and print what became of the records."""
+    """Run, and print what happened to the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -40,7 +40,7 @@ def save_sharded(model, folder, max_shard_bytes=40_000):
 
 @pytest.fixture
 def copy(reference, tmp_path):
-    """The reference's folder, to be changed."""
+    """Copy the reference's folder, to be changed."""
     return shutil.copytree(reference.folder, tmp_path / "copy")
 
 

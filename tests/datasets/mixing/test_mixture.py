@@ -16,7 +16,7 @@ MIXTURES = st.builds(Mixture, SETS.map(tuple), STRATEGIES, st.integers(0, 2**31)
 
 
 def drawn_of(mixture, epoch=0):
-    """How often an epoch draws each record."""
+    """Count how often an epoch draws each record."""
     return np.bincount(mixture.order(epoch), minlength=sum(one.count for one in mixture.sets))
 
 

@@ -25,7 +25,7 @@ def lengths_of(count):
 
 
 def targets_of(count):
-    """Some samples are asked nothing."""
+    """Draw target tokens; some samples have none."""
     return np.random.default_rng(8).integers(0, 50, count)
 
 
@@ -42,7 +42,7 @@ def make(count=100, rows=4, ranks=1, rank=0, accumulation=1, packs=False, groupe
 
 
 def all_ranks(ranks, **options):
-    """Each rank's batches."""
+    """Collect each rank's batches."""
     return [list(make(ranks=ranks, rank=rank, **options)) for rank in range(ranks)]
 
 
@@ -55,7 +55,7 @@ def flat(nested):
 
 
 def loss_of(draws, token_loss):
-    """What the batches' losses add up to, when every target token of a sample costs the same."""
+    """Add up the batches' losses, when every target token of a sample costs the same."""
     return sum(
         weight * targets_of(len(token_loss))[index] * token_loss[index]
         for draw in draws
@@ -161,7 +161,7 @@ def test_an_epoch_whose_packs_take_other_steps_takes_the_first_epochs_in_another
 
 
 def spread(batches, count):
-    """Mean over batches of the longest less the shortest sample."""
+    """Average over batches the longest less the shortest sample."""
     return np.mean([np.ptp(lengths_of(count)[indices([batch])]) for batch in batches])
 
 

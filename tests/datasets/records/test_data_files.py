@@ -13,7 +13,7 @@ from paddlemix.datasets.records.data_files import find_record_files, locate_reco
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four record files, one of them deeper and one gzipped, and two other files."""
+    """Make four record files, one of them deeper and one gzipped, and two other files."""
     folder = tmp_path / "数据"
     (folder / "deeper").mkdir(parents=True)
     for name in ("b.json", "a.jsonl", "deeper/d.json", "[1].json"):
