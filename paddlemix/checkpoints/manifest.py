@@ -14,7 +14,7 @@ _BLOCK = 1 << 20
 
 
 def write_manifest(folder: Path) -> None:
-    """Bring all files of `folder` to the disk, and then the list of them.
+    """Flush all files of `folder` to the disk, and then a list of them.
 
     Args:
         folder: of a checkpoint that is written to its end.

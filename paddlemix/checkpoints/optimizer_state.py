@@ -18,7 +18,8 @@ from paddle import nn
 from safetensors.numpy import save_file
 
 from paddlemix.checkpoints.stored_states import StoredStates
-from paddlemix.distributed.sharding import Updated, holds_copies, innermost, updated_here
+from paddlemix.distributed.paddle_seams import accumulators, make_states, master_weights
+from paddlemix.distributed.sharding import Updated, holds_copies, updated_here
 from paddlemix.files import replacing
 from paddlemix.weights.share import gather_whole, own_part
 
@@ -33,7 +34,7 @@ def save_optimizer(optimizer: Any, model: nn.Layer, folder: Path, *, rank: int =
     first of them writes states whole, and all of them must call it.
 
     Args:
-        optimizer: Paddle's, or a wrapper of it.
+        optimizer: Paddle's, or a wrapper of it; its states are float[...] as their parameters, or flat pieces float[n].
         model: whose parameters it updates.
         folder: must exist.
         rank: names the files.
@@ -66,22 +67,22 @@ def load_optimizer(optimizer: Any, model: nn.Layer, folder: Path) -> None:
     own = updated_here(optimizer, model)
     for name, state in stored.states:
         if name in own:
-            tensor = _state_of(innermost(optimizer), own[name].tensor, state)
+            tensor = _state_of(optimizer, own[name].tensor, state)
             whole = own_part(stored.read(name, state), own[name].tensor)
             _set_value(tensor, _share(whole, own[name], tensor))
 
 
 def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Tensor:
-    """A state's own tensor, made if need be; a parameter that the file does not name makes its states when it moves."""
-    optimizer._create_accumulators(paddle.base.framework.default_main_program().global_block(), [parameter])
-    master = optimizer._master_weights.get(parameter.name)
+    """Return a state's tensor, made if need be; parameters that the files do not name make theirs when they move."""
+    make_states(optimizer, parameter)
+    master = master_weights(optimizer).get(parameter.name)
     if state == MASTER:
         return master
-    return optimizer._accumulators[state][(parameter if master is None else master).name]
+    return accumulators(optimizer)[state][(parameter if master is None else master).name]
 
 
 def _share(whole: np.ndarray, own: Updated, tensor: paddle.Tensor) -> np.ndarray:
-    """Of a state that is in the files whole, what this rank keeps of it; zeros stand behind its end."""
+    """Cut out of a state that the files hold whole what this rank keeps of it; zeros follow its end."""
     if own.start is None or whole.size != own.size:
         return whole.reshape(tensor.shape)
     piece = whole.reshape(-1)[own.start : own.start + tensor.size]
@@ -90,10 +91,10 @@ def _share(whole: np.ndarray, own: Updated, tensor: paddle.Tensor) -> np.ndarray
 
 def _named_states(optimizer: Any, model: nn.Layer) -> Iterator[tuple[str, np.ndarray]]:
     keys = {own.tensor.name: (name, own) for name, own in updated_here(optimizer, model).items()}
-    inner, skips_whole = innermost(optimizer), holds_copies(optimizer)
-    for paddles_name, master in inner._master_weights.items():
+    masters, skips_whole = master_weights(optimizer), holds_copies(optimizer)
+    for paddles_name, master in masters.items():
         keys[master.name] = keys[paddles_name]
-    for state, tensors in {MASTER: inner._master_weights, **inner._accumulators}.items():
+    for state, tensors in {MASTER: masters, **accumulators(optimizer)}.items():
         for paddles_name, tensor in tensors.items():
             name, own = keys[paddles_name]
             if own.start is not None and tensor.shape == own.tensor.shape:
@@ -103,7 +104,7 @@ def _named_states(optimizer: Any, model: nn.Layer) -> Iterator[tuple[str, np.nda
 
 
 def _shards(states: Iterator[tuple[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
-    """Pieces of bounded size, so that no second copy of the whole state is in memory."""
+    """Group states into files of bounded size, so that no second copy of all of them is in memory."""
     shard: dict[str, np.ndarray] = {}
     size = 0
     for name, array in states:

@@ -15,7 +15,7 @@ from paddlemix.files import write_json
 
 
 def random_state_file(rank: str) -> str:
-    """The name of a rank's file in a checkpoint; "*" for the pattern of all."""
+    """Name a rank's file in a checkpoint; "*" gives the pattern of all."""
     return f"random_state-{rank}.json"
 
 

@@ -33,15 +33,15 @@ class ResumeState:
     evaluations_without_gain: int = 0
 
     def write(self, folder: Path) -> None:
-        """Write it into a checkpoint; numbers come back bit by bit."""
+        """Write it into a checkpoint; numbers are read back bit for bit."""
         write_json(folder / FILE, json.loads(json.dumps(asdict(self), default=_plain)))
 
     @classmethod
     def read(cls, folder: Path) -> ResumeState:
-        """Of a checkpoint."""
+        """Read that of a checkpoint."""
         return cls(**json.loads((folder / FILE).read_text("utf-8")))
 
 
 def _plain(value: Any) -> Any:
-    """Numpy's numbers and arrays, of a scaler or a log, as Python's."""
+    """Turn numpy's numbers and arrays, of a scaler or a log, into Python's."""
     return np.asarray(value).tolist()

@@ -33,15 +33,15 @@ class CheckpointStore:
         self.output_dir = Path(output_dir)
 
     def folder(self, step: int) -> Path:
-        """Where the checkpoint of an optimizer step is, once it is whole."""
+        """Return the folder of an optimizer step's checkpoint, once it is whole."""
         return self.output_dir / f"checkpoint-{step}"
 
     def staging(self, step: int) -> Path:
-        """Where it is written."""
+        """Return the folder in which it is written."""
         return self.output_dir / f".checkpoint-{step}.staging"
 
     def checkpoints(self) -> list[Path]:
-        """All folders with a checkpoint's name, damaged ones too, by step."""
+        """List all folders with a checkpoint's name, damaged ones too, by step."""
         if not self.output_dir.is_dir():
             return []
         found = [path for path in self.output_dir.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
@@ -88,7 +88,7 @@ class CheckpointStore:
         shutil.rmtree(self.staging(step), ignore_errors=True)
 
     def newest_whole(self) -> Path | None:
-        """The checkpoint to go on from: the highest step whose files are what its manifest says.
+        """Find the checkpoint to go on from: the highest step whose files are what its manifest says.
 
         Damaged ones above it are named in a warning, with what differs.
 
@@ -112,7 +112,7 @@ class CheckpointStore:
         return None
 
     def latest(self) -> Path | None:
-        """The highest step that looks whole by the sizes of its files."""
+        """Find the highest step that looks whole by the sizes of its files."""
         return next((folder for folder in reversed(self.checkpoints()) if _looks_whole(folder)), None)
 
     def remove_older(self, newest: int, limit: int | None, best: Path | None = None) -> list[Path]:
@@ -136,14 +136,14 @@ class CheckpointStore:
         for path in reversed(ours):
             if len(kept) < limit and _looks_whole(path):
                 kept.add(path)
-        doomed = [path for path in ours if path not in kept]
-        for path in doomed:
+        removed = [path for path in ours if path not in kept]
+        for path in removed:
             shutil.rmtree(_set_aside(path))
-        return doomed
+        return removed
 
 
 def choose_checkpoint(store: CheckpointStore, wanted: bool | str | None) -> Path | None:
-    """The checkpoint that a run goes on from, as `resume_from_checkpoint` says.
+    """Choose the checkpoint that a run goes on from, as `resume_from_checkpoint` says.
 
     Args:
         store: of the run.
@@ -177,7 +177,7 @@ def choose_checkpoint(store: CheckpointStore, wanted: bool | str | None) -> Path
 
 
 def step_of(folder: Path) -> int:
-    """The optimizer step of a checkpoint.
+    """Read the optimizer step of a checkpoint from its name.
 
     Args:
         folder: its folder.
@@ -196,11 +196,11 @@ def step_of(folder: Path) -> int:
 
 def _set_aside(folder: Path) -> Path:
     """Rename a checkpoint for deletion, so that a run that is killed in it leaves no part that looks like one."""
-    doomed = folder.with_name(f".{folder.name}.removed")
-    if doomed.exists():
-        shutil.rmtree(doomed)
-    os.rename(folder, doomed)
-    return doomed
+    aside = folder.with_name(f".{folder.name}.removed")
+    if aside.exists():
+        shutil.rmtree(aside)
+    os.rename(folder, aside)
+    return aside
 
 
 def _looks_whole(folder: Path) -> bool:

@@ -42,14 +42,14 @@ class StoredStates:
         return list(self._pieces)
 
     def read(self, name: str, state: str) -> np.ndarray:
-        """A state of a parameter.
+        """Read a state of a parameter.
 
         Args:
             name: of the parameter.
             state: its name.
 
         Returns:
-            The whole of it, flat where it was written in pieces.
+            The whole of it, float[...] with the parameter's shape; flat, float[n], where it was written in pieces.
         """
         pieces = [_read(place) for _, place in sorted(self._pieces[name, state].items())]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

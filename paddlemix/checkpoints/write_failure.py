@@ -1,4 +1,4 @@
-"""Knowing a full disk, or one that is read only, whichever library wrote to it."""
+"""Recognising a full disk, or one that is read only, whichever library wrote to it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 
 from safetensors import SafetensorError
 
-# What libraries in Rust (tokenizers, safetensors) say in exceptions of no telling type.
+# What libraries in Rust (tokenizers, safetensors) say in exceptions whose type says nothing.
 _RUST = re.compile(r"os error (\d+)")
 
 
 def write_failure(error: Exception) -> str | None:
-    """Why writing failed.
+    """Tell why writing failed.
 
     Args:
         error: that a writer raised.

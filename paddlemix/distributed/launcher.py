@@ -49,7 +49,7 @@ def abort_late() -> None:
 
 
 def log_file(environ: Mapping[str, str]) -> Path | None:
-    """Where the launcher writes what a process says.
+    """Find where the launcher writes what a process prints.
 
     Args:
         environ: the environment of the process.
@@ -62,7 +62,7 @@ def log_file(environ: Mapping[str, str]) -> Path | None:
 
 
 def first_host(environ: Mapping[str, str]) -> str:
-    """The address under which all processes reach the first one; Paddle takes it from the same places.
+    """Find the address under which all processes reach the first one; Paddle takes it from the same places.
 
     Args:
         environ: the environment of the process.

@@ -2,7 +2,7 @@
 
 Every rank keeps a connection to the first one. The system closes it when a process ends, however that comes about, and
 finds out in half a minute about a machine that has gone silent. Collectives wait longer (NCCL's for half an hour), and
-so may a rank that others have to write files for; Paddle's launcher watches its own machine alone.
+so may a rank that waits for files of others; Paddle's launcher watches its own machine alone.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from contextlib import contextmanager, suppress
 import paddle
 
 from paddlemix.distributed.launcher import abort_late, end_with_launcher, first_host, log_file
-from paddlemix.distributed.ranks import share
+from paddlemix.distributed.ranks import gather_texts
 
-# Seconds for all ranks to come, once the store has seen each of them, and then to connect with the first.
-_COME, _CONNECT = 300, 60
-# Bytes of all that is ever said.
-_WORD = 8
+# Seconds for all ranks to start, once the store has seen each of them, and then to connect with the first.
+_START, _CONNECT = 300, 60
+# Bytes of every message: a rank that is lost, or that the sender leaves.
+_MESSAGE = 8
+_LEAVING = "parted"
 # Linux: seconds of silence before the first probe, seconds between probes, and how many may go unanswered.
 _PROBES = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 # Seconds in which an error of this rank's own, told to all, ends it before it speaks of another rank that has ended.
@@ -35,8 +36,7 @@ _OWN_ERROR_FIRST = 0.5
 # Seconds that follow: the launcher looks every second, and names the first failed process that it finds.
 _LAUNCHER_FIRST = 5
 # Seconds for the others to come to their end, once this rank has: the first one keeps the store that they share.
-_PARTING = 60
-_FAREWELL = "parted"
+_LEAVE = 60
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +53,11 @@ def watching_peers() -> Iterator[None]:
         yield
         return
     abort_late()
-    peers = Peers.meet()
+    peers = Peers.connect()
     try:
         yield
     except SystemExit:
-        peers.part()
+        peers.leave()
         raise
     except RuntimeError:
         peers.end_if_one_is_lost()  # which is what a collective's error mostly means
@@ -66,7 +66,7 @@ def watching_peers() -> Iterator[None]:
     except BaseException:
         peers.is_ending = True
         raise
-    peers.part()
+    peers.leave()
 
 
 class Peers:
@@ -86,7 +86,7 @@ class Peers:
         self.is_ending = False
         self._connections = connections
         self._names = names
-        self._parted: set[int] = set()
+        self._left: set[int] = set()
         self._has_lost = threading.Event()
         for connection in connections.values():
             _probe(connection)
@@ -96,7 +96,7 @@ class Peers:
         self._thread.start()
 
     @classmethod
-    def meet(cls) -> Peers:
+    def connect(cls) -> Peers:
         """Connect all ranks.
 
         Returns:
@@ -106,56 +106,56 @@ class Peers:
             OSError: a rank cannot be reached.
         """
         rank, world = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
-        about = {"host": socket.gethostname(), "process": os.getpid(), "log": str(log_file(os.environ) or "")}
+        own = {"host": socket.gethostname(), "process": os.getpid(), "log": str(log_file(os.environ) or "")}
         if rank > 0:
-            told = [json.loads(text) for text in share(json.dumps(about), patience=_COME)]
-            return cls({0: _knock(told[0]["port"], told[0]["word"], rank)}, _names(told))
-        with socket.create_server(("", 0), backlog=world) as door:
-            word = secrets.token_hex(16)
-            about |= {"port": door.getsockname()[1], "word": word}
-            told = [json.loads(text) for text in share(json.dumps(about), patience=_COME)]
-            return cls(_let_in(door, word, world), _names(told))
+            ranks = [json.loads(text) for text in gather_texts(json.dumps(own), patience=_START)]
+            return cls({0: _connect_to_first(ranks[0]["port"], ranks[0]["secret"], rank)}, _names(ranks))
+        with socket.create_server(("", 0), backlog=world) as server:
+            secret = secrets.token_hex(16)
+            own |= {"port": server.getsockname()[1], "secret": secret}
+            ranks = [json.loads(text) for text in gather_texts(json.dumps(own), patience=_START)]
+            return cls(_accept_ranks(server, secret, world), _names(ranks))
 
     def end_if_one_is_lost(self) -> None:
         """Return where no other rank is lost, else never: the process ends."""
         if self._has_lost.wait(timeout=_LAUNCHER_FIRST):
             self._thread.join()
 
-    def part(self) -> None:
+    def leave(self) -> None:
         """Tell the others that this rank has done its work; the first one waits until all have."""
         self.is_ending = True
-        self._tell_all(_FAREWELL)
+        self._send_to_all(_LEAVING)
         if paddle.distributed.get_rank() == 0:
-            self._thread.join(timeout=_PARTING)
+            self._thread.join(timeout=_LEAVE)
 
     def _listen(self) -> None:
         with selectors.DefaultSelector() as selector:
             for rank, connection in self._connections.items():
                 selector.register(connection, selectors.EVENT_READ, rank)
-            while len(self._parted) < len(self._connections):
+            while len(self._left) < len(self._connections):
                 for key, _ in selector.select():
-                    lost = self._hear(key.data)
+                    lost = self._receive(key.data)
                     if lost is not None:
                         self._lose(lost)
                         return
-                    if key.data in self._parted:
+                    if key.data in self._left:
                         selector.unregister(key.fileobj)
 
-    def _hear(self, rank: int) -> int | None:
-        """What a rank tells: nothing more than that it parts, or which rank is lost."""
+    def _receive(self, rank: int) -> int | None:
+        """Read a rank's message, and return which rank is lost; None where that one has left."""
         try:
-            word = self._connections[rank].recv(_WORD, socket.MSG_WAITALL).decode().strip()
+            message = self._connections[rank].recv(_MESSAGE, socket.MSG_WAITALL).decode().strip()
         except OSError:
-            word = ""
-        if word != _FAREWELL:
-            return int(word) if word else rank
-        self._parted.add(rank)
+            message = ""
+        if message != _LEAVING:
+            return int(message) if message else rank
+        self._left.add(rank)
         return None
 
     def _lose(self, rank: int) -> None:
         """End the process, unless it does so by itself."""
         self._has_lost.set()
-        self._tell_all(str(rank))
+        self._send_to_all(str(rank))
         time.sleep(_OWN_ERROR_FIRST)
         if self.is_ending:
             return
@@ -171,41 +171,40 @@ class Peers:
         sys.stdout.flush()
         os._exit(1)
 
-    def _tell_all(self, word: str) -> None:
+    def _send_to_all(self, message: str) -> None:
         for connection in self._connections.values():
             with suppress(OSError):  # it is gone itself
-                connection.sendall(word.ljust(_WORD).encode())
+                connection.sendall(message.ljust(_MESSAGE).encode())
 
     def _close(self) -> None:
         for connection in self._connections.values():
             connection.close()
 
 
-def _names(told: list[dict[str, str]]) -> list[str]:
+def _names(ranks: list[dict[str, str]]) -> list[str]:
     return [
-        f"rank {rank} of {len(told)} (host {one['host']}, process {one['process']}, log {one['log'] or 'unknown'})"
-        for rank, one in enumerate(told)
+        f"rank {rank} of {len(ranks)} (host {one['host']}, process {one['process']}, log {one['log'] or 'unknown'})"
+        for rank, one in enumerate(ranks)
     ]
 
 
-def _knock(port: int, word: str, rank: int) -> socket.socket:
-    """Connect with the first rank."""
+def _connect_to_first(port: int, secret: str, rank: int) -> socket.socket:
     connection = socket.create_connection((first_host(os.environ), port), timeout=_CONNECT)
-    connection.sendall(f"{word}{rank:{_WORD}d}".encode())
+    connection.sendall(f"{secret}{rank:{_MESSAGE}d}".encode())
     return connection
 
 
-def _let_in(door: socket.socket, word: str, world: int) -> dict[int, socket.socket]:
-    """Connect with the other ranks."""
-    door.settimeout(_CONNECT)
+def _accept_ranks(server: socket.socket, secret: str, world: int) -> dict[int, socket.socket]:
+    """Wait until all other ranks have connected with this one, the first; who does not know the secret is refused."""
+    server.settimeout(_CONNECT)
     connections: dict[int, socket.socket] = {}
     while len(connections) < world - 1:
         try:
-            connection, _ = door.accept()
+            connection, _ = server.accept()
         except TimeoutError:
             missing = sorted(set(range(1, world)) - set(connections))
             raise OSError(f"ranks {missing} have not connected to rank 0 in {_CONNECT} s.") from None
-        rank = _identify(connection, word)
+        rank = _identify(connection, secret)
         if rank is None:
             connection.close()
         else:
@@ -213,19 +212,19 @@ def _let_in(door: socket.socket, word: str, world: int) -> dict[int, socket.sock
     return connections
 
 
-def _identify(connection: socket.socket, word: str) -> int | None:
-    """Which rank has connected; None for a stranger."""
+def _identify(connection: socket.socket, secret: str) -> int | None:
+    """Return which rank has connected; None where it is none of ours."""
     connection.settimeout(_CONNECT / 10)
     try:
-        said = connection.recv(len(word) + _WORD)
+        greeting = connection.recv(len(secret) + _MESSAGE)
     except OSError:
         return None
-    known = secrets.compare_digest(said[: len(word)], word.encode())
-    return int(said[len(word) :]) if known else None
+    is_ours = secrets.compare_digest(greeting[: len(secret)], secret.encode())
+    return int(greeting[len(secret) :]) if is_ours else None
 
 
 def _probe(connection: socket.socket) -> None:
-    """Let the system find out about a machine that is gone without a word."""
+    """Let the system find out about a machine that is gone without closing its connections."""
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _PROBES:

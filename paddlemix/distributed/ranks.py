@@ -13,25 +13,25 @@ from typing import Any
 
 import paddle
 
-# Seconds between two looks at who has spoken; a look takes the store 0.05 s.
+# Seconds between two looks at how many have given theirs; a look takes the store 0.05 s.
 _POLL = 0.05
 
 # The same in all ranks, as long as all ask in the same order, as with collectives.
 _numbers = count()
 
 
-def share(text: str, *, patience: float = math.inf) -> list[str]:
-    """Tell all ranks something and hear what they tell; returns once all have spoken.
+def gather_texts(text: str, *, patience: float = math.inf) -> list[str]:
+    """Gather a text of each rank in all of them; returns once all have given theirs.
 
     Args:
         text: of this rank.
         patience: seconds to wait for the others.
 
     Returns:
-        What each rank said, by rank.
+        The texts, by rank.
 
     Raises:
-        OSError: the ranks have not come together, or some have not spoken in time.
+        OSError: the ranks have not come together, or some have not given theirs in time.
         RuntimeError: the store is gone, and with it the first rank.
     """
     world = paddle.distributed.get_world_size()
@@ -40,16 +40,16 @@ def share(text: str, *, patience: float = math.inf) -> list[str]:
     store, place = _store(), f"paddlemix/{next(_numbers)}"
     try:
         store.set(f"{place}/{paddle.distributed.get_rank()}", text.encode())
-        _wait_for(store, f"{place}/spoken", world, patience)
-        told = [bytes(store.get(f"{place}/{rank}")).decode() for rank in range(world)]
-        _wait_until_heard(store, f"{place}/heard", world)
+        _wait_for(store, f"{place}/given", world, patience)
+        texts = [bytes(store.get(f"{place}/{rank}")).decode() for rank in range(world)]
+        _wait_until_read(store, f"{place}/read", world)
     except ValueError as error:  # Paddle's word for whatever is wrong with a connection
         raise RuntimeError("the store that rank 0 keeps for all ranks cannot be reached") from error
-    return told
+    return texts
 
 
 def _store() -> Any:
-    """Paddle's, of all ranks; at the first call the first rank waits for them, a quarter of an hour at most."""
+    """Return Paddle's store; at the first call the first rank waits for all others, a quarter of an hour at most."""
     try:
         return paddle.base.core.create_or_get_global_tcp_store()
     except (RuntimeError, SystemError, ValueError) as error:
@@ -60,7 +60,7 @@ def _store() -> Any:
 
 
 def _wait_for(store: Any, counter: str, world: int, patience: float) -> None:
-    """Count oneself, and wait until all have; to ask for a key that is not there may take a quarter of an hour only."""
+    """Count this rank, and wait until all are; asking for a missing key would wait for a quarter of an hour at most."""
     deadline = time.monotonic() + patience
     came = store.add(counter, 1)
     while came < world:
@@ -73,21 +73,21 @@ def _wait_for(store: Any, counter: str, world: int, patience: float) -> None:
         came = store.add(counter, 0)
 
 
-def _wait_until_heard(store: Any, counter: str, world: int) -> None:
-    """Let the first rank, which keeps the store, not end on what it hears before the others have heard it."""
-    heard = store.add(counter, 1)
-    while heard < world and paddle.distributed.get_rank() == 0:
+def _wait_until_read(store: Any, counter: str, world: int) -> None:
+    """Keep the first rank, which holds the store, from ending on what it reads before the others have read it."""
+    read = store.add(counter, 1)
+    while read < world and paddle.distributed.get_rank() == 0:
         time.sleep(_POLL)
-        heard = store.add(counter, 0)
+        read = store.add(counter, 0)
 
 
 def wait_for_all() -> None:
     """Return once all ranks are here: in front of a collective, behind work that takes some ranks longer."""
-    share("")
+    gather_texts("")
 
 
 def from_first(decide: Callable[[], str]) -> str:
-    """What the first rank decides; the others wait for it.
+    """Return what the first rank decides; the others wait for it.
 
     Args:
         decide: called in the first rank alone.
@@ -99,16 +99,16 @@ def from_first(decide: Callable[[], str]) -> str:
         ValueError: in the other ranks, where `decide` raised in the first.
     """
     if paddle.distributed.get_rank() > 0:
-        outcome, text = share("")[0].split("\n", 1)
+        outcome, text = gather_texts("")[0].split("\n", 1)
         if outcome == "error":
             raise ValueError(text)
         return text
     try:
         text = decide()
     except (OSError, ValueError) as error:
-        share(f"error\n{error}")
+        gather_texts(f"error\n{error}")
         raise
-    share(f"decided\n{text}")
+    gather_texts(f"decided\n{text}")
     return text
 
 

@@ -4,7 +4,8 @@ Stages 1 and 2 give each parameter to one rank of the sharding group, which alon
 Stage 3 gives each rank a piece of every large parameter, in a flat order, with padding behind the last; the small ones
 are on all ranks. A piece has a name of its own, under which the optimizer knows it.
 
-Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2019.
+Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2019,
+arXiv:1910.02054.
 """
 
 from __future__ import annotations
@@ -17,8 +18,21 @@ from typing import Any
 import paddle
 from paddle import nn
 from paddle.base.framework import EagerParamBase
-from paddle.distributed.fleet.meta_parallel.sharding import group_sharded_stage3
 from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_stage3 import GroupShardedStage3
+
+from paddlemix.distributed.paddle_seams import (
+    early_gathers,
+    fill_piece,
+    free,
+    gather_piece,
+    innermost,
+    is_whole,
+    piece_of,
+    rank_in_group,
+    replace_decay_rule,
+    updated_parameters,
+    wrapped_optimizer,
+)
 
 PIECE_PREFIX = "slice@"
 _OWN_PIECE = "own_piece"
@@ -39,15 +53,8 @@ class Updated:
     size: int = 0
 
 
-def innermost(optimizer: Any) -> Any:
-    """Paddle's optimizer itself, without what fleet puts round it."""
-    while (inner := _inside(optimizer)) is not None:
-        optimizer = inner
-    return optimizer
-
-
 def updated_here(optimizer: Any, model: nn.Layer) -> dict[str, Updated]:
-    """What this rank's optimizer keeps states of, by the model's names.
+    """Find what this rank's optimizer keeps states of, by the model's names.
 
     Args:
         optimizer: as training calls it.
@@ -66,12 +73,12 @@ def updated_here(optimizer: Any, model: nn.Layer) -> dict[str, Updated]:
 
 
 def holds_copies(optimizer: Any) -> bool:
-    """Whether another rank, which writes them, keeps the same states of whole parameters: those that stage 3 leaves."""
-    return _is_of_stage3(optimizer) and optimizer._group.rank > 0
+    """Tell whether another rank has, and writes, the same states of whole parameters: those that stage 3 leaves."""
+    return _is_of_stage3(optimizer) and rank_in_group(optimizer) > 0
 
 
 def is_shared_out(optimizer: Any, updated: paddle.Tensor) -> bool:
-    """Whether the rank whose optimizer updates this is the only one of its sharding group that does.
+    """Tell whether the rank whose optimizer updates this is the only one of its sharding group that does.
 
     Args:
         optimizer: as training calls it, of a run with sharding.
@@ -84,7 +91,7 @@ def is_shared_out(optimizer: Any, updated: paddle.Tensor) -> bool:
 
 
 def is_cut(parameter: paddle.Tensor) -> bool:
-    """Whether stage 3 has cut a parameter into pieces."""
+    """Tell whether stage 3 has cut a parameter into pieces."""
     return hasattr(parameter, _OWN_PIECE)
 
 
@@ -101,40 +108,39 @@ def mend_stage3(wrapped: nn.Layer) -> None:
     if not isinstance(wrapped, GroupShardedStage3):
         return
     for parameter in wrapped.parameters():
-        if parameter.name in wrapped._param2buffer:
-            setattr(parameter, _OWN_PIECE, wrapped._param2buffer[parameter.name][wrapped._rank])
-    inner = innermost(wrapped._optim)
-    if (decays := getattr(inner, "_apply_decay_param_fun", None)) is not None:
-        inner._apply_decay_param_fun = lambda name: decays(name.removeprefix(PIECE_PREFIX))
-    step = wrapped._optim.step
+        if (piece := piece_of(wrapped, parameter)) is not None:
+            setattr(parameter, _OWN_PIECE, piece)
+    optimizer = wrapped_optimizer(wrapped)
+    replace_decay_rule(optimizer, lambda name: name.removeprefix(PIECE_PREFIX))
+    step = optimizer.step
 
     def step_afresh() -> None:
         _drop_early_gathers(wrapped)
         step()
 
-    wrapped._optim.step = step_afresh
+    optimizer.step = step_afresh
 
 
 @contextmanager
 def whole_parameters(wrapped: nn.Layer) -> Iterator[None]:
-    """Within the block every parameter holds all its numbers, on each rank in the CPU's memory; all must enter it.
+    """Put all parameters together for the block, on each rank in the CPU's memory; all must enter it.
 
     Args:
         wrapped: the model as training calls it; nothing happens to one that is not cut, or whole already.
     """
-    pieces = [parameter for parameter in _pieces(wrapped) if not parameter._is_initialized()]
+    pieces = [parameter for parameter in _pieces(wrapped) if not is_whole(parameter)]
     for parameter in pieces:
-        _gather(wrapped, parameter)
+        gather_piece(wrapped, parameter)
     try:
         yield
     finally:
         for parameter in pieces:
-            parameter._clear_data()
+            free(parameter)
 
 
 @contextmanager
 def whole_parameters_to_fill(wrapped: nn.Layer) -> Iterator[None]:
-    """Within the block whole parameters are put in place of pieces; behind it each rank keeps its piece of them.
+    """Let the block put whole parameters in the place of pieces; after it each rank keeps its piece of them.
 
     Args:
         wrapped: the model as training calls it; nothing happens to one that is not cut.
@@ -142,21 +148,13 @@ def whole_parameters_to_fill(wrapped: nn.Layer) -> Iterator[None]:
     pieces = _pieces(wrapped)
     yield
     for parameter in pieces:
-        if parameter._is_initialized():
-            _cut(wrapped, parameter)
+        if is_whole(parameter):
+            _cut(parameter)
 
 
 def _pieces(wrapped: nn.Layer) -> list[paddle.Tensor]:
-    """The parameters that are in pieces now: those of a layer that computes are whole, on this rank's device."""
+    """List the parameters that are in pieces now: those of a layer that computes are whole, on this rank's device."""
     return [parameter for parameter in wrapped.parameters() if getattr(parameter, "status", None) == "part"]
-
-
-def _inside(optimizer: Any) -> Any:
-    for name in ("_inner_opt", "_optim"):
-        inner = optimizer.__dict__.get(name)
-        if inner is not None and inner is not optimizer:  # stage 3 lets an optimizer wrap itself
-            return inner
-    return None
 
 
 def _is_of_stage3(optimizer: Any) -> bool:
@@ -164,13 +162,13 @@ def _is_of_stage3(optimizer: Any) -> bool:
 
 
 def _own_names(optimizer: Any) -> set[str] | None:
-    """Paddle's names of the parameters that this rank updates; None where it updates all, or a piece of all."""
+    """List Paddle's names of what this rank updates; None where it updates all parameters, or a piece of all."""
     if hasattr(optimizer, "param2rank"):  # stage 2
-        return {name for name, rank in optimizer.param2rank.items() if rank == optimizer._rank}
+        return {name for name, rank in optimizer.param2rank.items() if rank == rank_in_group(optimizer)}
     inner = innermost(optimizer)
     if inner is optimizer or _is_of_stage3(optimizer):
         return None
-    return {parameter.name for parameter in inner._parameter_list}  # stage 1 leaves it its own
+    return {parameter.name for parameter in updated_parameters(optimizer)}  # stage 1 leaves it its own
 
 
 def _piece(parameter: paddle.Tensor) -> Updated:
@@ -179,22 +177,14 @@ def _piece(parameter: paddle.Tensor) -> Updated:
     return Updated(tensor, start, parameter.size)
 
 
-def _drop_early_gathers(wrapped: Any) -> None:
-    gathered = wrapped._task_flow.full_param
+def _drop_early_gathers(wrapped: GroupShardedStage3) -> None:
+    gathered = early_gathers(wrapped)
     for parameter in _pieces(wrapped):
         if (early := gathered.pop(parameter.name, None)) is not None:
             early[1].wait()
 
 
-def _gather(wrapped: Any, parameter: paddle.Tensor) -> None:
-    size = wrapped._param2buffer_size[parameter.name]
-    flat, task = group_sharded_stage3._all_gather(parameter.fw_storage, size, wrapped._group)
-    task.wait()
-    flat._slice(0, parameter._numel()).cpu()._share_buffer_to(parameter)
-
-
-def _cut(wrapped: Any, parameter: paddle.Tensor) -> None:
+def _cut(parameter: paddle.Tensor) -> None:
     start, end = getattr(parameter, _OWN_PIECE)
-    numbers = parameter.flatten()[start:end].astype(parameter.fw_storage.dtype)
-    parameter.fw_storage._slice(0, numbers.shape[0]).set_value(numbers)
-    parameter._clear_data()
+    fill_piece(parameter, parameter.flatten()[start:end].astype(parameter.fw_storage.dtype))
+    free(parameter)

@@ -8,13 +8,13 @@ from typing import Any
 
 from paddlemix.auto import AutoTokenizerMIX
 from paddlemix.configuration.arguments import ModelArguments
-from paddlemix.contract import Model
 from paddlemix.hub import PADDLEMIX_NAMES, local_folder
-from paddlemix.models.base import read_carried_files
+from paddlemix.models.base import MixPretrainedModel, read_carried_files
 from paddlemix.models.config_file import read_config
 from paddlemix.models.family import Family
 from paddlemix.models.registry import FAMILIES, find_family
 from paddlemix.names import END_OF_TURN
+from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.training.finetune import choose_trained
 from paddlemix.weights.loading import without_initial_values
 
@@ -22,7 +22,7 @@ from paddlemix.weights.loading import without_initial_values
 _TUNED = ("-Instruct", "-Chat")
 
 
-def model_to_train(keys: ModelArguments, *, dtype: str) -> tuple[Model, Family]:
+def model_to_train(keys: ModelArguments, *, dtype: str) -> tuple[MixPretrainedModel | MixLoRAModel, Family]:
     """The model that a run would train, frozen or with adapters; its parameters have shapes and no memory.
 
     Args:
@@ -51,10 +51,10 @@ def model_to_train(keys: ModelArguments, *, dtype: str) -> tuple[Model, Family]:
         return choose_trained(model, family, keys, is_base=is_base, seed=0), family
 
 
-def _empty(family: Family, values: Mapping[str, Any], dtype: str) -> Model:
+def _empty(family: Family, values: Mapping[str, Any], dtype: str) -> MixPretrainedModel:
     return family.model_class.from_config(family.config_class(**values), dtype=dtype)
 
 
-def _is_base(model: Model, folder: Path) -> bool:
+def _is_base(model: MixPretrainedModel, folder: Path) -> bool:
     model.carried_files = read_carried_files(folder)
     return not model.knows_turns(AutoTokenizerMIX.from_pretrained(folder).token_id(END_OF_TURN))

@@ -39,10 +39,10 @@ class LoRALinear(PaddleNLPLoRALinear):
             weight_attr=paddle.ParamAttr(initializer=NoValues()),
             bias_attr=False,
         )
-        del self.weight, self.bias
-        for name, parameter in layer._parameters.items():
+        del self.weight
+        for name, parameter in layer.named_parameters(include_sublayers=False):
             setattr(self, name, parameter)
-        for name, buffer in layer._buffers.items():
+        for name, buffer in layer.named_buffers(include_sublayers=False):
             self.register_buffer(name, buffer)
         # In a tuple, and so no sublayer: parameters would have two names.
         self._base = (layer,)

@@ -35,7 +35,7 @@ TOLERANCES = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.1}
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words = "the adapter's base: a model's folder, or owner/name on the hub (default: what the adapter names)"
     parser.add_argument("--model_name_or_path", help=words)
@@ -48,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Find, merge, compare, put in place.
+    """Find base and adapter, merge them, compare, and put the result in its place.
 
     Raises:
         OSError: there is no such base or adapter, or `--merge_model_path` is there already.
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def find(args: argparse.Namespace) -> tuple[Path, Path]:
-    """The local folders of base and adapter.
+    """Find the local folders of base and adapter.
 
     Args:
         args: the command line.

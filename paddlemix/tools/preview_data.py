@@ -19,7 +19,7 @@ from paddlemix.datasets.loading.load import LoadedSet, load_set
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.files import replacing
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.training.finetune import load_processor
+from paddlemix.training.finetune import Run
 from paddlemix.visualization.preview import view_problem, view_record
 from paddlemix.visualization.preview_page import SetView, preview_page
 
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"--records is {args.records}; expected 1 or more")
     # A config for GPUs is looked at on a laptop too: nothing is computed here.
     config = load_config(args.config, overrides, has_gpu=True)
-    processor = load_processor(config.model, config.data)
+    processor = Run.of(config).processor
     page = preview_page(args.config, list(view_sets(config.data.dataset, processor, args.records)))
     with replacing(args.output) as beside:
         beside.write_text(page, encoding="utf-8")

@@ -15,18 +15,7 @@ from paddlemix.configuration.best_metric import check_best_metric
 from paddlemix.distributed.peers import watching_peers
 from paddlemix.distributed.ranks import only_first
 from paddlemix.tools.report_errors import report_errors
-from paddlemix.training.finetune import (
-    answer_evaluation_of,
-    early_stopping_of,
-    load_datasets,
-    load_model,
-    load_processor,
-    prepare_resume,
-    sampling_of,
-    save_results,
-    set_learning_rates,
-    set_recompute,
-)
+from paddlemix.training.finetune import Run, prepare_resume, save_results
 
 
 @watching_peers()
@@ -36,7 +25,7 @@ def main(arguments: list[str]) -> None:
 
 
 def run(config: FinetuneConfig) -> None:
-    """Load, plan, train, evaluate, save.
+    """Load, print the plan, train, evaluate, save.
 
     Args:
         config: checked.
@@ -44,22 +33,22 @@ def run(config: FinetuneConfig) -> None:
     Raises:
         OSError: a file is missing or cannot be written.
         SystemExit: SIGTERM has ended training; a checkpoint is saved.
-        ValueError: records, model and config do not fit one another, or training has left the numbers.
+        ValueError: records, model and config do not fit one another, or a loss or weight is NaN or inf.
     """
     config_file.check_degrees(config)
     only_first(lambda: config_file.check_output_dir(config))
-    processor = load_processor(config.model, config.data)
-    train, evaluation = load_datasets(config, processor)
+    job = Run.of(config)
+    train, evaluation = job.load_datasets()
 
     args = config_file.build_training_arguments(config)
-    answers = answer_evaluation_of(config, processor, evaluation, args.dataset_world_size)
+    answers = job.answer_evaluation(evaluation, ranks=args.dataset_world_size)
     check_best_metric(config, answers)
     checkpoint = prepare_resume(args) if args.do_train else None
-    model = load_model(config.model, args)
-    set_recompute(model, config)
-    rate_factors = set_learning_rates(model, config) if args.do_train else {}
+    model = job.load_model(args)
+    job.set_recompute(model)
+    rate_factors = job.set_learning_rates(model) if args.do_train else {}
 
-    # Slow to import, so a config's mistakes are told before.
+    # Slow to import, so mistakes in a config are found before.
     from paddlemix.training.plan import describe_plan
     from paddlemix.training.run_identity import identity_keys
     from paddlemix.training.sft import SFTTrainer
@@ -69,10 +58,10 @@ def run(config: FinetuneConfig) -> None:
         args,
         train,
         evaluation,
-        processor,
-        sampling=sampling_of(config.data),
+        job.processor,
+        sampling=job.sampling,
         identity_keys=identity_keys(config),
-        early_stopping=early_stopping_of(config.training),
+        early_stopping=job.early_stopping(),
         answers=answers,
         rate_factors=rate_factors,
         benchmark=config.training["benchmark"],

@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from paddlemix.contract import Model, Processor
 from paddlemix.conversation import Conversation
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.distributed.ranks import share
+from paddlemix.distributed.ranks import gather_texts
 from paddlemix.evaluation.predict import asks_for_boxes, predict_set, unanswered
 from paddlemix.evaluation.report import Prediction, score
 from paddlemix.evaluation.score_names import ALL_SCORES
@@ -46,7 +47,7 @@ class AnswerEvaluation:
     """
 
     def __init__(
-        self, mix: MixDataset, processor: Any, *, max_new_tokens: int, batch_size: int, limit: int | None = None
+        self, mix: MixDataset, processor: Processor, *, max_new_tokens: int, batch_size: int, limit: int | None = None
     ) -> None:
         self._processor, self._batch_size = processor, batch_size
         self._config = GenerationConfig(max_new_tokens=max_new_tokens)
@@ -57,7 +58,7 @@ class AnswerEvaluation:
             # By the whole set, as evaluate.py does.
             self._sets.append(EvaluationSet(name, asked, asks_for_boxes(conversations)))
 
-    def metrics(self, model: Any, *, rank: int = 0, ranks: int = 1) -> dict[str, float]:
+    def metrics(self, model: Model, *, rank: int = 0, ranks: int = 1) -> dict[str, float]:
         """Answer this rank's share of each set, and score the answers of all ranks.
 
         Args:
@@ -69,13 +70,13 @@ class AnswerEvaluation:
             The numbers of `score`'s report, the same in all ranks: by `<section>_<score>`, such as `vqa_exact_match`.
         """
         mine = [list(self._predict(model, one, rank, ranks)) for one in self._sets]
-        told = share(f"{rank}\n{_PREDICTIONS.dump_json(mine).decode()}")
-        shares = {int(text.partition("\n")[0]): text.partition("\n")[2] for text in told}
+        texts = gather_texts(f"{rank}\n{_PREDICTIONS.dump_json(mine).decode()}")
+        shares = {int(text.partition("\n")[0]): text.partition("\n")[2] for text in texts}
         parts = [_PREDICTIONS.validate_json(shares[one]) for one in range(ranks)]
         return flat_metrics(score([one for sets in zip(*parts, strict=True) for one in _interleave(sets)]))
 
     def score_names(self) -> list[str]:
-        """The scores that `metrics` gives, whatever the model answers; no model is asked.
+        """List the scores that `metrics` gives, whatever the model answers; no model is asked.
 
         Returns:
             Their names; counts are no scores.
@@ -90,7 +91,7 @@ class AnswerEvaluation:
         ]
         return [name for name in flat_metrics(score(silent)) if name in ALL_SCORES]
 
-    def _predict(self, model: Any, asked: EvaluationSet, rank: int, ranks: int) -> Iterator[Prediction]:
+    def _predict(self, model: Model, asked: EvaluationSet, rank: int, ranks: int) -> Iterator[Prediction]:
         return predict_set(
             model,
             self._processor,
@@ -103,7 +104,7 @@ class AnswerEvaluation:
 
 
 def flat_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a report's sections under one name each; `vqa` before `exact_match` is `vqa_exact_match`."""
+    """Give the numbers of a report's sections one name each; `exact_match` of `vqa` is `vqa_exact_match`."""
     found: dict[str, float] = {}
     for section, value in report.items():
         if isinstance(value, Mapping):
@@ -116,6 +117,6 @@ def flat_metrics(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _interleave(parts: Sequence[Sequence[Prediction]]) -> list[Prediction]:
-    """The order that the records had before every rank took each `ranks`-th."""
+    """Restore the order that the records had before every rank took each `ranks`-th."""
     places = [(place, rank) for rank, part in enumerate(parts) for place in range(len(part))]
     return [parts[rank][place] for place, rank in sorted(places)]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from paddle import nn
-from paddlenlp.trainer import Trainer
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_utils import TrainOutput
 
@@ -19,19 +18,20 @@ from paddlemix.checkpoints.random_states import load_random_states, random_state
 from paddlemix.checkpoints.resume_state import ResumeState
 from paddlemix.checkpoints.store import CheckpointStore
 from paddlemix.checkpoints.write_failure import write_failure
-from paddlemix.distributed.ranks import share, wait_for_all
+from paddlemix.distributed.ranks import gather_texts, wait_for_all
 from paddlemix.distributed.sharding import is_cut, mend_stage3, whole_parameters, whole_parameters_to_fill
 from paddlemix.training.callbacks.early_stopping import BestCheckpoint, EarlyStopping, note_best
 from paddlemix.training.callbacks.interruption import Interruption
+from paddlemix.training.paddlenlp_seams import SeamTrainer
 
 logger = logging.getLogger(__name__)
 
 
-class CheckpointingTrainer(Trainer):
+class CheckpointingTrainer(SeamTrainer):
     """Saves and restores all that a run consists of.
 
-    The model's files are written by `save_model` and read by `_load_from_checkpoint`; all else is the same whatever
-    is trained. Every rank writes its part, and the first one publishes the checkpoint when all have.
+    The model's files are written by `save_model` and read by `load_weights_of`; all else is the same whatever is
+    trained. Every rank writes its part, and the first one publishes the checkpoint when all have.
 
     Args:
         *args: PaddleNLP's.
@@ -70,18 +70,18 @@ class CheckpointingTrainer(Trainer):
 
         Raises:
             OSError: a checkpoint cannot be written.
-            ValueError: the checkpoint is of another run, or training has left the numbers.
+            ValueError: the checkpoint is of another run, or a loss or weight is NaN or inf.
         """
         if resume_from_checkpoint is not None:
-            self._check_same_run(Path(resume_from_checkpoint))
+            self.check_same_run(Path(resume_from_checkpoint))
         wait_for_all()  # one rank may have loaded faster than another, and what follows are collectives
-        with self.interruption.watching():
+        with self.interruption.watching(), self._best_model_at_end():
             return super().train(resume_from_checkpoint, **kwargs)
 
-    def _check_same_run(self, checkpoint: Path) -> None:
+    def check_same_run(self, checkpoint: Path) -> None:
         """Refuse a checkpoint of another run."""
 
-    def _write_run_files(self, folder: Path) -> None:
+    def write_run_files(self, folder: Path) -> None:
         """Write what else belongs to a checkpoint; the first rank does."""
 
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
@@ -106,41 +106,38 @@ class CheckpointingTrainer(Trainer):
             return
         with whole_parameters(self.model_wrapped):
             if self.args.should_save_model_state:
-                self._save(output_dir=output_dir, merge_tensor_parallel=merge_tensor_parallel)
+                self.write_model(output_dir, merge_tensor_parallel=merge_tensor_parallel)
 
-    def _wrap_model(self, model: nn.Layer, training: bool = True) -> nn.Layer:
-        wrapped = super()._wrap_model(model, training)
+    def on_model_wrapped(self, wrapped: nn.Layer) -> None:
+        """Mend what stage 3 of sharding does wrong."""
         mend_stage3(wrapped)
-        return wrapped
 
-    def _save_checkpoint(self, model: nn.Layer, metrics: dict[str, float] | None = None) -> None:
+    def write_checkpoint(self, metrics: dict[str, float] | None) -> None:
         """Write a checkpoint, whole or not at all.
 
         Args:
-            model: unused; it is `self.model`.
             metrics: of the evaluation at this step, if there was one.
 
         Raises:
             OSError: it could not be written; what was written of it is gone, earlier checkpoints are as they were.
         """
-        del model
         step = self.state.global_step
         note_best(self.state, self.args, metrics, self.store.folder(step))
         problem = self._try_to_stage(step)
         if problem and self.args.tensor_parallel_degree > 1:
-            # The ranks that share the model wait for this one's part of it, and would never hear of the problem.
+            # The ranks that share the model wait for this one's part of it, and would never learn of the problem.
             raise self._save_error(step, [problem])
-        problems = _told(problem)
+        problems = _of_all_ranks(problem)
         if not problems:
             # No rank goes on before the checkpoint is there, which it may be about to read, nor where it is not.
-            problems = _told(self._try_to_publish(step) if self.is_world_process_zero() else "")
+            problems = _of_all_ranks(self._try_to_publish(step) if self.is_world_process_zero() else "")
         if problems:
             raise self._save_error(step, problems)
 
     def _try_to_stage(self, step: int) -> str:
-        """Write this rank's part; the reason where that fails."""
+        """Write this rank's part, and return why that fails; "" where it does not."""
         try:
-            self._write_part(self.store.staging(step))
+            self.write_part(self.store.staging(step))
         except Exception as error:
             if (reason := write_failure(error)) is None:
                 raise
@@ -148,7 +145,7 @@ class CheckpointingTrainer(Trainer):
         return ""
 
     def _try_to_publish(self, step: int) -> str:
-        """Make what all have written a checkpoint; the reason where that fails."""
+        """Make what all have written a checkpoint, and return why that fails; "" where it does not."""
         best = self.state.best_model_checkpoint
         try:
             self.store.publish(step)
@@ -168,7 +165,8 @@ class CheckpointingTrainer(Trainer):
             f"`resume_from_checkpoint` set to true: it {rest}."
         )
 
-    def _write_part(self, folder: Path) -> None:
+    def write_part(self, folder: Path) -> None:
+        """Write this rank's part of a checkpoint."""
         folder.mkdir(parents=True, exist_ok=True)
         self.save_model(str(folder))
         save_random_states(folder / random_state_file(f"{self.args.process_index:05d}"))
@@ -178,10 +176,10 @@ class CheckpointingTrainer(Trainer):
         if self.is_world_process_zero():
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
             self._resume_state().write(folder)
-            self._write_run_files(folder)
+            self.write_run_files(folder)
 
     def _has_optimizer_part(self) -> bool:
-        """Whether this rank keeps states of the optimizer that no rank before it has."""
+        """Tell whether this rank keeps states of the optimizer that no rank before it has."""
         return self.dp_group.rank <= 0 if self.args.use_hybrid_parallel else self.args.should_save
 
     def _resume_state(self) -> ResumeState:
@@ -189,19 +187,17 @@ class CheckpointingTrainer(Trainer):
             scheduler=self.lr_scheduler.state_dict(),
             scaler=self.scaler.state_dict() if self.do_grad_scaling else {},
             # Whatever was not logged yet is not in it; so a step that is saved is logged first (`StepLog`).
-            total_loss=self._earlier_loss + self._total_loss_scalar,
+            total_loss=self._earlier_loss + self.summed_loss,
             log=self.log_history,
             evaluations_without_gain=(
                 self._early_stopping.early_stopping_patience_counter if self._early_stopping else 0
             ),
         )
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+    def load_progress_of(self, checkpoint: Path) -> None:
         """Restore all but the weights and the random states."""
-        if checkpoint is None or self.args.ignore_load_lr_and_optim:
-            return
-        load_optimizer(self.optimizer, self.model, Path(checkpoint))
-        state = ResumeState.read(Path(checkpoint))
+        load_optimizer(self.optimizer, self.model, checkpoint)
+        state = ResumeState.read(checkpoint)
         self.lr_scheduler.set_state_dict(state.scheduler)
         if self.do_grad_scaling and state.scaler:
             self.scaler.load_state_dict(state.scaler)
@@ -209,18 +205,16 @@ class CheckpointingTrainer(Trainer):
         if self._early_stopping is not None:
             self._early_stopping.early_stopping_patience_counter = state.evaluations_without_gain
 
-    def _load_rng_state(self, checkpoint: str | None) -> None:
+    def load_random_states_of(self, checkpoint: Path) -> None:
         """Restore the random states of this rank; another number of ranks than before begins with fresh ones."""
-        if checkpoint is None:
-            return
-        ranks = len(list(Path(checkpoint).glob(random_state_file("*"))))
+        ranks = len(list(checkpoint.glob(random_state_file("*"))))
         if ranks == self.args.world_size:
-            load_random_states(Path(checkpoint) / random_state_file(f"{self.args.process_index:05d}"))
+            load_random_states(checkpoint / random_state_file(f"{self.args.process_index:05d}"))
         else:
             logger.warning("%s was saved by %d processes: random states begin anew.", checkpoint, ranks)
 
-    def _epochs_left(self, done: int, max_steps: int, epochs: int, steps_per_epoch: int) -> int:
-        """The epoch to stop before: PaddleNLP takes one more step from the checkpoint of a run that had ended."""
+    def last_epoch(self, done: int, max_steps: int, epochs: int, steps_per_epoch: int) -> int:
+        """Return the epoch to stop before: PaddleNLP takes a step from a checkpoint of a run that had ended."""
         stopped_early = self._early_stopping is not None and self._early_stopping.is_met
         return done // steps_per_epoch if done >= max_steps or stopped_early else epochs
 
@@ -241,9 +235,9 @@ class CheckpointingTrainer(Trainer):
             "The best checkpoint is %s (%s %.6g).", best, self.args.metric_for_best_model, self.state.best_metric
         )
         with whole_parameters_to_fill(self.model_wrapped):
-            self._load_from_checkpoint(best)
+            self.load_weights_of(Path(best))
 
 
-def _told(problem: str) -> list[str]:
-    """What is wrong in any rank."""
-    return [told for told in share(problem) if told]
+def _of_all_ranks(problem: str) -> list[str]:
+    """Return what is wrong in any rank; empty where nothing is."""
+    return [one for one in gather_texts(problem) if one]

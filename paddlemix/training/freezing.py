@@ -23,7 +23,7 @@ class ModuleCount:
 
 
 def freeze(model: nn.Layer, include: Iterable[str] | None, exclude: Iterable[str] | None) -> None:
-    """Freeze what the globs say.
+    """Freeze the parameters that the globs name.
 
     With `include`, what it matches and `exclude` does not is frozen; with `exclude` alone, all but what it matches.
 
@@ -48,7 +48,7 @@ def freeze(model: nn.Layer, include: Iterable[str] | None, exclude: Iterable[str
 
 
 def count_by_module(model: nn.Layer, depth: int = 2) -> list[ModuleCount]:
-    """Numbers trained and frozen by the first `depth` parts of the parameters' names, in the model's order.
+    """Count what is trained and frozen by the first `depth` parts of the parameters' names, in the model's order.
 
     Those that other ranks hold of a model that is split count too.
     """
@@ -62,17 +62,17 @@ def count_by_module(model: nn.Layer, depth: int = 2) -> list[ModuleCount]:
 
 
 def any_matches(model: nn.Layer, glob: str) -> bool:
-    """Whether a model has a parameter whose whole name the glob matches."""
+    """Tell whether a model has a parameter whose whole name the glob matches."""
     return any(fnmatchcase(name, glob) for name, _ in model.named_parameters())
 
 
 def matches(name: str, globs: Iterable[str]) -> bool:
-    """Whether any of the globs matches the whole name."""
+    """Tell whether any of the globs matches the whole name."""
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
 def _check_matches(key: str, globs: Iterable[str], names: list[str]) -> None:
-    idle = [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
-    if idle:
+    unmatched = [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
+    if unmatched:
         modules = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
-        raise ValueError(f"`{key}` {idle} matches no parameter. The modules are: {modules}.")
+        raise ValueError(f"`{key}` {unmatched} matches no parameter. The modules are: {modules}.")

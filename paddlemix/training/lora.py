@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import paddle
 
 from paddlemix.configuration.arguments import ModelArguments
+from paddlemix.contract import Model
+from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.registry import Family
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.folders import lasting_name
@@ -17,7 +18,9 @@ from paddlemix.peft.targets import HEAD, language_layers, layers_with_weights, l
 logger = logging.getLogger(__name__)
 
 
-def add_adapters(model: Any, family: Family, keys: ModelArguments, *, is_base: bool, seed: int) -> MixLoRAModel:
+def add_adapters(
+    model: MixPretrainedModel, family: Family, keys: ModelArguments, *, is_base: bool, seed: int
+) -> MixLoRAModel:
     """Put new adapters where the config says, and freeze everything else.
 
     Args:
@@ -49,8 +52,8 @@ def add_adapters(model: Any, family: Family, keys: ModelArguments, *, is_base: b
     return MixLoRAModel.adapting(model, config, layers, whole, lora_plus_scale=keys.lora_plus_scale)
 
 
-def _whole_parameters(model: Any, patterns: list[str] | None, *, is_base: bool) -> list[str]:
-    """The names of the parameters that are trained themselves."""
+def _whole_parameters(model: Model, patterns: list[str] | None, *, is_base: bool) -> list[str]:
+    """Return the names of the parameters that are trained themselves."""
     if patterns is None:
         layers = _embedding_and_head(model) if is_base else []
         if layers:
@@ -65,6 +68,6 @@ def _whole_parameters(model: Any, patterns: list[str] | None, *, is_base: bool) 
     return [name for name, _ in model.named_parameters() if name.rpartition(".")[0] in layers]
 
 
-def _embedding_and_head(model: Any) -> list[str]:
+def _embedding_and_head(model: Model) -> list[str]:
     embedding = model.get_input_embeddings()
     return [name for name, layer in model.named_sublayers() if layer is embedding or name == HEAD]

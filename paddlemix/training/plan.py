@@ -24,7 +24,7 @@ def describe_plan(
     args: TrainingArguments,
     sampler: GlobalBatchSampler | None,
 ) -> str:
-    """The plan as text: sets and their tokens, parameters by module, how ranks share a run, packs, steps and batch."""
+    """Write the plan: sets and their tokens, parameters by module, how ranks share a run, packs, steps and batch."""
     lines = ["Plan"]
     for title, dataset in (("train", train), ("eval", evaluation)):
         if dataset is not None:
@@ -76,7 +76,7 @@ def _adapter_lines(model: MixLoRAModel) -> Iterator[str]:
 
 
 def _rank_lines(args: TrainingArguments) -> Iterator[str]:
-    """How several ranks share the run, after PaddleNLP has filled in what the config leaves open."""
+    """Say how several ranks share the run, after PaddleNLP has filled in what the config leaves open."""
     if args.world_size == 1:
         return
     split, models = max(args.tensor_parallel_degree, 1), args.dataset_world_size
@@ -113,7 +113,7 @@ def _step_lines(sampler: GlobalBatchSampler, args: TrainingArguments) -> Iterato
 
 
 def _rate_lines(model: nn.Layer, learning_rate: float) -> Iterator[str]:
-    """The highest rate of each module, where not all are the same."""
+    """List the highest rate of each module, where not all are the same."""
     factors = factors_by_module(model)
     if {factor for own in factors.values() for factor in own} == {1.0}:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import paddle
 from paddle import nn
 
 from paddlemix.models.registry import Family
@@ -52,7 +53,7 @@ def set_module_rates(model: nn.Layer, family: Family, training: Mapping[str, Any
 
 
 def factors_by_module(model: nn.Layer, depth: int = 2) -> dict[str, list[float]]:
-    """What the learning rate is multiplied by for trained parameters, each number once, by module in the model's order.
+    """List what the learning rate is multiplied by for trained parameters, each number once, by module in their order.
 
     Args:
         model: to train.
@@ -69,6 +70,6 @@ def factors_by_module(model: nn.Layer, depth: int = 2) -> dict[str, list[float]]
     return {module: sorted(factors) for module, factors in found.items()}
 
 
-def _own_parameters(model: nn.Layer) -> list[tuple[str, Any]]:
-    """By the names that the model's family knows; adapters stand round the model."""
+def _own_parameters(model: nn.Layer) -> list[tuple[str, paddle.Tensor]]:
+    """Return parameters by the names that the family knows; adapters are around the model."""
     return list((model.model if isinstance(model, MixLoRAModel) else model).named_parameters())

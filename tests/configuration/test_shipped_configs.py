@@ -9,7 +9,7 @@ import pytest
 
 import paddlemix
 from paddlemix.configuration import file as config_file
-from paddlemix.training import finetune
+from paddlemix.training.finetune import Run
 
 FOLDER = Path(paddlemix.__file__).parent / "config"
 CONFIGS = sorted(FOLDER.rglob("*.json"))
@@ -42,10 +42,10 @@ def test_a_run_can_be_made_of_it(
     flags = ["--model_name_or_path", str(tiny), "--dataset", json.dumps(sets), "--output_dir", str(tmp_path / "out")]
     # One process shares nothing, so that stages which need GPUs do not matter here.
     config = config_file.load_config(str(path), [*flags, "--bf16", "false", "--report_to", "none"], has_gpu=True)
-    processor = finetune.load_processor(config.model, config.data)
-    train, evaluation = finetune.load_datasets(config, processor)
+    run = Run.of(config)
+    train, evaluation = run.load_datasets()
     args = config_file.build_training_arguments(config)
-    model = finetune.load_model(config.model, args)
-    trainer = SFTTrainer(model, args, train, evaluation, processor, sampling=finetune.sampling_of(config.data))
+    model = run.load_model(args)
+    trainer = SFTTrainer(model, args, train, evaluation, run.processor, sampling=run.sampling)
     plan = describe_plan(model, train, evaluation, args, trainer.train_sampler)
     assert "trained" in plan and len(next(iter(trainer.get_train_dataloader()))["input_ids"]) > 0

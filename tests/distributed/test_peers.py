@@ -1,4 +1,4 @@
-"""The first rank's door, and what ranks make of what they hear; tests/distributed kills real ones."""
+"""How ranks connect with the first one, and what follows from their messages; test_lost_ranks.py kills real ones."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ import pytest
 from paddlemix.distributed import peers
 from paddlemix.distributed.peers import Peers, watching_peers
 
-WORD = "0123456789abcdef"
+SECRET = "0123456789abcdef"
 
 
-def knock(port: int, said: bytes) -> socket.socket:
+def connect(port: int, greeting: bytes) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port))
-    connection.sendall(said)
+    connection.sendall(greeting)
     return connection
 
 
-def test_only_ranks_that_know_the_word_are_let_in() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
-        callers = [knock(port, said) for said in (b"GET / HTTP/1.0\r\n\r\n", b"", WORD.encode() + b"       2")]
+def test_only_ranks_that_know_the_secret_are_accepted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        callers = [
+            connect(port, greeting) for greeting in (b"GET / HTTP/1.0\r\n\r\n", b"", SECRET.encode() + b"       2")
+        ]
         callers[1].close()
-        callers.append(knock(port, WORD.encode() + b"       1"))
-        let_in = peers._let_in(door, WORD, world=3)
-    assert sorted(let_in) == [1, 2]
-    assert [let_in[rank].getpeername() for rank in (2, 1)] == [callers[place].getsockname() for place in (2, 3)]
+        callers.append(connect(port, SECRET.encode() + b"       1"))
+        accepted = peers._accept_ranks(server, SECRET, world=3)
+    assert sorted(accepted) == [1, 2]
+    assert [accepted[rank].getpeername() for rank in (2, 1)] == [callers[place].getsockname() for place in (2, 3)]
 
 
 def test_ranks_that_do_not_connect_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "_CONNECT", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        caller = knock(door.getsockname()[1], WORD.encode() + b"       2")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        caller = connect(server.getsockname()[1], SECRET.encode() + b"       2")
         with pytest.raises(OSError, match=r"^ranks \[1, 3\] have not connected to rank 0"):
-            peers._let_in(door, WORD, world=4)
+            peers._accept_ranks(server, SECRET, world=4)
         caller.close()
 
 
@@ -51,9 +53,9 @@ def codes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def first_of_three() -> tuple[Peers, list[socket.socket]]:
     """The first rank, and what the other two have in hand."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        theirs = [knock(door.getsockname()[1], f"{WORD}{rank:8d}".encode()) for rank in (1, 2)]
-        return Peers(peers._let_in(door, WORD, world=3), ["first", "second", "third"]), theirs
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = [connect(server.getsockname()[1], f"{SECRET}{rank:8d}".encode()) for rank in (1, 2)]
+        return Peers(peers._accept_ranks(server, SECRET, world=3), ["first", "second", "third"]), theirs
 
 
 def test_a_rank_that_is_gone_is_named_to_all_and_ends_them(codes: list[int], caplog: pytest.LogCaptureFixture) -> None:
@@ -67,9 +69,9 @@ def test_a_rank_that_is_gone_is_named_to_all_and_ends_them(codes: list[int], cap
 def test_what_the_first_rank_has_heard_of_is_named_by_the_others(
     codes: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        ours = socket.create_connection(door.getsockname())
-        theirs, _ = door.accept()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
     second = Peers({0: ours}, ["first", "second", "third"])
     theirs.sendall(b"2       ")
     second._thread.join(5)
@@ -85,16 +87,16 @@ def test_ranks_that_have_done_their_work_end_nobody(codes: list[int], caplog: py
     assert not first._thread.is_alive() and codes == [] and caplog.records == []
 
 
-def test_the_first_rank_parts_after_the_others(codes: list[int]) -> None:
+def test_the_first_rank_leaves_after_the_others(codes: list[int]) -> None:
     first, others = first_of_three()
-    parting = Thread(target=first.part, daemon=True)
-    parting.start()
-    parting.join(0.2)
-    assert parting.is_alive() and [other.recv(8) for other in others] == [b"parted  "] * 2
+    leaving = Thread(target=first.leave, daemon=True)
+    leaving.start()
+    leaving.join(0.2)
+    assert leaving.is_alive() and [other.recv(8) for other in others] == [b"parted  "] * 2
     for other in others:
         other.sendall(b"parted  ")
-    parting.join(5)
-    assert not parting.is_alive() and codes == []
+    leaving.join(5)
+    assert not leaving.is_alive() and codes == []
 
 
 def test_a_rank_that_ends_for_a_reason_of_its_own_speaks_of_no_other(

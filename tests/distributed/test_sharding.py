@@ -127,7 +127,7 @@ def records(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         {"role": "user", "content": "<image><video>What moves?"},
         {"role": "assistant", "content": "A grey cloud."},
     ]
-    image = next((shapes / "images" / "train").iterdir())
+    image = next((shapes / "pictures" / "train").iterdir())
     video = [{"messages": turns, "images": [str(image)], "videos": [str(folder / "a.mp4")]}]
     for name, content in (("images", shown_image), ("texts", texts), ("video", video)):
         (folder / f"{name}.json").write_text(json.dumps(content), "utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import paddle
 import pytest
 
-from paddlemix.configuration.arguments import ModelArguments
+from paddlemix.configuration.arguments import DataArguments, FinetuneConfig, ModelArguments
 from paddlemix.estimate.shapes import model_to_train
 from paddlemix.models.registry import FAMILIES
 
@@ -43,12 +43,12 @@ def test_adapters_of_a_base_model_bring_embedding_and_head() -> None:
 
 
 def test_a_folder_is_read_as_its_run_would_read_it(tiny_checkpoint: Path) -> None:
-    from paddlemix.training.finetune import load_model
+    from paddlemix.training.finetune import Run
 
     keys = ModelArguments(model_name_or_path=str(tiny_checkpoint), lora=True, lora_rank=4)
     training = {"fp16_opt_level": "O1", "bf16": False, "fp16": False, "seed": 3, "tensor_parallel_degree": -1}
-    args = type("Args", (), training)
-    loaded = {name: (one.shape, one.stop_gradient) for name, one in load_model(keys, args).named_parameters()}
+    args, run = type("Args", (), training), Run.of(FinetuneConfig(keys, DataArguments(), {}))
+    loaded = {name: (one.shape, one.stop_gradient) for name, one in run.load_model(args).named_parameters()}
     empty = {
         name: (one.shape, one.stop_gradient)
         for name, one in model_to_train(keys, dtype="float32")[0].named_parameters()

@@ -15,7 +15,7 @@ import paddle
 from paddlenlp.trainer import TrainerCallback
 
 from paddlemix.configuration import file as config_file
-from paddlemix.training import finetune
+from paddlemix.training.finetune import Run
 
 del paddlemix
 
@@ -46,13 +46,12 @@ def record_steps(config_path: str, flags: list[str]) -> tuple[dict[str, np.ndarr
     from paddlemix.training.sft import SFTTrainer
 
     config = config_file.load_config(config_path, flags, has_gpu=False)
-    processor = finetune.load_processor(config.model, config.data)
-    train, evaluation = finetune.load_datasets(config, processor)
+    run = Run.of(config)
+    train, evaluation = run.load_datasets()
     args = config_file.build_training_arguments(config)
-    model = finetune.load_model(config.model, args)
-    finetune.set_recompute(model, config)
-    sampling = finetune.sampling_of(config.data)
-    trainer = SFTTrainer(model, args, train, evaluation, processor, sampling=sampling)
+    model = run.load_model(args)
+    run.set_recompute(model)
+    trainer = SFTTrainer(model, args, train, evaluation, run.processor, sampling=run.sampling)
     recorder = Recorder(model)
     trainer.add_callback(recorder)
     trainer.train()

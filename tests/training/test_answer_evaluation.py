@@ -35,7 +35,7 @@ KEYS = {"predict_with_generate": True, "max_new_tokens": NEW_TOKENS, "per_device
 def sets(tiny_qwen_vl: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """Questions to which most right answers are what the untrained model says, and questions that ask for boxes."""
     folder = tmp_path_factory.mktemp("records")
-    images = sorted((shapes / "images" / "train").iterdir())
+    images = sorted((shapes / "pictures" / "train").iterdir())
     records = [
         {"image": str(image), "question": f"What is shown in number {place}?", "answer": "none of it"}
         for place, image in enumerate(images)

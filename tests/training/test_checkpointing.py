@@ -21,10 +21,10 @@ from safetensors.numpy import load_file
 
 from paddlemix.configuration import file as config_file
 from paddlemix.tools import supervised_finetune
-from paddlemix.training import checkpointing
+from paddlemix.training import checkpointing, run_trainer
 from paddlemix.training import sft as sft_trainer
+from paddlemix.training.callbacks.finite_checks import NonFiniteError
 from paddlemix.training.callbacks.interruption import EXIT_CODE
-from paddlemix.training.callbacks.nonfinite import NonFiniteError
 from paddlemix.training.callbacks.progress import StepLog
 
 STEPS, STEPS_PER_EPOCH = 5, 2
@@ -88,7 +88,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[Any], N
                 if state.global_step == step - 1:
                     happen(model)
 
-        monkeypatch.setattr(sft_trainer, "StepLog", Happening)
+        monkeypatch.setattr(run_trainer, "StepLog", Happening)
 
     return plan
 
@@ -249,7 +249,7 @@ def test_weights_that_are_nan_are_never_saved(run: Run, monkeypatch: pytest.Monk
             if state.global_step == 2:
                 spoil(model)
 
-    monkeypatch.setattr(sft_trainer, "StepLog", Spoiler)
+    monkeypatch.setattr(run_trainer, "StepLog", Spoiler)
     with pytest.raises(NonFiniteError, match=r"after step 3 .*norm.weight holds NaN.*\.json, record "):
         run("out")
     assert sorted(path.name for path in (run.folder / "out").glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
@@ -288,8 +288,10 @@ def test_a_rank_that_cannot_write_waits_for_none_that_wait_for_its_part_of_the_m
         self.args.tensor_parallel_degree = 2
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sft_trainer.SFTTrainer, "_write_part", fail)
-    monkeypatch.setattr(checkpointing, "share", lambda text: pytest.fail(f"it asks the others, and tells them {text}"))
+    monkeypatch.setattr(sft_trainer.SFTTrainer, "write_part", fail)
+    monkeypatch.setattr(
+        checkpointing, "gather_texts", lambda text: pytest.fail(f"it asks the others, and tells them {text}")
+    )
     with pytest.raises(OSError, match=r"the checkpoint of step 1 cannot be written .*: .*No space left on device\."):
         run("out")
 
@@ -312,7 +314,7 @@ def test_the_best_model_is_loaded_at_the_end_and_training_stops_early(
                 sft_trainer.SFTTrainer, "_sum_over_ranks", lambda trainer, total: scores[trainer.state.global_step]
             )
 
-    monkeypatch.setattr(sft_trainer, "StepLog", Scores)
+    monkeypatch.setattr(run_trainer, "StepLog", Scores)
     keys = {
         "load_best_model_at_end": True,
         "evaluation_strategy": "steps",

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from paddle import nn
 
-from paddlemix.configuration.arguments import ModelArguments
-from paddlemix.training.finetune import load_model
+from paddlemix.configuration.arguments import DataArguments, FinetuneConfig, ModelArguments
+from paddlemix.training.finetune import Run
 from paddlemix.training.freezing import ModuleCount, count_by_module, freeze
 
 
@@ -105,7 +105,9 @@ def test_numbers_are_counted_by_module_in_the_models_order(model):
 def test_the_language_model_is_frozen_with_or_without_a_head_of_its_own(checkpoint, request):
     folder = request.getfixturevalue(checkpoint)
     args = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
-    model = load_model(ModelArguments(model_name_or_path=str(folder), freeze_llm=True), args)
+    model = Run.of(
+        FinetuneConfig(ModelArguments(model_name_or_path=str(folder), freeze_llm=True), DataArguments(), {})
+    ).load_model(args)
     assert any(name.startswith("lm_head") for name, _ in model.named_parameters()) == (checkpoint == "tiny_qwen_vl")
     trained = {name for name, one in model.named_parameters() if not one.stop_gradient}
     assert trained == {name for name, _ in model.named_parameters() if "visual" in name} and len(trained) > 10

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from paddlemix.configuration.arguments import ModelArguments
+from paddlemix.configuration.arguments import DataArguments, FinetuneConfig, ModelArguments
 from paddlemix.peft.lora_model import MixLoRAModel
-from paddlemix.training.finetune import load_model, load_processor
+from paddlemix.training.finetune import Run
 from paddlemix.training.plan import _parameter_lines
 
 ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
@@ -20,6 +20,10 @@ ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=Fals
 
 def keys(folder: Path, **more) -> ModelArguments:
     return ModelArguments(model_name_or_path=str(folder), lora=True, **more)
+
+
+def load_model(keys: ModelArguments, args: SimpleNamespace):
+    return Run.of(FinetuneConfig(keys, DataArguments(), {})).load_model(args)
 
 
 def base_of(folder: Path, checkpoint: Path, **values) -> Path:
@@ -97,4 +101,4 @@ def test_an_adapter_is_no_model_to_fine_tune(tiny_checkpoint, tmp_path):
     assert isinstance(model, MixLoRAModel)
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is an adapter; merge it into its base first"):
-        load_processor(replace(keys(tmp_path), lora=False), None)
+        Run.of(FinetuneConfig(replace(keys(tmp_path), lora=False), DataArguments(), {}))

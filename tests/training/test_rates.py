@@ -13,10 +13,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from paddlemix.configuration import file as config_file
-from paddlemix.configuration.arguments import ModelArguments
+from paddlemix.configuration.arguments import DataArguments, FinetuneConfig, ModelArguments
 from paddlemix.models.registry import find_family
 from paddlemix.tools import supervised_finetune
-from paddlemix.training.finetune import load_model
+from paddlemix.training.finetune import Run
 from paddlemix.training.rates import factors_by_module, set_module_rates
 
 ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
@@ -35,10 +35,14 @@ PARTS = {
 }
 
 
+def load_model(keys: ModelArguments) -> Any:
+    return Run.of(FinetuneConfig(keys, DataArguments(), {})).load_model(ARGS)
+
+
 @pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "tiny_qwen_vl"])
 def test_each_parameter_has_the_rate_of_its_part(checkpoint: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(checkpoint)
-    family, model = find_family(folder), load_model(ModelArguments(model_name_or_path=str(folder)), ARGS)
+    family, model = find_family(folder), load_model(ModelArguments(model_name_or_path=str(folder)))
     assert set_module_rates(model, family, RATES) == {
         "vision_learning_rate": pytest.approx(0.1),
         "aligner_learning_rate": pytest.approx(4.0),
@@ -58,8 +62,7 @@ def test_adapters_of_the_tower_have_its_rate_and_that_of_lora_plus(tiny_checkpoi
             lora=True,
             lora_plus_scale=8.0,
             lora_target_modules=[r"visual\.blocks.*qkv", ".*q_proj"],
-        ),
-        ARGS,
+        )
     )
     set_module_rates(model, find_family(tiny_checkpoint), {**RATES, "aligner_learning_rate": None})
     assert factors_by_module(model) == {
@@ -77,7 +80,7 @@ def test_adapters_of_the_tower_have_its_rate_and_that_of_lora_plus(tiny_checkpoi
     ],
 )
 def test_a_rate_of_what_is_frozen_is_refused(tiny_checkpoint: Path, frozen: str, key: str, part: str) -> None:
-    model = load_model(ModelArguments(model_name_or_path=str(tiny_checkpoint), **{frozen: True}), ARGS)
+    model = load_model(ModelArguments(model_name_or_path=str(tiny_checkpoint), **{frozen: True}))
     with pytest.raises(ValueError, match=f"^`{key}` is {RATES[key]:g}, but nothing of {part} is trained."):
         set_module_rates(model, find_family(tiny_checkpoint), {**dict.fromkeys(RATES), "learning_rate": 1, **RATES})
 

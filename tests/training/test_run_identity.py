@@ -1,8 +1,7 @@
-"""Which changes make a run another run."""
+"""Which keys of a config make a run another run."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from paddlemix.configuration.arguments import (
@@ -12,60 +11,7 @@ from paddlemix.configuration.arguments import (
     FinetuneConfig,
     ModelArguments,
 )
-from paddlemix.training.run_identity import RunIdentity, identity_keys
-
-RUN = RunIdentity(
-    {"seed": 0, "max_length": 512, "cards": 1, "learning_rate": 1e-5, "freeze_vit": False, "new_key": 1},
-    {"hidden_size": 64, "torch_dtype": "float32"},
-    "draws",
-)
-
-
-def with_keys(run: RunIdentity = RUN, drawn_from: str = "draws", **keys: Any) -> RunIdentity:
-    return replace(run, keys={**run.keys, **keys}, drawn_from=drawn_from)
-
-
-def test_a_run_is_itself() -> None:
-    assert RUN.differences(RUN, ignore_data=False) == [] and RUN.changed_freely(RUN) == []
-
-
-def test_cards_may_change_as_long_as_the_same_records_are_drawn_together() -> None:
-    assert with_keys(cards=2).differences(RUN, ignore_data=False) == []
-    assert with_keys(cards=2, drawn_from="others").differences(RUN, ignore_data=False) == ["`cards` was 1 and is 2"]
-
-
-def test_other_draws_under_the_same_keys_are_other_records() -> None:
-    assert (
-        "records in the files of `dataset.train` are others"
-        in with_keys(drawn_from="others").differences(RUN, ignore_data=False)[0]
-    )
-
-
-def test_an_epoch_begun_anew_asks_for_the_same_model_only() -> None:
-    assert with_keys(seed=1, drawn_from="others").differences(RUN, ignore_data=True) == []
-    changed = with_keys(replace(RUN, model={"hidden_size": 32}), freeze_vit=True, seed=1)
-    assert changed.differences(RUN, ignore_data=True) == [
-        "the model's `hidden_size` was 64 and is 32",
-        "`freeze_vit` was false and is true",
-    ]
-
-
-def test_precision_on_disk_and_keys_of_one_side_alone_are_no_difference() -> None:
-    other = RunIdentity({"seed": 0}, {"hidden_size": 64, "torch_dtype": "bfloat16"}, "draws")
-    assert other.differences(RUN, ignore_data=False) == [] and RUN.differences(other, ignore_data=False) == []
-
-
-def test_what_may_change_is_told_apart() -> None:
-    other = with_keys(learning_rate=1e-4)
-    assert other.differences(RUN, ignore_data=False) == []
-    assert other.changed_freely(RUN) == ["`learning_rate` was 1e-05 and is 0.0001"]
-
-
-def test_the_model_begun_from_may_move_unless_adapters_need_it() -> None:
-    here, moved = with_keys(model_name_or_path="a"), with_keys(model_name_or_path="b")
-    assert moved.differences(here, ignore_data=False) == [] and moved.changed_freely(here)
-    here, moved = with_keys(here, lora=True), with_keys(moved, lora=True)
-    assert moved.differences(here, ignore_data=False) == ['`model_name_or_path` was "a" and is "b"']
+from paddlemix.training.run_identity import KNOWN_KEYS, identity_keys
 
 
 def config_with(**item: Any) -> FinetuneConfig:
@@ -78,3 +24,7 @@ def test_moved_files_leave_the_sets_the_same_and_another_prompt_does_not() -> No
     assert keys[0]["dataset.train"] == keys[1]["dataset.train"] and keys[0]["seed"] == 3
     assert keys[0]["dataset.train.data_files"] != keys[1]["dataset.train.data_files"]
     assert identity_keys(config_with(data_files="a", prompt="?"))["dataset.train"] != keys[0]["dataset.train"]
+
+
+def test_no_key_means_two_things() -> None:
+    assert len(set(KNOWN_KEYS.all)) == len(KNOWN_KEYS.all) > 40

@@ -13,7 +13,7 @@ import pytest
 from paddlenlp.trainer import TrainerCallback
 
 from paddlemix.configuration import file as config_file
-from paddlemix.training import finetune
+from paddlemix.training.finetune import Run
 from paddlemix.training.sft import SFTTrainer
 
 STEPS, WARM_UP, PEAK = 12, 3, 2e-3
@@ -49,11 +49,11 @@ def train(tmp_path: Path, tiny_checkpoint: Path, shapes: Path) -> Callable[..., 
         }
         (tmp_path / "config.json").write_text(json.dumps(config))
         checked = config_file.load_config(str(tmp_path / "config.json"), has_gpu=False)
-        processor = finetune.load_processor(checked.model, checked.data)
-        records, _ = finetune.load_datasets(checked, processor)
+        made = Run.of(checked)
+        records, _ = made.load_datasets()
         args = config_file.build_training_arguments(checked)
-        model = finetune.load_model(checked.model, args)
-        trainer, recorder = SFTTrainer(model, args, records, None, processor), Recorder(model)
+        model = made.load_model(args)
+        trainer, recorder = SFTTrainer(model, args, records, None, made.processor), Recorder(model)
         trainer.add_callback(recorder)
         trainer.train()
         return trainer, recorder

@@ -141,7 +141,7 @@ def test_the_share_of_each_set_is_logged(log: dict[int, dict[str, float]]) -> No
 def test_the_line_of_a_step_has_speed_padding_and_memory(watched: tuple[Watcher, Path, str]) -> None:
     lines = [line for line in watched[2].splitlines() if line.startswith("step ")]
     assert len(lines) == len(LOGGED)
-    figures = r"loss \S+  learning_rate \S+  [\d,]+ tokens/s  \S+ pictures/s  padding \d+%  \S+ GiB"
+    figures = r"loss \S+  learning_rate \S+  [\d,]+ tokens/s  \S+ images/s  padding \d+%  \S+ GiB"
     for line, step in zip(lines, LOGGED, strict=True):
         assert re.fullmatch(rf"step {step}/{STEPS}  {figures}  \S+ steps/s  \S+ left", line), line
 

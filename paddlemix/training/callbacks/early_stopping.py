@@ -28,7 +28,7 @@ class EarlyStopping(EarlyStoppingCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Nothing: what PaddleNLP asserts here is a rule of the config."""
+        """Do nothing: what PaddleNLP asserts here is a rule of the config."""
 
     @property
     def is_met(self) -> bool:
@@ -54,7 +54,7 @@ class BestCheckpoint(TrainerCallback):
 
 
 def note_best(state: TrainerState, args: TrainingArguments, metrics: dict[str, float] | None, checkpoint: Path) -> None:
-    """Write down a checkpoint that is better than the best so far.
+    """Note a checkpoint that is better than the best so far.
 
     Args:
         state: changed.

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import paddle
-from paddle import nn
 
-from paddlemix.distributed.sharding import innermost, is_shared_out
-
-Gradients = list[tuple[Any, paddle.Tensor]]
+from paddlemix.distributed.paddle_seams import Gradients, replace_clipping, squared_norm
+from paddlemix.distributed.sharding import is_shared_out
 
 
 class GradientNorm:
@@ -21,7 +19,7 @@ class GradientNorm:
     not free, so only the steps that are asked for are measured.
 
     Args:
-        optimizer: as training calls it, with all that fleet puts round it.
+        optimizer: Paddle's, as training calls it, with all that fleet puts round it.
         tensor_parallel_degree: ranks that share layers.
         sharding_degree: ranks that share the optimizer's states.
         is_wanted: asked at each step whether to measure it; all ranks must say the same.
@@ -39,12 +37,10 @@ class GradientNorm:
         self._degrees = tensor_parallel_degree, sharding_degree
         self._is_wanted = is_wanted
         self._square: paddle.Tensor | None = None
-        inner = innermost(optimizer)
-        self._clip: Callable[[Gradients], Gradients] | None = inner._grad_clip
-        inner._grad_clip = self
+        self._clip = replace_clipping(optimizer, self)
 
     def take(self) -> float | None:
-        """The norm over all ranks of the step that was measured since the last call; None where there was none."""
+        """Return the norm over all ranks of the step measured since the last call; None where there was none."""
         square, self._square = self._square, None
         return None if square is None else square.item() ** 0.5
 
@@ -67,13 +63,13 @@ class GradientNorm:
             square = paddle.zeros([], dtype="float32")
             for parameter, gradient in gradients:
                 # Every rank that has the same numbers brings them.
-                square += nn.clip._squared_l2_norm(gradient).astype("float32") * (self._parts(parameter) / ranks)
+                square += squared_norm(gradient).astype("float32") * (self._parts(parameter) / ranks)
             if ranks > 1:
                 paddle.distributed.all_reduce(square)
         return square
 
-    def _parts(self, parameter: Any) -> int:
-        """How many ranks it takes to put a parameter together."""
+    def _parts(self, parameter: paddle.Tensor) -> int:
+        """Count the ranks that it takes to put a parameter together."""
         tensor_parallel, sharding = self._degrees
         parts = tensor_parallel if getattr(parameter, "is_distributed", False) else 1
         return parts * (sharding if is_shared_out(self._optimizer, parameter) else 1)

@@ -35,7 +35,7 @@ class Interruption(TrainerCallback):
     def watching(self) -> Iterator[None]:
         """Take SIGTERM while the block runs; one that came too late for another step kills the process after it."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # Python hands signals to the main thread alone
+            yield  # Python handles signals in the main thread alone
             return
         earlier = signal.signal(signal.SIGTERM, self._ask)
         # Else a read that it comes into fails, of Paddle's store for one.
@@ -48,7 +48,7 @@ class Interruption(TrainerCallback):
             signal.raise_signal(signal.SIGTERM)
 
     def exit(self) -> NoReturn:
-        """End the process with its code; signals that come now, as launchers send them several times, are let be."""
+        """End the process with its code; signals that come now, as launchers send them several times, are ignored."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise SystemExit(EXIT_CODE)
 
@@ -64,7 +64,7 @@ class Interruption(TrainerCallback):
         self._is_asked_for = True
 
     def _any_rank_is_asked(self, world: int) -> bool:
-        """Signals reach ranks at different moments, perhaps in different steps: all must stop after the same one."""
+        """Ask all ranks: signals reach them at different moments, perhaps in different steps; all stop together."""
         if world <= 1:
             return self._is_asked_for
         asked = paddle.to_tensor(int(self._is_asked_for), dtype="int32")

@@ -39,7 +39,7 @@ class SamplingMemoryTracker(TrainerMemoryTracker):
 
 
 class FreedMemory(TrainerCallback):
-    """Gives the system memory back that the first steps have left in holes."""
+    """Gives memory back to the system that the first steps have left fragmented."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -51,7 +51,7 @@ class FreedMemory(TrainerCallback):
 
 
 def memory_in_use() -> int:
-    """Bytes that this process holds: of its GPU's memory, what Paddle keeps for itself; without a GPU, of the CPU's."""
+    """Count the bytes that this process holds: what Paddle reserves on its GPU, or without a GPU, the CPU's."""
     if paddle.get_device().startswith("gpu"):
         return paddle.device.cuda.memory_reserved()
     return psutil.Process().memory_info().rss

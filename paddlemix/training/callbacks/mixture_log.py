@@ -25,7 +25,7 @@ class MixtureLog:
         self._sampler = sampler
 
     def shares(self, steps: list[Place]) -> dict[str, float]:
-        """What was drawn in some optimizer steps.
+        """Compute what share of each set was drawn in some optimizer steps.
 
         Args:
             steps: which.
@@ -42,7 +42,7 @@ class MixtureLog:
 
 
 def set_names(summaries: list[SetSummary]) -> list[str]:
-    """A short name for each set, no two alike: its first file's, or the file's and the set's number from 1 on."""
+    """Name each set, no two alike: after its first file, with the set's number from 1 on where two are alike."""
     stems = [Path(summary.files[0]).stem or summary.name for summary in summaries]
     times = Counter(stems)
     return [stem if times[stem] == 1 else f"{stem}_{place}" for place, stem in enumerate(stems, start=1)]

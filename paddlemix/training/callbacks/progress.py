@@ -15,7 +15,7 @@ _SHOWN = {
     "eval_loss": "eval_loss {:.4g}",
     "learning_rate": "learning_rate {:.4g}",
     "tokens_per_second": "{:,.0f} tokens/s",
-    "images_per_second": "{:.3g} pictures/s",
+    "images_per_second": "{:.3g} images/s",
     "padding": "padding {:.0%}",
     "memory_gib": "{:.3g} GiB",
 }
@@ -25,8 +25,8 @@ _SPEED = {"interval_samples_per_second": "{:.4g} samples/s"}
 class StepLog(TrainerCallback):
     """Logs the last step and each that is saved.
 
-    PaddleNLP takes what was not logged into the run's mean loss from one rank alone, and a run that goes on from a
-    checkpoint knows nothing of it.
+    PaddleNLP adds what was not logged to the run's mean loss from one rank alone, and a run that goes on from a
+    checkpoint does not know it.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class StepLog(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The same, unless the step's end had it logged: PaddleNLP would log a loss of 0 for no steps."""
+        """Ask for a log, unless the step's end had it logged: PaddleNLP would log a loss of 0 for no steps."""
         control.should_log = (control.should_log or control.should_save) and self._logged < state.global_step
 
     def on_log(

@@ -16,7 +16,7 @@ class Throughput:
     Args:
         dataset: what is drawn from.
         sampler: draws it.
-        packs: rows are packs, laid behind one another; else a batch's rows are padded to its longest.
+        packs: rows are packs, which are concatenated; else a batch's rows are padded to its longest.
     """
 
     def __init__(self, dataset: MixDataset, sampler: GlobalBatchSampler, *, packs: bool) -> None:
@@ -27,12 +27,12 @@ class Throughput:
         self.begin()
 
     def begin(self) -> None:
-        """Take the time from now on."""
+        """Start the clock."""
         self._seconds, self._since = 0.0, time.monotonic()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Evaluations and checkpoints that are made within take no time of the steps.
+        """Stop the clock while evaluations and checkpoints are made.
 
         Yields:
             Nothing.
@@ -44,7 +44,7 @@ class Throughput:
             self._since = time.monotonic()
 
     def figures(self, steps: list[Place]) -> dict[str, float]:
-        """What went by since the last call. Call it within `paused`.
+        """Compute the speed since the last call. Call it within `paused`.
 
         Args:
             steps: the optimizer steps since then.

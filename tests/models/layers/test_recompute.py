@@ -13,11 +13,11 @@ import paddle
 import pytest
 
 from paddlemix.auto import AutoProcessorMIX
-from paddlemix.configuration.arguments import ModelArguments
+from paddlemix.configuration.arguments import DataArguments, FinetuneConfig, ModelArguments
 from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.datasets.mixing.loss_weights import WeightedSample
-from paddlemix.training.finetune import load_model
+from paddlemix.training.finetune import Run
 
 ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
 BOTH = {"vision": True, "language": True}
@@ -53,7 +53,8 @@ def measure(checkpoint: Path, batch: dict[str, paddle.Tensor]) -> Measure:
     """Loss, gradients, and how often the blocks of each class were computed."""
 
     def run(*, training: bool = True, vision: bool = False, language: bool = False, **keys: Any):
-        model = load_model(ModelArguments(model_name_or_path=str(checkpoint), **keys), ARGS)
+        named = ModelArguments(model_name_or_path=str(checkpoint), **keys)
+        model = Run.of(FinetuneConfig(named, DataArguments(), {})).load_model(ARGS)
         model.set_recompute(vision=vision, language=language)
         model.train() if training else model.eval()
         calls: Counter = Counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import paddle
@@ -14,6 +14,15 @@ from paddlemix.conversation import RecordId
 
 Batch = Sequence[Any]
 
+
+class Sources(Protocol):
+    """Knows which records a row of a batch was made of."""
+
+    def sources(self, row: Any, /) -> Sequence[RecordId]:
+        """Return where the records of a row are written."""
+        ...
+
+
 _LISTED = 20
 ADVICE = (
     "Training has stopped, the checkpoints are as they were. Look at these records, or lower `learning_rate` or "
@@ -22,13 +31,13 @@ ADVICE = (
 
 
 class NonFiniteError(ValueError):
-    """Training has left the numbers; the message names the records."""
+    """A loss or a weight is NaN or infinite; the message names the records."""
 
 
 def check_losses(
-    total: float, losses: Sequence[paddle.Tensor], draw: Callable[[], Sequence[Batch]], dataset: Any, *, step: int
+    total: float, losses: Sequence[paddle.Tensor], draw: Callable[[], Sequence[Batch]], dataset: Sources, *, step: int
 ) -> None:
-    """Stop where a step's loss is no number. The single losses are looked at only then.
+    """Stop where a step's loss is NaN or infinite. The losses of its batches are looked at only then.
 
     Args:
         total: of the step and those before it that were not logged yet.
@@ -43,15 +52,15 @@ def check_losses(
     if np.isfinite(total):
         return
     batches, values = draw(), [float(loss) for loss in losses]
-    guilty = [batch for batch, value in zip(batches, values, strict=False) if not np.isfinite(value)]
+    bad = [batch for batch, value in zip(batches, values, strict=False) if not np.isfinite(value)]
     value = next((value for value in values if not np.isfinite(value)), total)
     raise NonFiniteError(
-        f"the loss of step {step} is {value}; its batch: {name_records(guilty or batches, dataset)}. {ADVICE}"
+        f"the loss of step {step} is {value}; its batch: {name_records(bad or batches, dataset)}. {ADVICE}"
     )
 
 
 def check_weights(model: nn.Layer, step: int, records: Callable[[], str]) -> None:
-    """Refuse to save weights that are no numbers: nobody could go on from such a checkpoint.
+    """Refuse to save weights that are NaN or infinite: no run could go on from such a checkpoint.
 
     Args:
         model: whose trained parameters are looked at.
@@ -69,8 +78,8 @@ def check_weights(model: nn.Layer, step: int, records: Callable[[], str]) -> Non
             )
 
 
-def name_records(batches: Sequence[Batch], dataset: Any) -> str:
-    """The files and indices of the records of some batches, the first 20 of them."""
+def name_records(batches: Sequence[Batch], dataset: Sources) -> str:
+    """Name the files and indices of the records of some batches, the first 20 of them."""
     records: list[RecordId] = [record for batch in batches for draw in batch for record in dataset.sources(draw)]
     rest = len(records) - _LISTED
     return "; ".join(map(str, islice(records, _LISTED))) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,145 @@
+"""Whether a checkpoint is of the run that is about to go on from it, and in which keys of the config the two differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from paddlemix.contract import ModelConfig
+from paddlemix.files import write_json
+
+FILE = "run.json"
+# Of a model's config: what says nothing about its shape.
+_NO_SHAPE = ("torch_dtype", "transformers_version", "_name_or_path")
+
+
+@dataclass(frozen=True)
+class IdentityKeys:
+    """What the keys of a config mean to a run that goes on; who knows the keys makes one.
+
+    Attributes:
+        model: a resumed run must share these with the one it goes on with.
+        samples: likewise, unless its epoch is begun anew.
+        draws: these may change as long as the same records are drawn together: files may be moved, and a global batch
+            cut anew.
+        free: these may change; the run then goes on with the new values.
+    """
+
+    model: tuple[str, ...]
+    samples: tuple[str, ...]
+    draws: tuple[str, ...]
+    free: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.model, *self.samples, *self.draws, *self.free)
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What makes two runs the same.
+
+    Attributes:
+        keys: values by config key; those of an `IdentityKeys`.
+        model: the model's config.json.
+        drawn_from: the sampler's fingerprint.
+    """
+
+    keys: Mapping[str, Any]
+    model: Mapping[str, Any]
+    drawn_from: str
+
+    @classmethod
+    def of(cls, keys: Mapping[str, Any], model_config: ModelConfig, drawn_from: str, *, ranks: int = 1) -> RunIdentity:
+        """Describe the run of this process.
+
+        Args:
+            keys: values by config key; empty where there is no config.
+            model_config: of the model to train.
+            drawn_from: the fingerprint of the sampler that draws what is trained.
+            ranks: how many processes train, which becomes the key `cards`.
+
+        Returns:
+            The identity, as it would be read from a file.
+        """
+        values = {"keys": {**keys, "cards": ranks}, "model": model_config.to_published()}
+        return cls(**json.loads(json.dumps(values)), drawn_from=drawn_from)
+
+    def write(self, folder: Path) -> None:
+        """Write it into a checkpoint."""
+        write_json(folder / FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> RunIdentity:
+        """Read that of the run that wrote a checkpoint."""
+        return cls(**json.loads((folder / FILE).read_text("utf-8")))
+
+    def differences(self, earlier: RunIdentity, known: IdentityKeys, *, ignore_data: bool) -> list[str]:
+        """Say why this run cannot go on where `earlier` was.
+
+        Args:
+            earlier: of the checkpoint.
+            known: what the keys mean.
+            ignore_data: whether the epoch is begun anew anyway.
+
+        Returns:
+            What differs, with both values; empty where the runs are one.
+        """
+        shapes = [
+            f"the model's {changed}" for changed in _changes(earlier.model, self.model, set(self.model) - {*_NO_SHAPE})
+        ]
+        # A checkpoint holds all weights, but for those that adapters were trained on.
+        base = ("model_name_or_path",) if self.keys.get("lora") else ()
+        found = shapes + list(_changes(earlier.keys, self.keys, (*known.model, *base)))
+        if ignore_data:
+            return found
+        found += _changes(earlier.keys, self.keys, known.samples)
+        if self.drawn_from != earlier.drawn_from:
+            found += _changes(earlier.keys, self.keys, known.draws)
+            found = found or ["the records in the files of `dataset.train` are others than they were"]
+        return found
+
+    def free_changes(self, earlier: RunIdentity, known: IdentityKeys) -> list[str]:
+        """Say what the run goes on with other values of, though it goes on."""
+        return list(_changes(earlier.keys, self.keys, known.free))
+
+
+def check_same_run(checkpoint: Path, run: RunIdentity, known: IdentityKeys, *, ignore_data: bool) -> list[str]:
+    """Make sure that a run can go on from a checkpoint.
+
+    Args:
+        checkpoint: its folder.
+        run: that is about to go on.
+        known: what the keys of its config mean.
+        ignore_data: whether `ignore_data_skip` is set.
+
+    Returns:
+        What has changed and may.
+
+    Raises:
+        ValueError: the checkpoint is of another run; the keys that differ are named.
+    """
+    earlier = RunIdentity.read(checkpoint)
+    if differences := run.differences(earlier, known, ignore_data=ignore_data):
+        raise ValueError(
+            f"{checkpoint} is of another run: {'; '.join(differences)}. Restore what has changed, or start a new run "
+            "from its weights: take `resume_from_checkpoint` out, give another `output_dir` and set "
+            f"`model_name_or_path` to {checkpoint}."
+        )
+    return run.free_changes(earlier, known)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], names: Collection[str]) -> Iterator[str]:
+    """Yield the changes in words, by name; a name that either side does not have is none."""
+    for name in names if isinstance(names, tuple) else sorted(names):
+        if name in before and name in now and before[name] != now[name]:
+            yield _change(name, before[name], now[name])
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    values = [json.dumps(value, ensure_ascii=False) for value in (before, now)]
+    return f"`{name}` was {values[0]} and is {values[1]}" if max(map(len, values)) < 60 else f"`{name}` has changed"

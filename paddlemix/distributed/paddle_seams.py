@@ -1,0 +1,150 @@
+"""Every private name of Paddle's optimizers and of fleet's sharding that we touch, each behind a public function.
+
+True for Paddle 3.1 to 3.3. tests/distributed/test_paddle_seams.py looks for each name in the Paddle that is installed,
+so that an upgrade which takes one away fails there with a sentence and not in a run of many cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.distributed.fleet.meta_parallel.sharding import group_sharded_stage3
+from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_stage3 import GroupShardedStage3
+
+Gradients = list[tuple[Any, paddle.Tensor]]
+
+PADDLE_VERSIONS = "3.1 to 3.3"
+
+
+# Optimizers: `paddle.optimizer.Optimizer`, and what fleet puts round it.
+
+
+def innermost(optimizer: Any) -> Any:
+    """Return Paddle's optimizer itself, without what fleet puts round it (`_inner_opt`, `_optim`)."""
+    while (inner := _inside(optimizer)) is not None:
+        optimizer = inner
+    return optimizer
+
+
+def master_weights(optimizer: Any) -> dict[str, paddle.Tensor]:
+    """Return the float32 copies that an optimizer updates in place of half-precision weights, by Paddle's names."""
+    return innermost(optimizer)._master_weights
+
+
+def accumulators(optimizer: Any) -> dict[str, dict[str, paddle.Tensor]]:
+    """Return an optimizer's states, such as moments: by the state's name, then by Paddle's name of the parameter."""
+    return innermost(optimizer)._accumulators
+
+
+def make_states(optimizer: Any, parameter: paddle.Tensor) -> None:
+    """Let an optimizer make a parameter's states now (`_create_accumulators`), which it does at its first step else."""
+    block = paddle.base.framework.default_main_program().global_block()
+    innermost(optimizer)._create_accumulators(block, [parameter])
+
+
+def updated_parameters(optimizer: Any) -> list[paddle.Tensor]:
+    """Return the parameters, or pieces of them, that an optimizer updates (`_parameter_list`)."""
+    return innermost(optimizer)._parameter_list
+
+
+def replace_clipping(optimizer: Any, clip: Callable[[Gradients], Gradients]) -> Callable[[Gradients], Gradients] | None:
+    """Put something in the place of an optimizer's clipping of gradients (`_grad_clip`).
+
+    Args:
+        optimizer: as training calls it.
+        clip: takes and gives parameters with their gradients.
+
+    Returns:
+        What was there before; None where gradients were not clipped.
+    """
+    inner = innermost(optimizer)
+    earlier, inner._grad_clip = inner._grad_clip, clip
+    return earlier
+
+
+def replace_decay_rule(optimizer: Any, name_of: Callable[[str], str]) -> None:
+    """Let an optimizer ask under other names which parameters decay (`_apply_decay_param_fun`), where it asks at all.
+
+    Args:
+        optimizer: as training calls it.
+        name_of: gives the name to ask for, of that of an updated parameter.
+    """
+    inner = innermost(optimizer)
+    if (decays := getattr(inner, "_apply_decay_param_fun", None)) is not None:
+        inner._apply_decay_param_fun = lambda name: decays(name_of(name))
+
+
+def squared_norm(gradient: paddle.Tensor) -> paddle.Tensor:
+    """Return the sum of a gradient's squares, float[], as Paddle's own clipping computes it (`_squared_l2_norm`)."""
+    return nn.clip._squared_l2_norm(gradient)
+
+
+# Stages 2 and 3 of sharding.
+
+
+def rank_in_group(optimizer: Any) -> int:
+    """Return this rank's place in the sharding group (`_group`) of an optimizer of stage 2 or 3."""
+    return optimizer._group.rank
+
+
+def wrapped_optimizer(wrapped: GroupShardedStage3) -> Any:
+    """Return the optimizer whose `step` stage 3 has put its own in the place of (`_optim`)."""
+    return wrapped._optim
+
+
+def piece_of(wrapped: GroupShardedStage3, parameter: paddle.Tensor) -> tuple[int, int] | None:
+    """Return where this rank's piece begins and ends in the flat parameter (`_param2buffer`, `_rank`).
+
+    Args:
+        wrapped: the model as training calls it.
+        parameter: of the model.
+
+    Returns:
+        Both places; None for a parameter that stage 3 leaves whole.
+    """
+    pieces = wrapped._param2buffer.get(parameter.name)
+    return None if pieces is None else pieces[wrapped._rank]
+
+
+def early_gathers(wrapped: GroupShardedStage3) -> dict[str, tuple[paddle.Tensor, Any]]:
+    """Return what is being gathered ahead of its turn, by Paddle's names (`_task_flow`), with tasks to wait on."""
+    return wrapped._task_flow.full_param
+
+
+def is_whole(parameter: paddle.Tensor) -> bool:
+    """Tell whether a parameter that stage 3 has cut holds all its numbers now (`_is_initialized`)."""
+    return parameter._is_initialized()
+
+
+def gather_piece(wrapped: GroupShardedStage3, parameter: paddle.Tensor) -> None:
+    """Put a parameter together from all ranks' pieces, in the CPU's memory; all ranks must call it.
+
+    Args:
+        wrapped: the model as training calls it.
+        parameter: that stage 3 has cut.
+    """
+    size = wrapped._param2buffer_size[parameter.name]
+    flat, task = group_sharded_stage3._all_gather(parameter.fw_storage, size, wrapped._group)
+    task.wait()
+    flat._slice(0, parameter._numel()).cpu()._share_buffer_to(parameter)
+
+
+def fill_piece(parameter: paddle.Tensor, numbers: paddle.Tensor) -> None:
+    """Write this rank's piece of a parameter, float[n], of whose storage what lies behind is padding (`_slice`)."""
+    parameter.fw_storage._slice(0, numbers.shape[0]).set_value(numbers)
+
+
+def free(parameter: paddle.Tensor) -> None:
+    """Give up the whole numbers of a parameter that stage 3 has cut; its piece stays (`_clear_data`)."""
+    parameter._clear_data()
+
+
+def _inside(optimizer: Any) -> Any:
+    for name in ("_inner_opt", "_optim"):
+        inner = optimizer.__dict__.get(name)
+        if inner is not None and inner is not optimizer:  # stage 3 lets an optimizer wrap itself
+            return inner
+    return None

@@ -1,0 +1,313 @@
+"""Everything about a run but its loss: batches, logs, checks, evaluation and going on from a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import paddle
+from paddlenlp.trainer import TrainerState, TrainingArguments
+from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
+from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
+from paddlenlp.trainer.trainer_utils import EvalLoopOutput
+
+from paddlemix.checkpoints.identity import RunIdentity, check_same_run
+from paddlemix.contract import Model, Processor
+from paddlemix.datasets.batching import Batching
+from paddlemix.datasets.collate import TrainingCollator
+from paddlemix.datasets.loading.workers import BatchLoader
+from paddlemix.datasets.mix_dataset import MixDataset
+from paddlemix.datasets.mixing.loss_weights import WeightedRow
+from paddlemix.datasets.mixing.sampler import BatchShape, GlobalBatchSampler, Place
+from paddlemix.datasets.row_dataset import RowDataset
+from paddlemix.distributed.ranks import wait_for_all
+from paddlemix.distributed.sharding import whole_parameters
+from paddlemix.models.base import MixPretrainedModel
+from paddlemix.peft.lora_model import MixLoRAModel
+from paddlemix.training.answer_evaluation import AnswerEvaluation
+from paddlemix.training.callbacks.early_stopping import EarlyStopping
+from paddlemix.training.callbacks.finite_checks import check_losses, check_weights, name_records
+from paddlemix.training.callbacks.gradient_norm import GradientNorm
+from paddlemix.training.callbacks.memory_use import FreedMemory, SamplingMemoryTracker, memory_in_use
+from paddlemix.training.callbacks.mixture_log import MixtureLog
+from paddlemix.training.callbacks.progress import ProgressBar, StepLog
+from paddlemix.training.callbacks.throughput import Throughput
+from paddlemix.training.checkpointing import CheckpointingTrainer
+from paddlemix.training.run_identity import KNOWN_KEYS
+from paddlemix.weights.loading import load_weights
+
+logger = logging.getLogger(__name__)
+
+
+class RunTrainer(CheckpointingTrainer):
+    """PaddleNLP's Trainer with our batches, our checkpoints, our logs and our progress bar.
+
+    A kind of training is a subclass with one method: `batch_loss`. The losses of all batches of a global batch, in all
+    ranks, add up to that of the optimizer step, whatever part of it a forward pass sees. What is logged is the mean
+    over the steps since the last log of that loss.
+
+    Args:
+        model: to train.
+        args: PaddleNLP's.
+        train_dataset: None where nothing is trained.
+        eval_dataset: None where nothing is evaluated.
+        processor: saved beside the model in every checkpoint, and its tokenizer pads.
+        sampling: what a row of a batch is, and what the loss is a mean of.
+        identity_keys: by which a checkpoint is known to be of this run, see `run_identity`.
+        early_stopping: None where training does not stop early.
+        answers: evaluates what the model writes; None where the loss is enough.
+        rate_factors: what else is logged of the learning rate: by name, how many times as high it is.
+        benchmark: show the samples a second.
+
+    Attributes:
+        control: PaddleNLP's, what is to be done next.
+        train_sampler: draws from `train_dataset`; None where nothing is trained.
+    """
+
+    control: TrainerControl
+    train_sampler: GlobalBatchSampler | None
+
+    def __init__(
+        self,
+        model: MixPretrainedModel | MixLoRAModel,
+        args: TrainingArguments,
+        train_dataset: MixDataset | None,
+        eval_dataset: MixDataset | None,
+        processor: Processor,
+        *,
+        sampling: Batching | None = None,
+        identity_keys: Mapping[str, Any] | None = None,
+        early_stopping: EarlyStopping | None = None,
+        answers: AnswerEvaluation | None = None,
+        rate_factors: Mapping[str, float] | None = None,
+        benchmark: bool = False,
+    ) -> None:
+        sampling = sampling or Batching()
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=TrainingCollator(processor.tokenizer.pad_token_id, packs=sampling.packs),
+            train_dataset=None if train_dataset is None else RowDataset(train_dataset),
+            eval_dataset=None if eval_dataset is None else RowDataset(eval_dataset),
+            # What Trainer calls the tokenizer it only saves; the processor saves the tokenizer and the rest.
+            tokenizer=processor,
+            early_stopping=early_stopping,
+        )
+        # Behind those that decide what is saved.
+        for callback in (StepLog(), ProgressBar(show_speed=benchmark, is_wanted=not args.disable_tqdm), FreedMemory()):
+            self.add_callback(callback)
+        args.disable_tqdm = True  # the bar that is left is PaddleNLP's for skipped batches, of which we read none
+        self._identity_keys = identity_keys or {}
+        self._answers = answers
+        self._rate_factors = rate_factors or {}
+        self.watch_memory_with(SamplingMemoryTracker(args.skip_memory_metrics))
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        self.train_sampler = None
+        if train_dataset is not None:
+            shape = self._shape(args.per_device_train_batch_size, args.gradient_accumulation_steps)
+            self.train_sampler = sampling.training(
+                train_dataset, shape, seed=args.seed, drop_last=args.dataloader_drop_last
+            )
+            self._mixture_log = MixtureLog(train_dataset, self.train_sampler)
+            self._throughput = Throughput(train_dataset, self.train_sampler, packs=sampling.packs)
+        self._eval_sampler = None
+        if eval_dataset is not None:
+            shape = self._shape(args.per_device_eval_batch_size, 1)
+            self._eval_sampler = sampling.evaluation(eval_dataset, shape, max_batches=max(args.max_evaluate_steps, 0))
+        self._batch_losses: list[paddle.Tensor] = []
+        self._data_offset = self._logged = 0
+
+    def log(self, logs: dict[str, float], **kwargs: Any) -> None:
+        """Log also the modules' own learning rates, the gradients' norm, the speed, and what was drawn of each set."""
+        if "loss" in logs:
+            # rounded as PaddleNLP rounds `learning_rate`
+            logs |= {name: float(f"{self.learning_rate * factor:.3e}") for name, factor in self._rate_factors.items()}
+            if (norm := self._gradient_norm.take()) is not None:
+                logs["grad_norm"] = norm
+            steps = [self._place(step) for step in range(self._logged, self.state.global_step)]
+            self._logged = self.state.global_step
+            logs |= self._throughput.figures(steps)
+            logs["memory_gib"] = memory_in_use() / 2**30
+            logs |= self._mixture_log.shares(steps)
+        super().log(logs, **kwargs)
+
+    def outside_steps(self) -> AbstractContextManager[None]:
+        """Stop the clock for the time that logs, evaluations and checkpoints take."""
+        return self._throughput.paused()
+
+    @abstractmethod
+    def batch_loss(self, model: Model, inputs: dict[str, paddle.Tensor]) -> paddle.Tensor:
+        """Compute a batch's share of the loss of what it is a part of: a global batch, or the set to evaluate on.
+
+        Args:
+            model: in training mode with gradients, or in evaluation mode without; perhaps with what fleet puts round
+                it, so that it is only to be called.
+            inputs: of `TrainingCollator`; its `loss_weights` already divide by the tokens of the whole.
+
+        Returns:
+            float32[].
+        """
+
+    def compute_loss(
+        self, model: Model, inputs: dict[str, paddle.Tensor], return_outputs: bool = False
+    ) -> paddle.Tensor:
+        """Compute this batch's share of the global batch's loss, times what PaddleNLP divides it by.
+
+        Args:
+            model: to train.
+            inputs: of `TrainingCollator`.
+            return_outputs: not supported; PaddleNLP's own evaluation alone asks for outputs.
+
+        Returns:
+            float32[].
+        """
+        assert not return_outputs
+        # PaddleNLP divides by the accumulated batches, and data parallelism takes the mean of the ranks' gradients.
+        return self.batch_loss(model, inputs) * (self.args.gradient_accumulation_steps * self.args.dataset_world_size)
+
+    def evaluation_loop(
+        self,
+        dataloader: paddle.io.DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+        max_eval_iters: int | None = -1,
+    ) -> EvalLoopOutput:
+        """Add up the losses of the whole set's batches; the logits of a whole batch would not fit in memory.
+
+        Args:
+            dataloader: draws from a `WholeSetSampler`, which ends where `max_evaluate_steps` says.
+            description: unused, as all that follow but `metric_key_prefix`.
+            prediction_loss_only: unused.
+            ignore_keys: unused.
+            metric_key_prefix: begins the metric's name.
+            max_eval_iters: unused.
+
+        Returns:
+            The loss, and the scores of the model's answers where they are evaluated, as metrics.
+        """
+        del description, prediction_loss_only, ignore_keys, max_eval_iters
+        self.model.eval()
+        total = 0.0
+        for inputs in dataloader:
+            with paddle.no_grad(), self.autocast_smart_context_manager():
+                total += float(self.batch_loss(self.model, self.prepared(inputs)))
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        metrics = {"loss": self._sum_over_ranks(total), **self._score_answers()}
+        self.model.train()
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(None, None, metrics, num_samples=len(dataloader.dataset))
+
+    def _score_answers(self) -> dict[str, float]:
+        if self._answers is None:
+            return {}
+        with paddle.no_grad(), self.autocast_smart_context_manager():
+            return self._answers.metrics(self.model, rank=self.args.dataset_rank, ranks=self.args.dataset_world_size)
+
+    def _sum_over_ranks(self, value: float) -> float:
+        wait_for_all()  # one rank's records may have taken minutes longer
+        total = paddle.to_tensor(value, dtype="float64")
+        if self.args.dataset_world_size > 1:
+            paddle.distributed.all_reduce(total)
+            # Ranks that share a model have computed the same, and each has brought it.
+            total *= self.args.dataset_world_size / self.args.world_size
+        return float(total)
+
+    def _shape(self, rows: int, accumulation: int) -> BatchShape:
+        return BatchShape(rows, accumulation, self.args.dataset_world_size, self.args.dataset_rank)
+
+    def get_train_dataloader(self) -> BatchLoader:
+        """Return the batches to train on."""
+        return BatchLoader(self.train_dataset, self.train_sampler, self.data_collator, self.args.dataloader_num_workers)
+
+    def get_eval_dataloader(self, eval_dataset: RowDataset | None = None) -> BatchLoader:
+        """Return the batches to evaluate on; always those that the trainer was made with."""
+        del eval_dataset
+        return BatchLoader(self.eval_dataset, self._eval_sampler, self.data_collator, self.args.dataloader_num_workers)
+
+    def training_step(self, model: Model, inputs: dict[str, paddle.Tensor]) -> paddle.Tensor:
+        """Run a batch's forward and backward pass, and keep its loss until its step is checked."""
+        loss = super().training_step(model, inputs)
+        self._batch_losses.append(loss)
+        return loss
+
+    def check_step_loss(self, loss: paddle.Tensor) -> None:
+        """Stop before an update that would spoil the weights; PaddleNLP looks at every step's loss here anyway."""
+        losses, self._batch_losses = self._batch_losses, []
+        step = self.state.global_step
+        check_losses(float(loss), losses, lambda: self._batches_of(step), self.train_dataset, step=step + 1)
+
+    def _is_logged(self, step: int) -> bool:
+        """Tell whether PaddleNLP logs a step because of its number."""
+        return step % self.args.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
+
+    def _batches_of(self, step: int) -> list[list[WeightedRow]]:
+        return self._required_sampler().batches_of(*self._place(step))
+
+    def _place(self, step: int) -> Place:
+        """Find where in the data an optimizer step of the run is."""
+        return divmod(step - self._data_offset, self._required_sampler().steps)
+
+    def _required_sampler(self) -> GlobalBatchSampler:
+        if self.train_sampler is None:
+            raise ValueError("This trainer has no `train_dataset`; expected one, to train on.")
+        return self.train_sampler
+
+    def write_part(self, folder: Path) -> None:
+        """Write this rank's part of a checkpoint, unless the weights are NaN or infinite."""
+        step = self.state.global_step
+        with whole_parameters(self.model_wrapped):
+            check_weights(self.model, step, lambda: name_records(self._batches_of(step - 1), self.train_dataset))
+            super().write_part(folder)
+
+    def write_run_files(self, folder: Path) -> None:
+        """Write the run's identity."""
+        self._identity().write(folder)
+
+    def check_same_run(self, checkpoint: Path) -> None:
+        """Refuse a checkpoint of another run; log what has changed and may."""
+        changed = check_same_run(checkpoint, self._identity(), KNOWN_KEYS, ignore_data=self.args.ignore_data_skip)
+        logger.info("Going on from %s.", checkpoint)
+        if changed:
+            logger.warning("The run goes on with other values: %s.", "; ".join(changed))
+
+    def _identity(self) -> RunIdentity:
+        drawn_from = self._required_sampler().fingerprint
+        return RunIdentity.of(self._identity_keys, self.model.config, drawn_from, ranks=self.args.dataset_world_size)
+
+    def begin_steps(self, loader: BatchLoader, checkpoint: Path | None, max_steps: int, epochs: int) -> int:
+        """Go on where a checkpoint was: PaddleNLP would draw and throw away all batches before it."""
+        steps = loader.batch_sampler.steps
+        done = self._steps_done(checkpoint)
+        self._logged = done
+        self._throughput.begin()
+        self._gradient_norm = GradientNorm(
+            self.optimizer,
+            tensor_parallel_degree=max(self.args.tensor_parallel_degree, 1),
+            sharding_degree=max(self.args.sharding_parallel_degree, 1),
+            is_wanted=lambda: self._is_logged(self.state.global_step + 1),
+        )
+        self._data_offset = done % steps if self.args.ignore_data_skip else 0
+        if done and not self.args.ignore_data_skip:
+            loader.begin_at(done % steps, done % steps * self.args.gradient_accumulation_steps)
+        if done and checkpoint is not None:
+            self.load_random_states_of(checkpoint)  # PaddleNLP does so only within an epoch
+        return self.last_epoch(done, max_steps, epochs, steps)
+
+    def _steps_done(self, checkpoint: Path | None) -> int:
+        if checkpoint is None or self.args.ignore_load_lr_and_optim:
+            return 0
+        return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
+
+    def load_weights_of(self, checkpoint: Path) -> None:
+        """Read a checkpoint's safetensors."""
+        if isinstance(self.model, MixLoRAModel):
+            self.model.load_adapter(checkpoint)
+            return
+        load_weights(self.model, checkpoint, self.model.weight_layout(self.model.config))
