@@ -35,11 +35,11 @@ class Blocks:
     adapters: float
 
     def inputs(self, setup: Setup) -> float:
-        """Bytes of the inputs of all blocks, which recomputing keeps too."""
+        """Count the bytes of the inputs of all blocks, which recomputing keeps too."""
         return self.count * self.positions * self.width * setup.precision.residual
 
     def kept(self, setup: Setup) -> float:
-        """Bytes of what one block keeps beside its input."""
+        """Count the bytes that one block keeps beside its input."""
         precision = setup.precision
         # Under O1 norms give float32, of which products take half-precision copies.
         copied = precision.product if precision.product != precision.residual else 0
@@ -49,11 +49,11 @@ class Blocks:
         return self.positions * (norms + inner) + weights
 
     def forward(self, setup: Setup, *, recompute: bool) -> float:
-        """Bytes that all blocks keep from the forward pass on."""
+        """Count the bytes that all blocks keep from the forward pass on."""
         return self.inputs(setup) + (0 if recompute else self.count * self.kept(setup))
 
     def backward(self, setup: Setup, *, recompute: bool) -> float:
-        """Bytes that stand beside it while the last block's gradients are computed."""
+        """Count the bytes that stand beside these while the last block's gradients are computed."""
         precision = setup.precision
         gradients = 3 * self.hidden / setup.cards.tensor * precision.product + 2 * self.width * precision.residual
         return self.positions * gradients + (self.kept(setup) if recompute else 0)
@@ -128,7 +128,7 @@ class Shape:
 
 
 def activations(shape: Shape, trained: Trained, setup: Setup) -> Activations:
-    """What the activations of one forward and backward pass take at most.
+    """Reckon what the activations of one forward and backward pass take at most.
 
     Args:
         shape: of model and batch.
@@ -160,7 +160,7 @@ def activations(shape: Shape, trained: Trained, setup: Setup) -> Activations:
 
 
 def _at_the_loss(shape: Shape, trained: Trained, setup: Setup) -> float:
-    """The last states, as they leave the last norm, once more without the last token, those of targets and their
+    """Count the last states, as they leave the last norm, once more without the last token, those of targets and their
     gradients; the head's gradient, which is computed together with the loss."""
     precision, width = setup.precision, shape.decoder.width
     states = 3 * shape.decoder.positions + 2 * setup.batch.targets

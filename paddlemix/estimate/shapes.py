@@ -23,7 +23,7 @@ _TUNED = ("-Instruct", "-Chat")
 
 
 def model_to_train(keys: ModelArguments, *, dtype: str) -> tuple[MixPretrainedModel | MixLoRAModel, Family]:
-    """The model that a run would train, frozen or with adapters; its parameters have shapes and no memory.
+    """Build the model that a run would train, frozen or with adapters; its parameters have shapes and no memory.
 
     Args:
         keys: name the model and what is trained of it.

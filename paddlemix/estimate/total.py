@@ -46,7 +46,7 @@ class Estimate:
 
 
 def estimate(model: Model, family: Family, setup: Setup) -> Estimate:
-    """What a run takes on each card once its optimizer has made a step.
+    """Reckon what a run takes on each card once its optimizer has made a step.
 
     Args:
         model: its parameters' shapes, and which of them are trained, count; their memory does not.
@@ -81,7 +81,7 @@ def _trained(parameters: Iterable[Any]) -> list[Any]:
 
 
 def _on_a_card(parameters: Iterable[Any], tensor: int) -> float:
-    """Numbers that a card holds: tensor parallelism cuts matrices, not biases and scales."""
+    """Count the numbers that a card holds: tensor parallelism cuts matrices, not biases and scales."""
     return sum(one.size / (tensor if len(one.shape) > 1 else 1) for one in parameters)
 
 
@@ -102,7 +102,7 @@ def _parts(model: VisionLanguageModel, family: Family) -> Trained:
 
 
 def _kept_by_adapters(model: VisionLanguageModel, globs: Iterable[str]) -> float:
-    """Numbers that adapters keep of a token: the low rank's twice and, under dropout, the input's."""
+    """Count the numbers that adapters keep of a token: the low rank's twice and, under dropout, the input's."""
     layers = [
         layer
         for name, layer in model.named_sublayers()

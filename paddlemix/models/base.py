@@ -26,6 +26,7 @@ from paddlemix.weights.loading import load_weights, without_initial_values
 from paddlemix.weights.saving import lend_weights, save_weights
 
 if TYPE_CHECKING:
+    from paddlemix.contract import ModelConfig
     from paddlemix.generation import GenerationConfig
 
 # What a checkpoint says beside its model and processor; a model made from it says the same.
@@ -47,7 +48,7 @@ class MixModelOutput(ModelOutput):
     past_key_values: list[LayerCache] | None = None
 
     def next_inputs(self) -> dict[str, paddle.Tensor]:
-        """What the model wants back with the next tokens of an answer, by the name of its input."""
+        """Return what the model wants back with the next tokens of an answer, by the name of its input."""
         return {}
 
 
@@ -65,7 +66,7 @@ class MixPretrainedModel(PretrainedModel):
 
     carried_files: dict[str, bytes]
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.carried_files = {}
 
@@ -75,7 +76,7 @@ class MixPretrainedModel(PretrainedModel):
         raise NotImplementedError
 
     def can_generate(self) -> bool:
-        """False keeps PaddleNLP's own generation settings away; `generate` here does without them."""
+        """Return False, which keeps PaddleNLP's own generation settings away; `generate` here does without them."""
         return False
 
     def generate(
@@ -100,7 +101,7 @@ class MixPretrainedModel(PretrainedModel):
         return generate_ids(self, input_ids, generation_config, **inputs_and_settings)
 
     def knows_turns(self, end_of_turn: int) -> bool:
-        """Whether the checkpoint was trained on conversations; a base model's answers end with other tokens.
+        """Tell whether the checkpoint was trained on conversations; a base model's answers end with other tokens.
 
         Args:
             end_of_turn: the token with which a turn ends.
@@ -112,7 +113,7 @@ class MixPretrainedModel(PretrainedModel):
         return end_of_turn in (ends if isinstance(ends, list) else [ends])
 
     def begin_tuning_on_turns(self) -> None:
-        """Called before fine-tuning on conversations; a family changes here what `carried_files` say of its answers."""
+        """Change what `carried_files` say of answers, before fine-tuning on conversations; most families need not."""
 
     def set_recompute(self, *, vision: bool, language: bool) -> None:
         """Choose which parts' blocks compute their activations twice in training and do not keep them.
@@ -125,12 +126,12 @@ class MixPretrainedModel(PretrainedModel):
 
     @staticmethod
     def weight_layout(config: Any) -> WeightLayout:
-        """How the family's parameters lie on disk."""
+        """Return how the family's parameters lie on disk."""
         raise NotImplementedError
 
     @staticmethod
     def split_plan(config: Any) -> SplitPlan:
-        """How the family's layers are split over ranks that compute each of them together."""
+        """Return how the family's layers are split over ranks that compute each of them together."""
         raise NotImplementedError
 
     @classmethod
@@ -211,6 +212,6 @@ class MixPretrainedModel(PretrainedModel):
 
 
 def read_carried_files(folder: Path) -> dict[str, bytes]:
-    """What `folder` holds of the `CARRIED_FILES`, by name."""
+    """Read what `folder` holds of the `CARRIED_FILES`, by name."""
     present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
     return {file.name: file.read_bytes() for file in present}

@@ -4,7 +4,8 @@ A block, attention or MLP, begins with layers of which each rank has columns (it
 with one of which it has rows; in between nothing is said between ranks. A model's own code knows nothing of it: it is
 built whole and without memory, and its layers are replaced before they are filled.
 
-Source: Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism", 2019.
+Source: Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism", 2019,
+arXiv:1909.08053.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class SplitPlan:
 
 
 def tensor_parallel_group(degree: int) -> Group:
-    """The ranks that this one shares a model with, as Paddle's fleet has grouped them.
+    """Find the ranks that this one shares a model with, as Paddle's fleet has grouped them.
 
     Args:
         degree: how many there must be.
@@ -152,7 +153,7 @@ def split_model(model: nn.Layer, plan: SplitPlan, group: Group) -> None:
 
 
 def _cuts(plan: SplitPlan, name: str) -> dict[str, tuple[int, int]]:
-    """Axis and blocks of each of a layer's parameters that are cut."""
+    """Say axis and blocks of each of a layer's parameters that are cut."""
     if name == plan.embedding or _matches(name, plan.rows):
         return {"weight": (0, 1)}
     if name == plan.head:
@@ -186,7 +187,7 @@ def _blocks(model: nn.Layer) -> Iterator[nn.Layer]:
 
 
 def _begin(group: Group, block: nn.Layer, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Once for all of a block's first layers: gradients are summed when they are one."""
+    """Begin a split block, once for all of its first layers: gradients are summed when they are one."""
     del block
     x: paddle.Tensor = inputs[0]
     return copy_to_ranks(x, group), *inputs[1:]

@@ -263,6 +263,6 @@ class VisionLanguageModel(MixPretrainedModel):
 
 @cache
 def _common_inputs() -> tuple[str, ...]:
-    """The inputs that every family's `forward` has."""
+    """Name the inputs that every family's `forward` has."""
     parameters = inspect.signature(VisionLanguageModel.forward).parameters.values()
     return tuple(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self")

@@ -20,6 +20,7 @@ from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.layers import LoRALinear
 from paddlemix.peft.targets import HEAD, linear_layers, shortest_endings
+from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.loading import fill, misfit
 from paddlemix.weights.stored_tensor import StoredTensor
 
@@ -200,7 +201,7 @@ class MixLoRAModel(LoRAModel):
             fill(parameters[name], stored, self._layout.reading(name, list(parameters[name].shape), stored)[1])
 
     @property
-    def _layout(self) -> Any:
+    def _layout(self) -> WeightLayout:
         return self.model.weight_layout(self.model.config)
 
     @property
@@ -226,7 +227,7 @@ def _check_layers(model: MixPretrainedModel, adapter: Adapter) -> None:
 
 
 def _whole_parameters(model: MixPretrainedModel, adapter: Adapter) -> list[str]:
-    """The parameters that the adapter replaces; a head that shares the embedding must go on doing so."""
+    """Name the parameters that the adapter replaces; a head that shares the embedding must go on doing so."""
     parameters = dict(model.named_parameters())
     unknown = [name for name in adapter.whole if name not in parameters]
     optional = model.weight_layout(model.config).optional

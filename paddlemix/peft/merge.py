@@ -131,14 +131,14 @@ class Merge:
         return Entry(stored.name, self.dtype or stored.dtype, self._shape(name), lambda: self._numbers(name))
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        """Of the weight in PyTorch's order."""
+        """Read the weight's shape in PyTorch's order."""
         stored = self.tensors[name]
         if not stored.in_paddles_order or len(stored.shape) > 2:
             return stored.shape
         return tuple(self.layout.stored_shape(name, list(stored.shape)))
 
     def _numbers(self, name: str) -> np.ndarray:
-        """The merged weight in PyTorch's order."""
+        """Compute the merged weight in PyTorch's order."""
         layer = name.removesuffix(".weight")
         if name in self.adapter.tensors:
             return _read(self.adapter.tensors[name], self.dtype or self.tensors[name].dtype)

@@ -45,7 +45,7 @@ class DecoderParts(NamedTuple):
         mask: ops.Visible,
         cache: LayerCache,
     ) -> paddle.Tensor | None:
-        """One more token of each row through the block, in one op.
+        """Take one more token of each row through the block, in one op.
 
         Args:
             x: float[B, L, hidden].

@@ -23,7 +23,7 @@ class Linear(nn.Linear):
 
 
 def activated_linear(layer: nn.Layer, x: paddle.Tensor, activation: ops.Activation) -> paddle.Tensor:
-    """`activation(layer(x))`, in one op unless something else, such as an adapter, has taken the layer's place.
+    """Compute `activation(layer(x))`, in one op unless something else, such as an adapter, has taken the layer's place.
 
     Args:
         layer: linear.

@@ -15,7 +15,7 @@ from paddlemix.names import IGNORED_LABEL
 def next_token_loss(
     hidden: paddle.Tensor, labels: paddle.Tensor, head: nn.Layer, weights: paddle.Tensor | None = None
 ) -> paddle.Tensor:
-    """Mean or weighted sum over target tokens; only their logits are computed, most tokens are not asked for.
+    """Compute the mean or weighted sum over target tokens; only their logits are computed, most tokens have no target.
 
     Args:
         hidden: float[B, L, D], the decoder's last states.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) -> CausalMask | None:
-    """What each of the last `length` of `span` tokens must not see: what follows it, and padding.
+    """Say what each of the last `length` of `span` tokens must not see: what follows it, and padding.
 
     Args:
         length: queries; they are the last tokens of the span.

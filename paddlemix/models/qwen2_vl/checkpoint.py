@@ -7,7 +7,7 @@ from paddlemix.weights.layout import WeightLayout
 
 
 def weight_layout(config: Qwen2VLConfig) -> WeightLayout:
-    """The layout of a checkpoint of this shape."""
+    """Return the layout of a checkpoint of this shape."""
     vision = config.vision_config
     kernel = (vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
     return WeightLayout(

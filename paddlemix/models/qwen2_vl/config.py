@@ -158,7 +158,7 @@ class Qwen2VLConfig(PretrainedConfig):
         return list(self.rope_scaling["mrope_section"])
 
     def to_dict(self, saving_file: bool = False) -> dict[str, Any]:
-        """All values as JSON knows them; PaddleNLP prints and logs a config through this.
+        """Return all values as JSON knows them; PaddleNLP prints and logs a config through this.
 
         Args:
             saving_file: PaddleNLP's, leave out what it does not store.
@@ -169,7 +169,7 @@ class Qwen2VLConfig(PretrainedConfig):
         return {**super().to_dict(saving_file=saving_file), "vision_config": asdict(self.vision_config)}
 
     def to_published(self) -> dict[str, Any]:
-        """The flat config.json of the published checkpoints."""
+        """Write the flat config.json of the published checkpoints."""
         names = [
             "architectures",
             "bos_token_id",

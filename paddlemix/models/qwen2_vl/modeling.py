@@ -133,7 +133,7 @@ class Qwen2VLForConditionalGeneration(VisionLanguageModel):
         return paddle.to_tensor(position_ids), paddle.to_tensor(deltas)
 
     def _rotary(self, position_ids: paddle.Tensor) -> Rotary:
-        """Cosines and sines float32[B, L, head_dim / 2]: each pair turns with the axis that mrope_section gives it."""
+        """Compute cosines and sines float32[B, L, head_dim / 2]; mrope_section says which axis turns each pair."""
         frequencies = rotary_frequencies(self.config.rope_theta, self.config.head_dim)
         axes = paddle.to_tensor(np.repeat(np.arange(3), self.config.mrope_section))
         positions = paddle.index_select(position_ids, axes, axis=0).transpose([1, 2, 0]).astype("float32")

@@ -9,7 +9,7 @@ VISUAL = "transformer.visual."
 
 
 def weight_layout(config: QWenConfig) -> WeightLayout:
-    """The layout of a checkpoint of this shape."""
+    """Return the layout of a checkpoint of this shape."""
     patch = config.visual.patch_size
     tables = ("positional_embedding", "proj", "attn_pool.query", "attn_pool.pos_embed")
     return WeightLayout(

@@ -165,7 +165,7 @@ class QWenConfig(PretrainedConfig):
         return self.intermediate_size // 2
 
     def to_dict(self, saving_file: bool = False) -> dict[str, Any]:
-        """All values as JSON knows them; PaddleNLP prints and logs a config through this.
+        """Return all values as JSON knows them; PaddleNLP prints and logs a config through this.
 
         Args:
             saving_file: PaddleNLP's, leave out what it does not store.
@@ -176,7 +176,7 @@ class QWenConfig(PretrainedConfig):
         return {**super().to_dict(saving_file=saving_file), "visual": asdict(self.visual)}
 
     def to_published(self) -> dict[str, Any]:
-        """The config.json of the published checkpoints."""
+        """Write the config.json of the published checkpoints."""
         values = {name: getattr(self, name) for name in _PUBLISHED}
         return {**values, **_FIXED, "model_type": self.model_type, "visual": asdict(self.visual)}
 

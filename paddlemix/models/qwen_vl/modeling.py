@@ -54,12 +54,12 @@ class QWenLMHeadModel(VisionLanguageModel):
         return self.transformer.visual
 
     def knows_turns(self, end_of_turn: int) -> bool:
-        """Whether the checkpoint was trained on conversations: a base model's file asks for raw text."""
+        """Tell whether the checkpoint was trained on conversations: a base model's file asks for raw text."""
         del end_of_turn  # which the published files of neither model name
         return json.loads(self.carried_files.get(GENERATION_FILE, b"{}")).get("chat_format") != "raw"
 
     def begin_tuning_on_turns(self) -> None:
-        """A base model completes its prompt as it stands; what is tuned on turns answers in turns."""
+        """Let a base model, which completes its prompt as it stands, answer in turns once it is tuned on them."""
         values = json.loads(self.carried_files.get(GENERATION_FILE, b"{}"))
         if values.get("chat_format") == "raw":
             content = json.dumps({**values, "chat_format": "chatml"}, ensure_ascii=False, indent=2)
@@ -113,7 +113,7 @@ class QWenLMHeadModel(VisionLanguageModel):
         return self.tower(paddle.zeros([1, 3, patch, patch]))
 
     def _image_places(self, input_ids: paddle.Tensor, pixel_values: paddle.Tensor | None) -> paddle.Tensor:
-        """Where the images belong, bool[B, L]; as many as were given."""
+        """Find where the images belong, bool[B, L]; as many as were given."""
         visual, given = self.config.visual, 0 if pixel_values is None else pixel_values.shape[0]
         places = image_places(input_ids.numpy(), visual.image_start_id, visual.n_queries)
         shown = int(places.sum()) // visual.n_queries
@@ -150,7 +150,7 @@ def rotaries(config: QWenConfig, inputs: Inputs, *, training: bool) -> Rotaries:
 
 
 def _ntk_alpha(config: QWenConfig, inputs: Inputs) -> int:
-    """The prompt's, also while an answer is written: the cached keys were turned by it."""
+    """Compute the prompt's, also while an answer is written: the cached keys were turned by it."""
     length = inputs.shape[1]
     if inputs.past:
         length = inputs.caches[0].prefilled
