@@ -27,7 +27,7 @@ class TokenChooser:
         self._seen = np.unique(prompt)
         self._tokens = prompt.tolist()
         self._chosen = 0
-        # Different prompts draw different numbers, or all records of a set would share their luck.
+        # Different prompts draw different numbers, or all records of a set would draw alike.
         self._generator = np.random.default_rng([config.seed, crc32(prompt.astype(np.int64).tobytes())])
 
     @property

@@ -36,7 +36,7 @@ class SplitPlan:
 
     Attributes:
         columns: globs of linear layers of which each rank has columns.
-        fused: the same where query, key and value lie one behind the other.
+        fused: the same where query, key and value are concatenated.
         rows: globs of linear layers of which each rank has rows; the block around each begins with the layers above.
         embedding: the name of the embedding.
         head: the name of the head; a tied model has none.

@@ -33,7 +33,7 @@ def place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.
     Args:
         embeds: float[B, L, D].
         places: bool[B, L], true where a vision token belongs.
-        features: float[N, D], those of all rows one behind the other.
+        features: float[N, D], those of all rows, concatenated.
 
     Returns:
         float[B, L, D] in the dtype of `embeds`.

@@ -67,7 +67,7 @@ class VisionBlock(nn.Layer):
 
 
 class VisionBlocks(nn.Layer):
-    """The blocks, one behind the other.
+    """The blocks in their order.
 
     Args:
         config: of the tower.
