@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="that is timed (default: bfloat16)")
     parser.add_argument("--only", default="", help="the ops to check and time, by the start of their names")
@@ -65,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def find_card() -> Any:
-    """What calls PyTorch.
+    """Find what calls PyTorch.
 
     Raises:
         SystemExit: there is no PyTorch, or no card.
@@ -115,7 +115,7 @@ def run_sanitized(tool: str) -> int:
 
 
 def check_all(ops: CudaOps, gradients: Callable, get: Callable, arguments: argparse.Namespace) -> dict[str, float]:
-    """The largest error of each op and dtype, in parts of what is allowed."""
+    """Compute the largest error of each op and dtype, in parts of what is allowed."""
     seed = np.random.SeedSequence(arguments.seed)
     print(f"inputs of seed {seed.entropy}")
     worst: dict[str, float] = {}
@@ -130,7 +130,7 @@ def check_all(ops: CudaOps, gradients: Callable, get: Callable, arguments: argpa
 
 
 def measure(side: Any, ops: CudaOps, arguments: argparse.Namespace) -> Iterator[dict]:
-    """A row for each op and pass."""
+    """Make a row for each op and pass."""
     copy, products = side.copy_bandwidth(arguments.repeats), side.product_rate(arguments.dtype, arguments.repeats)
     for name, make in side.timings(ops, arguments.dtype).items():
         if not name.startswith(arguments.only):
@@ -146,7 +146,7 @@ def measure(side: Any, ops: CudaOps, arguments: argparse.Namespace) -> Iterator[
 
 
 def row_of(op: str, which: str, work: float, limit: float, dtype: str, seconds: dict[str, float]) -> dict:
-    """One number: milliseconds, the share of the card's limit, and how many times longer the others take."""
+    """Describe one number: milliseconds, the share of the card's limit, and how many times longer the others take."""
     ours = seconds["ours"]
     ratios = {f"{side}_ratio": other / ours for side, other in seconds.items() if side != "ours"}
     return {
@@ -162,7 +162,7 @@ def row_of(op: str, which: str, work: float, limit: float, dtype: str, seconds: 
 
 
 def about_card() -> dict[str, str]:
-    """Card, driver, versions and date."""
+    """Describe card, driver, versions and date."""
     import torch
 
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -176,14 +176,14 @@ def about_card() -> dict[str, str]:
 
 
 def print_checks(worst: dict[str, float]) -> None:
-    """A line for each op and dtype."""
+    """Print a line for each op and dtype."""
     print("largest error, in parts of what rounding allows")
     for name, error in worst.items():
         print(f"  {name:<32}{error:8.3f}{'' if error <= 1 else '  WRONG'}")
 
 
 def print_rows(rows: list[dict]) -> None:
-    """A line for each number."""
+    """Print a line for each number."""
     print(
         "op".ljust(24) + "pass".ljust(10) + "ms".rjust(9) + "of limit".rjust(10) + "PyTorch".rjust(9) + "Liger".rjust(9)
     )

@@ -54,21 +54,22 @@ from sides.measuring import seconds_of
 from sides.workload import SHAPES
 
 from paddlemix.contract import Sample
+from paddlemix.datasets.batching import Batching
 from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.loading.workers import BatchLoader
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.datasets.mixing.draws import DrawnDataset, WeightedSample
+from paddlemix.datasets.mixing.loss_weights import WeightedSample
 from paddlemix.datasets.mixing.packs import PackPlanner, mean_fill
 from paddlemix.datasets.mixing.sampler import BatchShape
-from paddlemix.datasets.mixing.sampling import Sampling
+from paddlemix.datasets.row_dataset import RowDataset
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.media.images import open_image
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
 from paddlemix.ops import num_threads
-from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 SIDES = Path(__file__).parent / "sides"
 CAPACITY = LONGEST
@@ -88,7 +89,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
     parser.add_argument("--records", type=int, default=1_000_000, help="of the large set (default: 1,000,000)")
@@ -103,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def images(folder: Path, arguments: argparse.Namespace) -> Rows:
-    """Images from files to patches, by one thread."""
+    """Measure images from files to patches, by one thread."""
     paths = [str(path) for path in make_images(folder)]
     image_processor = Qwen2VLImageProcessor(max_pixels=MAX_PIXELS)
 
@@ -124,7 +125,7 @@ def images(folder: Path, arguments: argparse.Namespace) -> Rows:
 
 
 def peer(python: str, script: str, *words: object, **variables: str) -> dict[str, Any]:
-    """What transformers does, in a process of its own; its last words are left to it where it fails."""
+    """Run transformers in a process of its own, which says by itself why it fails."""
     environment = {**os.environ, "PYTHONPATH": "", **variables}
     command = [python, str(SIDES / script), *map(str, words)]
     finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -132,20 +133,20 @@ def peer(python: str, script: str, *words: object, **variables: str) -> dict[str
 
 
 def loader(folder: Path, arguments: argparse.Namespace) -> Rows:
-    """Batches of records with an image each, through the loader."""
+    """Measure batches of records with an image each, through the loader."""
     make_images(folder)
     file = write_records(folder / "images.jsonl", arguments.samples, with_images=True)
     dataset = MixDataset.load([DatasetSpec("chatml_dataset", str(file))], processor_of(arguments))
-    sampler = Sampling().training(dataset, BatchShape(rows=4), seed=0)
+    sampler = Batching().training(dataset, BatchShape(rows=4), seed=0)
     collator = TrainingCollator(0)
     for workers in (0, 1, 2):
-        batches = BatchLoader(DrawnDataset(dataset), sampler, collator, workers)
+        batches = BatchLoader(RowDataset(dataset), sampler, collator, workers)
         seconds = seconds_of(lambda batches=batches: sum(1 for _ in batches), arguments.repeats)
         yield f"samples, {workers} workers", "/s", [len(dataset) / one for one in seconds]
 
 
 def plan(folder: Path, arguments: argparse.Namespace) -> Rows:
-    """The pack planner."""
+    """Measure the pack planner."""
     del folder
     planner = PackPlanner(CAPACITY)
     for count in (100_000, 1_000_000):
@@ -160,7 +161,7 @@ def plan(folder: Path, arguments: argparse.Namespace) -> Rows:
 
 
 def index(folder: Path, arguments: argparse.Namespace) -> Rows:
-    """Starting with a large set of texts."""
+    """Measure the start with a large set of texts."""
     for ending in (".json", ".jsonl"):
         file = write_records(folder / f"large{ending}", arguments.records)
         processor, before = processor_of(arguments), resident_mebibytes()
@@ -174,7 +175,7 @@ def index(folder: Path, arguments: argparse.Namespace) -> Rows:
 
 
 def train(folder: Path, arguments: argparse.Namespace) -> Rows:
-    """Forward, backward and AdamW on mixed lengths: rows of one sample each, padded, and packs; in transformers padded.
+    """Measure forward, backward and AdamW on mixed lengths: padded rows of one sample, and packs; transformers' padded.
 
     A batch has as many packs as take the room of a padded one, so that both need the same memory.
     """
@@ -200,7 +201,7 @@ def train(folder: Path, arguments: argparse.Namespace) -> Rows:
 
 
 def train_rates(shape: Any, lengths: np.ndarray, batches: list[np.ndarray], *, packs: bool) -> list[float]:
-    """Real tokens a second of each batch, after one that is not counted."""
+    """Measure real tokens a second of each batch, after one that is not counted."""
     paddle.seed(0)
     model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**shape.config()))
     model.train()
@@ -219,23 +220,23 @@ def train_rates(shape: Any, lengths: np.ndarray, batches: list[np.ndarray], *, p
 
 
 def sample_of(length: int, vocabulary: int) -> Sample:
-    """A text."""
+    """Make a text."""
     return Sample(*text_of(length, vocabulary), np.broadcast_to(np.arange(length), (3, length)))
 
 
 def processor_of(arguments: argparse.Namespace) -> Qwen2VLProcessor:
-    """A processor with the tokenizer asked for."""
+    """Make a processor with the tokenizer asked for."""
     tokenizer = Qwen2Tokenizer.from_pretrained(arguments.tokenizer or default_tokenizer())
-    return Qwen2VLProcessor(tokenizer, Qwen2VLImageProcessor(max_pixels=MAX_PIXELS), ChatTemplate())
+    return Qwen2VLProcessor(tokenizer, Qwen2VLImageProcessor(max_pixels=MAX_PIXELS), Qwen2VLChatTemplate())
 
 
 def default_tokenizer() -> Path:
-    """The small one that the tests use."""
+    """Make the small one that the tests use."""
     return Path(__file__).parents[1] / "tests" / "fixtures" / "qwen2_vl_processor"
 
 
 def write_records(file: Path, count: int, *, with_images: bool = False) -> Path:
-    """Question and answer, one to a line or in one list."""
+    """Write questions and answers, one to a line or in one list."""
     opening, between, closing = (b"[", b",\n", b"]") if file.suffix == ".json" else (b"", b"\n", b"")
     with open(file, "wb") as records:
         records.write(opening)
@@ -249,7 +250,7 @@ def write_records(file: Path, count: int, *, with_images: bool = False) -> Path:
 
 def open_only(spec: DatasetSpec) -> None:
     """Index the set's file."""
-    from paddlemix.datasets.records.files import read_files
+    from paddlemix.datasets.records.data_files import read_files
 
     list(read_files(spec.files))
 
@@ -257,20 +258,20 @@ def open_only(spec: DatasetSpec) -> None:
 def load(spec: DatasetSpec, processor: Qwen2VLProcessor) -> None:
     """Get to the first sample that is drawn."""
     dataset = MixDataset.load([spec], processor)
-    sampler = Sampling().training(dataset, BatchShape(rows=1), seed=0)
+    sampler = Batching().training(dataset, BatchShape(rows=1), seed=0)
     draws = next(iter(sampler))
-    assert len(DrawnDataset(dataset)[draws[0]]) == 1
+    assert len(RowDataset(dataset)[draws[0]]) == 1
 
 
 def timed(call: Callable[..., Any], *args: Any) -> float:
-    """Seconds that a call takes."""
+    """Measure the seconds that a call takes."""
     start = time.perf_counter()
     call(*args)
     return time.perf_counter() - start
 
 
 def resident_mebibytes() -> float:
-    """What this process holds that is not mapped from files."""
+    """Read how much memory this process holds that is not mapped from files."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:"))
     return int(line.split()[1]) / 1024
 

@@ -34,13 +34,13 @@ from sides.measuring import peak_mebibytes
 
 from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-from paddlemix.weights.model_weights import without_initial_values
+from paddlemix.weights.loading import without_initial_values
 
 SHARD_BYTES = 10**9
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of layers (default: 1, the 2B shape)")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="into which it is loaded")
@@ -67,13 +67,13 @@ def main() -> None:
 
 
 def in_fresh_process(folder: str, dtype: str) -> str:
-    """The last line that this script prints when it loads."""
+    """Return the last line that this script prints when it loads."""
     command = [sys.executable, __file__, "--load", folder, dtype]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
 
 
 def load(folder: str, dtype: str) -> dict[str, float]:
-    """Seconds, peak and size of the weights in bytes."""
+    """Measure seconds, peak and size of the weights in bytes."""
     start = time.perf_counter()
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
     seconds = time.perf_counter() - start
@@ -94,7 +94,7 @@ def make_checkpoint(folder: Path, scale: float) -> None:
 
 
 def two_billion(scale: float) -> Qwen2VLConfig:
-    """The shape of Qwen2-VL-2B with `scale` times its layers."""
+    """Make the shape of Qwen2-VL-2B with `scale` times its layers."""
     return Qwen2VLConfig(
         vocab_size=151936,
         hidden_size=1536,
@@ -108,7 +108,7 @@ def two_billion(scale: float) -> Qwen2VLConfig:
 
 
 def shards(config: Qwen2VLConfig) -> Iterator[dict[str, np.ndarray]]:
-    """Random bfloat16 tensors of the published names and shapes, at most `SHARD_BYTES` at once."""
+    """Make random bfloat16 tensors of the published names and shapes, at most `SHARD_BYTES` at once."""
     with without_initial_values():
         model = Qwen2VLForConditionalGeneration(config)
     layout = model.weight_layout(config)

@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20, help="measurements of each number (default: 20)")
     parser.add_argument("--threads", type=int, default=2, help="of the arithmetic (default: 2)")
@@ -52,10 +52,10 @@ def parse_arguments() -> argparse.Namespace:
 def run_side(
     python: str, script: Path, arguments: argparse.Namespace, **variables: str
 ) -> dict[str, list[list[float]]]:
-    """Seconds by op, forward and both, in a process of its own.
+    """Measure seconds by op, forward and both, in a process of its own.
 
     Raises:
-        SystemExit: the process failed; its last words are told.
+        SystemExit: the process failed; its last words are shown.
     """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(arguments.threads))
     path = "" if "torch" in script.name else os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -68,7 +68,7 @@ def run_side(
 
 
 def rows_of(found: dict[str, dict], arguments: argparse.Namespace) -> list[dict]:
-    """A row for each number."""
+    """Make a row for each number."""
     about = {
         "benchmark": Path(__file__).stem,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -86,7 +86,7 @@ def rows_of(found: dict[str, dict], arguments: argparse.Namespace) -> list[dict]
 
 
 def print_table(found: dict[str, dict], arguments: argparse.Namespace) -> None:
-    """A line for each op: milliseconds forward / both of every side."""
+    """Print a line for each op: milliseconds forward / both of every side."""
     print(f"float32, {arguments.threads} threads, {arguments.clock} clock, {processor()}")
     print("ms forward / forward and backward".ljust(42) + "".join(side.rjust(20) for side in found))
     for op in found["built"]:

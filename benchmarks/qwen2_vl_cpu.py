@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--shape",
@@ -95,7 +95,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def find_torch(named: str | None) -> str | None:
-    """The Python that has torch and transformers, the one that was named or this one; None where there is none.
+    """Find the Python that has torch and transformers, the named one or this one; None where there is none.
 
     Raises:
         SystemExit: transformers' Qwen2-VL cannot be imported there.
@@ -107,7 +107,7 @@ def find_torch(named: str | None) -> str | None:
 
 
 def own_torch_python() -> str | None:
-    """This Python, if it has torch and transformers."""
+    """Return this Python, if it has torch and transformers."""
     has_both = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
     return sys.executable if has_both else None
 
@@ -124,15 +124,15 @@ def check_torch(python: str) -> None:
     except OSError as error:
         raise SystemExit(f"--torch_python {python}: it cannot be started: {error.strerror}") from error
     if asked.returncode:
-        told = asked.stderr.strip().splitlines() or [f"it ended with {asked.returncode}"]
-        raise SystemExit(f"--torch_python {python}: transformers' Qwen2-VL cannot be imported there: {told[-1]}")
+        said = asked.stderr.strip().splitlines() or [f"it ended with {asked.returncode}"]
+        raise SystemExit(f"--torch_python {python}: transformers' Qwen2-VL cannot be imported there: {said[-1]}")
 
 
 def run_side(side: str, python: str, part: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure one part of one library in a process of its own.
 
     Raises:
-        SystemExit: the process failed; its last words are told.
+        SystemExit: the process failed; its last words are shown.
     """
     # Paddle and torch read the number of threads when they are loaded. Paddle warns of any but 1, with no harm done.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(arguments.threads))
@@ -151,7 +151,7 @@ def run_side(side: str, python: str, part: str, arguments: argparse.Namespace) -
 
 
 def rows_of(side: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each number that was measured."""
+    """Make a row for each number that was measured."""
     about = {
         "benchmark": Path(__file__).stem,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -168,20 +168,20 @@ def rows_of(side: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """Median, 10th and 90th percentile, and how many there were."""
+    """Compute median, 10th and 90th percentile, and how many there were."""
     tenths = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else values
     return {"median": statistics.median(values), "p10": tenths[0], "p90": tenths[-1], "samples": len(values)}
 
 
 def processor() -> str:
-    """The processor's name."""
+    """Read the processor's name."""
     cpuinfo = Path("/proc/cpuinfo")
     names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.is_file() else []
     return names[0].split(":")[1].strip() if names else platform.processor()
 
 
 def print_table(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    """A line for each number, a column for each library."""
+    """Print a line for each number, a column for each library."""
     sides = list(dict.fromkeys(row["side"] for row in rows))
     print(f"shape {arguments.shape}, {arguments.compute_dtype}, {arguments.threads} threads, {processor()}")
     print("median (10th - 90th percentile)".ljust(38) + "".join(side.rjust(34) for side in sides))
@@ -194,7 +194,7 @@ def print_table(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> No
 
 
 def in_words(row: dict[str, Any]) -> str:
-    """A row's numbers, the percentiles where there are several samples."""
+    """Write a row's numbers, the percentiles where there are several samples."""
     spread = f" ({row['p10']:.4g} - {row['p90']:.4g})" if row["samples"] > 1 else ""
     return f"{row['median']:.4g}{spread}"
 

@@ -38,13 +38,13 @@ CUDA_TARGETS = ("arch=compute_80,code=sm_80", "arch=compute_90,code=[sm_90,compu
 
 
 def paddle_folder():
-    """Where Paddle is installed, or None. It is not imported: that takes seconds."""
+    """Find where Paddle is installed, or None. It is not imported: that takes seconds."""
     spec = util.find_spec("paddle")
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
 def paddle_version():
-    """Paddle's version, of whichever of its two packages is installed."""
+    """Return Paddle's version, of whichever of its two packages is installed."""
     for name in ("paddlepaddle", "paddlepaddle-gpu"):
         try:
             return metadata.version(name)
@@ -54,34 +54,34 @@ def paddle_version():
 
 
 def is_for_cuda():
-    """Whether Paddle is built for CUDA."""
+    """Tell whether Paddle is built for CUDA."""
     about = (paddle_folder() or HERE) / "version" / "__init__.py"
     found = re.search(r"^cuda_version\s*=\s*'([\d.]+)'", about.read_text("utf-8"), re.M) if about.is_file() else None
     return found is not None
 
 
 def cuda_toolkit():
-    """The folder of the CUDA toolkit, or None; CUDA_HOME names another."""
+    """Find the folder of the CUDA toolkit, or None; CUDA_HOME names another."""
     nvcc = shutil.which("nvcc")
     places = [os.environ.get("CUDA_HOME"), nvcc and Path(nvcc).resolve().parents[1], "/usr/local/cuda"]
     return next((Path(place) for place in places if place and (Path(place) / "bin/nvcc").is_file()), None)
 
 
 def onednn_headers():
-    """The folder that holds oneapi/dnnl/dnnl.hpp, or None; ONEDNN_INCLUDE names another."""
+    """Find the folder that holds oneapi/dnnl/dnnl.hpp, or None; ONEDNN_INCLUDE names another."""
     places = [os.environ.get("ONEDNN_INCLUDE"), Path(sys.prefix) / "include", sysconfig.get_path("include")]
     found = [Path(place) for place in places if place and (Path(place) / "oneapi/dnnl/dnnl.hpp").is_file()]
     return found[0] if found else None
 
 
 def onednn_version(headers):
-    """Such as "3.6.0", from the headers."""
+    """Read the version, such as "3.6.0", from the headers."""
     text = (headers / "oneapi/dnnl/dnnl_version.h").read_text(encoding="utf-8")
     return ".".join(re.search(rf"DNNL_VERSION_{part} (\d+)", text)[1] for part in ("MAJOR", "MINOR", "PATCH"))
 
 
 def find_problems():
-    """What is missing, a sentence each."""
+    """List what is missing, a sentence each."""
     problems = []
     paddle, headers = paddle_folder(), onednn_headers()
     compiler = shlex.split(os.environ.get("CXX", "") or sysconfig.get_config_var("CXX") or "g++")[0]
@@ -107,7 +107,7 @@ def find_problems():
 
 
 def find_cuda_problems():
-    """What the CUDA ops lack, a sentence each."""
+    """List what the CUDA ops lack, a sentence each."""
     toolkit = cuda_toolkit()
     if toolkit is None:
         return ["Paddle is built for CUDA, but there is no nvcc: install the CUDA toolkit, or name it in CUDA_HOME"]
@@ -124,7 +124,7 @@ class BuildOps(build_ext):
         super().build_extension(ext)
 
     def compile_kernels(self):
-        """The object file of the kernels and their C interface."""
+        """Compile the object file of the kernels and their C interface."""
         Path(self.build_temp).mkdir(parents=True, exist_ok=True)
         target = str(Path(self.build_temp) / "c_api.o")
         choices = [word for target in CUDA_TARGETS for word in ("-gencode", target)]
@@ -161,7 +161,7 @@ class PlainInstall(install):
 
 
 def cpu_library():
-    """The ops on tensors: what is compiled, and how."""
+    """Describe the ops on tensors: what is compiled, and how."""
     paddle = paddle_folder() or HERE
     includes = [HERE / "include", paddle / "include", paddle / "include" / "third_party", onednn_headers() or HERE]
     return Extension(
@@ -176,7 +176,7 @@ def cpu_library():
 
 
 def openmp(paddle):
-    """What the ops' threads are linked with: the OpenMP that Paddle's own products and oneDNN run on.
+    """Choose what the ops' threads are linked with: the OpenMP that Paddle's own products and oneDNN run on.
 
     With the compiler's own beside it there would be two pools of threads, of two sizes, whose idle threads take each
     other's cores.
@@ -186,7 +186,7 @@ def openmp(paddle):
 
 
 def image_library():
-    """The ops on images, which need the compiler alone."""
+    """Describe the ops on images, which need the compiler alone."""
     return Extension(
         IMAGES,
         sources=sources("images"),
@@ -198,7 +198,7 @@ def image_library():
 
 
 def cuda_library():
-    """The binding to Paddle; the kernels join it as an object file of nvcc's."""
+    """Describe the binding to Paddle; the kernels join it as an object file of nvcc's."""
     paddle, toolkit = paddle_folder() or HERE, cuda_toolkit() or HERE
     libraries = [str(paddle / "libs" / name) for name in PADDLE_CUDA_LIBRARIES if (paddle / "libs" / name).is_file()]
     theirs = [paddle / "include", paddle / "include/third_party", toolkit / "include", toolkit / "include/cccl"]
@@ -215,12 +215,12 @@ def cuda_library():
 
 
 def sources(folder):
-    """The files of a folder that are compiled."""
+    """List the files of a folder that are compiled."""
     return [str(path.relative_to(HERE)) for path in sorted((HERE / folder).glob("*.cc"))]
 
 
 def included_files():
-    """What sources include: where one of them changes, all are compiled again."""
+    """List what sources include: where one of them changes, all are compiled again."""
     return [str(path.relative_to(HERE)) for ending in ("*.inc", "*.h") for path in HERE.rglob(ending)]
 
 

@@ -1,6 +1,6 @@
-"""What a process has to settle before Paddle is loaded.
+"""What a process has to settle before Paddle is loaded, and what Paddle then finds on the machine.
 
-Importing `paddlemix` does it once, and does not load Paddle itself.
+Importing `paddlemix` does the former once, and does not load Paddle itself.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def give_back_freed_memory(step: int) -> None:
     """Give the system what a process holds but does not use, after its 1st, 2nd, 4th, 8th ... step of training.
 
     The first steps allocate what stays, such as an optimizer's states, among what does not, and leave holes. A model of
-    187 M parameters, 151,936 tokens among them, held 4484 MiB at most after some steps, so 3998; a call took 0.13 s.
+    187 M parameters, 151,936 tokens among them, held 4484 MiB at most after some steps before,
+    and holds 3998 now; a call takes 0.13 s.
 
     Args:
         step: from 1 on.
@@ -111,7 +112,7 @@ def choose_mkl_path(environ: MutableMapping[str, str], cpuinfo: str) -> None:
 
 
 def usable_cores() -> int:
-    """How many cores this process may run on."""
+    """Count the cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -133,9 +134,9 @@ def share_cores(environ: MutableMapping[str, str], cores: int) -> None:
 def wait_asleep(environ: MutableMapping[str, str]) -> None:
     """Let OpenMP's idle threads sleep at once, unless the user has set how they wait.
 
-    By default they spin, for up to 200 ms, in vain where other programs want the core. A step of the demo's model on
-    two cores took 0.19 s and kept both of them busy, so it takes 0.18 s and 0.25 s of their time; of a model of 65 M
-    parameters 1.30 and 1.19 s.
+    By default they spin for up to 200 ms, which wastes a core that other programs want. A step of the demo's model on
+    two cores took 0.19 s before and kept both of them busy; it takes 0.18 s and 0.25 s of their time now. One of a
+    model of 65 M parameters took 1.30 s before, and takes 1.19 s now.
 
     Args:
         environ: the process's environment, changed in place.
@@ -145,8 +146,15 @@ def wait_asleep(environ: MutableMapping[str, str]) -> None:
             environ.setdefault(variable, wait)
 
 
+def gpu_is_usable() -> bool:
+    """Tell whether Paddle was built for GPUs and sees at least one; loads Paddle."""
+    import paddle  # takes seconds, so only once it is needed
+
+    return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+
+
 def read_cpuinfo(path: Path = Path("/proc/cpuinfo")) -> str:
-    """The kernel's description of the processors, or "" on a system that has none."""
+    """Read the kernel's description of the processors; "" on a system that has none."""
     if not path.is_file():
         return ""
     return path.read_text(encoding="utf-8", errors="replace")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from paddlemix.models.base import read_config
+from paddlemix.models.config_file import read_config
 from paddlemix.models.registry import find_family
 from paddlemix.peft.folders import find_folders
+
+if TYPE_CHECKING:
+    from paddlemix.contract import ModelConfig, Processor, Tokenizer
+    from paddlemix.models.base import MixPretrainedModel
+    from paddlemix.peft.lora_model import MixLoRAModel
 
 __all__ = ["AutoConfigMIX", "AutoModelMIX", "AutoProcessorMIX", "AutoTokenizerMIX"]
 
@@ -16,7 +21,7 @@ class AutoConfigMIX:
     """The config of whichever family a checkpoint is of."""
 
     @staticmethod
-    def from_pretrained(name_or_path: str | os.PathLike[str]) -> Any:
+    def from_pretrained(name_or_path: str | os.PathLike[str]) -> ModelConfig:
         """Read config.json.
 
         Args:
@@ -43,7 +48,7 @@ class AutoModelMIX:
         *,
         lora_path: str | os.PathLike[str] | None = None,
         tensor_parallel_degree: int = 1,
-    ) -> Any:
+    ) -> MixPretrainedModel | MixLoRAModel:
         """Build and fill the model.
 
         Args:
@@ -83,7 +88,7 @@ class AutoProcessorMIX:
     @staticmethod
     def from_pretrained(
         name_or_path: str | os.PathLike[str], *, lora_path: str | os.PathLike[str] | None = None, **settings: Any
-    ) -> Any:
+    ) -> Processor:
         """Read tokenizer, template and image settings.
 
         Args:
@@ -106,7 +111,7 @@ class AutoTokenizerMIX:
     """The tokenizer of whichever family a checkpoint is of."""
 
     @staticmethod
-    def from_pretrained(name_or_path: str | os.PathLike[str]) -> Any:
+    def from_pretrained(name_or_path: str | os.PathLike[str]) -> Tokenizer:
         """Read the tokenizer's files.
 
         Args:

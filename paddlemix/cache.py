@@ -1,4 +1,4 @@
-"""What is worked out once and kept from run to run, below `$PADDLEMIX_CACHE` or `~/.cache/paddlemix`."""
+"""What is computed once and kept from run to run, below `$PADDLEMIX_CACHE` or `~/.cache/paddlemix`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from paddlemix.files import replacing
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "PADDLEMIX_CACHE"
-# Bytes of a file that are looked at, in places spread evenly over it: with its size and the time of its last change
+# Bytes of a file that are read, in places spread evenly over it: with its size and the time of its last change
 # they tell one content from another without reading a large file at every start.
 _LOOKED_AT, _PLACES = 1 << 16, 16
 
 
 def cache_folder(kind: str) -> Path:
-    """A folder that can be written to.
+    """Find a folder that can be written to.
 
     Args:
         kind: what it is for; its name.
@@ -43,7 +43,7 @@ def cache_folder(kind: str) -> Path:
 
 
 def identity(path: str | os.PathLike[str]) -> str:
-    """A text that another content of the file would not have.
+    """Return a text that another content of the file would not have.
 
     Args:
         path: the file.
@@ -61,12 +61,12 @@ def identity(path: str | os.PathLike[str]) -> str:
 
 
 def digest_of(*parts: object) -> str:
-    """A name for what was worked out from `parts`, whose words say all that it depends on."""
+    """Name what was computed from `parts`, whose words say all that it depends on."""
     return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
 def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """An array from the cache, made first where it is not there.
+    """Return an array from the cache; make it first where it is not there.
 
     Of several processes that ask for it at once, ranks of a run or runs side by side, one makes it while the others
     wait. Where the one that makes it dies, the next goes on: the system takes the lock back from the dead.

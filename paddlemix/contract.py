@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -78,6 +79,10 @@ class Piece:
     repeat: int = 1
 
 
+Written = Piece | Image | Video
+"""What a turn consists of once its texts, references and boxes are pieces of a prompt."""
+
+
 @dataclass(frozen=True)
 class GroundedBox:
     """A box that a model named.
@@ -97,7 +102,7 @@ class Grounding(Protocol):
     Sizes are those of the original images, in the order in which the conversation shows them.
     """
 
-    def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Piece | Image | Video]:
+    def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
         """Write a turn: its texts, references and boxes become pieces, its images and videos stay where they stand.
 
         Args:
@@ -130,18 +135,28 @@ class Grounding(Protocol):
 
 
 class Tokenizer(Protocol):
-    """What batches and answers ask of a tokenizer.
+    """What processors, batches and answers ask of a tokenizer.
 
     Attributes:
         pad_token_id: fills a batch.
         eos_token_id: ends an answer.
+        settings: the values of tokenizer_config.json.
     """
 
     pad_token_id: int
     eos_token_id: int
+    settings: dict[str, Any]
 
     def token_id(self, token: str) -> int:
         """Look up a control token."""
+        ...
+
+    def decode(self, ids: Sequence[int], *, skip_control_tokens: bool = False) -> str:
+        """Decode ids; never an exception."""
+        ...
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the tokenizer's files."""
         ...
 
 
@@ -233,7 +248,7 @@ class LayerCache(Protocol):
         ...
 
     def open(self, length: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Count in tokens that the caller writes itself, behind the others in float[B, capacity, G, D] each."""
+        """Count in tokens that the caller writes itself, after the others in float[B, capacity, G, D] each."""
         ...
 
 

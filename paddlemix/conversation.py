@@ -63,7 +63,7 @@ class Video:
 
     Attributes:
         path: a local file or an http(s) address, or the paths of its frames, in order. All frames of a list are shown.
-        settings: for this video alone; they go before the processor's own.
+        settings: for this video alone; they take precedence over the processor's own.
     """
 
     path: str | tuple[str, ...]
@@ -97,6 +97,32 @@ class Box:
     y2: float
     unit: BoxUnit = "pixel"
     image: int = 0
+
+    def in_fractions(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Convert to fractions of an image's sides.
+
+        Args:
+            width: pixels of the original image.
+            height: pixels of the original image.
+
+        Returns:
+            x1, y1, x2, y2, from 0 to 1 inside the image.
+        """
+        scale_x, scale_y = {"pixel": (width, height), "thousandth": (1000, 1000), "fraction": (1, 1)}[self.unit]
+        return self.x1 / scale_x, self.y1 / scale_y, self.x2 / scale_x, self.y2 / scale_y
+
+    def in_pixels(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Convert to pixels of the original image.
+
+        Args:
+            width: pixels of the original image.
+            height: pixels of the original image.
+
+        Returns:
+            x1, y1, x2, y2.
+        """
+        x1, y1, x2, y2 = self.in_fractions(width, height)
+        return x1 * width, y1 * height, x2 * width, y2 * height
 
 
 Part = Text | Image | Video | Reference | Box

@@ -1,6 +1,6 @@
 """A model's name or path -> a local folder: one that is there, or one fetched from the Hugging Face hub.
 
-The hub's own client does the fetching, with its progress bars and its cache; broken-off files are gone on with. It
+The hub's own client does the fetching, with its progress bars and its cache; interrupted downloads are resumed. It
 reads its usual environment variables: HF_ENDPOINT (a mirror), HF_TOKEN, HF_HOME (the cache), HF_HUB_OFFLINE.
 """
 
@@ -36,11 +36,11 @@ HUB_ERRORS = (OSError, httpx.HTTPError)
 
 
 def local_folder(name_or_path: str | os.PathLike[str], *, weights: bool = False) -> Path:
-    """The folder that a model's name or path stands for.
+    """Find the folder that a model's name or path stands for.
 
     Args:
         name_or_path: a local folder, or a model `owner/name` of the hub or of `PADDLEMIX_NAMES`; a folder that is
-            there wins.
+            there takes precedence.
         weights: whether a model of the hub is fetched with its weights.
 
     Returns:
@@ -68,7 +68,7 @@ def local_folder(name_or_path: str | os.PathLike[str], *, weights: bool = False)
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form `owner/name`; what begins like a path has not."""
+    """Tell whether `name` has the form `owner/name`; what begins like a path has not."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -77,7 +77,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def wanted_files(names: Iterable[str], *, weights: bool) -> list[str]:
-    """Those of a repository's files that a model needs.
+    """Choose those of a repository's files that a model needs.
 
     Args:
         names: all of its files; those in folders of it are exports for other programs.
@@ -98,7 +98,7 @@ def _weights_among(names: list[str]) -> list[str]:
 
 @cache
 def _from_hub(name: str, weights: bool) -> Path:
-    """Asked once a process: config, processor and model of one run come from the same place."""
+    """Download once a process: config, processor and model of one run come from the same place."""
     try:
         listed = HfApi().model_info(name, timeout=constants.HF_HUB_ETAG_TIMEOUT).siblings or []
     except HUB_ERRORS as error:
@@ -117,7 +117,7 @@ def _from_hub(name: str, weights: bool) -> Path:
 
 
 def _from_cache(name: str, weights: bool, error: Exception) -> Path:
-    """What an earlier run has fetched, where the hub cannot be asked or does not answer as it should."""
+    """Find what an earlier run has fetched, where the hub cannot be asked or does not answer as it should."""
     try:
         folder = Path(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError:
@@ -130,7 +130,7 @@ def _from_cache(name: str, weights: bool, error: Exception) -> Path:
 
 
 def _refusal(name: str, error: Exception, cached: str = "does not hold it") -> OSError:
-    """The error in words that say what to do."""
+    """Make the error in words that say what to do."""
     hub, in_cache = constants.ENDPOINT, f"the cache {constants.HF_HUB_CACHE} {cached}"
     begin = f"`model_name_or_path` {name} is no local folder, and"
     if isinstance(error, OfflineModeIsEnabled):

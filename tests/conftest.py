@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from PIL import Image
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
-from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer, add_control_tokens
+from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
+
+if TYPE_CHECKING:
+    import paddle
+
+    from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 
 CORPUS = [
     "<|im_start|>assistant\nThe red circle is on the left.<|im_end|>",
@@ -24,6 +33,35 @@ CORPUS = [
     "图中有一只猫和一辆红色的巴士。",
 ] * 3
 PUBLISHED = Path(__file__).parents[1].parent / "shared" / "fixtures"
+TINY_QWEN2_VL = Path(__file__).parent / "fixtures" / "qwen2_vl_tiny"
+INPUTS = ["input_ids", "labels", "attention_mask"]
+INPUTS += ["pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A tiny model that the reference implementation saved, and what it computed; `make_reference.py` made both."""
+
+    folder: Path
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def batches(self) -> list[str]:
+        return [key.removesuffix("/loss") for key in self.arrays if key.endswith("/loss")]
+
+    def inputs(self, batch: str) -> dict[str, paddle.Tensor]:
+        import paddle
+
+        found = {key: self.arrays.get(f"{batch}/{key}") for key in INPUTS}
+        return {key: paddle.to_tensor(array) for key, array in found.items() if array is not None}
+
+    @property
+    def training(self) -> dict[str, np.ndarray]:
+        with np.load(self.folder / "training.npz") as stored:
+            return dict(stored)
+
+    def is_token(self, batch: str) -> np.ndarray:
+        return self.arrays[f"{batch}/attention_mask"] == 1
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -51,9 +89,9 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
     from paddlemix.examples.demo import small_qwen2_vl
     from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+    from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
     from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
     from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
-    from paddlemix.processors.chat_template import ChatTemplate
 
     folder = tmp_path_factory.mktemp("checkpoint")
     tokenizer = small_qwen2_vl.train_tokenizer(shapes / "corpus.txt", vocab_size=320)
@@ -70,7 +108,7 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     paddle.seed(0)
     Qwen2VLForConditionalGeneration(Qwen2VLConfig(**values)).save_pretrained(folder)
     images = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
-    Qwen2VLProcessor(tokenizer, images, ChatTemplate()).save_pretrained(folder)
+    Qwen2VLProcessor(tokenizer, images, Qwen2VLChatTemplate()).save_pretrained(folder)
     return folder
 
 
@@ -155,7 +193,7 @@ def make_processor(tokenizer):
         return Qwen2VLProcessor(
             tokenizer,
             Qwen2VLImageProcessor(**bounds),
-            template or ChatTemplate(),
+            template or Qwen2VLChatTemplate(),
             max_length=max_length,
             truncate_text=truncate_text,
             allow_control_tokens=allow_control_tokens,
@@ -174,3 +212,25 @@ def save_image(tmp_path):
         return str(path)
 
     return save
+
+
+@pytest.fixture(scope="session", params=["tied", "untied", "one_key_head"])
+def reference(request) -> Reference:
+    folder = TINY_QWEN2_VL / request.param
+    with np.load(folder / "reference.npz") as stored:
+        return Reference(folder, dict(stored))
+
+
+@pytest.fixture(scope="session")
+def model(reference) -> Qwen2VLForConditionalGeneration:
+    """Shared: a test that changes it takes `fresh_model`."""
+    from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
+
+    return Qwen2VLForConditionalGeneration.from_pretrained(reference.folder)
+
+
+@pytest.fixture
+def fresh_model(reference) -> Qwen2VLForConditionalGeneration:
+    from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
+
+    return Qwen2VLForConditionalGeneration.from_pretrained(reference.folder)

@@ -10,8 +10,8 @@ import pytest
 
 from paddlemix.auto import AutoConfigMIX, AutoModelMIX, AutoProcessorMIX, AutoTokenizerMIX
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
 from paddlemix.processors import Qwen2VLProcessor
-from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 CHOOSERS = [AutoConfigMIX, AutoModelMIX, AutoProcessorMIX, AutoTokenizerMIX]
 TINY = Path(__file__).parent / "fixtures" / "qwen2_vl_tiny"

@@ -17,48 +17,48 @@ ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 
 
 def rms_norm(x: Any, weight: Any) -> list:
-    """Rows at unit root mean square, scaled."""
+    """Scale rows at unit root mean square."""
     return [x * (x.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * weight]
 
 
 def add_rms_norm(x: Any, residual: Any, weight: Any) -> list:
-    """The sum, and its norm."""
+    """Compute the sum, and its norm."""
     return [x + residual, *rms_norm(x + residual, weight)]
 
 
 def layer_norm(x: Any, weight: Any, bias: Any) -> list:
-    """Rows at mean 0 and variance 1, scaled and shifted."""
+    """Scale and shift rows at mean 0 and variance 1."""
     centred = x - x.mean(-1, keepdim=True)
     return [centred * (centred.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * weight + bias]
 
 
 def rotary(x: Any, cos: Any, sin: Any) -> list:
-    """Pairs turned; the angles are spread out: cos twice, -sin and sin."""
+    """Turn pairs; the angles are spread out: cos twice, -sin and sin."""
     return [x * cos + x.roll(x.shape[-1] // 2, -1) * sin]
 
 
 def rotary_split(qkv: Any, cos: Any, sin: Any) -> list:
-    """Queries and keys turned, values as they are."""
+    """Turn queries and keys, leave values as they are."""
     return [*rotary(qkv[:, 0], cos, sin), *rotary(qkv[:, 1], cos, sin), qkv[:, 2] * 1]
 
 
 def swiglu(gate: Any, up: Any) -> list:
-    """silu(gate) * up."""
+    """Compute silu(gate) * up."""
     return [gate * gate.sigmoid() * up]
 
 
 def gelu(x: Any) -> list:
-    """x times the probability that a normal number is below it."""
+    """Multiply x by the probability that a normal number is below it."""
     return [0.5 * x * (1 + (x * 0.5**0.5).erf())]
 
 
 def quick_gelu(x: Any) -> list:
-    """x * sigmoid(1.702 x)."""
+    """Compute x * sigmoid(1.702 x)."""
     return [x * (1.702 * x).sigmoid()]
 
 
 def linear_cross_entropy(hidden: Any, weight: Any, wanted: Any, scale: Any) -> list:
-    """The costs times their scale, added up; `wanted` is 1 at the targets, else 0."""
+    """Add up the costs times their scale; `wanted` is 1 at the targets, else 0."""
     logits = hidden.matmul(weight)
     return [((logits.logsumexp(-1) - (logits * wanted).sum(-1)) * scale).sum()]
 
@@ -104,7 +104,7 @@ HEADS_OF_MODEL = [
 
 
 def cases(ops: CudaOps, rng: np.random.Generator, start: str = "") -> Iterator[Case]:
-    """All cases whose names begin so, with fresh random inputs."""
+    """Make all cases whose names begin so, with fresh random inputs."""
     for make, shapes in (
         (_norms, ROWS),
         (_rotations, HEADS),
@@ -217,6 +217,6 @@ def _error(found: np.ndarray, wanted: np.ndarray, dtype: str, roundings: int) ->
 
 
 def _floor(dtype: str, roundings: int) -> float:
-    """What a number near 0 may be off by, in parts of the largest: sums and, where the op rounds inside, those."""
+    """Bound what a number near 0 may be off by, in parts of the largest: sums and, where the op rounds, those."""
     inner = ROUNDING[dtype] if roundings > 1 else 0.0
     return _SUM_ROUNDINGS * ROUNDING["float32"] + inner

@@ -63,16 +63,16 @@ class Memory(Protocol):
     stream: int
 
     def put(self, values: np.ndarray, dtype: str, shift: int = 0) -> Any:
-        """A copy, rounded to the dtype; it begins `shift` numbers behind an aligned address."""
+        """Copy, rounded to the dtype; the copy begins `shift` numbers after an aligned address."""
 
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
-        """An array whose numbers nobody may rely on."""
+        """Make an array whose numbers nobody may rely on."""
 
     def address(self, array: Any) -> int:
-        """Of its first number."""
+        """Return the address of the first number."""
 
     def dtype(self, array: Any) -> str:
-        """Its name."""
+        """Return the name of its dtype."""
 
 
 class CudaOps:
@@ -109,7 +109,7 @@ class CudaOps:
         return status
 
     def like(self, array: Any) -> Any:
-        """An empty array of the same shape and dtype."""
+        """Make an empty array of the same shape and dtype."""
         return self.memory.empty(array.shape, self.memory.dtype(array))
 
     def _scratch(self, size: int) -> Any:
@@ -119,18 +119,18 @@ class CudaOps:
         return self.memory.empty(shape, "float32")
 
     def _where(self, array: Any) -> tuple[int, int]:
-        """What ends every call: dtype and stream."""
+        """Return what ends every call: dtype and stream."""
         return DTYPES[self.memory.dtype(array)], self.memory.stream
 
     def rms_norm(self, x: Any, weight: Any) -> tuple[list, tuple]:
-        """Of rows [N, D]."""
+        """Normalise rows [N, D]."""
         (rows, size), y = x.shape, self.like(x)
         inverse = self._floats(rows)
         self.call("rms_norm", x, None, weight, None, y, inverse, rows, size, EPSILON, *self._where(x))
         return [y], (x, weight, inverse)
 
     def rms_norm_grad(self, saved: tuple, y_grad: Any, sum_grad: Any = None) -> list:
-        """By x and weight."""
+        """Differentiate by x and weight."""
         x, weight, inverse = saved
         grads, scratch = [self.like(x), self.like(weight)], self._scratch(self.call("norm_scratch", *x.shape))
         given = (x, weight, inverse, y_grad, sum_grad, *grads, scratch)
@@ -138,26 +138,26 @@ class CudaOps:
         return grads
 
     def add_rms_norm(self, x: Any, residual: Any, weight: Any) -> tuple[list, tuple]:
-        """Of rows [N, D]: the sum, and its norm."""
+        """Add rows [N, D]; return the sum, and its norm."""
         (rows, size), total, y = x.shape, self.like(x), self.like(x)
         inverse = self._floats(rows)
         self.call("rms_norm", x, residual, weight, total, y, inverse, rows, size, EPSILON, *self._where(x))
         return [total, y], (total, weight, inverse)
 
     def add_rms_norm_grad(self, saved: tuple, sum_grad: Any, y_grad: Any) -> list:
-        """By x, residual and weight."""
+        """Differentiate by x, residual and weight."""
         x_grad, weight_grad = self.rms_norm_grad(saved, y_grad, sum_grad)
         return [x_grad, x_grad, weight_grad]
 
     def layer_norm(self, x: Any, weight: Any, bias: Any) -> tuple[list, tuple]:
-        """Of rows [N, D]."""
+        """Normalise rows [N, D]."""
         (rows, size), y = x.shape, self.like(x)
         mean, inverse = self._floats(rows), self._floats(rows)
         self.call("layer_norm", x, weight, bias, y, mean, inverse, rows, size, EPSILON, *self._where(x))
         return [y], (x, weight, mean, inverse)
 
     def layer_norm_grad(self, saved: tuple, y_grad: Any) -> list:
-        """By x, weight and bias."""
+        """Differentiate by x, weight and bias."""
         x, weight, mean, inverse = saved
         grads = [self.like(x), self.like(weight), self.like(weight)]
         scratch = self._scratch(self.call("norm_scratch", *x.shape))
@@ -172,22 +172,22 @@ class CudaOps:
         return y
 
     def rotary(self, x: Any, cos: Any, sin: Any) -> tuple[list, tuple]:
-        """Of heads [N, H, D] by angles [N, D / 2]."""
+        """Turn heads [N, H, D] by angles [N, D / 2]."""
         return [self._rotate(x, cos, sin, False)], (cos, sin)
 
     def rotary_grad(self, saved: tuple, y_grad: Any) -> list:
-        """By x."""
+        """Differentiate by x."""
         return [self._rotate(y_grad, *saved, True)]
 
     def rotary_split(self, qkv: Any, cos: Any, sin: Any) -> tuple[list, tuple]:
-        """Query and key of [N, 3, H, D] turned, and the value as it is, in one pass."""
+        """Turn query and key of [N, 3, H, D], and copy the value as it is, in one pass."""
         tokens, _, heads, size = qkv.shape
         outputs = [self.memory.empty([tokens, heads, size], self.memory.dtype(qkv)) for _ in range(3)]
         self._turn_parts(qkv, outputs, cos, sin, backwards=False)
         return outputs, (cos, sin)
 
     def rotary_split_grad(self, saved: tuple, *grads: Any) -> list:
-        """By qkv."""
+        """Differentiate by qkv."""
         tokens, heads, size = grads[0].shape
         together = self.memory.empty([tokens, 3, heads, size], self.memory.dtype(grads[0]))
         self._turn_parts(together, list(grads), *saved, backwards=True)
@@ -205,25 +205,25 @@ class CudaOps:
         self.call("rotary", parts, 3, cos, sin, tokens, size // 2, int(backwards), *self._where(together))
 
     def swiglu(self, gate: Any, up: Any) -> tuple[list, tuple]:
-        """Of any shape."""
+        """Gate arrays of any shape."""
         y = self.like(gate)
         self.call("swiglu", gate, up, y, _count(gate), *self._where(gate))
         return [y], (gate, up)
 
     def swiglu_grad(self, saved: tuple, y_grad: Any) -> list:
-        """By gate and up."""
+        """Differentiate by gate and up."""
         grads = [self.like(x) for x in saved]
         self.call("swiglu_grad", *saved, y_grad, *grads, _count(y_grad), *self._where(y_grad))
         return grads
 
     def activation(self, kind: int, x: Any) -> tuple[list, tuple]:
-        """Of any shape: 1 is gelu, 2 is quick_gelu."""
+        """Activate an array of any shape: 1 is gelu, 2 is quick_gelu."""
         y = self.like(x)
         self.call("activation", kind, x, y, _count(x), *self._where(x))
         return [y], (kind, x)
 
     def activation_grad(self, saved: tuple, y_grad: Any) -> list:
-        """By x."""
+        """Differentiate by x."""
         (kind, x), x_grad = saved, self.like(y_grad)
         self.call("activation_grad", kind, x, y_grad, x_grad, _count(x), *self._where(x))
         return [x_grad]
@@ -239,7 +239,7 @@ class CudaOps:
         rows_at_once: int = 0,
         with_gradients: bool = True,
     ) -> tuple[list, tuple]:
-        """The loss of [N, D] and [D, V], or [V, D] where `transposed`; the gradients come with it."""
+        """Compute the loss of [N, D] and [D, V], or [V, D] where `transposed`; the gradients come with it."""
         grads = [self.like(hidden), self.like(weight)] if with_gradients else [None, None]
         statistics, loss = self._floats(3, hidden.shape[0]), self._floats()
         phases = STATISTICS | GRADIENTS if with_gradients else STATISTICS
@@ -262,7 +262,7 @@ class CudaOps:
         rows_at_once: int = 0,
         first_token: int = 0,
     ) -> None:
-        """One call of the library: of the whole vocabulary or, from `first_token` on, of a slice."""
+        """Call the library once: on the whole vocabulary or, from `first_token` on, on a slice."""
         given = (None if x is None else self.memory.address(x) for x in (hidden, weight, target, scale, statistics))
         out = (None if x is None else self.memory.address(x) for x in grads)
         vocabulary = weight.shape[0 if transposed else 1]
@@ -273,7 +273,7 @@ class CudaOps:
         self.call("linear_cross_entropy", ctypes.pointer(op), dtype, stream)
 
     def linear_cross_entropy_grad(self, saved: tuple, loss_grad: Any) -> list:
-        """By hidden states and weight: what the forward pass left, times the upstream gradient, in place."""
+        """Multiply what the forward pass left by the upstream gradient, in place: by hidden states and weight."""
         for grad in saved:
             self.call("scale", grad, loss_grad, _count(grad), *self._where(grad))
         return list(saved)

@@ -30,31 +30,31 @@ class TorchMemory:
         return torch.cuda.current_stream().cuda_stream
 
     def put(self, values: np.ndarray, dtype: str, shift: int = 0) -> torch.Tensor:
-        """A copy, rounded to the dtype; it begins `shift` numbers behind an aligned address."""
+        """Copy, rounded to the dtype; the copy begins `shift` numbers after an aligned address."""
         room = self.empty([int(np.prod(values.shape)) + shift], dtype)
         room[shift:] = torch.as_tensor(np.ascontiguousarray(values)).flatten().to(self.device, room.dtype)
         return room[shift:].view(values.shape)
 
     def empty(self, shape: Sequence[int], dtype: str) -> torch.Tensor:
-        """An array whose numbers nobody may rely on."""
+        """Make an array whose numbers nobody may rely on."""
         return torch.empty(tuple(shape), dtype=getattr(torch, dtype), device=self.device)
 
     def address(self, array: torch.Tensor) -> int:
-        """Of its first number."""
+        """Return the address of the first number."""
         return array.data_ptr()
 
     def dtype(self, array: torch.Tensor) -> str:
-        """Its name."""
+        """Return the name of its dtype."""
         return str(array.dtype).removeprefix("torch.")
 
 
 def get(tensor: torch.Tensor) -> np.ndarray:
-    """As float64."""
+    """Read as float64."""
     return tensor.double().cpu().numpy()
 
 
 def gradients(formula: Callable[..., list], arrays: list, constants: list, upstream: list) -> tuple[list, list]:
-    """Values and gradients of a formula in float64."""
+    """Compute values and gradients of a formula in float64."""
     tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
     values = formula(*tensors, *(torch.tensor(array) for array in constants))
     grads = torch.autograd.grad(values, tensors, [torch.tensor(array) for array in upstream])
@@ -87,7 +87,7 @@ class Timing:
 
 
 def timings(ops: CudaOps, dtype: str) -> dict[str, Callable[[], Timing]]:
-    """Makers, by name of the op: only one op's inputs need be held at a time."""
+    """Return makers, by name of the op: only one op's inputs need be held at a time."""
     return {
         "rms_norm": lambda: _norm(ops, dtype, "rms_norm"),
         "add_rms_norm": lambda: _add_norm(ops, dtype),
@@ -201,7 +201,7 @@ def _loss(ops: CudaOps, dtype: str) -> Timing:
 
 
 def seconds(call: Callable[[], Any], repeats: int) -> float:
-    """The median of `repeats` calls on the card, after three that are not counted."""
+    """Measure the median of `repeats` calls on the card, after three that are not counted."""
     marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats + 3)]
     for begin, end in marks:
         begin.record()
@@ -212,7 +212,7 @@ def seconds(call: Callable[[], Any], repeats: int) -> float:
 
 
 def time_ours(timing: Timing, repeats: int) -> tuple[float, float]:
-    """Seconds of the forward pass, and of both."""
+    """Measure seconds of the forward pass, and of both."""
     inputs = [x.detach() for x in timing.inputs]
     outputs, _ = timing.forward(*inputs)
     upstream = [torch.ones_like(out) for out in outputs]
@@ -222,7 +222,7 @@ def time_ours(timing: Timing, repeats: int) -> tuple[float, float]:
 
 
 def time_theirs(timing: Timing, call: Callable[..., Any], repeats: int) -> tuple[float, float]:
-    """Seconds of the forward pass, and of both, through autograd."""
+    """Measure seconds of the forward pass, and of both, through autograd."""
 
     def forward() -> Any:
         with torch.no_grad():
@@ -237,13 +237,13 @@ def time_theirs(timing: Timing, call: Callable[..., Any], repeats: int) -> tuple
 
 
 def copy_bandwidth(repeats: int) -> float:
-    """Bytes a second, read and written, of copying a gigabyte."""
+    """Measure bytes a second, read and written, of copying a gigabyte."""
     source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return 2 * source.numel() / seconds(lambda: target.copy_(source), repeats)
 
 
 def product_rate(dtype: str, repeats: int) -> float:
-    """Operations a second of a product of 8192 x 8192 matrices through PyTorch."""
+    """Measure operations a second of a product of 8192 x 8192 matrices through PyTorch."""
     x, y = (_random(dtype, 8192, 8192).detach() for _ in range(2))
     return 2 * 8192**3 / seconds(lambda: x @ y, repeats)

@@ -14,7 +14,7 @@ QUESTION = "What is shown in this picture, and where does it stand?"
 
 
 def make_images(folder: Path) -> list[Path]:
-    """JPEG files of smooth noise, which compress about as photographs do."""
+    """Make JPEG files of smooth noise, which compress about as photographs do."""
     paths = [folder / f"{number}.jpg" for number in range(IMAGES)]
     for number, path in enumerate(paths):
         noise = np.random.default_rng(number).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3)).astype(np.uint8)
@@ -23,17 +23,17 @@ def make_images(folder: Path) -> list[Path]:
 
 
 def mixed_lengths(count: int, *, median: float = 300) -> np.ndarray:
-    """int64[count]: log-normal, as the lengths of dialogues are."""
+    """Draw int64[count]: log-normal, as the lengths of dialogues are."""
     drawn = np.random.default_rng(0).lognormal(np.log(median), 0.8, count)
     return drawn.clip(8, LONGEST).astype(np.int64)
 
 
 def padded_batches(lengths: np.ndarray, rows: int) -> list[np.ndarray]:
-    """Which of the lengths each batch holds, int64[rows], drawn at random."""
+    """Choose which of the lengths each batch holds, int64[rows], drawn at random."""
     return np.split(np.random.default_rng(3).permutation(len(lengths)), len(lengths) // rows)
 
 
 def text_of(length: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
-    """ids and labels int64[length]; the second half is asked for."""
+    """Draw ids and labels int64[length]; the second half is asked for."""
     ids = np.random.default_rng(length).integers(0, vocabulary - 8, length)
     return ids, np.where(np.arange(length) < length // 2, -100, ids)

@@ -19,7 +19,7 @@ TRAINING_WARM_UP = 5
 
 
 def seconds_of(call: Callable[[], Any], repeats: int, warm_up: int = WARM_UP) -> list[float]:
-    """Seconds of each of `repeats` calls, after some that are not counted."""
+    """Measure seconds of each of `repeats` calls, after some that are not counted."""
     samples = []
     for _ in range(warm_up + repeats):
         start = time.perf_counter()
@@ -29,7 +29,7 @@ def seconds_of(call: Callable[[], Any], repeats: int, warm_up: int = WARM_UP) ->
 
 
 def peak_mebibytes() -> float:
-    """The most memory that this process has held."""
+    """Read the most memory that this process has held."""
     status = Path("/proc/self/status")
     if status.is_file():
         # getrusage would count what the parent held when it started this process.

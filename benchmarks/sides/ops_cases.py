@@ -53,34 +53,34 @@ BLOCK: dict[str, tuple[int, ...]] = {
 
 
 def arrays(name: str) -> list[np.ndarray]:
-    """Random inputs of a case, float32."""
+    """Draw the inputs of a case, float32."""
     rng = np.random.default_rng(0)
     return [rng.standard_normal(shape).astype(np.float32) for shape in CASES[name]]
 
 
 def block() -> dict[str, np.ndarray]:
-    """Random inputs of the decoder block, float32."""
+    """Draw the inputs of the decoder block, float32."""
     rng = np.random.default_rng(4)
     return {name: 0.05 * rng.standard_normal(shape).astype(np.float32) for name, shape in BLOCK.items()}
 
 
 def image(name: str) -> np.ndarray:
-    """The pixels of a case, uint8."""
+    """Draw the pixels of a case, uint8."""
     return np.random.default_rng(0).integers(0, 256, IMAGE_CASES[name], dtype=np.uint8)
 
 
 def levels() -> np.ndarray:
-    """What each grey level of each channel becomes, float32[3, 256]."""
+    """Compute what each grey level of each channel becomes, float32[3, 256]."""
     return np.random.default_rng(3).standard_normal((3, 256)).astype(np.float32)
 
 
 def targets() -> np.ndarray:
-    """Tokens for the head's loss."""
+    """Draw tokens for the head's loss."""
     return np.random.default_rng(1).integers(0, VOCABULARY, CASES["linear_cross_entropy"][0][0])
 
 
 def angles() -> np.ndarray:
-    """Radians for each pair of a head, float32[512, 32]."""
+    """Compute radians for each pair of a head, float32[512, 32]."""
     return np.random.default_rng(2).standard_normal((512, 32)).astype(np.float32)
 
 

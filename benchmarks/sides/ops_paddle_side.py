@@ -30,7 +30,7 @@ from paddlemix import ops
 
 
 def make(name: str):
-    """The calls of a case: forward, and both passes where there are two."""
+    """Make the calls of a case: forward, and both passes where there are two."""
     if name in IMAGE_CASES:
         return (IMAGE_OPS[name.split()[0]](image(name)),)
     if name == BLOCK_CASE:
@@ -53,7 +53,7 @@ def make(name: str):
 
 
 def decode_block():
-    """A token through a decoder block; its place in the cache is written anew at each call."""
+    """Take a token through a decoder block; its place in the cache is written anew at each call."""
     part = {name: paddle.to_tensor(array) for name, array in block().items()}
     names = ("query", "key", "value")
     projections, biases = tuple(part[name] for name in names), tuple(part[f"{name}_bias"] for name in names)

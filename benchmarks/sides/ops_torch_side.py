@@ -22,7 +22,7 @@ from ops_cases import (
 
 
 def make(name: str):
-    """The calls of a case: forward, and both passes where there are two."""
+    """Make the calls of a case: forward, and both passes where there are two."""
     if name in IMAGE_CASES:
         return (partial(IMAGE_OPS[name.split()[0]], torch.from_numpy(image(name)).permute(2, 0, 1)),)
     if name == BLOCK_CASE:
@@ -47,14 +47,14 @@ def make(name: str):
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool = False) -> torch.Tensor:
-    """Scaled dot product attention of [B, L, H, D]."""
+    """Compute scaled dot product attention of [B, L, H, D]."""
     heads_first = (x.transpose(1, 2) for x in (query, key, value))
     grouped = query.shape[2] != key.shape[2]
     return F.scaled_dot_product_attention(*heads_first, is_causal=causal, enable_gqa=grouped).transpose(1, 2)
 
 
 def decode_block():
-    """A token through a decoder block, op by op."""
+    """Take a token through a decoder block, op by op."""
     part = {name: torch.from_numpy(array) for name, array in block().items()}
     for name in ("query", "key", "value", "output", "gate", "up", "down"):
         part[name] = part[name].t().contiguous()
@@ -84,12 +84,12 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 def resize(pixels: torch.Tensor) -> torch.Tensor:
-    """Channels first; PyTorch's weights have 16 bits."""
+    """Resize, channels first; PyTorch's weights have 16 bits."""
     return F.interpolate(pixels[None], size=RESIZED[::-1], mode="bicubic", antialias=True)
 
 
 def cut(pixels: torch.Tensor) -> torch.Tensor:
-    """As transformers' fast processor does it."""
+    """Cut into patches as transformers' fast processor does it."""
     normal = (pixels - MEAN) / STD
     cells = normal.expand(2, -1, -1, -1).reshape(2, 3, RESIZED[1] // 28, 2, 14, RESIZED[0] // 28, 2, 14)
     return cells.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(-1, 1176)

@@ -22,7 +22,7 @@ from paddlemix.ops import set_compute_dtype
 
 
 def train(shape: Shape, repeats: int) -> Samples:
-    """Forward, backward and AdamW of all parameters."""
+    """Measure forward, backward and AdamW of all parameters."""
     model = build(shape)
     model.train()
     optimizer = paddle.optimizer.AdamW(1e-4, parameters=model.parameters())
@@ -39,7 +39,7 @@ def train(shape: Shape, repeats: int) -> Samples:
 
 @paddle.no_grad()
 def generate(shape: Shape, repeats: int) -> Samples:
-    """Prefill of the whole batch; then one row, token by token."""
+    """Measure prefill of the whole batch; then one row, token by token."""
     model = build(shape)
     batch = tensors(shape.prompt(shape.rows))
     prefills = seconds_of(lambda: prefill(model, batch, shape.tokens), repeats)
@@ -62,7 +62,7 @@ def images(shape: Shape, repeats: int) -> Samples:
 
 
 def build(shape: Shape) -> Qwen2VLForConditionalGeneration:
-    """A random model, in evaluation mode."""
+    """Build a random model, in evaluation mode."""
     paddle.seed(0)
     model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**shape.config()))
     model.eval()
@@ -70,18 +70,18 @@ def build(shape: Shape) -> Qwen2VLForConditionalGeneration:
 
 
 def prefill(model: Qwen2VLForConditionalGeneration, batch: dict[str, paddle.Tensor], capacity: int):
-    """The output for a prompt, its caches filled."""
+    """Compute the output for a prompt, its caches filled."""
     caches = [KVCache(capacity) for _ in range(model.config.num_hidden_layers)]
     return model(**batch, past_key_values=caches, last_logits_only=True)
 
 
 def size_of(model: Qwen2VLForConditionalGeneration) -> int:
-    """Numbers in the model."""
+    """Count the numbers in the model."""
     return sum(int(parameter.size) for parameter in model.parameters())
 
 
 def tensors(batch: dict) -> dict[str, paddle.Tensor]:
-    """A batch's arrays as tensors."""
+    """Convert a batch's arrays to tensors."""
     return {key: paddle.to_tensor(array) for key, array in batch.items()}
 
 

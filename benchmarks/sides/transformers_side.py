@@ -13,7 +13,7 @@ from workload import SHAPES, Shape
 
 
 def train(shape: Shape, repeats: int) -> Samples:
-    """Forward, backward and AdamW of all parameters."""
+    """Measure forward, backward and AdamW of all parameters."""
     model = build(shape).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
     batch = tensors(shape.batch(shape.rows))
@@ -28,7 +28,7 @@ def train(shape: Shape, repeats: int) -> Samples:
 
 @torch.inference_mode()
 def generate(shape: Shape, repeats: int) -> Samples:
-    """Prefill of the whole batch; then one row, token by token."""
+    """Measure prefill of the whole batch; then one row, token by token."""
     model = build(shape)
     batch = tensors(shape.prompt(shape.rows))
     prefills = seconds_of(lambda: prefill(model, batch), repeats)
@@ -63,23 +63,23 @@ def images(shape: Shape, repeats: int) -> Samples:
 
 
 def build(shape: Shape) -> Qwen2VLForConditionalGeneration:
-    """A random model, in evaluation mode."""
+    """Build a random model, in evaluation mode."""
     torch.manual_seed(0)
     return Qwen2VLForConditionalGeneration(Qwen2VLConfig(**shape.config())).eval()
 
 
 def prefill(model: Qwen2VLForConditionalGeneration, batch: dict[str, torch.Tensor]):
-    """The output for a prompt, its cache filled."""
+    """Compute the output for a prompt, its cache filled."""
     return model(**batch, use_cache=True, logits_to_keep=1)
 
 
 def choose(output) -> torch.Tensor:
-    """The likeliest token of each row, int64[B, 1]."""
+    """Choose the likeliest token of each row, int64[B, 1]."""
     return output.logits[:, -1:].argmax(-1)
 
 
 def tensors(batch: dict) -> dict[str, torch.Tensor]:
-    """A batch's arrays as tensors."""
+    """Convert a batch's arrays to tensors."""
     return {key: torch.from_numpy(array) for key, array in batch.items()}
 
 

@@ -51,7 +51,7 @@ class Shape:
         return (self.image_side // PATCH) ** 2
 
     def config(self) -> dict[str, Any]:
-        """The flat config.json of the published checkpoints."""
+        """Return the flat config.json of the published checkpoints."""
         pairs = self.hidden // self.heads // 2
         rest = (pairs - pairs // 4) // 2
         vision = {
@@ -78,7 +78,7 @@ class Shape:
         }
 
     def batch(self, rows: int) -> dict[str, np.ndarray]:
-        """`rows` sequences that begin with an image; every token of their text is asked for."""
+        """Draw `rows` sequences that begin with an image; every token of their text is asked for."""
         rng = np.random.default_rng(0)
         start, end, image = (self.vocabulary - back for back in (4, 3, 2))
         shown = [start, *[image] * (self.patches // MERGE**2), end]
@@ -94,11 +94,11 @@ class Shape:
         }
 
     def prompt(self, rows: int) -> dict[str, np.ndarray]:
-        """The batch without labels."""
+        """Draw the batch without labels."""
         return {key: array for key, array in self.batch(rows).items() if key != "labels"}
 
     def image(self) -> Image.Image:
-        """A decoded image that has to be resized."""
+        """Draw a decoded image that has to be resized."""
         noise = np.random.default_rng(0).integers(0, 256, (self.source_side // 8, self.source_side // 8, CHANNELS))
         return Image.fromarray(noise.astype(np.uint8)).resize((self.source_side, self.source_side))
 

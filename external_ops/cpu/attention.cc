@@ -1,4 +1,4 @@
-// Attention shared out over threads: tiles of queries forward, blocks of keys backward.
+// Attention divided among threads: tiles of queries forward, blocks of keys backward.
 #include <cstring>
 #include <vector>
 
@@ -63,8 +63,8 @@ void attention_by_tiles(const Attention& op) {
   });
 }
 
-// The keys of a sequence are shared out where there are fewer groups of heads than threads; every share but the first
-// adds up its query gradient apart.
+// The keys of a sequence are divided among threads where there are fewer groups of heads than threads; every share but
+// the first sums its query gradient in memory of its own.
 struct Shares {
   int64_t count, query_numbers;
   Scratch<float> others;

@@ -59,7 +59,7 @@ Tensors AttentionBackward(const Tensor& query, const Tensor& key, const Tensor& 
                           const Tensor& out_grad, bool causal, int64_t span) {
   const auto parts = sequences(query, key, ends, span);
   Tensor query_grad = paddle::experimental::full(query.shape(), 0.0f, query.dtype(), query.place());
-  // Keys beyond the span are nobody's.
+  // Keys beyond the span get no gradient.
   const bool whole = ends.numel() || span == key.shape()[1];
   const auto key_like = [&] {
     return whole ? allocate_like(key) : paddle::experimental::full(key.shape(), 0.0f, key.dtype(), key.place());

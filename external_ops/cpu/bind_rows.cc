@@ -60,7 +60,7 @@ void turn(const Tensor& x, const Tensor& cos, const Tensor& sin, bool backwards,
   rotate({numbers(x), y->data<float>(), stride, stride, numbers(cos), numbers(sin), heads, size, backwards}, rows(cos));
 }
 
-// Query and key of [tokens, 3, heads, size] turned, and the value as it is; each dense.
+// Rotates query and key of [tokens, 3, heads, size], and copies the value as it is; each is dense.
 Tensors RotarySplitForward(const Tensor& qkv, const Tensor& cos, const Tensor& sin) {
   const auto shape = qkv.shape();
   const int64_t tokens = shape[0], width = shape[2] * shape[3];

@@ -1,5 +1,5 @@
 // A decoder block on few rows: one team of threads from its beginning to its end. Each step takes tens of microseconds,
-// and calling an op and starting its threads as many again.
+// and calling an op and starting its threads would take as long again.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -12,7 +12,7 @@
 namespace paddlemix {
 namespace {
 
-// Columns that a thread takes at least: a line of the cache.
+// The fewest columns that a thread takes: a cache line.
 constexpr int64_t kColumns = 16;
 
 int team_size(const DecodeBlock& op) {
@@ -51,7 +51,7 @@ void project(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t e
   }
 }
 
-// The heads of one group of one row turn, go into the cache, and look back.
+// Rotates the heads of one group of one row, writes key and value to the cache, and attends to it.
 void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t group) {
   const int64_t half = op.size / 2, shared = op.heads / op.groups, width = (op.heads + 2 * op.groups) * op.size;
   float* const queries = rooms.qkv + row * width;

@@ -6,7 +6,7 @@
 #include "paddlemix/kernels.h"
 #include "paddlemix/scratch.h"
 
-// Behind the standard headers, whose inline functions other files share and must not be compiled for this set.
+// After the standard headers, whose inline functions other files share and must not be compiled for this set.
 #pragma GCC target("avx2,fma")
 
 namespace paddlemix {

@@ -66,7 +66,7 @@ Prepared prepare(const Matmul& shape, const Operand& a, const Operand& b) {
 }
 
 // oneDNN takes some hundred microseconds to prepare a product, and a model repeats a few shapes. Only about as many are
-// kept as one step needs: batches of every length bring ever new ones, and small pieces of memory that stay for long keep
+// kept as one step needs: batches of every length bring new ones, and small pieces of memory that live long keep
 // the heap between them from being used again. With 1024 kept, training the demo grew from 0.6 GiB to 1.7 in 200
 // steps and 2.7 in 2000; with 64 it stays at 1.1 and is 7 % faster.
 Prepared& prepared(const Matmul& shape, const Operand& a, const Operand& b) {

@@ -7,7 +7,7 @@
 namespace paddlemix {
 
 // Bytes of float32 logits that are held at once: some 1700 rows of the largest vocabulary, with which the products run
-// at full speed and the weight's float32 gradient is read and written seldom.
+// at full speed and the weight's float32 gradient is rarely read and written.
 constexpr int64_t kLogitBytes = int64_t{1} << 30;
 constexpr int64_t kLeastRows = 16;
 
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kLogitThreads) narrow_kernel(const float* x, T
     y[i] = narrow<T>(x[i]);
 }
 
-// x times a number that is on the card, in place. By 1, which it nearly always is, nothing is read or written.
+// Multiplies x by a number that is on the card, in place. By 1, which it nearly always is, nothing is read or written.
 template <typename T>
 __global__ void __launch_bounds__(kLogitThreads) scale_kernel(T* x, const float* factor, int64_t count) {
   if (*factor == 1.0f) return;

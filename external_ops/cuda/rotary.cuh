@@ -1,4 +1,4 @@
-// Rotary positions: pairs (x[i], x[i + half]) of every head are turned by the angle of their token.
+// Rotary positions: pairs (x[i], x[i + half]) of every head are rotated by the angle of their token.
 #pragma once
 
 #include "launch.cuh"
@@ -25,7 +25,7 @@ struct Rotary {
   const float* sin;
   int64_t tokens;
   int half;
-  bool backwards;  // turn the other way, as the gradient does
+  bool backwards;  // rotate the other way, as the gradient does
 };
 
 // blockIdx.y chooses the part, threadIdx.y the token, threadIdx.x the head and the place in it.

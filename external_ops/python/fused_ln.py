@@ -4,7 +4,7 @@ from paddlemix.ops.tensors.norm import layer_norm_with_statistics, rms_norm_with
 
 
 def fused_ln(x, scale, bias, epsilon):
-    """Layer normalisation of float32[..., D].
+    """Normalise float32[..., D] to mean 0 and variance 1, scaled and shifted.
 
     Returns:
         The result, and float32[rows] each: mean, and one over the standard deviation.
@@ -13,7 +13,7 @@ def fused_ln(x, scale, bias, epsilon):
 
 
 def fused_rms_norm(x, scale, epsilon):
-    """RMS normalisation of float32[..., D].
+    """Normalise float32[..., D] to unit root mean square, scaled.
 
     Returns:
         The result, and float32[rows]: one over the root mean square.

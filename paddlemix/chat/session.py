@@ -1,4 +1,4 @@
-"""A conversation with Qwen-VL that remembers what was said and shown."""
+"""A conversation with a model of any family that remembers what was said and shown."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
+import PIL.Image
 
+from paddlemix.conversation import Image, Part, Turn
+from paddlemix.generation.dialogue import Dialogue, Exchange
 from paddlemix.media.fetch import is_address
 from paddlemix.media.images import open_image
-from paddlemix.models.qwen_vl.tags import ImageSpan, split_at_images
 from paddlemix.visualization.answers import answer_boxes, save_drawn
 
-History = list[tuple[str, str]]
-Reply = Callable[[str, History], Iterator[str]]
-
+# Families that write paths into the prompt set them between such tags.
 _IMAGE_TAG = re.compile("</?img>")
 
 
@@ -31,23 +29,22 @@ class ChatSession:
     are fetched once, and kept as copies until `close`.
 
     Args:
-        reply: streams the raw answer to a query after a history, tags and all.
-        processor: of the model's family, which reads boxes.
+        dialogue: asks the model.
         output_dir: for the drawn images.
 
     Attributes:
-        history: queries and raw answers so far.
+        history: questions and raw answers so far.
         images: all shown, in their order.
     """
 
-    history: History
-    images: list[Image.Image]
+    history: list[Exchange]
+    images: list[PIL.Image.Image]
 
-    def __init__(self, reply: Reply, processor: Any, output_dir: Path) -> None:
-        self._reply, self._processor, self._output_dir = reply, processor, output_dir
+    def __init__(self, dialogue: Dialogue, output_dir: Path) -> None:
+        self._dialogue, self._output_dir = dialogue, output_dir
         self._copies, self._copy_numbers = Path(tempfile.mkdtemp(prefix="paddlemix-chat-")), count(1)
         self._drawn_numbers = count(1)
-        self._waiting: list[tuple[ImageSpan, Image.Image]] = []
+        self._waiting: list[tuple[str, PIL.Image.Image]] = []
         self.history, self.images = [], []
 
     def show(self, path: str) -> int:
@@ -65,37 +62,39 @@ class ChatSession:
         self._waiting.append(self._opened(path))
         return len(self.images) + len(self._waiting)
 
-    def ask(self, question: str) -> Iterator[str]:
-        """Ask about the images that were shown, and those that the question shows as `<img>path or address</img>`.
+    def ask(self, words: str) -> Iterator[str]:
+        """Ask about the images that were shown, and those that the words show where a family's words may.
 
         A turn that does not come to its end, because of an error or because the caller stops listening, is forgotten.
 
         Args:
-            question: any text.
+            words: any text.
 
         Yields:
             Pieces of the raw answer.
 
         Raises:
-            ValueError: an image of the question cannot be read, or is not closed.
+            ValueError: an image of the words cannot be read, or is not closed.
         """
-        text, inline = self._read(question)
-        waiting, self._waiting = self._waiting, []
-        first = len(self.images) + 1
-        shown = "".join(f"Picture {number}: {span}\n" for number, (span, _) in enumerate(waiting, first))
+        question, images = self._question(words)
+        self._waiting = []
         answer = ""
-        for piece in self._reply(shown + text, list(self.history)):
+        for piece in self._dialogue.reply(tuple(self.history), question):
             answer += piece
             yield piece
-        self.history.append((shown + text, answer.strip()))
-        self.images += [image for _, image in waiting] + inline
+        self.history.append(Exchange(question, answer.strip()))
+        self.images += images
 
     def draw(self) -> list[Path]:
-        """Draw the boxes of the last answer; the files, one for each image that has boxes."""
+        """Draw the boxes of the last answer.
+
+        Returns:
+            The files, one for each image that has boxes.
+        """
         if not (self.history and self.images):
             return []
         paths = []
-        found = answer_boxes(self._processor, self.history[-1][1], self.images)
+        found = answer_boxes(self._dialogue.processor, self.history[-1].answer, self.images)
         for image, boxes in zip(self.images, found, strict=True):
             if boxes:
                 paths.append(self._output_dir / f"chat_{next(self._drawn_numbers)}.jpg")
@@ -110,22 +109,25 @@ class ChatSession:
         """Remove the copies."""
         shutil.rmtree(self._copies, ignore_errors=True)
 
-    def _read(self, question: str) -> tuple[str, list[Image.Image]]:
-        """The question with its images in local files, and these images."""
-        text, images = "", []
-        for stretch in split_at_images(question):
-            if isinstance(stretch, ImageSpan):
-                stretch, image = self._opened(stretch.path)
+    def _question(self, words: str) -> tuple[Turn, list[PIL.Image.Image]]:
+        """Make the question, all of its images in local files, and give these images."""
+        opened, waiting = dict(self._waiting), [path for path, _ in self._waiting]
+        parts: list[Part] = []
+        images = []
+        for part in self._dialogue.question(waiting, [], words, shown=len(self.images)).parts:
+            if isinstance(part, Image):
+                path, image = (part.path, opened[part.path]) if part.path in opened else self._opened(part.path)
+                part = Image(path)
                 images.append(image)
-            text += str(stretch)
-        return text, images
+            parts.append(part)
+        return Turn("user", tuple(parts)), images
 
-    def _opened(self, path: str) -> tuple[ImageSpan, Image.Image]:
-        """An image, and its place in a prompt; what cannot be named there is copied to where it can."""
+    def _opened(self, path: str) -> tuple[str, PIL.Image.Image]:
+        """Open an image, and say where it can be opened again; what no prompt can name is copied to where one can."""
         path = path if is_address(path) else os.path.expanduser(path)
         image = open_image(path)
         if not (is_address(path) or _IMAGE_TAG.search(path)):
-            return ImageSpan(path), image
+            return path, image
         copy = self._copies / f"{next(self._copy_numbers)}.png"
         image.save(copy)
-        return ImageSpan(str(copy)), image
+        return str(copy), image

@@ -8,7 +8,7 @@ from paddlemix.chat.session import ChatSession
 
 HELP = """\
 Type a question. To show an image with it, write /image and a file or an http(s) address on a line of its own before,
-once for each image, or <img>file or address</img> inside the question.
+once for each image. A Qwen-VL also reads <img>file or address</img> inside the question.
   /image PATH   show an image with the next question
   clear         forget what was said and shown
   help          show this
@@ -38,7 +38,7 @@ def run_terminal(session: ChatSession, read: Callable[[str], str] = input) -> No
 
 
 def _lines(read: Callable[[str], str]) -> Iterator[str]:
-    """What the user types, without empty lines, until the end."""
+    """Read what the user types, without empty lines, until the end."""
     while True:
         try:
             line = read(PROMPT).strip()
@@ -52,7 +52,7 @@ def _lines(read: Callable[[str], str]) -> Iterator[str]:
 
 
 def _show_or_ask(session: ChatSession, line: str) -> None:
-    """What the user can mend is told in a sentence, and the chat goes on."""
+    """Do what a line says; what the user can mend is told in a sentence, and the chat goes on."""
     command, _, path = line.partition(" ")
     try:
         if command == _IMAGE_COMMAND:

@@ -1,13 +1,13 @@
 """The keys of a fine-tuning config: their types, limits and defaults. Defaults are written here and nowhere else.
 
-`ModelArguments` and `DataArguments` hold keys of our own. `TrainingKeys` holds those keys of PaddleNLP's
-TrainingArguments whose type, limits or default we set ourselves; every other one is taken over as PaddleNLP defines it.
+`ModelArguments`, `MediaArguments` and `DataArguments` hold keys of our own. `TrainingKeys` holds more of ours and those
+of PaddleNLP's TrainingArguments whose type, limits or default we set; all others are taken over as PaddleNLP has them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -94,7 +94,7 @@ class DatasetItem:
     repeat: float = Field(
         default=1.0,
         gt=0,
-        description="How often an epoch goes through this set; 0.5 takes half of it, another each time.",
+        description="How often an epoch goes through this set; 0.5 takes half of it, another half each time.",
     )
 
     @property
@@ -112,7 +112,52 @@ class DatasetArguments:
 
 
 @dataclass(frozen=True, config=STRICT)
-class DataArguments:
+class MediaArguments:
+    """How large images and videos are shown; null leaves a setting to the environment, then to the checkpoint."""
+
+    min_pixels: int | None = Field(
+        default=None, gt=0, description="Smaller images are enlarged to this many pixels; null asks the model."
+    )
+    max_pixels: int | None = Field(
+        default=None, gt=0, description="Larger images are shrunk to this many pixels; null asks the model."
+    )
+    resized_height: int | None = Field(
+        default=None, gt=0, description="Every image is resized as if it had this height, and `resized_width`."
+    )
+    resized_width: int | None = Field(
+        default=None, gt=0, description="Every image is resized as if it had this width, and `resized_height`."
+    )
+    fps: float | None = Field(
+        default=None, gt=0, description="Frames of a video to take a second; null asks the model."
+    )
+    nframes: int | None = Field(default=None, gt=0, description="Frames of a video to take, in place of `fps`.")
+    min_frames: int | None = Field(
+        default=None, gt=0, description="Frames of a video to take at least where `fps` decides; null asks the model."
+    )
+    max_frames: int | None = Field(
+        default=None, gt=0, description="Frames of a video to take at most where `fps` decides; null asks the model."
+    )
+    video_min_pixels: int | None = Field(
+        default=None, gt=0, description="Smaller frames are enlarged to this many pixels; null asks the model."
+    )
+    video_max_pixels: int | None = Field(
+        default=None, gt=0, description="Larger frames are shrunk to this many pixels; null asks the model."
+    )
+    video_total_pixels: int | None = Field(
+        default=None,
+        gt=0,
+        description="Pixels that all frames of a video have together at most, two frames counting as one; null asks "
+        "the model.",
+    )
+
+    @property
+    def media_settings(self) -> dict[str, Any]:
+        """The settings by name, as a processor takes them."""
+        return {one.name: getattr(self, one.name) for one in fields(MediaArguments)}
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataArguments(MediaArguments):
     """Which records are used, and how large a sample may be."""
 
     dataset: DatasetArguments = Field(
@@ -134,7 +179,7 @@ class DataArguments:
     on_overlong: Literal["raise", "skip", "truncate_text"] = Field(
         default="raise",
         description="Records of more than `max_length` tokens: `raise` takes them for bad records, `skip` counts and "
-        "lists them, `truncate_text` cuts text behind their last image.",
+        "lists them, `truncate_text` cuts text after their last image.",
     )
     loss_per: Literal["token", "sample"] = Field(
         default="token",
@@ -146,17 +191,11 @@ class DataArguments:
     on_bad_record: Literal["raise", "skip"] = Field(
         default="raise", description="`raise` stops at a record that cannot be used, `skip` counts and lists it."
     )
-    min_pixels: int | None = Field(
-        default=None, gt=0, description="Smaller images are enlarged to this many pixels; null asks the model."
-    )
-    max_pixels: int | None = Field(
-        default=None, gt=0, description="Larger images are shrunk to this many pixels; null asks the model."
-    )
 
 
 @dataclass(frozen=True, config=STRICT)
 class TrainingKeys:
-    """Training keys that are not simply PaddleNLP's."""
+    """Training keys that are not PaddleNLP's as they are."""
 
     output_dir: str = Field(min_length=1, description="Folder for checkpoints, logs and results.")
     per_device_train_batch_size: int = Field(
@@ -249,5 +288,5 @@ class FinetuneConfig:
     places: dict[str, Place] = field(default_factory=dict)
 
     def place(self, key: str) -> Place:
-        """Where a key was given, or the config as a whole if it has its default."""
+        """Tell where a key was given; the config as a whole where it has its default."""
         return self.places.get(key, Place(self.source))

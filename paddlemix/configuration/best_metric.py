@@ -7,31 +7,36 @@ rest, such as whether chats ask for boxes, or a question has the ten answers of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig
 from paddlemix.configuration.problems import ConfigError, Problem
 from paddlemix.datasets.formats import FORMATS
 from paddlemix.evaluation.score_names import ALL_SCORES, section_of
 
-if TYPE_CHECKING:
-    from paddlemix.training.answer_evaluation import AnswerEvaluation
-
 LOSS = "loss"
 
 
+class ScoredAnswers(Protocol):
+    """An evaluation of what a model answers, as far as it is asked here."""
+
+    def score_names(self) -> list[str]:
+        """Name the scores that it gives, whatever the model answers; a record that cannot be scored is an error."""
+        ...
+
+
 def metric_name(metric: str | None) -> str:
-    """What a `metric_for_best_model` means, without PaddleNLP's `eval_`; null is the loss."""
+    """Take PaddleNLP's `eval_` off a `metric_for_best_model`; null is the loss."""
     return LOSS if metric is None else metric.removeprefix("eval_")
 
 
 def is_known_metric(metric: str | None) -> bool:
-    """Whether some evaluation gives it."""
+    """Tell whether some evaluation gives a metric."""
     return metric_name(metric) in (LOSS, *ALL_SCORES)
 
 
 def may_give(sets: Sequence[DatasetItem], metric: str | None) -> bool:
-    """Whether, by their formats, evaluation sets can have a known metric.
+    """Tell whether, by their formats, evaluation sets can have a known metric.
 
     Args:
         sets: of `dataset.eval`.
@@ -45,11 +50,11 @@ def may_give(sets: Sequence[DatasetItem], metric: str | None) -> bool:
 
 
 def formats_of(section: str) -> list[str]:
-    """The names of the record formats whose sets can be scored in a section."""
+    """List the record formats whose sets can be scored in a section."""
     return [name for name in FORMATS if section in _sections(name)]
 
 
-def check_best_metric(config: FinetuneConfig, answers: AnswerEvaluation | None) -> None:
+def check_best_metric(config: FinetuneConfig, answers: ScoredAnswers | None) -> None:
     """Refuse records that cannot be scored, and a `metric_for_best_model` that they do not give.
 
     Args:
@@ -57,7 +62,7 @@ def check_best_metric(config: FinetuneConfig, answers: AnswerEvaluation | None) 
         answers: the run's evaluation of answers; None where the loss is all that is evaluated.
 
     Raises:
-        ConfigError: they do not give it.
+        ConfigError: the records do not give the metric.
         RecordError: a record's right answer cannot be scored.
     """
     if answers is None:

@@ -3,79 +3,105 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from paddlemix.configuration.keys import Key, items, key_table, members, nearest
+from paddlemix.configuration.keys import config_model, expectation, items, key_table, members, nearest, read_json
 from paddlemix.configuration.problems import Place, Problem
-from paddlemix.configuration.source import Given, KeyPath, path_name, short
+from paddlemix.configuration.source import Given
+from paddlemix.configuration.strict_json import KeyPath, path_name, short
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-def check_values(given: Given) -> tuple[dict[str, Any], list[Problem]]:
-    """Check each given value by itself.
+def check_values(given: Given, path: str) -> tuple[dict[str, Any], list[Problem]]:
+    """Check each given value by itself, and give the other keys their defaults.
 
     Args:
         given: what was given, key by key.
+        path: the config file, which lacks what is missing.
 
     Returns:
-        The values of the right type and within their limits, and what is wrong with the others.
+        The values of all keys but the wrong and the missing ones, and what is wrong with the rest.
     """
-    values: dict[str, Any] = {}
-    problems: list[Problem] = []
-    for name, value in given.values.items():
-        if name not in key_table():
-            problems.append(_unknown((name,), value, given))
-            continue
-        try:
-            values[name] = key_table()[name].check(json.dumps(value))
-        except ValidationError as error:
-            problems += _explain(name, value, error, given)
-    return values, problems
-
-
-def find_missing(given: Given, path: str) -> list[Problem]:
-    """Look for required keys that were not given.
-
-    Args:
-        given: what was given, key by key.
-        path: the config file.
-
-    Returns:
-        One problem for each of them.
-    """
-    return [
-        Problem(Place(path), f"`{name}` is missing; expected {key.expectation}. Add it, or give --{name}.")
-        for name, key in key_table().items()
-        if key.required and name not in given.values
+    wrong = _find_wrong(given.values)
+    missing = [name for name, key in key_table().items() if key.is_required() and name not in given.values]
+    sound = {name: value for name, value in given.values.items() if name not in wrong}
+    values = dict(config_model().model_validate_json(json.dumps(sound)))
+    problems = [problem for name, found in wrong.items() for problem in _explain(name, found, given)]
+    problems += [
+        Problem(
+            Place(path), f"`{name}` is missing; expected {expectation(key_table()[name])}. Add it, or give --{name}."
+        )
+        for name in missing
     ]
+    return {name: value for name, value in values.items() if name not in {*wrong, *missing}}, problems
 
 
-def _explain(name: str, value: Any, error: ValidationError, given: Given) -> Iterator[Problem]:
-    """One problem for each place inside a key's value that pydantic objects to."""
-    found: dict[KeyPath, str] = {}
-    for each in error.errors():
-        found.setdefault(_path_to(name, each), each["type"])
+def _find_wrong(values: Mapping[str, Any]) -> dict[str, dict[KeyPath, str]]:
+    """Let pydantic look at all values.
+
+    Args:
+        values: raw, by key.
+
+    Returns:
+        For each wrong key, in the order in which they were given, pydantic's objections by the path to what is wrong.
+    """
+    wrong: dict[str, dict[KeyPath, str]] = {name: {} for name in values}
+    readable = {}
+    for name, value in values.items():
+        if name not in key_table():
+            wrong[name] = {(name,): "extra_forbidden"}
+        elif not _is_unicode(value):
+            wrong[name] = {(name,): "json_invalid"}
+        else:
+            readable[name] = value
+    try:
+        config_model().model_validate_json(json.dumps(readable))
+    except ValidationError as error:
+        for each in error.errors():
+            wrong[str(each["loc"][0])].setdefault(_path_to(each), each["type"])
+    return {name: found for name, found in wrong.items() if found}
+
+
+def _is_unicode(value: Any) -> bool:
+    """Tell whether a value has no half of a surrogate pair, which pydantic takes for broken JSON."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _explain(name: str, found: Mapping[KeyPath, str], given: Given) -> Iterator[Problem]:
+    """Write one problem for each place inside a key's value that pydantic objects to."""
     for path, kind in found.items():
         if any(other != path and other[: len(path)] == path for other in found):
             continue  # one type of a union objects to the whole, another to a part of it: the part says more
-        if kind == "missing":
-            yield _missing(path, given)
-        elif kind == "unexpected_keyword_argument":
-            yield _unknown(path, _value_at(value, path[1:]), given)
-        else:
-            yield _unfit(path, _value_at(value, path[1:]), given)
+        value = None if kind == "missing" else _value_at(given.values[name], path[1:])
+        yield Problem(given.place(path), _sentence(path, kind, value))
 
 
-def _path_to(name: str, error: ErrorDetails) -> KeyPath:
-    """Pydantic's location without the names of union members that stand between the steps."""
-    key = key_table()[name]
-    path: list[str | int] = [name]
-    for step in error["loc"]:
+def _sentence(path: KeyPath, kind: str, value: Any) -> str:
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = key_table() if len(path) == 1 else members(_key_at(path[:-1]))
+        return f"unknown key `{path_name(path)}` (value {short(value)}). {nearest(str(path[-1]), known)}"
+    key = _key_at(path)
+    if kind == "missing":
+        return f"`{path_name(path)}` is missing; expected {expectation(key)}."
+    return f"`{path_name(path)}` is {short(value)}; expected {expectation(key)}.{_quotes_hint(value, key)}"
+
+
+def _path_to(error: ErrorDetails) -> KeyPath:
+    """Take the names of union members that stand between the steps out of pydantic's location."""
+    name, *steps = error["loc"]
+    key = key_table()[str(name)]
+    path = [name]
+    for step in steps:
         if isinstance(step, int):
             key = items(key)
         elif step in members(key):
@@ -92,36 +118,18 @@ def _value_at(value: Any, path: KeyPath) -> Any:
     return value
 
 
-def _key_at(path: KeyPath) -> Key:
+def _key_at(path: KeyPath) -> FieldInfo:
     key = key_table()[str(path[0])]
     for step in path[1:]:
         key = items(key) if isinstance(step, int) else members(key)[step]
     return key
 
 
-def _unknown(path: KeyPath, value: Any, given: Given) -> Problem:
-    known = key_table() if len(path) == 1 else members(_key_at(path[:-1]))
-    return Problem(
-        given.place(path),
-        f"unknown key `{path_name(path)}` (value {short(value)}). {nearest(str(path[-1]), known)}",
-    )
-
-
-def _missing(path: KeyPath, given: Given) -> Problem:
-    return Problem(given.place(path), f"`{path_name(path)}` is missing; expected {_key_at(path).expectation}.")
-
-
-def _unfit(path: KeyPath, value: Any, given: Given) -> Problem:
-    key = _key_at(path)
-    text = f"`{path_name(path)}` is {short(value)}; expected {key.expectation}."
-    return Problem(given.place(path), text + _quotes_hint(value, key))
-
-
-def _quotes_hint(value: Any, key: Key) -> str:
+def _quotes_hint(value: Any, key: FieldInfo) -> str:
     if not isinstance(value, str):
         return ""
     try:
-        key.check(value.lower())
+        read_json(key, value.lower())
     except ValidationError:
         return ""
     return f" Drop the quotes: {value.lower()}"

@@ -1,4 +1,4 @@
-"""Whether the processes that were started can share the work as a config says."""
+"""Checks whether the processes that were started can share the work as a config says."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _check_processes(config: FinetuneConfig) -> None:
 
 
 def _check_model(config: FinetuneConfig) -> None:
-    from paddlemix.models.base import read_config  # brings Paddle, which takes seconds
+    from paddlemix.models.config_file import read_config
     from paddlemix.models.registry import find_family
 
     folder = local_folder(config.model.model_name_or_path)

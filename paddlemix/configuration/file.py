@@ -1,4 +1,4 @@
-"""From a JSON config and a command line to checked values; everything that is wrong is told at once.
+"""From a JSON config and a command line to checked values; everything that is wrong is reported at once.
 
 A tool calls `read_command_line`, `check_degrees`, `check_output_dir`, `build_training_arguments` and, once all else is
 found to be right, `clear_output_dir`, in this order.
@@ -6,7 +6,6 @@ found to be right, `clear_output_dir`, in this order.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import glob
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddlemix._environment import gpu_is_usable
 from paddlemix.configuration.arguments import (
     DataArguments,
     DatasetArguments,
@@ -21,7 +21,7 @@ from paddlemix.configuration.arguments import (
     FinetuneConfig,
     ModelArguments,
 )
-from paddlemix.configuration.check import check_values, find_missing
+from paddlemix.configuration.check import check_values
 from paddlemix.configuration.degrees import check_degrees
 from paddlemix.configuration.help import USAGE, help_text
 from paddlemix.configuration.keys import key_table, paddlenlp_keys
@@ -40,7 +40,6 @@ __all__ = [
     "check_output_dir",
     "check_sources",
     "clear_output_dir",
-    "gpu_is_usable",
     "load_config",
     "read_command_line",
 ]
@@ -86,11 +85,11 @@ def load_config(path: str, flags: Sequence[str] = (), *, has_gpu: bool) -> Finet
 
 
 def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
-    """Join what several sources give for the keys, the last one winning, and check everything.
+    """Join what several sources give for the keys, the last one taking precedence, and check everything.
 
     Args:
         *sources: a file, a command line.
-        name: what errors about keys that nobody gave name; record files are looked for beside it too.
+        name: stands in errors about keys that were not given; record files are looked for beside it too.
         has_gpu: whether Paddle can use a GPU here.
 
     Returns:
@@ -100,9 +99,7 @@ def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
         ConfigError: something is wrong; all of it is listed.
     """
     given = Given.from_sources(*sources)
-    values, problems = check_values(given)
-    problems += find_missing(given, name)
-    values = copy.deepcopy(_defaults_of_others(given)) | values
+    values, problems = check_values(given, name)
     problems += _check_rules(values, given, name, has_gpu=has_gpu)
     problems += [problem for source in sources for problem in source.problems]
     if problems:
@@ -111,7 +108,7 @@ def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
 
 
 def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
-    """PaddleNLP's TrainingArguments. Building them selects the device and joins the group of processes.
+    """Build PaddleNLP's TrainingArguments, which selects the device and joins the group of processes.
 
     Args:
         config: a checked config.
@@ -137,17 +134,6 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
     takes_gpu = gpu_is_usable() and not values["no_cuda"]
     values["device"] = values["device"] or ("gpu" if takes_gpu else "cpu")
     return SFTTrainingArguments(**values)
-
-
-def gpu_is_usable() -> bool:
-    """Whether Paddle was built for GPUs and sees at least one."""
-    import paddle  # takes seconds, so only once it is needed
-
-    return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-
-
-def _defaults_of_others(given: Given) -> dict[str, Any]:
-    return {name: key.default for name, key in key_table().items() if name not in given.values and not key.required}
 
 
 def _check_rules(values: dict[str, Any], given: Given, path: str, *, has_gpu: bool) -> list[Problem]:
@@ -189,7 +175,7 @@ def _resolve_item(item: DatasetItem, folder: Path) -> DatasetItem:
 
 
 def _resolve(name: str, folder: Path) -> str:
-    """`name` as it is, unless only the config's folder has it: who opens it reports a file that is nowhere."""
+    """Prefix a name with the config's folder if it is only there; who opens it reports a file that is nowhere."""
     if Path(name).exists() or _matches(name):
         return name
     if (folder / name).exists():

@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from textwrap import fill
-from typing import Any
 
-from paddlemix.configuration.arguments import DataArguments, DatasetArguments, DatasetItem, ModelArguments, TrainingKeys
-from paddlemix.configuration.keys import Key, key_table, own_keys, paddlenlp_keys
+from pydantic.fields import FieldInfo
+
+from paddlemix.configuration.arguments import (
+    DataArguments,
+    DatasetArguments,
+    DatasetItem,
+    MediaArguments,
+    ModelArguments,
+    TrainingKeys,
+)
+from paddlemix.configuration.keys import expectation, own_keys, paddlenlp_keys
 
 USAGE = "Usage: python paddlemix/tools/supervised_finetune.py CONFIG.json [--key value ...]"
 
@@ -30,7 +38,7 @@ _EXAMPLE = """\
 
 
 def help_text() -> str:
-    """The text of --help."""
+    """Write the text of --help."""
     return "\n".join(
         [
             USAGE,
@@ -46,7 +54,8 @@ def help_text() -> str:
 
 
 def all_keys() -> list[str]:
-    """The lines that list every key of a config."""
+    """List every key of a config, in lines."""
+    passed_on = [name for name in paddlenlp_keys() if name not in own_keys(TrainingKeys)]
     return [
         "Keys:",
         *key_lines(own_keys(ModelArguments) | own_keys(DataArguments) | own_keys(TrainingKeys)),
@@ -55,21 +64,18 @@ def all_keys() -> list[str]:
         *key_lines(own_keys(DatasetItem)),
         "",
         "Further keys, passed on to PaddleNLP's TrainingArguments:",
-        fill(
-            ", ".join(name for name in key_table() if name in _passed_on()),
-            100,
-            initial_indent="  ",
-            subsequent_indent="  ",
-        ),
+        fill(", ".join(passed_on), 100, initial_indent="  ", subsequent_indent="  "),
         "",
     ]
 
 
 def tables() -> str:
-    """The Markdown tables of all keys that have a description of their own."""
+    """Write the Markdown tables of all keys that have a description of their own."""
+    media = own_keys(MediaArguments)
     groups = {
         "Model": own_keys(ModelArguments),
-        "Data": own_keys(DataArguments),
+        "Data": {name: key for name, key in own_keys(DataArguments).items() if name not in media},
+        "Images and videos": media,
         "`dataset`": own_keys(DatasetArguments),
         "Each item of `dataset.train` and `dataset.eval`": own_keys(DatasetItem),
         "Training": own_keys(TrainingKeys),
@@ -78,7 +84,7 @@ def tables() -> str:
 
 
 def changed_defaults() -> str:
-    """The Markdown table of the defaults that differ from PaddleNLP's."""
+    """Write the Markdown table of the defaults that differ from PaddleNLP's."""
     rows = [
         f"| `{name}` | {_default(key)} | {_default(paddlenlp_keys()[name])} |"
         for name, key in own_keys(TrainingKeys).items()
@@ -87,27 +93,22 @@ def changed_defaults() -> str:
     return "\n".join(["| key | default here | PaddleNLP's |", "|---|---|---|", *rows]) + "\n"
 
 
-def _passed_on() -> set[str]:
-    return set(paddlenlp_keys()) - set(own_keys(TrainingKeys))
+def key_lines(keys: Mapping[str, FieldInfo]) -> list[str]:
+    """Write a line for each key: what it is for, what it expects, its default."""
+    return [
+        f"  {name}: {key.description} Expects {expectation(key)}; "
+        f"{'' if key.is_required() else 'default '}{_default(key)}."
+        for name, key in keys.items()
+    ]
 
 
-def key_lines(keys: Mapping[str, Key]) -> list[str]:
-    """A line for each key: what it is for, what it expects, its default."""
-    return [f"  {name}: {key.help} Expects {key.expectation}; {_default_words(key)}." for name, key in keys.items()]
-
-
-def _default_words(key: Key) -> str:
-    return "required" if key.required else f"default {_default(key)}"
-
-
-def _table(keys: Mapping[str, Key]) -> str:
-    rows = [f"| `{name}` | {key.expectation} | {_default(key)} | {key.help} |" for name, key in keys.items()]
+def _table(keys: Mapping[str, FieldInfo]) -> str:
+    rows = [f"| `{name}` | {expectation(key)} | {_default(key)} | {key.description} |" for name, key in keys.items()]
     return "\n".join(["| key | expects | default | meaning |", "|---|---|---|---|", *rows])
 
 
-def _default(key: Key) -> str:
-    return "required" if key.required else f"`{json.dumps(key.default, default=_as_members)}`"
-
-
-def _as_members(value: Any) -> Any:
-    return vars(value)
+def _default(key: FieldInfo) -> str:
+    if key.is_required():
+        return "required"
+    default = key.get_default(call_default_factory=True, validated_data={})
+    return f"`{json.dumps(default, default=vars)}`"

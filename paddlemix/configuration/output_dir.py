@@ -62,8 +62,8 @@ def clear_output_dir(config: FinetuneConfig) -> list[Path]:
     """Delete the earlier run that `overwrite_output_dir` gives up; call it after `check_output_dir`.
 
     Deleted are `checkpoint-<number>` folders that hold a checkpoint's files, the trainer's state and results, and, if
-    there was any of these, the weights beside them: left behind, the trainer would count the old checkpoints among the
-    new, and a broken run would seem to have ended. Everything else stays, logs and files of others above all.
+    there was any of these, the weights beside them: if they stayed, the trainer would count the old checkpoints among
+    the new, and a broken run would seem to have ended. Everything else stays, logs and files of others above all.
     Nothing is deleted while resuming, evaluating only, or in any but the first process.
 
     Args:
@@ -77,10 +77,10 @@ def clear_output_dir(config: FinetuneConfig) -> list[Path]:
         return []
     if training["resume_from_checkpoint"] or not _folder(config).is_dir():
         return []
-    doomed = _files_of_a_run(_folder(config))
-    for path in doomed:
+    deleted = _files_of_a_run(_folder(config))
+    for path in deleted:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return doomed
+    return deleted
 
 
 def _folder(config: FinetuneConfig) -> Path:
@@ -96,7 +96,7 @@ def _refusal(config: FinetuneConfig, text: str) -> ConfigError:
 
 
 def _check_that_files_can_be_written(config: FinetuneConfig, folder: Path) -> None:
-    """Try it, in the folder or the nearest one above it that exists: rights alone do not tell of a read-only disk."""
+    """Write into the folder, or the nearest existing one above: permissions alone do not tell of a read-only disk."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest) as probe:
@@ -117,11 +117,11 @@ def _check_that_overwriting_is_safe(config: FinetuneConfig, folder: Path) -> Non
             f"`output_dir` {folder} holds the model to train, {model}, and `overwrite_output_dir` is true. Choose "
             "another `output_dir`.",
         )
-    strangers = [path for path in _checkpoints(folder) if not _holds_any(path, _CHECKPOINT_MARKS)]
-    if strangers:
+    unknown = [path for path in _checkpoints(folder) if not _holds_any(path, _CHECKPOINT_MARKS)]
+    if unknown:
         raise _refusal(
             config,
-            f"{strangers[0]} has the name of a checkpoint but none of its files, so it is not deleted although "
+            f"{unknown[0]} has the name of a checkpoint but none of its files, so it is not deleted although "
             "`overwrite_output_dir` is true. Move it away, or choose another `output_dir`.",
         )
 

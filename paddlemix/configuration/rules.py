@@ -7,41 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddlemix.configuration.best_metric import LOSS, formats_of, is_known_metric, may_give, metric_name
+from paddlemix.configuration.groups import (
+    BOUNDS,
+    DEGREES_NOT_YET,
+    EXCLUSIVE,
+    FREEZE_KEYS,
+    FREEZE_SWITCHES,
+    HALF_PRECISION_SWITCHES,
+    NEEDS,
+    NOT_YET_SWITCHES,
+)
 from paddlemix.evaluation.score_names import ALL_SCORES, SCORES, section_of
 
 Values = Mapping[str, Any]
 
-DEGREES = (
-    "pipeline_parallel_degree",
-    "sep_parallel_degree",
-    "context_parallel_degree",
-    "expert_parallel_degree",
-    "expert_tensor_parallel_degree",
-)
-LORA_KEYS = (
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target_modules",
-    "rslora",
-    "lora_plus_scale",
-    "lora_modules_to_save",
-)
-FREEZE_SWITCHES = ("freeze_vit", "freeze_llm", "freeze_aligner")
-FREEZE_KEYS = ("freeze_include", "freeze_exclude", *FREEZE_SWITCHES)
-NOT_YET_SWITCHES = (
-    "save_sharded_model",
-    "load_sharded_model",
-    "sequence_parallel",
-    "use_expert_parallel",
-    "enable_auto_parallel",
-    "to_static",
-    "do_predict",
-    "do_export",
-)
 SHARES_GRADIENTS = ("stage2", "stage3")
 STAGES = ("", "stage1", *SHARES_GRADIENTS)
-HALF_PRECISION_SWITCHES = ("bf16", "fp16", "bf16_full_eval", "fp16_full_eval")
 
 
 @dataclass(frozen=True)
@@ -50,36 +31,40 @@ class Rule:
 
     Attributes:
         keys: the keys it reads; the error stands at the first of them that was given.
-        broken: whether the values break it.
+        breaks: whether their values, given in this order, break it.
         sentence: what is wrong and what to change; `{key}` stands for the value of that key.
         only_if_given: whether it is about the first key being given at all.
     """
 
     keys: tuple[str, ...]
-    broken: Callable[[Values], bool]
+    breaks: Callable[..., Any]
     sentence: str
     only_if_given: bool = False
 
+    def broken(self, values: Values) -> bool:
+        """Tell whether these values break it."""
+        return bool(self.breaks(*(values[key] for key in self.keys)))
+
     def applies(self, values: Values, given: Collection[str]) -> bool:
-        """Whether these values break it. A rule over a key without a valid value says nothing."""
+        """Tell whether to report it. A rule over a key without a valid value says nothing."""
         if self.only_if_given and self.keys[0] not in given:
             return False
         return all(key in values for key in self.keys) and self.broken(values)
 
 
 def evaluates(values: Values) -> bool:
-    """Whether a run evaluates: an `evaluation_strategy` switches evaluation on, as in PaddleNLP."""
-    return values["do_eval"] or values["evaluation_strategy"] != "no"
+    """Tell whether a run evaluates: an `evaluation_strategy` switches evaluation on, as in PaddleNLP."""
+    return _evaluates(values["do_eval"], values["evaluation_strategy"])
 
 
 def recomputes(values: Values, part: str) -> bool:
-    """Whether the blocks of a part, "vit" or "llm", are computed twice."""
+    """Tell whether the blocks of a part, "vit" or "llm", are computed twice."""
     own = values[f"recompute_{part}"]
     return values["recompute"] if own is None else own
 
 
 def find_broken_rules(values: Values, given: Collection[str], *, has_gpu: bool) -> list[Rule]:
-    """All rules that the values break.
+    """Find all rules that the values break.
 
     Args:
         values: the valid values, defaults included.
@@ -98,156 +83,163 @@ def _chooses_cpu(values: Values) -> bool:
     return device.startswith("cpu") if device else bool(values.get("no_cuda"))
 
 
-def _is_on(key: str) -> Callable[[Values], bool]:
-    return lambda values: bool(values[key])
+def _evaluates(do_eval: bool, strategy: str) -> bool:
+    return do_eval or strategy != "no"
 
 
-def _are_both_on(key: str, other: str) -> Callable[[Values], bool]:
-    return lambda values: bool(values[key] and values[other])
-
-
-def _is_above_one(key: str) -> Callable[[Values], bool]:
-    return lambda values: values[key] > 1
-
-
-def _is_warmup_of_nothing(key: str) -> Callable[[Values], bool]:
-    return lambda values: values["lr_scheduler_type"] == "constant" and values[key] > 0
-
-
-def _evaluation_strategy(values: Values) -> str:
+def _strategy(do_eval: bool, strategy: str) -> str:
     # PaddleNLP evaluates by steps where do_eval is true and no strategy is set.
-    return "steps" if values["do_eval"] and values["evaluation_strategy"] == "no" else values["evaluation_strategy"]
+    return "steps" if do_eval and strategy == "no" else strategy
 
 
-def _saves_between_evaluations(values: Values) -> bool:
-    return _evaluation_strategy(values) == "steps" and bool(
-        values["save_steps"] % (values["eval_steps"] or values["logging_steps"])
+def _saves_between_evaluations(
+    keeps_best: bool, save_steps: int, eval_steps: int | None, logging_steps: int, strategy: str, do_eval: bool
+) -> bool:
+    return keeps_best and _strategy(do_eval, strategy) == "steps" and save_steps % (eval_steps or logging_steps) > 0
+
+
+def _is_score_of_no_set(section: str) -> Callable[..., bool]:
+    return lambda metric, generates, dataset, do_eval, strategy: (
+        generates
+        and _evaluates(do_eval, strategy)
+        and section_of(metric_name(metric)) == section
+        and not may_give(dataset.eval, metric)
     )
 
 
-def _is_score_of_no_set(section: str) -> Callable[[Values], bool]:
-    return lambda values: (
-        values["predict_with_generate"]
-        and evaluates(values)
-        and section_of(metric_name(values["metric_for_best_model"])) == section
-        and not may_give(values["dataset"].eval, values["metric_for_best_model"])
-    )
-
-
-# What later work brings. Refused until then: a key that is silently ignored costs a training run.
+# What later work brings; refused until then: a key that is silently ignored costs a training run.
 NOT_YET: tuple[Rule, ...] = (
     *(
         Rule(
             (key,),
-            _is_above_one(key),
+            lambda degree: degree > 1,
             f"`{key}` is {{{key}}}, but splitting a model over cards in this way is not available yet. Set it to 1: "
             "several cards train with data parallelism, and `tensor_parallel_degree` splits a model's layers.",
         )
-        for key in DEGREES
+        for key in DEGREES_NOT_YET
     ),
     Rule(
         ("sharding_parallel_config",),
-        lambda values: bool(values["sharding_parallel_config"].strip()),
+        str.strip,
         '`sharding_parallel_config` is "{sharding_parallel_config}", but none of its switches is available yet. Set it '
         'to "".',
     ),
     Rule(
         ("sharding",),
-        lambda values: "offload" in values["sharding"].split(),
+        lambda sharding: "offload" in sharding.split(),
         '`sharding` is "{sharding}", but PaddleNLP 3.0.0b4 does not support offloading. Set it to "stage3", which '
         "keeps least on each card.",
     ),
     *(
-        Rule((key,), _is_on(key), f"`{key}` is true, but that is not available yet. Set it to false.")
+        Rule((key,), bool, f"`{key}` is true, but that is not available yet. Set it to false.")
         for key in NOT_YET_SWITCHES
     ),
     Rule(
         ("refined_recompute",),
-        lambda values: bool(values["refined_recompute"]),
+        bool,
         '`refined_recompute` is "{refined_recompute}", but blocks are recomputed as a whole. Take the key out; '
         "`recompute_vit` and `recompute_llm` choose the part.",
     ),
     Rule(
         ("wandb_api_key",),
-        _is_on("wandb_api_key"),
+        bool,
         "`wandb_api_key` is given, but curves are logged with VisualDL only. Take the key out.",
     ),
 )
 
 CONSISTENCY: tuple[Rule, ...] = (
+    *(
+        Rule(
+            (key, switch),
+            lambda _, switch: not switch,
+            f"`{key}` has no effect unless `{switch}` is true. Take the key out, or set `{switch}` to true.",
+            only_if_given=True,
+        )
+        for switch, keys in NEEDS.items()
+        for key in keys
+    ),
+    *(
+        Rule(
+            pair,
+            lambda one, other: one and other,
+            "`{}` and `{}` are both true; expected at most one. Set one of them to false.".format(*pair),
+        )
+        for pair in EXCLUSIVE
+    ),
+    *(
+        Rule(
+            (low, high),
+            lambda low, high: None not in (low, high) and low > high,
+            f"`{low}` is {{{low}}}, more than `{high}`, which is {{{high}}}. Lower one or raise the other.",
+        )
+        for low, high in BOUNDS
+    ),
+    Rule(
+        ("resized_height", "resized_width"),
+        lambda height, width: (height is None) != (width is None),
+        "one of `resized_height` and `resized_width` is set; set both or none.",
+    ),
+    Rule(
+        ("fps", "nframes"),
+        lambda fps, nframes: None not in (fps, nframes),
+        "`fps` and `nframes` are both set, but only one of them can choose a video's frames. Take one of them out.",
+    ),
     Rule(
         ("tensor_parallel_degree", "lora"),
-        lambda values: values["tensor_parallel_degree"] > 1 and values["lora"],
+        lambda degree, lora: degree > 1 and lora,
         "`tensor_parallel_degree` is {tensor_parallel_degree} while `lora` is true, but adapters are not split over "
         "cards. Set it to 1: several cards train adapters with data parallelism.",
     ),
     Rule(
         ("tensor_parallel_degree", "sharding"),
-        lambda values: values["tensor_parallel_degree"] > 1 and values["sharding"].strip() not in ("", "stage1"),
+        lambda degree, sharding: degree > 1 and sharding.strip() not in ("", "stage1"),
         '`tensor_parallel_degree` is {tensor_parallel_degree} while `sharding` is "{sharding}", but Paddle clips '
         'gradients right only beside stage 1. Set `sharding` to "stage1", or the degree to 1.',
     ),
     Rule(
         ("tensor_parallel_config",),
-        lambda values: "enable_" in values["tensor_parallel_config"],
+        lambda config: "enable_" in config,
         '`tensor_parallel_config` is "{tensor_parallel_config}", but the models\' own layers know none of the enable_ '
         "options. Take them out; sync_param, sync_grad and sync_moment work.",
     ),
     Rule(
         ("do_train", "do_eval", "evaluation_strategy"),
-        lambda values: not values["do_train"] and not evaluates(values),
+        lambda do_train, do_eval, strategy: not do_train and not _evaluates(do_eval, strategy),
         "nothing to do: `do_train` and `do_eval` are both false. Set at least one of them to true.",
     ),
     Rule(
         ("do_train", "dataset"),
-        lambda values: values["do_train"] and not values["dataset"].train,
+        lambda do_train, dataset: do_train and not dataset.train,
         "`do_train` is true, but `dataset.train` lists no records. Add a record set, or set `do_train` to false.",
     ),
     Rule(
         ("do_eval", "evaluation_strategy", "dataset"),
-        lambda values: evaluates(values) and not values["dataset"].eval,
+        lambda do_eval, strategy, dataset: _evaluates(do_eval, strategy) and not dataset.eval,
         "`do_eval` or `evaluation_strategy` asks for evaluation, but `dataset.eval` lists no records. Add a record "
         'set, or set `do_eval` to false and `evaluation_strategy` to "no".',
     ),
     Rule(
         ("dataset", "mix_strategy"),
-        lambda values: (
-            values["mix_strategy"] == "concat" and any(one.weight is not None for one in values["dataset"].train)
-        ),
+        lambda dataset, strategy: strategy == "concat" and any(one.weight is not None for one in dataset.train),
         'a set of `dataset.train` has a `weight`, which has no effect while `mix_strategy` is "concat". Set it to '
         '"interleave_under" or "interleave_over", or take `weight` out; `repeat` makes a set count more.',
     ),
     Rule(
         ("dataset",),
-        lambda values: any(one.weight is not None or one.repeat != 1 for one in values["dataset"].eval),
+        lambda dataset: any(one.weight is not None or one.repeat != 1 for one in dataset.eval),
         "a set of `dataset.eval` has a `weight` or `repeat`, but evaluation goes through all records once. Take the "
         "key out.",
     ),
     Rule(
-        ("mixtoken_window", "mixtoken"),
-        lambda values: not values["mixtoken"],
-        "`mixtoken_window` has no effect unless `mixtoken` is true. Take the key out, or set `mixtoken` to true.",
-        only_if_given=True,
-    ),
-    Rule(
         ("group_by_length", "mixtoken"),
-        lambda values: values["group_by_length"] and values["mixtoken"],
+        lambda groups, packs: groups and packs,
         "`group_by_length` and `mixtoken` are both true; expected at most one: packs have no padding to save. Set "
         "`group_by_length` to false.",
     ),
     *(
         Rule(
             (key, "lora"),
-            lambda values: not values["lora"],
-            f"`{key}` has no effect unless `lora` is true. Take the key out, or set `lora` to true.",
-            only_if_given=True,
-        )
-        for key in LORA_KEYS
-    ),
-    *(
-        Rule(
-            (key, "lora"),
-            _are_both_on(key, "lora"),
+            lambda freezes, lora: freezes and lora,
             f"`{key}` has no effect while `lora` is true: all but the adapters is frozen. Take the key out; "
             "`lora_modules_to_save` names layers that are trained besides.",
         )
@@ -255,76 +247,50 @@ CONSISTENCY: tuple[Rule, ...] = (
     ),
     Rule(
         (*FREEZE_SWITCHES, "freeze_exclude", "do_train"),
-        lambda values: (
-            values["do_train"] and all(values[key] for key in FREEZE_SWITCHES) and not values["freeze_exclude"]
-        ),
+        lambda vit, llm, aligner, excluded, do_train: do_train and vit and llm and aligner and not excluded,
         "`freeze_vit`, `freeze_llm` and `freeze_aligner` are all true, which leaves nothing to train. Set one of them "
         "to false, or name what to train in `freeze_exclude`.",
     ),
     Rule(
-        ("min_pixels", "max_pixels"),
-        lambda values: (
-            None not in (values["min_pixels"], values["max_pixels"]) and values["min_pixels"] > values["max_pixels"]
-        ),
-        "`min_pixels` is {min_pixels}, more than `max_pixels`, which is {max_pixels}. Lower one or raise the other.",
-    ),
-    Rule(
-        ("bf16", "fp16"),
-        lambda values: values["bf16"] and values["fp16"],
-        "`bf16` and `fp16` are both true; expected at most one. Set one of them to false.",
-    ),
-    Rule(
-        ("bf16_full_eval", "fp16_full_eval"),
-        lambda values: values["bf16_full_eval"] and values["fp16_full_eval"],
-        "`bf16_full_eval` and `fp16_full_eval` are both true; expected at most one. Set one of them to false.",
-    ),
-    Rule(
         ("load_best_model_at_end", "save_strategy", "evaluation_strategy", "do_eval"),
-        lambda values: values["load_best_model_at_end"] and _evaluation_strategy(values) != values["save_strategy"],
+        lambda keeps_best, saves, strategy, do_eval: keeps_best and _strategy(do_eval, strategy) != saves,
         '`load_best_model_at_end` needs an evaluation with every checkpoint, but `save_strategy` is "{save_strategy}" '
         'and `evaluation_strategy` is "{evaluation_strategy}". Set both to the same value.',
     ),
     Rule(
         ("load_best_model_at_end", "save_steps", "eval_steps", "logging_steps", "evaluation_strategy", "do_eval"),
-        lambda values: values["load_best_model_at_end"] and _saves_between_evaluations(values),
+        _saves_between_evaluations,
         "`load_best_model_at_end` needs an evaluation with every checkpoint, but `save_steps`, which is {save_steps}, "
         "is no multiple of `eval_steps` (`logging_steps` if that is null). Make it one.",
     ),
     Rule(
         ("predict_with_generate", "do_eval", "evaluation_strategy"),
-        lambda values: values["predict_with_generate"] and not evaluates(values),
+        lambda generates, do_eval, strategy: generates and not _evaluates(do_eval, strategy),
         "`predict_with_generate` has no effect without an evaluation. Set `do_eval` to true, or `evaluation_strategy` "
         'to "steps" or "epoch".',
     ),
     Rule(
         ("predict_with_generate", "sharding"),
-        lambda values: values["predict_with_generate"] and "stage3" in values["sharding"],
+        lambda generates, sharding: generates and "stage3" in sharding,
         '`predict_with_generate` is true and `sharding` is "{sharding}": each rank holds a part of every layer, and '
         "ranks that write answers of other lengths would wait for one another for ever. Set `predict_with_generate` to "
         'false, or `sharding` to "stage2".',
     ),
     Rule(
-        ("max_new_tokens", "predict_with_generate"),
-        lambda values: not values["predict_with_generate"],
-        "`max_new_tokens` has no effect unless `predict_with_generate` is true. Take the key out, or set "
-        "`predict_with_generate` to true.",
-        only_if_given=True,
-    ),
-    Rule(
         ("metric_for_best_model", "predict_with_generate"),
-        lambda values: metric_name(values["metric_for_best_model"]) != LOSS and not values["predict_with_generate"],
+        lambda metric, generates: metric_name(metric) != LOSS and not generates,
         '`metric_for_best_model` is "{metric_for_best_model}", but evaluation gives the loss alone. Set '
         '`predict_with_generate` to true, or the metric to "loss".',
     ),
     Rule(
         ("metric_for_best_model", "predict_with_generate"),
-        lambda values: values["predict_with_generate"] and not is_known_metric(values["metric_for_best_model"]),
+        lambda metric, generates: generates and not is_known_metric(metric),
         '`metric_for_best_model` is "{metric_for_best_model}", which no evaluation gives. Set it to "loss" or one of '
         f"{', '.join(ALL_SCORES)}.",
     ),
     *(
         Rule(
-            ("metric_for_best_model", "predict_with_generate", "dataset"),
+            ("metric_for_best_model", "predict_with_generate", "dataset", "do_eval", "evaluation_strategy"),
             _is_score_of_no_set(section),
             f'`metric_for_best_model` is "{{metric_for_best_model}}", but no set of `dataset.eval` can have {section} '
             f'scores. Add one of these formats: {", ".join(formats_of(section))}; or choose another score, or "loss".',
@@ -333,13 +299,13 @@ CONSISTENCY: tuple[Rule, ...] = (
     ),
     Rule(
         ("early_stopping_patience", "load_best_model_at_end"),
-        lambda values: values["early_stopping_patience"] is not None and not values["load_best_model_at_end"],
+        lambda patience, keeps_best: patience is not None and not keeps_best,
         "`early_stopping_patience` is {early_stopping_patience}, but the best evaluation is not kept. Set "
         "`load_best_model_at_end` to true.",
     ),
     Rule(
         ("early_stopping_threshold", "early_stopping_patience"),
-        lambda values: values["early_stopping_patience"] is None,
+        lambda _, patience: patience is None,
         "`early_stopping_threshold` has no effect unless `early_stopping_patience` is set. Set it, or take the key "
         "out.",
         only_if_given=True,
@@ -347,7 +313,7 @@ CONSISTENCY: tuple[Rule, ...] = (
     *(
         Rule(
             (key, "lr_scheduler_type"),
-            _is_warmup_of_nothing(key),
+            lambda warmup, scheduler: scheduler == "constant" and warmup > 0,
             f'`{key}` is {{{key}}}, which has no effect while `lr_scheduler_type` is "constant". Set that to '
             f'"constant_with_warmup", or `{key}` to 0.',
             only_if_given=True,
@@ -356,29 +322,29 @@ CONSISTENCY: tuple[Rule, ...] = (
     ),
     Rule(
         ("sharding",),
-        lambda values: "offload" not in values["sharding"].split() and values["sharding"].strip() not in STAGES,
+        lambda sharding: "offload" not in sharding.split() and sharding.strip() not in STAGES,
         '`sharding` is "{sharding}"; expected "stage1", "stage2", "stage3" or "".',
     ),
     Rule(
         ("release_grads", "sharding"),
-        lambda values: bool(values["release_grads"]) and values["sharding"].strip() in SHARES_GRADIENTS,
+        lambda releases, sharding: releases and sharding.strip() in SHARES_GRADIENTS,
         '`release_grads` is true while `sharding` is "{sharding}", which frees gradients in its own way. Take the key '
         "out.",
     ),
     Rule(
         ("sharding_parallel_degree", "sharding"),
-        lambda values: values["sharding_parallel_degree"] > 1 and not values["sharding"].strip(),
+        lambda degree, sharding: degree > 1 and not sharding.strip(),
         '`sharding_parallel_degree` is {sharding_parallel_degree}, which has no effect while `sharding` is "". Set '
         'that to "stage1", "stage2" or "stage3", or take the key out.',
     ),
     Rule(
         ("sharding_degree",),
-        lambda values: values["sharding_degree"] > 0,
+        lambda degree: degree > 0,
         "`sharding_degree` is PaddleNLP's old name. Call it `sharding_parallel_degree`.",
     ),
     Rule(
         ("report_to",),
-        lambda values: isinstance(values["report_to"], list) and len(set(values["report_to"])) > 1,
+        lambda reporters: isinstance(reporters, list) and len(set(reporters)) > 1,
         '`report_to` lists "none" beside "visualdl"; expected one of them. Take the other out.',
     ),
 )
@@ -388,7 +354,7 @@ NEEDS_GPU: tuple[Rule, ...] = (
     *(
         Rule(
             (key,),
-            _is_on(key),
+            bool,
             f"`{key}` is true, but this run has no GPU, and Paddle's CPU build has no kernels for half precision. "
             f'Set "{key}": false (or add --{key} false) to compute in float32; "cpu_compute_dtype": "bfloat16" '
             "computes products from bfloat16.",
@@ -397,20 +363,20 @@ NEEDS_GPU: tuple[Rule, ...] = (
     ),
     Rule(
         ("dtype",),
-        lambda values: values["dtype"] in ("bfloat16", "float16"),
+        lambda dtype: dtype in ("bfloat16", "float16"),
         '`dtype` is "{dtype}", but this run has no GPU, and Paddle\'s CPU build has no kernels for it. '
         'Set "dtype": "float32" (or add --dtype float32); "cpu_compute_dtype": "bfloat16" computes products from '
         "bfloat16.",
     ),
     Rule(
         ("sharding",),
-        lambda values: values["sharding"].strip() in SHARES_GRADIENTS,
+        lambda sharding: sharding.strip() in SHARES_GRADIENTS,
         '`sharding` is "{sharding}", but this run has no GPU, and Paddle\'s CPU build has stage 1 alone. Set '
         '"sharding": "stage1" (or add --sharding stage1).',
     ),
     Rule(
         ("device",),
-        lambda values: (values["device"] or "").startswith("gpu"),
+        lambda device: (device or "").startswith("gpu"),
         '`device` is "{device}", but Paddle sees no GPU here. Leave the key out, or set it to "cpu".',
     ),
 )

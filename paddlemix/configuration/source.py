@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_origin
 
 import json_source_map
+from pydantic.fields import FieldInfo
 
-from paddlemix.configuration.keys import Key, kinds, nearest
+from paddlemix.configuration.keys import expectation, kinds, nearest
 from paddlemix.configuration.problems import ConfigError, Place, Problem
-
-# All that follows the parsing walks down recursively; the deepest key that exists is five levels down.
-_MAX_DEPTH = 20
-_TOO_DEEP = f"the JSON is nested more than {_MAX_DEPTH} levels deep. Expected a plain object of keys."
-
-KeyPath = tuple[str | int, ...]
+from paddlemix.configuration.strict_json import (
+    KeyPath,
+    parse,
+    path_name,
+    read_finite_number,
+    repeated_keys,
+    short,
+    syntax_sentence,
+    without_nulls,
+)
 
 
 class Source(Protocol):
@@ -29,7 +32,7 @@ class Source(Protocol):
     problems: list[Problem]
 
     def place(self, path: KeyPath) -> Place:
-        """Where the value at `path` was given, or the nearest thing around it."""
+        """Tell where the value at `path` was given, or the nearest thing around it."""
         ...
 
 
@@ -50,12 +53,12 @@ class JsonFile:
         self._map = json_source_map.calculate(text)
         self.problems = [
             Problem(self.place(where), f"`{path_name(where)}` is given {times} times; keep one of them.")
-            for where, times in _repeated_keys(document)
+            for where, times in repeated_keys(document)
         ]
-        self.values = _without_nulls(document)
+        self.values = without_nulls(document)
 
     def place(self, path: KeyPath) -> Place:
-        """The line of the key or list item at `path`, or of what is around it."""
+        """Tell the line of the key or list item at `path`, or of what is around it."""
         for length in range(len(path), 0, -1):
             entry = self._map.get(_pointer(path[:length]))
             if entry is not None:
@@ -67,11 +70,11 @@ class Flags:
     """The keys of a command line's `--key value` and `--key=value` flags.
 
     Args:
-        arguments: the command line behind the config file.
+        arguments: the command line after the config file.
         known: all known keys.
     """
 
-    def __init__(self, arguments: Sequence[str], known: Mapping[str, Key]) -> None:
+    def __init__(self, arguments: Sequence[str], known: Mapping[str, FieldInfo]) -> None:
         self.values: dict[str, Any] = {}
         self.problems: list[Problem] = []
         for name, text in self._split(arguments):
@@ -81,7 +84,7 @@ class Flags:
                 self.problems.append(Problem(self.place((name,)), str(error)))
 
     def place(self, path: KeyPath) -> Place:
-        """The flag that gave the value at `path`."""
+        """Tell the flag that gave the value at `path`."""
         return Place(f"--{path[0]}")
 
     def _split(self, arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -98,21 +101,21 @@ class Flags:
             else:
                 yield name, words.pop(0) if words and not words[0].startswith("--") else None
 
-    def _add(self, name: str, text: str | None, known: Mapping[str, Key]) -> None:
+    def _add(self, name: str, text: str | None, known: Mapping[str, FieldInfo]) -> None:
         if name not in known:
             raise ValueError(f"unknown key `{name}`. {nearest(name, known)}")
         if name in self.values:
             raise ValueError(f"`{name}` is given more than once; keep one of them.")
-        self.values[name] = _without_nulls(_read_flag(text, known[name]))
+        self.values[name] = without_nulls(_read_flag(text, known[name]))
 
 
 @dataclass(frozen=True)
 class Given:
-    """All that was given, later sources before earlier ones; a null gives a key its default again.
+    """All that was given; later sources take precedence, and a null gives a key its default again.
 
     Attributes:
         values: raw value by key; keys that were not given, or given as null, are absent.
-        sources: the source of each of these values.
+        sources: the source of each value that was given.
     """
 
     values: dict[str, Any]
@@ -120,7 +123,7 @@ class Given:
 
     @classmethod
     def from_sources(cls, *sources: Source) -> Given:
-        """Join sources; the last one that gives a key wins."""
+        """Join sources; the last one that gives a key takes precedence."""
         values: dict[str, Any] = {}
         winners: dict[str, Source] = {}
         for source in sources:
@@ -130,21 +133,8 @@ class Given:
         return cls({name: value for name, value in values.items() if value is not None}, winners)
 
     def place(self, path: KeyPath) -> Place:
-        """Where the value at `path` was given."""
+        """Tell where the value at `path` was given."""
         return self.sources[str(path[0])].place(path)
-
-
-def path_name(path: KeyPath) -> str:
-    """A path as users write it, such as `dataset.train[0].name`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
-
-
-class _Object(dict[str, Any]):
-    """A JSON object that remembers which of its keys were repeated."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self.repeated = {name: times for name, times in Counter(name for name, _ in pairs).items() if times > 1}
 
 
 def _read_text(path: str) -> str:
@@ -159,9 +149,9 @@ def _read_text(path: str) -> str:
 
 def _parse_file(text: str, path: str) -> dict[str, Any]:
     try:
-        document = _parse(text)
+        document = parse(text)
     except json.JSONDecodeError as error:
-        raise ConfigError([Problem(Place(path, error.lineno), _syntax(error))]) from None
+        raise ConfigError([Problem(Place(path, error.lineno), syntax_sentence(error))]) from None
     except ValueError as error:
         raise ConfigError([Problem(Place(path), str(error))]) from None
     if not isinstance(document, dict):
@@ -170,71 +160,13 @@ def _parse_file(text: str, path: str) -> dict[str, Any]:
     return document
 
 
-def _parse(text: str) -> Any:
-    """Parse strict JSON, repeated keys noted."""
-    try:
-        document = json.loads(
-            text, object_pairs_hook=_Object, parse_constant=_refuse_constant, parse_float=_read_finite_number
-        )
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
-    if _is_deeper_than(_MAX_DEPTH, document):
-        raise ValueError(_TOO_DEEP)
-    return document
-
-
-def _is_deeper_than(limit: int, document: Any) -> bool:
-    level = [document]
-    for _ in range(limit):
-        level = [child for node in level for _, child in _children(node)]
-    return bool(level)
-
-
-def _syntax(error: json.JSONDecodeError) -> str:
-    return f"not valid JSON at column {error.colno}: {error.msg}. Look for a missing comma, quote or bracket there."
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not valid JSON; expected a finite number.")
-
-
-def _read_finite_number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is too large for a number; expected a finite one.")
-    return number
-
-
-def _repeated_keys(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
-    if isinstance(node, _Object):
-        yield from (((*path, name), times) for name, times in node.repeated.items())
-    for step, child in _children(node):
-        yield from _repeated_keys(child, (*path, step))
-
-
-def _children(node: Any) -> Iterator[tuple[str | int, Any]]:
-    if isinstance(node, dict):
-        yield from node.items()
-    elif isinstance(node, list):
-        yield from enumerate(node)
-
-
-def _without_nulls(node: Any) -> Any:
-    """A copy in which objects lack the members that are null: null means the default. Lists keep theirs."""
-    if isinstance(node, dict):
-        return {name: _without_nulls(child) for name, child in node.items() if child is not None}
-    if isinstance(node, list):
-        return [_without_nulls(child) for child in node]
-    return node
-
-
 def _pointer(path: KeyPath) -> str:
     # json_source_map takes keys as they are spelled between the quotes; nothing in them is escaped anew.
     return "".join(f"/{step}" for step in path)
 
 
-def _read_flag(text: str | None, key: Key) -> Any:
-    """The value of a flag, read by the key's type. What does not fit is left for the check of all values.
+def _read_flag(text: str | None, key: FieldInfo) -> Any:
+    """Read a flag's value by its key's type. What does not fit is left for the check of all values.
 
     Args:
         text: what follows the flag, None if nothing does.
@@ -250,7 +182,7 @@ def _read_flag(text: str | None, key: Key) -> Any:
     if text is None and bool in allowed:
         return True
     if text is None:
-        raise ValueError(f"no value follows it; expected {key.expectation}.")
+        raise ValueError(f"no value follows it; expected {expectation(key)}.")
     if text == "null":
         return None
     if bool in allowed and text.lower() in ("true", "false"):
@@ -266,25 +198,19 @@ def _is_text(kind: Any) -> bool:
 
 def _read_json_flag(text: str) -> Any:
     try:
-        value = _parse(text)
+        value = parse(text)
     except json.JSONDecodeError as error:
-        raise ValueError(_syntax(error)) from None
-    repeated = [path_name(path) for path, _ in _repeated_keys(value)]
+        raise ValueError(syntax_sentence(error)) from None
+    repeated = [path_name(path) for path, _ in repeated_keys(value)]
     if repeated:
         raise ValueError(f"keys given more than once: {', '.join(repeated)}; keep one of each.")
     return value
 
 
 def _read_number(text: str) -> Any:
-    for read in (int, _read_finite_number):
+    for read in (int, read_finite_number):
         try:
             return read(text)
         except ValueError:
             continue
     return text
-
-
-def short(value: Any) -> str:
-    """A value as JSON, cut to a length that fits into a sentence."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."

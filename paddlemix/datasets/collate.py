@@ -1,4 +1,4 @@
-"""Samples of different lengths into one batch: padded, or packed behind one another."""
+"""Samples of different lengths into one batch: padded, or concatenated into a pack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from paddlemix.contract import Sample
-from paddlemix.datasets.mixing.draws import WeightedSample
+from paddlemix.datasets.mixing.loss_weights import WeightedSample
 from paddlemix.names import IGNORED_LABEL
 
 PADDING_POSITION = 1
@@ -50,7 +50,7 @@ class PadCollator:
         if positions:
             batch["position_ids"] = self._stack(positions, length, PADDING_POSITION).transpose(1, 0, 2)
         if self.side == "left":
-            # On the right no token ever sees the padding behind it, so causality alone masks it, and faster.
+            # On the right no token ever sees the padding after it, so causality alone masks it, and faster.
             batch["attention_mask"] = self._stack([np.ones_like(sample.input_ids) for sample in samples], length, 0)
         return batch | _media(samples)
 
@@ -65,7 +65,7 @@ class PadCollator:
 
 @dataclass(frozen=True)
 class PackCollator:
-    """Lays samples behind one another in the one row of a batch; nothing is padded."""
+    """Concatenates samples in the one row of a batch; nothing is padded."""
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Make a batch.
@@ -96,7 +96,7 @@ class TrainingCollator:
 
     Attributes:
         pad_token_id: fills the ends of rows.
-        packs: lay the samples of all rows behind one another; else every row is one sample, and padded.
+        packs: concatenate the samples of all rows; else every row is one sample, and padded.
     """
 
     pad_token_id: int
@@ -123,7 +123,7 @@ class TrainingCollator:
 
 
 def _positions(sample: Sample) -> np.ndarray:
-    """int64[3, L], or int64[L] for a model that counts places by itself: in a pack it cannot."""
+    """Return positions int64[3, L], or int64[L] for a model that counts places by itself: in a pack it cannot."""
     return np.arange(len(sample.input_ids)) if sample.position_ids is None else sample.position_ids
 
 

@@ -13,7 +13,8 @@ from paddle.io import Dataset
 
 from paddlemix.contract import ConversationProcessor, Sample
 from paddlemix.conversation import Conversation, OverlongError, RecordError
-from paddlemix.datasets.loading.load import Chained, LoadedSet, load_set
+from paddlemix.datasets.loading.load import LoadedSet, load_set
+from paddlemix.datasets.loading.sequences import Chained
 from paddlemix.datasets.loading.sizes import SizeTable
 from paddlemix.datasets.mixing.mixture import MixedSet, MixStrategy, Mixture
 from paddlemix.datasets.spec import DatasetSpec
@@ -148,14 +149,14 @@ class MixDataset(Dataset):
         return self._processor.encode(self.conversations[index])
 
     def set_summaries(self) -> list[SetSummary]:
-        """What each set contributes, in the order of the sets."""
+        """Summarise what each set contributes, in the order of the sets."""
         return [
             SetSummary(one.spec.name, one.spec.files, one.sizes, len(one.errors), drawn, one.is_recognised)
             for one, drawn in zip(self._sets, self.mixture.draws, strict=True)
         ]
 
     def conversations_by_set(self) -> list[tuple[str, Sequence[Conversation]]]:
-        """Each set's format name and usable records, in the order of the sets."""
+        """Return each set's format name and usable records, in the order of the sets."""
         return [(one.spec.name, one.conversations) for one in self._sets]
 
     def _report_skipped(self, on_bad_record: BadRecordPolicy, skip_overlong: bool) -> None:
@@ -190,7 +191,7 @@ class MixDataset(Dataset):
 
 
 def _list_problems(errors: Sequence[RecordError], count: int | None = None) -> str:
-    """The first of `count` problems, as many as there are errors where it is None."""
+    """List the first of `count` problems; None counts as many as there are errors."""
     lines = [f"  {error}" for error in errors[:_LISTED]]
     rest = (len(errors) if count is None else count) - len(lines)
     if rest:

@@ -6,9 +6,10 @@ Counted are the tensors that the built ops of `external_ops` keep; Paddle's own 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from paddlemix.estimate.setup import FLOAT, Setup
+from paddlemix.models.decoder import DecoderShape
+from paddlemix.models.tower import TowerShape
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ class Blocks:
     adapters: float
 
     def inputs(self, setup: Setup) -> float:
-        """Bytes of the inputs of all blocks, which recomputing keeps too."""
+        """Count the bytes of the inputs of all blocks, which recomputing keeps too."""
         return self.count * self.positions * self.width * setup.precision.residual
 
     def kept(self, setup: Setup) -> float:
-        """Bytes of what one block keeps beside its input."""
+        """Count the bytes that one block keeps beside its input."""
         precision = setup.precision
         # Under O1 norms give float32, of which products take half-precision copies.
         copied = precision.product if precision.product != precision.residual else 0
@@ -48,11 +49,11 @@ class Blocks:
         return self.positions * (norms + inner) + weights
 
     def forward(self, setup: Setup, *, recompute: bool) -> float:
-        """Bytes that all blocks keep from the forward pass on."""
+        """Count the bytes that all blocks keep from the forward pass on."""
         return self.inputs(setup) + (0 if recompute else self.count * self.kept(setup))
 
     def backward(self, setup: Setup, *, recompute: bool) -> float:
-        """Bytes that stand beside it while the last block's gradients are computed."""
+        """Count the bytes that stand beside these while the last block's gradients are computed."""
         precision = setup.precision
         gradients = 3 * self.hidden / setup.cards.tensor * precision.product + 2 * self.width * precision.residual
         return self.positions * gradients + (self.kept(setup) if recompute else 0)
@@ -127,7 +128,7 @@ class Shape:
 
 
 def activations(shape: Shape, trained: Trained, setup: Setup) -> Activations:
-    """What the activations of one forward and backward pass take at most.
+    """Reckon what the activations of one forward and backward pass take at most.
 
     Args:
         shape: of model and batch.
@@ -159,7 +160,7 @@ def activations(shape: Shape, trained: Trained, setup: Setup) -> Activations:
 
 
 def _at_the_loss(shape: Shape, trained: Trained, setup: Setup) -> float:
-    """The last states, as they leave the last norm, once more without the last token, those of targets and their
+    """Count the last states, as they leave the last norm, once more without the last token, those of targets and their
     gradients; the head's gradient, which is computed together with the loss."""
     precision, width = setup.precision, shape.decoder.width
     states = 3 * shape.decoder.positions + 2 * setup.batch.targets
@@ -168,70 +169,44 @@ def _at_the_loss(shape: Shape, trained: Trained, setup: Setup) -> float:
     return states * width * precision.residual + head + logits
 
 
-def qwen2_vl_shape(config: Any, trained: Trained, setup: Setup) -> Shape:
-    """Of Qwen2-VL."""
-    vision, hidden = config.vision_config, config.hidden_size
-    width, merged = vision.embed_dim, setup.batch.image_tokens
-    patches = merged * vision.spatial_merge_size**2
-    keys = config.num_key_value_heads * config.head_dim
+def shape_of(decoder: DecoderShape, tower: TowerShape, trained: Trained, setup: Setup) -> Shape:
+    """Reckon what a model's activations are made of, for one forward pass.
+
+    Args:
+        decoder: the language model.
+        tower: the vision tower.
+        trained: what has gradients.
+        setup: batch and precision.
+
+    Returns:
+        The shape.
+    """
+    hidden, tokens, inner = decoder.hidden_size, setup.batch.image_tokens, decoder.intermediate_size
+    patches = tower.patches(tokens)
     return Shape(
-        tower=_tower(vision.depth, patches, width, int(width * vision.mlp_ratio), trained),
-        # query, keys and values and what they give; gate, up and their product
+        tower=Blocks(
+            count=tower.blocks,
+            positions=patches,
+            width=tower.width,
+            # query, key, value and what they give; the MLP before and behind its activation
+            inner=4 * tower.width + 2 * tower.inner,
+            hidden=tower.inner,
+            matrices=4 * tower.width**2 + 2 * tower.width * tower.inner,
+            adapters=trained.tower_adapter,
+        ),
         decoder=Blocks(
-            count=config.num_hidden_layers,
+            count=decoder.layers,
             positions=setup.batch.tokens,
             width=hidden,
-            inner=2 * hidden + 2 * keys + 3 * config.intermediate_size,
-            hidden=config.intermediate_size,
-            matrices=2 * hidden * (hidden + keys) + 3 * hidden * config.intermediate_size,
+            # query, keys and values and what they give; gate, up and their product
+            inner=2 * decoder.query_width + 2 * decoder.key_width + 3 * inner,
+            hidden=inner,
+            matrices=2 * hidden * (decoder.query_width + decoder.key_width) + 3 * hidden * inner,
             adapters=trained.decoder_adapter,
         ),
-        pixels=vision.patch_values,
-        # what the norm reads and gives, the first layer gives, its activation gives; tokens, and the sequence with them
-        aligner=4 * patches * width + merged * hidden + 2 * setup.batch.tokens * hidden,
-        embedding_inputs=0,
-        vocabulary=config.vocab_size,
+        pixels=tower.patch_values,
+        # The last term: the sequence with the tower's tokens in it, and without.
+        aligner=patches * tower.aligner_of_patch + tokens * tower.aligner_of_token + 2 * setup.batch.tokens * hidden,
+        embedding_inputs=tower.embedding_inputs,
+        vocabulary=decoder.vocab_size,
     )
-
-
-def qwen_vl_shape(config: Any, trained: Trained, setup: Setup) -> Shape:
-    """Of Qwen-VL."""
-    vision, hidden = config.visual, config.hidden_size
-    width, queries = vision.width, setup.batch.image_tokens
-    patches = -(-queries // vision.n_queries) * (vision.image_size // vision.patch_size) ** 2
-    return Shape(
-        tower=_tower(vision.layers, patches, width, int(width * vision.mlp_ratio), trained),
-        # query, key, value and what they give; both inner layers and their product
-        decoder=Blocks(
-            count=config.num_hidden_layers,
-            positions=setup.batch.tokens,
-            width=hidden,
-            inner=4 * hidden + 3 * config.mlp_size,
-            hidden=config.mlp_size,
-            matrices=4 * hidden**2 + 3 * hidden * config.mlp_size,
-            adapters=trained.decoder_adapter,
-        ),
-        pixels=3 * vision.patch_size**2,
-        # patches, widened, normed, with places, as keys and values; queries, what they gather, three layers of it, and
-        # the sequence that they are put in
-        aligner=patches * (width + 5 * hidden) + 5 * queries * hidden + 2 * setup.batch.tokens * hidden,
-        # cut patches, and what they are with places
-        embedding_inputs=3 * vision.patch_size**2 + width,
-        vocabulary=config.vocab_size,
-    )
-
-
-def _tower(count: int, patches: int, width: int, inner: int, trained: Trained) -> Blocks:
-    return Blocks(
-        count=count,
-        positions=patches,
-        width=width,
-        # query, key, value and what they give; the MLP before and behind its activation
-        inner=4 * width + 2 * inner,
-        hidden=inner,
-        matrices=4 * width**2 + 2 * width * inner,
-        adapters=trained.tower_adapter,
-    )
-
-
-SHAPES = {"qwen2_vl": qwen2_vl_shape, "qwen": qwen_vl_shape}

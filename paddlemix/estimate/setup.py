@@ -34,7 +34,7 @@ class Precision:
 
     @classmethod
     def of(cls, config: FinetuneConfig) -> Precision:
-        """Of a run: O1 holds float32 and computes products in half precision, O2 holds and computes in it."""
+        """Read a run's: O1 holds float32 and computes products in half precision, O2 holds and computes in it."""
         training = config.training
         is_half = training["bf16"] or training["fp16"]
         holds_half = weights_dtype_of(config) != "float32"
@@ -95,7 +95,7 @@ class Cards:
 
     @classmethod
     def of(cls, training: Mapping[str, Any], count: int | None = None) -> Cards:
-        """Of a run.
+        """Read how a run is cut.
 
         Args:
             training: the config's keys.
@@ -125,7 +125,7 @@ class Cards:
         return cls(count, tensor, sharding, stage, "offload" in words)
 
     def shares(self, stage: int) -> int:
-        """How many cards share what sharding cuts from this stage on."""
+        """Return how many cards share what sharding cuts from this stage on."""
         return self.sharding if self.stage >= stage else 1
 
 
@@ -149,7 +149,7 @@ class Setup:
 
     @classmethod
     def of(cls, config: FinetuneConfig, *, cards: int | None = None, image_share: float = 0.5) -> Setup:
-        """Of a run.
+        """Read all of it of a run.
 
         Args:
             config: checked.
@@ -177,7 +177,7 @@ class Setup:
 
 
 def weights_dtype_of(config: FinetuneConfig) -> str:
-    """The precision of the weights that a run holds."""
+    """Return the precision of the weights that a run holds."""
     if config.model.dtype is not None:
         return config.model.dtype
     if config.training["fp16_opt_level"] != "O2":

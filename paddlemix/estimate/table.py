@@ -11,7 +11,7 @@ GIB = 2**30
 
 
 def as_text(name: str, found: Estimate, setup: Setup) -> str:
-    """The table that a user reads.
+    """Write the table that a user reads.
 
     Args:
         name: of the model.
@@ -37,7 +37,7 @@ def as_text(name: str, found: Estimate, setup: Setup) -> str:
 
 
 def sizes(found: Estimate) -> dict[str, float]:
-    """Bytes by what they are taken for, in the order of the table, and `total`."""
+    """Return the bytes by what they are taken for, in the order of the table, and `total`."""
     activations = found.activations
     return {
         "weights": found.weights,
@@ -53,7 +53,7 @@ def sizes(found: Estimate) -> dict[str, float]:
 
 
 def as_json(name: str, found: Estimate, setup: Setup) -> dict[str, Any]:
-    """What scripts read; sizes are whole bytes."""
+    """Write what scripts read; sizes are whole bytes."""
     return {
         "model": name,
         "parameters": found.parameters,

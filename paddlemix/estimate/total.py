@@ -8,9 +8,11 @@ from typing import Any
 
 from paddle import nn
 
-from paddlemix.estimate.activations import SHAPES, Activations, Trained, activations
+from paddlemix.contract import Model
+from paddlemix.estimate.activations import Activations, Trained, activations, shape_of
 from paddlemix.estimate.setup import Setup
-from paddlemix.models.registry import Family
+from paddlemix.models.family import Family
+from paddlemix.models.vision_language import VisionLanguageModel
 from paddlemix.peft.layers import LoRALinear
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import HEAD
@@ -43,8 +45,8 @@ class Estimate:
         return self.weights + self.gradients + self.optimizer + self.activations.total
 
 
-def estimate(model: Any, family: Family, setup: Setup) -> Estimate:
-    """What a run takes on each card once its optimizer has made a step.
+def estimate(model: Model, family: Family, setup: Setup) -> Estimate:
+    """Reckon what a run takes on each card once its optimizer has made a step.
 
     Args:
         model: its parameters' shapes, and which of them are trained, count; their memory does not.
@@ -55,11 +57,12 @@ def estimate(model: Any, family: Family, setup: Setup) -> Estimate:
         The estimate.
     """
     inner = model.model if isinstance(model, MixLoRAModel) else model
+    assert isinstance(inner, VisionLanguageModel), "every family is one"
     named = dict(inner.named_parameters())
     precision, cards = setup.precision, setup.cards
     held, trained = (_on_a_card(some, cards.tensor) for some in (named.values(), _trained(named.values())))
-    parts = _parts(inner, family, setup)
-    shape = SHAPES[family.model_type](inner.config, parts, setup)
+    parts = _parts(inner, family)
+    shape = shape_of(inner.config.decoder_shape, inner.config.tower_shape, parts, setup)
     # Stage 3 brings the layer that computes together on every card; the largest is the embedding.
     gathered = max(one.size for one in named.values()) / cards.tensor if cards.shares(3) > 1 else 0
     states = 0.0 if cards.offload else trained * precision.state / cards.shares(1)
@@ -78,29 +81,28 @@ def _trained(parameters: Iterable[Any]) -> list[Any]:
 
 
 def _on_a_card(parameters: Iterable[Any], tensor: int) -> float:
-    """Numbers that a card holds: tensor parallelism cuts matrices, not biases and scales."""
+    """Count the numbers that a card holds: tensor parallelism cuts matrices, not biases and scales."""
     return sum(one.size / (tensor if len(one.shape) > 1 else 1) for one in parameters)
 
 
-def _parts(model: Any, family: Family, setup: Setup) -> Trained:
+def _parts(model: VisionLanguageModel, family: Family) -> Trained:
     trained = {name: one for name, one in model.named_parameters() if not one.stop_gradient}
     embedding = model.get_input_embeddings().weight
     # Where there is no head, the embedding is it.
     head = next((one for name, one in model.named_parameters() if name == f"{HEAD}.weight"), embedding)
     tower, decoder = (_kept_by_adapters(model, globs) for globs in (family.vision_globs, family.language_globs))
-    shape = SHAPES[family.model_type](model.config, Trained(True, True, 0, 0), setup)
     return Trained(
         vision=any(matches(name, family.vision_globs) for name in trained),
         aligner=any(matches(name, family.aligner_globs) for name in trained),
         head=0 if head.stop_gradient else head.size,
         embedding=0 if embedding.stop_gradient else embedding.size,
-        tower_adapter=tower / shape.tower.count,
-        decoder_adapter=decoder / shape.decoder.count,
+        tower_adapter=tower / model.config.tower_shape.blocks,
+        decoder_adapter=decoder / model.config.decoder_shape.layers,
     )
 
 
-def _kept_by_adapters(model: Any, globs: Iterable[str]) -> float:
-    """Numbers that adapters keep of a token: the low rank's twice and, under dropout, the input's."""
+def _kept_by_adapters(model: VisionLanguageModel, globs: Iterable[str]) -> float:
+    """Count the numbers that adapters keep of a token: the low rank's twice and, under dropout, the input's."""
     layers = [
         layer
         for name, layer in model.named_sublayers()

@@ -3,8 +3,8 @@
 CIDEr weighs an n-gram by how few images have it in their references. These document frequencies are counted on the
 reference set that is scored, so values from different sets, or from a part of a set, cannot be compared.
 
-Source: Vedantam et al., "CIDEr", 2015 (the CIDEr-D variant of coco-caption); Papineni et al., "BLEU", 2002; Post, "A
-Call for Clarity in Reporting BLEU Scores", 2018 (sacrebleu).
+Source: Vedantam et al., "CIDEr", 2015, arXiv:1411.5726 (the CIDEr-D variant of coco-caption); Papineni et al., "BLEU",
+2002; Post, "A Call for Clarity in Reporting BLEU Scores", 2018, arXiv:1804.08771 (sacrebleu).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TOKEN = re.compile(rf"[{UNSPACED}]|\d+(?:[.,]\d+)+|{_LETTERS}(?:['-]{_LETTERS})
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-case words without punctuation; Chinese and Japanese one character a token.
+    """Split into lower-case words without punctuation; Chinese and Japanese one character a token.
 
     Apostrophes and hyphens inside a word, and the marks inside a number, stay. COCO's own tokenizer, which needs Java,
     differs from this one only in taking possessives and contractions apart.
@@ -46,7 +46,7 @@ def check_references(references: Sequence[str]) -> None:
 
 
 def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """CIDEr and BLEU of predicted captions.
+    """Compute CIDEr and BLEU of predicted captions.
 
     Args:
         captions: one predicted caption per image; an empty one scores 0.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from paddlemix.contract import Model, Processor
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.evaluation.predict import predict_set
 from paddlemix.evaluation.report import Prediction, score
@@ -11,7 +12,7 @@ from paddlemix.generation import GenerationConfig
 
 
 def evaluate_model(
-    model: Any, processor: Any, mix: MixDataset, config: GenerationConfig, *, batch_size: int
+    model: Model, processor: Processor, mix: MixDataset, config: GenerationConfig, *, batch_size: int
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Let the model answer every set of a mixture and score all answers together.
 

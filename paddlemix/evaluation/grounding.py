@@ -3,11 +3,12 @@
 The boxes of a question are paired one to one so that the pairs' total IoU is as large as it can be. A question is right
 when it has as many predicted boxes as gold ones and every pair reaches the IoU threshold. So
 
-- one gold box and one predicted box: the accuracy of RefCOCO and its kin (IoU of 0.5 itself counts as right);
+- one gold box and one predicted box: the accuracy of RefCOCO and sets like it (IoU of 0.5 itself counts as right);
 - a missing box or a surplus one makes the question wrong;
 - no gold box: right only when nothing is predicted.
 
-Source: He et al., "GREC: Generalized Referring Expression Comprehension", 2023, Precision@(F1=1, IoU>=0.5).
+Source: He et al., "GREC: Generalized Referring Expression Comprehension", 2023, arXiv:2308.16182,
+Precision@(F1=1, IoU>=0.5).
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ class Match:
         return GROUPS[min(self.gold, 2)]
 
     def is_right(self, threshold: float) -> bool:
-        """Whether no box is missing or surplus and every pair's IoU is at least `threshold`."""
+        """Tell whether no box is missing or surplus and every pair's IoU is at least `threshold`."""
         return self.gold == self.predicted and all(iou >= threshold for iou in self.ious)
 
 
 def iou_matrix(gold: Sequence[BoxLike], predicted: Sequence[BoxLike]) -> np.ndarray:
-    """Intersection over union of every gold box with every predicted one.
+    """Compute the intersection over union of every gold box with every predicted one.
 
     Boxes on different images, and boxes without area (x2 <= x1 or y2 <= y1), overlap with nothing.
 
@@ -78,7 +79,7 @@ def iou_matrix(gold: Sequence[BoxLike], predicted: Sequence[BoxLike]) -> np.ndar
 
 
 def _corners(boxes: Sequence[BoxLike]) -> np.ndarray:
-    """float64[N, 5]: image, x1, y1, x2, y2."""
+    """Lay boxes out as float64[N, 5]: image, x1, y1, x2, y2."""
     rows = [_pixel_row(box) for box in boxes]
     return np.array(rows, dtype=np.float64).reshape(-1, 5)
 
@@ -100,7 +101,7 @@ def _area(first: np.ndarray, last: np.ndarray) -> np.ndarray:
 
 
 def iou(one: BoxLike, other: BoxLike) -> float:
-    """Intersection over union of two boxes in pixels, 0..1; see `iou_matrix`."""
+    """Compute the intersection over union of two boxes in pixels, 0..1; see `iou_matrix`."""
     return float(iou_matrix([one], [other])[0, 0])
 
 
@@ -127,7 +128,7 @@ def match_boxes(gold: Sequence[BoxLike], predicted: Sequence[BoxLike]) -> Match:
 
 
 def grounding_scores(matches: Sequence[Match], threshold: float = 0.5) -> dict[str, Any]:
-    """Accuracy and mean IoU over questions that ask for boxes.
+    """Compute accuracy and mean IoU over questions that ask for boxes.
 
     Args:
         matches: one per question.

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
 
 from tqdm import tqdm
 
+from paddlemix.contract import Model, Processor
 from paddlemix.conversation import Box, Conversation, Reference, Text, Turn
-from paddlemix.datasets.collate import PadCollator
 from paddlemix.evaluation.report import Prediction
-from paddlemix.generation import GenerationConfig, stream_text
+from paddlemix.generation import GenerationConfig
+from paddlemix.generation.answer import answer
 
 
 def predict_set(
-    model: Any,
-    processor: Any,
+    model: Model,
+    processor: Processor,
     conversations: Sequence[Conversation],
     config: GenerationConfig,
     *,
@@ -52,64 +51,28 @@ def predict_set(
             bar.update(len(batch))
 
 
-def answer(model: Any, processor: Any, questions: Sequence[Conversation], config: GenerationConfig) -> list[str]:
-    """The model's raw answers, tags and all, to conversations that end with a user's turn."""
-    answers = [""] * len(questions)
-    for row, piece in _pieces(model, processor, questions, config):
-        answers[row] += piece
-    return answers
-
-
-def stream_answer(model: Any, processor: Any, question: Conversation, config: GenerationConfig) -> Iterator[str]:
-    """The model's raw answer, tags and all, while it is being written.
-
-    Args:
-        model: in evaluation mode.
-        processor: of the model's family.
-        question: ends with a user's turn.
-        config: how the answer is written.
-
-    Yields:
-        Pieces of whole characters, never empty; joined they are what `answer` gives. Nothing runs between them, and
-        nothing more once the iterator is closed.
-    """
-    for _, piece in _pieces(model, processor, [question], config):
-        yield piece
-
-
-def _pieces(
-    model: Any, processor: Any, questions: Sequence[Conversation], config: GenerationConfig
-) -> Iterator[tuple[int, str]]:
-    tokenizer = processor.tokenizer
-    collate = PadCollator(tokenizer.pad_token_id, side="left")
-    batch = collate([processor.encode_prompt(question) for question in questions])
-    end_token_ids = (tokenizer.eos_token_id, tokenizer.pad_token_id)
-    config = replace(config, stop_token_ids=[*config.stop_token_ids, *processor.stop_token_ids])
-    return stream_text(model, batch, config, decode=processor.decode, end_token_ids=end_token_ids)
-
-
 def question_of(conversation: Conversation) -> Conversation:
-    """The conversation without its last answer."""
+    """Leave a conversation's last answer out."""
     return Conversation(conversation.turns[:-1], conversation.source)
 
 
-def _prediction(processor: Any, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
+def _prediction(processor: Processor, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
     gold = conversation.turns[-1]
     images = conversation.images
     size = processor.image_size(conversation) if images else None
     return Prediction(
         task=conversation.task,
-        text=processor.strip_tags(raw),
-        boxes=tuple(found.box for found in processor.parse_boxes(raw, *size)) if size else (),
+        text=processor.grounding.strip(raw),
+        boxes=tuple(found.box for found in processor.grounding.parse(raw, [size])[0]) if size else (),
         gold_answers=conversation.answers or (_spoken(gold),),
-        gold_boxes=tuple(processor.box_in_pixels(box, *size) for box in _boxes(gold)) if size else (),
+        gold_boxes=tuple(box.in_pixels(*size) for box in _boxes(gold)) if size else (),
         grounding=grounding,
         source=conversation.source,
     )
 
 
-def unanswered(processor: Any, conversation: Conversation, *, grounding: bool) -> Prediction:
-    """What `predict_set` gives for a model that says nothing.
+def unanswered(processor: Processor, conversation: Conversation, *, grounding: bool) -> Prediction:
+    """Make the prediction that `predict_set` gives for a model that says nothing.
 
     Args:
         processor: of the model's family.
@@ -123,7 +86,7 @@ def unanswered(processor: Any, conversation: Conversation, *, grounding: bool) -
 
 
 def asks_for_boxes(conversations: Sequence[Conversation]) -> bool:
-    """Whether most answers of a set's chats hold boxes."""
+    """Tell whether most answers of a set's chats hold boxes."""
     answers = (conversation.turns[-1] for conversation in conversations if conversation.task == "chat")
     return sum(1 if _boxes(answer) else -1 for answer in answers) > 0
 

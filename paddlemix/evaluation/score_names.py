@@ -29,5 +29,5 @@ ALL_SCORES = tuple(name for names in SCORES.values() for name in names)
 
 
 def section_of(score: str) -> str | None:
-    """The section that a score is in; None for what is no score."""
+    """Find the section that a score is in; None for what is no score."""
     return next((section for section, names in SCORES.items() if score in names), None)

@@ -11,5 +11,5 @@ _UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 
 
 def holds_unspaced(text: str) -> bool:
-    """Whether `text` holds Chinese or Japanese."""
+    """Tell whether `text` holds Chinese or Japanese."""
     return _UNSPACED_CHARACTER.search(text) is not None

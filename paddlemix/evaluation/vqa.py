@@ -3,7 +3,8 @@
 Answers are compared after a normalisation that follows the rules of VQAv2 and adds Chinese: full-width forms,
 Chinese punctuation and numerals, and no meaning in the spaces between Chinese characters.
 
-Source: Antol et al., "VQA: Visual Question Answering", 2015; Goyal et al., "Making the V in VQA Matter", 2017.
+Source: Antol et al., "VQA: Visual Question Answering", 2015, arXiv:1505.00468; Goyal et al., "Making the V in VQA
+Matter", 2017, arXiv:1612.00837.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ def normalize_answer(text: str) -> str:
 
 
 def is_exact_match(answer: str, gold: Sequence[str]) -> bool:
-    """Whether `answer` equals one of the gold answers after normalisation."""
+    """Tell whether `answer` equals one of the gold answers after normalisation."""
     return normalize_answer(answer) in {normalize_answer(text) for text in gold}
 
 
 def soft_accuracy(answer: str, gold: Sequence[str]) -> float:
-    """VQAv2's accuracy: three of ten annotators who agree make an answer right.
+    """Compute VQAv2's accuracy: three of ten annotators who agree make an answer right.
 
     min(1, n/3), n being the annotators among nine who gave this answer, averaged over the ten ways to leave one out.
 
@@ -90,7 +91,7 @@ def soft_accuracy(answer: str, gold: Sequence[str]) -> float:
 
 
 def vqa_scores(answers: Sequence[str], gold: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Accuracy over questions with short answers.
+    """Compute the accuracy over questions with short answers.
 
     Args:
         answers: one predicted answer per question.

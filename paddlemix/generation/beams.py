@@ -68,13 +68,13 @@ class BeamSearch:
         return parents
 
     def answer(self) -> Beam:
-        """The best answer; where the search was cut off, what is open counts as whole."""
+        """Give the best answer; where the search was cut off, what is open counts as whole."""
         for beam in () if self.is_done else self.open:
             self._add_whole(beam, len(beam.tokens))
         return max(self._whole, key=lambda scored: scored[0])[1]
 
     def _scores(self, logits: np.ndarray, beam: Beam) -> np.ndarray:
-        """What a beam would score with each token behind it, float64[V]."""
+        """Score a beam with each token behind it, float64[V], from its logits float32[V]."""
         check_numbers(logits)
         tokens = np.append(self._prompt, beam.tokens).astype(np.int64)
         if ends_with_any(tokens.tolist(), self._config.stop_words_ids):
@@ -86,7 +86,15 @@ class BeamSearch:
         return beam.score + (without_tokens(changed, self._ends) if is_too_short else changed)
 
     def _grow(self, scores: np.ndarray, candidates: list[tuple[int, int]]) -> list[int]:
-        """Take the best candidates: those with an end token are whole, the others are open from now on."""
+        """Take the best candidates: those with an end token are whole, the others are open from now on.
+
+        Args:
+            scores: float64[N, V] of the beams that were open.
+            candidates: row and column of the largest of them, largest first.
+
+        Returns:
+            For each beam that is open now, which of the N it grew from.
+        """
         parents, grown, width = [], [], self._config.num_beams
         for rank, (parent, token) in enumerate(candidates):
             tokens, score = self.open[parent].tokens, float(scores[parent, token])
@@ -106,7 +114,7 @@ class BeamSearch:
         del self._whole[self._config.num_beams :]
 
     def _is_decided(self, best: float, length: int) -> bool:
-        """Whether the search ends: enough is whole, and nothing that is open is expected to be better."""
+        """Tell whether the search ends: enough is whole, and nothing that is open is expected to be better."""
         config = self._config
         if len(self._whole) < config.num_beams or config.early_stopping is True:
             return len(self._whole) == config.num_beams
@@ -119,7 +127,7 @@ class BeamSearch:
 def search_beams(
     reader: CachedReader, config: GenerationConfig, end_token_ids: Collection[int], stop_end: int | None
 ) -> list[Beam]:
-    """The best answer to each prompt.
+    """Search the best answer to each prompt.
 
     Args:
         reader: has read nothing yet.
@@ -143,7 +151,15 @@ def search_beams(
 
 
 def _advance_all(searches: list[BeamSearch], logits: np.ndarray) -> list[int]:
-    """Advance searches whose open beams are the rows of `logits`; the rows from which the open ones now grew."""
+    """Advance searches whose open beams are the rows of `logits`, float32[N, V].
+
+    Args:
+        searches: none of them done.
+        logits: float32[N, V].
+
+    Returns:
+        The rows, of the N, from which the beams that are open now grew.
+    """
     rows, start = [], 0
     for search in searches:
         end = start + len(search.open)
@@ -154,7 +170,7 @@ def _advance_all(searches: list[BeamSearch], logits: np.ndarray) -> list[int]:
 
 
 def _best_places(scores: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """Row and column of the largest numbers of float64[N, V], largest first, without minus infinity."""
+    """Find row and column of the largest numbers of float64[N, V], largest first, without minus infinity."""
     flat = scores.ravel()
     count = min(count, len(flat))
     largest = np.argpartition(-flat, count - 1)[:count]

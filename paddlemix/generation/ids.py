@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from paddlemix.contract import Model
 from paddlemix.generation.loop import TokenStream
 from paddlemix.generation.published import published_attributes, published_object
 from paddlemix.generation.settings import GenerationConfig
@@ -20,7 +20,7 @@ _SETTINGS = tuple(field.name for field in fields(GenerationConfig))
 
 
 def generate_ids(
-    model: Any,
+    model: Model,
     input_ids: Any,
     generation_config: GenerationConfig | None = None,
     *,
@@ -40,7 +40,7 @@ def generate_ids(
         eos_token_id: what ends an answer; None for the settings' `eos_token_ids`, and then the model config's.
         pad_token_id: fills rows that end early; None for the checkpoint's file, the model config's, an end token.
         **inputs_and_settings: inputs of the model by name, such as attention_mask int64[B, L] and pixel_values, and
-            attributes of `GenerationConfig`, which win over `generation_config`; None is a setting not given.
+            attributes of `GenerationConfig`, which take precedence over `generation_config`; None is not given.
 
     Returns:
         int64[B, L + new]: prompts, answers, and the end token of each answer that has one.
@@ -66,15 +66,15 @@ def generate_ids(
 
 
 def settled_config(
-    model: Any, generation_config: GenerationConfig | None = None, *, do_sample: bool | None = None, **settings: Any
+    model: Model, generation_config: GenerationConfig | None = None, *, do_sample: bool | None = None, **settings: Any
 ) -> GenerationConfig:
-    """How a model's answers are written, from everything that says something about it.
+    """Settle how a model's answers are written, from everything that says something about it.
 
     Args:
         model: as `generate_ids` takes it.
         generation_config: as `generate_ids` takes it.
         do_sample: as `generate_ids` takes it.
-        **settings: attributes of `GenerationConfig`, which win over it; None is a setting not given.
+        **settings: attributes of `GenerationConfig`, which take precedence over it; None is a setting not given.
 
     Returns:
         The settings.
@@ -100,8 +100,8 @@ def settled_config(
     return config
 
 
-def _answers(model: Any, batch: dict[str, Any], config: GenerationConfig, ends: Sequence[int]) -> list[list[int]]:
-    """The new tokens of each row, with its end token."""
+def _answers(model: Model, batch: dict[str, Any], config: GenerationConfig, ends: Sequence[int]) -> list[list[int]]:
+    """Write the new tokens of each row, with its end token."""
     if config.stop_strings:
         raise ValueError(
             f"`stop_strings` are {list(config.stop_strings)}, but `model.generate` sees tokens only: use "
@@ -117,18 +117,17 @@ def _answers(model: Any, batch: dict[str, Any], config: GenerationConfig, ends: 
 
 
 def _filled(answers: list[list[int]], filler: int) -> np.ndarray:
-    """int64[B, new], short rows filled up behind their end."""
+    """Lay answers out as int64[B, new], short rows filled up behind their end."""
     length = max(map(len, answers))
     return np.array([answer + [filler] * (length - len(answer)) for answer in answers], dtype=np.int64)
 
 
-def _published(model: Any) -> dict[str, Any]:
+def _published(model: Model) -> dict[str, Any]:
     return published_object(Path(GENERATION_FILE), model.carried_files.get(GENERATION_FILE, b"{}"))
 
 
-def _check_names(model: Any, inputs: dict[str, Any]) -> None:
-    known = inspect.signature(model.forward).parameters
-    unknown = sorted(inputs.keys() - known.keys())
+def _check_names(model: Model, inputs: dict[str, Any]) -> None:
+    unknown = sorted(inputs.keys() - set(model.input_names))
     if unknown:
         raise TypeError(
             f"`generate` got {', '.join(unknown)}; expected inputs of the model, or of the settings do_sample, "
@@ -137,7 +136,7 @@ def _check_names(model: Any, inputs: dict[str, Any]) -> None:
 
 
 def _batch(prompt: np.ndarray, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The batch as `TokenStream` takes it: it reads ids and mask itself, the rest is the model's."""
+    """Make the batch as `TokenStream` takes it: it reads ids and mask itself, the rest is the model's."""
     given = {name: value for name, value in inputs.items() if value is not None}
     if "attention_mask" in given:
         given["attention_mask"] = np.asarray(given["attention_mask"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
+from paddlemix.contract import Model
 from paddlemix.generation.beams import search_beams
 from paddlemix.generation.reading import Batch, CachedReader
 from paddlemix.generation.sampling import TokenChooser
@@ -34,7 +34,7 @@ class TokenStream:
 
     end_tokens: dict[int, int]
 
-    def __init__(self, model: Any, batch: Batch, config: GenerationConfig, *, end_token_ids: Sequence[int]) -> None:
+    def __init__(self, model: Model, batch: Batch, config: GenerationConfig, *, end_token_ids: Sequence[int]) -> None:
         self._config = config
         self._end_token_ids = config.end_token_ids(end_token_ids)
         self._stop_end = config.stop_words_end(end_token_ids)
@@ -87,7 +87,7 @@ class TokenStream:
 
 
 def generate(
-    model: Any,
+    model: Model,
     batch: Batch,
     config: GenerationConfig,
     *,

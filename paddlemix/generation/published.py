@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_generation_file(folder: Path) -> dict[str, Any]:
-    """What a checkpoint's generation_config.json says, as attributes of `GenerationConfig`.
+    """Read what a checkpoint's generation_config.json says, as attributes of `GenerationConfig`.
 
     Args:
         folder: of the checkpoint.
@@ -62,7 +62,7 @@ def read_generation_file(folder: Path) -> dict[str, Any]:
 
 
 def published_attributes(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What the values of a generation_config.json say, as attributes of `GenerationConfig`.
+    """Turn the values of a generation_config.json into attributes of `GenerationConfig`.
 
     Args:
         values: of the file.
@@ -80,7 +80,7 @@ def published_attributes(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def published_object(path: Path, content: bytes) -> dict[str, Any]:
-    """The JSON object in the content of a file that errors call `path`."""
+    """Parse the JSON object in the content of a file that errors call `path`."""
     try:
         values = json.loads(content.decode("utf-8"))
     except ValueError as error:  # of the JSON, or of its UTF-8

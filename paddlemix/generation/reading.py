@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from paddlemix.contract import Model
 from paddlemix.generation.cache import KVCache
 from paddlemix.ops import awake_threads
 
@@ -29,7 +30,7 @@ class CachedReader:
         ValueError: a row is padded on the right.
     """
 
-    def __init__(self, model: Any, batch: Batch, max_new_tokens: int) -> None:
+    def __init__(self, model: Model, batch: Batch, max_new_tokens: int) -> None:
         self._model = model
         ids = batch["input_ids"]
         mask = batch.get("attention_mask", np.ones(ids.shape, dtype=np.int64))
@@ -48,11 +49,11 @@ class CachedReader:
         return self._prompts
 
     def read_prompts(self) -> np.ndarray:
-        """Read the batch; the last place's logits float32[B, V]."""
+        """Read the batch and return the last place's logits, float32[B, V]."""
         return self._forward(**self._inputs)
 
     def read(self, tokens: np.ndarray) -> np.ndarray:
-        """Read one more token a row, int64[B]; its place's logits float32[B, V]."""
+        """Read one more token a row, int64[B], and return its place's logits, float32[B, V]."""
         return self._forward(tokens[:, None])
 
     def keep(self, rows: np.ndarray) -> None:
@@ -76,5 +77,6 @@ class CachedReader:
                 **self._wanted_back,
                 **{name: paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for name, one in inputs.items()},
             )
+        assert output.logits is not None, "no labels were given"
         self._wanted_back = output.next_inputs()
         return output.logits[:, -1].astype("float32").numpy()

@@ -27,7 +27,7 @@ class TokenChooser:
         self._seen = np.unique(prompt)
         self._tokens = prompt.tolist()
         self._chosen = 0
-        # Different prompts draw different numbers, or all records of a set would share their luck.
+        # Different prompts draw different numbers, or all records of a set would draw alike.
         self._generator = np.random.default_rng([config.seed, crc32(prompt.astype(np.int64).tobytes())])
 
     @property
@@ -36,7 +36,7 @@ class TokenChooser:
         return ends_with_any(self._tokens, self._config.stop_words_ids)
 
     def choose(self, logits: np.ndarray) -> int:
-        """The next token.
+        """Choose the next token.
 
         Args:
             logits: float32[V].
@@ -56,7 +56,7 @@ class TokenChooser:
         return token
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
-        """The logits float32[V] as what stands in the sequence so far changes them."""
+        """Change the logits, float32[V], as what stands in the sequence so far asks for."""
         scores = penalize_repetition(logits, self._seen, self._config.repetition_penalty)
         is_too_short = self._chosen < self._config.min_new_tokens
         return without_tokens(scores, self._end_token_ids) if is_too_short else scores
@@ -77,7 +77,7 @@ def check_numbers(logits: np.ndarray) -> None:
 
 
 def ends_with_any(tokens: list[int], endings: Sequence[Sequence[int]]) -> bool:
-    """Whether `tokens` end with one of the sequences, none of them empty."""
+    """Tell whether `tokens` end with one of the sequences, none of them empty."""
     return any(tokens[-len(ending) :] == list(ending) for ending in endings)
 
 
@@ -92,7 +92,8 @@ def penalize_repetition(logits: np.ndarray, seen: np.ndarray, penalty: float) ->
     Returns:
         float[V], a new array unless `penalty` is 1.
 
-    Source: Keskar et al., "CTRL", 2019, with negative logits multiplied in place of divided, as is usual.
+    Source: Keskar et al., "CTRL", 2019, arXiv:1909.05858, with negative logits multiplied in place of divided, as is
+    usual.
     """
     if penalty == 1:
         return logits
@@ -102,12 +103,12 @@ def penalize_repetition(logits: np.ndarray, seen: np.ndarray, penalty: float) ->
 
 
 def without_tokens(logits: np.ndarray, token_ids: Collection[int]) -> np.ndarray:
-    """The logits float32[V], minus infinity for tokens that are not to be chosen; ids above V name none."""
+    """Set the logits, float32[V], of tokens that are not to be chosen to minus infinity; ids above V name none."""
     return np.where(np.isin(np.arange(len(logits)), list(token_ids)), np.float32(-np.inf), logits)
 
 
 def token_probabilities(logits: np.ndarray, config: GenerationConfig) -> np.ndarray:
-    """With which probability each token is drawn: temperature, then top-k, then top-p.
+    """Compute the probability with which each token is drawn: temperature, then top-k, then top-p.
 
     Args:
         logits: float32[V], after penalties.
@@ -116,7 +117,7 @@ def token_probabilities(logits: np.ndarray, config: GenerationConfig) -> np.ndar
     Returns:
         float64[V], 0 for tokens that were filtered out.
 
-    Source: top-p: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020.
+    Source: top-p: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020, arXiv:1904.09751.
     """
     lowest = np.partition(logits, -config.top_k)[-config.top_k] if 0 < config.top_k < len(logits) else -np.inf
     kept = np.flatnonzero(logits >= lowest)
@@ -131,7 +132,7 @@ def token_probabilities(logits: np.ndarray, config: GenerationConfig) -> np.ndar
 
 
 def _outside_top_p(probabilities: np.ndarray, top_p: float) -> np.ndarray:
-    """The unlikeliest tokens that together have no more than 1 - top_p; the likeliest is never among them."""
+    """Find the unlikeliest tokens of float64[N] that together have no more than 1 - top_p, never the likeliest."""
     # So small that all of them together fit: they need no sorting (of 150,000 tokens that takes 50 ms). The likeliest
     # is at least the mean, and so never below this.
     is_small = probabilities < (1 - top_p) / len(probabilities)

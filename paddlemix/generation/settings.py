@@ -77,14 +77,14 @@ class GenerationConfig:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **overrides: Any) -> GenerationConfig:
-        """The settings that a checkpoint's generation_config.json asks for.
+        """Read the settings that a checkpoint's generation_config.json asks for.
 
-        What cannot change an answer here is left aside; an unknown key is left aside with a warning.
+        What cannot change an answer here is ignored; an unknown key is ignored with a warning.
 
         Args:
             folder: a local folder; without such a file the defaults of this class hold.
-            **overrides: attributes of this class, which win over the file; None leaves the file's value. A temperature
-                above 0 draws, also where the file says `do_sample: false`, and 0 does not.
+            **overrides: attributes of this class, which take precedence over the file; None leaves its value. A
+                temperature above 0 draws, also where the file says `do_sample: false`, and 0 does not.
 
         Returns:
             The settings.
@@ -102,11 +102,11 @@ class GenerationConfig:
         return replace(published, **{name: value for name, value in overrides.items() if value is not None})
 
     def end_token_ids(self, default: Sequence[int]) -> frozenset[int]:
-        """All tokens that end an answer; `default` are the tokenizer's own."""
+        """Gather all tokens that end an answer; `default` are the tokenizer's own."""
         return frozenset([*self._own_ends(default), *self.stop_token_ids])
 
     def stop_words_end(self, default: Sequence[int]) -> int | None:
-        """The end token that follows stop words, the first there is; None where there are no stop words.
+        """Find the end token that follows stop words, the first there is; None where there are no stop words.
 
         Args:
             default: the tokenizer's own end tokens.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
+from paddlemix.contract import Model
 from paddlemix.generation.loop import TokenStream
 from paddlemix.generation.reading import Batch
 from paddlemix.generation.settings import GenerationConfig
@@ -54,7 +54,7 @@ class AnswerText:
         return self._release(fresh)
 
     def finish(self) -> str:
-        """The rest, once no token follows; a character that was left incomplete shows as U+FFFD."""
+        """Give the rest, once no token follows; a character that was left incomplete shows as U+FFFD."""
         piece = self._release(self._decode(self._ids)[self._taken :])
         rest = "" if self.has_ended else self._held
         self._ids, self._taken, self._held = [], 0, ""
@@ -73,26 +73,26 @@ class AnswerText:
 
 
 def _first_stop(text: str, stop_strings: Sequence[str]) -> int | None:
-    """Where the stop string begins that is complete first."""
+    """Find where the stop string begins that is complete first."""
     places = [(place + len(stop), place) for stop in stop_strings if (place := text.find(stop)) >= 0]
     return min(places)[1] if places else None
 
 
 def _begun_stop(text: str, stop_strings: Sequence[str]) -> int:
-    """How many characters at the end of `text` may be the beginning of a stop string."""
+    """Count how many characters at the end of `text` may be the beginning of a stop string."""
     lengths = (length for stop in stop_strings for length in range(1, len(stop)) if text.endswith(stop[:length]))
     return max(lengths, default=0)
 
 
 def stream_text(
-    model: Any,
+    model: Model,
     batch: Batch,
     config: GenerationConfig,
     *,
     decode: Callable[[Sequence[int]], str],
     end_token_ids: Sequence[int],
 ) -> Iterator[tuple[int, str]]:
-    """The answers to a batch as text; a step of the model runs when its pieces are asked for.
+    """Write the answers to a batch as text; a step of the model runs when its pieces are asked for.
 
     Args:
         model: as `TokenStream` takes it.

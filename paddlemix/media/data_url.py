@@ -14,21 +14,21 @@ _EXPECTED = "data:image/png;base64,... or the like"
 
 
 def is_data_url(path: str) -> bool:
-    """Whether `path` holds the bytes themselves."""
+    """Tell whether `path` holds the bytes themselves."""
     return path[: len(_SCHEME)].lower() == _SCHEME
 
 
 def shown(path: str) -> str:
-    """A path as messages have it: a data: URL, and whatever is too long for a path, by its beginning."""
+    """Shorten a path for messages: a data: URL, and whatever is too long for a path, to its beginning."""
     most = _SHOWN_CHARACTERS if is_data_url(path) else _LONGEST_PATH
     return path if len(path) <= most else f"{path[:most]}..."
 
 
 def decode_data_url(url: str, *, max_bytes: int | None = None) -> bytes:
-    """The bytes that a data: URL holds.
+    """Decode the bytes that a data: URL holds.
 
     Args:
-        url: with its bytes in base64; white space in it is passed over.
+        url: with its bytes in base64; white space in it is ignored.
         max_bytes: the most it may hold; None means 20 MB.
 
     Returns:

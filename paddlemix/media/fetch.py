@@ -38,7 +38,7 @@ class FetchError(ValueError):
 
 
 def is_address(path: str) -> bool:
-    """Whether `path` is an http(s) address and not a file."""
+    """Tell whether `path` is an http(s) address and not a file."""
     return path.lower().startswith(("http://", "https://"))
 
 
@@ -112,7 +112,7 @@ async def _fetch(address: str, max_bytes: int, max_seconds: float) -> bytes:
 
 
 def _client() -> httpx.AsyncClient:
-    # Proxies named in the environment are passed over: one would look up the address itself, behind the protection.
+    # Proxies named in the environment are ignored: one would look up the address itself, behind the protection.
     allows_inner = os.environ.get(ALLOW_INNER_VARIABLE) == "1"
     client = httpx.AsyncClient(
         verify=httpx.create_ssl_context(),
@@ -150,7 +150,7 @@ async def _read_patiently(client: httpx.AsyncClient, address: str, max_bytes: in
 
 
 def _may_pass(error: httpx.TransportError | httpx.HTTPStatusError) -> bool:
-    """Whether to ask again may help; a server that was silent for all the time there is will not answer in more."""
+    """Tell whether to ask again may help; a server that was silent for all the time will not answer in more."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code == 429 or error.response.status_code >= 500
     return not isinstance(error, (httpx.TimeoutException, httpx.UnsupportedProtocol))

@@ -37,7 +37,7 @@ class VideoInfo:
 def frame_count(
     total: int, rate: float | None, *, nframes: int | None, fps: float, min_frames: int, max_frames: int, multiple: int
 ) -> int:
-    """How many frames to take.
+    """Decide how many frames to take.
 
     Args:
         total: frames of the video, at least 1.
@@ -76,7 +76,7 @@ def _given_count(nframes: int, total: int, multiple: int) -> int:
 
 
 def frame_indices(total: int, count: int) -> np.ndarray:
-    """The places of `count` frames spread evenly from the first to the last.
+    """Spread the places of `count` frames evenly from the first to the last.
 
     The places are laid out in single precision, from both ends to the middle and with fused multiply-add, as PyTorch
     does on today's processors: otherwise some halves would round to the other neighbour.
@@ -101,7 +101,7 @@ def frame_indices(total: int, count: int) -> np.ndarray:
 def frame_bounds(
     count: int, *, min_pixels: int, max_pixels: int, total_pixels: int, multiple: int
 ) -> tuple[int, float]:
-    """The smallest and largest area of a frame.
+    """Decide the smallest and largest area of a frame.
 
     Args:
         count: frames shown, those that fill up the last patch included.

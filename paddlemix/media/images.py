@@ -43,7 +43,7 @@ def open_image(path: str) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An open image as `open_image` gives it.
+    """Convert an open image to what `open_image` gives.
 
     Args:
         image: in any mode; left as it is.
@@ -60,7 +60,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """The size of the upright image, from its header alone.
+    """Read the size of the upright image, from its header alone.
 
     Args:
         path: a local file, an http(s) address or a data: URL.
@@ -77,7 +77,7 @@ def image_size(path: str) -> tuple[int, int]:
 
 
 def size_problem(width: int, height: int) -> str | None:
-    """Why an image or video of this size in pixels is not decoded, as a sentence without its subject."""
+    """Tell why an image or video of this size in pixels is not decoded, as a sentence without its subject."""
     if width * height > MAX_PIXELS:
         return f"has {width} x {height} pixels; at most {MAX_PIXELS} are read."
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
@@ -87,7 +87,7 @@ def size_problem(width: int, height: int) -> str | None:
 
 @contextmanager
 def _opened(path: str) -> Iterator[Image.Image]:
-    """Lend an image whose header was read; what Pillow runs into while it is lent becomes a ImageError too."""
+    """Lend an image whose header was read; what Pillow runs into while it is lent becomes an ImageError too."""
     name = shown(path)
     try:
         with Image.open(_source(path)) as image:

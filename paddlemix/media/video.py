@@ -14,12 +14,10 @@ import numpy as np
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError, fetch_kept, is_address
 from paddlemix.media.frames import VideoError, VideoInfo
-from paddlemix.media.images import ImageError, image_size, open_image, size_problem
+from paddlemix.media.images import ImageError, image_size, open_image
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_SECONDS = 60.0
-# Frames that a header may count beyond those that decode: an unfinished last group is common.
-SPARE_FRAMES = 2
 
 
 class OpenVideo(Protocol):
@@ -48,7 +46,7 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
     """Lend a video whose header was read; what decoders run into while it is lent becomes a VideoError too.
 
     PyAV decodes, or OpenCV where PyAV is not installed. They give the same frames, but for videos that name another
-    colour matrix than BT.601: OpenCV passes over it, and saturated colours are off (36 levels, measured for BT.709).
+    colour matrix than BT.601: OpenCV ignores it, and saturated colours are off (36 levels, measured for BT.709).
 
     Args:
         path: a local file, an http(s) address (at most 256 MB, 60 s), a data: URL, or the paths of the frames.
@@ -106,7 +104,7 @@ def _name_of_frames(paths: tuple[str, ...]) -> str:
 
 
 def _decoder(path: str) -> OpenVideo:
-    """The video behind a local path, in the hands of whichever decoder is installed."""
+    """Open a local video by whichever decoder is installed."""
     if not Path(path).stat().st_size:
         raise VideoError("is empty: it has no bytes.")
     if find_spec("av"):
@@ -118,20 +116,6 @@ def _decoder(path: str) -> OpenVideo:
 
         return OpenCVVideo(path)
     raise ImportError("videos are decoded by PyAV or OpenCV, and neither is installed: pip install av")
-
-
-def check_size(width: int, height: int) -> None:
-    """Refuse, before a frame is decoded, what would take too much memory or cannot be shown.
-
-    Args:
-        width: pixels, as the header has it.
-        height: pixels.
-
-    Raises:
-        VideoError: the frame is too large or too narrow; the message goes on from the video's name.
-    """
-    if problem := size_problem(width, height):
-        raise VideoError(problem)
 
 
 class FrameFiles:
@@ -151,6 +135,6 @@ class FrameFiles:
         self._paths = paths
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """The images at `indices`, uint8[height, width, 3] in RGB."""
+        """Open the images at `indices`, uint8[height, width, 3] each, in RGB."""
         for index in indices:
             yield np.asarray(open_image(self._paths[index]))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from paddlemix.media.frames import VideoError, VideoInfo
-from paddlemix.media.video import SPARE_FRAMES, check_size
+from paddlemix.media.video_limits import SPARE_FRAMES, check_size
 
 # FFmpeg, which decodes for OpenCV, would open the files and addresses that these name.
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")
@@ -48,7 +48,7 @@ class OpenCVVideo:
         self.info = VideoInfo(count, rate, width, height)
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """The frames at `indices`, uint8[height, width, 3] in RGB."""
+        """Decode the frames at `indices`, uint8[height, width, 3] each, in RGB."""
         wanted = set(indices)
         with self._capture() as capture:
             turns = _turns(capture)
@@ -71,5 +71,5 @@ class OpenCVVideo:
 
 
 def _turns(capture: cv2.VideoCapture) -> int:
-    """Quarter turns to the left that set a frame upright; OpenCV gives degrees to the right."""
+    """Count the quarter turns to the left that set a frame upright; OpenCV gives degrees to the right."""
     return -round(capture.get(cv2.CAP_PROP_ORIENTATION_META) / 90)

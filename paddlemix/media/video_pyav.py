@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from paddlemix.media.frames import VideoError, VideoInfo
-from paddlemix.media.video import SPARE_FRAMES, check_size
+from paddlemix.media.video_limits import SPARE_FRAMES, check_size
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class PyAVVideo:
         self.info = VideoInfo(count or self._count_packets(), rate, width, height)
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """The frames at `indices`, uint8[height, width, 3] in RGB."""
+        """Decode the frames at `indices`, uint8[height, width, 3] each, in RGB."""
         wanted, count, frame = set(indices), 0, None
         with self._stream() as stream:
             for frame in stream.container.decode(stream):
@@ -53,7 +53,7 @@ class PyAVVideo:
         yield from self._stand_ins(frame, count, sum(index >= count for index in wanted))
 
     def _stand_ins(self, last: Any, count: int, missing: int) -> Iterator[np.ndarray]:
-        """The last frame once more for each one that the header promised at the very end."""
+        """Repeat the last frame, uint8[height, width, 3], for each one that the header promised at the very end."""
         if last is None or self.info.frames - count > SPARE_FRAMES:
             raise VideoError(f"is cut off or broken: {count} of its {self.info.frames} frames can be decoded.")
         logger.warning("video %s has %d frames, not the %d of its header.", self._path, count, self.info.frames)
@@ -66,7 +66,7 @@ class PyAVVideo:
 
     @contextmanager
     def _stream(self) -> Iterator[Any]:
-        """The first video stream, from its start."""
+        """Lend the first video stream, from its start."""
         # As an open file and without protocols: a playlist must not make us open other files or addresses.
         with open(self._path, "rb") as file, av.open(file, options={"protocol_whitelist": "none"}) as container:
             if not container.streams.video:
@@ -77,7 +77,7 @@ class PyAVVideo:
 
 
 def _count_in_header(stream: Any) -> int:
-    """Frames as the header tells them; 0 where it does not, or where cuts left out some of those it counts."""
+    """Count frames as the header tells them; 0 where it does not, or where cuts left out some of those it counts."""
     if not (stream.frames and stream.average_rate and stream.container.duration):
         return 0
     expected = stream.container.duration / av.time_base * stream.average_rate
@@ -85,7 +85,7 @@ def _count_in_header(stream: Any) -> int:
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """A frame in RGB, turned as its display matrix says."""
+    """Convert a frame to uint8[height, width, 3] in RGB, turned as its display matrix says."""
     # BGR and bicubic chroma are what OpenCV asks for; RGB takes another path, with other rounding.
     pixels = frame.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()[..., ::-1]
     return np.rot90(pixels, round(frame.rotation / 90))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +17,16 @@ from paddlenlp.transformers.model_outputs import ModelOutput
 from paddlemix.contract import LayerCache
 from paddlemix.files import replacing, write_json
 from paddlemix.hub import local_folder
+from paddlemix.models.config_file import read_config
 from paddlemix.models.tensor_parallel import SplitPlan, split_model, tensor_parallel_group
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
-from paddlemix.weights.model_weights import (
-    NUMPY_DTYPES,
-    WeightLayout,
-    lend_weights,
-    load_weights,
-    save_weights,
-    without_initial_values,
-)
+from paddlemix.weights.dtypes import PARAMETER_DTYPES
+from paddlemix.weights.layout import WeightLayout
+from paddlemix.weights.loading import load_weights, without_initial_values
+from paddlemix.weights.saving import lend_weights, save_weights
 
 if TYPE_CHECKING:
+    from paddlemix.contract import ModelConfig
     from paddlemix.generation import GenerationConfig
 
 # What a checkpoint says beside its model and processor; a model made from it says the same.
@@ -49,7 +48,7 @@ class MixModelOutput(ModelOutput):
     past_key_values: list[LayerCache] | None = None
 
     def next_inputs(self) -> dict[str, paddle.Tensor]:
-        """What the model wants back with the next tokens of an answer, by the name of its input."""
+        """Return what the model wants back with the next tokens of an answer, by the name of its input."""
         return {}
 
 
@@ -67,12 +66,17 @@ class MixPretrainedModel(PretrainedModel):
 
     carried_files: dict[str, bytes]
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.carried_files = {}
 
+    @property
+    def input_names(self) -> Collection[str]:
+        """The names that `forward` takes."""
+        raise NotImplementedError
+
     def can_generate(self) -> bool:
-        """False keeps PaddleNLP's own generation settings away; `generate` here does without them."""
+        """Return False, which keeps PaddleNLP's own generation settings away; `generate` here does without them."""
         return False
 
     def generate(
@@ -97,7 +101,7 @@ class MixPretrainedModel(PretrainedModel):
         return generate_ids(self, input_ids, generation_config, **inputs_and_settings)
 
     def knows_turns(self, end_of_turn: int) -> bool:
-        """Whether the checkpoint was trained on conversations; a base model's answers end with other tokens.
+        """Tell whether the checkpoint was trained on conversations; a base model's answers end with other tokens.
 
         Args:
             end_of_turn: the token with which a turn ends.
@@ -109,7 +113,7 @@ class MixPretrainedModel(PretrainedModel):
         return end_of_turn in (ends if isinstance(ends, list) else [ends])
 
     def begin_tuning_on_turns(self) -> None:
-        """Called before fine-tuning on conversations; a family changes here what `carried_files` say of its answers."""
+        """Change what `carried_files` say of answers, before fine-tuning on conversations; most families need not."""
 
     def set_recompute(self, *, vision: bool, language: bool) -> None:
         """Choose which parts' blocks compute their activations twice in training and do not keep them.
@@ -122,12 +126,12 @@ class MixPretrainedModel(PretrainedModel):
 
     @staticmethod
     def weight_layout(config: Any) -> WeightLayout:
-        """How the family's parameters lie on disk."""
+        """Return how the family's parameters lie on disk."""
         raise NotImplementedError
 
     @staticmethod
     def split_plan(config: Any) -> SplitPlan:
-        """How the family's layers are split over ranks that compute each of them together."""
+        """Return how the family's layers are split over ranks that compute each of them together."""
         raise NotImplementedError
 
     @classmethod
@@ -150,8 +154,8 @@ class MixPretrainedModel(PretrainedModel):
             ValueError: config and weights do not fit, a file is damaged, the weights are quantised, `dtype` is none
                 of the three, or so many ranks cannot share the model.
         """
-        if dtype not in NUMPY_DTYPES:
-            raise ValueError(f"`dtype` is {dtype!r}; expected one of {', '.join(NUMPY_DTYPES)}.")
+        if dtype not in PARAMETER_DTYPES:
+            raise ValueError(f"`dtype` is {dtype!r}; expected one of {', '.join(PARAMETER_DTYPES)}.")
         folder = local_folder(name_or_path, weights=True)
         values = read_config(folder)
         if values.get("quantization_config"):
@@ -208,33 +212,6 @@ class MixPretrainedModel(PretrainedModel):
 
 
 def read_carried_files(folder: Path) -> dict[str, bytes]:
-    """What `folder` holds of the `CARRIED_FILES`, by name."""
+    """Read what `folder` holds of the `CARRIED_FILES`, by name."""
     present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
     return {file.name: file.read_bytes() for file in present}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The values of `folder`'s config.json.
-
-    Args:
-        folder: of a checkpoint.
-
-    Returns:
-        The JSON object.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not a JSON object.
-    """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder}: no {CONFIG_FILE}; `model_name_or_path` must name a folder that holds a model."
-        )
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
-    return values

@@ -4,7 +4,8 @@ A block, attention or MLP, begins with layers of which each rank has columns (it
 with one of which it has rows; in between nothing is said between ranks. A model's own code knows nothing of it: it is
 built whole and without memory, and its layers are replaced before they are filled.
 
-Source: Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism", 2019.
+Source: Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism", 2019,
+arXiv:1909.08053.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import paddle
@@ -21,9 +22,11 @@ from paddle import nn
 from paddle.distributed.communication.group import Group
 from paddle.distributed.fleet.base import topology
 
-from paddlemix.models.layers.tensor_parallel import RowLinear, SplitEmbedding, SplitHead
+from paddlemix.models.decoder import DecoderShape
+from paddlemix.models.layers.tensor_parallel import RowLinear, SplitEmbedding, SplitHead, SplitLayer
+from paddlemix.models.replace import replace_layer
 from paddlemix.ops import copy_to_ranks
-from paddlemix.weights.model_weights import NoValues
+from paddlemix.weights.loading import NoValues
 from paddlemix.weights.share import Share
 
 
@@ -33,7 +36,7 @@ class SplitPlan:
 
     Attributes:
         columns: globs of linear layers of which each rank has columns.
-        fused: the same where query, key and value lie one behind the other.
+        fused: the same where query, key and value are concatenated.
         rows: globs of linear layers of which each rank has rows; the block around each begins with the layers above.
         embedding: the name of the embedding.
         head: the name of the head; a tied model has none.
@@ -46,6 +49,45 @@ class SplitPlan:
     embedding: str
     head: str
     shared_out: Mapping[str, int]
+
+    @classmethod
+    def around(
+        cls,
+        decoder: DecoderShape,
+        prefix: str,
+        *,
+        columns: tuple[str, ...],
+        fused: tuple[str, ...],
+        rows: tuple[str, ...],
+        shared_out: Mapping[str, int],
+    ) -> SplitPlan:
+        """Make a plan of a decoder's shape and of what a family says of its tower.
+
+        Args:
+            decoder: all of its linear layers are split.
+            prefix: the decoder's name in the model.
+            columns: of the tower, as `columns`.
+            fused: of the tower, as `fused`.
+            rows: of the tower, as `rows`.
+            shared_out: as `shared_out`, the decoder's numbers included: a config may call them otherwise.
+
+        Returns:
+            The plan.
+        """
+        names = decoder.names
+        block = f"{prefix}.{names.blocks}.*"
+        projections = tuple(f"{block}.{names.attention}.{name}" for name in names.projections)
+        inner = tuple(f"{block}.{names.feed_forward}.{name}" for name, role in names.mlp if role != "down")
+        down = tuple(f"{block}.{names.feed_forward}.{name}" for name, role in names.mlp if role == "down")
+        is_fused = len(projections) == 1
+        return cls(
+            columns=(*(() if is_fused else projections), *inner, *columns),
+            fused=(*(projections if is_fused else ()), *fused),
+            rows=(f"{block}.{names.attention}.{names.output}", *down, *rows),
+            embedding=f"{prefix}.{names.embedding}",
+            head="lm_head",
+            shared_out=shared_out,
+        )
 
     def check(self, degree: int) -> None:
         """Refuse a degree by which the model cannot be split.
@@ -67,7 +109,7 @@ class SplitPlan:
 
 
 def tensor_parallel_group(degree: int) -> Group:
-    """The ranks that this one shares a model with, as Paddle's fleet has grouped them.
+    """Find the ranks that this one shares a model with, as Paddle's fleet has grouped them.
 
     Args:
         degree: how many there must be.
@@ -104,14 +146,14 @@ def split_model(model: nn.Layer, plan: SplitPlan, group: Group) -> None:
         if cuts := _cuts(plan, name):
             for kind, (axis, blocks) in cuts.items():
                 _narrow(layer, kind, Share(axis, blocks, group))
-            if (replacement := _replacement(plan, name)) is not None:
-                _put(model, name, replacement(layer, group))
+            if (kind_of_part := _replacement(plan, name)) is not None:
+                replace_layer(model, name, partial(kind_of_part, group=group))
     for block in _blocks(model):
         block.register_forward_pre_hook(partial(_begin, group))
 
 
 def _cuts(plan: SplitPlan, name: str) -> dict[str, tuple[int, int]]:
-    """Axis and blocks of each of a layer's parameters that are cut."""
+    """Say axis and blocks of each of a layer's parameters that are cut."""
     if name == plan.embedding or _matches(name, plan.rows):
         return {"weight": (0, 1)}
     if name == plan.head:
@@ -121,7 +163,7 @@ def _cuts(plan: SplitPlan, name: str) -> dict[str, tuple[int, int]]:
     return {"weight": (1, 1), "bias": (0, 1)} if _matches(name, plan.columns) else {}
 
 
-def _replacement(plan: SplitPlan, name: str) -> Any:
+def _replacement(plan: SplitPlan, name: str) -> type[SplitLayer] | None:
     if name == plan.embedding:
         return SplitEmbedding
     if name == plan.head:
@@ -140,17 +182,12 @@ def _narrow(layer: nn.Layer, kind: str, share: Share) -> None:
     setattr(layer, kind, part)
 
 
-def _put(model: nn.Layer, name: str, layer: nn.Layer) -> None:
-    *path, last = name.split(".")
-    setattr(reduce(getattr, path, model), last, layer)
-
-
 def _blocks(model: nn.Layer) -> Iterator[nn.Layer]:
     return (layer for layer in model.sublayers() if any(isinstance(one, RowLinear) for one in layer.children()))
 
 
 def _begin(group: Group, block: nn.Layer, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Once for all of a block's first layers: gradients are summed when they are one."""
+    """Begin a split block, once for all of its first layers: gradients are summed when they are one."""
     del block
     x: paddle.Tensor = inputs[0]
     return copy_to_ranks(x, group), *inputs[1:]

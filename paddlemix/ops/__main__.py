@@ -32,7 +32,7 @@ LEFT_TO_PADDLE_ON_GPUS = ("linear", "attention", "segment_attention")
 
 
 def describe() -> str:
-    """A line for each op, below what was found."""
+    """List what was found, then a line for each op."""
     if paddle.get_device().startswith("gpu"):
         lines, choice = _describe_cuda()
         choices = {name: "Paddle's own kernels" if name in LEFT_TO_PADDLE_ON_GPUS else choice for name in OPS}

@@ -36,7 +36,7 @@ class Build:
 
 
 def find_build() -> Build:
-    """The build of this Python, unless the user asks for the reference."""
+    """Find the build of this Python, unless the user asks for the reference."""
     if os.environ.get(CHOICE_VARIABLE) == "reference":
         return Build(f"{CHOICE_VARIABLE}=reference is set")
     spec = util.find_spec(PACKAGE)
@@ -46,7 +46,7 @@ def find_build() -> Build:
 
 
 def read_build(folder: Path) -> Build:
-    """The build in a folder, which says of itself what it was made for once it is finished."""
+    """Read what the build in a folder says of itself once it is finished."""
     about = folder / "built.json"
     if not about.is_file():
         return Build(f"the build in {folder} is unfinished, build again: {BUILD_COMMAND}")
@@ -58,7 +58,7 @@ def read_build(folder: Path) -> Build:
 
 @cache
 def warn_once(reason: str, place: str = "CPU") -> None:
-    """Tell, once a process, that ops are computed in their readable form, unless the user asked for that.
+    """Warn once a process that ops are computed in their readable form, unless the user asked for that.
 
     Args:
         reason: why.

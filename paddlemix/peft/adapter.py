@@ -12,7 +12,8 @@ from paddle import nn
 from paddlemix.peft.adapter_config import AdapterConfig, read_adapter_config
 from paddlemix.peft.targets import HEAD
 from paddlemix.weights.files import read_safetensors_file
-from paddlemix.weights.model_weights import WeightLayout, save_tensors, to_stored_shape
+from paddlemix.weights.layout import WeightLayout
+from paddlemix.weights.saving import save_tensors, to_stored_shape
 from paddlemix.weights.stored_tensor import StoredTensor
 from paddlemix.weights.torch_file import read_torch_file
 
@@ -47,7 +48,7 @@ class Adapter:
         return [name for name in self.tensors if not is_factor(name)]
 
     def refusal(self, base: object, problems: Sequence[str]) -> ValueError:
-        """The error of an adapter that is not for `base`."""
+        """Make the error of an adapter that is not for `base`."""
         named = self.config.base
         trained = f", and says that it was trained on {named}" if named else ""
         return ValueError(
@@ -57,12 +58,12 @@ class Adapter:
 
 
 def is_factor(name: str) -> bool:
-    """Whether a parameter is one of the two matrices whose product is added to a weight."""
+    """Tell whether a parameter is one of the two matrices whose product is added to a weight."""
     return name.rpartition(".")[2] in FACTORS
 
 
 def read_adapter(folder: Path, layout: WeightLayout) -> Adapter:
-    """What the adapter in `folder` is, and where its tensors lie.
+    """Find out what the adapter in `folder` is, and where its tensors lie.
 
     Args:
         folder: holds adapter_config.json and adapter_model.safetensors, or else adapter_model.bin.
@@ -105,7 +106,7 @@ def write_adapter(
 
 
 def trained_tensors(model: nn.Layer) -> dict[str, paddle.Tensor]:
-    """What an adapter's file holds of a model with adapters: all that is trained."""
+    """Collect what an adapter's file holds of a model with adapters: all that is trained."""
     return {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
 
 
@@ -130,7 +131,7 @@ def _name_there(name: str) -> str:
 
 
 def _check_pairs(adapter: Adapter) -> None:
-    """Every layer has both factors, of the rank that the config says."""
+    """Check that every layer has both factors, of the rank that the config says."""
     if not adapter.layers:
         raise ValueError(f"{adapter.folder}: {ADAPTER_FILE} holds no lora_A and lora_B; expected a LoRA adapter.")
     for layer in adapter.layers:

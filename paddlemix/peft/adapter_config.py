@@ -73,7 +73,7 @@ class AdapterConfig:
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
-    """What `folder`'s adapter_config.json says.
+    """Read what `folder`'s adapter_config.json says.
 
     Args:
         folder: of an adapter.
@@ -115,7 +115,7 @@ def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
 
 
 def _number(path: Path, values: dict[str, Any], name: str, default: float, *, above: float = -1) -> Any:
-    """The value of a key; a whole number where the default is one."""
+    """Read the value of a key; a whole number where the default is one."""
     value = values.get(name, default)
     kinds = (int,) if isinstance(default, int) else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or value <= above:

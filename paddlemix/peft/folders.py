@@ -46,7 +46,7 @@ class ModelFolders:
 def find_folders(
     name_or_path: str | os.PathLike[str], lora_path: str | os.PathLike[str] | None = None, *, weights: bool = False
 ) -> ModelFolders:
-    """The local folders that names or paths stand for.
+    """Find the local folders that names or paths stand for.
 
     Args:
         name_or_path: a model, or an adapter, whose base is then the one that its adapter_config.json names.
@@ -73,7 +73,7 @@ def find_folders(
 
 
 def adapter_folder(lora_path: str | os.PathLike[str], *, weights: bool = False) -> Path:
-    """The local folder of an adapter.
+    """Find the local folder of an adapter.
 
     Args:
         lora_path: a folder, or a name of the hub.
@@ -115,12 +115,12 @@ def warn_of_another_base(name_or_path: str, adapter: Path) -> None:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter."""
+    """Tell whether a folder holds an adapter."""
     return (folder / ADAPTER_CONFIG_FILE).is_file()
 
 
 def lasting_name(name_or_path: str) -> str:
-    """A model's name or path as it can be written into an adapter: the hub's own name, or an absolute path."""
+    """Write a model's name or path as it can be written into an adapter: the hub's own name, or an absolute path."""
     folder = Path(name_or_path).expanduser()
     return str(folder.resolve()) if folder.is_dir() else PADDLEMIX_NAMES.get(name_or_path, name_or_path)
 

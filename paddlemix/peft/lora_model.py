@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,11 +15,13 @@ from paddlenlp.peft.lora import LoRAConfig, LoRAModel
 from paddlemix.files import replacing
 from paddlemix.models.base import CARRIED_FILES, MixPretrainedModel
 from paddlemix.models.layers.linear import Linear
+from paddlemix.models.replace import replace_layer
 from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write_adapter
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.layers import LoRALinear
 from paddlemix.peft.targets import HEAD, linear_layers, shortest_endings
-from paddlemix.weights.model_weights import fill, misfit
+from paddlemix.weights.layout import WeightLayout
+from paddlemix.weights.loading import fill, misfit
 from paddlemix.weights.stored_tensor import StoredTensor
 
 HEAD_WEIGHT = f"{HEAD}.weight"
@@ -187,12 +188,8 @@ class MixLoRAModel(LoRAModel):
     def _find_and_replace_module(
         self, model: nn.Layer, module_name: str, lora_config: LoRAConfig, enable_lora: list[bool] | None
     ) -> None:
-        *path, name = module_name.split(".")
-        parent = reduce(getattr, path, model)
-        if type(getattr(parent, name)) is Linear:
-            setattr(parent, name, LoRALinear(getattr(parent, name), lora_config))
-        else:
-            super()._find_and_replace_module(model, module_name, lora_config, enable_lora)
+        del enable_lora
+        replace_layer(model, module_name, lambda layer: LoRALinear(layer, lora_config))
 
     def _read(self, adapter: Adapter) -> None:
         parameters = dict(self.model.named_parameters())
@@ -204,7 +201,7 @@ class MixLoRAModel(LoRAModel):
             fill(parameters[name], stored, self._layout.reading(name, list(parameters[name].shape), stored)[1])
 
     @property
-    def _layout(self) -> Any:
+    def _layout(self) -> WeightLayout:
         return self.model.weight_layout(self.model.config)
 
     @property
@@ -230,7 +227,7 @@ def _check_layers(model: MixPretrainedModel, adapter: Adapter) -> None:
 
 
 def _whole_parameters(model: MixPretrainedModel, adapter: Adapter) -> list[str]:
-    """The parameters that the adapter replaces; a head that shares the embedding must go on doing so."""
+    """Name the parameters that the adapter replaces; a head that shares the embedding must go on doing so."""
     parameters = dict(model.named_parameters())
     unknown = [name for name in adapter.whole if name not in parameters]
     optional = model.weight_layout(model.config).optional

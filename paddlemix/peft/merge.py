@@ -12,13 +12,15 @@ import numpy as np
 import paddle
 
 from paddlemix.files import write_json
-from paddlemix.models.base import read_config
+from paddlemix.models.config_file import read_config
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.peft.adapter import Adapter
+from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.files import INDEX_FILE, stored_tensors
-from paddlemix.weights.model_weights import WeightLayout, file_names
+from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.safetensors_writer import Entry, write_safetensors
-from paddlemix.weights.stored_tensor import STORED_DTYPES, StoredTensor
+from paddlemix.weights.saving import file_names
+from paddlemix.weights.stored_tensor import StoredTensor
 
 # Files of a base that hold weights, or are of no use beside others.
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.index.json")
@@ -129,14 +131,14 @@ class Merge:
         return Entry(stored.name, self.dtype or stored.dtype, self._shape(name), lambda: self._numbers(name))
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        """Of the weight in PyTorch's order."""
+        """Read the weight's shape in PyTorch's order."""
         stored = self.tensors[name]
         if not stored.in_paddles_order or len(stored.shape) > 2:
             return stored.shape
         return tuple(self.layout.stored_shape(name, list(stored.shape)))
 
     def _numbers(self, name: str) -> np.ndarray:
-        """The merged weight in PyTorch's order."""
+        """Compute the merged weight in PyTorch's order."""
         layer = name.removesuffix(".weight")
         if name in self.adapter.tensors:
             return _read(self.adapter.tensors[name], self.dtype or self.tensors[name].dtype)

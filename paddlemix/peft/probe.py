@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paddle
 import PIL.Image
 
+from paddlemix.contract import Model, Processor
 from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn
 from paddlemix.datasets.collate import PadCollator
 
 _SIDE, _QUESTION = 112, "Describe the picture, and name what stands in its upper left corner. 图里有什么？"
 
 
-def probe_inputs(processor: Any) -> dict[str, paddle.Tensor]:
-    """A prompt with an image of coloured noise, the same every time.
+def probe_inputs(processor: Processor) -> dict[str, paddle.Tensor]:
+    """Make a prompt with an image of coloured noise, the same every time.
 
     Args:
         processor: of the model's family.
@@ -35,7 +35,9 @@ def probe_inputs(processor: Any) -> dict[str, paddle.Tensor]:
     return {name: paddle.to_tensor(array) for name, array in batch.items() if name != "labels"}
 
 
-def logits_of(model: Any, inputs: dict[str, paddle.Tensor]) -> np.ndarray:
-    """The model's logits, float32[tokens, vocabulary]."""
+def logits_of(model: Model, inputs: dict[str, paddle.Tensor]) -> np.ndarray:
+    """Compute the model's logits, float32[tokens, vocabulary]."""
     with paddle.no_grad():
-        return model(**inputs).logits[0].astype("float32").numpy()
+        logits = model(**inputs).logits
+    assert logits is not None, "they are left out in training alone"
+    return logits[0].astype("float32").numpy()

@@ -13,17 +13,17 @@ HEAD = "lm_head"
 
 
 def linear_layers(model: nn.Layer) -> list[str]:
-    """The names of all linear layers, in the model's order."""
+    """Name all linear layers, in the model's order."""
     return [name for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)]
 
 
 def layers_with_weights(model: nn.Layer) -> list[str]:
-    """The names of all layers that hold parameters themselves, in the model's order."""
+    """Name all layers that hold parameters themselves, in the model's order."""
     return list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
 
 
 def language_layers(model: nn.Layer, globs: Iterable[str]) -> list[str]:
-    """The linear layers of the language model, but for the head, as PEFT's "all-linear" has it.
+    """Name the linear layers of the language model, but for the head, as PEFT's "all-linear" has it.
 
     Args:
         model: of any family.
@@ -41,7 +41,7 @@ def language_layers(model: nn.Layer, globs: Iterable[str]) -> list[str]:
 
 
 def match_layers(key: str, patterns: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The layers that patterns name.
+    """Find the layers that patterns name.
 
     Args:
         key: of the config, for errors.
@@ -62,7 +62,7 @@ def match_layers(key: str, patterns: Sequence[str], names: Sequence[str]) -> lis
 
 
 def shortest_endings(chosen: Collection[str], names: Sequence[str]) -> list[str]:
-    """Names' endings that stand for the chosen layers and for no other, as PEFT's `target_modules` lists them.
+    """Find names' endings that stand for the chosen layers and for no other, as PEFT's `target_modules` lists them.
 
     Args:
         chosen: some of `names`.

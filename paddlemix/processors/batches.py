@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
+
+from paddlemix.media.images import open_image, upright
 
 
 class ModelInputs(dict[str, Any]):
@@ -26,7 +29,7 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
 
 
 def text_list(text: str | Sequence[str] | None) -> list[str]:
-    """One prompt or several as a list; none are refused."""
+    """Make a list of one prompt or several; none are refused."""
     texts = [text] if isinstance(text, str) else list(text or ())
     if not texts:
         raise ValueError("`text` is empty; expected a rendered prompt or a list of them.")
@@ -34,22 +37,37 @@ def text_list(text: str | Sequence[str] | None) -> list[str]:
 
 
 def as_list(given: Any) -> list[Any]:
-    """One thing, several, or none, as a list."""
+    """Make a list of one thing, several, or none."""
     if given is None:
         return []
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 def flat(images: Any) -> list[Any]:
-    """An image, a list of them, or a list of lists, one behind the other."""
+    """Make one list of an image, a list of them, or a list of lists."""
     return [image for entry in as_list(images) for image in as_list(entry)]
 
 
 def path_of(argument: str, source: Any) -> str:
-    """The path or address that an argument holds."""
+    """Return the path or address that an argument holds; refuse what is none."""
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"`{argument}` holds a {type(source).__name__}; expected a path, an address or a PIL image.")
     return os.fspath(source)
+
+
+def opened_image(source: Any) -> PIL.Image.Image:
+    """Open an image that a call was given.
+
+    Args:
+        source: a path, an address or a PIL image.
+
+    Returns:
+        The image in RGB, upright.
+
+    Raises:
+        ValueError: it is none of these, or cannot be used.
+    """
+    return upright(source) if isinstance(source, PIL.Image.Image) else open_image(path_of("images", source))
 
 
 def padded(rows: list[np.ndarray], filler: int, side: str, *, padding: bool) -> dict[str, np.ndarray]:
@@ -79,7 +97,7 @@ def padded(rows: list[np.ndarray], filler: int, side: str, *, padding: bool) -> 
 
 
 def as_tensors(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The same batch in Paddle's tensors."""
+    """Convert a batch's arrays to Paddle's tensors of the same shapes and dtypes."""
     import paddle  # here: a processor that gives arrays works without it
 
     return {name: paddle.to_tensor(array) for name, array in batch.items()}

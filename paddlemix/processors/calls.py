@@ -1,9 +1,15 @@
-"""What every family's processor does alike when it is called as the field calls it."""
+"""How the field calls a processor: with messages, or with rendered texts and what they show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from paddlemix.contract import Tokenizer
+from paddlemix.processors.batches import ModelInputs, as_list, as_tensors, check_choice, flat, padded, text_list
 
 Messages = list[dict[str, Any]]
 
@@ -12,21 +18,60 @@ class RendersMessages(Protocol):
     """Makes a prompt's text of messages."""
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False, add_vision_id: bool = False) -> str:
-        """The text."""
+        """Write the text."""
         ...
 
 
-class MessageCalls:
-    """`apply_chat_template` and `batch_decode`, for a processor that can be called and has the attributes below.
+class MessageCalls(ABC):
+    """`apply_chat_template` and the call, for a processor that encodes rendered texts.
 
     Attributes:
+        tokenizer: knows what fills a batch, and on which side.
         chat_template: renders messages.
-        decode: the text of ids.
     """
 
+    tokenizer: Tokenizer
     chat_template: RendersMessages
-    decode: Callable[..., str]
-    __call__: Callable[..., Any]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        videos: Any = None,
+        *,
+        padding: bool = True,
+        padding_side: Literal["left", "right"] | None = None,
+        return_tensors: Literal["pd", "np"] = "pd",
+    ) -> ModelInputs:
+        """Encode rendered texts with what they show.
+
+        A control token spelled in `text` is that control token: rendering keeps no one's words apart from the
+        template's. For texts of strangers use `Conversation` with `encode` and `encode_prompt`, which do. A path in a
+        text opens nothing; only `images` and `videos` do.
+
+        Args:
+            images: paths, addresses or PIL images in the order of the texts' placeholders, one for each; lists of them,
+                one for each text, are concatenated.
+            text: one rendered prompt or several.
+            videos: paths, addresses, lists of frames' paths, or `Video`s, in the order of the texts' placeholders.
+            padding: pad to the longest text; False takes texts of one length only.
+            padding_side: None for the tokenizer's own setting, and "left" where it has none: answers begin at the end.
+            return_tensors: "pd" for Paddle's tensors, "np" for NumPy's arrays.
+
+        Returns:
+            input_ids and attention_mask int64[B, L], and the model's inputs for what the texts show, as in
+            `Sample.media`.
+
+        Raises:
+            ValueError: placeholders and images or videos are not as many, one cannot be read, texts differ in length
+                without padding, or an argument has a value that it cannot have.
+        """
+        side = padding_side or self.tokenizer.settings.get("padding_side", "left")
+        check_choice("padding_side", side, ("left", "right"))
+        check_choice("return_tensors", return_tensors, ("pd", "np"))
+        rows, media = self._encode_texts(text_list(text), flat(images), as_list(videos))
+        batch = {**padded(rows, self.tokenizer.pad_token_id, side, padding=padding), **media}
+        return ModelInputs(batch if return_tensors == "np" else as_tensors(batch))
 
     def apply_chat_template(
         self,
@@ -75,29 +120,27 @@ class MessageCalls:
             raise TypeError(f"`apply_chat_template` got {', '.join(names)}, which goes with `tokenize=True` only.")
         return texts if is_batch else texts[0]
 
-    def batch_decode(
-        self, ids: Iterable[Any], *, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
-    ) -> list[str]:
-        """The texts of rows of ids.
+    @abstractmethod
+    def _encode_texts(
+        self, texts: list[str], images: list[Any], videos: list[Any]
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """Encode rendered texts.
 
         Args:
-            ids: int64[B, L], or a list of int64[L].
-            skip_special_tokens: leave control tokens out.
-            clean_up_tokenization_spaces: False; the field's calls name it, and this vocabulary has nothing to clean up.
+            texts: as they were rendered.
+            images: all that they show.
+            videos: likewise.
 
         Returns:
-            A text for each row.
+            int64[L] of each text, and the model's inputs for images and videos.
 
         Raises:
-            ValueError: `clean_up_tokenization_spaces` is true.
+            ValueError: texts do not show as many images or videos as there are, or one cannot be read.
         """
-        if clean_up_tokenization_spaces:
-            raise ValueError("`clean_up_tokenization_spaces` is True, which would change texts; expected False.")
-        return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in ids]
 
 
 def media_of_messages(chats: list[Messages], kind: str) -> Iterator[Any]:
-    """The images or videos that messages name, in their order."""
+    """Find the images or videos that messages name, in their order."""
     for message in (message for chat in chats for message in chat):
         for part in message["content"] if not isinstance(message["content"], str) else ():
             named = [part[key] for key in (kind, f"{kind}_url", "path", "url") if part.get(key) is not None]

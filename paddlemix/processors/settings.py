@@ -1,6 +1,6 @@
 """What users may set about images and videos: as arguments, or as the environment variables they know from ms-swift.
 
-An argument goes before the environment, the environment before the checkpoint, and that before the defaults.
+An argument takes precedence over the environment, the environment over the checkpoint, and that over the defaults.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from functools import cache
 from typing import Any, TypedDict
 
 from paddlemix.conversation import VideoSettings
-from paddlemix.models.qwen2_vl.videos import MAX_FRAME_PIXELS
 
 logger = logging.getLogger(__name__)
 
 
-class Knobs(TypedDict, total=False):
+class MediaSettings(TypedDict, total=False):
     """The arguments; None, or leaving one out, means that the environment or the checkpoint decides."""
 
     min_pixels: int | None
@@ -55,7 +54,7 @@ _FRAME_CHOICE = ("nframes", "fps")
 
 
 @dataclass(frozen=True)
-class GivenKnobs:
+class GivenSettings:
     """What a user has set.
 
     Attributes:
@@ -69,18 +68,22 @@ class GivenKnobs:
     sources: dict[str, str]
 
 
-def given_knobs(arguments: Knobs, environment: Mapping[str, str] = os.environ) -> GivenKnobs:
-    """Read the knobs that are set.
+def given_settings(
+    arguments: MediaSettings, environment: Mapping[str, str] = os.environ, *, max_frame_pixels: int | None = None
+) -> GivenSettings:
+    """Read the settings that a user has made.
 
     Args:
-        arguments: go before the environment.
+        arguments: take precedence over the environment.
         environment: variables that are blank count as not set.
+        max_frame_pixels: the largest area of a video's frame that the family's default allows; None where MAX_PIXELS
+            says nothing about videos.
 
     Returns:
         The values.
 
     Raises:
-        TypeError: an argument is no knob.
+        TypeError: an argument is none of the settings.
         ValueError: a value is no number of the expected kind, or both ways of choosing frames are set; the message
             names the variable or argument.
     """
@@ -88,15 +91,15 @@ def given_knobs(arguments: Knobs, environment: Mapping[str, str] = os.environ) -
     _refuse_both_choices(values, {})
     found, sources = _from_environment(environment)
     _refuse_both_choices(found, sources)
-    if "max_pixels" in found:
+    if "max_pixels" in found and max_frame_pixels is not None:
         # ms-swift's MAX_PIXELS lowers the bound of video frames too.
-        found.setdefault("video_max_pixels", min(found["max_pixels"], MAX_FRAME_PIXELS))
+        found.setdefault("video_max_pixels", min(found["max_pixels"], max_frame_pixels))
         sources.setdefault("video_max_pixels", sources["max_pixels"])
     if any(name in values for name in _FRAME_CHOICE):
         found = {name: value for name, value in found.items() if name not in _FRAME_CHOICE}
     values = {**found, **values}
     video = {name.removeprefix("video_"): value for name, value in values.items() if name not in _IMAGES}
-    return GivenKnobs(
+    return GivenSettings(
         images={name: values[name] for name in _IMAGES if name in values},
         video=VideoSettings(**video),
         sources={name: sources[name] for name in found if arguments.get(name) is None},
@@ -109,7 +112,7 @@ def log_once(message: str) -> None:
     logger.info(message)
 
 
-def _checked_arguments(arguments: Knobs) -> dict[str, Any]:
+def _checked_arguments(arguments: MediaSettings) -> dict[str, Any]:
     for name in arguments:
         if name not in VARIABLES:
             close = get_close_matches(name, VARIABLES, n=1)
@@ -120,7 +123,7 @@ def _checked_arguments(arguments: Knobs) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values, and which variable each was taken from."""
+    """Read values, and which variable each was taken from."""
     values, sources = {}, {}
     for name, variables in VARIABLES.items():
         variable = next((one for one in variables if environment.get(one, "").strip()), None)
@@ -128,7 +131,7 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, Any], d
             values[name] = _checked(name, variable, _number(environment[variable].strip()))
             sources[name] = variable
     if environment.get("SIZE_FACTOR", "").strip():
-        logger.warning("SIZE_FACTOR is passed over: sides are always multiples of a token's (28 pixels).")
+        logger.warning("SIZE_FACTOR is ignored: sides are always multiples of a token's (28 pixels).")
     return values, sources
 
 
@@ -142,7 +145,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _checked(name: str, called: str, value: Any) -> int | float:
-    """A value that is a number above 0, and whole but for `fps`."""
+    """Return a value that is a number above 0, and whole but for `fps`; refuse any other."""
     kinds, expected = ((int, float), "a number") if name == "fps" else ((int,), "a whole number")
     if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
         raise ValueError(f"{called} is {value!r}; expected {expected} above 0.")

@@ -4,60 +4,56 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from tokenizers import AddedToken, Regex, Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.normalizers import NFC
-from tokenizers.pre_tokenizers import ByteLevel, Split
-from tokenizers.pre_tokenizers import Sequence as PreTokenizers
+from tokenizers import Tokenizer
 
 from paddlemix.contract import Piece
 from paddlemix.files import replacing, write_json
 from paddlemix.hub import local_folder
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-# How Qwen2 cuts text before its byte pairs are merged: contractions, words, single digits, punctuation, white space.
-WORD_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-# In the order of their ids, which follow the vocabulary's.
-CONTROL_TOKENS = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
-    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-    "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
 
 
-class Qwen2Tokenizer:
-    """The byte-level BPE of Qwen2, from a tokenizer.json or from vocab.json and merges.txt.
+class FastTokenizer:
+    """A tokenizer.json, run by the Rust library; a family's class says what its checkpoints leave unsaid.
 
     Args:
         tokenizer: holds the vocabulary and the control tokens.
-        settings: the values of tokenizer_config.json, written back as they are.
+        settings: the values of tokenizer_config.json, written back as they are; None for the family's.
+
+    Attributes:
+        default_settings: the family's tokenizer_config.json, which names at least `pad_token` and `eos_token`.
+        pad_token_id: fills a batch.
+        eos_token_id: ends an answer.
     """
+
+    default_settings: ClassVar[Mapping[str, Any]]
+    pad_token_id: int
+    eos_token_id: int
 
     def __init__(self, tokenizer: Tokenizer, settings: dict[str, Any] | None = None) -> None:
         self.backend = tokenizer
-        self.settings = settings or default_settings()
+        self.settings = settings or dict(self.default_settings)
         # Control tokens spelled out in somebody's text stay text; control tokens go in by id.
         self.backend.encode_special_tokens = True
         self._control_ids: dict[str, int] = {}
-        self.pad_token_id = self.token_id(_token_text(self.settings.get("pad_token")) or "<|endoftext|>")
-        self.eos_token_id = self.token_id(_token_text(self.settings.get("eos_token")) or "<|im_end|>")
+        self.pad_token_id, self.eos_token_id = map(self._named_id, ("pad_token", "eos_token"))
 
-    def __reduce__(self) -> tuple[type[Qwen2Tokenizer], tuple[Tokenizer, dict[str, Any]]]:
+    def __reduce__(self) -> tuple[type[FastTokenizer], tuple[Tokenizer, dict[str, Any]]]:
         # A copied or pickled backend forgets `encode_special_tokens`, so that __init__ has to set it again.
         return type(self), (self.backend, self.settings)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str]) -> Qwen2Tokenizer:
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str]) -> Self:
         """Read a checkpoint's tokenizer files.
 
         Args:
@@ -67,20 +63,15 @@ class Qwen2Tokenizer:
             The tokenizer.
 
         Raises:
-            OSError: there is no such checkpoint, it cannot be fetched, or neither tokenizer.json nor vocab.json with
-                merges.txt are there.
+            OSError: there is no such checkpoint, it cannot be fetched, or it has no tokenizer.json and none of the
+                files that the family had before.
         """
         folder = local_folder(name_or_path)
         settings_path = folder / TOKENIZER_CONFIG_FILE
         settings = json.loads(settings_path.read_text("utf-8")) if settings_path.is_file() else None
         if (folder / TOKENIZER_FILE).is_file():
             return cls(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), settings)
-        vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
-        if not (vocabulary.is_file() and merges.is_file()):
-            raise FileNotFoundError(f"{folder}: no {TOKENIZER_FILE}, and no vocab.json with merges.txt.")
-        tokenizer = untrained_tokenizer(BPE.from_file(str(vocabulary), str(merges)))
-        add_control_tokens(tokenizer)
-        return cls(tokenizer, settings)
+        return cls(cls._read_other_files(folder), settings)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
@@ -89,7 +80,7 @@ class Qwen2Tokenizer:
         write_json(folder / TOKENIZER_CONFIG_FILE, self.settings)
 
     def token_id(self, token: str) -> int:
-        """The id of a control token.
+        """Look up a control token.
 
         Args:
             token: such as "<|im_end|>".
@@ -111,11 +102,11 @@ class Qwen2Tokenizer:
         return token_id
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; control tokens spelled in it are text."""
+        """Encode plain text; control tokens spelled in it are text."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of a prompt, and which of them are trained.
+        """Encode a prompt, and tell which of its ids are trained.
 
         Neighbouring stretches of text are encoded as one, so that the tokens do not depend on where they were joined.
         Only trained text begins a token of its own: when a model answers, the prompt before it is tokenized already.
@@ -135,7 +126,7 @@ class Qwen2Tokenizer:
         return np.array(ids, dtype=np.int64), np.array(trained, dtype=bool)
 
     def count_pieces(self, prompts: Sequence[Iterable[Piece]]) -> list[tuple[int, int]]:
-        """How many ids `encode_pieces` gives for each of many prompts, and how many behind the first are trained.
+        """Count the ids that `encode_pieces` gives for each of many prompts, and the trained ones behind the first.
 
         Args:
             prompts: pieces in their order; those of one set share many of their texts, which are encoded once.
@@ -154,8 +145,17 @@ class Qwen2Tokenizer:
         return [_sums(one) for one in counts]
 
     def decode(self, ids: Sequence[int], *, skip_control_tokens: bool = False) -> str:
-        """The text of ids; broken UTF-8 at the end shows as U+FFFD."""
+        """Decode ids, int64[L] too; broken UTF-8 at the end shows as U+FFFD."""
         return self.backend.decode(list(ids), skip_special_tokens=skip_control_tokens)
+
+    @classmethod
+    def _read_other_files(cls, folder: Path) -> Tokenizer:
+        """Make a tokenizer of a checkpoint from before tokenizer.json, where the family has such."""
+        raise FileNotFoundError(f"{folder}: no {TOKENIZER_FILE}.")
+
+    def _named_id(self, name: str) -> int:
+        """Look up the token that the settings name, or else the family's."""
+        return self.token_id(_token_text(self.settings.get(name)) or self.default_settings[name])
 
     def _ids(self, pieces: list[Piece], are_control: bool) -> list[int]:
         if are_control:
@@ -164,7 +164,7 @@ class Qwen2Tokenizer:
 
 
 def _stretches(pieces: Iterable[Piece]) -> list[tuple[str | int, bool]]:
-    """Texts that are encoded as one, numbers of control tokens in a row, and whether they are trained."""
+    """Join texts that are encoded as one, and count control tokens in a row; each with whether it is trained."""
     found: list[tuple[str | int, bool]] = []
     for (is_control, is_trained), group in groupby(pieces, key=lambda piece: (piece.control, piece.trained)):
         if is_control:
@@ -175,39 +175,11 @@ def _stretches(pieces: Iterable[Piece]) -> list[tuple[str | int, bool]]:
 
 
 def _sums(counts: list[tuple[int, bool]]) -> tuple[int, int]:
-    """Tokens in all, and trained ones; nothing predicts the first token."""
+    """Sum up tokens in all, and trained ones; nothing predicts the first token."""
     first_is_trained = next((trained for count, trained in counts if count), False)
     return sum(count for count, _ in counts), sum(count for count, trained in counts if trained) - first_is_trained
 
 
-def untrained_tokenizer(model: BPE) -> Tokenizer:
-    """Qwen2's normaliser, pre-tokenizer and decoder round a byte-pair model."""
-    tokenizer = Tokenizer(model)
-    tokenizer.normalizer = NFC()
-    tokenizer.pre_tokenizer = PreTokenizers(
-        [Split(Regex(WORD_PATTERN), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = ByteLevelDecoder()
-    return tokenizer
-
-
-def add_control_tokens(tokenizer: Tokenizer) -> None:
-    """Give the control tokens the ids behind the vocabulary."""
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
-
-
-def default_settings() -> dict[str, Any]:
-    """tokenizer_config.json as the published Qwen2-VL has it, as far as other libraries need it."""
-    return {
-        "tokenizer_class": "Qwen2Tokenizer",
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>",
-        "additional_special_tokens": list(CONTROL_TOKENS[1:]),
-        "model_max_length": 32768,
-        "clean_up_tokenization_spaces": False,
-    }
-
-
 def _token_text(token: str | dict[str, Any] | None) -> str | None:
-    """A token of tokenizer_config.json, which gives its text or all its fields."""
+    """Return the text of a token of tokenizer_config.json, which gives that or all its fields."""
     return token["content"] if isinstance(token, dict) else token

@@ -19,7 +19,7 @@ from paddlemix.tools.report_errors import report_errors
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
-    """The command line, and the config's keys on it."""
+    """Read the command line, and the config's keys on it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

@@ -15,9 +15,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from paddlemix._environment import gpu_is_usable
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.configuration.arguments import DatasetItem
-from paddlemix.configuration.file import gpu_is_usable, load_config
+from paddlemix.configuration.file import load_config
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.evaluation.evaluate import evaluate_model
 from paddlemix.evaluation.report import Prediction
@@ -27,7 +28,7 @@ from paddlemix.tools.report_errors import report_errors
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "config_or_model", help="a fine-tuning config, the folder of a model or an adapter, or owner/name on the hub"
@@ -45,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def parse_sets(text: str) -> list[DatasetItem]:
-    """The record sets that a command line spells as JSON."""
+    """Parse the record sets that a command line spells as JSON."""
     try:
         return TypeAdapter(list[DatasetItem]).validate_json(text)
     except ValidationError as error:
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], dict[str, Any]]:
-    """The model's folder, the record sets, and the image and length bounds of the config.
+    """Find the model's folder, the record sets, and the config's settings of images, videos and length.
 
     Args:
         args: the command line.
@@ -87,14 +88,14 @@ def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], di
         config = load_config(args.config_or_model, has_gpu=gpu_is_usable())
         items = items or config.data.dataset.eval
         folder = config.training["output_dir"]
-        bounds = {name: getattr(config.data, name) for name in ("min_pixels", "max_pixels", "max_length")}
+        bounds = {**config.data.media_settings, "max_length": config.data.max_length}
     if not items:
         raise ValueError("no record set to evaluate on: give --dataset, or a config with `dataset.eval`.")
     return args.model_name_or_path or folder, [DatasetSpec(**asdict(item)) for item in items], bounds
 
 
 def scores_file(folder: str) -> Path:
-    """Where the scores go if nothing is said: beside the model.
+    """Choose where the scores go if nothing is said: beside the model.
 
     Args:
         folder: the model's.
@@ -112,7 +113,7 @@ def scores_file(folder: str) -> Path:
 
 
 def as_row(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as JSON holds it."""
+    """Write a prediction as JSON holds it."""
     return {**asdict(prediction), "source": str(prediction.source)}
 
 

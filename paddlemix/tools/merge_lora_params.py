@@ -17,10 +17,10 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddlemix._environment import gpu_is_usable
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.configuration.file import gpu_is_usable
 from paddlemix.files import new_folder
-from paddlemix.models.base import read_config
+from paddlemix.models.config_file import read_config
 from paddlemix.models.registry import find_family
 from paddlemix.peft.adapter import read_adapter
 from paddlemix.peft.folders import adapter_folder, find_folders, warn_of_another_base

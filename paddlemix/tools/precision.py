@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from paddlemix.configuration.file import gpu_is_usable
+from paddlemix._environment import gpu_is_usable
 
 DTYPES = ("bfloat16", "float16", "float32")
 
 
 def usable_dtype(asked: str | None) -> str:
-    """The precision that was asked for, or the one that suits this machine.
+    """Choose the precision that was asked for, or the one that suits this machine.
 
     Args:
         asked: one of `DTYPES`; None leaves the choice.

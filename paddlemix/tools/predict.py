@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import PIL.Image
 
-from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.conversation import Conversation, Image, Part, RecordId, Text, Turn, Video
-from paddlemix.evaluation.predict import stream_answer
-from paddlemix.generation import GenerationConfig
+from paddlemix.contract import Processor
+from paddlemix.conversation import Image
 from paddlemix.media.images import open_image
-from paddlemix.peft.folders import find_folders, warn_of_another_base
-from paddlemix.tools.precision import DTYPES, usable_dtype
+from paddlemix.tools.answering import AskedModel, add_model_flags
 from paddlemix.visualization.answers import answer_boxes, save_drawn
 
 DEFAULT_PROMPT = "Generate the caption in English with grounding:"
@@ -25,53 +21,6 @@ Of several images each is introduced to the model as "Picture 1: ", "Picture 2: 
 image that the answer mentioned last before it ("Picture 2"), and on the last image where it has mentioned none.
 """
 IMAGE_FILE, NUMBERED_FILE = "pred.jpg", "pred_{}.jpg"
-
-
-class Question(Protocol):
-    """What is asked of a model.
-
-    Attributes:
-        images: the paths or addresses of its images, in their order.
-    """
-
-    images: list[str]
-
-    def answer(self, model: Any, processor: Any, config: GenerationConfig) -> Iterator[str]:
-        """Pieces of the raw answer, tags and all, while it is being written."""
-        ...
-
-
-class ConversationQuestion:
-    """A question in the neutral form, which every family reads; of several images each is numbered.
-
-    Args:
-        images: paths or addresses.
-        video: a file, or the files of a video's frames, or nothing.
-        prompt: what is asked.
-
-    Attributes:
-        images: `images`.
-    """
-
-    images: list[str]
-
-    def __init__(self, images: Sequence[str], video: Sequence[str], prompt: str) -> None:
-        self.images = list(images)
-        turn = Turn("user", (*_shown_parts(images, video), Text(prompt)))
-        self._conversation = Conversation((turn,), RecordId("the prompt", 0))
-
-    def answer(self, model: Any, processor: Any, config: GenerationConfig) -> Iterator[str]:
-        """Pieces of the raw answer, tags and all, while it is being written."""
-        return stream_answer(model, processor, self._conversation, config)
-
-
-def _shown_parts(images: Sequence[str], video: Sequence[str]) -> Iterator[Part]:
-    for number, path in enumerate(images, 1):
-        if len(images) > 1:
-            yield Text(f"Picture {number}: ")
-        yield Image(path)
-    if video:
-        yield Video(video[0] if len(video) == 1 else tuple(video))
 
 
 @dataclass(frozen=True)
@@ -83,44 +32,24 @@ class Script:
         default_model: the model where none is named; None makes naming one a duty.
         takes_videos: whether there is an --input_video.
         needs_media: whether an image or a video has to be shown.
-        question: makes a question of images, a video's files and a prompt.
     """
 
     description: str
     default_model: str | None = None
     takes_videos: bool = False
     needs_media: bool = False
-    question: Callable[[Sequence[str], Sequence[str], str], Question] = ConversationQuestion
 
 
 def parse_arguments(script: Script) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=script.description,
         epilog=ABOUT_IMAGES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    named = f" (default: {script.default_model})" if script.default_model else ""
-    parser.add_argument(
-        "--model_name_or_path",
-        default=script.default_model,
-        required=script.default_model is None,
-        help=f"the folder of a model or an adapter, or owner/name on the hub{named}",
-    )
-    parser.add_argument("--lora_path", help="an adapter's folder, where --model_name_or_path is its base")
+    add_model_flags(parser, script.default_model)
     _add_media(parser, script)
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, help=f"the question (default: {DEFAULT_PROMPT})")
-    parser.add_argument("--dtype", choices=DTYPES, help="precision (default: bfloat16 on a GPU, float32 without one)")
-    parser.add_argument("--seed", type=int, default=1234, help="of sampling (default: 1234)")
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        help="0 takes the likeliest token, above 0 the answer is sampled (default: generation_config.json's, or 0)",
-    )
-    parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: generation_config.json's, or 512)")
-    parser.add_argument(
-        "--output_dir", type=Path, default=Path("output"), help="for the drawn images (default: output)"
-    )
     parser.add_argument(
         "--visual",
         type=parse_bool,
@@ -141,7 +70,7 @@ def _add_media(parser: argparse.ArgumentParser, script: Script) -> None:
 
 
 def parse_bool(text: str) -> bool:
-    """True or False as a command line spells it."""
+    """Parse True or False as a command line spells it."""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
@@ -159,29 +88,19 @@ def main(script: Script) -> None:
         ValueError: an image cannot be read, or a setting makes no sense here.
     """
     args = parse_arguments(script)
-    dtype = usable_dtype(args.dtype)
-    folders = find_folders(args.model_name_or_path, args.lora_path)
-    if args.lora_path and folders.adapter:
-        warn_of_another_base(args.model_name_or_path, folders.adapter)
-    generation = GenerationConfig.from_pretrained(
-        folders.generation,
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
-        seed=args.seed,
-    )
-    question = script.question(args.input_image, args.input_video, args.prompt)
-    images = [open_image(path) for path in question.images]
-    processor = AutoProcessorMIX.from_pretrained(args.model_name_or_path, lora_path=args.lora_path)
-    model = AutoModelMIX.from_pretrained(args.model_name_or_path, dtype=dtype, lora_path=args.lora_path)
-
-    raw = print_stream(question.answer(model, processor, generation))
-    print(f"answer: {processor.strip_tags(raw)}")
+    asked = AskedModel.of(args)
+    question = asked.dialogue_class.question(args.input_image, args.input_video, args.prompt)
+    images = [open_image(part.path) for part in question.parts if isinstance(part, Image)]
+    dialogue = asked.load()
+    processor = dialogue.processor
+    raw = print_stream(dialogue.reply([], question))
+    print(f"answer: {processor.grounding.strip(raw)}")
     if args.visual and images:
         draw(processor, raw, images, args.output_dir)
 
 
 def print_stream(pieces: Iterator[str]) -> str:
-    """Print an answer while it is being written, tags and all; the whole of it."""
+    """Print an answer while it is being written, tags and all, and return the whole of it."""
     print("raw:    ", end="", flush=True)
     raw = ""
     for piece in pieces:
@@ -191,7 +110,7 @@ def print_stream(pieces: Iterator[str]) -> str:
     return raw
 
 
-def draw(processor: Any, raw: str, images: Sequence[PIL.Image.Image], folder: Path) -> None:
+def draw(processor: Processor, raw: str, images: Sequence[PIL.Image.Image], folder: Path) -> None:
     """Write each image with its boxes."""
     for number, (image, boxes) in enumerate(zip(images, answer_boxes(processor, raw, images), strict=True), 1):
         path = folder / (IMAGE_FILE if len(images) == 1 else NUMBERED_FILE.format(number))

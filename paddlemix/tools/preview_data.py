@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from paddlemix.configuration.arguments import DatasetArguments
 from paddlemix.configuration.file import load_config
+from paddlemix.contract import Processor
 from paddlemix.datasets.loading.load import LoadedSet, load_set
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.files import replacing
@@ -25,7 +25,7 @@ from paddlemix.visualization.preview_page import SetView, preview_page
 
 
 def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The command line, and the words of it that override keys of the config."""
+    """Read the command line, and the words of it that override keys of the config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="a fine-tuning config; behind it, `--key value` overrides a key")
     parser.add_argument("--output", type=Path, default=Path("preview.html"), help="the page (default: preview.html)")
@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> None:
     print(f"{args.output}: {len(page) / 2**20:.1f} MB")
 
 
-def view_sets(dataset: DatasetArguments, processor: Any, records: int) -> Iterator[SetView]:
-    """The first records of each set.
+def view_sets(dataset: DatasetArguments, processor: Processor, records: int) -> Iterator[SetView]:
+    """View the first records of each set.
 
     Args:
         dataset: the sets.
@@ -68,7 +68,7 @@ def view_sets(dataset: DatasetArguments, processor: Any, records: int) -> Iterat
 
 
 def set_title(kind: str, loaded: LoadedSet) -> str:
-    """A set's place, format and files."""
+    """Write a set's place, format and files."""
     recognised = ", recognised" if loaded.is_recognised else ""
     return f"{kind}: {loaded.spec.name}{recognised} ({', '.join(loaded.spec.files)})"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from paddlemix._environment import gpu_is_usable
 from paddlemix.configuration import file as config_file
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.best_metric import check_best_metric
@@ -20,7 +21,7 @@ from paddlemix.training.finetune import Run, prepare_resume, save_results
 @watching_peers()
 def main(arguments: list[str]) -> None:
     """Read the config and do what it says."""
-    run(config_file.read_command_line(arguments, has_gpu=config_file.gpu_is_usable()))
+    run(config_file.read_command_line(arguments, has_gpu=gpu_is_usable()))
 
 
 def run(config: FinetuneConfig) -> None:

@@ -11,8 +11,8 @@ from paddlemix.checkpoints.write_failure import write_failure
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.configuration.rules import evaluates, recomputes
 from paddlemix.contract import Model, Processor
+from paddlemix.datasets.batching import Batching
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
-from paddlemix.datasets.mixing.sampling import Sampling
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.registry import Family, find_family
@@ -72,8 +72,7 @@ class Run:
         family = find_family(folder)
         processor = family.processor_class.from_pretrained(
             folder,
-            min_pixels=data.min_pixels,
-            max_pixels=data.max_pixels,
+            **data.media_settings,
             max_length=data.max_length,
             truncate_text=data.on_overlong == "truncate_text",
         )
@@ -149,10 +148,10 @@ class Run:
         return set_module_rates(model, self.family, self.config.training)
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> Batching:
         """How the config wants batches to be drawn."""
         data = self.config.data
-        return Sampling(
+        return Batching(
             pack_tokens=data.max_length if data.mixtoken else None,
             window=data.mixtoken_window,
             group_by_length=data.group_by_length,

@@ -17,12 +17,13 @@ from paddlenlp.trainer.trainer_utils import EvalLoopOutput
 
 from paddlemix.checkpoints.identity import RunIdentity, check_same_run
 from paddlemix.contract import Model, Processor
+from paddlemix.datasets.batching import Batching
 from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.loading.workers import BatchLoader
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.datasets.mixing.draws import Draw, DrawnDataset
+from paddlemix.datasets.mixing.loss_weights import WeightedRow
 from paddlemix.datasets.mixing.sampler import BatchShape, GlobalBatchSampler, Place
-from paddlemix.datasets.mixing.sampling import Sampling
+from paddlemix.datasets.row_dataset import RowDataset
 from paddlemix.distributed.ranks import wait_for_all
 from paddlemix.distributed.sharding import whole_parameters
 from paddlemix.models.base import MixPretrainedModel
@@ -37,7 +38,7 @@ from paddlemix.training.callbacks.progress import ProgressBar, StepLog
 from paddlemix.training.callbacks.throughput import Throughput
 from paddlemix.training.checkpointing import CheckpointingTrainer
 from paddlemix.training.run_identity import KNOWN_KEYS
-from paddlemix.weights.model_weights import load_weights
+from paddlemix.weights.loading import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -78,20 +79,20 @@ class RunTrainer(CheckpointingTrainer):
         eval_dataset: MixDataset | None,
         processor: Processor,
         *,
-        sampling: Sampling | None = None,
+        sampling: Batching | None = None,
         identity_keys: Mapping[str, Any] | None = None,
         early_stopping: EarlyStopping | None = None,
         answers: AnswerEvaluation | None = None,
         rate_factors: Mapping[str, float] | None = None,
         benchmark: bool = False,
     ) -> None:
-        sampling = sampling or Sampling()
+        sampling = sampling or Batching()
         super().__init__(
             model=model,
             args=args,
             data_collator=TrainingCollator(processor.tokenizer.pad_token_id, packs=sampling.packs),
-            train_dataset=None if train_dataset is None else DrawnDataset(train_dataset),
-            eval_dataset=None if eval_dataset is None else DrawnDataset(eval_dataset),
+            train_dataset=None if train_dataset is None else RowDataset(train_dataset),
+            eval_dataset=None if eval_dataset is None else RowDataset(eval_dataset),
             # What Trainer calls the tokenizer it only saves; the processor saves the tokenizer and the rest.
             tokenizer=processor,
             early_stopping=early_stopping,
@@ -225,7 +226,7 @@ class RunTrainer(CheckpointingTrainer):
         """Return the batches to train on."""
         return BatchLoader(self.train_dataset, self.train_sampler, self.data_collator, self.args.dataloader_num_workers)
 
-    def get_eval_dataloader(self, eval_dataset: DrawnDataset | None = None) -> BatchLoader:
+    def get_eval_dataloader(self, eval_dataset: RowDataset | None = None) -> BatchLoader:
         """Return the batches to evaluate on; always those that the trainer was made with."""
         del eval_dataset
         return BatchLoader(self.eval_dataset, self._eval_sampler, self.data_collator, self.args.dataloader_num_workers)
@@ -246,7 +247,7 @@ class RunTrainer(CheckpointingTrainer):
         """Tell whether PaddleNLP logs a step because of its number."""
         return step % self.args.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
 
-    def _batches_of(self, step: int) -> list[list[Draw]]:
+    def _batches_of(self, step: int) -> list[list[WeightedRow]]:
         return self._required_sampler().batches_of(*self._place(step))
 
     def _place(self, step: int) -> Place:

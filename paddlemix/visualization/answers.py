@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
+from paddlemix.contract import Processor
 from paddlemix.files import replacing
 from paddlemix.visualization.draw import LabelledBox, draw_boxes
 
 JPEG_QUALITY = 95
 
 
-def answer_boxes(processor: Any, raw: str, images: Sequence[Image.Image]) -> list[list[LabelledBox]]:
-    """The boxes of a raw answer on each of the images that it is about."""
-    found = processor.boxes_by_image(raw, [image.size for image in images])
+def answer_boxes(processor: Processor, raw: str, images: Sequence[Image.Image]) -> list[list[LabelledBox]]:
+    """Read the boxes of a raw answer on each of the images that it is about.
+
+    Args:
+        processor: of the model's family.
+        raw: the answer, tags and all.
+        images: as they were before any resizing.
+
+    Returns:
+        The boxes of each image, to be drawn.
+    """
+    found = processor.grounding.parse(raw, [image.size for image in images])
     return [[LabelledBox(one.label, one.box) for one in boxes] for boxes in found]
 
 

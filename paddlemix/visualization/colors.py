@@ -36,7 +36,7 @@ def _color(place: int, count: int) -> Rgb:
 
 
 def text_color(background: Rgb) -> Rgb:
-    """Black or white, whichever contrasts more with `background`.
+    """Choose black or white, whichever contrasts more with `background`.
 
     Source: Web Content Accessibility Guidelines 2.1, relative luminance and contrast ratio.
     """

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+from paddlemix.contract import Size
 from paddlemix.visualization.colors import Rgb, label_colors, text_color
 from paddlemix.visualization.fonts import Font, font_for
-from paddlemix.visualization.plates import Rectangle, Size, place_plates
+from paddlemix.visualization.plates import Rectangle, place_plates
 
 SMALLEST_LINE, SMALLEST_FONT, SHRUNKEN_FONT = 2, 11, 8
 _LINE_SHARE, _FONT_SHARE, _PADDING_SHARE = 1 / 250, 1 / 45, 1 / 5
@@ -79,7 +80,7 @@ def _line_width(size: Size) -> int:
 
 
 def _clip(item: LabelledBox, size: Size) -> Rectangle | None:
-    """The pixels of the box that lie in the image, or None with a warning."""
+    """Return the pixels of the box that lie in the image, or None with a warning."""
     x1, x2 = (min(max(x, 0.0), size[0]) for x in item.box[::2])
     y1, y2 = (min(max(y, 0.0), size[1]) for y in item.box[1::2])
     # Asked this way round, NaN is refused too.
@@ -97,7 +98,7 @@ def _start(x1: float, y1: float, size: Size) -> tuple[int, int]:
 
 
 def _end(x1: float, y1: float, x2: float, y2: float, size: Size) -> tuple[int, int]:
-    """At least one pixel behind the start, so that thin boxes show."""
+    """Find the right and bottom end, at least one pixel behind the start so that thin boxes show."""
     left, top = _start(x1, y1, size)
     return max(round(x2), left + 1), max(round(y2), top + 1)
 
@@ -129,7 +130,7 @@ def _fit(label: str, size: Size) -> _Caption:
 
 
 def _shorten(label: str, font_size: int, room: int) -> _Caption:
-    """The longest beginning of the label that fits into `room` pixels together with an ellipsis."""
+    """Set the longest beginning of the label that fits into `room` pixels together with an ellipsis."""
 
     def shortened(kept: int) -> _Caption:
         return _set(label[:kept] + _ELLIPSIS, font_size)

@@ -36,7 +36,7 @@ _NO_CHARACTER = "\U0010ffff"
 
 
 def font_for(text: str, size: int) -> Font:
-    """The first font that has all characters of `text`, or failing that the one that misses fewest.
+    """Choose the first font that has all characters of `text`, or failing that the one that misses fewest.
 
     Asked in this order: a Chinese font of the system, the one of the noto-cjk package, matplotlib's DejaVu Sans,
     Pillow's own.
@@ -63,7 +63,7 @@ def font_for(text: str, size: int) -> Font:
 
 
 def missing_characters(font: Font, text: str) -> str:
-    """The characters of `text` that `font` draws with its sign for missing ones, each once."""
+    """Find the characters of `text` that `font` draws with its sign for missing ones, each once."""
     placeholder = _shape(font, _NO_CHARACTER)
     return "".join(
         character
@@ -90,7 +90,7 @@ def _load_default(size: int) -> Font:
 
 @lru_cache(maxsize=1)
 def font_files() -> tuple[FontFile, ...]:
-    """The font files of this machine that labels may be drawn with, best first."""
+    """List the font files of this machine that labels may be drawn with, best first."""
     return (*_system_fonts(), *_packaged_font(), *_matplotlib_font())
 
 

@@ -42,7 +42,7 @@ def plot_loss(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
 
 
 def collect_points(history: Sequence[Mapping[str, Any]], key: str) -> Points:
-    """The (step, value) pairs of the entries that hold `key`; see `plot_loss` for their steps."""
+    """Collect the (step, value) pairs of the entries that hold `key`; see `plot_loss` for their steps."""
     points, step = [], 0
     for entry in history:
         step = next((int(entry[name]) for name in _STEP_KEYS if name in entry), step)

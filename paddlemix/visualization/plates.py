@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from paddlemix.contract import Size
+
 Rectangle = tuple[int, int, int, int]
-Size = tuple[int, int]
 
 
 def place_plates(sizes: Sequence[Size], boxes: Sequence[Rectangle], image: Size) -> list[Rectangle]:
@@ -37,7 +38,7 @@ def place_plates(sizes: Sequence[Size], boxes: Sequence[Rectangle], image: Size)
 
 
 def _candidates(size: Size, box: Rectangle, image: Size) -> Iterator[Rectangle]:
-    """Places around and inside the corners of the box, then all the way down the image at its left and right edge."""
+    """Try places around and inside the corners of the box, then all the way down the image at its sides."""
     width, height = size
     left, top, right, bottom = box
     for x in (left, right - width, right, left - width):
@@ -52,7 +53,7 @@ def _inside(x: int, y: int, size: Size, image: Size) -> Rectangle:
 
 
 def _overlap(plate: Rectangle, others: Sequence[Rectangle]) -> int:
-    """Pixels shared with each of the others, summed."""
+    """Sum up the pixels shared with each of the others."""
     return sum(
         max(0, min(plate[2], other[2]) - max(plate[0], other[0]))
         * max(0, min(plate[3], other[3]) - max(plate[1], other[1]))
@@ -61,7 +62,7 @@ def _overlap(plate: Rectangle, others: Sequence[Rectangle]) -> int:
 
 
 def _gap(plate: Rectangle, box: Rectangle) -> int:
-    """Pixels between the two, along both axes together; 0 where they touch."""
+    """Count the pixels between the two, along both axes together; 0 where they touch."""
     across = max(plate[0] - box[2], box[0] - plate[2], 0)
     down = max(plate[1] - box[3], box[1] - plate[3], 0)
     return across + down

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from paddlemix.contract import Sample
+from paddlemix.contract import Processor, Sample
 from paddlemix.conversation import Box, Conversation, RecordError, Reference
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import frame_indices
@@ -80,7 +79,7 @@ class RecordView:
     problem: str = ""
 
 
-def view_record(conversation: Conversation, processor: Any) -> RecordView:
+def view_record(conversation: Conversation, processor: Processor) -> RecordView:
     """Encode a record and take it apart for a page.
 
     Args:
@@ -101,12 +100,12 @@ def view_record(conversation: Conversation, processor: Any) -> RecordView:
         image_tokens=size.image_tokens,
         trained_tokens=size.target_tokens,
         stretches=tuple(_stretches(sample, processor)),
-        thumbnails=(*_images(conversation, sample, processor), *_frames(conversation)),
+        thumbnails=(*_images(conversation, sample), *_frames(conversation)),
     )
 
 
 def view_problem(error: RecordError) -> RecordView:
-    """A record that cannot be used.
+    """Make the view of a record that cannot be used.
 
     Args:
         error: why.
@@ -117,7 +116,7 @@ def view_problem(error: RecordError) -> RecordView:
     return RecordView(title=str(error.source), problem=error.problem)
 
 
-def _stretches(sample: Sample, processor: Any) -> Iterator[Stretch]:
+def _stretches(sample: Sample, processor: Processor) -> Iterator[Stretch]:
     @cache
     def is_control(token: int) -> bool:
         return not processor.decode([token], skip_control_tokens=True)
@@ -134,11 +133,11 @@ def _stretches(sample: Sample, processor: Any) -> Iterator[Stretch]:
         yield Stretch(text, is_trained, control is not None, len(ids))
 
 
-def _images(conversation: Conversation, sample: Sample, processor: Any) -> Iterator[Thumbnail]:
+def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
     for index, part in enumerate(conversation.images):
         image = open_image(part.path)
         boxes = [
-            LabelledBox(label, processor.box_in_pixels(box, *image.size))
+            LabelledBox(label, box.in_pixels(*image.size))
             for label, box in _labelled_boxes(conversation)
             if box.image == index
         ]
@@ -150,7 +149,7 @@ def _images(conversation: Conversation, sample: Sample, processor: Any) -> Itera
 
 
 def _labelled_boxes(conversation: Conversation) -> Iterator[tuple[str, Box]]:
-    """Every box with the reference before it in its turn."""
+    """Pair every box with the reference before it in its turn."""
     for turn in conversation.turns:
         label = ""
         for part in turn.parts:
@@ -161,7 +160,7 @@ def _labelled_boxes(conversation: Conversation) -> Iterator[tuple[str, Box]]:
 
 
 def _with_boxes(image: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
-    """The image in the size of the page, so that lines and letters suit it, whatever size it had."""
+    """Draw boxes on the image in the size of the page, so that lines and letters suit it, whatever size it had."""
     longer = max(image.size)
     scale = min(max(longer, _SMALLEST), _LARGEST) / longer
     size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from paddlemix.weights.dtypes import SAFETENSORS_CODES
 from paddlemix.weights.paddle_file import read_paddle_file
 from paddlemix.weights.stored_tensor import StoredTensor
 from paddlemix.weights.torch_file import read_torch_file
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES = {code: dtype for dtype, code in SAFETENSORS_CODES.items()}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class WeightFormat:
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """Every tensor of the checkpoint in `folder`, in the order in which they lie in its files.
+    """List every tensor of the checkpoint in `folder`, in the order in which they lie in its files.
 
     Args:
         folder: holds model.safetensors, or else pytorch_model.bin, or else model_state.pdparams; or an index of several
@@ -60,7 +61,7 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
 
 
 def read_safetensors_file(file: Path) -> list[StoredTensor]:
-    """The tensors of a safetensors file.
+    """List the tensors of a safetensors file.
 
     Args:
         file: such as model.safetensors.
@@ -114,9 +115,9 @@ def _format_and_files(folder: Path) -> tuple[WeightFormat, list[Path]]:
 def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        strangers = [name for name in names if Path(name).name != name or name in ("", "..")]
+        outside = [name for name in names if Path(name).name != name or name in ("", "..")]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{index}: damaged, no `weight_map` can be read from it; fetch it again.") from error
-    if strangers:
-        raise ValueError(f"{index}: names {strangers[0]!r}, which is no file of this folder. Fetch it from its source.")
+    if outside:
+        raise ValueError(f"{index}: names {outside[0]!r}, which is no file of this folder. Fetch it from its source.")
     return [index.with_name(name) for name in names]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, Span, read_pickle
-from paddlemix.weights.stored_tensor import STORED_DTYPES, StoredTensor
+from paddlemix.weights.stored_tensor import StoredTensor
 
 # Numpy's name -> ours. Paddle writes bfloat16 as the unsigned integers of the same bits.
 _DTYPES = {"f8": "float64", "f4": "float32", "f2": "float16", "u2": "bfloat16"}
@@ -43,7 +44,7 @@ class _Array:
 
 
 def read_paddle_file(file: Path) -> list[StoredTensor]:
-    """The tensors of a file that `paddle.save` wrote from a state dict; none of its code is run.
+    """List the tensors of a file that `paddle.save` wrote from a state dict; none of its code is run.
 
     Args:
         file: such as model_state.pdparams.

@@ -45,7 +45,7 @@ Calls = Mapping[str, Callable[..., Any]]
 
 
 def read_pickle(file: BinaryIO, calls: Calls, persistent: Callable[[Any], Any] | None = None) -> Any:
-    """The object that a pickle of protocol 2 to 5 describes.
+    """Read the object that a pickle of protocol 2 to 5 describes.
 
     Dicts, lists, tuples, texts, numbers, True, False and None are themselves; a byte string is the `Span` where it
     lies, a name a `Name`. A state that the pickle gives to an object is passed to its `set_state`; a dict's is dropped.

@@ -12,11 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 
-_CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+from paddlemix.weights.dtypes import SAFETENSORS_CODES, STORED_DTYPES
 
 
 @dataclass(frozen=True)
@@ -25,9 +23,9 @@ class Entry:
 
     Attributes:
         name: in the file.
-        dtype: "float64", "float32", "float16" or "bfloat16".
+        dtype: a key of `STORED_DTYPES`.
         shape: in the file.
-        numbers: gives them, float[shape] of any dtype, when their turn has come.
+        numbers: gives them, [shape] of any dtype, when their turn has come.
     """
 
     name: str
@@ -38,7 +36,7 @@ class Entry:
     @property
     def bytes(self) -> int:
         """Its size in the file."""
-        return math.prod(self.shape) * np.dtype(_DTYPES[self.dtype]).itemsize
+        return math.prod(self.shape) * STORED_DTYPES[self.dtype].itemsize
 
 
 def write_safetensors(path: Path, entries: Sequence[Entry], written: Callable[[int], object] = lambda _: None) -> None:
@@ -47,14 +45,14 @@ def write_safetensors(path: Path, entries: Sequence[Entry], written: Callable[[i
     Args:
         path: the file; a folder of it must exist.
         entries: its tensors.
-        written: told the bytes of each tensor once they are written.
+        written: called with the bytes of each tensor once they are written.
     """
     # The widest first keeps every tensor's beginning a multiple of its numbers' width.
-    entries = sorted(entries, key=lambda entry: -np.dtype(_DTYPES[entry.dtype]).itemsize)
+    entries = sorted(entries, key=lambda entry: -STORED_DTYPES[entry.dtype].itemsize)
     with open(path, "wb") as file:
         file.write(_header(entries))
         for entry in entries:
-            numbers = np.ascontiguousarray(entry.numbers(), dtype=_DTYPES[entry.dtype])
+            numbers = np.ascontiguousarray(entry.numbers(), dtype=STORED_DTYPES[entry.dtype])
             assert numbers.shape == entry.shape, (entry.name, numbers.shape, entry.shape)
             file.write(numbers.reshape(-1).view(np.uint8).data)
             written(entry.bytes)
@@ -67,7 +65,11 @@ def _header(entries: Sequence[Entry]) -> bytes:
     start = 0
     for entry in entries:
         place = [start, start + entry.bytes]
-        header[entry.name] = {"dtype": _CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": place}
+        header[entry.name] = {
+            "dtype": SAFETENSORS_CODES[entry.dtype],
+            "shape": list(entry.shape),
+            "data_offsets": place,
+        }
         start += entry.bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

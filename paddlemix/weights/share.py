@@ -18,7 +18,7 @@ class Share:
 
     Attributes:
         axis: that is cut, in Paddle's order of axes.
-        blocks: that lie one behind the other along it and are each cut, 3 where query, key and value are one matrix.
+        blocks: how many are concatenated along it and are each cut, 3 where query, key and value are one matrix.
         group: the ranks that hold the other parts.
     """
 
@@ -27,7 +27,7 @@ class Share:
     group: Group
 
     def places(self, length: int) -> Iterator[tuple[slice, slice]]:
-        """Where the part lies.
+        """Tell where the part lies.
 
         Args:
             length: of the axis, of the whole.
@@ -47,12 +47,12 @@ class Share:
 
 
 def share_of(parameter: paddle.Tensor) -> Share | None:
-    """Which part of a parameter this rank holds; None where it holds all of it."""
+    """Return which part of a parameter this rank holds; None where it holds all of it."""
     return getattr(parameter, _NAME, None)
 
 
 def whole_shape(parameter: paddle.Tensor) -> list[int]:
-    """The shape of a parameter, those parts of it counted that other ranks hold."""
+    """Return the shape of a whole parameter, including the parts that other ranks hold."""
     shape, share = list(parameter.shape), share_of(parameter)
     if share is not None:
         shape[share.axis] *= share.group.nranks
@@ -79,7 +79,7 @@ def gather_whole(tensor: paddle.Tensor, parameter: paddle.Tensor) -> paddle.Tens
 
 
 def own_part(array: np.ndarray, parameter: paddle.Tensor) -> np.ndarray:
-    """What this rank holds of something as large as a whole parameter.
+    """Cut out what this rank holds of something as large as a whole parameter.
 
     Args:
         array: of the whole parameter's shape, or of another, which is not cut.

@@ -6,20 +6,54 @@ import math
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from typing import Protocol
 
-import ml_dtypes
 import numpy as np
 
-STORED_DTYPES: dict[str, np.dtype] = {
-    "float64": np.dtype(np.float64),
-    "float32": np.dtype(np.float32),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-}
+from paddlemix.weights.dtypes import STORED_DTYPES
+
 # Most matrices change places of rows and columns on their way. Blocks that stay in a core's cache do that 2.5 times as
 # fast as whole matrices: of 8960 x 1536 bfloat16 numbers to float32 64 rows took 18 ms, 1024 rows 40, all of them 49.
 ROWS_AT_ONCE = 64
 EVERYTHING = slice(None)
+
+
+class Source(Protocol):
+    """What a parameter can be read from: a `StoredTensor`, or whatever is put together from several of them."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        ...
+
+    @property
+    def file(self) -> Path:
+        """Where it lies, or its first part."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In the file's order of axes."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """A key of `STORED_DTYPES`, or what the file calls another kind of numbers."""
+        ...
+
+    @property
+    def in_paddles_order(self) -> bool:
+        """Whether a linear layer's weight is [in, out], as Paddle keeps it, not [out, in]."""
+        ...
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """Rows and columns: the first axis and all others; a vector is one row."""
+        ...
+
+    def read_into(self, target: np.ndarray, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> None:
+        """Copy the numbers, converted to `target`'s dtype; see `StoredTensor.read_into`."""
+        ...
 
 
 @dataclass(frozen=True)

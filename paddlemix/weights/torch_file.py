@@ -11,8 +11,9 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
+from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, read_pickle
-from paddlemix.weights.stored_tensor import STORED_DTYPES, StoredTensor
+from paddlemix.weights.stored_tensor import StoredTensor
 
 _STORAGE_DTYPES = {
     "DoubleStorage": "float64",
@@ -20,7 +21,7 @@ _STORAGE_DTYPES = {
     "HalfStorage": "float16",
     "BFloat16Storage": "bfloat16",
 }
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of the name and of the extra field behind it
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of the name and of the extra field after it
 _AS_SAFETENSORS = "load it with the PyTorch that wrote it and save it as safetensors"
 
 
@@ -39,7 +40,7 @@ class _Tensor:
 
 
 def read_torch_file(file: Path) -> list[StoredTensor]:
-    """The tensors of a file that `torch.save` wrote from a state dict; none of its code is run.
+    """List the tensors of a file that `torch.save` wrote from a state dict; none of its code is run.
 
     Args:
         file: such as pytorch_model.bin.
@@ -83,7 +84,7 @@ def _place(file: Path, name: str, tensor: _Tensor, entry: zipfile.ZipInfo) -> St
     if any(size != 1 and stride != wanted for size, stride, wanted in steps):
         raise PickleRefusal(f"{name} does not lie row by row; {_AS_SAFETENSORS}")
     if (tensor.first + sizes[-1]) * width > entry.file_size:
-        raise LookupError(f"{name} ends behind its storage")
+        raise LookupError(f"{name} ends after its storage")
     return StoredTensor(
         name, file, _data_offset(file, entry) + tensor.first * width, tensor.shape, tensor.storage.dtype
     )

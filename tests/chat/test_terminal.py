@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from paddlemix.chat import session as session_module
-from paddlemix.chat.session import ChatSession, History
+from paddlemix.chat.session import ChatSession
 from paddlemix.chat.terminal import run_terminal
+from paddlemix.conversation import Turn
+from paddlemix.generation import GenerationConfig
+from paddlemix.generation.dialogue import Exchange
 from paddlemix.media.images import open_image
-from paddlemix.models.qwen_vl.tags import TAGS
+from paddlemix.models.qwen_vl.chat.dialogue import QwenVLDialogue, query_text
+from paddlemix.models.qwen_vl.tags import GROUNDING
 
 BOX = "<ref>star</ref><box>(100,100),(500,500)</box>"
 
 
-class Talk:
+def spoken(history: Sequence[Exchange]) -> list[tuple[str, str]]:
+    """Queries and answers as Qwen-VL's own chat takes them."""
+    return [(query_text(one.question), one.answer) for one in history]
+
+
+class Talk(QwenVLDialogue):
     """A chat whose lines and answers are given; what the model was asked is in `asked`."""
 
     def __init__(self, output_dir: Path) -> None:
-        self.asked: list[tuple[str, History]] = []
+        super().__init__(None, SimpleNamespace(grounding=GROUNDING), GenerationConfig())
+        self.asked: list[tuple[str, list[tuple[str, str]]]] = []
         self.answers: list[list[str | BaseException]] = []
-        self.session = ChatSession(self._reply, TAGS, output_dir)
+        self.session = ChatSession(self, output_dir)
 
     def __call__(self, *lines: str | BaseException, answers: list[list[str | BaseException]]) -> None:
         typed, self.answers = iter(lines), answers
@@ -37,8 +48,8 @@ class Talk:
 
         run_terminal(self.session, read)
 
-    def _reply(self, query: str, history: History) -> Iterator[str]:
-        self.asked.append((query, history))
+    def reply(self, history: Sequence[Exchange], question: Turn) -> Iterator[str]:
+        self.asked.append((query_text(question), spoken(history)))
         for piece in self.answers.pop(0):
             if isinstance(piece, BaseException):
                 raise piece
@@ -119,14 +130,14 @@ def test_a_broken_image_is_a_sentence_and_the_chat_goes_on(talk, images, capsys,
 def test_an_answer_that_fails_is_a_sentence_and_its_question_is_forgotten(talk, images, capsys):
     talk(f"/image {images[0]}", "One.", "Two.", answers=[["Well", ValueError("too long.")], ["Fine."]])
     assert "Wellerror: too long." in capsys.readouterr().out.replace("\n", "")
-    assert talk.asked[1] == ("Two.", []) and talk.session.history == [("Two.", "Fine.")]
+    assert talk.asked[1] == ("Two.", []) and spoken(talk.session.history) == [("Two.", "Fine.")]
     assert talk.session.images == []
 
 
 def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(talk, capsys):
     talk("One.", "Two.", answers=[["Well", KeyboardInterrupt()], ["Fine."]])
     assert "(stopped; this line is forgotten)" in capsys.readouterr().out
-    assert talk.session.history == [("Two.", "Fine.")]
+    assert spoken(talk.session.history) == [("Two.", "Fine.")]
 
 
 @pytest.mark.parametrize("end", ["exit", EOFError(), KeyboardInterrupt()])

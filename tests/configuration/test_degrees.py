@@ -32,7 +32,7 @@ def test_degrees_that_divide_the_number_of_processes_go(
 
 
 @pytest.mark.parametrize(
-    ("processes", "degrees", "told"),
+    ("processes", "degrees", "expected"),
     [
         (
             6,
@@ -52,12 +52,12 @@ def test_degrees_that_divide_the_number_of_processes_go(
     ],
 )
 def test_others_are_refused_with_the_line_of_the_key(
-    monkeypatch: pytest.MonkeyPatch, processes: int | None, degrees: dict[str, int], told: str
+    monkeypatch: pytest.MonkeyPatch, processes: int | None, degrees: dict[str, int], expected: str
 ) -> None:
     set_processes(monkeypatch, processes)
     with pytest.raises(ConfigError) as refused:
         check_degrees(config(**degrees))
-    assert told in str(refused.value) and "run.json:4: " in str(refused.value)
+    assert expected in str(refused.value) and "run.json:4: " in str(refused.value)
 
 
 def test_a_model_that_ranks_cannot_share_is_refused_by_the_key_of_its_config(

@@ -19,7 +19,7 @@ import paddlemix
 from paddlemix.configuration.arguments import DatasetItem, TrainingKeys
 from paddlemix.configuration.file import ConfigError, build_training_arguments, load_config, read_command_line
 from paddlemix.configuration.help import changed_defaults, help_text, tables
-from paddlemix.configuration.keys import key_table, keys_of_dataclass, own_keys, paddlenlp_keys
+from paddlemix.configuration.keys import expectation, key_table, keys_of_dataclass, own_keys, paddlenlp_keys
 from paddlemix.configuration.rules import CONSISTENCY, NEEDS_GPU, NOT_YET, recomputes
 
 PACKAGE = Path(paddlemix.__file__).parent
@@ -200,7 +200,7 @@ class TestFileNames:
         (tmp_path / "train.json").touch()
         assert load(tmp_path).data.dataset.train[0].data_files == [str(tmp_path / "train.json")]
 
-    def test_the_current_folder_goes_before_the_folder_of_the_config(self, tmp_path, monkeypatch):
+    def test_the_current_folder_takes_precedence_over_the_folder_of_the_config(self, tmp_path, monkeypatch):
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         monkeypatch.chdir(elsewhere)
@@ -313,6 +313,13 @@ class TestWrongKeys:
     def test_a_long_value_is_cut(self, tmp_path):
         assert problem_with(tmp_path, seed="x" * 500) == f'`seed` is "{"x" * 76}...; expected a whole number.'
 
+    def test_half_a_surrogate_pair_is_a_wrong_value_of_its_key_alone(self, tmp_path):
+        text = json.dumps(MINIMAL | {"output_dir": "\ud800", "logging_dir": "\ud83d\ude00", "seed": "x"}, indent=1)
+        assert problems_of(text, tmp_path) == [
+            'run.json:3: `output_dir` is "\ud800"; expected a string, not empty.',
+            'run.json:14: `seed` is "x"; expected a whole number.',
+        ]
+
     def test_a_required_key_that_is_null_is_missing(self, tmp_path):
         text = json.dumps(MINIMAL | {"model_name_or_path": None})
         assert problems_of(text, tmp_path) == [
@@ -332,6 +339,10 @@ class TestWrongKeys:
     def test_a_rule_says_nothing_about_a_key_that_is_wrong_already(self, tmp_path):
         (problem,) = problems_of(json.dumps(MINIMAL | {"do_train": "yes"}), tmp_path)
         assert "expected true or false" in problem
+
+    def test_a_rule_about_scores_says_nothing_beside_a_wrong_strategy(self, tmp_path):
+        keys = evaluated_by_answers("caption_cider", ["vqav2"]) | {"evaluation_strategy": "often"}
+        assert "expected one of" in problem_with(tmp_path, **keys)
 
     @settings(deadline=None, derandomize=True)
     @given(
@@ -550,6 +561,13 @@ class TestRules:
             ({"do_eval": True}, "`do_eval` or `evaluation_strategy` asks for evaluation, but `dataset.eval` lists no"),
             ({"evaluation_strategy": "epoch"}, "`do_eval` or `evaluation_strategy` asks for evaluation, but"),
             ({"min_pixels": 10, "max_pixels": 9}, "`min_pixels` is 10, more than `max_pixels`, which is 9."),
+            ({"min_frames": 8, "max_frames": 4}, "`min_frames` is 8, more than `max_frames`, which is 4."),
+            (
+                {"video_min_pixels": 3, "video_max_pixels": 2},
+                "`video_min_pixels` is 3, more than `video_max_pixels`, which is 2.",
+            ),
+            ({"fps": 1, "nframes": 8}, "`fps` and `nframes` are both set, but only one of them can choose"),
+            ({"resized_width": 56}, "one of `resized_height` and `resized_width` is set; set both or none."),
             ({"bf16": True, "fp16": True}, "`bf16` and `fp16` are both true; expected at most one."),
             ({"lora_rank": 8}, "`lora_rank` has no effect unless `lora` is true. Take the key out, or set"),
             ({"lora_plus_scale": 4, "lora": False}, "`lora_plus_scale` has no effect unless `lora` is true."),
@@ -621,7 +639,7 @@ class TestRules:
         config = load(tmp_path, lora=True, freeze_vit=False, freeze_include=[], rslora=True, lora_modules_to_save=[])
         assert config.model.lora and config.model.rslora and config.model.lora_modules_to_save == []
 
-    def test_a_constant_rate_takes_no_warm_up_that_is_zero_amiss(self, tmp_path):
+    def test_a_constant_rate_accepts_a_warm_up_of_zero(self, tmp_path):
         assert load(tmp_path, lr_scheduler_type="constant").training["warmup_ratio"] == 0.01
         assert load(tmp_path, lr_scheduler_type="constant", warmup_ratio=0).training["warmup_ratio"] == 0
 
@@ -669,17 +687,17 @@ class TestRules:
 class TestTypesOfOtherDataclasses:
     def test_hints_that_say_nothing_give_way_to_the_type_of_the_default(self):
         keys = keys_of_dataclass(Weird)
-        assert keys["must"].required
-        assert keys["odd"].expectation == "a whole number"
-        assert keys["nothing"].expectation == "any JSON value"
-        assert keys["maybe"].expectation == "a whole number"
+        assert keys["must"].is_required()
+        assert expectation(keys["odd"]) == "a whole number"
+        assert expectation(keys["nothing"]) == "any JSON value"
+        assert expectation(keys["maybe"]) == "a whole number"
         assert keys["colour"].annotation == Literal["red"]
         assert keys["colour"].default == "red"
         assert keys["names"].default == []
 
     def test_hints_that_cannot_be_resolved_give_way_to_the_defaults(self):
         broken = dataclasses.make_dataclass("Broken", [("rate", "NoSuchType", 0.5)])
-        assert keys_of_dataclass(broken)["rate"].expectation == "a number"
+        assert expectation(keys_of_dataclass(broken)["rate"]) == "a number"
 
     def test_choices_that_we_spell_out_are_those_of_paddlenlp(self):
         from paddlenlp.trainer.trainer_utils import IntervalStrategy, OptimizerNames, SchedulerType
@@ -695,7 +713,7 @@ class TestTypesOfOtherDataclasses:
 
 class TestTrainingArguments:
     def test_they_hold_the_values_of_the_config_and_run_on_what_is_there(self, tmp_path):
-        from paddlemix.configuration.file import gpu_is_usable
+        from paddlemix._environment import gpu_is_usable
 
         config = load(tmp_path, output_dir=str(tmp_path / "out"), learning_rate=2e-4, report_to="none", seed=5)
         arguments = build_training_arguments(config)
@@ -738,7 +756,7 @@ class TestWhatIsShipped:
         assert "| `max_length` | a whole number, more than 0 | `2048` |" in tables()
 
     def test_the_page_names_every_switch_that_is_refused(self):
-        from paddlemix.configuration.rules import NOT_YET_SWITCHES
+        from paddlemix.configuration.groups import NOT_YET_SWITCHES
 
         page = (PACKAGE.parent / "docs" / "config.md").read_text(encoding="utf-8")
         assert [key for key in NOT_YET_SWITCHES if f"`{key}`" not in page] == []

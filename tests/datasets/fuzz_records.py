@@ -25,14 +25,15 @@ from unittest.mock import patch
 import paddlemix  # noqa: F401  first: it sets the environment of the mathematics
 from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.formats import AUTO, FORMATS
-from paddlemix.datasets.records.files import locate_records, read_files
+from paddlemix.datasets.records.data_files import locate_records, read_files
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.media.fetch import FetchError
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
-from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer, add_control_tokens
+from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "datasets.md"
 BATCH = 100
@@ -58,7 +59,7 @@ def sections() -> list[tuple[str, str]]:
 
 
 def examples(section: str) -> list[dict]:
-    """The objects of a section's JSON blocks, which follow one another without commas."""
+    """Read the objects of a section's JSON blocks, which follow one another without commas."""
     found, decoder = [], json.JSONDecoder()
     for block in re.findall(r"```json\n(.*?)```", section, flags=re.DOTALL):
         while block := block.strip():
@@ -69,7 +70,7 @@ def examples(section: str) -> list[dict]:
 
 
 def is_table(value: dict) -> bool:
-    """Whether an example is a whole file."""
+    """Tell whether an example is a whole file."""
     return "annotations" in value or "761183272" in value or "data_subtype" in value
 
 
@@ -88,7 +89,7 @@ class Mutator:
         return record
 
     def line(self, record: dict) -> bytes:
-        """The record as a line of a file, now and then with broken bytes or too deep."""
+        """Write the record as a line of a file, now and then with broken bytes or too deep."""
         line = bytearray(json.dumps(record, ensure_ascii=self.chance.random() < 0.5).encode("utf-8", "replace"))
         if self.chance.random() < 0.1:
             place = self.chance.randrange(len(line))
@@ -104,7 +105,7 @@ class Mutator:
             yield from self._keys(inner)
 
     def _place(self, record: dict) -> tuple[dict | list, str | int] | None:
-        """Some place in the record."""
+        """Choose some place in the record."""
         at: dict | list = record
         while at:
             key = self.chance.choice(list(at)) if isinstance(at, dict) else self.chance.randrange(len(at))
@@ -266,14 +267,14 @@ def bounded(seconds: int = CPU_SECONDS) -> Iterator[None]:
 
 
 def make_processor() -> Qwen2VLProcessor:
-    """A processor with one token a byte."""
+    """Make a processor with one token a byte."""
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel
 
     backend = untrained_tokenizer(BPE({byte: place for place, byte in enumerate(sorted(ByteLevel.alphabet()))}, []))
     add_control_tokens(backend)
     images = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
-    return Qwen2VLProcessor(Qwen2Tokenizer(backend), images, ChatTemplate(), max_length=4096)
+    return Qwen2VLProcessor(Qwen2Tokenizer(backend), images, Qwen2VLChatTemplate(), max_length=4096)
 
 
 def make_images(folder: Path, records: list[dict]) -> None:
@@ -294,7 +295,7 @@ def refuse_to_fetch(address: str, **_: object) -> bytes:
 
 @contextmanager
 def fuzzer(seed: int) -> Iterator[Fuzzer]:
-    """A fuzzer that stays off the network, in a folder of its own."""
+    """Make a fuzzer that stays off the network, in a folder of its own."""
     with (
         tempfile.TemporaryDirectory() as folder,
         patch("paddlemix.media.images.fetch_kept", refuse_to_fetch),
@@ -304,12 +305,12 @@ def fuzzer(seed: int) -> Iterator[Fuzzer]:
 
 
 def resident_megabytes() -> float:
-    """Memory of this process now."""
+    """Read the memory of this process now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
 def main() -> None:
-    """Run, and print what became of the records."""
+    """Run, and print what happened to the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -5,7 +5,7 @@ import pytest
 
 from paddlemix.contract import Sample
 from paddlemix.datasets.collate import PackCollator, PadCollator, TrainingCollator
-from paddlemix.datasets.mixing.draws import WeightedSample
+from paddlemix.datasets.mixing.loss_weights import WeightedSample
 
 
 def sample(length, images=0, start=10, videos=0):

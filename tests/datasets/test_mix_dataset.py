@@ -102,7 +102,7 @@ def test_summaries_tell_the_sets_apart(folder):
     assert [size.tokens for size in (*one.sizes, *two.sizes)] == [2, 3, 4, 5]
 
 
-def test_a_set_named_auto_is_told_apart_and_named_by_its_format(folder):
+def test_the_format_of_a_set_named_auto_is_recognised_and_named(folder):
     chats = write(folder / "chats" / "a.json", [chat("1")])
     write(folder / "chats" / "b.json", [chat("2")])
     captions = write(folder / "c.json", [{"image": "图.jpg", "caption": "三"}])

@@ -48,12 +48,12 @@ HOMES: dict[str, tuple[object, ...]] = {
 # Names that other rooms must rely on, which nothing public gives, and why.
 EXCEPTIONS = {
     ("distributed/peers.py", "_exit"): "ends a process whose main thread waits in a collective",
-    ("models/layers/decoding.py", "_forward_pre_hooks"): "whether a layer may be left out",
-    ("models/layers/decoding.py", "_forward_post_hooks"): "likewise",
+    ("models/replace.py", "_forward_pre_hooks"): "whether a layer may be left out",
+    ("models/replace.py", "_forward_post_hooks"): "likewise",
     ("models/tensor_parallel.py", "_HYBRID_PARALLEL_GROUP"): "the groups that fleet has made",
     ("ops/tensors/built.py", "_C_ops"): "calls a custom op without the cost of its Python side",
     ("ops/tensors/built.py", "_run_custom_op"): "likewise",
-    ("weights/model_weights.py", "_share_buffer_to"): "fills a parameter without a second copy of it",
+    ("weights/loading.py", "_share_buffer_to"): "fills a parameter without a second copy of it",
 }
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn
-from paddlemix.evaluation.predict import answer
 from paddlemix.examples.demo import make_model
 from paddlemix.generation import GenerationConfig
+from paddlemix.generation.answer import answer
 
 
 @pytest.mark.parametrize(

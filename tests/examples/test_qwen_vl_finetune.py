@@ -88,7 +88,12 @@ def test_adapters_leave_the_whole_tower_frozen_whatever_fix_vit_says(fixed):
     assert config.model.freeze_include is None and config.model.freeze_exclude is None
 
 
-def test_every_key_of_a_config_is_a_flag_and_goes_before_the_defaults():
+def test_a_flag_of_two_keys_is_refused_for_each_that_is_given_as_well():
+    said = problems(f"{FEWEST} --freeze_include '[\"a\"]' --freeze_exclude '[\"b\"]' --fix_vit True")
+    assert [one.split(" sets")[0] for one in said] == ["--fix_vit: --freeze_include", "--fix_vit: --freeze_exclude"]
+
+
+def test_every_key_of_a_config_is_a_flag_and_takes_precedence_over_the_defaults():
     sets = '{"train": [{"name": "vqa_dataset", "data_files": "vqa.json"}]}'
     words = f"--max_length 99 --max_steps 3 --freeze_include '[\"lm_head*\"]' --bf16 null --dataset '{sets}'"
     config = read(f"--model_name_or_path m --output_dir out {words}")
@@ -115,12 +120,12 @@ def test_every_key_of_a_config_is_a_flag_and_goes_before_the_defaults():
         ("--lora True --freeze_vit True", "--freeze_vit: `freeze_vit` has no effect while `lora` is true"),
     ],
 )
-def test_a_flag_that_cannot_be_followed_is_told_with_its_name(flags, expected):
+def test_a_flag_that_cannot_be_followed_is_refused_with_its_name(flags, expected):
     (said,) = problems(f"{FEWEST} {flags}")
     assert said.startswith(expected)
 
 
-def test_what_is_missing_is_told_at_once():
+def test_everything_missing_is_reported_at_once():
     said = problems("")
     assert len(said) == 3
     assert said[0] == (
@@ -143,7 +148,7 @@ def test_help_shows_an_example_and_every_flag_and_ends_the_program(capsys):
         read("--help")
     shown = capsys.readouterr().out
     assert ended.value.code == 0
-    for flag in (*finetune.FLAGS, "learning_rate", "sharding", "seed", "adam_beta2", "pipeline_parallel_degree"):
+    for flag in (*finetune.ALIASES, "learning_rate", "sharding", "seed", "adam_beta2", "pipeline_parallel_degree"):
         assert flag in shown
     example = shown[shown.index("--model_name_or_path qwen-vl") : shown.index("Flags:")].replace("\\\n", " ")
     assert read(example).model.model_name_or_path == "qwen-vl/qwen-vl-chat-7b"

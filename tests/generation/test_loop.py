@@ -11,6 +11,7 @@ import pytest
 from paddlemix.generation import GenerationConfig, TokenStream, generate, stream_text
 from paddlemix.models.layers.vision_tokens import place_vision
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
+from paddlemix.models.vision_language import Inputs
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = FIXTURES / "qwen2_vl_tiny"
@@ -85,9 +86,8 @@ def without_cache(model, alone, count):
         # Vision tokens among the answer are text to the positions of a cached run; keep them out of the layout.
         shown = inputs["input_ids"].clone()
         shown[:, plain:] = 1
-        positions, _ = model._positions(
-            shown, None, inputs.get("image_grid_thw"), inputs.get("video_grid_thw"), None, None
-        )
+        grids = {name: inputs[name] for name in ("image_grid_thw", "video_grid_thw") if name in inputs}
+        positions, _ = model.positions(Inputs(tuple(shown.shape), shown, None, None, [], grids))
         embeds = model.model.embed_tokens(inputs["input_ids"])
         for token, grids, pixels in (
             (model.config.image_token_id, "image_grid_thw", "pixel_values"),

@@ -10,7 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from paddlemix.generation import AnswerText
-from paddlemix.processors.tokenizer import Qwen2Tokenizer
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
 
 TOKENIZER = Qwen2Tokenizer.from_pretrained(Path(__file__).parents[1] / "fixtures" / "qwen2_vl_processor")
 MIXED = "a你😀é\u200d👩\N{REPLACEMENT CHARACTER}b"

@@ -15,7 +15,7 @@ from paddlemix.models.qwen2_vl.tensor_parallel import split_plan as qwen2_vl_pla
 from paddlemix.models.qwen_vl import QWenConfig
 from paddlemix.models.qwen_vl.tensor_parallel import split_plan as qwen_vl_plan
 from paddlemix.models.tensor_parallel import split_model, tensor_parallel_group
-from paddlemix.weights.model_weights import load_weights, without_initial_values
+from paddlemix.weights.loading import load_weights, without_initial_values
 from paddlemix.weights.share import own_part, share_of
 
 RANKS = 2

@@ -15,7 +15,7 @@ from paddlemix.auto import AutoModelMIX
 from paddlemix.models.registry import find_family
 from paddlemix.peft.adapter import read_adapter
 from paddlemix.peft.merge import Merge
-from paddlemix.weights.model_weights import save_weights
+from paddlemix.weights.saving import save_weights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 BASES, ADAPTERS = FIXTURES / "qwen2_vl_tiny", FIXTURES / "peft_adapter"
@@ -75,7 +75,7 @@ MEMORY = """
 import json, re, sys
 from pathlib import Path
 import paddlemix
-from paddlemix.weights.model_weights import WeightLayout
+from paddlemix.weights.layout import WeightLayout
 from paddlemix.peft.adapter import read_adapter
 from paddlemix.peft.merge import Merge
 

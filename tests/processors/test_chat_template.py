@@ -6,18 +6,16 @@ import pytest
 from jinja2.exceptions import SecurityError
 
 from paddlemix.contract import Piece
-from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn
-from paddlemix.processors.chat_template import QWEN2_VL_TEMPLATE, ChatTemplate, template_pieces
+from paddlemix.conversation import Image
+from paddlemix.models.qwen2_vl.chat_template import TEMPLATE
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate as ChatTemplate
 
 OTHER = "{% for message in messages %}{{ message.role }}{% endfor %}"
 
 
-def conversation(*turns):
-    return Conversation(tuple(Turn(role, tuple(parts)) for role, *parts in turns), RecordId("records.json", 0))
-
-
-def as_text(part):
-    yield Piece(part.text)
+def written(*turns):
+    """Turns of images, and of texts as pieces."""
+    return [(role, [Piece(part) if isinstance(part, str) else part for part in parts]) for role, *parts in turns]
 
 
 def test_every_chat_is_the_string_that_the_published_template_makes(processor_reference):
@@ -31,9 +29,7 @@ def test_every_chat_is_the_string_that_the_published_template_makes(processor_re
 
 
 def test_the_default_system_turn_images_and_prompt_are_as_the_model_was_trained():
-    pieces = ChatTemplate().pieces(
-        conversation(("user", Image("a.jpg"), Text("Q"))), as_text, add_generation_prompt=True
-    )
+    pieces = ChatTemplate().pieces(written(("user", Image("a.jpg"), "Q")), add_generation_prompt=True)
     assert "".join(piece.text for piece in pieces) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Q<|im_end|>\n<|im_start|>assistant\n"
@@ -49,36 +45,37 @@ def test_a_template_that_reaches_for_pythons_insides_is_stopped():
 
 def test_a_text_is_never_read_as_a_template_or_as_a_marker():
     hostile = "{{ messages }}{% raw %}\ue0000\ue001\ue0009\ue001"
-    pieces = list(ChatTemplate().pieces(conversation(("user", Text(hostile), Text("next"))), as_text))
+    pieces = list(ChatTemplate().pieces(written(("user", hostile, "next"))))
     assert [piece for piece in pieces if piece.text in (hostile, "next")] == [Piece(hostile), Piece("next")]
 
 
 def test_a_templates_own_text_is_split_at_its_control_tokens():
-    assert list(template_pieces("<|im_start|>user\n<|im_end|><|unknown|>")) == [
+    assert list(ChatTemplate().split("<|im_start|>user\n<|im_end|><|unknown|>")) == [
         Piece("<|im_start|>", control=True),
         Piece("user\n"),
         Piece("<|im_end|>", control=True),
         Piece("<|unknown|>"),
     ]
-    assert list(template_pieces("")) == []
+    assert list(ChatTemplate().split("")) == []
 
 
 @pytest.mark.parametrize(
     "parts",
     [
-        [Text("A.")],
-        [Text("A."), Image("a.jpg")],
-        [Image("a.jpg"), Text("A.")],
-        [Text("A."), Image("a.jpg"), Text("B.")],
+        ["A."],
+        ["A.", Image("a.jpg")],
+        [Image("a.jpg"), "A."],
+        ["A.", Image("a.jpg"), "B."],
+        ["A.", "B.", Image("a.jpg"), Image("b.jpg")],
         [Image("a.jpg")],
-        [Text("")],
+        [""],
         [],
     ],
 )
 def test_an_assistants_words_and_the_end_of_its_turn_are_trained_and_nothing_else(parts):
-    turns = [("user", Text("Q")), ("assistant", *parts), ("user", Text("Q")), ("assistant", Text("C."))]
-    pieces = list(ChatTemplate().pieces(conversation(*turns), as_text))
-    words = [Piece(part.text, trained=True) for part in parts if isinstance(part, Text) and part.text]
+    turns = [("user", "Q"), ("assistant", *parts), ("user", "Q"), ("assistant", "C.")]
+    pieces = list(ChatTemplate().pieces(written(*turns)))
+    words = [Piece(part, trained=True) for part in parts if isinstance(part, str) and part]
     end = Piece("<|im_end|>", control=True, trained=True)
     assert [piece for piece in pieces if piece.trained and piece.text] == [*words, end, Piece("C.", trained=True), end]
     last = [index for index, piece in enumerate(pieces) if piece == end]
@@ -106,20 +103,20 @@ def test_a_checkpoint_keeps_one_template_or_several_with_names(tmp_path, name, v
     assert ChatTemplate.from_pretrained(tmp_path).source == OTHER
 
 
-def test_chat_template_json_goes_before_tokenizer_config_json(tmp_path):
+def test_chat_template_json_takes_precedence_over_tokenizer_config_json(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "no"}))
     ChatTemplate(OTHER).save_pretrained(tmp_path)
     assert ChatTemplate.from_pretrained(tmp_path).source == OTHER
 
 
-def test_a_bare_template_file_goes_before_all_others(tmp_path):
+def test_a_bare_template_file_takes_precedence_over_all_others(tmp_path):
     ChatTemplate("no").save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(OTHER)
     assert ChatTemplate.from_pretrained(tmp_path).source == OTHER
 
 
 @pytest.mark.parametrize("settings", [None, {}, {"chat_template": None}, {"chat_template": []}])
-def test_a_checkpoint_without_a_template_speaks_as_qwen2_vl(tmp_path, settings):
+def test_a_checkpoint_without_a_template_has_the_familys(tmp_path, settings):
     if settings is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert ChatTemplate.from_pretrained(tmp_path).source == QWEN2_VL_TEMPLATE
+    assert ChatTemplate.from_pretrained(tmp_path).source == TEMPLATE

@@ -2,14 +2,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlemix.contract import GroundedBox
-from paddlemix.conversation import Box
-from paddlemix.models.qwen_vl.tags import TAGS as QWEN_VL_TAGS
-from paddlemix.processors.grounding import QWEN2_VL_TAGS, box_in_pixels, box_text
-
-parse_boxes, boxes_by_image = QWEN2_VL_TAGS.parse_boxes, QWEN2_VL_TAGS.boxes_by_image
-strip_tags = QWEN2_VL_TAGS.strip_tags
-
+from paddlemix.contract import GroundedBox, Piece
+from paddlemix.conversation import Box, Image, Reference, Text, Turn, Video
+from paddlemix.models.qwen2_vl.processing import GROUNDING
+from paddlemix.models.qwen_vl.tags import GROUNDING as QWEN_VL_GROUNDING
 
 sides = st.integers(10, 5000)
 # Left edges, and widths of at least two thousandths: a narrower box may be nothing at all in thousandths.
@@ -21,6 +17,17 @@ def tagged(corners):
     return f"<|box_start|>{corners}<|box_end|>"
 
 
+def written(*boxes, size):
+    """The text of boxes on one image."""
+    return "".join(piece.text for piece in GROUNDING.write(Turn("assistant", boxes), [size]))
+
+
+def boxes_in(text, *size):
+    """The boxes of an answer about one image."""
+    (boxes,) = GROUNDING.parse(text, [size])
+    return boxes
+
+
 @settings(derandomize=True, deadline=None)
 @given(
     width=sides, height=sides, x=starts, y=starts, dx=extents, dy=extents, unit=st.sampled_from(["pixel", "fraction"])
@@ -29,7 +36,7 @@ def test_a_box_comes_back_from_its_text_within_half_a_thousandth(width, height, 
     x2, y2 = min(x + dx, 1), min(y + dy, 1)
     scale_x, scale_y = (width, height) if unit == "pixel" else (1, 1)
     box = Box(x * scale_x, y * scale_y, x2 * scale_x, y2 * scale_y, unit=unit)
-    (found,) = parse_boxes(tagged(box_text(box, width, height)), width, height)
+    (found,) = boxes_in(written(box, size=(width, height)), width, height)
     # 999 is the last number there is, so that an edge at 1 comes back as 0.999.
     wanted = [(min(value, 0.999), side) for value, side in ((x, width), (y, height), (x2, width), (y2, height))]
     for value, (fraction, side) in zip(found.box, wanted, strict=True):
@@ -40,7 +47,7 @@ def test_a_box_comes_back_from_its_text_within_half_a_thousandth(width, height, 
 @settings(derandomize=True, deadline=None)
 def test_thousandths_are_written_as_they_are_whatever_the_images_size(corners):
     x1, y1, x2, y2 = corners
-    assert box_text(Box(*corners, unit="thousandth"), 1237, 77) == f"({x1},{y1}),({x2},{y2})"
+    assert written(Box(*corners, unit="thousandth"), size=(1237, 77)) == tagged(f"({x1},{y1}),({x2},{y2})")
 
 
 def test_the_three_units_mean_the_same_box():
@@ -49,13 +56,39 @@ def test_the_three_units_mean_the_same_box():
         Box(200, 250, 500, 750, unit="thousandth"),
         Box(0.2, 0.25, 0.5, 0.75, unit="fraction"),
     ]
-    assert {box_text(box, 640, 480) for box in boxes} == {"(200,250),(500,750)"}
+    assert {written(box, size=(640, 480)) for box in boxes} == {tagged("(200,250),(500,750)")}
     for box in boxes:
-        assert box_in_pixels(box, 640, 480) == pytest.approx((128, 120, 320, 360))
+        assert box.in_pixels(640, 480) == pytest.approx((128, 120, 320, 360))
+        assert box.in_fractions(640, 480) == pytest.approx((0.2, 0.25, 0.5, 0.75))
 
 
 def test_edges_outside_the_image_are_clipped_to_what_the_model_can_say():
-    assert box_text(Box(-5, -0.1, 640, 700), 640, 480) == "(0,0),(999,999)"
+    assert written(Box(-5, -0.1, 640, 700), size=(640, 480)) == tagged("(0,0),(999,999)")
+
+
+def test_a_turn_is_written_with_everything_in_its_place():
+    image, video = Image("a.png"), Video("a.mp4")
+    box = Box(0.1, 0.2, 0.3, 0.4, unit="fraction", image=1)
+    turn = Turn("user", (image, Text("<|box_start|>"), video, image, Reference("猫"), box, Text("?")))
+    assert GROUNDING.write(turn, [(9, 9), (10, 10)]) == [
+        image,
+        Piece("<|box_start|>"),
+        video,
+        image,
+        Piece("<|object_ref_start|>", control=True),
+        Piece("猫"),
+        Piece("<|object_ref_end|>", control=True),
+        Piece("<|box_start|>", control=True),
+        Piece("(100,200),(300,400)"),
+        Piece("<|box_end|>", control=True),
+        Piece("?"),
+    ]
+
+
+@pytest.mark.parametrize("image", [2, -1])
+def test_a_box_on_no_image_is_refused_with_both_numbers(image):
+    with pytest.raises(ValueError, match=rf"^a box lies on image {image}, but there are 2 images\.$"):
+        GROUNDING.write(Turn("user", (Box(1, 2, 3, 4, image=image),)), [(10, 10), (10, 10)])
 
 
 def test_each_box_takes_the_reference_before_it():
@@ -64,7 +97,7 @@ def test_each_box_takes_the_reference_before_it():
         f"{tagged('( 1,2),(3,4)')}{tagged('(0, 0), (1000,1000)')} and <|object_ref_start|>a cat<|object_ref_end|>"
         f"{tagged(' (10,20),(30,40) ')}"
     )
-    assert parse_boxes(text, 1000, 500) == [
+    assert boxes_in(text, 1000, 500) == [
         GroundedBox("", (1, 1, 3, 2)),
         GroundedBox("红色的圆", (100, 100, 300, 200)),
         GroundedBox("红色的圆", (0, 0, 1000, 500)),
@@ -92,31 +125,31 @@ def test_each_box_takes_the_reference_before_it():
 )
 def test_a_malformed_box_is_left_as_text_and_the_next_one_is_read(corners):
     text = tagged(corners) + tagged("(1,2),(3,4)")
-    assert [found.box for found in parse_boxes(text, 1000, 1000)] == [(1, 2, 3, 4)]
-    assert strip_tags(text) == f"{corners}(1,2),(3,4)"
+    assert [found.box for found in boxes_in(text, 1000, 1000)] == [(1, 2, 3, 4)]
+    assert GROUNDING.strip(text) == f"{corners}(1,2),(3,4)"
 
 
 @pytest.mark.parametrize("text", ["", "(1,2),(3,4)", "<|box_start|>(1,2),(3,4)", "(1,2),(3,4)<|box_end|>"])
 def test_corners_without_both_tags_are_no_box(text):
-    assert parse_boxes(text, 1000, 1000) == []
+    assert boxes_in(text, 1000, 1000) == []
 
 
 def test_a_reference_that_was_not_closed_does_not_lend_its_tag_to_a_name():
     text = "<|object_ref_start|>a <|object_ref_start|>dog<|object_ref_end|>" + tagged("(1,2),(3,4)")
-    (found,) = parse_boxes(text, 1000, 1000)
+    (found,) = boxes_in(text, 1000, 1000)
     assert found.label == "a dog"
 
 
 def test_an_answer_without_its_tags_keeps_names_and_words():
     text = f" The <|object_ref_start|>狗<|object_ref_end|> is at {tagged('(1,2),(3,4)')}. <|quad_start|>"
-    assert strip_tags(text) == "The 狗 is at (1,2),(3,4). <|quad_start|>"
+    assert GROUNDING.strip(text) == "The 狗 is at (1,2),(3,4). <|quad_start|>"
 
 
 def test_boxes_about_several_images_are_measured_on_the_one_mentioned_before_them():
     box = tagged("(100,200),(500,600)")
     text = f"{box} Picture 1: <|object_ref_start|>cat<|object_ref_end|>{box}{box}, Image 2 {box}, 图3{box}"
     sizes = [(1000, 1000), (100, 100), (10, 20)]
-    assert boxes_by_image(text, sizes) == [
+    assert GROUNDING.parse(text, sizes) == [
         [GroundedBox("cat", (100, 200, 500, 600))] * 2,
         [GroundedBox("cat", (10, 20, 50, 60))],
         [GroundedBox("", (1, 4, 5, 12)), GroundedBox("cat", (1, 4, 5, 12))],
@@ -125,8 +158,11 @@ def test_boxes_about_several_images_are_measured_on_the_one_mentioned_before_the
 
 def test_boxes_about_one_image_all_lie_on_it():
     text = f"Picture 2 {tagged('(100,200),(500,600)')}{tagged('(1,1),(1,1)')}"
-    assert boxes_by_image(text, [(1000, 1000)]) == [parse_boxes(text, 1000, 1000)]
-    assert len(parse_boxes(text, 1000, 1000)) == 1
+    assert GROUNDING.parse(text, [(1000, 1000)]) == [[GroundedBox("", (100, 200, 500, 600))]]
+
+
+def test_an_answer_about_no_image_has_no_boxes():
+    assert GROUNDING.parse(tagged("(100,200),(500,600)"), []) == []
 
 
 def test_qwen_vls_tags_are_read_as_qwen2_vls_are():
@@ -139,8 +175,8 @@ def test_qwen_vls_tags_are_read_as_qwen2_vls_are():
     shorter = answer
     for long, short in named + boxes:
         shorter = shorter.replace(long, short)
-    found = QWEN_VL_TAGS.boxes_by_image(shorter, [(100, 100), (10, 10)])
-    assert found == boxes_by_image(answer, [(100, 100), (10, 10)])
+    found = QWEN_VL_GROUNDING.parse(shorter, [(100, 100), (10, 10)])
+    assert found == GROUNDING.parse(answer, [(100, 100), (10, 10)])
     assert [len(one) for one in found] == [2, 0]
-    assert QWEN_VL_TAGS.strip_tags(shorter) == strip_tags(answer)
-    assert QWEN_VL_TAGS.parse_boxes(answer, 100, 100) == []
+    assert QWEN_VL_GROUNDING.strip(shorter) == GROUNDING.strip(answer)
+    assert QWEN_VL_GROUNDING.parse(answer, [(100, 100)]) == [[]]

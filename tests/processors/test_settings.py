@@ -4,8 +4,7 @@ import pytest
 
 from paddlemix.conversation import VideoSettings
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
-from paddlemix.processors import settings as knobs
-from paddlemix.processors.settings import VARIABLES, given_knobs
+from paddlemix.processors.settings import VARIABLES, given_settings, log_once
 
 ALL = [variable for variables in VARIABLES.values() for variable in variables]
 
@@ -24,7 +23,7 @@ def bounds(folder, **arguments):
     return images.min_pixels, images.max_pixels
 
 
-def test_an_argument_goes_before_the_environment_and_that_before_the_checkpoint(folder, monkeypatch):
+def test_an_argument_takes_precedence_over_the_environment_and_that_over_the_checkpoint(folder, monkeypatch):
     assert bounds(folder) == (1000, 2000)
     monkeypatch.setenv("MAX_PIXELS", "3000")
     monkeypatch.setenv("MIN_PIXELS", "500")
@@ -52,29 +51,29 @@ def test_the_same_holds_for_videos(folder, monkeypatch):
 @pytest.mark.parametrize("variable", ALL)
 def test_every_variable_sets_its_value_and_is_named_as_its_source(variable):
     ((name, _),) = ((name, variables) for name, variables in VARIABLES.items() if variable in variables)
-    given = given_knobs({}, {variable: " 77 "})
+    given = given_settings({}, {variable: " 77 "})
     values = {**given.images, **{f"video_{key}": value for key, value in vars(given.video).items()}}
     assert values[name if name in given.images or name.startswith("video_") else f"video_{name}"] == 77
     assert given.sources[name] == variable
 
 
 def test_a_rate_may_be_a_fraction_and_numbers_must_be_whole():
-    assert given_knobs({}, {"FPS": "0.5"}).video.fps == 0.5
+    assert given_settings({}, {"FPS": "0.5"}).video.fps == 0.5
     with pytest.raises(ValueError, match=r"^NFRAMES is 0\.5; expected a whole number above 0\.$"):
-        given_knobs({}, {"NFRAMES": "0.5"})
+        given_settings({}, {"NFRAMES": "0.5"})
 
 
 @pytest.mark.parametrize("value", ["many", "0", "-4", "1e400", "nan", "1 2"])
 @pytest.mark.parametrize("variable", ALL)
 def test_a_bad_value_is_refused_with_the_variables_name(variable, value):
     with pytest.raises(ValueError, match=rf"^{variable} is .*; expected a (whole )?number above 0\.$"):
-        given_knobs({}, {variable: value})
+        given_settings({}, {variable: value})
 
 
 @pytest.mark.parametrize("value", ["100", True, 0, -1, 1.5])
 def test_a_bad_argument_is_refused_with_its_name(value):
     with pytest.raises(ValueError, match=r"^`max_pixels` is .*; expected a whole number above 0\.$"):
-        given_knobs({"max_pixels": value}, {})
+        given_settings({"max_pixels": value}, {})
 
 
 def test_an_argument_that_is_nothing_is_refused_with_the_nearest_one(folder):
@@ -83,22 +82,26 @@ def test_an_argument_that_is_nothing_is_refused_with_the_nearest_one(folder):
 
 
 def test_blank_variables_are_not_set():
-    assert given_knobs({}, {"MAX_PIXELS": "", "FPS": " "}) == given_knobs({}, {})
+    assert given_settings({}, {"MAX_PIXELS": "", "FPS": " "}) == given_settings({}, {})
 
 
 def test_two_ways_of_choosing_frames_are_refused():
     with pytest.raises(ValueError, match=r"^NFRAMES and FPS are both set"):
-        given_knobs({}, {"NFRAMES": "8", "FPS": "1"})
+        given_settings({}, {"NFRAMES": "8", "FPS": "1"})
     with pytest.raises(ValueError, match=r"^`nframes` and `fps` are both set"):
-        given_knobs({"nframes": 8, "fps": 1}, {})
-    assert given_knobs({"fps": 1}, {"NFRAMES": "8"}).video == VideoSettings(fps=1)
+        given_settings({"nframes": 8, "fps": 1}, {})
+    assert given_settings({"fps": 1}, {"NFRAMES": "8"}).video == VideoSettings(fps=1)
 
 
 def test_the_images_variable_lowers_videos_too_and_never_raises_them():
-    assert given_knobs({}, {"MAX_PIXELS": "100352"}).video.max_pixels == 100352
-    assert given_knobs({}, {"MAX_PIXELS": "9999999"}).video.max_pixels == 602112
-    assert given_knobs({}, {"MAX_PIXELS": "100352", "VIDEO_MAX_PIXELS": "700000"}).video.max_pixels == 700000
-    assert given_knobs({"max_pixels": 100352}, {}).video.max_pixels is None
+    def frame_pixels(arguments, environment, most=602112):
+        return given_settings(arguments, environment, max_frame_pixels=most).video.max_pixels
+
+    assert frame_pixels({}, {"MAX_PIXELS": "100352"}) == 100352
+    assert frame_pixels({}, {"MAX_PIXELS": "9999999"}) == 602112
+    assert frame_pixels({}, {"MAX_PIXELS": "100352", "VIDEO_MAX_PIXELS": "700000"}) == 700000
+    assert frame_pixels({"max_pixels": 100352}, {}) is None
+    assert frame_pixels({}, {"MAX_PIXELS": "100352"}, most=None) is None
 
 
 def test_crossing_bounds_of_images_are_told(folder, monkeypatch):
@@ -122,7 +125,7 @@ def test_a_given_size_replaces_the_images_own(folder, monkeypatch):
 def test_what_is_in_effect_is_logged_once_with_tokens_and_sources(folder, monkeypatch, caplog):
     monkeypatch.setenv("MAX_PIXELS", "78400")
     monkeypatch.setenv("NFRAMES", "12")
-    knobs.log_once.cache_clear()
+    log_once.cache_clear()
     with caplog.at_level(logging.INFO, logger="paddlemix"):
         for _ in range(3):
             Qwen2VLProcessor.from_pretrained(folder, min_pixels=3136)
@@ -133,6 +136,6 @@ def test_what_is_in_effect_is_logged_once_with_tokens_and_sources(folder, monkey
     )
 
 
-def test_a_size_factor_is_passed_over_with_a_warning(caplog):
-    given_knobs({}, {"SIZE_FACTOR": "8"})
-    assert "SIZE_FACTOR is passed over" in caplog.text
+def test_a_size_factor_is_ignored_with_a_warning(caplog):
+    given_settings({}, {"SIZE_FACTOR": "8"})
+    assert "SIZE_FACTOR is ignored" in caplog.text

@@ -14,6 +14,7 @@ from PIL import Image, ImageChops
 
 from paddlemix.conversation import Conversation, Text
 from paddlemix.examples.qwen2_vl import run_predict
+from paddlemix.generation import dialogue
 from paddlemix.tools import predict
 from paddlemix.tools.precision import usable_dtype
 
@@ -55,7 +56,7 @@ def test_every_box_of_the_answer_is_drawn_where_it_says(
     image: Path,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(predict, "stream_answer", lambda *_: iter([RAW[:30], RAW[30:]]))
+    monkeypatch.setattr(dialogue, "stream_answer", lambda *_: iter([RAW[:30], RAW[30:]]))
     run(monkeypatch, "--model_name_or_path", tiny_checkpoint, "--input_image", image, "--output_dir", tmp_path)
     printed = capsys.readouterr().out
     assert "2 boxes" in printed and f"raw:    {RAW}\n" in printed and "<|" not in printed.split("answer:")[1]
@@ -119,7 +120,7 @@ def test_a_box_is_drawn_on_the_image_mentioned_before_it_or_else_on_the_last(
         seen.append("".join(part.text if isinstance(part, Text) else "<image>" for part in question.parts))
         return iter([answer])
 
-    monkeypatch.setattr(predict, "stream_answer", say)
+    monkeypatch.setattr(dialogue, "stream_answer", say)
     words = ["--model_name_or_path", tiny_checkpoint, "--input_image", *images, "--prompt", "?"]
     run(monkeypatch, *words, "--output_dir", tmp_path / "out")
     assert seen == ["Picture 1: <image>Picture 2: <image>Picture 3: <image>?"]
@@ -169,7 +170,7 @@ def test_the_checkpoints_generation_settings_hold_unless_a_flag_says_otherwise(
     settings = {"do_sample": True, "temperature": 0.5, "top_k": 3, "max_new_tokens": 7}
     (folder / "generation_config.json").write_text(json.dumps(settings))
     seen = []
-    monkeypatch.setattr(predict, "stream_answer", lambda *given: seen.append(given[-1]) or iter(["."]))
+    monkeypatch.setattr(dialogue, "stream_answer", lambda *given: seen.append(given[-1]) or iter(["."]))
     words = ["--model_name_or_path", folder, "--input_image", image, "--visual", "no"]
     run(monkeypatch, *words)
     run(monkeypatch, *words, "--temperature", 0, "--max_new_tokens", 5, "--seed", 9)

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.datasets.batching import Batching
 from paddlemix.datasets.collate import PadCollator
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
-from paddlemix.datasets.mixing.draws import count_targets
+from paddlemix.datasets.mixing.loss_weights import count_targets
 from paddlemix.datasets.mixing.sampler import BatchShape
-from paddlemix.datasets.mixing.sampling import Sampling
 
 SCRIPT = Path(__file__).with_name("record_steps.py")
 IMAGES, TEXTS = 8, 4
@@ -158,7 +158,7 @@ def seed_with_text_last(dataset: MixDataset, shape: BatchShape) -> int:
         share = BatchShape(shape.rows, shape.accumulation, shape.ranks, rank)
         reordered = copy(dataset)
         reordered.mixture = replace(dataset.mixture, seed=seed)
-        batches = list(Sampling().training(reordered, share, seed=seed))
+        batches = list(Batching().training(reordered, share, seed=seed))
         return [any(index < IMAGES for draw in batch for index in draw.indices) for batch in batches]
 
     for seed in range(200):

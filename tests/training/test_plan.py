@@ -13,9 +13,9 @@ from paddlenlp.trainer.trainer_utils import ShardingOption
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.file import build_training_arguments, load_config
+from paddlemix.datasets.batching import Batching
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.datasets.mixing.sampler import BatchShape
-from paddlemix.datasets.mixing.sampling import Sampling
 from paddlemix.training.freezing import freeze
 from paddlemix.training.plan import describe_plan
 
@@ -47,7 +47,7 @@ def plan(
     args = arguments(load_config(str(config), flags, has_gpu=False))
     model = AutoModelMIX.from_pretrained(checkpoint)
     freeze(model, ["visual.blocks.*"], None)
-    sampling = Sampling(pack_tokens=pack_tokens)
+    sampling = Batching(pack_tokens=pack_tokens)
     shape = BatchShape(args.per_device_train_batch_size, args.gradient_accumulation_steps)
     return describe_plan(model, train, None, args, sampling.training(train, shape, seed=0))
 

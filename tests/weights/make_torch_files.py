@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def tensors() -> dict[str, torch.Tensor | torch.nn.Parameter]:
-    """One of each kind; element number n is n / 4, exact in each dtype."""
+    """Make one of each kind; element number n is n / 4, exact in each dtype."""
     return {
         "float64": counted(2, 3).double(),
         "float32": counted(3, 2, 2),
@@ -43,12 +43,12 @@ def tensors() -> dict[str, torch.Tensor | torch.nn.Parameter]:
 
 
 def counted(*shape: int) -> torch.Tensor:
-    """The numbers 0, 1/4, 2/4, ... in this shape."""
+    """Count 0, 1/4, 2/4, ... in this shape."""
     return (torch.arange(torch.Size(shape).numel()) / 4).reshape(shape)
 
 
 def save_model(folder: Path) -> None:
-    """A model as `.bin` shards with an index, and the same as safetensors beside them."""
+    """Save a model as `.bin` shards with an index, and the same as safetensors beside them."""
     text = {
         "hidden_size": WIDTH,
         "intermediate_size": 12,

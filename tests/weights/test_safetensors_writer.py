@@ -9,7 +9,7 @@ from paddlemix.weights.safetensors_writer import Entry, write_safetensors
 
 
 def test_safetensors_reads_what_was_written_and_each_tensor_was_asked_for_in_its_turn(tmp_path):
-    rng, asked, told = np.random.default_rng(0), [], []
+    rng, asked, sizes = np.random.default_rng(0), [], []
     arrays = {
         "odd": rng.normal(size=[3, 5]).astype(np.float16),
         "wide": rng.normal(size=[4]).astype(np.float32),
@@ -17,13 +17,13 @@ def test_safetensors_reads_what_was_written_and_each_tensor_was_asked_for_in_its
         "none": np.zeros([0, 3], np.float32),
     }
     entries = [
-        Entry(name, str(array.dtype), array.shape, lambda name=name: asked.append(len(told)) or arrays[name])
+        Entry(name, str(array.dtype), array.shape, lambda name=name: asked.append(len(sizes)) or arrays[name])
         for name, array in arrays.items()
     ]
-    write_safetensors(tmp_path / "x.safetensors", entries, told.append)
+    write_safetensors(tmp_path / "x.safetensors", entries, sizes.append)
     found = load_file(tmp_path / "x.safetensors")
     assert found.keys() == arrays.keys() and all(np.array_equal(found[name], arrays[name]) for name in arrays)
-    assert asked == [0, 1, 2, 3] and sum(told) == sum(array.nbytes for array in arrays.values())
+    assert asked == [0, 1, 2, 3] and sum(sizes) == sum(array.nbytes for array in arrays.values())
     with safe_open(tmp_path / "x.safetensors", framework="np") as opened:
         assert opened.metadata() == {"format": "pt"}
 

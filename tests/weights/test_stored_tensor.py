@@ -3,8 +3,12 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from paddlemix.weights.stored_tensor import ROWS_AT_ONCE, STORED_DTYPES, StoredTensor
+from paddlemix.weights.dtypes import FLOAT_DTYPES, SAFETENSORS_CODES, STORED_DTYPES
+from paddlemix.weights.files import read_safetensors_file
+from paddlemix.weights.safetensors_writer import Entry, write_safetensors
+from paddlemix.weights.stored_tensor import ROWS_AT_ONCE, StoredTensor
 
 
 def store(folder, array, dtype, before=b"header"):
@@ -12,7 +16,7 @@ def store(folder, array, dtype, before=b"header"):
     return StoredTensor("weight", folder / "file", len(before), array.shape, dtype)
 
 
-@pytest.mark.parametrize("dtype", list(STORED_DTYPES))
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
 @pytest.mark.parametrize("rows", [1, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, 2 * ROWS_AT_ONCE + 5])
 def test_a_matrix_is_read_and_converted_as_it_is_and_transposed(tmp_path, dtype, rows):
     array = (np.arange(rows * 3) % 200).reshape(rows, 3).astype(np.float64) / 4
@@ -22,6 +26,32 @@ def test_a_matrix_is_read_and_converted_as_it_is_and_transposed(tmp_path, dtype,
     stored.read_into(turned.T)
     np.testing.assert_array_equal(straight, array)
     np.testing.assert_array_equal(turned, array.T)
+
+
+@pytest.mark.parametrize("dtype", list(STORED_DTYPES))
+def test_numbers_of_every_dtype_come_from_a_safetensors_file_to_the_bit(tmp_path, dtype):
+    width = STORED_DTYPES[dtype].itemsize
+    raw = np.random.default_rng(0).integers(0, 256, [70, 3 * width], np.uint8)
+    array = (raw % 2 if dtype == "bool" else raw).view(STORED_DTYPES[dtype])
+    assert array.shape == (70, 3) and dtype in SAFETENSORS_CODES
+    write_safetensors(tmp_path / "file", [Entry("weight", dtype, array.shape, lambda: array)])
+    [stored] = read_safetensors_file(tmp_path / "file")
+    found = np.empty_like(array)
+    stored.read_into(found)
+    assert (stored.dtype, stored.shape) == (dtype, (70, 3)) and found.tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.uint8, np.int64, np.bool_])
+def test_integers_that_safetensors_wrote_keep_their_values(tmp_path, dtype):
+    array = np.array([[0, 1, 127], [5, 0, 3]]).astype(dtype)
+    save_file({"weight": array}, tmp_path / "file")
+    [stored] = read_safetensors_file(tmp_path / "file")
+    own, wide = np.empty([2, 3], dtype), np.empty([3, 2], np.int64)
+    stored.read_into(own)
+    stored.read_into(wide.T)
+    assert stored.dtype == np.dtype(dtype).name
+    np.testing.assert_array_equal(own, array)
+    np.testing.assert_array_equal(wide, array.T)
 
 
 @pytest.mark.parametrize(("shape", "matrix"), [((), (1, 1)), ((7,), (1, 7)), ((2, 3, 4), (2, 12)), ((0, 3), (0, 0))])

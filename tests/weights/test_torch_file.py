@@ -24,7 +24,7 @@ def values(stored):
 
 
 def rewrite(folder, name, change):
-    """A copy of tensors.bin whose entry `name` is changed."""
+    """Copy tensors.bin with its entry `name` changed."""
     with zipfile.ZipFile(FILES / "tensors.bin") as old, zipfile.ZipFile(folder / "new.bin", "w") as new:
         assert f"tensors/{name}" in old.namelist()
         for entry in old.namelist():

@@ -60,7 +60,7 @@ struct Rotate {
   const float* sin;
   int64_t heads;
   int64_t size;
-  bool backwards;  // turn the other way, as the gradient does
+  bool backwards;  // rotate the other way, as the gradient does
 };
 
 enum class Activation : int { kNone = 0, kGelu = 1, kQuickGelu = 2 };
@@ -92,7 +92,7 @@ struct Attention {
   int64_t query_stride, key_stride;
   int64_t heads, groups, size;
   float scale;
-  // The queries are the last of their keys, and see none behind themselves. One that sees nothing, as padding on the
+  // The queries are the last of their keys, and see none after themselves. One that sees nothing, as padding on the
   // left does, weighs all keys alike.
   bool causal;
   float* out;   // [query rows, heads, size], dense

@@ -49,7 +49,7 @@ struct Projection {
 };
 
 // One more token of each row through a decoder block: RMS norm, query, key and value, rotary positions, attention to
-// what the row has said so far, output, RMS norm, gated feed-forward block.
+// the row's tokens so far, output, RMS norm, gated feed-forward block.
 struct DecodeBlock {
   int64_t rows, hidden, heads, groups, size, inner;
   float epsilon;

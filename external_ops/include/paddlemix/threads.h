@@ -91,7 +91,7 @@ class Member {
     if (begin < end) work(begin, end);
   }
 
-  // Goes on when all threads have come here.
+  // Returns when all threads have arrived.
   void meet() const { gate_->meet(); }
 
  private:
@@ -100,7 +100,7 @@ class Member {
 };
 
 // Calls `work(member)` on at most so many threads at the same time: for steps one after the other, between which they
-// wait for one another and are not sent away.
+// wait for one another and stay awake.
 template <typename Work>
 void run_team(int threads, const Work& work) {
   Gate gate(threads);

@@ -55,7 +55,7 @@ inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t a_way, cubl
         sum += 1.0 * host::number(a, a_type, a_place) * host::number(b, b_type, b_place);
       }
       const long long place = row + 1LL * column * ldc;
-      // Where nothing is added, what c holds is not read: it may be no number.
+      // Where nothing is added, what c holds is not read: it may be NaN.
       const float old = before == 0.0f ? 0.0f : before * host::number(c, c_type, place);
       host::put(c, c_type, place, static_cast<float>(scale * sum) + old);
     }

@@ -150,7 +150,7 @@ class Block {
     if (!_setjmp(home_)) _longjmp(fiber.place_in_code, 1);
   }
 
-  // Lets go the warps that are complete in a shuffle, or else the block where all are at a barrier.
+  // Releases the warps that are complete in a shuffle, or else the block where all are at a barrier.
   bool release() {
     bool released = false;
     for (std::size_t first = 0; first < count_; first += kWarpThreads) released |= release_warp(first);

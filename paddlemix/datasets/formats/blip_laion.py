@@ -10,7 +10,7 @@ from pathlib import Path
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats import caption
 from paddlemix.datasets.formats.format import Format, refuse_unread, text_at
-from paddlemix.datasets.records.reading import Record
+from paddlemix.datasets.records.json_files import Record
 
 
 def parse(record: Record, source: RecordId, root: Path, prompt: str = caption.DEFAULT_PROMPT) -> Conversation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from paddlemix.conversation import Box, BoxUnit, RecordError, RecordId
-from paddlemix.datasets.records.reading import describe
+from paddlemix.datasets.records.json_files import describe
 
 Corners = Literal["xyxy", "xywh"]
 

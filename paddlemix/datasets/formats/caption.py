@@ -20,7 +20,7 @@ from paddlemix.datasets.formats.format import (
 )
 from paddlemix.datasets.formats.tables import Key, joined, rows_by_key, table
 from paddlemix.datasets.formats.tags import split_tags
-from paddlemix.datasets.records.reading import Located, Record, describe
+from paddlemix.datasets.records.json_files import Located, Record, describe
 
 DEFAULT_PROMPT = "Describe this picture."
 

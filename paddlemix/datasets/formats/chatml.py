@@ -19,21 +19,15 @@ import orjson
 from paddlemix.conversation import Conversation, Image, RecordError, RecordId, Role, Video
 from paddlemix.datasets.formats.format import Format, build_conversation, checked_text, image_at, require, resolved
 from paddlemix.datasets.formats.pieces import split_turns
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.formats.turns import ROLES
+from paddlemix.datasets.records.json_files import Record, describe
 
 logger = logging.getLogger(__name__)
 
 # A turn's text, cut at its images and videos.
 Piece = str | Image | Video
 
-_ROLES: dict[str, Role] = {
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "system": "system",
-}
-# Keys of other formats. Passing over them would train, in silence, on a part of the record.
+# Keys of other formats. Ignoring them would silently train on a part of the record.
 _FOREIGN_KEYS = ("images", "video", "videos", "objects", "history", "system")
 _FOREIGN_PLACEHOLDER = "<image>"
 _SHOWN_IMAGES, _SHOWN_CHARACTERS = 3, 200
@@ -50,7 +44,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
 
     Images stand where `<img>path</img>` does, or, those of the `image` key, before the first user turn's text. Videos
     stand where `<video>path</video>` does; a JSON list in place of the path names the files of the frames. All other
-    text stays as it was written, `Picture 1: ` and the newline behind an image included.
+    text stays as it was written, `Picture 1: ` and the newline after an image included.
 
     Args:
         record: the record.
@@ -78,13 +72,13 @@ def _refuse_foreign_keys(record: Record, source: RecordId) -> None:
     if found:
         raise RecordError(
             source,
-            f"{', '.join(found)} would be passed over; expected images in `image` or as `<img>path</img>`, "
+            f"{', '.join(found)} would be ignored; expected images in `image` or as `<img>path</img>`, "
             "videos as `<video>path</video>`, and a system text as a turn",
         )
 
 
 def _read_turns(items: list[Any], source: RecordId) -> list[tuple[Role, str]]:
-    """Role and text of every turn; `items` are turns, or pairs of a question and its answer."""
+    """Read role and text of every turn; `items` are turns, or pairs of a question and its answer."""
     texts: list[tuple[Role, str]] = []
     for number, item in enumerate(items):
         name = f"`conversations[{number}]`"
@@ -100,10 +94,10 @@ def _read_turns(items: list[Any], source: RecordId) -> list[tuple[Role, str]]:
 
 
 def _read_turn(item: Record, name: str, source: RecordId) -> tuple[Role, str]:
-    speaker = require(item, "from", str, f"one of {', '.join(_ROLES)}", source, within=name)
-    if speaker not in _ROLES:
-        raise RecordError(source, f"`from` of {name} is {describe(speaker)}; expected one of {', '.join(_ROLES)}")
-    return _ROLES[speaker], require(item, "value", str, "a text", source, within=name)
+    speaker = require(item, "from", str, f"one of {', '.join(ROLES)}", source, within=name)
+    if speaker not in ROLES:
+        raise RecordError(source, f"`from` of {name} is {describe(speaker)}; expected one of {', '.join(ROLES)}")
+    return ROLES[speaker], require(item, "value", str, "a text", source, within=name)
 
 
 def _cut_at_media(text: str, source: RecordId, root: Path) -> list[Piece]:
@@ -125,7 +119,7 @@ def _cut_at_media(text: str, source: RecordId, root: Path) -> list[Piece]:
 
 
 def _refuse_opened_twice(text: str, source: RecordId) -> None:
-    """Refuse a tag before the end of another; without this, each of many would be looked at to the end of its line."""
+    """Refuse a tag before the end of another; without this, each of many would be searched to the end of its line."""
     opened = None
     for tag in _TAG_OR_LINE_END.finditer(text):
         if opened and tag["opened"]:
@@ -181,7 +175,7 @@ def _place_listed_images(turns: list[tuple[Role, list[Piece]]], value: object, s
 
 
 def _shown(images: list[Image]) -> str:
-    """The first of the paths; there may be thousands, or data: URLs of megabytes."""
+    """Name the first of the paths; there may be thousands, or data: URLs of megabytes."""
     paths = [image.path[:_SHOWN_CHARACTERS] for image in images[:_SHOWN_IMAGES]]
     return ", ".join(paths) + (" ..." if len(images) > _SHOWN_IMAGES else "")
 

@@ -20,10 +20,10 @@ from paddlemix.conversation import (
     Turn,
     Video,
 )
-from paddlemix.datasets.records.reading import Located, Record, describe
+from paddlemix.datasets.records.json_files import Located, Record, describe
 
 _TEXT = "a text that is not blank"
-# Keys that mean something in one format or another. Passing over one would train, in silence, on a part of the record.
+# Keys that mean something in one format or another. Ignoring one would silently train on a part of the record.
 _MEANINGFUL_KEYS = (
     "image", "images", "video", "videos", "audio", "audios", "objects", "history", "system", "tools", "messages",
     "conversations", "query", "response", "rejected_response", "chosen", "rejected",
@@ -68,7 +68,7 @@ def refuse_unread(record: Record, read: Collection[str], source: RecordId) -> No
     if found:
         raise RecordError(
             source,
-            f"{', '.join(found)} would be passed over; this format reads {', '.join(f'`{key}`' for key in read)}. "
+            f"{', '.join(found)} would be ignored; this format reads {', '.join(f'`{key}`' for key in read)}. "
             "Take the key out, or choose the format that reads it",
         )
 
@@ -149,7 +149,7 @@ def image_at(path: str, root: Path) -> Image:
 
 
 def resolved(path: str, root: Path) -> str:
-    """Where a record's image or video is.
+    """Tell where a record's image or video is.
 
     Args:
         path: as the record has it, not blank; it may start with `file://`.
@@ -213,9 +213,9 @@ def _check_order(turns: Sequence[Turn], source: RecordId) -> None:
 
 
 def _check_turn(turn: Turn, number: int, source: RecordId) -> None:
-    for kind, name in ((Image, "image"), (Video, "video")):
+    for kind, name in ((Image, "an image"), (Video, "a video")):
         if turn.role != "user" and any(isinstance(part, kind) for part in turn.parts):
-            raise RecordError(source, f"turn {number} ({turn.role}) shows a {name}; only user turns may")
+            raise RecordError(source, f"turn {number} ({turn.role}) shows {name}; only user turns may")
     says_something = plain_text(turn.parts).strip() or any(isinstance(part, Box) for part in turn.parts)
     if turn.role == "assistant" and not says_something:
         raise RecordError(source, f"turn {number} (assistant) is blank; expected the answer to learn")

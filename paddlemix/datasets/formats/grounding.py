@@ -19,7 +19,7 @@ from paddlemix.datasets.formats.format import (
     require,
     text_at,
 )
-from paddlemix.datasets.records.reading import Record
+from paddlemix.datasets.records.json_files import Record
 
 PHRASE = "{phrase}"
 DEFAULT_PROMPT = f"Find {PHRASE}."
@@ -65,7 +65,7 @@ XYWH = _format("xywh")
 
 
 def _only_key(record: Record, keys: tuple[str, ...], source: RecordId) -> str:
-    """The one of several keys that the record has; the first where it has none, whose absence is then told."""
+    """Find the one of several keys that the record has; the first where it has none, whose absence is then reported."""
     found = [key for key in keys if key in record]
     if len(found) > 1:
         raise RecordError(source, f"{', '.join(f'`{key}`' for key in found)} mean the same; expected one of them")

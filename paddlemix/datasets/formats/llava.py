@@ -11,9 +11,9 @@ from pathlib import Path
 
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats.format import Format, refuse_unread
-from paddlemix.datasets.formats.placeholders import converse, listed_images, listed_videos
+from paddlemix.datasets.formats.placeholders import converse, listed_media
 from paddlemix.datasets.formats.turns import FROM_VALUE, read_turns
-from paddlemix.datasets.records.reading import Record
+from paddlemix.datasets.records.json_files import Record
 
 
 def parse(record: Record, source: RecordId, root: Path) -> Conversation:
@@ -32,8 +32,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     """
     refuse_unread(record, ("conversations", "image", "video"), source)
     turns = read_turns(record, "conversations", [FROM_VALUE], source)
-    media = [listed_images(record, "image", source, root), listed_videos(record, "video", source, root)]
-    return converse(turns, media, source)
+    return converse(turns, listed_media(record, "image", "video", source, root), source)
 
 
 FORMAT = Format(parse)

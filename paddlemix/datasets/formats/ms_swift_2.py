@@ -18,9 +18,9 @@ import orjson
 from paddlemix.conversation import Box, Conversation, RecordError, RecordId, Reference
 from paddlemix.datasets.formats.boxes import box_of, box_unit, image_index
 from paddlemix.datasets.formats.format import Format, checked_text, image_at, refuse_unread, require
-from paddlemix.datasets.formats.placeholders import Listed, converse, listed_images, listed_videos
+from paddlemix.datasets.formats.placeholders import Listed, converse, listed_media
 from paddlemix.datasets.formats.turns import Said, with_system
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 _INLINE_IMAGE = re.compile(r"<img>([^<\n]*)</img>")
 _OBJECTS = '[{"caption": ..., "bbox": [x1, y1, x2, y2], "bbox_type": "real", "image": 0}]'
@@ -45,8 +45,8 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
         RecordError: the record has another shape.
     """
     refuse_unread(record, ("query", "response", "history", "system", "images", "videos", "objects"), source)
-    turns, images = _with_images(record, _turns(record, source), source, root)
-    videos = listed_videos(record, "videos", source, root)
+    images, videos = listed_media(record, "images", "videos", source, root)
+    turns, images = _with_inline_images(_turns(record, source), images, source, root)
     objects = _Objects(record, len(images.parts), source).listed(turns)
     return converse(with_system(record, turns, source), [images, videos], source, objects)
 
@@ -67,9 +67,8 @@ def _turns(record: Record, source: RecordId) -> Said:
     return [*turns, ("user", query), ("assistant", response)]
 
 
-def _with_images(record: Record, turns: Said, source: RecordId, root: Path) -> tuple[Said, Listed]:
-    """The turns with `<image>` for every image, and what it stands for, also where texts hold `<img>path</img>`."""
-    images = listed_images(record, "images", source, root)
+def _with_inline_images(turns: Said, images: Listed, source: RecordId, root: Path) -> tuple[Said, Listed]:
+    """Write `<image>` for every `<img>path</img>` in a text; where there is one, these are the record's images."""
     paths = [path for _, text in turns for path in _INLINE_IMAGE.findall(text)]
     turns = [(role, _INLINE_IMAGE.sub(images.tag, text) if paths else text) for role, text in turns]
     if any("<img>" in text or "</img>" in text for _, text in turns):
@@ -97,7 +96,7 @@ class _Objects:
         self._objects = [self._checked(item, number) for number, item in enumerate(self._items(record.get("objects")))]
 
     def listed(self, turns: Said) -> list[Listed]:
-        """What `<ref-object>` and `<bbox>` stand for; each may be left out as long as the other stands for all."""
+        """List what `<ref-object>` and `<bbox>` stand for; each may be left out as long as the other stands for all."""
         if not self._objects:
             return []
         names = Listed("<ref-object>", "objects", [[Reference(caption)] for caption, _ in self._objects])

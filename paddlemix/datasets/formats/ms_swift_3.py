@@ -13,9 +13,9 @@ from typing import Any
 from paddlemix.conversation import Box, Conversation, RecordError, RecordId, Reference
 from paddlemix.datasets.formats.boxes import box_of, box_unit, image_index
 from paddlemix.datasets.formats.format import Format, checked_text, refuse_unread
-from paddlemix.datasets.formats.placeholders import Listed, converse, listed_images, listed_videos
+from paddlemix.datasets.formats.placeholders import Listed, converse, listed_media
 from paddlemix.datasets.formats.turns import ROLE_CONTENT, read_turns, with_system
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 
 def parse(record: Record, source: RecordId, root: Path) -> Conversation:
@@ -35,8 +35,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     """
     refuse_unread(record, ("messages", "images", "videos", "objects", "system"), source)
     turns = with_system(record, read_turns(record, "messages", [ROLE_CONTENT], source), source)
-    images = listed_images(record, "images", source, root)
-    videos = listed_videos(record, "videos", source, root)
+    images, videos = listed_media(record, "images", "videos", source, root)
     return converse(turns, [images, videos], source, _objects(record, len(images.parts), source))
 
 

@@ -22,7 +22,7 @@ from paddlemix.datasets.formats.format import (
     text_at,
 )
 from paddlemix.datasets.formats.tags import split_tags
-from paddlemix.datasets.records.reading import Located, Record, as_entries
+from paddlemix.datasets.records.json_files import Located, Record, as_entries
 
 # The numbers that OCR-VQA's own file has for them.
 SPLITS = {"train": 1, "val": 2, "test": 3}

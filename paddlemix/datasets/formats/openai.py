@@ -23,7 +23,7 @@ from paddlemix.datasets.formats.format import (
 )
 from paddlemix.datasets.formats.pieces import Piece, split_turns
 from paddlemix.datasets.formats.turns import role_at
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 # The key that holds the value of a part of each type, and those that may stand beside it.
 _TYPES: dict[str, tuple[str, ...]] = {
@@ -75,7 +75,7 @@ def _piece(part: Any, name: str, source: RecordId, root: Path) -> Piece:
     if not isinstance(kind, str) or kind not in _TYPES:
         raise RecordError(source, f'{name} is {describe(part)}; expected {{"type": one of {", ".join(_TYPES)}, ...}}')
     if unread := [f"`{key}`" for key in part if key not in ("type", kind, *_TYPES[kind])]:
-        raise RecordError(source, f"{', '.join(unread)} of {name} would be passed over; take it out")
+        raise RecordError(source, f"{', '.join(unread)} of {name} would be ignored; take it out")
     if kind == "text":
         return require(part, "text", str, "a text", source, within=name)
     return _medium(part, kind, name, source, root)

@@ -1,4 +1,4 @@
-"""Texts in which `<image>`, `<video>` and the like stand for what lists of the record hold, in the same order."""
+"""Texts whose placeholders, such as `<image>`, stand for what lists of the record hold, in the same order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paddlemix.conversation import Conversation, Part, RecordError, RecordId, Ro
 from paddlemix.datasets.formats.format import build_conversation, checked_text, image_at, resolved
 from paddlemix.datasets.formats.pieces import Piece, split_turns
 from paddlemix.datasets.formats.turns import Said
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 
 @dataclass(frozen=True)
@@ -29,40 +29,25 @@ class Listed:
     parts: Sequence[Sequence[Part]]
 
 
-def listed_images(record: Record, key: str, source: RecordId, root: Path) -> Listed:
-    """Read a list of images.
+def listed_media(record: Record, images: str, videos: str, source: RecordId, root: Path) -> tuple[Listed, Listed]:
+    """Read a record's list of images and its list of videos; a video that is a list itself is given by its frames.
 
     Args:
         record: the record.
-        key: where the list stands; one path, null, or nothing at all will do too.
+        images: the key of the list of images; one path, null, or nothing at all will do too.
+        videos: the key of the list of videos; likewise.
         source: the record to name in errors.
         root: the folder of relative paths.
 
     Returns:
-        What `<image>` stands for.
+        What `<image>` and what `<video>` stand for.
 
     Raises:
         RecordError: a path is no text.
     """
-    return Listed("<image>", key, [[image_at(path, root)] for path in _paths(record, key, source)])
-
-
-def listed_videos(record: Record, key: str, source: RecordId, root: Path) -> Listed:
-    """Read a list of videos; one that is a list of images is given by its frames.
-
-    Args:
-        record: the record.
-        key: where the list stands; one path, null, or nothing at all will do too.
-        source: the record to name in errors.
-        root: the folder of relative paths.
-
-    Returns:
-        What `<video>` stands for.
-
-    Raises:
-        RecordError: a path is no text.
-    """
-    return Listed("<video>", key, [[_video(value, key, source, root)] for value in _values(record, key)])
+    shown = [[image_at(path, root)] for path in _paths(record, images, source)]
+    played = [[_video(value, videos, source, root)] for value in _values(record, videos)]
+    return Listed("<image>", images, shown), Listed("<video>", videos, played)
 
 
 def converse(turns: Said, media: Sequence[Listed], source: RecordId, others: Sequence[Listed] = ()) -> Conversation:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats.format import Format, refuse_unread
-from paddlemix.datasets.formats.placeholders import converse, listed_images, listed_videos
+from paddlemix.datasets.formats.placeholders import converse, listed_media
 from paddlemix.datasets.formats.turns import FROM_VALUE, ROLE_CONTENT, read_turns, with_system
-from paddlemix.datasets.records.reading import Record
+from paddlemix.datasets.records.json_files import Record
 
 
 def parse(record: Record, source: RecordId, root: Path) -> Conversation:
@@ -35,8 +35,7 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     column = "messages" if "messages" in record and "conversations" not in record else "conversations"
     refuse_unread(record, (column, "images", "videos", "system"), source)
     turns = with_system(record, read_turns(record, column, [FROM_VALUE, ROLE_CONTENT], source), source)
-    media = [listed_images(record, "images", source, root), listed_videos(record, "videos", source, root)]
-    return converse(turns, media, source)
+    return converse(turns, listed_media(record, "images", "videos", source, root), source)
 
 
 FORMAT = Format(parse)

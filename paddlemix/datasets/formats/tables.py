@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.records.reading import Located, Record, as_entries, describe, result_or_error
+from paddlemix.datasets.records.json_files import Located, Record, as_entries, describe, result_or_error
 
 Key = int | str
 
 
 def table(document: Record, key: str, file: str) -> list[Any]:
-    """A table of a file.
+    """Read a table of a file.
 
     Args:
         document: what the file holds.

@@ -60,7 +60,7 @@ def split_tags(text: str, image: int, source: RecordId) -> tuple[Part, ...]:
 
 
 def _span(text: str, tag: re.Match[str], source: RecordId) -> tuple[str, int]:
-    """What stands between a tag and its partner, and where the text goes on behind them."""
+    """Return what stands between a tag and its partner, and where the text goes on after them."""
     span = _SPANS[tag[0]].match(text, tag.start()) if tag[0] in _SPANS else None
     if span is None or _TAG.search(span[1]):
         shown = text[tag.start() : tag.start() + _SHOWN_CHARACTERS]

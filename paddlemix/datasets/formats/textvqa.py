@@ -13,7 +13,7 @@ from paddlemix.conversation import Conversation, RecordError, RecordId
 from paddlemix.datasets.formats import vqa
 from paddlemix.datasets.formats.format import Format, refuse_unread, require, text_at
 from paddlemix.datasets.formats.tables import joined, table
-from paddlemix.datasets.records.reading import Located, Record
+from paddlemix.datasets.records.json_files import Located, Record
 
 
 def parse(record: Record, source: RecordId, root: Path) -> Conversation:

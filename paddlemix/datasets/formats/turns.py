@@ -7,7 +7,7 @@ from typing import Any
 
 from paddlemix.conversation import RecordError, RecordId, Role
 from paddlemix.datasets.formats.format import require
-from paddlemix.datasets.records.reading import Record, describe
+from paddlemix.datasets.records.json_files import Record, describe
 
 Said = list[tuple[Role, str]]
 # The keys of the speaker and of the text.
@@ -16,7 +16,8 @@ Spelling = tuple[str, str]
 FROM_VALUE: Spelling = ("from", "value")
 ROLE_CONTENT: Spelling = ("role", "content")
 
-_ROLES: dict[str, Role] = {
+# The role that each name of a speaker means.
+ROLES: dict[str, Role] = {
     "user": "user",
     "human": "user",
     "assistant": "assistant",
@@ -61,16 +62,16 @@ def role_at(item: Record, key: str, name: str, source: RecordId) -> Role:
     Raises:
         RecordError: it is another role, or the turn is marked as not to be learned.
     """
-    expected = f"one of {', '.join(_ROLES)}"
+    expected = f"one of {', '.join(ROLES)}"
     speaker = require(item, key, str, expected, source, within=name)
-    if speaker not in _ROLES:
+    if speaker not in ROLES:
         raise RecordError(source, f"`{key}` of {name} is {describe(speaker)}; expected {expected}")
     for weight in _WEIGHT_KEYS:
-        if _ROLES[speaker] == "assistant" and item.get(weight) not in (None, 1):
+        if ROLES[speaker] == "assistant" and item.get(weight) not in (None, 1):
             raise RecordError(
                 source, f"`{weight}` of {name} is {describe(item[weight])}, but every answer is learned; take it out"
             )
-    return _ROLES[speaker]
+    return ROLES[speaker]
 
 
 def with_system(record: Record, turns: Said, source: RecordId) -> Said:
@@ -82,7 +83,7 @@ def with_system(record: Record, turns: Said, source: RecordId) -> Said:
         source: the record to name in errors.
 
     Returns:
-        The turns behind their system turn, if there is one.
+        The turns after their system turn, if there is one.
 
     Raises:
         RecordError: the value is no text.

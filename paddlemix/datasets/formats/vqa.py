@@ -22,7 +22,7 @@ from paddlemix.datasets.formats.format import (
 )
 from paddlemix.datasets.formats.tags import split_tags
 from paddlemix.datasets.formats.vqav2 import join
-from paddlemix.datasets.records.reading import Record
+from paddlemix.datasets.records.json_files import Record
 
 _EXPECTED_ANSWER = "a text or a list of texts that is not empty"
 

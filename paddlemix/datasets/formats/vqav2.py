@@ -11,7 +11,7 @@ from typing import Any
 
 from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.formats.tables import Key, joined, rows_by_key, table
-from paddlemix.datasets.records.reading import Located, Record, describe
+from paddlemix.datasets.records.json_files import Located, Record, describe
 
 
 def join(documents: Mapping[str, Record]) -> Iterator[Located]:

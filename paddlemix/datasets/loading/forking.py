@@ -1,4 +1,4 @@
-"""What has to be settled before processes are forked that go on with all that this one has loaded."""
+"""What must be settled before forking processes that share all that this one has loaded."""
 
 from __future__ import annotations
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import groupby
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
@@ -18,96 +16,14 @@ from paddlemix.contract import ConversationProcessor
 from paddlemix.conversation import Conversation, RecordError
 from paddlemix.datasets.formats import AUTO, find_format
 from paddlemix.datasets.loading.measure import Measured, Measuring
+from paddlemix.datasets.loading.sequences import Conversations, RecordSequence, parse_located
 from paddlemix.datasets.loading.sizes import UNUSABLE, SizeTable
-from paddlemix.datasets.records.file import RecordFile, Records, expanded
-from paddlemix.datasets.records.files import FileContent, read_files
-from paddlemix.datasets.records.reading import Located
+from paddlemix.datasets.records.data_files import FileContent, read_files
+from paddlemix.datasets.records.indexed_file import RecordFile, expanded
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.records.selection import select
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.files import replacing
-
-
-class RecordSequence:
-    """The records of several files, one behind the other.
-
-    Args:
-        parts: the files' records.
-    """
-
-    def __init__(self, parts: Sequence[Records]) -> None:
-        self._parts = tuple(parts)
-        self._starts = np.cumsum([0, *map(len, parts)])
-        self.identity = digest_of(*(part.identity for part in parts))
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def located(self, rows: Iterable[int]) -> Iterator[Located]:
-        """Read some of the records; those of one file that are asked for in a row open it once."""
-        rows = np.asarray(rows, dtype=np.int64)
-        parts = (np.searchsorted(self._starts, rows, side="right") - 1).tolist()
-        for part, group in groupby(zip(parts, rows.tolist(), strict=True), key=lambda pair: pair[0]):
-            yield from self._parts[part].located([row - int(self._starts[part]) for _, row in group])
-
-
-class Conversations(Sequence[Conversation]):
-    """Records that become conversations when they are asked for.
-
-    Args:
-        spec: how they are read.
-        records: where they are read from.
-        rows: int64[n], which of them.
-    """
-
-    def __init__(self, spec: DatasetSpec, records: RecordSequence, rows: np.ndarray) -> None:
-        self._spec = spec
-        self._records = records
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Conversation: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Conversations: ...
-
-    def __getitem__(self, index: int | slice) -> Conversation | Conversations:
-        if isinstance(index, slice):
-            return Conversations(self._spec, self._records, self._rows[index])
-        (located,) = self._records.located([self._rows[index]])
-        return parse_located(self._spec, located)
-
-
-class Chained(Sequence[Conversation]):
-    """Sequences one behind the other, none of them copied.
-
-    Args:
-        parts: the sequences.
-    """
-
-    def __init__(self, parts: Sequence[Sequence[Conversation]]) -> None:
-        self._parts = tuple(parts)
-        self._starts = np.cumsum([0, *map(len, parts)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    @overload
-    def __getitem__(self, index: int) -> Conversation: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Conversation]: ...
-
-    def __getitem__(self, index: int | slice) -> Conversation | list[Conversation]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        part = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._parts[part][index - int(self._starts[part])]
 
 
 @dataclass(frozen=True)
@@ -164,14 +80,14 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
 
 
 def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequence:
-    """The records of a set, not yet parsed.
+    """Join the records of a set's files, not yet parsed.
 
     Args:
         contents: of its files.
         spec: the set; its `name` is a format's.
 
     Returns:
-        The records of all its files; those that are made of whole files stand behind the others.
+        The records of all its files; those that are made of whole files come after the others.
 
     Raises:
         ValueError: a file holds one object that the format does not expand.
@@ -187,27 +103,8 @@ def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequ
     return RecordSequence([*lists, expanded(partial(expand, documents), list(documents), spec.name, depends_on)])
 
 
-def parse_located(spec: DatasetSpec, located: Located) -> Conversation:
-    """Make a conversation of a record.
-
-    Args:
-        spec: its set.
-        located: the record and its place.
-
-    Returns:
-        The conversation.
-
-    Raises:
-        RecordError: the record cannot be used.
-    """
-    entry, source = located
-    if isinstance(entry, RecordError):
-        raise entry
-    return spec.parse(entry, source, spec.media_root(source.file))
-
-
 def _measured(measuring: Measuring, rows: np.ndarray, path: Path | None) -> Measured:
-    """The table, kept between runs; records that were bad are looked at again, they may have been mended since."""
+    """Return the table, kept between runs; bad records are measured again, since they may have been mended."""
     found: list[tuple[int, RecordError]] | None = None
 
     def measure() -> np.ndarray:
@@ -238,7 +135,7 @@ def _measured_again(measuring: Measuring, rows: np.ndarray, table: np.ndarray, p
 def _size_file(
     spec: DatasetSpec, contents: Sequence[FileContent], rows: np.ndarray, processor: ConversationProcessor
 ) -> Path:
-    """Where the sizes are kept: the name says all that they depend on but the images, which may be a million."""
+    """Name the file of the sizes after all that they depend on, except for the images, which may be a million."""
     files = [(identity(file), spec.media_root(file).absolute()) for file, _ in contents]
     chosen = hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()
     name = digest_of(_code(), *files, spec.name, spec.prompt, chosen, processor.fingerprint())
@@ -247,8 +144,9 @@ def _size_file(
 
 @cache
 def _code() -> str:
-    """What measures, as it is written."""
+    """Return a digest of the source code that decides what is measured."""
     home = Path(paddlemix.__file__).parent
-    rooms = ("media", "processors", "datasets", "models")
-    files = [home / "conversation.py", *(file for room in rooms for file in sorted((home / room).rglob("*.py")))]
+    files = [home / f"{module}.py" for module in ("conversation", "contract", "names")]
+    for room in ("media", "processors", "datasets", "models"):
+        files += sorted((home / room).rglob("*.py"))
     return digest_of(*(file.read_text("utf-8") for file in files))

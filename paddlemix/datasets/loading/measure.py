@@ -18,9 +18,9 @@ from paddlemix.contract import ConversationProcessor, SampleSize
 from paddlemix.conversation import Conversation, RecordError, result_or_error
 from paddlemix.datasets.loading.forking import ready_to_fork
 from paddlemix.datasets.loading.sizes import SizeTable
-from paddlemix.datasets.records.reading import Located
+from paddlemix.datasets.records.json_files import Located
 
-# Records measured together: enough that what they share is worked out once, few enough that the bar moves.
+# Records measured together: enough that what they share is computed once, few enough that the bar moves.
 CHUNK = 1024
 # Below this many chunks for each, further processes take longer to start than they save.
 _CHUNKS_WORTH_A_PROCESS = 4
@@ -97,7 +97,7 @@ def measure_many(processor: ConversationProcessor, conversations: list[Conversat
 def _mapping(function: Function, count: int) -> Iterator[Callable[[Iterable[np.ndarray]], Iterator[Measured]]]:
     """Lend a `map` that keeps the order, over processes where the work is worth it."""
     processes = min(usable_cores(), count // _CHUNKS_WORTH_A_PROCESS)
-    # Only a forked process has the function at hand, whatever it holds, and needs no main module to import.
+    # Only a forked process inherits the function, whatever it holds, and needs no main module to import.
     if processes < 2 or "fork" not in multiprocessing.get_all_start_methods():
         yield partial(map, function)
         return
@@ -118,7 +118,7 @@ _function: Function
 
 
 def _take_over(function: Function) -> None:
-    """Keep what the parent hands over, which need not be pickled on the way."""
+    """Keep what the parent hands over, which need not be pickled for it."""
     global _function
     _function = function
 

@@ -1,4 +1,4 @@
-"""Arrays that one process leaves for another in memory that both see; what lies where is told in a few bytes."""
+"""Arrays that one process leaves for another in memory that both see; a few bytes describe what lies where."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SharedArrays:
         weakref.finalize(self, os.close, self._file)
 
     def write(self, arrays: Mapping[str, np.ndarray]) -> Contents:
-        """Put arrays there, in the place of those before.
+        """Write arrays, over those written before.
 
         Args:
             arrays: by name.
@@ -53,7 +53,7 @@ class SharedArrays:
         return contents
 
     def read(self, contents: Contents) -> dict[str, np.ndarray]:
-        """The arrays, where they lie: they are others once something else is written."""
+        """View the arrays where they lie: their numbers change once something else is written."""
         size = os.fstat(self._file).st_size
         if size and (self._map is None or len(self._map) < size):
             self._map = mmap.mmap(self._file, size)
@@ -66,7 +66,7 @@ class SharedArrays:
 
 
 def _nameless_file() -> int:
-    """A file that is gone with its last user: in memory on Linux, elsewhere among the temporary ones."""
+    """Open a file that is gone with its last user: in memory on Linux, elsewhere among the temporary ones."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("paddlemix-batch")
     with tempfile.TemporaryFile() as file:

@@ -27,12 +27,12 @@ class SizeTable(Sequence[SampleSize]):
 
     @classmethod
     def of(cls, sizes: Iterable[SampleSize | None]) -> SizeTable:
-        """The table of sizes; None where there is none."""
+        """Make the table of sizes; None marks a record that has none."""
         rows = [[UNUSABLE] * len(COLUMNS) if size is None else astuple(size) for size in sizes]
         return cls(np.array(rows, dtype=np.int32).reshape(-1, len(COLUMNS)))
 
     def column(self, name: str) -> np.ndarray:
-        """One of `SampleSize`'s numbers for every record, int64[records]."""
+        """Return one of `SampleSize`'s numbers for every record, int64[records]."""
         return self.table[:, COLUMNS.index(name)].astype(np.int64)
 
     def __len__(self) -> int:

@@ -88,7 +88,7 @@ class _Workers:
         self._done = context.RawArray("q", count)
         self._sockets: list[socket.socket] = []
         self._processes = []
-        # One more than a worker is ahead: the last of its batches is being looked at.
+        # One more than a worker is ahead: the last of its batches is in use.
         self._shared = [[SharedArrays() for _ in range(_AHEAD + 1)] for _ in range(count)]
         with ready_to_fork():
             for number in range(count):
@@ -135,14 +135,14 @@ class _Workers:
         while (sent := under_way.get()) is not None and not self._closed.is_set():
             worker, items = sent
             try:
-                told = pickle.loads(_receive_message(self._sockets[worker]))
+                reply = pickle.loads(_receive_message(self._sockets[worker]))
             except (EOFError, OSError):
                 if not self._closed.is_set():  # else `close` has ended the worker, and must be alone to wait for it
                     received.put(self._death(worker, items))
                 return
             slot = self._shared[worker][taken[worker] % len(self._shared[worker])]
             taken[worker] += 1
-            received.put(told if isinstance(told, BaseException) else slot.read(told))
+            received.put(reply if isinstance(reply, BaseException) else slot.read(reply))
 
     def _death(self, worker: int, items: list[Any]) -> WorkerError:
         self._processes[worker].join(timeout=5)
@@ -203,7 +203,7 @@ class _Work:
                 _send_message(theirs, pickle.dumps(self._answer(items, next(self._shared))))
 
     def _answer(self, items: list[Any], slot: SharedArrays) -> Contents | Exception:
-        """What lies in the slot now, or why there is no batch."""
+        """Prepare a batch in the slot, and return what lies there now, or why there is no batch."""
         samples: list[Any] = []
         self._done[self._number] = 0
         try:

@@ -66,11 +66,11 @@ class Mixture:
         return tuple(max(int(end * one.weight + 1e-9 * count), 1) for count, one in zip(once, self.sets, strict=True))
 
     def __len__(self) -> int:
-        """How many records an epoch draws."""
+        """Count the records that an epoch draws."""
         return sum(self.draws)
 
     def order(self, epoch: int) -> np.ndarray:
-        """The records of an epoch.
+        """Draw the records of an epoch.
 
         Args:
             epoch: from 0 on.
@@ -90,11 +90,11 @@ class Mixture:
         return np.concatenate(drawn)[np.argsort(np.concatenate(times), kind="stable")]
 
     def set_of(self, records: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The number of the set that each record is of, int64[n]."""
+        """Return the number of the set that each record belongs to, int64[n]."""
         return np.searchsorted(self.offsets, np.asarray(records), side="right") - 1
 
 
 def _passes(count: int, draws: int, generator: np.random.Generator) -> np.ndarray:
-    """int64[draws] of `count` records, shuffled pass after pass: none comes again before all others have come."""
+    """Draw int64[draws] of `count` records, shuffled pass after pass: none comes again before all others have come."""
     passes = [generator.permutation(count) for _ in range(-(-draws // count))]
     return np.concatenate(passes)[:draws]

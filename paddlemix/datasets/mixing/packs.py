@@ -57,7 +57,7 @@ class PackPlanner:
         return packs
 
     def _join(self, parts: list[Pack], lengths: np.ndarray) -> list[Pack]:
-        """Packs of whole parts, the emptiest last."""
+        """Plan packs of whole parts, the emptiest last."""
         members = [index for part in parts for index in part]
         ends = np.cumsum([len(part) for part in parts])
         sums = np.add.reduceat(lengths[members], [0, *ends[:-1]])
@@ -105,7 +105,7 @@ class _OpenPacks:
         self._occupied = 0  # bit r is set where a pack has room for exactly r tokens
 
     def take_fullest(self, length: int) -> tuple[int, int] | None:
-        """The fullest pack that has room for `length`, and its room; None where there is none."""
+        """Take the fullest pack that has room for `length`, and its room; None where there is none."""
         fitting = self._occupied >> length
         if not fitting:
             return None
@@ -122,12 +122,12 @@ class _OpenPacks:
             self._occupied |= 1 << room
 
     def emptiest(self) -> int | None:
-        """A pack with the most room; None where all are full."""
+        """Find a pack with the most room; None where all are full."""
         return self._by_room[self._occupied.bit_length() - 1][-1] if self._occupied else None
 
 
 def mean_fill(packs: Sequence[Pack], lengths: np.ndarray, capacity: int) -> float:
-    """The share of all packs' room that samples take.
+    """Compute the share of all packs' capacity that samples take.
 
     Args:
         packs: at least one.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, overload
+from typing import overload
 
 import numpy as np
 
@@ -19,33 +20,45 @@ _OWN = 1
 Row = list[int]
 
 
-class RowPlan(Protocol):
-    """The rows of any epoch."""
-
-    def rows(self, epoch: int) -> Sequence[Row]:
-        """Every sample that the epoch draws, in the order in which it trains them; seed and epoch alone decide."""
-        ...
-
-
 @dataclass(frozen=True)
-class SingleRows:
-    """One sample a row.
+class RowPlan(ABC):
+    """The rows of any epoch.
 
     Attributes:
         lengths: int64[samples], tokens.
         order: `order(epoch)` is int64[n], the samples that an epoch draws, as `Mixture.order` gives them.
         seed: of what is not `order`'s to say.
-        grouped: rows next to one another that are to be of about the same length, because they are padded together; 1
-            leaves the order random.
     """
 
     lengths: np.ndarray
     order: Callable[[int], np.ndarray]
     seed: int
+
+    @abstractmethod
+    def rows(self, epoch: int) -> Sequence[Row]:
+        """Plan an epoch.
+
+        Args:
+            epoch: from 0 on; it and the seed alone decide.
+
+        Returns:
+            Every sample that the epoch draws, in the order in which it trains them.
+        """
+
+
+@dataclass(frozen=True)
+class SingleRows(RowPlan):
+    """One sample a row.
+
+    Attributes:
+        grouped: rows next to one another that are to be of about the same length, because they are padded together; 1
+            leaves the order random.
+    """
+
     grouped: int = 1
 
     def rows(self, epoch: int) -> Sequence[Row]:
-        """All samples, in the order of the epoch."""
+        """Give each sample a row, in the order of the epoch; see `RowPlan.rows`."""
         order = self.order(epoch)
         if self.grouped > 1:
             order = self._by_length(order, np.random.default_rng([self.seed, epoch, _OWN]))
@@ -62,23 +75,17 @@ class SingleRows:
 
 
 @dataclass(frozen=True)
-class PackedRows:
+class PackedRows(RowPlan):
     """A pack a row.
 
     Attributes:
-        lengths: int64[samples], tokens.
-        order: `order(epoch)` is int64[n], the samples that an epoch draws, as `Mixture.order` gives them.
-        seed: of what is not `order`'s to say.
         planner: puts samples into packs.
     """
 
-    lengths: np.ndarray
-    order: Callable[[int], np.ndarray]
-    seed: int
     planner: PackPlanner
 
     def rows(self, epoch: int) -> list[Row]:
-        """All samples, packed; other epochs pack them otherwise."""
+        """Pack the samples; other epochs pack them otherwise. See `RowPlan.rows`."""
         return self.planner.plan(self.order(epoch), self.lengths, np.random.default_rng([self.seed, epoch, _OWN]))
 
 

@@ -1,4 +1,4 @@
-"""The order in which training draws its samples, and how much each of them counts."""
+"""The order in which training draws its samples, in batches that know how much each sample counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from paddle.io import DistributedBatchSampler
 
-from paddlemix.datasets.mixing.draws import Draw, LossPer, weigh
+from paddlemix.datasets.mixing.loss_weights import LossPer, WeightedRow, weigh
 from paddlemix.datasets.mixing.rows import Row, RowPlan
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class BatchShape:
 class GlobalBatchSampler(DistributedBatchSampler):
     """Every sample once an epoch, in batches that know what the other ranks and accumulated batches hold.
 
-    A global batch is all that one optimizer step sees. Its draws are weighed together, so that the sum of all ranks'
+    A global batch is all that one optimizer step sees. Its rows are weighed together, so that the sum of all ranks'
     and accumulated batches' losses is the global batch's. All ranks plan the same epoch and take their share of it, and
     so need not ask one another. The last global batch of an epoch may be smaller; where it has fewer rows than there
     are batches to fill, the row with the fewest samples is drawn again with weights of 0.
@@ -93,10 +93,10 @@ class GlobalBatchSampler(DistributedBatchSampler):
         return self._count_steps(self.first_rows)
 
     def __len__(self) -> int:
-        """Batches of this rank in an epoch."""
+        """Count this rank's batches in an epoch."""
         return self.steps * self.shape.accumulation
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[WeightedRow]]:
         """Yield this rank's batches; `set_epoch` chooses the epoch."""
         first, self._first_step = self._first_step, 0
         for step in range(first, self.steps):
@@ -111,26 +111,26 @@ class GlobalBatchSampler(DistributedBatchSampler):
         self._first_step = step
 
     def rows_of(self, epoch: int, step: int) -> Sequence[Row]:
-        """The rows of a global batch, those of all ranks.
+        """Return the rows of a global batch, those of all ranks.
 
         Args:
             epoch: from 0 on.
             step: of the epoch, from 0 on.
 
         Returns:
-            The rows, nothing behind the end of the epoch.
+            The rows, nothing after the end of the epoch.
         """
         if epoch and self._rows[0] != epoch:
             self._rows = epoch, self._epoch_rows(epoch)
         rows, size = self._rows[1] if epoch else self.first_rows, self.shape.all_rows
         return rows[step * size : (step + 1) * size]
 
-    def batches_of(self, epoch: int, step: int) -> list[list[Draw]]:
-        """This rank's batches of a global batch, as `rows_of` numbers them."""
+    def batches_of(self, epoch: int, step: int) -> list[list[WeightedRow]]:
+        """Return this rank's batches of a global batch, as `rows_of` numbers them."""
         return list(self._batches(self.rows_of(epoch, step)))
 
     def batches_of_all_ranks(self, epoch: int, step: int) -> list[Sequence[Row]]:
-        """The rows of each batch of a global batch, whichever rank's it is; rows that are drawn again left out."""
+        """Return the rows of each batch of a global batch, of all ranks, without rows that are drawn again."""
         ranks, rows = self.shape.ranks, self.rows_of(epoch, step)
         return [wide[rank::ranks] for wide in self._by_forward_pass(rows) for rank in range(ranks)]
 
@@ -143,7 +143,7 @@ class GlobalBatchSampler(DistributedBatchSampler):
         return digest.hexdigest()
 
     def _epoch_rows(self, epoch: int) -> Sequence[Row]:
-        """The epoch's own rows, or the first epoch's in another order where its own take more or fewer steps.
+        """Return the epoch's own rows, or the first epoch's in another order where its own take more or fewer steps.
 
         Packs of another order may be one more or fewer, and the trainer takes every epoch for as long as the first.
         """
@@ -157,11 +157,11 @@ class GlobalBatchSampler(DistributedBatchSampler):
         whole, rest = divmod(len(rows), self.shape.all_rows)
         return whole + (1 if rest and not (self.drop_last and whole) else 0)
 
-    def _batches(self, rows: Sequence[Row]) -> Iterator[list[Draw]]:
-        """This rank's share of one global batch."""
-        draws = weigh(rows, self.targets, self.loss_per)
-        filler = _filler(draws)
-        for wide in self._by_forward_pass(draws):
+    def _batches(self, rows: Sequence[Row]) -> Iterator[list[WeightedRow]]:
+        """Yield this rank's share of one global batch."""
+        weighted = weigh(rows, self.targets, self.loss_per)
+        filler = _filler(weighted)
+        for wide in self._by_forward_pass(weighted):
             yield list(wide[self.shape.rank :: self.shape.ranks]) or [filler]
 
     def _by_forward_pass(self, members: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -185,25 +185,25 @@ class WholeSetSampler:
 
     def __init__(self, rows: Sequence[Row], targets: np.ndarray, shape: BatchShape, *, max_batches: int = 0) -> None:
         taken = rows[: max_batches * shape.wide] if max_batches else rows
-        draws = _shared_out(weigh(taken, np.asarray(targets), "token"), shape)
+        weighted = _shared_out(weigh(taken, np.asarray(targets), "token"), shape)
         self.batch_size = shape.rows
-        self._batches = [draws[start : start + shape.rows] for start in range(0, len(draws), shape.rows)]
+        self._batches = [weighted[start : start + shape.rows] for start in range(0, len(weighted), shape.rows)]
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[WeightedRow]]:
         """Yield this rank's batches, in the order of the rows."""
         return iter(self._batches)
 
 
-def _shared_out(draws: list[Draw], shape: BatchShape) -> list[Draw]:
-    """This rank's share; as many as the others have, so that all call the model as often."""
-    share, most = draws[shape.rank :: shape.ranks], -(-len(draws) // shape.ranks)
-    return share if len(share) == most else [*share, _filler(draws)]
+def _shared_out(weighted: list[WeightedRow], shape: BatchShape) -> list[WeightedRow]:
+    """Take this rank's share; as many as the others have, so that all call the model as often."""
+    share, most = weighted[shape.rank :: shape.ranks], -(-len(weighted) // shape.ranks)
+    return share if len(share) == most else [*share, _filler(weighted)]
 
 
-def _filler(draws: list[Draw]) -> Draw:
-    """The row with the fewest samples, with weights of 0."""
-    fewest = min((draw.indices for draw in draws), key=len)
-    return Draw(fewest, (0.0,) * len(fewest))
+def _filler(weighted: list[WeightedRow]) -> WeightedRow:
+    """Return the row with the fewest samples, with weights of 0."""
+    fewest = min((row.indices for row in weighted), key=len)
+    return WeightedRow(fewest, (0.0,) * len(fewest))

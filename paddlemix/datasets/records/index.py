@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import orjson
 
-# Bytes looked at together: arrays several times as large are made of them.
+# Bytes scanned at once: arrays several times as large are made of them.
 _CHUNK = 1 << 22
 _OPENING, _CLOSING, _COMMA, _QUOTE, _BACKSLASH = (np.uint8(ord(character)) for character in '[],"\\')
 _OPENING_OBJECT, _CLOSING_OBJECT = (np.uint8(ord(character)) for character in "{}")
@@ -23,7 +23,7 @@ def index_lines(content: mmap.mmap | bytes) -> np.ndarray:
     """Find the lines that are not blank.
 
     Args:
-        content: of a `.jsonl` file; a byte order mark is passed over.
+        content: of a `.jsonl` file; a byte order mark is ignored.
 
     Returns:
         int64[lines, 3]: where each begins and ends in bytes, and its number, from 1 on.
@@ -40,7 +40,7 @@ def index_list(content: mmap.mmap | bytes) -> np.ndarray | None:
     """Find the items of a JSON list.
 
     Args:
-        content: of a `.json` file; a byte order mark is passed over.
+        content: of a `.json` file; a byte order mark is ignored.
 
     Returns:
         int64[items, 2], where each begins and ends in bytes; None where the content is not one well-formed list, which
@@ -65,7 +65,7 @@ class _ListScanner:
         self._next_is_escaped = False
 
     def scan(self, start: int) -> tuple[list[np.ndarray], int | None]:
-        """Where the outermost list's commas stand, and the bracket that closes it; None where nothing does."""
+        """Find the outermost list's commas, and the bracket that closes it; None where nothing does."""
         commas: list[np.ndarray] = []
         for offset, chunk in _chunks(self._content, start):
             places, kinds, depths = self._structure(chunk)
@@ -78,7 +78,7 @@ class _ListScanner:
         return commas, None
 
     def _structure(self, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Brackets and commas outside strings: their places, what they are, and the depth behind each."""
+        """Find brackets and commas outside strings: their places, what they are, and the depth after each."""
         places = np.flatnonzero(_IS_STRUCTURE[chunk])
         kinds = chunk[places]
         quotes = self._real_quotes(chunk, places, kinds)
@@ -92,7 +92,7 @@ class _ListScanner:
         return places, kinds, depths
 
     def _real_quotes(self, chunk: np.ndarray, places: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-        """The quotes that no backslash stands before, but those that are escaped themselves."""
+        """Find the quotes that are not escaped by a backslash."""
         slashes = places[kinds == _BACKSLASH]
         # In a run of backslashes every other one escapes what follows it, from the first on, or from the second where
         # the first is escaped by the chunk before.

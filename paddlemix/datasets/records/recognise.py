@@ -8,7 +8,7 @@ from itertools import islice
 
 from paddlemix.conversation import Conversation, RecordError, RecordId
 from paddlemix.datasets.formats import AUTO, FORMATS, find_format
-from paddlemix.datasets.records.files import FileContent, locate_records
+from paddlemix.datasets.records.data_files import FileContent, locate_records
 from paddlemix.datasets.spec import DatasetSpec
 
 # How many records decide.
@@ -46,7 +46,7 @@ def recognise(spec: DatasetSpec, contents: Sequence[FileContent]) -> DatasetSpec
 
 
 def _one_name_each() -> Iterator[str]:
-    """The first name of every format."""
+    """Yield the first name of every format."""
     seen: list[object] = []
     for name, record_format in FORMATS.items():
         if record_format not in seen:
@@ -55,7 +55,7 @@ def _one_name_each() -> Iterator[str]:
 
 
 def _read_first(spec: DatasetSpec, name: str, contents: Sequence[FileContent]) -> Reading | str:
-    """What a format makes of the first records, or why it cannot read any of them."""
+    """Read the first records in a format, or say why it cannot read any of them."""
     reading: Reading = {}
     problem = "there is no record"
     try:

@@ -37,14 +37,14 @@ def select(
 
 
 def split_bounds(split: str, count: int) -> tuple[int, int]:
-    """Where a stretch begins and ends.
+    """Find where a stretch begins and ends.
 
     Args:
         split: such as ":90%".
         count: records of the set.
 
     Returns:
-        The first record, and the one behind the last.
+        The first record, and the one after the last.
 
     Raises:
         ValueError: it is malformed, or ends before it begins.

@@ -9,7 +9,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from paddlemix.processors.tokenizer import untrained_tokenizer
+from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
 
 
 def train_byte_pairs(corpus: Path, vocab_size: int) -> Tokenizer:

@@ -112,7 +112,7 @@ class Made:
 
 
 def plan_jobs(settings: Settings) -> list[Job]:
-    """The images to make, in the order of their records."""
+    """List the images to make, in the order of their records."""
     train = [Job("train", index) for index in range(settings.train)]
     tasks = ["grounding"] * settings.eval + ["vqa"] * settings.eval + ["caption"] * (settings.eval // 4)
     return train + [Job("eval", index, task) for index, task in enumerate(tasks)]
@@ -167,7 +167,7 @@ def _make_chat(job: Job, image: str, vocabulary: Vocabulary, rng: random.Random)
 
 
 def _ask(ask: Ask, choose: Choose, vocabulary: Vocabulary, rng: random.Random) -> tuple[Scene, list[Question]]:
-    """A scene with the lesson's questions about it in random order, or with a choice of all."""
+    """Draw a scene with the lesson's questions about it in random order, or with a choice of all."""
     kinds, turns = LESSON_QUESTIONS.get(vocabulary.lesson), LESSON_TURNS.get(vocabulary.lesson)
     while True:
         scene = draw_scene(vocabulary, rng)
@@ -219,7 +219,7 @@ def write_corpus(path: Path, content: Iterable[Record]) -> None:
 
 
 def passages(record: Record) -> Iterator[str]:
-    """The plain text of a record; a tag ends a passage because tokenizers treat it as a token of its own."""
+    """Give the plain text of a record; a tag ends a passage because tokenizers treat it as a token of its own."""
     turns = record.get("conversations", [])
     texts = [turn["value"] for turn in turns] or [value for key, value in record.items() if key != "image"]
     for text in texts:
@@ -273,7 +273,7 @@ def name_differences(found: dict[str, object], wanted: dict[str, object]) -> str
 
 @contextmanager
 def staging_folder(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output` that takes its name at the end; nothing is left if the work fails."""
+    """Make a temporary folder beside `output` that takes its name at the end; nothing is left if the work fails."""
     output.parent.mkdir(parents=True, exist_ok=True)
     outer = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:

@@ -52,23 +52,23 @@ class Question:
 
 
 def box_text(bounds: Bounds) -> str:
-    """Bounds in pixels as a tagged box in thousandths of the image, `<box>(x1,y1),(x2,y2)</box>`, each 0..999."""
+    """Write bounds in pixels as a tagged box in thousandths of the image, `<box>(x1,y1),(x2,y2)</box>`, each 0..999."""
     x1, y1, x2, y2 = (min(max(round(value / SIDE * 1000), 0), 999) for value in bounds)
     return f"<box>({x1},{y1}),({x2},{y2})</box>"
 
 
 def plural(name: str) -> str:
-    """The plural of a shape's name."""
+    """Form the plural of a shape's name."""
     return name + ("es" if name.endswith("s") else "s")
 
 
 def with_article(name: str) -> str:
-    """A name behind "a" or "an"."""
+    """Put "a" or "an" before a name."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def caption_of(scene: Scene) -> str:
-    """One sentence that names the shapes from left to right, and the ground."""
+    """Write a sentence that names the shapes from left to right, and the ground."""
     parts = [
         f"{NUMBER_WORDS[count]} {plural(' '.join(label))}" if count > 1 else with_article(" ".join(label))
         for label, count in scene.label_counts.items()
@@ -78,7 +78,7 @@ def caption_of(scene: Scene) -> str:
 
 
 def grounding_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> list[Question]:
-    """All that can be asked about places in a scene, each question in one phrasing.
+    """List all that can be asked about places in a scene, each question in one phrasing.
 
     Args:
         scene: the scene.
@@ -99,7 +99,7 @@ def grounding_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random
 
 
 def draw_single_turn(vocabulary: Vocabulary, rng: random.Random) -> tuple[Scene, Question]:
-    """A question that stands alone, its kind drawn by `SINGLE_TURN_WEIGHTS`, and a scene in which it can be asked."""
+    """Draw a question that stands alone, its kind by `SINGLE_TURN_WEIGHTS`, and a scene in which it can be asked."""
     has_twins = len(vocabulary.counts) > 1
     weights = {kind: weight for kind, weight in SINGLE_TURN_WEIGHTS.items() if kind != "several" or has_twins}
     kind = rng.choices(tuple(weights), tuple(weights.values()))[0]
@@ -111,7 +111,7 @@ def draw_single_turn(vocabulary: Vocabulary, rng: random.Random) -> tuple[Scene,
 
 
 def choose_dialogue(questions: list[Question], rng: random.Random) -> list[Question]:
-    """Two to four of a scene's questions in random order, the likelier the larger their `DIALOGUE_WEIGHTS`."""
+    """Choose two to four of a scene's questions in random order, the likelier the larger their `DIALOGUE_WEIGHTS`."""
     # Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006: the largest u ** (1 / weight) win.
     keys = {question: rng.random() ** (1 / DIALOGUE_WEIGHTS[question.kind]) for question in questions}
     chosen = sorted(questions, key=keys.__getitem__, reverse=True)[: rng.randint(2, 4)]
@@ -120,7 +120,7 @@ def choose_dialogue(questions: list[Question], rng: random.Random) -> list[Quest
 
 
 def vqa_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> list[Question]:
-    """All that can be asked with a one-word answer, each question in one phrasing.
+    """List all that can be asked with a one-word answer, each question in one phrasing.
 
     Args:
         scene: the scene.
@@ -143,12 +143,12 @@ def vqa_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> l
 
 
 def chat_questions(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> list[Question]:
-    """All that can be asked without boxes: `vqa_questions`, and for a caption."""
+    """List all that can be asked without boxes: `vqa_questions`, and for a caption."""
     return [*vqa_questions(scene, vocabulary, rng), Question("caption", DESCRIBE, caption_of(scene))]
 
 
 def choose_chat(questions: list[Question], rng: random.Random) -> list[Question]:
-    """Up to `CHAT_TURNS` of a scene's `chat_questions` in random order, the one for a caption always among them."""
+    """Choose up to `CHAT_TURNS` of a scene's `chat_questions` in random order, that for a caption always among them."""
     *short, caption = questions
     chosen = [*rng.sample(short, min(CHAT_TURNS - 1, len(short))), caption]
     rng.shuffle(chosen)
@@ -156,7 +156,7 @@ def choose_chat(questions: list[Question], rng: random.Random) -> list[Question]
 
 
 def choose_evenly(questions: Iterable[Question], rng: random.Random) -> Question:
-    """One question; first its kind is drawn, so that kinds with many questions do not crowd out the others."""
+    """Choose one question; first its kind is drawn, so that kinds with many questions do not crowd out the others."""
     by_kind: dict[str, list[Question]] = {}
     for question in questions:
         by_kind.setdefault(question.kind, []).append(question)
@@ -164,7 +164,7 @@ def choose_evenly(questions: Iterable[Question], rng: random.Random) -> Question
 
 
 def chatml_record(record_id: str, image: str, questions: list[Question]) -> Record:
-    """A chatml record with the image in its first turn."""
+    """Make a chatml record with the image in its first turn."""
     turns = []
     for number, question in enumerate(questions):
         shown = f"<img>{image}</img>\n" if number == 0 else ""
@@ -173,12 +173,12 @@ def chatml_record(record_id: str, image: str, questions: list[Question]) -> Reco
 
 
 def caption_record(image: str, scene: Scene) -> Record:
-    """A caption record."""
+    """Make a caption record."""
     return {"image": image, "caption": caption_of(scene)}
 
 
 def vqa_record(image: str, question: Question) -> Record:
-    """A VQA record."""
+    """Make a VQA record."""
     return {"image": image, "question": question.text, "answer": question.answer}
 
 
@@ -234,7 +234,7 @@ def _ask_exists(scene: Scene, vocabulary: Vocabulary, rng: random.Random) -> Que
 
 
 def _sides(scene: Scene) -> list[tuple[str, Shape]]:
-    """The left and the right shape of two that stand clearly side by side."""
+    """Find the left and the right shape of two that stand clearly side by side."""
     if len(scene.shapes) != 2:
         return []
     left, right = scene.shapes
@@ -242,7 +242,7 @@ def _sides(scene: Scene) -> list[tuple[str, Shape]]:
 
 
 def _places(scene: Scene) -> Iterable[tuple[Shape, str]]:
-    """Each shape with a name of its own, and which ninth of the image its center clearly lies in."""
+    """Find each shape with a name of its own, and which ninth of the image its center clearly lies in."""
     for shape in _unique_shapes(scene):
         x1, y1, x2, y2 = shape.bounds
         thirds = [3 * (low + high) / (2 * SIDE) for low, high in ((y1, y2), (x1, x2))]

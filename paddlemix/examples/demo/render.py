@@ -114,7 +114,7 @@ def _paint_ground(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def _slope(angle: float) -> np.ndarray:
-    """The distance of every pixel along a direction, float32[SIDE, SIDE], in pixels from the centre."""
+    """Compute the distance of every pixel along a direction, float32[SIDE, SIDE], in pixels from the centre."""
     steps = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2
     return np.add.outer(np.float32(math.sin(angle)) * steps, np.float32(math.cos(angle)) * steps)
 
@@ -166,7 +166,7 @@ def _whole_pixels(bounds: Bounds) -> tuple[int, int, int, int]:
 
 
 def shape_cover(shape: Shape, frame: tuple[int, int, int, int]) -> np.ndarray:
-    """How much of each pixel a shape covers.
+    """Compute how much of each pixel a shape covers.
 
     Args:
         shape: the shape.

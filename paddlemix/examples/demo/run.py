@@ -87,26 +87,26 @@ def step(number: int, title: str, command: list[Any], **variables: str) -> None:
 
 
 def rendering(data: Path, args: argparse.Namespace) -> list[Any]:
-    """The command that draws the set of new shapes and colours."""
+    """Give the command that draws the set of new shapes and colours."""
     sizes = ["--train", args.train, "--eval", args.eval, "--seed", args.seed]
     return [DEMO / "make_data.py", "--output_dir", data, "--set", "new", *sizes, "--overwrite"]
 
 
 def finetuning(config: Path, result: Path, output: Path, seed: int) -> list[Any]:
-    """The command that fine-tunes the base model as a config says."""
+    """Give the command that fine-tunes the base model as a config says."""
     places = ["--output_dir", result, "--logging_dir", output / "visualdl" / result.name]
     records = ["--dataset", json.dumps(dataset(output))]
     return ["paddlemix/tools/supervised_finetune.py", config, *places, *records, "--seed", seed]
 
 
 def merging(adapter: Path, merged: Path) -> list[Any]:
-    """The command that merges an adapter into the base model."""
+    """Give the command that merges an adapter into the base model."""
     folders = ["--model_name_or_path", BASE_MODEL, "--lora_path", adapter, "--merge_model_path", merged]
     return ["paddlemix/tools/merge_lora_params.py", *folders]
 
 
 def prediction(model: Path, image: Path, output: Path) -> list[Any]:
-    """The command that draws a model's boxes on an image."""
+    """Give the command that draws a model's boxes on an image."""
     question = ["--input_image", image, "--prompt", EVERY_SHAPE, "--max_new_tokens", 160]
     return [
         "paddlemix/examples/qwen2_vl/run_predict.py",
@@ -119,13 +119,13 @@ def prediction(model: Path, image: Path, output: Path) -> list[Any]:
 
 
 def evaluation(model: Path, output: Path, name: str) -> list[Any]:
-    """The command that scores a model on the held-out records."""
+    """Give the command that scores a model on the held-out records."""
     sets = json.dumps(dataset(output)["eval"])
     return ["paddlemix/tools/evaluate.py", model, "--dataset", sets, "--output", output / f"{name}.json"]
 
 
 def dataset(output: Path) -> dict[str, list[dict[str, str]]]:
-    """The config's `dataset`, with the records where this run has put them."""
+    """Give the config's `dataset`, with the records where this run has put them."""
     return {
         part: [
             {"name": name, "data_files": str(output / "data" / f"{file}.json")}
@@ -137,7 +137,7 @@ def dataset(output: Path) -> dict[str, list[dict[str, str]]]:
 
 
 def held_out_image(data: Path) -> Path:
-    """A held-out image with several shapes, known by its caption."""
+    """Find a held-out image with several shapes, known by its caption."""
     captions = json.loads((data / "eval_caption.json").read_text("utf-8"))
     several = [record for record in captions if " and " in record["caption"]]
     return data / (several or captions)[0]["image"]
@@ -162,7 +162,7 @@ def sum_up(output: Path, seed: int, seconds: float) -> None:
 
 
 def shown(value: float | None) -> str:
-    """A score with three digits; some have no value on very few records."""
+    """Write a score with three digits; some have no value on very few records."""
     return "-" if value is None else f"{value:.3f}"
 
 

@@ -199,5 +199,5 @@ def _snap(value: float, step: float) -> float:
 
 
 def bounds_meet(a: Bounds, b: Bounds) -> bool:
-    """Whether two bounds overlap or come closer than `GAP` pixels in both directions."""
+    """Tell whether two bounds overlap or come closer than `GAP` pixels in both directions."""
     return a[0] < b[2] + GAP and b[0] < a[2] + GAP and a[1] < b[3] + GAP and b[1] < a[3] + GAP

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from paddlemix.examples.demo.byte_pairs import train_byte_pairs
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
-from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer, add_control_tokens
 
 # Images of 112 x 112: 64 patches, 16 tokens of the decoder. Enough for a few large shapes, and quick on a CPU.
 PIXELS = 112 * 112
@@ -18,13 +18,13 @@ IMAGE_MEAN, IMAGE_STD = (0.65, 0.62, 0.58), (0.15, 0.15, 0.15)
 
 
 def make(corpus: Path, vocab_size: int) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
-    """A Qwen2-VL of 3 M parameters, and its processor with a vocabulary of the corpus."""
+    """Make a Qwen2-VL of 3 M parameters, and its processor with a vocabulary of the corpus."""
     tokenizer = train_tokenizer(corpus, vocab_size)
     image_processor = Qwen2VLImageProcessor(
         min_pixels=PIXELS, max_pixels=PIXELS, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
     )
     model = Qwen2VLForConditionalGeneration(small_config(tokenizer))
-    return model, Qwen2VLProcessor(tokenizer, image_processor, ChatTemplate())
+    return model, Qwen2VLProcessor(tokenizer, image_processor, Qwen2VLChatTemplate())
 
 
 def train_tokenizer(corpus: Path, vocab_size: int) -> Qwen2Tokenizer:
@@ -35,7 +35,7 @@ def train_tokenizer(corpus: Path, vocab_size: int) -> Qwen2Tokenizer:
 
 
 def small_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
-    """The shape that fits this tokenizer."""
+    """Give the shape that fits this tokenizer."""
     return Qwen2VLConfig(
         vocab_size=tokenizer.backend.get_vocab_size(),
         hidden_size=192,

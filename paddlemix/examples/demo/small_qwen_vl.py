@@ -18,7 +18,7 @@ IMAGE_SIZE, N_QUERIES, N_EXTRA_TOKENS = 112, 16, 8
 
 
 def make(corpus: Path, vocab_size: int) -> tuple[QWenLMHeadModel, QwenVLProcessor]:
-    """A Qwen-VL of 1.6 M parameters, and its processor with a vocabulary of the corpus."""
+    """Make a Qwen-VL of 1.6 M parameters, and its processor with a vocabulary of the corpus."""
     tokenizer = train_tokenizer(corpus, vocab_size)
     image_processor = QwenVLImageProcessor(IMAGE_SIZE, IMAGE_MEAN, IMAGE_STD)
     return QWenLMHeadModel(small_config(tokenizer)), QwenVLProcessor(tokenizer, image_processor)
@@ -31,7 +31,7 @@ def train_tokenizer(corpus: Path, vocab_size: int) -> QwenTokenizer:
 
 
 def small_config(tokenizer: QwenTokenizer, **changes: Any) -> QWenConfig:
-    """The shape that fits this tokenizer; the resampler's heads are 128 wide, and so the model is no narrower."""
+    """Give the shape that fits this tokenizer; the resampler's heads are 128 wide, and so the model is no narrower."""
     shape = {
         "hidden_size": 128,
         "num_hidden_layers": 4,

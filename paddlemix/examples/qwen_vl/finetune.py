@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from paddlemix._environment import gpu_is_usable
+from paddlemix.configuration.aliases import Alias, AliasedFlags, Settings
 from paddlemix.configuration.arguments import FinetuneConfig
-from paddlemix.configuration.file import check_sources, gpu_is_usable
+from paddlemix.configuration.file import check_sources
 from paddlemix.configuration.help import all_keys, key_lines
-from paddlemix.configuration.keys import Key
-from paddlemix.configuration.script_flags import ScriptFlag, ScriptFlags, Settings
 from paddlemix.distributed.peers import watching_peers
 from paddlemix.tools import supervised_finetune
 from paddlemix.tools.report_errors import report_errors
@@ -49,37 +50,33 @@ def read_flags(arguments: Sequence[str], *, has_gpu: bool) -> FinetuneConfig:
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(help_text())
         raise SystemExit(0)
-    flags = ScriptFlags(arguments, FLAGS, DEFAULTS, SCRIPT)
-    if flags.values.get("lora") is True:
-        flags = flags.without("fix_vit")  # adapters leave nothing of the tower to train, whatever the flag says
-    return check_sources(flags, name=SCRIPT, has_gpu=has_gpu)
+    return check_sources(AliasedFlags(arguments, ALIASES, DEFAULTS, SCRIPT), name=SCRIPT, has_gpu=has_gpu)
 
 
 def help_text() -> str:
-    """The text of --help."""
-    own = key_lines({name: flag.key for name, flag in FLAGS.items()})
-    defaults = ", ".join(f"{name} {json.dumps(value)}" for name, value in DEFAULTS.items() if name not in FLAGS)
+    """Write the text of --help."""
+    own = key_lines({name: alias.key for name, alias in ALIASES.items()})
+    defaults = ", ".join(f"{name} {json.dumps(value)}" for name, value in DEFAULTS.items() if name not in ALIASES)
     return "\n".join([__doc__ or "", "Flags:", *own, "", f"Other defaults than below: {defaults}.", "", *all_keys()])
 
 
-def _records(part: str) -> ScriptFlag:
-    """The flag of the record files to train on, or to evaluate on."""
+def _records(part: str, purpose: str) -> Alias:
+    """Describe the flag of a part's record files."""
 
-    def sets(files: str | list[str] | None) -> Settings:
+    def sets(files: str | list[str] | None, _: Mapping[str, Any]) -> Settings:
         return {("dataset", part): [{"name": "chatml_dataset", "data_files": files}]}
 
-    words = "Record files of the chatml format to {} on.".format({"train": "train", "eval": "evaluate"}[part])
-    return ScriptFlag(Key(str | list[str] | None, default=None, help=words), sets)
+    return Alias(str | list[str] | None, None, f"Record files of the chatml format to {purpose} on.", sets)
 
 
-def _fix_vit(value: bool) -> Settings:
-    """As Qwen-VL was fine-tuned by its makers: the tower stands still, its resampler learns, but for `--lora True`."""
-    if not value:
+def _fix_vit(value: bool, given: Mapping[str, Any]) -> Settings:
+    """Freeze the tower but for its resampler, as Qwen-VL's makers did; beside adapters all of it is frozen anyway."""
+    if not value or given.get("lora") is True:
         return {}
     return {("freeze_include",): ["*visual*"], ("freeze_exclude",): ["*visual.attn_pool*"]}
 
 
-def _lazy_preprocess(value: bool) -> Settings:
+def _lazy_preprocess(value: bool, _: Mapping[str, Any]) -> Settings:
     if not value:
         raise ValueError(
             "`lazy_preprocess` is false, but records are always prepared when they are drawn, by "
@@ -88,18 +85,18 @@ def _lazy_preprocess(value: bool) -> Settings:
     return {}
 
 
-FLAGS = {
-    "data_path": _records("train"),
-    "eval_data_path": _records("eval"),
-    "model_max_length": ScriptFlag(
-        Key(int, default=2048, help="Tokens a record may have, the 258 of each image included: `max_length`."),
-        lambda value: {("max_length",): value},
+ALIASES = {
+    "data_path": _records("train", "train"),
+    "eval_data_path": _records("eval", "evaluate"),
+    "model_max_length": Alias(
+        int,
+        2048,
+        "Tokens a record may have, the 258 of each image included: `max_length`.",
+        lambda value, _: {("max_length",): value},
     ),
-    "fix_vit": ScriptFlag(
-        Key(bool, default=True, help="Freeze the vision tower but for its resampler, `visual.attn_pool`."), _fix_vit
-    ),
-    "lazy_preprocess": ScriptFlag(
-        Key(bool, default=True, help="Prepare records when they are drawn; there is no other way."), _lazy_preprocess
+    "fix_vit": Alias(bool, True, "Freeze the vision tower but for its resampler, `visual.attn_pool`.", _fix_vit),
+    "lazy_preprocess": Alias(
+        bool, True, "Prepare records when they are drawn; there is no other way.", _lazy_preprocess
     ),
 }
 

@@ -7,11 +7,10 @@ Examples:
         --input_image street.jpg --prompt "框出图中公交车的位置" --output_dir output
 """
 
-from paddlemix.models.qwen_vl.chat.question import ChatQuestion
 from paddlemix.tools import predict
 from paddlemix.tools.report_errors import report_errors
 
-SCRIPT = predict.Script(__doc__, default_model="qwen-vl/qwen-vl-7b", question=ChatQuestion)
+SCRIPT = predict.Script(__doc__, default_model="qwen-vl/qwen-vl-7b")
 
 if __name__ == "__main__":
     with report_errors():

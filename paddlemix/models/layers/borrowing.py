@@ -28,5 +28,5 @@ class Borrowing(nn.Layer):
         self.extra_parameters = list(weights)
 
     def forward(self, function: Callable[..., paddle.Tensor], *arguments: Any) -> paddle.Tensor:
-        """`function(*arguments)`."""
+        """Compute `function(*arguments)`."""
         return function(*arguments)

@@ -10,6 +10,7 @@ from paddle import nn
 from paddlemix import ops
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.norm import RMSNorm
+from paddlemix.models.replace import is_plain
 
 if TYPE_CHECKING:
     from paddlemix.contract import LayerCache
@@ -44,7 +45,7 @@ class DecoderParts(NamedTuple):
         mask: ops.Visible,
         cache: LayerCache,
     ) -> paddle.Tensor | None:
-        """One more token of each row through the block, in one op.
+        """Take one more token of each row through the block, in one op.
 
         Args:
             x: float[B, L, hidden].
@@ -80,8 +81,3 @@ class DecoderParts(NamedTuple):
             self.down.weight,
             self.attention_norm.epsilon,
         )
-
-
-def is_plain(layer: nn.Layer, kind: type[nn.Layer]) -> bool:
-    """Whether a layer is what the model put there, and no hook waits for its call."""
-    return type(layer) is kind and not layer._forward_pre_hooks and not layer._forward_post_hooks

@@ -11,13 +11,19 @@ from paddlemix import ops
 class Linear(nn.Linear):
     """Paddle's linear layer, names and initial values included, computed by `ops.linear`."""
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Widths of what comes in and of what goes out."""
+        inputs, outputs = self.weight.shape
+        return inputs, outputs
+
     def forward(self, x: paddle.Tensor, activation: ops.Activation | None = None) -> paddle.Tensor:
         """Transform float[..., in] to float[..., out], and apply an activation in the same op."""
         return ops.linear(x, self.weight, self.bias, activation)
 
 
 def activated_linear(layer: nn.Layer, x: paddle.Tensor, activation: ops.Activation) -> paddle.Tensor:
-    """`activation(layer(x))`, in one op unless something else, such as an adapter, has taken the layer's place.
+    """Compute `activation(layer(x))`, in one op unless something else, such as an adapter, has taken the layer's place.
 
     Args:
         layer: linear.

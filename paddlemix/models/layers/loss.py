@@ -8,13 +8,14 @@ from paddle import nn
 from paddlemix import ops
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.tensor_parallel import SplitEmbedding, SplitHead
+from paddlemix.models.replace import is_plain
 from paddlemix.names import IGNORED_LABEL
 
 
 def next_token_loss(
     hidden: paddle.Tensor, labels: paddle.Tensor, head: nn.Layer, weights: paddle.Tensor | None = None
 ) -> paddle.Tensor:
-    """Mean or weighted sum over target tokens; only their logits are computed, most tokens are not asked for.
+    """Compute the mean or weighted sum over target tokens; only their logits are computed, most tokens have no target.
 
     Args:
         hidden: float[B, L, D], the decoder's last states.
@@ -36,7 +37,7 @@ def next_token_loss(
         )
     if isinstance(head, nn.Embedding):
         return ops.linear_cross_entropy(before, head.weight, targets, weights, transposed=True)
-    if type(head) is Linear and head.bias is None:
+    if is_plain(head, Linear) and head.bias is None:
         return ops.linear_cross_entropy(before, head.weight, targets, weights)
     return _loss_of_logits(head, before, targets, weights)
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import paddle
 
-from paddlemix.ops import CausalMask
+from paddlemix.ops import CausalMask, CausalSegments, Visible
 
 if TYPE_CHECKING:
     from paddlemix.contract import LayerCache
 
 
 def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) -> CausalMask | None:
-    """What each of the last `length` of `span` tokens must not see: what follows it, and padding.
+    """Say what each of the last `length` of `span` tokens must not see: what follows it, and padding.
 
     Args:
         length: queries; they are the last tokens of the span.
@@ -29,6 +29,26 @@ def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) ->
     if attention_mask is not None and attention_mask.shape[-1] != span:
         raise ValueError(f"`attention_mask` has shape {attention_mask.shape}; expected {span} in its last axis.")
     return None if length == 1 and attention_mask is None else CausalMask(attention_mask)
+
+
+def visible_tokens(
+    length: int, span: int, attention_mask: paddle.Tensor | None, cu_seqlens: paddle.Tensor | None
+) -> Visible:
+    """Say what each token of a batch may see: a row's earlier tokens, or those of its sample in a pack.
+
+    Args:
+        length: queries; they are the last tokens of the span.
+        span: keys.
+        attention_mask: int64 or bool[B, span], 0 where a token is padding, or None when there is none.
+        cu_seqlens: int32[n + 1], where the samples of a pack begin and end; None of a batch of rows.
+
+    Returns:
+        The mask or the segments; None when every query sees every key.
+
+    Raises:
+        ValueError: `attention_mask` is not for `span` keys.
+    """
+    return causal_mask(length, span, attention_mask) if cu_seqlens is None else CausalSegments(cu_seqlens)
 
 
 def check_pack_inputs(

@@ -21,7 +21,7 @@ class RMSNorm(nn.Layer):
         return ops.rms_norm(x, self.weight, self.epsilon)
 
     def after_adding(self, x: paddle.Tensor, residual: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """The sum of two float[..., size], and the sum normalised."""
+        """Add two float[..., size]; return the sum, and the sum normalised."""
         return ops.add_rms_norm(x, residual, self.weight, self.epsilon)
 
 

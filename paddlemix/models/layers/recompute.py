@@ -13,7 +13,7 @@ from paddle.distributed.fleet.utils import recompute as run_twice
 
 
 def run_block(block: nn.Layer, x: paddle.Tensor, *rest: Any, recompute: bool) -> paddle.Tensor:
-    """`block(x, *rest)`, computed once more in the backward pass; dropout draws the same both times.
+    """Compute `block(x, *rest)`, and once more in the backward pass; dropout draws the same both times.
 
     Of the small shape in benchmarks/qwen2_vl_cpu.py a step's activations take 581 MiB by Paddle's own count, 352 with
     the decoder computed twice, 340 with the tower, 111 with both.

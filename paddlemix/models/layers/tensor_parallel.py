@@ -52,12 +52,12 @@ class SplitHead(SplitLayer):
     """A head of which each rank holds the columns of some tokens."""
 
     def forward(self, hidden: paddle.Tensor) -> paddle.Tensor:
-        """The logits float[..., V] of float[..., size], those of all ranks."""
+        """Compute the logits float[..., V] of float[..., size], those of all ranks."""
         return ops.gather_from_ranks(ops.linear(ops.copy_to_ranks(hidden, self.group), self.weight), self.group)
 
 
 def embedding_logits(hidden: paddle.Tensor, embedding: nn.Layer) -> paddle.Tensor:
-    """The logits float[..., V] of float[..., size] where the head shares the embedding's weight."""
+    """Compute the logits float[..., V] of float[..., size] where the head shares the embedding's weight."""
     if not isinstance(embedding, SplitEmbedding):
         return ops.linear(hidden, embedding.weight, transposed=True)
     hidden = ops.copy_to_ranks(hidden, embedding.group)

@@ -33,7 +33,7 @@ def place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.
     Args:
         embeds: float[B, L, D].
         places: bool[B, L], true where a vision token belongs.
-        features: float[N, D], those of all rows one behind the other.
+        features: float[N, D], those of all rows, concatenated.
 
     Returns:
         float[B, L, D] in the dtype of `embeds`.
@@ -41,7 +41,7 @@ def place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.
     Raises:
         ValueError: there are not N places.
     """
-    indices = places.flatten().nonzero().flatten()
+    indices = token_places(places)
     if indices.shape[0] != features.shape[0]:
         raise ValueError(
             f"{indices.shape[0]} vision tokens stand in the sequences, but the images or videos make "
@@ -49,3 +49,8 @@ def place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.
         )
     flat = embeds.reshape([-1, embeds.shape[-1]])
     return paddle.scatter(flat, indices, features.astype(flat.dtype)).reshape(embeds.shape)
+
+
+def token_places(places: paddle.Tensor) -> paddle.Tensor:
+    """Turn bool[B, L] into the indices int64[N] of its true places, counted over rows."""
+    return places.flatten().nonzero().flatten()

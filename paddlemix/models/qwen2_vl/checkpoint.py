@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
-from paddlemix.weights.model_weights import WeightLayout
+from paddlemix.weights.layout import WeightLayout
 
 
 def weight_layout(config: Qwen2VLConfig) -> WeightLayout:
-    """The layout of a checkpoint of this shape."""
+    """Return the layout of a checkpoint of this shape."""
     vision = config.vision_config
     kernel = (vision.in_channels, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
     return WeightLayout(

@@ -7,6 +7,9 @@ from typing import Any
 
 from paddlenlp.transformers import PretrainedConfig
 
+from paddlemix.models.decoder import DecoderShape
+from paddlemix.models.tower import TowerShape
+
 # Local names of Qwen2VLConfig.__init__ that are no values of a config.json; `super()` brings the last one.
 _NOT_VALUES = ("self", "kwargs", "text_config", "__class__")
 
@@ -117,12 +120,45 @@ class Qwen2VLConfig(PretrainedConfig):
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def decoder_shape(self) -> DecoderShape:
+        """The numbers of the language model."""
+        return DecoderShape(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            layers=self.num_hidden_layers,
+            heads=self.num_attention_heads,
+            kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            norm_epsilon=self.rms_norm_eps,
+            # As in the published code.
+            padding_id=self.pad_token_id,
+        )
+
+    @property
+    def tower_shape(self) -> TowerShape:
+        """The numbers of the vision tower."""
+        vision = self.vision_config
+        return TowerShape(
+            blocks=vision.depth,
+            width=vision.embed_dim,
+            inner=int(vision.embed_dim * vision.mlp_ratio),
+            patch_values=vision.patch_values,
+            group=1,
+            patches_of_group=vision.spatial_merge_size**2,
+            embedding_inputs=0,
+            # what the norm reads and gives, the first layer gives, its activation gives; tokens
+            aligner_of_patch=4 * vision.embed_dim,
+            aligner_of_token=self.hidden_size,
+        )
+
+    @property
     def mrope_section(self) -> list[int]:
         """How many of a head's rotated pairs turn with time, height and width."""
         return list(self.rope_scaling["mrope_section"])
 
     def to_dict(self, saving_file: bool = False) -> dict[str, Any]:
-        """All values as JSON knows them; PaddleNLP prints and logs a config through this.
+        """Return all values as JSON knows them; PaddleNLP prints and logs a config through this.
 
         Args:
             saving_file: PaddleNLP's, leave out what it does not store.
@@ -133,7 +169,7 @@ class Qwen2VLConfig(PretrainedConfig):
         return {**super().to_dict(saving_file=saving_file), "vision_config": asdict(self.vision_config)}
 
     def to_published(self) -> dict[str, Any]:
-        """The flat config.json of the published checkpoints."""
+        """Write the flat config.json of the published checkpoints."""
         names = [
             "architectures",
             "bos_token_id",

@@ -1,6 +1,7 @@
 """From an image to the patches of Qwen2-VL's vision tower.
 
-Source: Wang et al., "Qwen2-VL", 2024, section 2.1; the exact rule is that of the published preprocessor.
+Source: Wang et al., "Qwen2-VL", 2024, arXiv:2409.12191, section 2.1; the exact rule is that of the published
+preprocessor.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ import numpy as np
 from PIL import Image
 
 from paddlemix.ops.images import patchify, resize_bicubic
+from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MIN_PIXELS = 56 * 56
 # The published checkpoints' 12845056 is 16384 tokens for one large photograph: more than most records' max_length and
 # most cards' memory. This is 1280 tokens; `max_pixels` raises it.
@@ -25,7 +25,7 @@ PUBLISHED_MAX_PIXELS = 12845056
 
 
 def smart_resize(height: int, width: int, *, factor: int, min_pixels: int, max_pixels: float) -> tuple[int, int]:
-    """The size an image is resized to: multiples of `factor`, the area within bounds, the aspect about kept.
+    """Decide the size an image is resized to: multiples of `factor`, the area within bounds, the aspect about kept.
 
     Args:
         height: pixels.
@@ -88,7 +88,7 @@ class Qwen2VLImageProcessor:
 
     @classmethod
     def from_published(cls, values: dict[str, Any], **overrides: int) -> Qwen2VLImageProcessor:
-        """Take the settings of a preprocessor_config.json; `overrides` win.
+        """Take the settings of a preprocessor_config.json; `overrides` take precedence.
 
         A `max_pixels` that is the published checkpoints' becomes MAX_PIXELS; one that was chosen stays.
         """
@@ -97,12 +97,11 @@ class Qwen2VLImageProcessor:
         published.update((name, value) for name, value in values.items() if value is not None)
         if published["max_pixels"] == PUBLISHED_MAX_PIXELS:
             published["max_pixels"] = MAX_PIXELS
-        names = (field.name for field in fields(cls))
-        known = {name: _hashable(published[name]) for name in names if published.get(name) is not None}
+        known = known_settings(published, (field.name for field in fields(cls)))
         return cls(**{**known, **overrides})
 
     def to_published(self) -> dict[str, Any]:
-        """The preprocessor_config.json of these settings."""
+        """Return the preprocessor_config.json of these settings."""
         return {
             "image_processor_type": "Qwen2VLImageProcessor",
             "processor_class": "Qwen2VLProcessor",
@@ -121,7 +120,7 @@ class Qwen2VLImageProcessor:
         }
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in pixels that an image of this size is resized to."""
+        """Decide the width and height in pixels that an image of this size is resized to."""
         width, height = self.resized_width or width, self.resized_height or height
         new_height, new_width = smart_resize(
             height,
@@ -133,12 +132,12 @@ class Qwen2VLImageProcessor:
         return new_width, new_height
 
     def grid(self, width: int, height: int) -> tuple[int, int, int]:
-        """Patches in time, height and width of a still image of this size in pixels."""
+        """Count patches in time, height and width of a still image of this size in pixels."""
         new_width, new_height = self.resized(width, height)
         return 1, new_height // self.patch_size, new_width // self.patch_size
 
     def tokens(self, grid: tuple[int, int, int]) -> int:
-        """Tokens of the language model that a grid of patches becomes."""
+        """Count the tokens of the language model that a grid of patches becomes."""
         return math.prod(grid) // self.merge_size**2
 
     def patches(self, image: Image.Image) -> np.ndarray:
@@ -158,12 +157,7 @@ class Qwen2VLImageProcessor:
 
 @lru_cache(maxsize=16)
 def _levels(image_mean: tuple[float, ...], image_std: tuple[float, ...]) -> np.ndarray:
-    """float32[3, 256]: what the grey levels of each channel become, worked out in the reference's order."""
+    """Return float32[3, 256]: what the grey levels of each channel become, worked out in the reference's order."""
     scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
     mean, std = np.array([image_mean, image_std], dtype=np.float32)[..., None]
     return (scaled - mean) / std
-
-
-def _hashable(value: Any) -> Any:
-    """A setting as a frozen dataclass can hold it."""
-    return tuple(value) if isinstance(value, list) else value

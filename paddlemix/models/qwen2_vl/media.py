@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from paddlemix.conversation import Conversation, RecordError, Video
-from paddlemix.media.frames import VideoError
-from paddlemix.media.images import ImageError, image_size, open_image
+from paddlemix.contract import Size
+from paddlemix.conversation import Conversation, Video
+from paddlemix.media.images import image_size
+from paddlemix.media.records import naming_the_record, open_images
 from paddlemix.media.video import open_video
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
 
-Size = tuple[int, int]
 Grid = tuple[int, int, int]
 
 
@@ -55,7 +54,7 @@ class MediaReader:
 
     Args:
         image_processor: how images are resized and cut.
-        video_processor: how videos are; a video's own settings go before it.
+        video_processor: how videos are; a video's own settings take precedence.
     """
 
     def __init__(self, image_processor: Qwen2VLImageProcessor, video_processor: Qwen2VLVideoProcessor) -> None:
@@ -64,7 +63,7 @@ class MediaReader:
         self._image_size: Callable[[str], Size] = image_size
 
     def remembering_sizes(self) -> MediaReader:
-        """A reader like this one that looks at the header of each image once, however many records show it."""
+        """Make a reader like this one that looks at the header of each image once, however many records show it."""
         reader = MediaReader(self._image_processor, self._video_processor)
         reader._image_size = lru_cache(maxsize=None)(image_size)
         return reader
@@ -98,8 +97,8 @@ class MediaReader:
         Raises:
             RecordError: an image or video cannot be used.
         """
+        images = open_images(conversation)
         with naming_the_record(conversation):
-            images = [open_image(image.path) for image in conversation.images]
             videos = [self.read_video(video) for video in conversation.videos]
         return Media(
             self._sizes([image.size for image in images], [grid for grid, _ in videos]),
@@ -124,21 +123,6 @@ class MediaReader:
             plan = processor.plan(opened.info)
             return plan.grid, processor.patches(opened.read(plan.indices), plan)
 
-    def image_sizes(self, conversation: Conversation) -> list[Size]:
-        """Width and height in pixels of each image, upright.
-
-        Args:
-            conversation: names the files.
-
-        Returns:
-            The sizes.
-
-        Raises:
-            RecordError: an image cannot be opened.
-        """
-        with naming_the_record(conversation):
-            return [image_size(image.path) for image in conversation.images]
-
     def _sizes(self, images: list[Size], video_grids: list[Grid]) -> MediaSizes:
         return MediaSizes(images, [self._image_processor.grid(*size) for size in images], video_grids)
 
@@ -146,12 +130,3 @@ class MediaReader:
         processor = self._video_processor.with_settings(video.settings)
         with open_video(video.path) as opened:
             return processor.plan(opened.info).grid
-
-
-@contextmanager
-def naming_the_record(conversation: Conversation) -> Iterator[None]:
-    """Raise what cannot be read inside as a RecordError of the conversation's record."""
-    try:
-        yield
-    except (ImageError, VideoError) as error:
-        raise RecordError(conversation.source, str(error)) from error

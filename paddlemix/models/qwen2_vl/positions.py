@@ -2,7 +2,7 @@
 
 Pure numpy, so that data workers can lay positions out ahead of the model.
 
-Source: Wang et al., "Qwen2-VL", 2024, section 2.1.
+Source: Wang et al., "Qwen2-VL", 2024, arXiv:2409.12191, section 2.1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def mrope_positions(
     vision_token_ids: tuple[int, ...],
     merge_size: int,
 ) -> np.ndarray:
-    """Positions of one sequence without padding.
+    """Lay out the positions of one sequence without padding.
 
     Text counts on in all three rows at once. An image or video starts at the largest position so far plus one and
     counts time, height and width on their own rows; text behind it starts at the largest of them plus one.
@@ -65,7 +65,7 @@ def batch_mrope_positions(
     video_token_id: int,
     merge_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of a padded batch, padding on either side.
+    """Lay out the positions of a padded batch, padding on either side.
 
     Args:
         input_ids: int64[B, L].
@@ -128,7 +128,7 @@ def _grids_of_row(
 def _spans(
     is_vision: np.ndarray, merged: list[tuple[int, int, int]]
 ) -> Iterator[tuple[int, int, tuple[int, int, int] | None]]:
-    """Cut a sequence into runs of text (grid None) and single vision blocks: (start, stop, grid)."""
+    """Cut a sequence, bool[L], into runs of text (grid None) and single vision blocks: (start, stop, grid)."""
     place, grids = 0, iter(merged)
     while place < len(is_vision):
         if is_vision[place]:
@@ -143,4 +143,5 @@ def _spans(
 
 
 def _grid_positions(grid: tuple[int, int, int]) -> np.ndarray:
+    """Return int64[3, t * h * w]: time, row and column of each merged patch."""
     return np.indices(grid).reshape(3, -1)

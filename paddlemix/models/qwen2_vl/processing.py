@@ -2,55 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paddlemix.contract import Piece, Sample, SampleSize
-from paddlemix.conversation import Box, Conversation, Part, RecordError, Reference, Text, result_or_error
+from paddlemix.conversation import Conversation, RecordError, result_or_error
 from paddlemix.files import write_json
-from paddlemix.hub import local_folder
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
-from paddlemix.models.qwen2_vl.media import Grid, MediaReader, MediaSizes, Size
+from paddlemix.models.qwen2_vl.media import Grid, MediaReader, MediaSizes
 from paddlemix.models.qwen2_vl.positions import mrope_positions
 from paddlemix.models.qwen2_vl.prompts import (
     IMAGE_PAD,
     MEDIA_INPUTS,
     VIDEO_PAD,
-    PromptCalls,
+    as_video,
+    check_media_counts,
     concatenated,
     count_placeholders,
     expand_placeholders,
 )
-from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
-from paddlemix.names import IGNORED_LABEL, PREPROCESSOR_FILE
-from paddlemix.processors.chat_template import ChatTemplate, template_pieces
-from paddlemix.processors.conversation_calls import ConversationCalls
-from paddlemix.processors.grounding import (
-    BOX_END,
-    BOX_START,
-    QWEN2_VL_TAGS,
-    REF_END,
-    REF_START,
-    box_in_pixels,
-    box_text,
-)
-from paddlemix.processors.length import fit_length
-from paddlemix.processors.settings import GivenKnobs, Knobs, given_knobs, log_once
-from paddlemix.processors.tokenizer import Qwen2Tokenizer
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
+from paddlemix.models.qwen2_vl.videos import MAX_FRAME_PIXELS, Qwen2VLVideoProcessor
+from paddlemix.names import PREPROCESSOR_FILE
+from paddlemix.processors.base import Limits, ProcessorBase
+from paddlemix.processors.batches import opened_image
+from paddlemix.processors.chat_template import ChatTemplate
+from paddlemix.processors.grounding import TaggedThousandths
+from paddlemix.processors.preprocessor import read_settings
+from paddlemix.processors.settings import GivenSettings, MediaSettings, given_settings, log_once
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 VIDEO_PREPROCESSOR_FILE = "video_preprocessor_config.json"
+GROUNDING = TaggedThousandths(ref=("<|object_ref_start|>", "<|object_ref_end|>"), box=("<|box_start|>", "<|box_end|>"))
 
 
-class Qwen2VLProcessor(ConversationCalls, PromptCalls):
+class Qwen2VLProcessor(ProcessorBase):
     """Everything between a conversation, or a rendered prompt, and the model's inputs.
 
     Args:
@@ -58,23 +50,17 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         image_processor: the checkpoint's, or with other pixel bounds.
         chat_template: the checkpoint's.
         video_processor: the checkpoint's, or with other settings; None cuts videos into patches as images.
-        max_length: tokens a training record may have.
-        truncate_text: cut text behind the last image of longer records; else they are an error.
-        allow_control_tokens: read control tokens spelled in texts, such as "<|im_end|>", as control tokens. Only for
-            texts that nobody else wrote: they could end a turn or open another.
+        **limits: see `ProcessorBase`.
 
     Attributes:
-        box_in_pixels: a box in pixels of an image; see `paddlemix.processors.grounding`.
-        parse_boxes: the boxes in this family's raw answers.
-        boxes_by_image: the same, in answers about several images.
-        strip_tags: such an answer without its tags.
+        tokenizer: encodes texts.
+        chat_template: renders messages, and puts control tokens round turns.
+        grounding: the family's convention of boxes.
     """
 
-    # What the family's tags mean is asked of its processor.
-    box_in_pixels = staticmethod(box_in_pixels)
-    parse_boxes = staticmethod(QWEN2_VL_TAGS.parse_boxes)
-    boxes_by_image = staticmethod(QWEN2_VL_TAGS.boxes_by_image)
-    strip_tags = staticmethod(QWEN2_VL_TAGS.strip_tags)
+    tokenizer: Qwen2Tokenizer
+    chat_template: ChatTemplate
+    grounding = GROUNDING
 
     def __init__(
         self,
@@ -82,78 +68,15 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         image_processor: Qwen2VLImageProcessor,
         chat_template: ChatTemplate,
         video_processor: Qwen2VLVideoProcessor | None = None,
-        *,
-        max_length: int = 2048,
-        truncate_text: bool = False,
-        allow_control_tokens: bool = False,
+        **limits: Unpack[Limits],
     ) -> None:
+        super().__init__(**limits)
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.video_processor = video_processor or Qwen2VLVideoProcessor.beside(image_processor)
         self.chat_template = chat_template
-        self.max_length = max_length
-        self.truncate_text = truncate_text
-        self.allow_control_tokens = allow_control_tokens
         self._media = MediaReader(self.image_processor, self.video_processor)
         self._vision_token_ids = (tokenizer.token_id(IMAGE_PAD), tokenizer.token_id(VIDEO_PAD))
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | os.PathLike[str],
-        *,
-        max_length: int = 2048,
-        truncate_text: bool = False,
-        allow_control_tokens: bool = False,
-        **knobs: Unpack[Knobs],
-    ) -> Qwen2VLProcessor:
-        """Read a checkpoint's tokenizer, template, and settings of images and videos.
-
-        Args:
-            name_or_path: a local folder, or a model `owner/name` of the hub.
-            max_length: tokens a training record may have.
-            truncate_text: cut text behind the last image of longer ones.
-            allow_control_tokens: read control tokens spelled in texts as such.
-            **knobs: min_pixels, max_pixels and others (see `paddlemix.processors.settings.Knobs`). What is None is
-                taken from the environment, then from the checkpoint; the published max_pixels becomes 1280 tokens'
-                worth.
-
-        Returns:
-            The processor.
-
-        Raises:
-            OSError: there is no such checkpoint, it cannot be fetched, or it has no tokenizer files.
-            ValueError: a knob, or a variable of the environment, has a value that makes no sense.
-        """
-        folder, given = local_folder(name_or_path), given_knobs(knobs)
-        image_processor = Qwen2VLImageProcessor.from_published(
-            _read_settings(folder / PREPROCESSOR_FILE), **given.images
-        )
-        videos = _read_settings(folder / VIDEO_PREPROCESSOR_FILE)
-        processor = cls(
-            Qwen2Tokenizer.from_pretrained(folder),
-            image_processor,
-            ChatTemplate.from_pretrained(folder),
-            (
-                Qwen2VLVideoProcessor.from_published(videos)
-                if videos
-                else Qwen2VLVideoProcessor.beside(image_processor)
-            ).with_settings(given.video),
-            max_length=max_length,
-            truncate_text=truncate_text,
-            allow_control_tokens=allow_control_tokens,
-        )
-        log_once(processor._description(given))
-        return processor
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the tokenizer, template, and settings of images and videos beside a model."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save_pretrained(folder)
-        self.chat_template.save_pretrained(folder)
-        write_json(folder / PREPROCESSOR_FILE, self.image_processor.to_published())
-        write_json(folder / VIDEO_PREPROCESSOR_FILE, self.video_processor.to_published())
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:
@@ -161,7 +84,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         return ()
 
     def measure(self, conversation: Conversation) -> SampleSize:
-        """The size of a training sample, from text and the headers of images and videos.
+        """Tell the size of a training sample, from text and the headers of images and videos.
 
         Args:
             conversation: ends with an assistant's turn.
@@ -178,7 +101,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
         return measured
 
     def measure_many(self, conversations: Sequence[Conversation]) -> list[SampleSize | RecordError]:
-        """The sizes of many training samples; each header is read once, and texts are tokenized together.
+        """Tell the sizes of many training samples; each header is read once, and texts are tokenized together.
 
         Args:
             conversations: each ends with an assistant's turn.
@@ -187,7 +110,7 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             The size of each of them, or what `measure` would raise.
         """
         media = self._media.remembering_sizes()
-        prompts = [result_or_error(self._pieces, conversation, media) for conversation in conversations]
+        prompts = [result_or_error(self._measured_prompt, conversation, media) for conversation in conversations]
         usable = [prompt[0] for prompt in prompts if not isinstance(prompt, RecordError)]
         counts = iter(self.tokenizer.count_pieces(usable))
         return [
@@ -197,33 +120,45 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             for conversation, prompt in zip(conversations, prompts, strict=True)
         ]
 
-    def fingerprint(self) -> str:
-        """A text that differs from another processor's wherever `measure` could."""
-        parts = (
-            type(self).__name__,
+    @classmethod
+    def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Qwen2VLProcessor:
+        """Make a processor of a checkpoint's folder; the published max_pixels becomes 1280 tokens' worth."""
+        given = given_settings(settings, max_frame_pixels=MAX_FRAME_PIXELS)
+        images = Qwen2VLImageProcessor.from_published(read_settings(folder / PREPROCESSOR_FILE), **given.images)
+        published = read_settings(folder / VIDEO_PREPROCESSOR_FILE)
+        videos = Qwen2VLVideoProcessor.from_published(published) if published else Qwen2VLVideoProcessor.beside(images)
+        processor = cls(
+            Qwen2Tokenizer.from_pretrained(folder),
+            images,
+            Qwen2VLChatTemplate.from_pretrained(folder),
+            videos.with_settings(given.video),
+            **limits,
+        )
+        log_once(processor._description(given))
+        return processor
+
+    def _save_settings(self, folder: Path) -> None:
+        self.chat_template.save_pretrained(folder)
+        write_json(folder / PREPROCESSOR_FILE, self.image_processor.to_published())
+        write_json(folder / VIDEO_PREPROCESSOR_FILE, self.video_processor.to_published())
+
+    def _what_sizes_depend_on(self) -> tuple[Any, ...]:
+        return (
             self.tokenizer.backend.to_str(),
             self.chat_template.source,
             self.image_processor.to_published(),
             self.video_processor.to_published(),
-            (self.max_length, self.truncate_text, self.allow_control_tokens),
         )
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-    def decode(
-        self, ids: Sequence[int], *, skip_control_tokens: bool = False, skip_special_tokens: bool = False
-    ) -> str:
-        """The text of ids, int64[L] too, boxes and references with their tags unless skipped by either name."""
-        skipped = skip_control_tokens or skip_special_tokens
-        return self.tokenizer.decode(np.asarray(ids, dtype=np.int64).tolist(), skip_control_tokens=skipped)
 
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
         media = self._media.read(conversation)
-        ids, trained, grids = self._tokenize(conversation, media.sizes, add_generation_prompt=add_generation_prompt)
-        if not add_generation_prompt:
-            ids, trained = self._fit_length(ids, trained, conversation)
+        pieces, grids = self._prompt(conversation, media.sizes, add_generation_prompt=add_generation_prompt)
+        ids, labels = self._ids_and_labels(
+            *self.tokenizer.encode_pieces(pieces), conversation, is_prompt=add_generation_prompt
+        )
         return Sample(
             input_ids=ids,
-            labels=np.where(trained, ids, IGNORED_LABEL),
+            labels=labels,
             position_ids=self._positions(ids, grids),
             media={
                 **concatenated(*MEDIA_INPUTS[IMAGE_PAD], media.image_patches, media.sizes.image_grids),
@@ -231,46 +166,50 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             },
         )
 
-    def _image_sizes(self, conversation: Conversation) -> list[Size]:
-        return self._media.image_sizes(conversation)
+    def _encode_texts(
+        self, texts: list[str], images: list[Any], videos: list[Any]
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        prompts = [list(self.chat_template.split(text)) for text in texts]
+        check_media_counts(prompts, {IMAGE_PAD: len(images), VIDEO_PAD: len(videos)})
+        stills = [opened_image(image) for image in images]
+        cut_up = {
+            IMAGE_PAD: [
+                (self.image_processor.grid(*still.size), self.image_processor.patches(still)) for still in stills
+            ],
+            VIDEO_PAD: [self._media.read_video(as_video(video)) for video in videos],
+        }
+        remaining = {pad: iter([grid for grid, _ in found]) for pad, found in cut_up.items()}
+        expanded = (expand_placeholders(pieces, remaining, self.image_processor.tokens)[0] for pieces in prompts)
+        rows = [self.tokenizer.encode_pieces(pieces)[0] for pieces in expanded]
+        media: dict[str, np.ndarray] = {}
+        for pad, found in cut_up.items():
+            media |= concatenated(*MEDIA_INPUTS[pad], [patches for _, patches in found], [grid for grid, _ in found])
+        return rows, media
 
-    def _tokenize(
-        self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
-    ) -> tuple[np.ndarray, np.ndarray, list[Grid]]:
-        """Ids int64[L], trained bool[L], and the grids of images and videos in the order of the sequence."""
-
-        pieces, grids = self._prompt(conversation, sizes, add_generation_prompt=add_generation_prompt)
-        ids, trained = self.tokenizer.encode_pieces(pieces)
-        return ids, trained, grids
-
-    def _pieces(self, conversation: Conversation, media: MediaReader) -> tuple[list[Piece], list[Grid]]:
-        """A training prompt's pieces and grids, from headers."""
+    def _measured_prompt(self, conversation: Conversation, media: MediaReader) -> tuple[list[Piece], list[Grid]]:
+        """Write a training prompt from headers; see `_prompt`."""
         return self._prompt(conversation, media.measure(conversation))
 
     def _prompt(
         self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
     ) -> tuple[list[Piece], list[Grid]]:
-        def part_pieces(part: Part) -> Iterator[Piece]:
-            return self._part_pieces(part, conversation, sizes.images)
+        """Write a prompt; the placeholder of each image and video is repeated once a merged patch.
 
-        pieces = list(self.chat_template.pieces(conversation, part_pieces, add_generation_prompt=add_generation_prompt))
-        return self._with_vision_tokens(pieces, sizes, conversation)
+        Args:
+            conversation: what is said.
+            sizes: what it shows.
+            add_generation_prompt: end with the opening of an assistant's turn.
 
-    def _size(
-        self, conversation: Conversation, tokens: int, target_tokens: int, pieces: list[Piece], grids: list[Grid]
-    ) -> SampleSize:
-        """What a prompt of so many tokens comes to when it is held to its length."""
-        cut_tokens = 0
-        if tokens > self.max_length:
-            ids, trained = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
-            tokens, target_tokens, cut_tokens = len(ids), int(trained[1:].sum()), tokens - len(ids)
-        image_tokens = sum(map(self.image_processor.tokens, grids))
-        return SampleSize(tokens, image_tokens, target_tokens, cut_tokens, images=len(grids))
+        Returns:
+            The pieces, and the grids of images and videos in their order.
 
-    def _with_vision_tokens(
-        self, pieces: list[Piece], sizes: MediaSizes, conversation: Conversation
-    ) -> tuple[list[Piece], list[Grid]]:
-        """Repeat each image's and video's placeholder once a merged patch; and their grids in that order."""
+        Raises:
+            RecordError: a box lies on no image, or there are not as many placeholders as images and videos.
+        """
+        turns = self._written(conversation, sizes.images)
+        if self.allow_control_tokens:
+            turns = [(role, self.chat_template.read_again(written)) for role, written in turns]
+        pieces = list(self.chat_template.pieces(turns, add_generation_prompt=add_generation_prompt))
         grids = {IMAGE_PAD: sizes.image_grids, VIDEO_PAD: sizes.video_grids}
         self._check_placeholders(pieces, grids, conversation)
         remaining = {pad: iter(of_kind) for pad, of_kind in grids.items()}
@@ -289,47 +228,34 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
                     f"each. {writers} leaves out or adds `{pad}`.",
                 )
 
-    def _part_pieces(self, part: Part, conversation: Conversation, sizes: list[Size]) -> Iterator[Piece]:
-        """A text, reference or box in Qwen2-VL's own writing."""
-        if isinstance(part, Text):
-            yield from self._text_pieces(part.text)
-        elif isinstance(part, Reference):
-            yield from (Piece(REF_START, control=True), *self._text_pieces(part.text), Piece(REF_END, control=True))
-        elif isinstance(part, Box):
-            if not 0 <= part.image < len(sizes):
-                raise RecordError(
-                    conversation.source, f"a box lies on image {part.image}, but there are {len(sizes)} images."
-                )
-            corners = box_text(part, *sizes[part.image])
-            yield from (Piece(BOX_START, control=True), Piece(corners), Piece(BOX_END, control=True))
-        else:
-            raise AssertionError(f"{type(part).__name__} is the template's to write: {part}")
-
-    def _text_pieces(self, text: str) -> Iterator[Piece]:
-        return template_pieces(text) if self.allow_control_tokens else iter([Piece(text)])
+    def _size(
+        self, conversation: Conversation, tokens: int, target_tokens: int, pieces: list[Piece], grids: list[Grid]
+    ) -> SampleSize:
+        """Tell what a prompt of so many tokens comes to when it is held to its length."""
+        cut_tokens = 0
+        if tokens > self.max_length:
+            ids, trained = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
+            tokens, target_tokens, cut_tokens = len(ids), int(trained[1:].sum()), tokens - len(ids)
+        image_tokens = sum(map(self.image_processor.tokens, grids))
+        return SampleSize(tokens, image_tokens, target_tokens, cut_tokens, images=len(grids))
 
     def _positions(self, ids: np.ndarray, grids: list[Grid]) -> np.ndarray:
+        """Lay out the positions int64[3, L] of ids int64[L]."""
         merge_size = self.image_processor.merge_size
         return mrope_positions(ids, grids, vision_token_ids=self._vision_token_ids, merge_size=merge_size)
 
-    def _fit_length(
-        self, ids: np.ndarray, trained: np.ndarray, conversation: Conversation
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _end_of_media(self, ids: np.ndarray) -> int:
         vision = np.flatnonzero(np.isin(ids, self._vision_token_ids))
-        return fit_length(
-            ids,
-            trained,
-            conversation,
-            max_length=self.max_length,
-            truncate_text=self.truncate_text,
-            # The token behind the last vision token closes its span.
-            vision_end=int(vision[-1]) + 2 if len(vision) else 0,
-            remedy="lower `max_pixels` so that images take fewer tokens."
-            + (" Videos take fewer with a lower FPS or VIDEO_MAX_PIXELS." if conversation.videos else ""),
+        # The token behind the last vision token closes its span.
+        return int(vision[-1]) + 2 if len(vision) else 0
+
+    def _remedy(self, conversation: Conversation) -> str:
+        return "lower `max_pixels` so that images take fewer tokens." + (
+            " Videos take fewer with a lower FPS or VIDEO_MAX_PIXELS." if conversation.videos else ""
         )
 
-    def _description(self, given: GivenKnobs) -> str:
-        """The effective settings, and what they mean in tokens."""
+    def _description(self, given: GivenSettings) -> str:
+        """Tell the settings in effect, and what they mean in tokens."""
         still, moving = self.image_processor, self.video_processor
         area = (still.patch_size * still.merge_size) ** 2
         frames = (
@@ -343,7 +269,3 @@ class Qwen2VLProcessor(ConversationCalls, PromptCalls):
             f"pixels a frame, {moving.total_pixels} pixels a video"
             + "".join(f"; {name} from {variable}" for name, variable in given.sources.items())
         )
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}

@@ -7,26 +7,14 @@ from paddlemix.models.tensor_parallel import SplitPlan
 
 
 def split_plan(config: Qwen2VLConfig) -> SplitPlan:
-    """Everything is split but the norms and the patch embedding."""
+    """Split everything but the norms and the patch embedding."""
     vision = config.vision_config
-    return SplitPlan(
-        columns=(
-            "model.layers.*.self_attn.[qkv]_proj",
-            "model.layers.*.mlp.gate_proj",
-            "model.layers.*.mlp.up_proj",
-            "visual.blocks.*.mlp.fc1",
-            "visual.merger.mlp.0",
-        ),
+    return SplitPlan.around(
+        config.decoder_shape,
+        "model",
+        columns=("visual.blocks.*.mlp.fc1", "visual.merger.mlp.0"),
         fused=("visual.blocks.*.attn.qkv",),
-        rows=(
-            "model.layers.*.self_attn.o_proj",
-            "model.layers.*.mlp.down_proj",
-            "visual.blocks.*.attn.proj",
-            "visual.blocks.*.mlp.fc2",
-            "visual.merger.mlp.2",
-        ),
-        embedding="model.embed_tokens",
-        head="lm_head",
+        rows=("visual.blocks.*.attn.proj", "visual.blocks.*.mlp.fc2", "visual.merger.mlp.2"),
         shared_out={
             "num_attention_heads": config.num_attention_heads,
             "num_key_value_heads": config.num_key_value_heads,

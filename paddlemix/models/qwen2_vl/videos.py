@@ -1,6 +1,7 @@
 """From a video to the patches of Qwen2-VL's vision tower.
 
-Source: Wang et al., "Qwen2-VL", 2024, section 2.1; the exact rules are those of the published preprocessor.
+Source: Wang et al., "Qwen2-VL", 2024, arXiv:2409.12191, section 2.1; the exact rules are those of the published
+preprocessor.
 """
 
 from __future__ import annotations
@@ -15,15 +16,9 @@ import numpy as np
 
 from paddlemix.conversation import VideoSettings
 from paddlemix.media.frames import VideoInfo, frame_bounds, frame_count, frame_indices
-from paddlemix.models.qwen2_vl.images import (
-    CLIP_MEAN,
-    CLIP_STD,
-    MIN_PIXELS,
-    PUBLISHED_MAX_PIXELS,
-    Qwen2VLImageProcessor,
-    smart_resize,
-)
+from paddlemix.models.qwen2_vl.images import MIN_PIXELS, PUBLISHED_MAX_PIXELS, Qwen2VLImageProcessor, smart_resize
 from paddlemix.ops.images import patchify, resize_bicubic
+from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings
 
 FPS = 2.0
 MIN_FRAMES, MAX_FRAMES = 4, 768
@@ -90,7 +85,7 @@ class Qwen2VLVideoProcessor:
 
     @classmethod
     def beside(cls, image_processor: Qwen2VLImageProcessor) -> Qwen2VLVideoProcessor:
-        """The processor of a checkpoint that says nothing of videos: patches as those of its images."""
+        """Make the processor of a checkpoint that says nothing of videos: patches as those of its images."""
         shared = ("patch_size", "merge_size", "temporal_patch_size", "image_mean", "image_std")
         return cls(**{name: getattr(image_processor, name) for name in shared})
 
@@ -98,7 +93,7 @@ class Qwen2VLVideoProcessor:
     def from_published(cls, values: dict[str, Any]) -> Qwen2VLVideoProcessor:
         """Take the settings of a video_preprocessor_config.json.
 
-        Bounds that transformers copied from the published image settings are passed over: the published models saw
+        Bounds that transformers copied from the published image settings are ignored: the published models saw
         videos within the bounds that are the defaults here.
         """
         size = values.get("size") or {}
@@ -107,16 +102,10 @@ class Qwen2VLVideoProcessor:
         published["nframes"] = values.get("num_frames")
         if (published["min_pixels"], published["max_pixels"]) == (MIN_PIXELS, PUBLISHED_MAX_PIXELS):
             published["min_pixels"] = published["max_pixels"] = None
-        known = {name: published.get(name) for name in (field.name for field in fields(cls))}
-        given: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in known.items()
-            if value is not None
-        }
-        return cls(**given)
+        return cls(**known_settings(published, (field.name for field in fields(cls))))
 
     def to_published(self) -> dict[str, Any]:
-        """The video_preprocessor_config.json of these settings."""
+        """Return the video_preprocessor_config.json of these settings."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         # transformers knows it by this name, and refuses both ways of choosing frames at once.
         count = values.pop("nframes")
@@ -126,7 +115,7 @@ class Qwen2VLVideoProcessor:
         return {"video_processor_type": "Qwen2VLVideoProcessor", "processor_class": "Qwen2VLProcessor", **values}
 
     def with_settings(self, settings: VideoSettings) -> Qwen2VLVideoProcessor:
-        """The same processor with what a user asks for in front of its own settings.
+        """Make the same processor with what a user asks for in place of its own settings.
 
         Where one of two bounds is given and crosses the other, the other moves along.
 
@@ -172,7 +161,7 @@ class Qwen2VLVideoProcessor:
         )
 
     def tokens(self, grid: tuple[int, int, int]) -> int:
-        """Tokens of the language model that a grid of patches becomes."""
+        """Count the tokens of the language model that a grid of patches becomes."""
         return math.prod(grid) // self.merge_size**2
 
     def patches(self, frames: Iterable[np.ndarray], plan: VideoPlan) -> np.ndarray:
@@ -208,7 +197,7 @@ class Qwen2VLVideoProcessor:
         )
 
     def _resized(self, info: VideoInfo, count: int) -> tuple[int, int]:
-        """Width and height in pixels of the frames, of which `count` are shown."""
+        """Decide the width and height in pixels of the frames, of which `count` are shown."""
         low, high = frame_bounds(
             count,
             min_pixels=self.min_pixels,
@@ -221,13 +210,13 @@ class Qwen2VLVideoProcessor:
         return width, height
 
     def _levels(self) -> np.ndarray:
-        """float32[3, 256]: what the grey levels become; in the reference's order, which is not that for images."""
+        """Return float32[3, 256]: what the grey levels become, in the reference's order; it is not that for images."""
         mean, std = np.array([self.image_mean, self.image_std], dtype=np.float32)[..., None] * np.float32(255)
         return (np.arange(256, dtype=np.float32) - mean) / std
 
     @staticmethod
     def _filled_up(frames: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
-        """The frames, the last one repeated until there are `count`."""
+        """Repeat the last of the frames, uint8[H, W, 3] each, until there are `count`."""
         drawn, frame = 0, None
         for frame in frames:
             drawn += 1

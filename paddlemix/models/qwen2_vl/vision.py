@@ -122,7 +122,7 @@ class Qwen2VLVisionTower(nn.Layer):
         return self.merger(x)
 
     def _rotary(self, grids: list[list[int]]) -> Rotary:
-        """Cosines and sines float32[N, head_dim / 2]: a quarter of a head turns with the row, one with the column."""
+        """Compute cosines and sines float32[N, head_dim / 2]: rows turn a quarter of a head, columns another."""
         frequencies = rotary_frequencies(ROTARY_BASE, self.config.embed_dim // self.config.num_heads // 2)
         places = np.concatenate([patch_places(grid, self.config.spatial_merge_size) for grid in grids])
         angles = (places[:, :, None] * frequencies).reshape(len(places), -1).astype(np.float32)
@@ -143,7 +143,7 @@ class Qwen2VLVisionTower(nn.Layer):
 
 
 def patch_places(grid: list[int], merge_size: int) -> np.ndarray:
-    """Row and column of each patch of one image or video, in the order of its patches.
+    """Find row and column of each patch of one image or video, in the order of its patches.
 
     Args:
         grid: patches in time, height and width.

@@ -32,11 +32,11 @@ class ChatMLIds:
         self.newline = tokenizer.encode("\n")
 
     def opening(self, role: str) -> list[int]:
-        """What stands before a turn's words."""
+        """Return the ids that stand before a turn's words."""
         return [self._tokenizer.im_start_id, *self._tokenizer.encode(role), *self.newline]
 
     def turn(self, role: str, content: list[int]) -> list[int]:
-        """A turn up to its end token, without the line end behind it."""
+        """Return the ids of a turn up to its end token, without the line end behind it."""
         return [*self.opening(role), *content, self._tokenizer.im_end_id]
 
 
@@ -44,7 +44,7 @@ class ChatMLText:
     """Messages in text, images as `<img>path</img>`."""
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False, add_vision_id: bool = False) -> str:
-        """The prompt's text.
+        """Write the prompt's text.
 
         Args:
             messages: of roles and contents, as the field writes them.
@@ -67,12 +67,12 @@ class ChatMLText:
 
 
 def text_opening(role: str) -> str:
-    """What stands before a turn's words, as text."""
+    """Return what stands before a turn's words, as text."""
     return f"{IM_START}{role}\n"
 
 
 def _content(content: str | list[dict[str, Any]], images: int, numbered: bool) -> tuple[str, int]:
-    """A message's text, and how many images were shown up to its end."""
+    """Write a message's text, and count the images shown up to its end."""
     if isinstance(content, str):
         return content, images
     text = ""
@@ -89,7 +89,7 @@ def _content(content: str | list[dict[str, Any]], images: int, numbered: bool) -
 
 
 def _name(part: dict[str, Any]) -> str:
-    """An image's path or address; "" where it has none of its own."""
+    """Find an image's path or address; "" where it has none of its own."""
     values = (part[key] for key in ("image", "image_url", "path", "url") if part.get(key) is not None)
     value = next(values, "")
     value = value["url"] if isinstance(value, dict) else value

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from paddlemix.models.qwen_vl.config import QWenConfig
-from paddlemix.weights.model_weights import WeightLayout
+from paddlemix.weights.layout import WeightLayout
 
 VISUAL = "transformer.visual."
 
 
 def weight_layout(config: QWenConfig) -> WeightLayout:
-    """The layout of a checkpoint of this shape."""
+    """Return the layout of a checkpoint of this shape."""
     patch = config.visual.patch_size
     tables = ("positional_embedding", "proj", "attn_pool.query", "attn_pool.pos_embed")
     return WeightLayout(

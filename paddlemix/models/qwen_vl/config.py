@@ -7,7 +7,22 @@ from typing import Any
 
 from paddlenlp.transformers import PretrainedConfig
 
+from paddlemix.models.decoder import DecoderNames, DecoderShape
+from paddlemix.models.tower import TowerShape
+
 RESAMPLER_HEAD_DIM = 128  # of the published resampler; its number of heads follows from it
+
+DECODER_NAMES = DecoderNames(
+    embedding="wte",
+    blocks="h",
+    norm="ln_f",
+    attention_norm="ln_1",
+    attention="attn",
+    feed_forward_norm="ln_2",
+    projections=("c_attn",),
+    output="c_proj",
+    mlp=(("w1", "up"), ("w2", "gate"), ("c_proj", "down")),
+)
 
 # What the published code can be told and every checkpoint leaves as it is. Other values would make another model.
 _FIXED = {"no_bias": True, "rotary_pct": 1.0, "scale_attn_weights": True, "tie_word_embeddings": False}
@@ -111,12 +126,46 @@ class QWenConfig(PretrainedConfig):
         return self.kv_channels
 
     @property
+    def decoder_shape(self) -> DecoderShape:
+        """The numbers of the language model."""
+        return DecoderShape(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.mlp_size,
+            layers=self.num_hidden_layers,
+            heads=self.num_attention_heads,
+            kv_heads=self.num_attention_heads,
+            head_dim=self.head_dim,
+            norm_epsilon=self.layer_norm_epsilon,
+            names=DECODER_NAMES,
+        )
+
+    @property
+    def tower_shape(self) -> TowerShape:
+        """The numbers of the vision tower."""
+        visual, hidden = self.visual, self.hidden_size
+        patch_values = 3 * visual.patch_size**2
+        return TowerShape(
+            blocks=visual.layers,
+            width=visual.width,
+            inner=int(visual.width * visual.mlp_ratio),
+            patch_values=patch_values,
+            group=visual.n_queries,
+            patches_of_group=(visual.image_size // visual.patch_size) ** 2,
+            # cut patches, and what they are with places
+            embedding_inputs=patch_values + visual.width,
+            # patches, widened, normed, with places, as keys and values; queries, what they gather, three layers of it
+            aligner_of_patch=visual.width + 5 * hidden,
+            aligner_of_token=5 * hidden,
+        )
+
+    @property
     def mlp_size(self) -> int:
         """Inner width of a block's MLP: `intermediate_size` counts both of its inner projections."""
         return self.intermediate_size // 2
 
     def to_dict(self, saving_file: bool = False) -> dict[str, Any]:
-        """All values as JSON knows them; PaddleNLP prints and logs a config through this.
+        """Return all values as JSON knows them; PaddleNLP prints and logs a config through this.
 
         Args:
             saving_file: PaddleNLP's, leave out what it does not store.
@@ -127,7 +176,7 @@ class QWenConfig(PretrainedConfig):
         return {**super().to_dict(saving_file=saving_file), "visual": asdict(self.visual)}
 
     def to_published(self) -> dict[str, Any]:
-        """The config.json of the published checkpoints."""
+        """Write the config.json of the published checkpoints."""
         values = {name: getattr(self, name) for name in _PUBLISHED}
         return {**values, **_FIXED, "model_type": self.model_type, "visual": asdict(self.visual)}
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from paddlemix.files import write_json
-from paddlemix.models.qwen2_vl.images import CLIP_MEAN, CLIP_STD
 from paddlemix.names import CONFIG_FILE, PREPROCESSOR_FILE
 from paddlemix.ops.images import patchify, resize_bicubic
+from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings, read_settings
 
 
 @dataclass(frozen=True)
@@ -33,19 +31,18 @@ class QwenVLImageProcessor:
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> QwenVLImageProcessor:
-        """The settings of a checkpoint.
+        """Read the settings of a checkpoint.
 
         Args:
             folder: of the checkpoint. Published ones say the size in config.json, `visual.image_size`, and nothing
-                else; a preprocessor_config.json goes before it.
+                else; a preprocessor_config.json takes precedence.
 
         Returns:
             The processor.
         """
-        visual = _values(folder / CONFIG_FILE).get("visual") or {}
-        values = {"image_size": visual.get("image_size"), **_values(folder / PREPROCESSOR_FILE)}
-        known = {name: values.get(name) for name in ("image_size", "image_mean", "image_std")}
-        return cls(**{name: _hashable(value) for name, value in known.items() if value is not None})
+        visual = read_settings(folder / CONFIG_FILE).get("visual") or {}
+        values = {"image_size": visual.get("image_size"), **read_settings(folder / PREPROCESSOR_FILE)}
+        return cls(**known_settings(values, (field.name for field in fields(cls))))
 
     def save_pretrained(self, folder: Path) -> None:
         """Write preprocessor_config.json."""
@@ -71,14 +68,6 @@ class QwenVLImageProcessor:
 
 @lru_cache(maxsize=16)
 def _levels(image_mean: tuple[float, ...], image_std: tuple[float, ...]) -> np.ndarray:
-    """float32[3, 256]: what the grey levels of each channel become, worked out in the original's order."""
+    """Return float32[3, 256]: what the grey levels of each channel become, worked out in the original's order."""
     mean, std = np.array([image_mean, image_std], dtype=np.float32)[..., None]
     return (np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std
-
-
-def _values(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -13,7 +13,7 @@ from paddlemix.ops import rotary_frequencies
 
 
 def ntk_alpha(length: int, trained_length: int) -> int:
-    """By how much the rotary base grows: 1 up to the trained length, 3 up to twice it, 7 up to four times it.
+    """Tell by how much the rotary base grows: 1 up to the trained length, 3 up to twice it, 7 up to four times it.
 
     Args:
         length: tokens of the prompt, padding included.
@@ -26,12 +26,12 @@ def ntk_alpha(length: int, trained_length: int) -> int:
 
 
 def scaled_frequencies(base: float, size: int, alpha: float) -> paddle.Tensor:
-    """Rotary frequencies float32[size / 2] whose slowest pair turns `alpha` times slower."""
+    """Compute rotary frequencies float32[size / 2] whose slowest pair turns `alpha` times slower."""
     return paddle.to_tensor(rotary_frequencies(base * alpha ** (size / (size - 2)), size))
 
 
 def logn_factors(positions: paddle.Tensor, trained_length: int) -> paddle.Tensor:
-    """What queries are multiplied by, so that attention over more tokens stays as sharp.
+    """Compute what queries are multiplied by, so that attention over more tokens stays as sharp.
 
     Args:
         positions: int64[...], from 0.

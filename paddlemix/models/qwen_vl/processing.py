@@ -2,142 +2,59 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
 
-from paddlemix.contract import Piece, Sample, SampleSize
-from paddlemix.conversation import Box, Conversation, Image, Part, RecordError, Reference, Text, Turn
-from paddlemix.hub import local_folder
-from paddlemix.media.images import image_size, open_image, upright
-from paddlemix.models.qwen2_vl.media import Size, naming_the_record
+from paddlemix.contract import Piece, Sample, SampleSize, Size, Written
+from paddlemix.conversation import Conversation, Image, RecordError, Role
+from paddlemix.media.records import image_sizes, open_images
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLText
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
-from paddlemix.models.qwen_vl.tags import BOX, BOX_END, IMAGE_TAGS, REF, REF_END, TAGS, ImageSpan
+from paddlemix.models.qwen_vl.tags import GROUNDING, IMAGE_TAGS, ImageSpan
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
-from paddlemix.names import IGNORED_LABEL
-from paddlemix.processors.batches import (
-    ModelInputs,
-    as_list,
-    as_tensors,
-    check_choice,
-    flat,
-    padded,
-    path_of,
-    text_list,
-)
-from paddlemix.processors.calls import MessageCalls
-from paddlemix.processors.conversation_calls import ConversationCalls
-from paddlemix.processors.grounding import box_in_pixels, box_text
-from paddlemix.processors.length import fit_length
-from paddlemix.processors.settings import Knobs, given_knobs, log_once
+from paddlemix.processors.base import Limits, ProcessorBase
+from paddlemix.processors.batches import opened_image
+from paddlemix.processors.chat_template import WrittenTurn
+from paddlemix.processors.settings import MediaSettings, given_settings, log_once
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-ImageSource = str | os.PathLike[str] | PIL.Image.Image
 
-
-class QwenVLProcessor(ConversationCalls, MessageCalls):
+class QwenVLProcessor(ProcessorBase):
     """Everything between a conversation, or a rendered prompt, and the model's inputs.
 
-    Trained are every turn's start, end and line end, and what the assistant says but for images.
+    Trained are every turn's start, end and line end, and what the assistant says but for images. Of special tokens
+    spelled in texts, `allow_control_tokens` reads all but those of images.
 
     Args:
         tokenizer: the checkpoint's.
         image_processor: the checkpoint's.
-        max_length: tokens a training record may have.
-        truncate_text: cut text behind the last image of longer records; else they are an error.
-        allow_control_tokens: read special tokens spelled in texts, such as "<|im_end|>", as special tokens, but for
-            those of images. Only for texts that nobody else wrote: they could end a turn or open another.
+        **limits: see `ProcessorBase`.
 
     Attributes:
+        tokenizer: encodes texts, and the places of images.
         chat_template: renders messages; this family has one template for all checkpoints.
-        box_in_pixels: a box in pixels of an image; see `paddlemix.processors.grounding`.
-        parse_boxes: the boxes in this family's raw answers.
-        boxes_by_image: the same, in answers about several images.
-        strip_tags: such an answer without its tags.
+        grounding: the family's convention of boxes.
     """
 
+    tokenizer: QwenTokenizer
     chat_template: ChatMLText
-    box_in_pixels = staticmethod(box_in_pixels)
-    parse_boxes = staticmethod(TAGS.parse_boxes)
-    boxes_by_image = staticmethod(TAGS.boxes_by_image)
-    strip_tags = staticmethod(TAGS.strip_tags)
+    grounding = GROUNDING
 
     def __init__(
-        self,
-        tokenizer: QwenTokenizer,
-        image_processor: QwenVLImageProcessor,
-        *,
-        max_length: int = 2048,
-        truncate_text: bool = False,
-        allow_control_tokens: bool = False,
+        self, tokenizer: QwenTokenizer, image_processor: QwenVLImageProcessor, **limits: Unpack[Limits]
     ) -> None:
+        super().__init__(**limits)
         self.tokenizer = tokenizer
         self.image_processor = image_processor
-        self.max_length = max_length
-        self.truncate_text = truncate_text
-        self.allow_control_tokens = allow_control_tokens
         self.chat_template = ChatMLText()
         self._chatml = ChatMLIds(tokenizer)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | os.PathLike[str],
-        *,
-        max_length: int = 2048,
-        truncate_text: bool = False,
-        allow_control_tokens: bool = False,
-        **knobs: Unpack[Knobs],
-    ) -> QwenVLProcessor:
-        """Read a checkpoint's tokenizer and the size of its images.
-
-        Args:
-            name_or_path: a local folder, or a model `owner/name` of the hub.
-            max_length: tokens a training record may have.
-            truncate_text: cut text behind the last image of longer ones.
-            allow_control_tokens: read special tokens spelled in texts as such.
-            **knobs: what other families let users set about images and videos; all None here, where every image
-                becomes the same square. Variables of the environment are passed over.
-
-        Returns:
-            The processor.
-
-        Raises:
-            OSError: there is no such checkpoint, it cannot be fetched, or it has no qwen.tiktoken.
-            TypeError: an argument is no knob.
-            ValueError: a knob is set, or a file is damaged.
-        """
-        given_knobs(knobs, environment={})
-        folder = local_folder(name_or_path)
-        image_processor = QwenVLImageProcessor.from_pretrained(folder)
-        _refuse_knobs(knobs, image_processor)
-        tokenizer = QwenTokenizer.from_pretrained(folder)
-        log_once(
-            f"images: all are stretched to {image_processor.image_size} x {image_processor.image_size} pixels, "
-            f"{tokenizer.n_queries} tokens each and 2 round them"
-        )
-        return cls(
-            tokenizer,
-            image_processor,
-            max_length=max_length,
-            truncate_text=truncate_text,
-            allow_control_tokens=allow_control_tokens,
-        )
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the tokenizer and the settings of images beside a model."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
 
     @property
     def stop_token_ids(self) -> tuple[int, int]:
@@ -145,7 +62,7 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         return self.tokenizer.im_end_id, self.tokenizer.im_start_id
 
     def measure(self, conversation: Conversation) -> SampleSize:
-        """The size of a training sample, from text and the headers of images.
+        """Tell the size of a training sample, from text and the headers of images.
 
         Args:
             conversation: ends with an assistant's turn.
@@ -156,7 +73,7 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
         Raises:
             RecordError: as `encode`, as far as headers tell.
         """
-        ids, trained = self._tokenize(conversation, self._image_sizes(conversation))
+        ids, trained = self._tokenize(conversation, image_sizes(conversation))
         kept, kept_trained = self._fit_length(ids, trained, conversation)
         return SampleSize(
             tokens=len(kept),
@@ -166,160 +83,86 @@ class QwenVLProcessor(ConversationCalls, MessageCalls):
             images=len(conversation.images),
         )
 
-    def fingerprint(self) -> str:
-        """A text that differs from another processor's wherever `measure` could."""
-        parts = (
-            type(self).__name__,
-            self.tokenizer.ranks,
-            self.tokenizer.settings,
-            self.image_processor.image_size,
-            (self.max_length, self.truncate_text, self.allow_control_tokens),
+    @classmethod
+    def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> QwenVLProcessor:
+        """Make a processor of a checkpoint's folder; variables of the environment are ignored."""
+        given_settings(settings, environment={})
+        images = QwenVLImageProcessor.from_pretrained(folder)
+        _refuse_settings(settings, images)
+        tokenizer = QwenTokenizer.from_pretrained(folder)
+        log_once(
+            f"images: all are stretched to {images.image_size} x {images.image_size} pixels, "
+            f"{tokenizer.n_queries} tokens each and 2 round them"
         )
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+        return cls(tokenizer, images, **limits)
 
-    def decode(
-        self, ids: Sequence[int], *, skip_control_tokens: bool = False, skip_special_tokens: bool = False
-    ) -> str:
-        """The text of ids, int64[L] too, boxes and references with their tags unless skipped by either name."""
-        return self.tokenizer.decode(ids, skip_special_tokens=skip_control_tokens or skip_special_tokens)
+    def _save_settings(self, folder: Path) -> None:
+        self.image_processor.save_pretrained(folder)
 
-    def __call__(
-        self,
-        images: ImageSource | Sequence[ImageSource] | None = None,
-        text: str | Sequence[str] | None = None,
-        videos: None = None,
-        *,
-        padding: bool = True,
-        padding_side: Literal["left", "right"] | None = None,
-        return_tensors: Literal["pd", "np"] = "pd",
-    ) -> ModelInputs:
-        """Encode rendered texts with the images that they show.
-
-        A special token spelled in `text` is that token: rendering keeps no one's words apart from the template's. For
-        texts of strangers use `Conversation` with `encode` and `encode_prompt`, which do. A path in a text opens
-        nothing; only `images` does.
-
-        Args:
-            images: paths, addresses or PIL images in the order of the texts' `<img></img>`, one for each; lists of
-                them, one for each text, are taken one behind the other.
-            text: one rendered prompt or several.
-            videos: None; this family reads images only.
-            padding: pad to the longest text; False takes texts of one length only.
-            padding_side: None for the tokenizer's own setting, and "left" where it has none: answers begin at the end.
-            return_tensors: "pd" for Paddle's tensors, "np" for NumPy's arrays.
-
-        Returns:
-            input_ids and attention_mask int64[B, L]; pixel_values float32[images, 3, S, S] where there are images.
-
-        Raises:
-            ValueError: the texts show more or fewer images than `images` holds, one cannot be read, texts differ in
-                length without padding, or an argument has a value that it cannot have.
-        """
-        side = padding_side or self.tokenizer.settings.get("padding_side", "left")
-        check_choice("padding_side", side, ("left", "right"))
-        check_choice("return_tensors", return_tensors, ("pd", "np"))
-        if as_list(videos):
-            raise ValueError("`videos` holds a video; Qwen-VL reads images only.")
-        rows = [np.array(self.tokenizer.encode(one, allowed_special="all")) for one in text_list(text)]
-        sources = flat(images)
-        self._check_images(sum(int((row == self.tokenizer.img_start_id).sum()) for row in rows), len(sources))
-        batch = padded(rows, self.tokenizer.pad_token_id, side, padding=padding)
-        if sources:
-            batch["pixel_values"] = self._stacked([_image(source) for source in sources])
-        return ModelInputs(batch if return_tensors == "np" else as_tensors(batch))
+    def _what_sizes_depend_on(self) -> tuple[Any, ...]:
+        return self.tokenizer.ranks, self.tokenizer.settings, self.image_processor.image_size
 
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
-        with naming_the_record(conversation):
-            images = [open_image(image.path) for image in conversation.images]
+        images = open_images(conversation)
         ids, trained = self._tokenize(
             conversation, [image.size for image in images], add_generation_prompt=add_generation_prompt
         )
-        if not add_generation_prompt:
-            ids, trained = self._fit_length(ids, trained, conversation)
-        return Sample(
-            input_ids=ids,
-            labels=np.where(trained, ids, IGNORED_LABEL),
-            media={"pixel_values": self._stacked(images)} if images else {},
-        )
+        ids, labels = self._ids_and_labels(ids, trained, conversation, is_prompt=add_generation_prompt)
+        return Sample(input_ids=ids, labels=labels, media=self._inputs(images))
+
+    def _encode_texts(
+        self, texts: list[str], images: list[Any], videos: list[Any]
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        if videos:
+            raise ValueError("`videos` holds a video; Qwen-VL reads images only.")
+        rows = [np.array(self.tokenizer.encode(text, allowed_special="all")) for text in texts]
+        shown = sum(int((row == self.tokenizer.img_start_id).sum()) for row in rows)
+        if shown != len(images):
+            raise ValueError(
+                f"`text` shows {shown} images `<img></img>`, but `images` holds {len(images)}; expected one each. "
+                "Render the messages with one part an image, and hand over what they show in that order."
+            )
+        return rows, self._inputs([opened_image(image) for image in images])
+
+    def _inputs(self, images: Sequence[PIL.Image.Image]) -> dict[str, np.ndarray]:
+        """Make pixel_values float32[images, 3, S, S]; nothing where there are none."""
+        return {"pixel_values": np.stack([self.image_processor.pixels(image) for image in images])} if images else {}
 
     def _tokenize(
-        self, conversation: Conversation, sizes: list[Size], *, add_generation_prompt: bool = False
+        self, conversation: Conversation, sizes: Sequence[Size], *, add_generation_prompt: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids int64[L] and trained bool[L]."""
+        """Encode a conversation as int64[L], and tell which of its ids are trained, bool[L]."""
         _refuse_videos(conversation)
         ids: list[int] = []
         trained: list[bool] = []
-        for turn in _with_system(conversation.turns):
-            content, said = self._content(turn, conversation, sizes)
-            opening, newline = self._chatml.opening(turn.role), self._chatml.newline
-            ids += [*self._chatml.turn(turn.role, content), *newline]
+        for role, written in _with_system(self._written(conversation, sizes)):
+            content, said = self._content(role, written)
+            opening, newline = self._chatml.opening(role), self._chatml.newline
+            ids += [*self._chatml.turn(role, content), *newline]
             trained += [True, *[False] * (len(opening) - 1), *said, True, *[True] * len(newline)]
         if add_generation_prompt:
             opening = self._chatml.opening("assistant")
             ids, trained = ids + opening, trained + [False] * len(opening)
         return np.array(ids, dtype=np.int64), np.array(trained, dtype=bool)
 
-    def _content(self, turn: Turn, conversation: Conversation, sizes: list[Size]) -> tuple[list[int], list[bool]]:
-        """The ids of what a turn says, and which of them are trained."""
-        is_said = turn.role == "assistant"
-        pieces = [piece for part in turn.parts for piece in self._pieces(part, conversation, sizes, is_said)]
+    def _content(self, role: Role, written: Sequence[Written]) -> tuple[list[int], list[bool]]:
+        """Encode what a turn says, and tell which of its ids are trained."""
+        pieces = [_for_tokenizer(one, trained=role == "assistant") for one in written]
         special = set(self.tokenizer.special_tokens) - set(IMAGE_TAGS) if self.allow_control_tokens else ()
         ids, trained = self.tokenizer.encode_pieces(pieces, allowed_special=special)
         return ids.tolist(), trained.tolist()
 
-    def _pieces(
-        self, part: Part, conversation: Conversation, sizes: list[Size], trained: bool
-    ) -> Iterator[Piece | ImageSpan]:
-        """A part of a turn in Qwen-VL's own writing."""
-        if isinstance(part, Text):
-            yield Piece(part.text, trained=trained)
-        elif isinstance(part, Image):
-            yield ImageSpan(part.path)
-        elif isinstance(part, Reference):
-            yield from _tagged(REF, part.text, REF_END, trained)
-        elif isinstance(part, Box):
-            if not 0 <= part.image < len(sizes):
-                raise RecordError(
-                    conversation.source, f"a box lies on image {part.image}, but there are {len(sizes)} images."
-                )
-            yield from _tagged(BOX, box_text(part, *sizes[part.image]), BOX_END, trained)
-        else:
-            raise AssertionError(f"{type(part).__name__} was refused before: {part}")
-
-    def _stacked(self, images: list[PIL.Image.Image]) -> np.ndarray:
-        """float32[images, 3, S, S]."""
-        return np.stack([self.image_processor.pixels(image) for image in images])
-
-    def _image_sizes(self, conversation: Conversation) -> list[Size]:
-        with naming_the_record(conversation):
-            return [image_size(image.path) for image in conversation.images]
-
-    @staticmethod
-    def _check_images(shown: int, given: int) -> None:
-        if shown != given:
-            raise ValueError(
-                f"`text` shows {shown} images `<img></img>`, but `images` holds {given}; expected one each. Render "
-                "the messages with one part an image, and hand over what they show in that order."
-            )
-
-    def _fit_length(
-        self, ids: np.ndarray, trained: np.ndarray, conversation: Conversation
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _end_of_media(self, ids: np.ndarray) -> int:
         span_ends = np.flatnonzero(ids == self.tokenizer.img_end_id)
-        return fit_length(
-            ids,
-            trained,
-            conversation,
-            max_length=self.max_length,
-            truncate_text=self.truncate_text,
-            vision_end=int(span_ends[-1]) + 1 if len(span_ends) else 0,
-            remedy=f"make the record shorter: each of its {len(conversation.images)} images takes "
-            f"{self.tokenizer.n_queries + 2}.",
-        )
+        return int(span_ends[-1]) + 1 if len(span_ends) else 0
+
+    def _remedy(self, conversation: Conversation) -> str:
+        tokens = self.tokenizer.n_queries + 2
+        return f"make the record shorter: each of its {len(conversation.images)} images takes {tokens}."
 
 
-def _refuse_knobs(knobs: Knobs, image_processor: QwenVLImageProcessor) -> None:
-    given = [f"`{name}`" for name, value in knobs.items() if value is not None]
+def _refuse_settings(settings: MediaSettings, image_processor: QwenVLImageProcessor) -> None:
+    given = [f"`{name}`" for name, value in settings.items() if value is not None]
     if given:
         raise ValueError(
             f"{', '.join(given)} cannot be set: Qwen-VL stretches every image to {image_processor.image_size} x "
@@ -336,17 +179,15 @@ def _refuse_videos(conversation: Conversation) -> None:
         )
 
 
-def _with_system(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    if turns and turns[0].role == "system":
+def _with_system(turns: list[WrittenTurn]) -> list[WrittenTurn]:
+    if turns and turns[0][0] == "system":
         return turns
-    return (Turn("system", (Text(DEFAULT_SYSTEM),)), *turns)
+    return [("system", [Piece(DEFAULT_SYSTEM)]), *turns]
 
 
-def _tagged(start: str, text: str, end: str, trained: bool) -> Iterator[Piece]:
-    yield Piece(start, control=True, trained=trained)
-    yield Piece(text, trained=trained)
-    yield Piece(end, control=True, trained=trained)
-
-
-def _image(source: ImageSource) -> PIL.Image.Image:
-    return upright(source) if isinstance(source, PIL.Image.Image) else open_image(path_of("images", source))
+def _for_tokenizer(written: Written, *, trained: bool) -> Piece | ImageSpan:
+    """Convert what a turn consists of to what the tokenizer takes."""
+    if isinstance(written, Piece):
+        return replace(written, trained=trained)
+    assert isinstance(written, Image), f"{type(written).__name__} was refused before: {written}"
+    return ImageSpan(written.path)

@@ -74,7 +74,7 @@ class Resampler(nn.Layer):
 
 
 def sincos_grid(side: int, size: int) -> np.ndarray:
-    """Fixed positions on a square grid: half of the numbers turn with the column, half with the row.
+    """Compute fixed positions on a square grid: half of the numbers turn with the column, half with the row.
 
     Args:
         side: of the grid.

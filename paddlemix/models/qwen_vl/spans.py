@@ -10,7 +10,7 @@ import numpy as np
 
 
 def image_places(input_ids: np.ndarray, start_id: int, n_queries: int) -> np.ndarray:
-    """The placeholders of all images.
+    """Find the placeholders of all images.
 
     Args:
         input_ids: int64[B, L].
@@ -35,7 +35,7 @@ def image_places(input_ids: np.ndarray, start_id: int, n_queries: int) -> np.nda
 
 
 def _end_of_span(ids: np.ndarray, row: int, start: int, n_queries: int) -> int:
-    """The place of the end token, right behind the placeholders."""
+    """Find the place of the end token, right behind the placeholders."""
     start_id, end = ids[start], start + n_queries + 1
     if end < len(ids) and ids[end] == start_id + 1:
         return end

@@ -7,17 +7,17 @@ Picture 1: <img>bus.jpg</img>
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paddlemix.processors.grounding import BoxTags
+from paddlemix.processors.grounding import TaggedThousandths
 
 IMG, IMG_END, IMG_PAD = "<img>", "</img>", "<imgpad>"
 REF, REF_END, BOX, BOX_END = "<ref>", "</ref>", "<box>", "</box>"
 GROUNDING_TAGS = (REF, REF_END, BOX, BOX_END, "<quad>", "</quad>")
 IMAGE_TAGS = (IMG, IMG_END, IMG_PAD)
-TAGS = BoxTags(ref=(REF, REF_END), box=(BOX, BOX_END))
+GROUNDING = TaggedThousandths(ref=(REF, REF_END), box=(BOX, BOX_END))
 
 _IMAGE = re.compile(f"{IMG}(.*?){IMG_END}", re.DOTALL)
 _ELEMENT = re.compile(r"<(?P<kind>img|ref|box|quad)>(?P<content>.*?)</(?P=kind)>", re.DOTALL)
@@ -26,6 +26,8 @@ _SHOWN_CHARACTERS = 40
 
 Element = dict[str, Any]
 Corners = tuple[int, int, int, int]
+# Queries and answers of a chat, the oldest first; an answer may be missing.
+History = Sequence[tuple[str, str | None]]
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,21 @@ def split_at_images(text: str) -> Iterator[str | ImageSpan]:
             yield stretch
 
 
-def from_list_format(elements: Iterable[Element]) -> str:
+def from_list_format(elements: Iterable[Element], *, shown: int = 0) -> str:
     """Put a prompt together.
 
     Args:
         elements: each of `{"image": path}`, `{"text": ...}` and `{"box": [[x1, y1, x2, y2], ...]}`, the last with or
             without a `"ref"`, what its boxes show. Coordinates are thousandths of the image's sides, rounded down.
+        shown: how many images were shown before.
 
     Returns:
-        The prompt, its images numbered from 1.
+        The prompt, its images numbered from `shown` + 1.
 
     Raises:
         ValueError: an element is none of these.
     """
-    text, images = "", 0
+    text, images = "", shown
     for element in elements:
         if "image" in element:
             images += 1
@@ -113,7 +116,7 @@ def to_list_format(text: str) -> list[Element]:
 
 
 def boxes_with_names(text: str) -> list[Element]:
-    """Read the boxes of a text; malformed ones are left aside.
+    """Read the boxes of a text; malformed ones are ignored.
 
     Args:
         text: an answer.

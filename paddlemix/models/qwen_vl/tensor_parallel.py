@@ -7,24 +7,21 @@ from paddlemix.models.tensor_parallel import SplitPlan
 
 
 def split_plan(config: QWenConfig) -> SplitPlan:
-    """Everything is split but the norms, the patch embedding, and the resampler, which is under 1 % of the model."""
+    """Split everything but the norms, the patch embedding, and the resampler, which is under 1 % of the model."""
     visual = config.visual
-    return SplitPlan(
+    return SplitPlan.around(
+        config.decoder_shape,
+        "transformer",
         columns=(
-            "transformer.h.*.mlp.w[12]",
             # Query, key and value lie side by side head by head, so a rank's heads are one piece.
             "transformer.visual.transformer.resblocks.*.attn.in_proj",
             "transformer.visual.transformer.resblocks.*.mlp.c_fc",
         ),
-        fused=("transformer.h.*.attn.c_attn",),
+        fused=(),
         rows=(
-            "transformer.h.*.attn.c_proj",
-            "transformer.h.*.mlp.c_proj",
             "transformer.visual.transformer.resblocks.*.attn.out_proj",
             "transformer.visual.transformer.resblocks.*.mlp.c_proj",
         ),
-        embedding="transformer.wte",
-        head="lm_head",
         shared_out={
             "num_attention_heads": config.num_attention_heads,
             "intermediate_size / 2": config.mlp_size,

@@ -71,7 +71,7 @@ def check_ranks(ranks: Ranks, name: str) -> None:
 
 
 def ranks_of_byte_level(vocabulary: Mapping[str, int]) -> Ranks:
-    """A vocabulary of the byte-level kind, as the Rust tokenizers train it and vocab.json holds it, as ranks.
+    """Convert a vocabulary of the byte-level kind, as the Rust tokenizers train it and vocab.json holds it, to ranks.
 
     Args:
         vocabulary: token to id; the single bytes first, then the merged pairs in the order of their merging. Control

@@ -24,11 +24,12 @@ import tiktoken
 from paddlemix.contract import Piece
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
-from paddlemix.models.qwen_vl import tags as qwen_tags
-from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMAGE_TAGS, IMG, IMG_END, IMG_PAD, ImageSpan
+from paddlemix.models.qwen_vl import tags as list_format
+from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMAGE_TAGS, IMG, IMG_END, IMG_PAD, History, ImageSpan
 from paddlemix.models.qwen_vl.tiktoken_file import Ranks, check_ranks, read_ranks, write_ranks
 from paddlemix.processors.batches import ModelInputs, as_tensors, check_choice, padded
-from paddlemix.processors.tokenizer import TOKENIZER_CONFIG_FILE, WORD_PATTERN
+from paddlemix.processors.qwen_byte_pairs import WORD_PATTERN
+from paddlemix.processors.tokenizer import TOKENIZER_CONFIG_FILE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -110,7 +111,7 @@ class QwenTokenizer:
         write_json(Path(folder) / TOKENIZER_CONFIG_FILE, self.settings)
 
     def token_id(self, token: str) -> int:
-        """The id of a special token.
+        """Look up a special token.
 
         Args:
             token: such as "<|im_end|>".
@@ -126,7 +127,7 @@ class QwenTokenizer:
         return self.special_tokens[token]
 
     def encode(self, text: str, *, allowed_special: AllowedSpecial = ()) -> list[int]:
-        """Ids of a text, composed to NFC first.
+        """Encode a text, composed to NFC first.
 
         Args:
             text: special tokens spelled in it are text, but for those that are allowed.
@@ -144,7 +145,7 @@ class QwenTokenizer:
             self.token_id(name)
         if IMG not in allowed:
             return self._text_ids(text, allowed)
-        stretches = qwen_tags.split_at_images(text)
+        stretches = list_format.split_at_images(text)
         return [
             token
             for one in stretches
@@ -152,7 +153,7 @@ class QwenTokenizer:
         ]
 
     def image_ids(self, path: str) -> list[int]:
-        """The span of an image.
+        """Make the span of an image.
 
         Args:
             path: of the image; without effect on what is read.
@@ -168,7 +169,7 @@ class QwenTokenizer:
     def encode_pieces(
         self, pieces: Iterable[Piece | ImageSpan], *, allowed_special: AllowedSpecial = ()
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of a prompt's stretch, and which of them are trained.
+        """Encode a stretch of a prompt, and tell which of its ids are trained.
 
         Neighbouring texts are encoded as one, so that the tokens do not depend on where they were joined; special
         tokens and images stand between texts. Images are never trained.
@@ -197,7 +198,7 @@ class QwenTokenizer:
         keep_image_special: bool = False,
         errors: str = "replace",
     ) -> str:
-        """The text of ids, images as `<img>path</img>`.
+        """Decode ids, images as `<img>path</img>`.
 
         Args:
             ids: int64[L] too, or one id.
@@ -253,21 +254,19 @@ class QwenTokenizer:
             lists = {name: array.tolist() for name, array in arrays.items()}
         return ModelInputs({name: rows[0] for name, rows in lists.items()} if isinstance(text, str) else lists)
 
-    def from_list_format(self, elements: Iterable[qwen_tags.Element]) -> str:
+    def from_list_format(self, elements: Iterable[list_format.Element]) -> str:
         """Put a prompt together: see `paddlemix.models.qwen_vl.tags.from_list_format`."""
-        return qwen_tags.from_list_format(elements)
+        return list_format.from_list_format(elements)
 
-    def to_list_format(self, text: str) -> list[qwen_tags.Element]:
+    def to_list_format(self, text: str) -> list[list_format.Element]:
         """Take a text apart at its tags: see `paddlemix.models.qwen_vl.tags.to_list_format`."""
-        return qwen_tags.to_list_format(text)
+        return list_format.to_list_format(text)
 
-    def fetch_all_box_with_ref(self, text: str) -> list[qwen_tags.Element]:
-        """A text's boxes with their names: see `paddlemix.models.qwen_vl.tags.boxes_with_names`."""
-        return qwen_tags.boxes_with_names(text)
+    def fetch_all_box_with_ref(self, text: str) -> list[list_format.Element]:
+        """Read a text's boxes with their names: see `paddlemix.models.qwen_vl.tags.boxes_with_names`."""
+        return list_format.boxes_with_names(text)
 
-    def draw_bbox_on_latest_image(
-        self, response: str, history: Sequence[tuple[str, str | None]] | None = None
-    ) -> Image.Image | None:
+    def draw_bbox_on_latest_image(self, response: str, history: History | None = None) -> Image.Image | None:
         """Draw an answer's boxes: see `paddlemix.models.qwen_vl.chat.drawing.draw_on_latest_image`."""
         from paddlemix.models.qwen_vl.chat.drawing import (
             draw_on_latest_image,  # here: fonts and plates are needed by no one else
@@ -287,7 +286,7 @@ class QwenTokenizer:
         return self.encode("".join(piece.text for piece in pieces), allowed_special=allowed_special)
 
     def _entries(self, ids: list[int]) -> Iterator[tuple[int, bytes]]:
-        """Each token with its bytes; an image's path is one entry, as if it were a token of the vocabulary."""
+        """Pair each token with its bytes; an image's path is one entry, as if it were a token of the vocabulary."""
         place = 0
         while place < len(ids):
             token, place = ids[place], place + 1
@@ -298,7 +297,7 @@ class QwenTokenizer:
                 place += self.n_queries
 
     def _path_behind(self, ids: list[int], place: int) -> bytes | None:
-        """The path between the image's tag before `place` and the end tag; None where no span stands there."""
+        """Find the path between the image's tag before `place` and the end tag; None where no span stands there."""
         end = place + self.n_queries
         if ids[end : end + 1] != [self.img_end_id]:
             return None
@@ -309,7 +308,7 @@ class QwenTokenizer:
 
 
 def default_settings() -> dict[str, Any]:
-    """tokenizer_config.json of the published checkpoints, and what is needed to build smaller ones."""
+    """Return the published tokenizer_config.json, and what is needed to build smaller tokenizers."""
     return {
         "tokenizer_class": "QWenTokenizer",
         "model_max_length": 8192,
@@ -320,7 +319,7 @@ def default_settings() -> dict[str, Any]:
 
 
 def _special_names(n_extra_tokens: int) -> list[str]:
-    """The special tokens in the order of their ids."""
+    """List the special tokens in the order of their ids."""
     extras = [f"<|extra_{number}|>" for number in range(n_extra_tokens)]
     return [END_OF_TEXT, IM_START, IM_END, *extras, *GROUNDING_TAGS, *IMAGE_TAGS]
 

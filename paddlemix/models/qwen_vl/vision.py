@@ -67,7 +67,7 @@ class VisionBlock(nn.Layer):
 
 
 class VisionBlocks(nn.Layer):
-    """The blocks, one behind the other.
+    """The blocks in their order.
 
     Args:
         config: of the tower.
@@ -104,6 +104,15 @@ class QWenVisionTower(nn.Layer):
         self.attn_pool = Resampler(config)
         self.ln_post = LayerNorm(config.output_dim, epsilon=NORM_EPSILON)
         self.proj = _normal_parameter(self, [config.output_dim, config.output_dim], config.output_dim**-0.5)
+
+    @property
+    def recompute(self) -> bool:
+        """Whether training computes the blocks' activations twice and does not keep them."""
+        return self.transformer.recompute
+
+    @recompute.setter
+    def recompute(self, value: bool) -> None:
+        self.transformer.recompute = value
 
     def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
         """Turn images into tokens.

@@ -101,7 +101,7 @@ def _check(status: int) -> None:
 
 @cache
 def find_library() -> tuple[Library | None, str]:
-    """The library, and why there is none; what is found at the first call holds for the process."""
+    """Find the library, or why there is none; what is found at the first call holds for the process."""
     build = find_build()
     return (None, build.reason) if build.reason else _load(build)
 
@@ -117,7 +117,7 @@ def _load(build: Build) -> tuple[Library | None, str]:
 
 
 def wanted_library() -> Library | None:
-    """The library; warns once where there is none."""
+    """Return the library; warn once where there is none."""
     library, reason = find_library()
     if library is None:
         warn_once(reason)

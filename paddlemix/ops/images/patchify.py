@@ -35,7 +35,7 @@ def patchify(
     Raises:
         ValueError: an argument is not as described.
 
-    Source: Wang et al., "Qwen2-VL", 2024, section 2.1.
+    Source: Wang et al., "Qwen2-VL", 2024, section 2.1, arXiv:2409.12191.
     """
     _check_frames(frames, patch_size, merge_size)
     check_dtype("levels", levels, np.float32)
@@ -54,7 +54,7 @@ def patchify(
 def patchify_reference(
     frames: Sequence[np.ndarray], levels: np.ndarray, *, patch_size: int, merge_size: int
 ) -> np.ndarray:
-    """The readable form of `patchify`."""
+    """Compute `patchify` in its readable form."""
     height, width = frames[0].shape[:2]
     patches = np.empty((height * width // patch_size**2, CHANNELS * len(frames) * patch_size**2), dtype=np.float32)
     _write_patches(frames, levels, patch_size, merge_size, patches)

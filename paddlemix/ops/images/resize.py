@@ -18,7 +18,7 @@ def resize_bicubic(pixels: np.ndarray, width: int, height: int, *, precision: Pr
     """Resize an image or frame bicubically, with antialiasing where it shrinks.
 
     Rows are filtered first and columns then. Pillow does it the other way round, and "pillow" too, where an image is
-    more than 100 times as high as wide and gets less high. After each pass values are rounded to whole grey levels.
+    more than 100 times as high as wide and shrinks in height. After each pass values are rounded to whole grey levels.
 
     Args:
         pixels: uint8[H, W, 3], no side of 0; any strides.
@@ -50,7 +50,7 @@ def resize_bicubic(pixels: np.ndarray, width: int, height: int, *, precision: Pr
 def resize_bicubic_reference(
     pixels: np.ndarray, width: int, height: int, *, precision: Precision = "pillow"
 ) -> np.ndarray:
-    """The readable form of `resize_bicubic`."""
+    """Compute `resize_bicubic` in its readable form."""
     return _resize(_filter_sides, pixels, width, height, precision)
 
 
@@ -58,7 +58,7 @@ def _resize(filter_sides: Filter, pixels: np.ndarray, width: int, height: int, p
     old_height, old_width = pixels.shape[:2]
     across = None if width == old_width else axis_weights(old_width, width, precision)
     down = None if height == old_height else axis_weights(old_height, height, precision)
-    # Of a very tall image that gets less tall Pillow filters the columns first.
+    # Pillow filters the columns first where a very tall image shrinks in height.
     if precision == "pillow" and old_height > TALL * old_width and height < old_height:
         return filter_sides(filter_sides(pixels, None, down), across, None)
     return filter_sides(pixels, across, down)
@@ -74,7 +74,7 @@ def _filter_sides(pixels: np.ndarray, across: AxisWeights | None, down: AxisWeig
 
 
 def _filter_first_axis(values: np.ndarray, axis: AxisWeights) -> np.ndarray:
-    """uint8[old, ...] to uint8[new, ...]."""
+    """Filter uint8[old, ...] to uint8[new, ...]."""
     from scipy.sparse import csr_matrix  # takes long to import, and built ops do without
 
     new, taps = axis.weights.shape

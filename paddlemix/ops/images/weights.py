@@ -17,7 +17,7 @@ PRECISIONS = get_args(Precision)
 
 _RADIUS = 2.0  # of the cubic curve, in pixels of whichever is coarser, old or new
 _SHARPNESS = -0.5
-# Sums of bytes times weights of so many bits behind the point fit 32 bits.
+# Sums of bytes times weights of so many bits after the point fit 32 bits.
 _MOST_FRACTION_BITS = 22
 _TORCH_WEIGHT_BITS = 15
 
@@ -29,8 +29,8 @@ class AxisWeights:
     Attributes:
         first: int32[new].
         count: int32[new], at least 1.
-        weights: int32[new, taps], 0 behind a place's count; those of a place add up to about 1.
-        fraction_bits: how many bits of the weights stand behind the point.
+        weights: int32[new, taps], 0 after a place's count; those of a place add up to about 1.
+        fraction_bits: how many bits of the weights stand after the point.
     """
 
     first: np.ndarray
@@ -41,12 +41,12 @@ class AxisWeights:
 
 @lru_cache(maxsize=256)  # Frames of a video have one size, and images of a set few widths and heights.
 def axis_weights(old: int, new: int, precision: Precision) -> AxisWeights:
-    """The weights of an axis.
+    """Compute the weights of an axis.
 
     Args:
         old: places that it has, at least 1.
         new: places that it shall have, at least 1.
-        precision: "pillow" for 22 bits behind the point; "torch" for as many as let every weight fit 16 bits.
+        precision: "pillow" for 22 bits after the point; "torch" for as many as let every weight fit 16 bits.
 
     Returns:
         Arrays that others share: they are not to be written to.
@@ -59,7 +59,7 @@ def axis_weights(old: int, new: int, precision: Precision) -> AxisWeights:
 
 
 def _exact_weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First place and count, int32[new] each, and weights, float64[new, taps], which add up to 1 for each place."""
+    """Compute first place and count, int32[new] each, and weights, float64[new, taps], whose rows add up to 1."""
     scale = old / new
     stretch = max(scale, 1.0)
     centres = scale * (np.arange(new) + 0.5)
@@ -73,7 +73,7 @@ def _exact_weights(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' curve, equation 4, by the distance in pixels."""
+    """Evaluate Keys' curve, equation 4, by the distance in pixels."""
     x, a = np.abs(x), _SHARPNESS
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
     outer = (((x - 5) * x + 8) * x - 4) * a
@@ -81,7 +81,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 def _torch_fraction_bits(largest: float) -> int:
-    """The most bits behind the point with which the largest weight still fits a signed 16-bit integer."""
+    """Return the most bits after the point with which the largest weight still fits a signed 16-bit integer."""
     bits = 0
     while bits < _MOST_FRACTION_BITS and int(largest * (1 << (bits + 1)) + 0.5) < 1 << _TORCH_WEIGHT_BITS:
         bits += 1

@@ -17,9 +17,9 @@ _GELU, _QUICK_GELU = 1, 2
 
 
 def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
-    """`silu(gate) * up`, both float[..., D].
+    """Compute `silu(gate) * up`, both float[..., D].
 
-    Source: Shazeer, "GLU Variants Improve Transformer", 2020.
+    Source: Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202.
     """
     check_like("up", up, gate)
     check_shape("up", up, gate.shape)
@@ -29,14 +29,14 @@ def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
 
 
 def swiglu_reference(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
-    """The readable form of `swiglu`."""
+    """Compute `swiglu` in its readable form."""
     return F.swiglu(gate, up)
 
 
 def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
-    """`x * sigmoid(1.702 x)`, float[..., D].
+    """Compute `x * sigmoid(1.702 x)`, float[..., D].
 
-    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, the sigmoid form that CLIP uses.
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415; the sigmoid form, as in CLIP.
     """
     if built.takes(x, on_cuda=True):
         return built.run("activation", x, _QUICK_GELU)[0]
@@ -44,14 +44,14 @@ def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
 
 
 def quick_gelu_reference(x: paddle.Tensor) -> paddle.Tensor:
-    """The readable form of `quick_gelu`."""
+    """Compute `quick_gelu` in its readable form."""
     return x * F.sigmoid(1.702 * x)
 
 
 def gelu(x: paddle.Tensor) -> paddle.Tensor:
-    """`x` times the probability that a standard normal number is below it, float[..., D].
+    """Multiply `x` by the probability that a standard normal number is below it, float[..., D].
 
-    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415.
     """
     if built.takes(x, on_cuda=True):
         return built.run("activation", x, _GELU)[0]
@@ -59,7 +59,7 @@ def gelu(x: paddle.Tensor) -> paddle.Tensor:
 
 
 def gelu_reference(x: paddle.Tensor) -> paddle.Tensor:
-    """The readable form of `gelu`."""
+    """Compute `gelu` in its readable form."""
     return F.gelu(x)
 
 

@@ -22,13 +22,13 @@ def attention(
     value: paddle.Tensor,
     mask: Visible = None,
 ) -> paddle.Tensor:
-    """Softmax attention in which each key head serves a group of query heads.
+    """Compute softmax attention in which each key head serves a group of query heads.
 
     Args:
         query: float[B, L, H, D].
         key: float[B, S, G, D], H a multiple of G.
         value: float[B, S, G, D].
-        mask: None lets everything see everything. A CausalMask hides what is behind a query, and padding; a query that
+        mask: None lets everything see everything. A CausalMask hides what is after a query, and padding; a query that
             sees nothing weighs all keys alike. CausalSegments are the samples of a pack, which then is the one row of
             the batch: each is attended to causally and by itself. Or float32[L, S], [B, 1, L, S] or [1, 1, L, S], added
             to the scores.
@@ -39,7 +39,8 @@ def attention(
     Raises:
         ValueError: shapes, dtypes or places do not fit, or the pack is not the one row of the batch.
 
-    Source: Vaswani et al., 2017; grouped heads: Ainslie et al., "GQA", 2023.
+    Source: Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762; grouped heads: Ainslie et al., "GQA",
+    2023, arXiv:2305.13245.
     """
     _check(query, key, value)
     _check_mask(mask, query, key)
@@ -57,7 +58,7 @@ def attention(
 def segment_attention(
     query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, lengths: list[int]
 ) -> paddle.Tensor:
-    """Full attention inside each segment of a packed sequence, none across.
+    """Compute full attention inside each segment of a packed sequence, none across.
 
     Args:
         query: float[N, H, D].
@@ -101,7 +102,7 @@ def _run(
 
 
 def _with_room(x: paddle.Tensor) -> paddle.Tensor:
-    """The rest of the cache behind a view of its first keys: the op wants dense rows, and a view would be copied."""
+    """Find the whole cache that a view of its first keys is of: the op wants dense rows, and a view would be copied."""
     dense = [x.shape[2] * x.shape[3], x.shape[3], 1]
     if not x.stop_gradient or x.offset or x.is_contiguous() or x.strides[1:] != dense or x.strides[0] % dense[0]:
         return x

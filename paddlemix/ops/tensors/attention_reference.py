@@ -15,14 +15,14 @@ def attention_reference(
     value: paddle.Tensor,
     mask: Visible = None,
 ) -> paddle.Tensor:
-    """See `paddlemix.ops.tensors.attention`."""
+    """Compute `paddlemix.ops.attention` in its readable form."""
     if isinstance(mask, CausalSegments):
         return _packed_attention(query, key, value, mask)
     batch, length, heads, size = query.shape
     groups, span = key.shape[2], key.shape[1]
     if isinstance(mask, CausalMask):
         mask = mask.dense(length, span)
-    # The query heads of a group are laid behind one another, so that keys and values need no copy per query head.
+    # The query heads of a group are concatenated along the tokens, so that keys and values need no copy per head.
     query = _heads_first(query * size**-0.5).reshape([batch, groups, -1, size])
     scores = paddle.matmul(query, _heads_first(key), transpose_y=True).astype("float32")
     if mask is not None:
@@ -46,7 +46,7 @@ def _heads_first(x: paddle.Tensor) -> paddle.Tensor:
 def segment_attention_reference(
     query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, lengths: list[int]
 ) -> paddle.Tensor:
-    """See `paddlemix.ops.segment_attention`."""
+    """Compute `paddlemix.ops.segment_attention` in its readable form."""
     if _flash_attention_fits(query):
         return _flash_segment_attention(query, key, value, lengths)
     if len(set(lengths)) == 1:
@@ -70,7 +70,7 @@ def _packed_attention(
 def _group_attention(
     query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, group: SegmentGroup
 ) -> paddle.Tensor:
-    """float[count * longest, H, D] of the group's padded batch; causality alone hides what pads its rows."""
+    """Attend in the group's padded batch, float[count * longest, H, D]; causality alone hides what pads its rows."""
 
     def as_batch(x: paddle.Tensor) -> paddle.Tensor:
         return x.index_select(group.places).reshape([group.count, group.longest, *x.shape[1:]])

@@ -36,13 +36,13 @@ class Library:
 
 @cache
 def library() -> Library:
-    """The built ops, loaded at the first call; what is found then holds for the process."""
+    """Load the built ops at the first call; what is found then holds for the process."""
     return _find("library")
 
 
 @cache
 def cuda_library() -> Library:
-    """The ops built for CUDA, likewise."""
+    """Load the ops built for CUDA, likewise."""
     return _find("cuda_library")
 
 
@@ -82,7 +82,7 @@ def _paddle_version() -> str:
 
 
 def _wanted_threads() -> int:
-    """As many as Paddle's matrix products: MKL's number, which `paddlemix` sets, before OpenMP's, which Paddle sets."""
+    """Take as many as Paddle's products: MKL's number, which `paddlemix` sets, before OpenMP's, which Paddle sets."""
     for variable in ("MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(variable, "").isdigit():
             return int(os.environ[variable])
@@ -90,7 +90,7 @@ def _wanted_threads() -> int:
 
 
 def takes(tensor: paddle.Tensor, *others: paddle.Tensor | None, on_cuda: bool = False) -> bool:
-    """Whether a built op computes with tensors. Warns once where it would, but is not there.
+    """Tell whether a built op computes with tensors; warn once where it would, but is not there.
 
     Args:
         tensor: float32 on the CPU; on a GPU float32, bfloat16 or float16.
@@ -142,7 +142,7 @@ def _asks_gradients(arguments: tuple[Any, ...]) -> bool:
 
 @cache
 def nothing(dtype: str = "float32") -> paddle.Tensor:
-    """A tensor without numbers, which built ops take for an input that is not given."""
+    """Make a tensor without numbers, which built ops take for an input that is not given."""
     return paddle.empty([0], dtype=dtype)
 
 
@@ -163,7 +163,7 @@ def set_num_threads(threads: int) -> None:
 
 
 def num_threads() -> int:
-    """Threads on which the built ops compute; 1 where there are none."""
+    """Return the number of threads on which the built ops compute; 1 where there are none."""
     handle = library().handle
     return 1 if handle is None else handle.paddlemix_num_threads()
 
@@ -173,7 +173,7 @@ def awake_threads() -> Iterator[None]:
     """Let idle threads wait awake for the next op within the block, as pays where hundreds of short ones follow.
 
     They sleep otherwise (`paddlemix._environment.wait_asleep`), and waking one takes tens of microseconds: a token of a
-    model of 65 M parameters takes 8.5 ms then, and so 5.9. What the user has set is left alone.
+    model of 65 M parameters took 8.5 ms before, and takes 5.9 ms now. What the user has set is left alone.
 
     Yields:
         Nothing.

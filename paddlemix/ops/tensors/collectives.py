@@ -1,9 +1,9 @@
-"""What ranks that compute one layer together tell one another, with gradients.
+"""What ranks that compute one layer together exchange, with gradients.
 
 Every rank computes the same from what all of them hold alike, so a gradient is either whole everywhere or must be
-summed where the ranks' ways part.
+summed where the ranks begin to differ.
 
-Source: Shoeybi et al., "Megatron-LM", 2019, section 3.
+Source: Shoeybi et al., "Megatron-LM", 2019, section 3, arXiv:1909.08053.
 """
 
 from __future__ import annotations

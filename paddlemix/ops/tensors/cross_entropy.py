@@ -16,7 +16,7 @@ from paddlemix.ops.tensors.linear import is_rounded, linear_reference
 def token_cross_entropy(
     logits: paddle.Tensor, targets: paddle.Tensor, weights: paddle.Tensor | None = None
 ) -> paddle.Tensor:
-    """Mean cross entropy over tokens, or their weighted sum.
+    """Compute the mean cross entropy over tokens, or their weighted sum.
 
     Args:
         logits: float[N, V].
@@ -43,7 +43,7 @@ def linear_cross_entropy(
     transposed: bool = False,
     ignore_index: int = IGNORED_LABEL,
 ) -> paddle.Tensor:
-    """Cross entropy of the logits `hidden weight`, of which the built op holds a few rows at a time.
+    """Compute the cross entropy of the logits `hidden weight`, of which the built op holds a few rows at a time.
 
     The built op computes the gradients together with the loss and hands them out once: do not go backward twice.
 

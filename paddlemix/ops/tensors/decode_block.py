@@ -49,7 +49,7 @@ class BlockWeights(NamedTuple):
 
 
 def has_decode_block(x: paddle.Tensor) -> bool:
-    """Whether `decode_block` is faster than its parts: built, for one token each of a few rows, without gradients.
+    """Tell whether `decode_block` is faster than its parts: built, for one token each of a few rows, without gradients.
 
     Args:
         x: float[B, L, hidden], which enters the block.
@@ -128,7 +128,7 @@ def decode_block_reference(
     length: int,
     mask: CausalMask | None = None,
 ) -> paddle.Tensor:
-    """The readable form of `decode_block`."""
+    """Compute `decode_block` in its readable form."""
     rows, _, groups, size = keys.shape
     normed = rms_norm_reference(x, weights.attention_norm, weights.epsilon)
     projected = [

@@ -31,13 +31,13 @@ def resize_grid(grid: paddle.Tensor, size: int) -> paddle.Tensor:
 
 @lru_cache(maxsize=8)
 def _grid_weights(side: int, size: int) -> np.ndarray:
-    """What each old place adds to each new one, float32[size * size, side * side]."""
+    """Compute what each old place adds to each new one, float32[size * size, side * side]."""
     line = _line_weights(side, size)
     return np.kron(line, line).astype(np.float32)
 
 
 def _line_weights(side: int, size: int) -> np.ndarray:
-    """The same along one axis, float64[size, side]."""
+    """Compute the same along one axis, float64[size, side]."""
     places = (np.arange(size) + 0.5) * side / size - 0.5
     weights = np.zeros((size, side))
     for tap in range(-1, 3):
@@ -48,7 +48,7 @@ def _line_weights(side: int, size: int) -> np.ndarray:
 
 
 def _cubic_kernel(distance: np.ndarray) -> np.ndarray:
-    """A neighbour's weight by its distance, float64[N] of 0 to 2."""
+    """Compute a neighbour's weight by its distance, float64[N] of 0 to 2."""
     near = (CUBIC + 2) * distance**3 - (CUBIC + 3) * distance**2 + 1
     far = CUBIC * (distance**3 - 5 * distance**2 + 8 * distance - 4)
     return np.where(distance <= 1, near, far)

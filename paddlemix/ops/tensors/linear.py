@@ -49,7 +49,7 @@ def rounding_pays() -> bool:
 
 
 def is_rounded() -> bool:
-    """Whether factors are rounded to bfloat16."""
+    """Tell whether factors are rounded to bfloat16."""
     return _rounded
 
 
@@ -61,7 +61,7 @@ def linear(
     *,
     transposed: bool = False,
 ) -> paddle.Tensor:
-    """`activation(x weight + bias)`.
+    """Compute `activation(x weight + bias)`.
 
     Args:
         x: float[..., K].
@@ -102,7 +102,7 @@ def linear_reference(
     *,
     transposed: bool = False,
 ) -> paddle.Tensor:
-    """The readable form of `linear`."""
+    """Compute `linear` in its readable form."""
     if transposed:
         y = paddle.matmul(x, weight, transpose_y=True)
         y = y if bias is None else y + bias

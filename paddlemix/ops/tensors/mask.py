@@ -1,4 +1,4 @@
-"""Which keys a padded batch's causal attention hides, told without a matrix of them."""
+"""Which keys a padded batch's causal attention hides, described without a matrix of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HIDDEN = -1e9
 
 
 class CausalMask:
-    """Queries that are the last of their keys, and see none behind themselves; nor do they see padding.
+    """Queries that are the last of their keys, and see none after themselves; nor do they see padding.
 
     Takes the place of a mask in `paddlemix.ops.tensors.attention`; make one per forward pass, all layers share it.
 
@@ -31,7 +31,7 @@ class CausalMask:
         return (self.attention_mask != 0).astype("uint8")
 
     def dense(self, length: int, span: int) -> paddle.Tensor | None:
-        """What is added to scores.
+        """Return what is added to scores.
 
         Args:
             length: queries.

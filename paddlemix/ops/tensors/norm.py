@@ -23,7 +23,7 @@ def rms_norm(x: paddle.Tensor, weight: paddle.Tensor, epsilon: float) -> paddle.
     Raises:
         ValueError: shapes, dtypes or places do not fit.
 
-    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv:1910.07467.
     """
     _check_scale("weight", weight, x)
     if built.takes(x, weight, on_cuda=True):
@@ -32,7 +32,7 @@ def rms_norm(x: paddle.Tensor, weight: paddle.Tensor, epsilon: float) -> paddle.
 
 
 def rms_norm_reference(x: paddle.Tensor, weight: paddle.Tensor, epsilon: float) -> paddle.Tensor:
-    """The readable form of `rms_norm`."""
+    """Compute `rms_norm` in its readable form."""
     wide = x.astype("float32")
     return (wide * _inverse_root_mean_square(wide, epsilon)).astype(x.dtype) * weight
 
@@ -40,7 +40,7 @@ def rms_norm_reference(x: paddle.Tensor, weight: paddle.Tensor, epsilon: float) 
 def rms_norm_with_statistics(
     x: paddle.Tensor, weight: paddle.Tensor, epsilon: float
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """What `rms_norm` gives, and float32[rows]: one over each row's root mean square."""
+    """Compute `rms_norm`, and float32[rows]: one over each row's root mean square."""
     _check_scale("weight", weight, x)
     if built.takes(x, weight, on_cuda=True):
         y, inverse = built.run("rms_norm", x, weight, epsilon)
@@ -52,7 +52,7 @@ def rms_norm_with_statistics(
 def add_rms_norm(
     x: paddle.Tensor, residual: paddle.Tensor, weight: paddle.Tensor, epsilon: float
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """`x + residual`, and what `rms_norm` makes of that, in one pass over memory.
+    """Compute `x + residual`, and `rms_norm` of that, in one pass over memory.
 
     Args:
         x: float[..., D].
@@ -78,7 +78,7 @@ def add_rms_norm(
 def add_rms_norm_reference(
     x: paddle.Tensor, residual: paddle.Tensor, weight: paddle.Tensor, epsilon: float
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """The readable form of `add_rms_norm`."""
+    """Compute `add_rms_norm` in its readable form."""
     total = x + residual
     return total, rms_norm_reference(total, weight, epsilon)
 
@@ -100,7 +100,7 @@ def layer_norm(
     Raises:
         ValueError: shapes, dtypes or places do not fit.
 
-    Source: Ba et al., "Layer Normalization", 2016.
+    Source: Ba et al., "Layer Normalization", 2016, arXiv:1607.06450.
     """
     _check_layer_norm(x, weight, bias)
     if built.takes(x, weight, bias, on_cuda=True):
@@ -111,14 +111,14 @@ def layer_norm(
 def layer_norm_reference(
     x: paddle.Tensor, weight: paddle.Tensor | None, bias: paddle.Tensor | None, epsilon: float
 ) -> paddle.Tensor:
-    """The readable form of `layer_norm`."""
+    """Compute `layer_norm` in its readable form."""
     return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
 
 
 def layer_norm_with_statistics(
     x: paddle.Tensor, weight: paddle.Tensor | None, bias: paddle.Tensor | None, epsilon: float
 ) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
-    """What `layer_norm` gives, and float32[rows] each: the mean, and one over the standard deviation."""
+    """Compute `layer_norm`, and float32[rows] each: the mean, and one over the standard deviation."""
     _check_layer_norm(x, weight, bias)
     if built.takes(x, weight, bias, on_cuda=True):
         y, mean, inverse = _built_layer_norm(x, weight, bias, epsilon)

@@ -13,7 +13,7 @@ Rotary = tuple[paddle.Tensor, paddle.Tensor]
 
 
 def rotary_frequencies(base: float, size: int) -> np.ndarray:
-    """Radians that each pair of a head turns for one step of position.
+    """Compute the radians that each pair of a head turns for one step of position.
 
     Args:
         base: the slowest pair turns about `1 / base`.
@@ -22,7 +22,7 @@ def rotary_frequencies(base: float, size: int) -> np.ndarray:
     Returns:
         float32[size / 2], from 1 downwards.
 
-    Source: Su et al., "RoFormer", 2021.
+    Source: Su et al., "RoFormer", 2021, arXiv:2104.09864.
     """
     # Rounded where the published code rounds, which other formulas miss by one unit in the last place: at position
     # 30000 that turns a pair by 2e-3 radians.
@@ -45,7 +45,7 @@ def apply_rotary(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> pa
     Raises:
         ValueError: shapes do not fit.
 
-    Source: Su et al., "RoFormer", 2021.
+    Source: Su et al., "RoFormer", 2021, arXiv:2104.09864.
     """
     _check("x", x, cos, sin)
     if built.takes(x, on_cuda=True):
@@ -54,7 +54,7 @@ def apply_rotary(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> pa
 
 
 def apply_rotary_reference(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> paddle.Tensor:
-    """The readable form of `apply_rotary`."""
+    """Compute `apply_rotary` in its readable form."""
     wide = x.astype("float32")
     half = [*x.shape[:-1], x.shape[-1] // 2]
     # Rolled by half a head, each number meets its partner. On Paddle's CPU this and the spread-out angles take an
@@ -68,7 +68,7 @@ def apply_rotary_reference(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Ten
 def rotate_pair(
     query: paddle.Tensor, key: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """`apply_rotary` of queries and keys, which may be overwritten: do not use them afterwards.
+    """Apply `apply_rotary` to queries and keys, which may be overwritten: do not use them afterwards.
 
     Args:
         query: float[..., L, H, D].

@@ -33,7 +33,7 @@ class SegmentGroup:
             segment's own last token, which no token before it sees.
         count: segments.
         longest: tokens of the longest of them.
-        mask: float32[longest, longest], hides from each token those behind it, and with them all padding.
+        mask: float32[longest, longest], hides from each token those after it, and with them all padding.
     """
 
     places: paddle.Tensor
@@ -43,7 +43,7 @@ class SegmentGroup:
 
 
 class CausalSegments:
-    """Which tokens of a pack see one another: those of the same sample, each what is not behind it.
+    """Which tokens of a pack see one another: those of the same sample, each what is not after it.
 
     Takes the place of a mask in `paddlemix.ops.tensors.attention`; make one per forward pass, all layers share it.
 
@@ -79,7 +79,7 @@ class CausalSegments:
 
     @cached_property
     def way_back(self) -> paddle.Tensor:
-        """int64[total], where in the groups' batches, one behind the other, each token of the pack stands."""
+        """int64[total], where in the groups' concatenated batches each token of the pack stands."""
         way_back, offset = np.empty(self.total, dtype=np.int64), 0
         for group in self.groups:
             # A segment's last token occurs again as padding: written backwards, its first occurrence stays.
@@ -101,7 +101,7 @@ class CausalSegments:
 
 
 def _alike(lengths: list[int]) -> Iterator[list[int]]:
-    """Segments, longest first, cut where one is much shorter than the first of its group."""
+    """Group segments, longest first, cut where one is much shorter than the first of its group."""
     group: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if group and lengths[index] < _LIKE_LENGTH * lengths[group[0]]:

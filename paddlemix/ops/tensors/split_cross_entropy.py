@@ -23,7 +23,7 @@ def split_linear_cross_entropy(
     *,
     transposed: bool = False,
 ) -> paddle.Tensor:
-    """`linear_cross_entropy` where each rank holds an equal part of the vocabulary, in the order of the ranks.
+    """Compute `linear_cross_entropy` where each rank holds an equal part of the vocabulary, in the order of the ranks.
 
     No rank ever holds more logits than those of its part. Nothing as large as the logits is sent: of each token the
     ranks tell one another the largest logit, the sum of exponentials, and the target's logit.

@@ -9,7 +9,7 @@ from paddlemix.conversation import RecordError, RecordId
 
 @pytest.fixture
 def check_refused():
-    """Parses a record that has to be refused, and looks for what the sentence must say."""
+    """Parse a record that has to be refused, and look for what the sentence must say."""
 
     def check(parse, record, problem):
         with pytest.raises(RecordError) as caught:

@@ -23,7 +23,7 @@ BAD = {
     "an image that is a number": ({**RECORD, "image": 1}, "`image` of the record is the number 1"),
     "two images": ({**RECORD, "image": ["a", "b"]}, '`image` of the record is the list ["a","b"]'),
     "a tag that is not closed": ({**RECORD, "blip_caption": "<box>"}, "tag `<box>`"),
-    "turns too": ({**RECORD, "conversations": [{}]}, "`conversations` would be passed over"),
+    "turns too": ({**RECORD, "conversations": [{}]}, "`conversations` would be ignored"),
 }
 
 

@@ -35,7 +35,7 @@ BAD = [
     ({"image": "a.jpg", "caption": {"en": "c"}}, '`caption` of the record is the object {"en":"c"}'),
     ({"image": "a.jpg", "caption": False}, "`caption` of the record is false"),
     ({"image": "a.jpg", "caption": "<ref>bus"}, "tag `<ref>`"),
-    ({"image": "a.jpg", "caption": "c", "conversations": [["q", "a"]]}, "`conversations` would be passed over"),
+    ({"image": "a.jpg", "caption": "c", "conversations": [["q", "a"]]}, "`conversations` would be ignored"),
     ({"image": "a.jpg", "caption": "<ref>bus</ref><box>(9,9),(1,1)</box>"}, "has no area"),
 ]
 

@@ -203,7 +203,7 @@ BAD = {
     ),
     "another format's keys": (
         bad(images=["a.jpg"], system="s", conversations=[["q", "a"]]),
-        "`images`, `system` would be passed over",
+        "`images`, `system` would be ignored",
     ),
     "a box without any image": (bad(conversations=said("q", "<box>(1,1),(2,2)</box>")), "boxes but no image"),
     "a box out of range": (

@@ -43,7 +43,7 @@ BAD = {
     "two names for the image": ({**RECORD, "file_name": "b.jpg"}, "`image`, `file_name` mean the same; expected one"),
     "two names for the box": ({**RECORD, "box": [1, 2, 3, 4]}, "`bbox`, `box` mean the same"),
     "an image that is a number": ({**RECORD, "image": 7}, "`image` of the record is the number 7"),
-    "turns too": ({**RECORD, "conversations": [["q", "a"]]}, "`conversations` would be passed over"),
+    "turns too": ({**RECORD, "conversations": [["q", "a"]]}, "`conversations` would be ignored"),
 }
 
 

@@ -26,7 +26,7 @@ GOOD = {
         {"id": "1", "image": "a.jpg", "conversations": ask("<image>\n问")},
         [Turn("user", (image("a.jpg"), Text("\n问"))), ANSWER],
     ),
-    "an image behind its question, as in Stage 1": (
+    "an image after its question, as in Stage 1": (
         {"image": "00453/1.jpg", "conversations": ask("Describe it.\n<image>")},
         [Turn("user", (Text("Describe it.\n"), image("00453/1.jpg"))), ANSWER],
     ),
@@ -114,7 +114,7 @@ BAD = {
     "a video without frames": ({"video": [[]], "conversations": ask("<video>")}, "a video in `video` is an empty list"),
     "a box without an image": ({"conversations": ask("<box>(1,2),(3,4)</box>")}, "boxes but no image"),
     "a broken box": ({"image": "a", "conversations": ask("<image><box>(1,2)</box>")}, "box '(1,2)' is malformed"),
-    "another format's images": ({"images": ["a.jpg"], "conversations": ask("q")}, "`images` would be passed over"),
+    "another format's images": ({"images": ["a.jpg"], "conversations": ask("q")}, "`images` would be ignored"),
 }
 
 

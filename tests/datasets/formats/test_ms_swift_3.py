@@ -84,9 +84,9 @@ BAD = {
     ),
     "a rejected answer": (
         {"messages": messages("q"), "rejected_response": "b"},
-        "`rejected_response` would be passed over",
+        "`rejected_response` would be ignored",
     ),
-    "a query": ({"messages": messages("q"), "query": "q"}, "`query` would be passed over"),
+    "a query": ({"messages": messages("q"), "query": "q"}, "`query` would be ignored"),
     "objects of ms-swift 2": ({"messages": messages("q"), "objects": [{"caption": "x"}]}, "or name `ms_swift_2`"),
     "objects as text": ({"messages": messages("q"), "objects": "{}"}, '`objects` is the text "{}"'),
     "boxes that are no list": (grounded("<image>", "<bbox>", bbox={}, ref="x"), '`ref` of `objects` is the text "x"'),

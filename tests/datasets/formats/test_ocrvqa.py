@@ -28,7 +28,7 @@ BAD = {
         '`imageURL` of the record is the text ""',
     ),
     "a broken tag": ({**RECORD, "answers": ["a", "</ref>"]}, "tag `</ref>`"),
-    "turns too": ({**RECORD, "conversations": [{}]}, "`conversations` would be passed over"),
+    "turns too": ({**RECORD, "conversations": [{}]}, "`conversations` would be ignored"),
 }
 
 

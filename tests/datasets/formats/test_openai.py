@@ -108,7 +108,7 @@ BAD = {
     "an image that is missing": (asked({"type": "image"}), "`image` of `content[0]` of `messages[0]` is null"),
     "an image's own bounds": (
         asked({"type": "image", "image": "a", "max_pixels": 9}),
-        "`max_pixels` of `content[0]` of `messages[0]` would be passed over",
+        "`max_pixels` of `content[0]` of `messages[0]` would be ignored",
     ),
     "a video without frames": (asked({"type": "video", "video": []}), "is the list []; expected a text"),
     "a frame that is none": (
@@ -135,8 +135,8 @@ BAD = {
         asked(text("q"), answer=[{"type": "image", "image": "a"}]),
         "turn 1 (assistant) shows an image",
     ),
-    "images beside the messages": ({**asked(text("q")), "images": ["a"]}, "`images` would be passed over"),
-    "tools": ({**asked(text("q")), "tools": [{}]}, "`tools` would be passed over"),
+    "images beside the messages": ({**asked(text("q")), "images": ["a"]}, "`images` would be ignored"),
+    "tools": ({**asked(text("q")), "tools": [{}]}, "`tools` would be ignored"),
 }
 
 

@@ -71,7 +71,7 @@ BAD = {
     "nothing": ({}, "key `conversations` is missing"),
     "both columns": (
         {"conversations": said("q"), "messages": messages("q")},
-        "`messages` would be passed over; this format reads `conversations`, `images`, `videos`, `system`",
+        "`messages` would be ignored; this format reads `conversations`, `images`, `videos`, `system`",
     ),
     "pairs": ({"conversations": [["q", "a"]]}, 'expected {"from": ..., "value": ...} or {"role": ..., "content": ...}'),
     "an observation": ({"conversations": [{"from": "observation", "value": "q"}]}, 'is the text "observation"'),
@@ -79,10 +79,10 @@ BAD = {
         {"conversations": [said("q")[0], {"from": "function_call", "value": "f"}]},
         "`from` of `conversations[1]`",
     ),
-    "tools": ({"conversations": said("q"), "tools": "[{}]"}, "`tools` would be passed over"),
+    "tools": ({"conversations": said("q"), "tools": "[{}]"}, "`tools` would be ignored"),
     "a preference": (
         {"conversations": said("q"), "chosen": {"from": "gpt"}, "rejected": {}},
-        "`chosen` would be passed over",
+        "`chosen` would be ignored",
     ),
     "a system text that is none": ({"conversations": said("q"), "system": 3}, "`system` of the record is the number 3"),
     "two system texts": (
@@ -110,7 +110,7 @@ BAD = {
         {"conversations": said("q"), "images": [{"bytes": "x"}]},
         'expected a path, an address or {"path": ...}',
     ),
-    "one image of LLaVA's": ({"conversations": said("<image>q"), "image": "a.jpg"}, "`image` would be passed over"),
+    "one image of LLaVA's": ({"conversations": said("<image>q"), "image": "a.jpg"}, "`image` would be ignored"),
     "an answer not to be learned": (
         {"messages": [messages("q")[0], {"role": "assistant", "content": "a", "loss": False}]},
         "`loss` of `messages[1]` is false, but every answer is learned",

@@ -23,7 +23,7 @@ BAD = {
     "an image that is a number": ({**RECORD, "image_id": 3}, "`image_id` of the record is the number 3"),
     "an image that is a list": ({**RECORD, "image": []}, "`image` of the record is the list []"),
     "a broken tag": ({**RECORD, "question": "<ref>"}, "tag `<ref>`"),
-    "turns too": ({**RECORD, "messages": [{}]}, "`messages` would be passed over"),
+    "turns too": ({**RECORD, "messages": [{}]}, "`messages` would be ignored"),
 }
 
 

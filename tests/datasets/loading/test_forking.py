@@ -29,7 +29,7 @@ class Destroyed:
 
 @pytest.fixture
 def notes(tmp_path):
-    """A file of notes; some objects lie about destroyed by nobody yet, and one that is in use."""
+    """Make a file of notes; some objects lie about destroyed by nobody yet, and one that is in use."""
     file = tmp_path / "notes"
     gc.collect()
     gc.disable()

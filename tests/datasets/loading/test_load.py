@@ -16,7 +16,7 @@ from paddlemix.conversation import RecordError, Text
 from paddlemix.datasets.loading import measure as measuring_module
 from paddlemix.datasets.loading.load import load_set
 from paddlemix.datasets.loading.measure import CHUNK
-from paddlemix.datasets.records.file import RecordFile, open_records
+from paddlemix.datasets.records.indexed_file import RecordFile, open_records
 from paddlemix.datasets.spec import DatasetSpec
 
 

@@ -16,7 +16,7 @@ MIXTURES = st.builds(Mixture, SETS.map(tuple), STRATEGIES, st.integers(0, 2**31)
 
 
 def drawn_of(mixture, epoch=0):
-    """How often an epoch draws each record."""
+    """Count how often an epoch draws each record."""
     return np.bincount(mixture.order(epoch), minlength=sum(one.count for one in mixture.sets))
 
 
@@ -87,7 +87,7 @@ def test_a_set_that_ends_just_at_the_end_loses_no_record_to_rounding():
         assert mixture.draws[0] == count
 
 
-def test_records_are_told_by_their_sets():
+def test_each_record_is_found_in_its_set():
     mixture = Mixture((MixedSet(3), MixedSet(1), MixedSet(2)))
     assert mixture.set_of([0, 2, 3, 4, 5]).tolist() == [0, 0, 1, 2, 2]
 

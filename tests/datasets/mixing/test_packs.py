@@ -21,7 +21,7 @@ def plan(lengths, capacity=CAPACITY, window=16, seed=0):
 
 
 def slow_best_fit(lengths, capacity):
-    """Best-fit decreasing as it is defined: how full each pack ends."""
+    """Compute best-fit decreasing as it is defined: how full each pack ends."""
     fills = []
     for length in sorted(lengths, reverse=True):
         fitting = [pack for pack in range(len(fills)) if fills[pack] + length <= capacity]
@@ -33,7 +33,7 @@ def slow_best_fit(lengths, capacity):
 
 
 def log_normal(count, capacity=2048):
-    """Lengths of a median of 300 tokens."""
+    """Draw lengths of a median of 300 tokens."""
     drawn = np.exp(np.random.default_rng(3).normal(np.log(300), 0.8, count))
     return np.clip(drawn, 1, capacity).astype(np.int64)
 
@@ -100,5 +100,5 @@ def test_a_window_keeps_packs_near_the_order():
     assert np.corrcoef(order, np.arange(len(order)))[0, 1] > 0.99
 
 
-def test_the_share_that_samples_take_is_told():
+def test_the_mean_fill_is_the_share_that_samples_take():
     assert mean_fill([[0, 1], [2]], np.array([3, 4, 8]), 10) == 0.75

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlemix.datasets.mixing.draws import weigh
+from paddlemix.datasets.mixing.loss_weights import weigh
 from paddlemix.datasets.mixing.mixture import MixedSet, Mixture
 from paddlemix.datasets.mixing.packs import PackPlanner
 from paddlemix.datasets.mixing.rows import GROUPED_BATCHES, PackedRows, SingleRows
@@ -25,7 +25,7 @@ def lengths_of(count):
 
 
 def targets_of(count):
-    """Some samples are asked nothing."""
+    """Draw target tokens; some samples have none."""
     return np.random.default_rng(8).integers(0, 50, count)
 
 
@@ -42,7 +42,7 @@ def make(count=100, rows=4, ranks=1, rank=0, accumulation=1, packs=False, groupe
 
 
 def all_ranks(ranks, **options):
-    """Each rank's batches."""
+    """Collect each rank's batches."""
     return [list(make(ranks=ranks, rank=rank, **options)) for rank in range(ranks)]
 
 
@@ -55,7 +55,7 @@ def flat(nested):
 
 
 def loss_of(draws, token_loss):
-    """What the batches' losses add up to, when every target token of a sample costs the same."""
+    """Add up the batches' losses, when every target token of a sample costs the same."""
     return sum(
         weight * targets_of(len(token_loss))[index] * token_loss[index]
         for draw in draws
@@ -161,7 +161,7 @@ def test_an_epoch_whose_packs_take_other_steps_takes_the_first_epochs_in_another
 
 
 def spread(batches, count):
-    """Mean over batches of the longest less the shortest sample."""
+    """Average over batches the longest less the shortest sample."""
     return np.mean([np.ptp(lengths_of(count)[indices([batch])]) for batch in batches])
 
 
@@ -238,7 +238,7 @@ def test_the_rows_of_a_step_are_what_all_ranks_draw_in_it(count, ranks, epoch, *
     assert drawn == rows
 
 
-def test_samplers_that_draw_otherwise_are_told_apart():
+def test_samplers_that_draw_otherwise_have_other_fingerprints():
     prints = [
         make(**options).fingerprint
         for options in ({}, {"seed": 4}, {"count": 99}, {"rows": 2}, {"accumulation": 2}, {"packs": True})

@@ -34,8 +34,9 @@ ROOT = Path(__file__).parents[3]
 FIXTURE = ROOT / "tests" / "fixtures" / "qwen2_vl_processor"
 sys.path.insert(0, str(ROOT))
 
-from paddlemix.models.qwen2_vl import images as our_image  # noqa: E402
-from paddlemix.processors.tokenizer import Qwen2Tokenizer, add_control_tokens, untrained_tokenizer  # noqa: E402
+from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor as OurImageProcessor  # noqa: E402
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer, add_control_tokens  # noqa: E402
+from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer  # noqa: E402
 
 EXIF_ORIENTATION = 0x0112
 SIDES = (1, 5, 13, 14, 15, 27, 28, 41, 42, 56, 83, 100, 223, 480, 641, 1079, 1920, 4032)
@@ -168,11 +169,11 @@ def tokenized(template: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def check_image_processor() -> None:
     """Assert that transformers reads the settings that ours saves."""
-    ours = our_image.Qwen2VLImageProcessor(min_pixels=4 * 28 * 28, max_pixels=9 * 28 * 28)
+    ours = OurImageProcessor(min_pixels=4 * 28 * 28, max_pixels=9 * 28 * 28)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "preprocessor_config.json").write_text(json.dumps(ours.to_published()))
         theirs = AutoImageProcessor.from_pretrained(folder, use_fast=False)
-    assert our_image.Qwen2VLImageProcessor.from_published(theirs.to_dict()) == ours
+    assert OurImageProcessor.from_published(theirs.to_dict()) == ours
 
 
 def write(name: str, rows: list[Any] | dict[str, Any]) -> None:

@@ -41,8 +41,8 @@ FIXTURES = ROOT / "tests" / "fixtures"
 FIXTURE, TOKENIZER = FIXTURES / "qwen2_vl_video", FIXTURES / "qwen2_vl_processor"
 sys.path.insert(0, str(ROOT))
 
-from paddlemix.models.qwen2_vl import videos as our_video  # noqa: E402
-from paddlemix.processors.chat_template import QWEN2_VL_TEMPLATE  # noqa: E402
+from paddlemix.models.qwen2_vl.chat_template import TEMPLATE  # noqa: E402
+from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor as OurVideoProcessor  # noqa: E402
 
 BOUNDS = {"min_pixels": 28 * 28, "max_pixels": 2 * 28 * 28}
 IMAGE_BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 1280 * 28 * 28}
@@ -115,7 +115,7 @@ def prompt() -> dict[str, np.ndarray]:
     """What the whole processor and the model's positions are for a prompt with a video, an image and a video."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     images, videos = Qwen2VLImageProcessor(**IMAGE_BOUNDS), Qwen2VLVideoProcessor(**BOUNDS)
-    processor = Qwen2VLProcessor(images, tokenizer, videos, chat_template=QWEN2_VL_TEMPLATE)
+    processor = Qwen2VLProcessor(images, tokenizer, videos, chat_template=TEMPLATE)
     content = [{"type": "video"}, {"type": "image"}, {"type": "text", "text": "有几只猫?"}, {"type": "video"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     values = processor(
@@ -136,7 +136,7 @@ def prompt() -> dict[str, np.ndarray]:
 
 def check_video_processor() -> None:
     """Assert that transformers reads the settings that ours saves."""
-    ours = our_video.Qwen2VLVideoProcessor(nframes=8, **BOUNDS)
+    ours = OurVideoProcessor(nframes=8, **BOUNDS)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "video_preprocessor_config.json").write_text(json.dumps(ours.to_published()))
         theirs = AutoVideoProcessor.from_pretrained(folder)

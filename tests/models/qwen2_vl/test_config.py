@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from paddlemix.models.base import read_config
+from paddlemix.models.config_file import read_config
 from paddlemix.models.qwen2_vl import Qwen2VLConfig
 
 

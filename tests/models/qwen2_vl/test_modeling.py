@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from paddlemix.generation.cache import KVCache
-from paddlemix.models.base import read_config
+from paddlemix.models.config_file import read_config
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 

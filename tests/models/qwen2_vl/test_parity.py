@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from paddlemix.generation.cache import KVCache
+from paddlemix.models.vision_language import Inputs
 from paddlemix.ops import apply_rotary
 
 # Logits reach 12. The reference lies up to 1.4e-5 from its own float64 numbers; we lie up to 2.1e-5 from it.
@@ -39,14 +40,9 @@ def test_logits_and_loss_are_the_references(reference, outputs, batch):
 @pytest.mark.parametrize("batch", BATCHES)
 def test_positions_and_deltas_are_exactly_the_references(reference, model, outputs, batch):
     inputs = reference.inputs(batch)
-    positions, deltas = model._positions(
-        inputs["input_ids"],
-        inputs["attention_mask"],
-        inputs.get("image_grid_thw"),
-        inputs.get("video_grid_thw"),
-        None,
-        None,
-    )
+    own = {name: inputs[name] for name in ("image_grid_thw", "video_grid_thw") if name in inputs}
+    ids = inputs["input_ids"]
+    positions, deltas = model.positions(Inputs(tuple(ids.shape), ids, inputs["attention_mask"], None, [], own))
     np.testing.assert_array_equal(positions.numpy(), reference.arrays[f"{batch}/position_ids"])
     np.testing.assert_array_equal(deltas.numpy(), reference.arrays[f"{batch}/rope_deltas"])
     np.testing.assert_array_equal(outputs[batch].rope_deltas.numpy(), deltas.numpy())
@@ -118,7 +114,7 @@ def test_queries_of_the_decoder_turn_as_the_references_with_time_height_and_widt
     positions = reference.arrays["video/position_ids"]
     assert len(np.unique(positions, axis=0)) == 3
     query = paddle.to_tensor(reference.arrays["rotary/query"])
-    found = apply_rotary(query, *model.model._rotary(paddle.to_tensor(positions))).numpy()
+    found = apply_rotary(query, *model._rotary(paddle.to_tensor(positions))).numpy()
     wanted = reference.arrays["rotary/turned_query"]
     assert np.abs(wanted - query.numpy()).max() > 1
     # Numbers reach 2.8; 2.4e-7 apart were measured.

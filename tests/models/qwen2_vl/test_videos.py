@@ -5,11 +5,11 @@ import pytest
 
 from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn, Video, VideoSettings
 from paddlemix.media.frames import VideoInfo
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
+from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
 from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
-from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.tokenizer import Qwen2Tokenizer
 
 BOUNDS = {"min_pixels": 28 * 28, "max_pixels": 2 * 28 * 28}
 STEPS = {"even": 2, "odd": 3, "one": 1, "grown": 1, "kept": 2}
@@ -36,7 +36,7 @@ def test_a_prompt_with_videos_and_an_image_is_what_transformers_makes_of_it(vide
     processor = Qwen2VLProcessor(
         Qwen2Tokenizer.from_pretrained(processor_reference),
         Qwen2VLImageProcessor(),
-        ChatTemplate(),
+        Qwen2VLChatTemplate(),
         Qwen2VLVideoProcessor(**BOUNDS),
     )
     odd = Video(tuple(str(video_reference / f"odd_{number}.png") for number in range(5)))

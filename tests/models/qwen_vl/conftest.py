@@ -71,7 +71,7 @@ def fresh_model(original) -> QWenLMHeadModel:
 @pytest.fixture(scope="session")
 def short_model(original) -> QWenLMHeadModel:
     """The same weights, as if they had been trained on 24 tokens at most."""
-    from paddlemix.weights.model_weights import load_weights
+    from paddlemix.weights.loading import load_weights
 
     model = QWenLMHeadModel(QWenConfig(**json.loads((original.folder / "config_seq24.json").read_text("utf-8"))))
     load_weights(model, original.folder, model.weight_layout(model.config))

@@ -15,7 +15,7 @@ from tokenizers.trainers import BpeTrainer
 
 from paddlemix.models.qwen_vl.tiktoken_file import ranks_of_byte_level
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
-from paddlemix.processors.tokenizer import untrained_tokenizer
+from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "qwen_vl_processor"
 CORPUS = [

@@ -8,7 +8,7 @@ import pytest
 
 from paddlemix.contract import Sample
 from paddlemix.datasets.collate import TrainingCollator
-from paddlemix.datasets.mixing.draws import WeightedSample, count_targets
+from paddlemix.datasets.mixing.loss_weights import WeightedSample, count_targets
 from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
 
 PAD, IMAGE_START, QUERIES = 0, 97, 4

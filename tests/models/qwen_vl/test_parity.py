@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 
 from paddlemix.generation.cache import KVCache
-from paddlemix.models.qwen_vl import modeling
+from paddlemix.models import decoder
 from paddlemix.models.qwen_vl.positions import ntk_alpha, scaled_frequencies
 from paddlemix.models.qwen_vl.resampler import sincos_grid
 from paddlemix.ops import resize_grid
@@ -95,7 +95,7 @@ def test_hidden_states_keys_and_values_of_each_layer_are_the_originals(original,
 
 
 def test_attention_weights_of_each_layer_are_the_originals(original, model, monkeypatch):
-    weights, attend = [], modeling.attention
+    weights, attend = [], decoder.attention
 
     def watched(query, key, value, mask):
         hidden = mask.dense(query.shape[1], key.shape[1]).numpy()
@@ -104,7 +104,7 @@ def test_attention_weights_of_each_layer_are_the_originals(original, model, monk
         weights.append(powers / powers.sum(-1, keepdims=True))
         return attend(query, key, value, mask)
 
-    monkeypatch.setattr(modeling, "attention", watched)
+    monkeypatch.setattr(decoder, "attention", watched)
     run(model, original.inputs("text"))
     assert len(weights) == 3
     for layer, found in enumerate(weights):

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paddlemix.contract import Processor
 from paddlemix.conversation import (
     Box,
     Conversation,
@@ -67,7 +66,7 @@ class TestTokens:
         spans = ["<img></img>" if len(path.encode()) > 16 else f"<img>{path}</img>" for path in paths]
         assert processor.decode(sample.input_ids) == (
             f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n"
-            f"<|im_start|>user\nImage 1: {spans[0]}\nhi{spans[1]}<|im_end|>\n"
+            f"<|im_start|>user\nPicture 1: {spans[0]}\nhi{spans[1]}<|im_end|>\n"
             "<|im_start|>assistant\nLeft.<|im_end|>\n"
         )
         starts = np.flatnonzero(sample.input_ids == IMG)
@@ -112,7 +111,7 @@ class TestTokens:
         said = "<ref>猫</ref><box>(100,200),(500,999)</box><box>(25,50),(125,250)</box>"
         assert said in processor.decode(sample.input_ids)
         assert sample.input_ids.tolist().count(397) == 2
-        assert [found.label for found in processor.parse_boxes(said, 100, 50)] == ["猫", "猫"]
+        assert [found.label for found in processor.grounding.parse(said, [(100, 50)])[0]] == ["猫", "猫"]
 
 
 class TestLabels:
@@ -352,11 +351,3 @@ class TestCalls:
             processor(text="hi", videos=["a.mp4"])
         with pytest.raises(ValueError, match="reads texts and images only"):
             processor.apply_chat_template(self.messages({"type": "video", "video": "a.mp4"}))
-
-
-def test_both_families_have_what_the_interface_names(processor, make_processor):
-    names = {name for name in dir(Processor) if not name.startswith("_")}
-    assert {"encode", "measure", "encode_prompt", "image_size", "stop_token_ids", "boxes_by_image"} <= names
-    for one in (processor, make_processor()):
-        assert {name for name in names if not hasattr(one, name)} == set()
-        assert isinstance(one.tokenizer.pad_token_id, int) and isinstance(one.tokenizer.eos_token_id, int)

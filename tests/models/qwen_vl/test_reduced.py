@@ -12,14 +12,16 @@ import pytest
 from paddle import nn
 
 from paddlemix.generation.cache import KVCache
+from paddlemix.models.decoder import Decoder
 from paddlemix.models.layers.mask import causal_mask
 from paddlemix.models.qwen_vl import QWenConfig
 from paddlemix.models.qwen_vl.checkpoint import weight_layout
-from paddlemix.models.qwen_vl.modeling import QWenTransformer
+from paddlemix.models.qwen_vl.modeling import rotaries
 from paddlemix.models.qwen_vl.positions import ntk_alpha, scaled_frequencies
 from paddlemix.models.qwen_vl.vision import QWenVisionTower, cut_patches
+from paddlemix.models.vision_language import Inputs
 from paddlemix.ops import resize_grid
-from paddlemix.weights.model_weights import load_weights
+from paddlemix.weights.loading import load_weights
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "qwen_vl_tiny_reduced"
 # States reach 4 and logits 8; 1e-5 apart were measured.
@@ -78,7 +80,7 @@ def test_the_tower_ends_as_the_originals(tower):
 def test_a_head_of_the_decoder_attends_as_the_originals(config):
     """The other heads' weights are zero, which changes nothing for this one."""
     wanted, size = stored("decoder.npz"), config.head_dim
-    decoder = QWenTransformer(config)
+    decoder = Decoder(config.decoder_shape)
     block, cache = decoder.h[0], KVCache(24)
     weight, bias = np.zeros((3, 256, 256), dtype=np.float32), np.zeros((3, 256), dtype=np.float32)
     weight[:, :size], bias[:, :size] = wanted["c_attn_weight"], wanted["c_attn_bias"]
@@ -88,8 +90,8 @@ def test_a_head_of_the_decoder_attends_as_the_originals(config):
     block.ln_1.weight.set_value(wanted["ln_1"])
     hidden = paddle.to_tensor(wanted["hidden_0"][None])
     with paddle.no_grad():
-        query_rotary, key_rotary = decoder.eval()._rotary(None, [1, 24], None)
-        mixed = block.attn(block.ln_1(hidden), query_rotary, key_rotary, causal_mask(24, 24, None), cache)
+        turned = rotaries(config, Inputs((1, 24), None, None, None, [], {}), training=False)
+        mixed = block.attn(block.ln_1(hidden), turned, causal_mask(24, 24, None), cache)
     assert_close(cache._key.numpy()[0, :, 0], wanted["past_k"])
     assert_close(cache._value.numpy()[0, :, 0], wanted["past_v"])
     assert_close(mixed.numpy()[0, :, :size], wanted["attn"] @ wanted["past_v"])

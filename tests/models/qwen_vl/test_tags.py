@@ -10,7 +10,7 @@ from paddlemix.models.qwen_vl.tags import (
     to_list_format,
 )
 
-PROMPT = "Picture 1: <img>a.png</img>\nImage 2: <img>https://x.y/b.jpg</img>\nCompare"
+PROMPT = "Picture 1: <img>a.png</img>\nPicture 2: <img>https://x.y/b.jpg</img>\nCompare"
 TAGGED = ["<ref>", "</ref>", "<box>", "</box>", "<img>", "</img>", "(1,2),(3,4)", "a", "\n", "<|im_end|>"]
 
 
@@ -45,7 +45,7 @@ def test_a_prompt_is_taken_apart_at_its_tags():
     assert to_list_format(PROMPT) == [
         {"text": "Picture 1: "},
         {"image": "a.png"},
-        {"text": "\nImage 2: "},
+        {"text": "\nPicture 2: "},
         {"image": "https://x.y/b.jpg"},
         {"text": "\nCompare"},
     ]

@@ -8,7 +8,7 @@ from paddlemix.ops.images import built
 
 @pytest.fixture(params=["reference", "built"])
 def implementation(request, monkeypatch) -> str:
-    """What computes in a test; the built ops' turn is skipped where they are not built."""
+    """Choose what computes in a test; the built ops' turn is skipped where they are not built."""
     if request.param == "reference":
         monkeypatch.setattr(built, "wanted_library", lambda: None)
     elif built.find_library()[0] is None:

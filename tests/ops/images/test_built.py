@@ -54,7 +54,7 @@ def only_built() -> built.Library:
 
 @pytest.fixture
 def fresh():
-    """The search as it is in a process that has called no op yet."""
+    """Let the search begin as in a process that has called no op yet."""
     built.find_library.cache_clear()
     ops_build.warn_once.cache_clear()
     yield
@@ -113,7 +113,7 @@ def test_no_memory_for_an_image_is_an_error_of_python():
 
 @contextmanager
 def beating() -> Iterator[list[float]]:
-    """Moments at which another thread of Python got to run."""
+    """Collect moments at which another thread of Python got to run."""
     stop, moments = threading.Event(), []
 
     def beat() -> None:

@@ -20,7 +20,7 @@ def frames_of(rng: np.random.Generator, height: int, width: int, count: int = 2)
 
 
 def by_hand(frames: list[np.ndarray], levels: np.ndarray, patch_size: int, merge_size: int) -> np.ndarray:
-    """Pixel by pixel, with the places worked out as the order is described."""
+    """Cut pixel by pixel, with the places computed as the order is described."""
     height, width = frames[0].shape[:2]
     windows = width // (patch_size * merge_size)
     patches = np.empty((height * width // patch_size**2, 3, len(frames), patch_size, patch_size), np.float32)

@@ -39,7 +39,7 @@ def pillow(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def noise(rng: np.random.Generator, height: int, width: int, *, is_hard: bool = False) -> np.ndarray:
-    """Grey levels of all sizes, or black and white alone, which overshoots most."""
+    """Draw grey levels of all sizes, or black and white alone, which overshoots most."""
     pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     return np.where(pixels > 127, 255, 0).astype(np.uint8) if is_hard else pixels
 

@@ -12,14 +12,14 @@ STEP = 1e-5
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test runs with the reference and with the built op, unless it compares the two."""
+    """Run every test with the reference and with the built op, unless it compares the two."""
     ways = ["built"] if "only_built" in metafunc.fixturenames else ["reference", "built"]
     metafunc.parametrize("implementation", ways, indirect=True)
 
 
 @pytest.fixture(autouse=True)
 def implementation(request, monkeypatch) -> str:
-    """What computes in a test; what needs the built ops is skipped where they are not built."""
+    """Choose what computes in a test; what needs the built ops is skipped where they are not built."""
     if request.param == "reference":
         found = built.Library("a test asked for the reference")
         monkeypatch.setattr(built, "library", lambda: found)
@@ -31,11 +31,11 @@ def implementation(request, monkeypatch) -> str:
 
 @pytest.fixture
 def only_built(implementation) -> None:
-    """For tests of the built op alone, or beside the reference."""
+    """Serve tests of the built op alone, or beside the reference."""
 
 
 def numeric_gradient(formula: Callable[..., np.ndarray], arrays: list[np.ndarray], which: int, upstream: np.ndarray):
-    """Gradient of `(formula(*arrays) * upstream).sum()` by `arrays[which]`, by central differences in float64."""
+    """Differentiate `(formula(*arrays) * upstream).sum()` by `arrays[which]`, by central differences in float64."""
     gradient = np.zeros_like(arrays[which])
     for place in np.ndindex(gradient.shape):
         ends = []
@@ -74,7 +74,7 @@ def assert_matches():
 
 
 def run_backward(op: Callable, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Values and gradients of `op`, for upstream gradients that are the same at every call."""
+    """Compute values and gradients of `op`, for upstream gradients that are the same at every call."""
     tensors = [paddle.to_tensor(array.astype(np.float32), stop_gradient=False) for array in arrays]
     values = op(*tensors)
     values = list(values) if isinstance(values, (list, tuple)) else [values]

@@ -13,7 +13,7 @@ from paddlemix.ops.tensors.mask import HIDDEN
 
 
 def slow_attention(query, key, value, mask=None):
-    """One query head of one sample at a time; head h reads key head h // (heads / groups)."""
+    """Attend one query head of one sample at a time; head h reads key head h // (heads / groups)."""
     batch, length, heads, size = query.shape
     group = heads // key.shape[2]
     mask = np.zeros((1, 1, length, key.shape[1])) if mask is None else mask.reshape(-1, 1, *mask.shape[-2:])

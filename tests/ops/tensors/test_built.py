@@ -1,4 +1,4 @@
-"""How the built ops are found, chosen and told about."""
+"""How the built ops are found, chosen and described."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from paddlemix.ops.tensors import built
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """The search as it is in a process that has called no op yet."""
+    """Let the search begin as in a process that has called no op yet."""
     monkeypatch.undo()
     forget()
     yield
@@ -98,7 +98,7 @@ def test_half_precision_is_left_to_paddle():
 
 @pytest.fixture
 def with_cuda(monkeypatch):
-    """A process that has found the ops built for CUDA."""
+    """Make a process that has found the ops built for CUDA."""
     monkeypatch.setattr(built, "cuda_library", lambda: built.Library(handle=object()))
 
 

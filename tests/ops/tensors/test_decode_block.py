@@ -47,7 +47,7 @@ class Case:
         return angles.cos(), angles.sin()
 
     def run(self, function):
-        """What `function` gives, and the cache after it."""
+        """Return what `function` gives, and the cache after it."""
         keys, values = paddle.to_tensor(self.keys), paddle.to_tensor(self.values)
         with paddle.no_grad():
             y = function(self.x, self.weights, self.rotary, self.key_rotary, keys, values, self.length, self.mask)
@@ -55,7 +55,7 @@ class Case:
 
 
 def by_hand(case):
-    """The same in float64, a row and a head at a time."""
+    """Compute the same in float64, a row and a head at a time."""
     weights = BlockWeights(
         *(
             value

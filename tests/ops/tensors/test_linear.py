@@ -22,7 +22,7 @@ ACTIVATIONS = {
 
 @pytest.fixture
 def rounded(only_built, monkeypatch):
-    """Products of numbers rounded to bfloat16 wherever they can be computed, fast or not; else a skip."""
+    """Round products to bfloat16 wherever they can be computed so, fast or not; else skip."""
     monkeypatch.setattr(import_module("paddlemix.ops.tensors.linear"), "_WORTHWHILE_GAIN", 0)
     if not set_compute_dtype("bfloat16"):
         pytest.skip("a processor without bfloat16 instructions")

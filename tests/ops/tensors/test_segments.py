@@ -18,7 +18,7 @@ def segments_of(lengths):
 
 
 def slow_pack(query, key, value, lengths):
-    """One head of one token at a time, in float64."""
+    """Attend one head of one token at a time, in float64."""
     mixed, group = np.empty_like(query), query.shape[2] // key.shape[2]
     for start, end in pairwise(np.cumsum([0, *lengths])):
         for token in range(start, end):

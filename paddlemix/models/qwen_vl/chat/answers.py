@@ -23,7 +23,7 @@ class DecodedAnswer:
 
 
 def stop_words_ids(tokenizer: QwenTokenizer, chat_format: str = "chatml") -> list[list[int]]:
-    """The sequences of tokens behind which an answer is over.
+    """List the sequences of tokens behind which an answer is over.
 
     Args:
         tokenizer: of the model.
@@ -45,7 +45,7 @@ def stop_words_ids(tokenizer: QwenTokenizer, chat_format: str = "chatml") -> lis
 def decode_tokens(
     ids: Sequence[int], tokenizer: QwenTokenizer, *, context_length: int, chat_format: str = "chatml"
 ) -> DecodedAnswer:
-    """The answer in what a model has generated.
+    """Read the answer in what a model has generated.
 
     In ChatML it ends before the first token that ends or starts a turn; where none does, its last token goes, as in the
     original: it is the end of a text, or one at which the answer was cut off.

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from paddlemix.contract import Model
 from paddlemix.generation import GenerationConfig, TokenStream, settled_config
 from paddlemix.media.images import open_image
 from paddlemix.models.qwen_vl.chat.answers import decode_tokens, stop_words_ids
-from paddlemix.models.qwen_vl.chat.context import MAX_WINDOW_SIZE, History, make_context
+from paddlemix.models.qwen_vl.chat.context import MAX_WINDOW_SIZE, make_context
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
+from paddlemix.models.qwen_vl.tags import History
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 from paddlemix.names import GENERATION_FILE
+
+if TYPE_CHECKING:
+    from paddlemix.models.qwen_vl.config import QWenConfig, QWenVisionConfig
 
 
 @dataclass(frozen=True)
@@ -42,20 +47,20 @@ class ChatSettings:
     image_processor: QwenVLImageProcessor = field(default_factory=QwenVLImageProcessor)
 
     @classmethod
-    def for_model(cls, model: Any, given: dict[str, Any]) -> ChatSettings:
-        """What is given, then what the checkpoint says, then the defaults; None is not given."""
+    def for_model(cls, model: Model, given: dict[str, Any]) -> ChatSettings:
+        """Take what is given, then what the checkpoint says, then the defaults; None is not given."""
         published = json.loads(model.carried_files.get(GENERATION_FILE, b"{}"))
         values = {
             "chat_format": published.get("chat_format"),
             "max_window_size": published.get("max_window_size"),
-            "image_processor": QwenVLImageProcessor(model.config.visual.image_size),
+            "image_processor": QwenVLImageProcessor(_vision_config(model).image_size),
         }
         values |= {name: value for name, value in given.items() if value is not None}
         return cls(**{name: value for name, value in values.items() if value is not None})
 
 
 def chat(
-    model: Any,
+    model: Model,
     tokenizer: QwenTokenizer,
     query: str,
     history: History | None = None,
@@ -89,7 +94,7 @@ def chat(
 
 
 def chat_stream(
-    model: Any, tokenizer: QwenTokenizer, query: str, history: History | None = None, **options: Any
+    model: Model, tokenizer: QwenTokenizer, query: str, history: History | None = None, **options: Any
 ) -> Iterator[str]:
     """Answer a query while the answer is being written.
 
@@ -115,7 +120,7 @@ class _Run:
     """One answer: what the model is given, and how it answers."""
 
     def __init__(
-        self, model: Any, tokenizer: QwenTokenizer, query: str, history: History | None, options: dict[str, Any]
+        self, model: Model, tokenizer: QwenTokenizer, query: str, history: History | None, options: dict[str, Any]
     ) -> None:
         _check_fit(model, tokenizer)
         of_chat = {one.name for one in fields(ChatSettings)} & options.keys()
@@ -136,7 +141,7 @@ class _Run:
         self._config = replace(config, stop_words_ids=stop_words)
 
     def tokens(self) -> Iterator[int]:
-        """The answer's tokens, the end token last where there is one."""
+        """Write the answer's tokens, the end token last where there is one."""
         batch: dict[str, Any] = {"input_ids": np.array([self.context.ids], dtype=np.int64)}
         images = [self._image_processor.pixels(open_image(path)) for path in self.context.images]
         if images:
@@ -147,11 +152,15 @@ class _Run:
         yield from stream.end_tokens.values()
 
 
-def _check_fit(model: Any, tokenizer: QwenTokenizer) -> None:
-    visual = model.config.visual
+def _check_fit(model: Model, tokenizer: QwenTokenizer) -> None:
+    visual = _vision_config(model)
     ours, wanted = (tokenizer.img_start_id, tokenizer.n_queries), (visual.image_start_id, visual.n_queries)
     if ours != wanted:
         raise ValueError(
             f"the tokenizer writes an image as token {ours[0]} and {ours[1]} more, the model reads token {wanted[0]} "
             f"and {wanted[1]} more; take the tokenizer of the model's own folder."
         )
+
+
+def _vision_config(model: Model) -> QWenVisionConfig:
+    return cast("QWenConfig", model.config).visual

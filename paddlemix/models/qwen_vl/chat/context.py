@@ -13,14 +13,11 @@ Whose word is whose decides what a text may do:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paddlemix.models.qwen_vl.chatml import ChatMLIds, text_opening
-from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMG_END, ImageSpan, split_at_images
+from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMG_END, History, ImageSpan, split_at_images
 from paddlemix.models.qwen_vl.tokenizer import IM_END, AllowedSpecial, QwenTokenizer
-
-History = Sequence[tuple[str, str | None]]
 
 MAX_WINDOW_SIZE = 6144
 CHAT_FORMATS = ("chatml", "raw")
@@ -93,7 +90,7 @@ class _Turns:
         self.answer_opening = ChatContext(tuple(self._chatml.opening("assistant")), text_opening("assistant"))
 
     def exchange(self, asked: str, answered: str | None) -> ChatContext:
-        """A line end, a query, a line end, and the answer where there is one."""
+        """Write a line end, a query, a line end, and the answer where there is one."""
         query = self.newline + self.by_caller("user", asked) + self.newline
         if answered is None:
             return query
@@ -101,7 +98,7 @@ class _Turns:
         return query + self._turn("assistant", ChatContext(tuple(ids), answered))
 
     def by_caller(self, role: str, words: str) -> ChatContext:
-        """A turn that the caller wrote."""
+        """Write a turn of the caller's words."""
         return self._turn(role, _callers_words(self._tokenizer, words, QwenTokenizer.IMAGE_ST))
 
     def _turn(self, role: str, content: ChatContext) -> ChatContext:

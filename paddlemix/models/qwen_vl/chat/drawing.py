@@ -5,13 +5,12 @@ from __future__ import annotations
 from PIL import Image
 
 from paddlemix.media.images import open_image
-from paddlemix.models.qwen_vl.chat.context import History
-from paddlemix.models.qwen_vl.tags import Corners, boxes_with_names, to_list_format
+from paddlemix.models.qwen_vl.tags import Corners, History, boxes_with_names, to_list_format
 from paddlemix.visualization.draw import LabelledBox, draw_boxes
 
 
 def latest_image(history: History | None) -> str | None:
-    """The path of the image that was shown last.
+    """Find the path of the image that was shown last.
 
     Args:
         history: queries and answers. Only queries show images: an answer is the model's, which names no file to open.
@@ -28,7 +27,7 @@ def draw_on_latest_image(response: str, history: History | None = None) -> Image
     """Draw an answer's boxes with their names.
 
     Args:
-        response: the answer; malformed boxes in it are passed over.
+        response: the answer; malformed boxes in it are ignored.
         history: queries and answers, with that of `response` or without.
 
     Returns:
@@ -45,7 +44,7 @@ def draw_on_latest_image(response: str, history: History | None = None) -> Image
 
 
 def labelled(name: str, corners: Corners, size: tuple[int, int]) -> LabelledBox:
-    """A box in pixels, its corners in order.
+    """Convert a box to pixels, its corners in order.
 
     Args:
         name: its label.

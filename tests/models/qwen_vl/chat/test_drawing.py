@@ -89,7 +89,7 @@ def test_every_case_of_the_original_is_drawn_in_the_same_places(images, drawn, p
             assert not is_drawn
             continue
         assert is_drawn != case["returned_none"]
-        assert latest_image(case["history"]) == case["latest_image"]
+        assert latest_image(case["history"]) == case["latest_picture"]
         wanted = [call for call in case["calls_with_random_seed_0"] if call[0] == "box"]
         found = [box for _, boxes in drawn for box in boxes]
         assert len(found) == len(wanted)

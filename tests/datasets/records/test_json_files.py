@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import RecordError
-from paddlemix.datasets.records.reading import describe, read_records
+from paddlemix.datasets.records.json_files import describe, read_records
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -51,7 +51,7 @@ def test_records_come_back_as_they_were_written(tmp_path, name, content, expecte
         ("a.json.gz", '[{"a": 1}]', "no gzip file, or cut off"),
         ("a.json.gz", gzip.compress(b'[{"a": 1}]', mtime=0)[:-9], "no gzip file, or cut off"),
         ("a.gz", gzip.compress(b'[{"a": 1}]', mtime=0), "a record file ends in .json or .jsonl, with or without .gz"),
-        ("a.csv", "image,caption", "ends in .json or .jsonl, with or without .gz behind it, this one in '.csv'"),
+        ("a.csv", "image,caption", "ends in .json or .jsonl, with or without .gz after it, this one in '.csv'"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_by_name_and_place(tmp_path, name, content, message):

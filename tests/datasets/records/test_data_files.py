@@ -8,12 +8,12 @@ import pytest
 
 from paddlemix.conversation import RecordId
 from paddlemix.datasets.formats import find_format
-from paddlemix.datasets.records.files import find_record_files, locate_records, read_files
+from paddlemix.datasets.records.data_files import find_record_files, locate_records, read_files
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four record files, one of them deeper and one gzipped, and two other files."""
+    """Make four record files, one of them deeper and one gzipped, and two other files."""
     folder = tmp_path / "数据"
     (folder / "deeper").mkdir(parents=True)
     for name in ("b.json", "a.jsonl", "deeper/d.json", "[1].json"):
@@ -45,7 +45,7 @@ def test_a_name_means_a_file_a_folder_or_a_pattern(folder, name, found):
     ("name", "problem"),
     [
         ("*.csv", "no file matches this pattern; correct `data_files`"),
-        ("empty", "no file in this folder ends in .json or .jsonl, with or without .gz behind it"),
+        ("empty", "no file in this folder ends in .json or .jsonl, with or without .gz after it"),
     ],
 )
 def test_a_name_that_means_nothing_is_refused(folder, name, problem):

@@ -31,7 +31,7 @@ def read_records(path: str | Path) -> list[Entry] | Record:
 
     Args:
         path: a `.json` file with one list (or one object, for formats that keep tables), or a `.jsonl` file with one
-            object per line; UTF-8, a byte order mark and blank lines are passed over. With `.gz` behind it, gzipped.
+            object per line; UTF-8, a byte order mark and blank lines are ignored. With `.gz` after it, gzipped.
 
     Returns:
         One entry per record in the file's order, or the object that a `.json` file consists of.
@@ -69,13 +69,13 @@ def checked_file(path: str | Path) -> Path:
 
 
 def kind_of(file: Path) -> str:
-    """A record file's ending, `.json` or `.jsonl`, whether it is gzipped or not."""
+    """Return a record file's ending, `.json` or `.jsonl`, whether it is gzipped or not."""
     return Path(file.stem).suffix if file.suffix == GZIP_SUFFIX else file.suffix
 
 
 def endings() -> str:
-    """The endings of record files in words."""
-    return f"{' or '.join(SUFFIXES)}, with or without {GZIP_SUFFIX} behind it"
+    """Name the endings of record files in words."""
+    return f"{' or '.join(SUFFIXES)}, with or without {GZIP_SUFFIX} after it"
 
 
 def as_entries(values: list[Any], file: str) -> list[Entry]:
@@ -153,7 +153,7 @@ def _read_line(line: bytes, number: int, source: RecordId) -> Entry:
 
 
 def as_record(value: Any, source: RecordId) -> Entry:
-    """The value if it is an object, else an error that says what it is.
+    """Return the value if it is an object, else an error that says what it is.
 
     Args:
         value: what JSON held.
@@ -168,7 +168,7 @@ def as_record(value: Any, source: RecordId) -> Entry:
 
 
 def malformed(error: orjson.JSONDecodeError, content: bytes, first_line: int) -> str:
-    """What is wrong with a text that is no JSON, and where.
+    """Say what is wrong with a text that is no JSON, and where.
 
     Args:
         error: what the parser said of it.

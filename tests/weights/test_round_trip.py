@@ -13,9 +13,11 @@ import pytest
 from paddle import nn
 from safetensors.numpy import load_file, save_file
 
-from paddlemix.models.base import read_config
+from paddlemix.models.config_file import read_config
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
-from paddlemix.weights.model_weights import INDEX_FILE, WEIGHTS_FILE, load_weights, save_weights, without_initial_values
+from paddlemix.weights.files import INDEX_FILE, WEIGHTS_FILE
+from paddlemix.weights.loading import load_weights, without_initial_values
+from paddlemix.weights.saving import save_weights
 
 load = Qwen2VLForConditionalGeneration.from_pretrained
 
@@ -38,7 +40,7 @@ def save_sharded(model, folder, max_shard_bytes=40_000):
 
 @pytest.fixture
 def copy(reference, tmp_path):
-    """The reference's folder, to be changed."""
+    """Copy the reference's folder, to be changed."""
     return shutil.copytree(reference.folder, tmp_path / "copy")
 
 

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from paddlemix.datasets.mix_dataset import MixDataset
-from paddlemix.datasets.mixing.draws import LossPer
+from paddlemix.datasets.mixing.loss_weights import LossPer
 from paddlemix.datasets.mixing.packs import DEFAULT_WINDOW, PackPlanner
 from paddlemix.datasets.mixing.rows import PackedRows, Row, RowPlan, SingleRows
 from paddlemix.datasets.mixing.sampler import BatchShape, GlobalBatchSampler, WholeSetSampler
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Batching:
     """What a row is, in which order rows come and what the loss is a mean of.
 
     Attributes:
         pack_tokens: tokens of a pack; None puts one sample into each row and pads.
         window: see `PackPlanner`.
         group_by_length: batch samples of about the same length, where rows are padded.
-        loss_per: see `paddlemix.datasets.mixing.draws.weigh`.
+        loss_per: see `paddlemix.datasets.mixing.loss_weights.weigh`.
     """
 
     pack_tokens: int | None = None

@@ -17,7 +17,7 @@ import orjson
 from paddlemix.cache import cache_folder, digest_of, identity, kept, only_one
 from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.records.index import index_lines, index_list
-from paddlemix.datasets.records.reading import (
+from paddlemix.datasets.records.json_files import (
     GZIP_SUFFIX,
     Entry,
     Located,
@@ -40,7 +40,7 @@ class Records(Protocol):
     def __len__(self) -> int: ...
 
     def located(self, rows: Iterable[int]) -> Iterator[Located]:
-        """Each of the records, or why there is none, and its place."""
+        """Read each of the records, or why there is none, and its place."""
         ...
 
     @property
@@ -170,7 +170,7 @@ def expanded(
 
 
 def _unpacked(file: Path, content: str) -> Path:
-    """The file itself, or what a gzipped one holds, kept below the cache: only there a record can be read alone."""
+    """Return the file itself, or what a gzipped one holds, kept in the cache: only there a record can be read alone."""
     if file.suffix != GZIP_SUFFIX:
         return file
     unpacked = cache_folder("unpacked") / f"{digest_of(content)}{kind_of(file)}"
@@ -197,7 +197,7 @@ def _write(records: Iterable[Located], files: Sequence[str], path: Path) -> np.n
 
 
 def _index(plain: Path, kind: str, path: str) -> np.ndarray:
-    """The spans of the records, none for a file that is one object; ValueError where it is neither."""
+    """Find the spans of the records, none for a file that is one object; ValueError where it is neither."""
     if not plain.stat().st_size:
         read_records(path)  # says that it is empty
     with open(plain, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

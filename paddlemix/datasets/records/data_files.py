@@ -8,15 +8,15 @@ from pathlib import Path
 
 from paddlemix.conversation import RecordId
 from paddlemix.datasets.formats.format import Format
-from paddlemix.datasets.records.file import RecordFile, open_records
-from paddlemix.datasets.records.reading import SUFFIXES, Entry, Located, Record, endings, kind_of
+from paddlemix.datasets.records.indexed_file import RecordFile, open_records
+from paddlemix.datasets.records.json_files import SUFFIXES, Entry, Located, Record, endings, kind_of
 
 # A file, and what it holds: records, or one object whose tables a format has to expand.
 FileContent = tuple[str, RecordFile | list[Entry] | Record]
 
 
 def find_record_files(name: str) -> list[str]:
-    """The record files that an entry of `data_files` means.
+    """Find the record files that an entry of `data_files` means.
 
     Args:
         name: a file; a folder, for the record files that lie right in it; or a pattern such as `part-*.jsonl` or
@@ -59,12 +59,12 @@ def read_files(names: Iterable[str]) -> Iterator[FileContent]:
 
 
 def locate_records(contents: Iterable[FileContent], name: str, record_format: Format) -> Iterator[Located]:
-    """Say which records files hold.
+    """List the records that files hold.
 
     Args:
         contents: what `read_files` gives.
         name: the format's name, for errors.
-        record_format: expands files that are one object each; all of them together, behind the other files.
+        record_format: expands files that are one object each; all of them together, after the other files.
 
     Yields:
         Each record and its place.

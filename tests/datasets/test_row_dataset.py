@@ -7,7 +7,8 @@ import pytest
 
 from paddlemix.contract import Sample, SampleSize
 from paddlemix.conversation import Conversation, RecordError, RecordId, Text, Turn
-from paddlemix.datasets.mixing.draws import Draw, DrawnDataset, count_targets
+from paddlemix.datasets.mixing.loss_weights import WeightedRow, count_targets
+from paddlemix.datasets.row_dataset import RowDataset
 
 
 class FakeDataset:
@@ -32,11 +33,11 @@ def sizes(count: int) -> list[SampleSize]:
     return [SampleSize(index + 2, 0, index + 1) for index in range(count)]
 
 
-def test_a_draw_is_its_samples_with_their_weights():
-    dataset = DrawnDataset(FakeDataset(sizes(5)))
-    drawn = dataset[Draw((3, 1), (0.5, 0.25))]
+def test_a_row_is_its_samples_with_their_weights():
+    dataset = RowDataset(FakeDataset(sizes(5)))
+    row = dataset[WeightedRow((3, 1), (0.5, 0.25))]
     assert len(dataset) == 5
-    assert [(len(one.sample.input_ids), one.weight) for one in drawn] == [(5, 0.5), (3, 0.25)]
+    assert [(len(one.sample.input_ids), one.weight) for one in row] == [(5, 0.5), (3, 0.25)]
 
 
 def test_the_first_token_is_no_target():
@@ -46,9 +47,9 @@ def test_the_first_token_is_no_target():
 
 @pytest.mark.parametrize("other", [SampleSize(4, 0, 2), SampleSize(3, 0, 1)])
 def test_a_record_that_is_not_as_it_was_measured_is_named(other):
-    dataset = DrawnDataset(FakeDataset([*sizes(1), other]))
-    assert dataset[Draw((0,), (1.0,))]
+    dataset = RowDataset(FakeDataset([*sizes(1), other]))
+    assert dataset[WeightedRow((0,), (1.0,))]
     with pytest.raises(RecordError, match=r"a\.json, record 1: .* 3 tokens, 2 of them targets, but") as caught:
-        dataset[Draw((1,), (1.0,))]
+        dataset[WeightedRow((1,), (1.0,))]
     assert f"but {other.tokens} and {other.target_tokens} were measured" in str(caught.value)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

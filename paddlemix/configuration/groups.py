@@ -1,0 +1,66 @@
+"""Keys that mean something together. Where a class of arguments is a group, a key added to it belongs to it at once."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from paddlemix.configuration.arguments import DataArguments, ModelArguments
+
+_MODEL = tuple(one.name for one in fields(ModelArguments))
+_DATA = tuple(one.name for one in fields(DataArguments))
+
+# What a resumed run must share with the one it goes on with: how the model is trained, and what a sample is.
+MODEL_KEYS = (
+    *(name for name in _MODEL if name != "model_name_or_path"),
+    *("bf16", "fp16", "fp16_opt_level", "optim"),
+)
+SAMPLE_KEYS = (
+    *(name for name in _DATA if name not in ("dataset", "on_bad_record")),
+    *("seed", "dataloader_drop_last", "dataset.train"),
+)
+# What it may change as long as the same records are drawn together: files may be moved, and a global batch cut anew.
+DRAW_KEYS = (
+    "dataset.train.data_files",
+    "on_bad_record",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "cards",
+)
+# What it may change; the run then goes on with the new values.
+FREE_KEYS = (
+    *("learning_rate", "vision_learning_rate", "aligner_learning_rate", "lr_scheduler_type"),
+    *("warmup_ratio", "warmup_steps", "num_train_epochs", "max_steps"),
+    *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "model_name_or_path"),
+)
+
+# What has no effect unless another key is true.
+NEEDS = {
+    "lora": tuple(name for name in _MODEL if name.startswith("lora_") or name == "rslora"),
+    "mixtoken": ("mixtoken_window",),
+    "predict_with_generate": ("max_new_tokens",),
+}
+FREEZE_KEYS = tuple(name for name in _MODEL if name.startswith("freeze_"))
+FREEZE_SWITCHES = ("freeze_vit", "freeze_llm", "freeze_aligner")
+# Of which at most one may be true, and of which the first may not be above the second.
+EXCLUSIVE = (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval"))
+BOUNDS = (("min_pixels", "max_pixels"), ("min_frames", "max_frames"), ("video_min_pixels", "video_max_pixels"))
+
+# What later work brings, and what needs a GPU.
+DEGREES_NOT_YET = (
+    "pipeline_parallel_degree",
+    "sep_parallel_degree",
+    "context_parallel_degree",
+    "expert_parallel_degree",
+    "expert_tensor_parallel_degree",
+)
+NOT_YET_SWITCHES = (
+    "save_sharded_model",
+    "load_sharded_model",
+    "sequence_parallel",
+    "use_expert_parallel",
+    "enable_auto_parallel",
+    "to_static",
+    "do_predict",
+    "do_export",
+)
+HALF_PRECISION_SWITCHES = tuple(key for pair in EXCLUSIVE for key in pair)

@@ -1,0 +1,48 @@
+"""Qwen2's tokenizer: the byte-level BPE of the language model, with the control tokens of Qwen2-VL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import BPE
+
+from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
+from paddlemix.processors.tokenizer import TOKENIZER_FILE, FastTokenizer
+
+# In the order of their ids, which follow the vocabulary's.
+CONTROL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
+    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
+    "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+
+
+class Qwen2Tokenizer(FastTokenizer):
+    """Qwen2's tokenizer, from a tokenizer.json or from vocab.json and merges.txt."""
+
+    # As the published Qwen2-VL has it, as far as other libraries need it.
+    default_settings: ClassVar[Mapping[str, Any]] = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "additional_special_tokens": list(CONTROL_TOKENS[1:]),
+        "model_max_length": 32768,
+        "clean_up_tokenization_spaces": False,
+    }
+
+    @classmethod
+    def _read_other_files(cls, folder: Path) -> Tokenizer:
+        vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+        if not (vocabulary.is_file() and merges.is_file()):
+            raise FileNotFoundError(f"{folder}: no {TOKENIZER_FILE}, and no vocab.json with merges.txt.")
+        tokenizer = untrained_tokenizer(BPE.from_file(str(vocabulary), str(merges)))
+        add_control_tokens(tokenizer)
+        return tokenizer
+
+
+def add_control_tokens(tokenizer: Tokenizer) -> None:
+    """Give the control tokens the ids behind the vocabulary."""
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])

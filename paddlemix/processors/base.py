@@ -1,0 +1,274 @@
+"""What every family's processor does alike; a family's class fills in the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from paddlemix.contract import Grounding, Sample, Size, Tokenizer
+from paddlemix.conversation import Conversation, RecordError
+from paddlemix.hub import local_folder
+from paddlemix.media.records import image_sizes
+from paddlemix.names import IGNORED_LABEL
+from paddlemix.processors.calls import MessageCalls
+from paddlemix.processors.chat_template import WrittenTurn
+from paddlemix.processors.length import fit_length
+from paddlemix.processors.settings import MediaSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+
+class Limits(TypedDict, total=False):
+    """The arguments of `ProcessorBase`, as families hand them on."""
+
+    max_length: int
+    truncate_text: bool
+    allow_control_tokens: bool
+
+
+class ProcessorBase(MessageCalls):
+    """Everything between a conversation, or a rendered prompt, and a model's inputs, but for what a family decides.
+
+    A family's class adds `measure` and `stop_token_ids`, and the methods that are abstract here and in `MessageCalls`.
+
+    Args:
+        max_length: tokens a training record may have.
+        truncate_text: cut text behind the last image of longer records; else they are an error.
+        allow_control_tokens: read control tokens spelled in texts, such as "<|im_end|>", as control tokens. Only for
+            texts that nobody else wrote: they could end a turn or open another.
+
+    Attributes:
+        tokenizer: the checkpoint's.
+        grounding: the family's convention of boxes.
+    """
+
+    tokenizer: Tokenizer
+    grounding: Grounding
+
+    def __init__(
+        self, *, max_length: int = 2048, truncate_text: bool = False, allow_control_tokens: bool = False
+    ) -> None:
+        self.max_length = max_length
+        self.truncate_text = truncate_text
+        self.allow_control_tokens = allow_control_tokens
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        max_length: int = 2048,
+        truncate_text: bool = False,
+        allow_control_tokens: bool = False,
+        **settings: Unpack[MediaSettings],
+    ) -> Self:
+        """Read a checkpoint's tokenizer, and its settings of images and videos.
+
+        Args:
+            name_or_path: a local folder, or a model `owner/name` of the hub.
+            max_length: tokens a training record may have.
+            truncate_text: cut text behind the last image of longer ones.
+            allow_control_tokens: read control tokens spelled in texts as such.
+            **settings: min_pixels, max_pixels and others (see `paddlemix.processors.settings.MediaSettings`). What is
+                None is taken from the environment, then from the checkpoint. A family that has no such setting
+                refuses every value but None.
+
+        Returns:
+            The processor.
+
+        Raises:
+            OSError: there is no such checkpoint, it cannot be fetched, or it has no tokenizer files.
+            TypeError: an argument is none of the settings.
+            ValueError: a setting, or a variable of the environment, has a value that makes no sense, or a file is
+                damaged.
+        """
+        return cls._read(
+            local_folder(name_or_path),
+            settings,
+            max_length=max_length,
+            truncate_text=truncate_text,
+            allow_control_tokens=allow_control_tokens,
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write everything that `from_pretrained` reads beside a model.
+
+        Args:
+            folder: of the model; made where it is missing.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save_pretrained(folder)
+        self._save_settings(folder)
+
+    def encode(self, conversation: Conversation) -> Sample:
+        """Make a training sample.
+
+        Args:
+            conversation: ends with an assistant's turn.
+
+        Returns:
+            The sample.
+
+        Raises:
+            RecordError: an image or video cannot be read or has no place in the prompt, or a box names no image; an
+                `OverlongError` where it has too many tokens.
+        """
+        return self._sample(conversation, add_generation_prompt=False)
+
+    def encode_prompt(self, conversation: Conversation) -> Sample:
+        """Make what a model answers to: the conversation and the opening of the assistant's turn; no labels are asked.
+
+        Args:
+            conversation: ends with a user's turn.
+
+        Returns:
+            The sample.
+
+        Raises:
+            RecordError: as `encode`, but for the length.
+        """
+        return self._sample(conversation, add_generation_prompt=True)
+
+    def image_size(self, conversation: Conversation, index: int = 0) -> Size:
+        """Read the size of one of the conversation's images.
+
+        Args:
+            conversation: its images' headers are read.
+            index: into `conversation.images`.
+
+        Returns:
+            Width and height in pixels, upright.
+
+        Raises:
+            RecordError: an image cannot be opened.
+        """
+        return image_sizes(conversation)[index]
+
+    def fingerprint(self) -> str:
+        """Return a text that differs from another processor's wherever `measure` could."""
+        limits = (self.max_length, self.truncate_text, self.allow_control_tokens)
+        parts = (type(self).__name__, *self._what_sizes_depend_on(), limits)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def decode(
+        self, ids: Sequence[int], *, skip_control_tokens: bool = False, skip_special_tokens: bool = False
+    ) -> str:
+        """Decode ids.
+
+        Args:
+            ids: int64[L] too.
+            skip_control_tokens: leave them out, the tags of boxes and references among them.
+            skip_special_tokens: the same, by the field's name.
+
+        Returns:
+            The text.
+        """
+        skipped = skip_control_tokens or skip_special_tokens
+        return self.tokenizer.decode(np.asarray(ids, dtype=np.int64).tolist(), skip_control_tokens=skipped)
+
+    def batch_decode(
+        self, ids: Iterable[Any], *, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
+    ) -> list[str]:
+        """Decode rows of ids.
+
+        Args:
+            ids: int64[B, L], or a list of int64[L].
+            skip_special_tokens: leave control tokens out.
+            clean_up_tokenization_spaces: False; the field's calls name it, and these vocabularies have nothing to
+                clean up.
+
+        Returns:
+            A text for each row.
+
+        Raises:
+            ValueError: `clean_up_tokenization_spaces` is true.
+        """
+        if clean_up_tokenization_spaces:
+            raise ValueError("`clean_up_tokenization_spaces` is True, which would change texts; expected False.")
+        return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in ids]
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
+        """Make a processor of a checkpoint's folder; `limits` are this class's own arguments."""
+
+    @abstractmethod
+    def _save_settings(self, folder: Path) -> None:
+        """Write what `_read` reads beside the tokenizer."""
+
+    @abstractmethod
+    def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
+        """Make a sample, to train on or to answer to."""
+
+    @abstractmethod
+    def _what_sizes_depend_on(self) -> tuple[Any, ...]:
+        """Return what tells apart processors of the family that may measure differently, but for their limits."""
+
+    @abstractmethod
+    def _end_of_media(self, ids: np.ndarray) -> int:
+        """Count the tokens up to the end of the last image or video in int64[L], 0 without one."""
+
+    @abstractmethod
+    def _remedy(self, conversation: Conversation) -> str:
+        """Tell what a user may do about a record that is too long, beside raising `max_length`."""
+
+    def _written(self, conversation: Conversation, sizes: Sequence[Size]) -> list[WrittenTurn]:
+        """Write all turns in the family's convention of boxes.
+
+        Args:
+            conversation: any.
+            sizes: of its images.
+
+        Returns:
+            The role of each turn, and what it consists of.
+
+        Raises:
+            RecordError: a box lies on an image that the conversation does not show.
+        """
+        try:
+            return [(turn.role, self.grounding.write(turn, sizes)) for turn in conversation.turns]
+        except ValueError as error:
+            raise RecordError(conversation.source, str(error)) from error
+
+    def _ids_and_labels(
+        self, ids: np.ndarray, trained: np.ndarray, conversation: Conversation, *, is_prompt: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Hold a training sample to its length, and label it.
+
+        Args:
+            ids: int64[L].
+            trained: bool[L], which of them are trained.
+            conversation: what they were made from.
+            is_prompt: a prompt may have any length.
+
+        Returns:
+            input_ids and labels, int64[L] of what is left.
+
+        Raises:
+            OverlongError: there are more than `max_length`, and text may not or cannot be cut.
+        """
+        if not is_prompt:
+            ids, trained = self._fit_length(ids, trained, conversation)
+        return ids, np.where(trained, ids, IGNORED_LABEL)
+
+    def _fit_length(
+        self, ids: np.ndarray, trained: np.ndarray, conversation: Conversation
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Hold ids int64[L] and trained bool[L] to `max_length`; see `fit_length`."""
+        return fit_length(
+            ids,
+            trained,
+            conversation,
+            max_length=self.max_length,
+            truncate_text=self.truncate_text,
+            vision_end=self._end_of_media(ids),
+            remedy=self._remedy(conversation),
+        )

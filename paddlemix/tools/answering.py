@@ -1,0 +1,102 @@
+"""What the command lines that ask a model have alike: the flags that name it, and how it is found and loaded."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.generation import GenerationConfig
+from paddlemix.generation.dialogue import Dialogue
+from paddlemix.models.registry import find_family
+from paddlemix.peft.folders import find_folders, warn_of_another_base
+from paddlemix.tools.precision import DTYPES, usable_dtype
+
+
+def add_model_flags(parser: argparse.ArgumentParser, default_model: str | None) -> None:
+    """Add the flags that name a model and say how it answers.
+
+    Args:
+        parser: of the command line.
+        default_model: the model where none is named; None makes naming one a duty.
+    """
+    named = f" (default: {default_model})" if default_model else ""
+    parser.add_argument(
+        "--model_name_or_path",
+        default=default_model,
+        required=default_model is None,
+        help=f"the folder of a model or an adapter, or owner/name on the hub{named}",
+    )
+    parser.add_argument("--lora_path", help="an adapter's folder, where --model_name_or_path is its base")
+    parser.add_argument("--dtype", choices=DTYPES, help="precision (default: bfloat16 on a GPU, float32 without one)")
+    parser.add_argument("--seed", type=int, default=1234, help="of sampling (default: 1234)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        help="0 takes the likeliest token, above 0 the answer is sampled (default: generation_config.json's, or 0)",
+    )
+    parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: generation_config.json's, or 512)")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("output"), help="for the drawn images (default: output)"
+    )
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """A model that a command line names, found and not loaded yet.
+
+    Attributes:
+        dialogue_class: how its family is asked.
+        name_or_path: of the model.
+        lora_path: of the adapter on it, or None.
+        dtype: its precision.
+        generation: how it answers.
+    """
+
+    dialogue_class: type[Dialogue]
+    name_or_path: str
+    lora_path: str | None
+    dtype: str
+    generation: GenerationConfig
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> AskedModel:
+        """Find what the flags of `add_model_flags` name.
+
+        Args:
+            args: the command line.
+
+        Returns:
+            The model.
+
+        Raises:
+            OSError: there is no such model, or it cannot be fetched.
+            ValueError: a setting makes no sense here.
+        """
+        dtype = usable_dtype(args.dtype)
+        folders = find_folders(args.model_name_or_path, args.lora_path)
+        if args.lora_path and folders.adapter:
+            warn_of_another_base(args.model_name_or_path, folders.adapter)
+        generation = GenerationConfig.from_pretrained(
+            folders.generation,
+            max_new_tokens=args.max_new_tokens,
+            temperature=args.temperature,
+            seed=args.seed,
+        )
+        dialogue_class = find_family(folders.model).dialogue_class
+        return cls(dialogue_class, args.model_name_or_path, args.lora_path, dtype, generation)
+
+    def load(self) -> Dialogue:
+        """Load processor and model.
+
+        Returns:
+            What asks the model.
+
+        Raises:
+            OSError: a file is missing, or cannot be fetched.
+            ValueError: a file is damaged.
+        """
+        processor = AutoProcessorMIX.from_pretrained(self.name_or_path, lora_path=self.lora_path)
+        model = AutoModelMIX.from_pretrained(self.name_or_path, dtype=self.dtype, lora_path=self.lora_path)
+        return self.dialogue_class(model, processor, self.generation)

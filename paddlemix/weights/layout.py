@@ -1,0 +1,88 @@
+"""Where a family's files differ from its parameters.
+
+Paddle keeps a linear layer's weight as [in, out], the published files as [out, in]; a family's `WeightLayout` says what
+else differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from paddlemix.weights.stored_tensor import Source
+
+if TYPE_CHECKING:
+    import paddle
+    from paddle import nn
+
+
+@dataclass(frozen=True)
+class WeightLayout:
+    """Where a family's files differ from its parameters.
+
+    Attributes:
+        renamed: (prefix on disk, prefix here), tried in order, for names that later writers changed.
+        convolution_kernels: the kernel [C, T, P, P] of each parameter that is a convolution [E, C, T, P, P] on disk
+            and a matmul [C * T * P * P, E] here.
+        not_transposed: matrices that lie the same way on both sides.
+        optional: names on disk that may stand there without a parameter, such as a tied head.
+    """
+
+    renamed: tuple[tuple[str, str], ...]
+    convolution_kernels: dict[str, tuple[int, ...]]
+    not_transposed: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    def name_here(self, name: str) -> str:
+        """Return the parameter that `name` on disk is for."""
+        for there, here in self.renamed:
+            if name.startswith(there):
+                return here + name.removeprefix(there)
+        return name
+
+    def sources(self, stored: Iterable[Source]) -> Iterator[tuple[str, Source]]:
+        """Tell which parameter each stored tensor is for.
+
+        A family whose files hold one tensor for several parameters, or several for one, overrides this: loading takes
+        whatever reads like a stored tensor.
+
+        Args:
+            stored: the tensors of a checkpoint.
+
+        Yields:
+            The name of a parameter, and what it is read from.
+        """
+        for one in stored:
+            yield self.name_here(one.name), one
+
+    def is_transposed(self, name: str, ndim: int) -> bool:
+        """Tell whether parameter `name` of `ndim` axes lies transposed on disk."""
+        return ndim == 2 and name not in self.not_transposed
+
+    def stored_shape(self, name: str, shape: list[int]) -> list[int]:
+        """Return the shape on disk of parameter `name`, which has `shape` here."""
+        if name in self.convolution_kernels:
+            return [shape[1], *self.convolution_kernels[name]]
+        return shape[::-1] if self.is_transposed(name, len(shape)) else shape
+
+    def reading(self, name: str, shape: list[int], source: Source) -> tuple[list[int], bool]:
+        """Tell how `source` is read into parameter `name`, which has `shape` here.
+
+        Args:
+            name: of the parameter.
+            shape: of the parameter.
+            source: what is read.
+
+        Returns:
+            The shape that it must have, and whether rows and columns change places on the way.
+        """
+        is_convolution = name in self.convolution_kernels and len(source.shape) > 2
+        if source.in_paddles_order and not is_convolution:
+            return shape, False
+        return self.stored_shape(name, shape), self.is_transposed(name, len(shape))
+
+
+def checkpoint_tensors(model: nn.Layer) -> dict[str, paddle.Tensor]:
+    """Return what a checkpoint holds: the parameters, and the constants that the published files hold beside them."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
