@@ -17,7 +17,7 @@ from paddlemix.configuration.help import help_text
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.processors import settings
 from paddlemix.tools.evaluate import model_and_sets
-from paddlemix.training.finetune import load_processor
+from paddlemix.training.finetune import Run
 
 KEYS = tuple(one.name for one in fields(MediaArguments))
 # A value of each key that no checkpoint and no default has, with what must stand beside it.
@@ -53,7 +53,7 @@ def config_file(folder: Path, model: Path, **keys: Any) -> str:
 
 def processor_of(folder: Path, model: Path, *flags: str, **keys: Any) -> Qwen2VLProcessor:
     config = load_config(config_file(folder, model, **keys), flags, has_gpu=True)
-    return load_processor(config.model, config.data)
+    return Run.of(config).processor
 
 
 def setting(processor: Qwen2VLProcessor, key: str) -> Any:
