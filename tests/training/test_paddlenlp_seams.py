@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,9 @@ from paddlenlp.transformers import PretrainedConfig, PretrainedModel
 import paddlemix
 from paddlemix.training import paddlenlp_seams
 from paddlemix.training.paddlenlp_seams import PADDLENLP_VERSION, SeamTrainer
+
+# Of PaddleNLP's own sources, which are parsed here.
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")
 
 ROOT = Path(paddlemix.__file__).parent
 SEAMS = Path(paddlenlp_seams.__file__)
@@ -46,17 +48,9 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_abc_impl"
 
 
-def parsed(source: str) -> ast.Module:
-    """Parse a source text; PaddleNLP's have escape sequences that Python warns about."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", SyntaxWarning)
-        return ast.parse(source)
-
-
 def touched(file: Path) -> Iterator[str]:
     """The private names that a file defines as methods, or reads or sets of an object."""
-    for node in ast.walk(parsed(file.read_text("utf-8"))):
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             yield node.attr
         if isinstance(node, ast.ClassDef):
@@ -76,7 +70,7 @@ def own_source(one: type) -> bool:
 
 
 def set_by(one: type) -> Iterator[str]:
-    for node in ast.walk(parsed(inspect.getsource(one))):
+    for node in ast.walk(ast.parse(inspect.getsource(one))):
         is_set = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
         if is_set and is_private(node.attr) and isinstance(node.value, ast.Name) and node.value.id == "self":
             yield node.attr
