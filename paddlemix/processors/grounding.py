@@ -66,7 +66,7 @@ class TaggedThousandths:
         found: list[list[GroundedBox]] = [[] for _ in sizes]
         shown, place = len(sizes) - 1, 0
         for end, label, box in self._tagged_boxes(text) if sizes else ():
-            shown = _last_mention(text[place:end], shown, len(sizes))
+            shown = last_mention(text[place:end], shown, len(sizes))
             found[shown].append(GroundedBox(label, box.in_pixels(*sizes[shown])))
             place = end
         return found
@@ -132,7 +132,16 @@ def _corners(box: Box, size: Size) -> str:
     return f"({x1},{y1}),({x2},{y2})"
 
 
-def _last_mention(text: str, otherwise: int, count: int) -> int:
-    """Find the index of the image that `text` mentions last, of `count`."""
+def last_mention(text: str, otherwise: int, count: int) -> int:
+    """Find which of several images a text mentions last, as "Picture 2", "image 2" or "图2".
+
+    Args:
+        text: of an answer.
+        otherwise: the index to take where it mentions none.
+        count: of the images; numbers of no image are ignored.
+
+    Returns:
+        The image's index.
+    """
     numbers = [int(number) for number in _MENTION.findall(text)]
     return next((number - 1 for number in reversed(numbers) if 1 <= number <= count), otherwise)
