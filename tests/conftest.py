@@ -113,6 +113,34 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
+def tiny_qwen2_5_vl(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Qwen2.5-VL of about 0.1 M parameters, with its tokenizer and processor files."""
+    import paddle
+
+    from paddlemix.models.config_file import read_config
+    from paddlemix.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration, Qwen25VLConfig
+    from paddlemix.processors import Qwen25VLProcessor
+
+    folder = tmp_path_factory.mktemp("qwen2_5_vl")
+    values = read_config(tiny_checkpoint)
+    for name in ("architectures", "model_type"):
+        del values[name]
+    # Windows of 2 x 2 merged tokens in the first block, the whole image in the second.
+    values["vision_config"] = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_heads": 2,
+        "window_size": 56,
+        "fullatt_block_indexes": [1],
+    }
+    paddle.seed(0)
+    Qwen2_5_VLForConditionalGeneration(Qwen25VLConfig(**values)).save_pretrained(folder)
+    Qwen25VLProcessor.from_pretrained(tiny_checkpoint).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_qwen_vl(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained Qwen-VL of about 0.4 M parameters, with its tokenizer and processor files."""
     import paddle

@@ -12,6 +12,7 @@ from paddlemix.names import CONFIG_FILE
 # A new family is its folder, and a line here.
 _FOLDERS = (
     "qwen2_vl",
+    "qwen2_5_vl",
     "qwen_vl",
 )
 FAMILIES: tuple[Family, ...] = tuple(import_module(f"paddlemix.models.{name}.family").FAMILY for name in _FOLDERS)
