@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 from paddlemix import ops
 from paddlemix.auto import AutoModelMIX
 from paddlemix.files import write_json
-from paddlemix.models.registry import FAMILIES
+from paddlemix.models.qwen2_vl.family import FAMILY as QWEN2_VL
+from paddlemix.models.qwen_vl.family import FAMILY as QWEN_VL
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import language_layers, linear_layers
@@ -79,7 +80,7 @@ def test_pefts_adapter_is_written_again_as_it_was_read_but_for_later_names(varia
 
 @pytest.mark.parametrize("whole", [(), ("model.embed_tokens.weight",)])
 def test_peft_computes_the_same_logits_from_our_adapter(whole, tied, scramble, logits_of, peft_python, tmp_path):
-    layers = [*language_layers(tied, FAMILIES[0].language_globs), "visual.blocks.0.attn.proj", "visual.merger.mlp.0"]
+    layers = [*language_layers(tied, QWEN2_VL.language_globs), "visual.blocks.0.attn.proj", "visual.merger.mlp.0"]
     model = MixLoRAModel.adapting(tied, CONFIG, layers, whole)
     scramble(model)
     model.eval()
@@ -100,7 +101,7 @@ def test_peft_computes_the_same_logits_from_our_adapter(whole, tied, scramble, l
 
 
 def test_qwen_vls_adapters_lie_in_pefts_layout_and_come_back(qwen_vl, tiny_qwen_vl, scramble, tmp_path):
-    layers = language_layers(qwen_vl, FAMILIES[1].language_globs)
+    layers = language_layers(qwen_vl, QWEN_VL.language_globs)
     whole = ["transformer.wte.weight", "lm_head.weight"]
     inputs = {"input_ids": paddle.to_tensor([[5, 6, 7, 8, 9]])}
     model = MixLoRAModel.adapting(qwen_vl, CONFIG, layers, whole)
@@ -124,7 +125,7 @@ def test_qwen_vls_adapters_lie_in_pefts_layout_and_come_back(qwen_vl, tiny_qwen_
 
 
 def test_dropout_acts_in_training_alone_and_the_base_is_frozen(tied, scramble):
-    model = MixLoRAModel.adapting(tied, CONFIG, language_layers(tied, FAMILIES[0].language_globs))
+    model = MixLoRAModel.adapting(tied, CONFIG, language_layers(tied, QWEN2_VL.language_globs))
     scramble(model)
     inputs = {"input_ids": paddle.to_tensor([[5, 6, 7, 8, 9]])}
 

@@ -19,6 +19,8 @@ class Qwen25VLVisionConfig(PatchTowerConfig):
         window_size: pixels of an attention window's side.
         fullatt_block_indexes: the blocks whose attention covers an image or frame whole.
         tokens_per_second: steps of the time axis in a second.
+        output_key: the key that has the width of what leaves the merger.
+        activation: of the blocks' MLPs, as the file names it.
     """
 
     hidden_size: int = 1280
@@ -48,11 +50,7 @@ class Qwen25VLVisionConfig(PatchTowerConfig):
 
 
 class Qwen25VLConfig(Qwen2VLConfig):
-    """The whole model's shape; the language model is Qwen2-VL's, and so is the layout of the file.
-
-    Args:
-        **values: see `Qwen2VLConfig`; the defaults are those of the 7B model.
-    """
+    """The whole model's shape, with the 7B model's defaults; language model and layout of the file are Qwen2-VL's."""
 
     model_type = "qwen2_5_vl"
     architecture = "Qwen2_5_VLForConditionalGeneration"

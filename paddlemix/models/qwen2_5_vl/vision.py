@@ -22,6 +22,9 @@ class Qwen25VLVisionTower(Qwen2VLVisionTower):
 
     Args:
         config: of the tower.
+
+    Attributes:
+        config: of the tower.
     """
 
     config: Qwen25VLVisionConfig

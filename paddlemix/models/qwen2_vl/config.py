@@ -86,6 +86,8 @@ class Qwen2VLVisionConfig(PatchTowerConfig):
         embed_dim: width of the tower.
         hidden_size: width of what leaves the merger, the language model's width.
         mlp_ratio: inner width of a block's MLP over `embed_dim`.
+        output_key: the key that has the width of what leaves the merger.
+        activation: of the blocks' MLPs, as the file names it.
     """
 
     embed_dim: int = 1280
