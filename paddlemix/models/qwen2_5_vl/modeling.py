@@ -11,6 +11,7 @@ from paddlemix.models.qwen2_5_vl.config import Qwen25VLConfig
 from paddlemix.models.qwen2_5_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen2_5_vl.vision import Qwen25VLVisionTower
 from paddlemix.models.qwen2_vl.modeling import Qwen2VLForConditionalGeneration
+from paddlemix.models.qwen2_vl.positions import TimeScale
 from paddlemix.models.vision_language import Inputs
 
 # What a checkpoint was trained with where nothing says how long a patch in time lasts.
@@ -28,8 +29,8 @@ class Qwen2_5_VLForConditionalGeneration(Qwen2VLForConditionalGeneration):
         "second_per_grid_ts": "float32[videos], seconds that a patch in time of each video lasts; 1 where not given",
     }
 
-    def video_time_scales(self, inputs: Inputs) -> list[float]:
-        """Tell by how much time goes on from one patch of each video to the next."""
+    def video_time_scales(self, inputs: Inputs) -> list[TimeScale]:
+        """Tell how time goes on from one patch of each video to the next."""
         grids = inputs.own.get("video_grid_thw")
         if grids is None:
             return []
@@ -39,4 +40,4 @@ class Qwen2_5_VLForConditionalGeneration(Qwen2VLForConditionalGeneration):
             raise ValueError(
                 f"`second_per_grid_ts` has {len(lasting)} numbers, but `video_grid_thw` {grids.shape[0]} videos."
             )
-        return [one * self.config.vision_config.tokens_per_second for one in lasting]
+        return [TimeScale(one, self.config.vision_config.tokens_per_second) for one in lasting]

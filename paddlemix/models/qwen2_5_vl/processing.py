@@ -9,6 +9,7 @@ import numpy as np
 
 from paddlemix.contract import Grounding, Size
 from paddlemix.models.qwen2_vl.media import Media, Shown
+from paddlemix.models.qwen2_vl.positions import TimeScale
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.names import CONFIG_FILE
 from paddlemix.processors.base import Limits
@@ -60,5 +61,5 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
         lasting = {"second_per_grid_ts": np.array(seconds, dtype=np.float32)} if seconds else {}
         return {**super()._inputs(media), **lasting}
 
-    def _time_scales(self, shown: list[Shown]) -> list[float]:
-        return [one.seconds * self.tokens_per_second for one in shown]
+    def _time_scales(self, shown: list[Shown]) -> list[TimeScale]:
+        return [TimeScale(one.seconds, self.tokens_per_second) for one in shown]

@@ -18,7 +18,7 @@ from paddlemix.models.base import MixModelOutput
 from paddlemix.models.decoder import Decoder, Rotaries
 from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
-from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
+from paddlemix.models.qwen2_vl.positions import TimeScale, batch_mrope_positions
 from paddlemix.models.qwen2_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower
 from paddlemix.models.vision_language import Inputs, Turned, Vision, VisionLanguageModel
@@ -134,8 +134,8 @@ class Qwen2VLForConditionalGeneration(VisionLanguageModel):
         )
         return paddle.to_tensor(position_ids), paddle.to_tensor(deltas)
 
-    def video_time_scales(self, inputs: Inputs) -> Sequence[float] | None:
-        """Tell by how much time goes on from one patch of each video to the next; None where patches are counted."""
+    def video_time_scales(self, inputs: Inputs) -> Sequence[TimeScale] | None:
+        """Tell how time goes on from one patch of each video to the next; None where patches are counted."""
         del inputs  # a kin's say how long a patch lasts
         return None
 

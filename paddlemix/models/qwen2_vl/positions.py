@@ -8,10 +8,27 @@ Source: Wang et al., "Qwen2-VL", 2024, arXiv:2409.12191, section 2.1.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 PADDING_POSITION = 1
+
+
+class TimeScale(NamedTuple):
+    """How time goes on from one patch of a video to the next.
+
+    Attributes:
+        seconds: that a patch in time lasts.
+        steps: of the time axis in a second.
+    """
+
+    seconds: float
+    steps: float
+
+
+# Of images, which have one patch in time, and of videos whose patches are counted.
+COUNTED = TimeScale(1.0, 1.0)
 
 
 def mrope_positions(
@@ -20,7 +37,7 @@ def mrope_positions(
     *,
     vision_token_ids: tuple[int, ...],
     merge_size: int,
-    time_scales: Sequence[float] | None = None,
+    time_scales: Sequence[TimeScale] | None = None,
 ) -> np.ndarray:
     """Lay out the positions of one sequence without padding.
 
@@ -32,8 +49,7 @@ def mrope_positions(
         grids: (t, h, w) in patches of each image and video, in the order of the sequence.
         vision_token_ids: the ids that stand for one merged patch each.
         merge_size: patches of a merged token's side.
-        time_scales: by how much time goes on from one patch in time to the next, for each grid; the products are cut to
-            whole numbers. None counts the patches.
+        time_scales: how time goes on from one patch to the next, for each grid. None counts the patches.
 
     Returns:
         int64[3, L].
@@ -51,7 +67,7 @@ def mrope_positions(
         )
     positions = np.empty((3, len(input_ids)), dtype=np.int64)
     following = 0
-    scales = iter([1.0] * len(grids) if time_scales is None else time_scales)
+    scales = iter([COUNTED] * len(grids) if time_scales is None else time_scales)
     for start, stop, grid in _spans(is_vision, merged):
         block = np.arange(stop - start)[None] if grid is None else _grid_positions(grid, next(scales))
         positions[:, start:stop] = block + following
@@ -68,7 +84,7 @@ def batch_mrope_positions(
     image_token_id: int,
     video_token_id: int,
     merge_size: int,
-    video_time_scales: Sequence[float] | None = None,
+    video_time_scales: Sequence[TimeScale] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lay out the positions of a padded batch, padding on either side.
 
@@ -89,8 +105,8 @@ def batch_mrope_positions(
         ValueError: the vision tokens are not those that the grids ask for, row by row and in all.
     """
     images, videos = ([] if grids is None else grids.tolist() for grids in (image_grid_thw, video_grid_thw))
-    scales = [1.0] * len(videos) if video_time_scales is None else video_time_scales
-    remaining_images = iter([(grid, 1.0) for grid in images])
+    scales = [COUNTED] * len(videos) if video_time_scales is None else video_time_scales
+    remaining_images = iter([(grid, COUNTED) for grid in images])
     remaining_videos = iter(list(zip(videos, scales, strict=True)))
     position_ids = np.full((3, *input_ids.shape), PADDING_POSITION, dtype=np.int64)
     deltas = np.empty((len(input_ids), 1), dtype=np.int64)
@@ -118,12 +134,12 @@ def batch_mrope_positions(
 
 def _shown_in_row(
     ids: np.ndarray,
-    images: Iterator[tuple[list[int], float]],
-    videos: Iterator[tuple[list[int], float]],
+    images: Iterator[tuple[list[int], TimeScale]],
+    videos: Iterator[tuple[list[int], TimeScale]],
     image_token_id: int,
     video_token_id: int,
     merge_size: int,
-) -> Iterator[tuple[tuple[int, int, int], float]]:
+) -> Iterator[tuple[tuple[int, int, int], TimeScale]]:
     """Draw the grids of one row's images and videos, by walking its vision tokens grid by grid."""
     vision = ids[np.isin(ids, (image_token_id, video_token_id))]
     place = 0
@@ -157,9 +173,13 @@ def _spans(
         place = stop
 
 
-def _grid_positions(grid: tuple[int, int, int], time_scale: float) -> np.ndarray:
-    """Count a grid's rows and columns, and its time in steps of `time_scale`: int64[3, t * h * w]."""
+def _grid_positions(grid: tuple[int, int, int], scale: TimeScale) -> np.ndarray:
+    """Count a grid's rows and columns, and the steps of the time axis up to each of its patches: int64[3, t * h * w].
+
+    Published models were trained on products in single precision, of patch and seconds first, cut to whole numbers in
+    the end: in another order they are one step apart now and then, and cut earlier all patches of a second are one.
+    """
     positions = np.indices(grid).reshape(3, -1)
-    # In single precision, as published models were trained; cut only then, or steps of half a second would be lost.
-    positions[0] = (positions[0].astype(np.float32) * np.float32(time_scale)).astype(np.int64)
+    passed = positions[0].astype(np.float32) * np.float32(scale.seconds)
+    positions[0] = (passed * np.float32(scale.steps)).astype(np.int64)
     return positions

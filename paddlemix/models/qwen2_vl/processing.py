@@ -14,7 +14,7 @@ from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.media import Media, MediaReader, MediaSizes, Shown
-from paddlemix.models.qwen2_vl.positions import mrope_positions
+from paddlemix.models.qwen2_vl.positions import TimeScale, mrope_positions
 from paddlemix.models.qwen2_vl.prompts import (
     IMAGE_PAD,
     MEDIA_INPUTS,
@@ -241,8 +241,8 @@ class Qwen2VLProcessor(ProcessorBase):
             time_scales=self._time_scales(shown),
         )
 
-    def _time_scales(self, shown: list[Shown]) -> list[float] | None:
-        """Tell by how much time goes on from one patch to the next; None where patches are counted."""
+    def _time_scales(self, shown: list[Shown]) -> list[TimeScale] | None:
+        """Tell how time goes on from one patch to the next; None where patches are counted."""
         del shown  # a kin's positions are seconds
         return None
 

@@ -1,10 +1,14 @@
-"""Training steps of Qwen2-VL against the reference implementation's, see tests/models/make_reference.py."""
+"""Training steps of Qwen2-VL and its kin against the reference implementation's, see tests/models/make_reference.py."""
 
 from __future__ import annotations
 
 import numpy as np
 import paddle
 import pytest
+
+from ...references import references_of
+
+pytestmark = references_of("qwen2_vl_tiny", "qwen2_5_vl_tiny")
 
 BATCHES = ["mixed_left", "mixed_right"]
 
