@@ -20,7 +20,7 @@ from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer, add_control_tokens
 from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
 
-from .references import Reference, names
+from .references import FIXTURES, Reference, names
 
 if TYPE_CHECKING:
     from paddlemix.contract import Model
@@ -214,7 +214,7 @@ def save_image(tmp_path):
 @pytest.fixture(scope="session", params=names("qwen2_vl_tiny"))
 def reference(request) -> Reference:
     """Of Qwen2-VL, where `references_of` does not say otherwise; `model` and `fresh_model` are of it."""
-    return Reference.read(request.param)
+    return Reference.read(FIXTURES / request.param)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import paddle
 
 FIXTURES = Path(__file__).parent / "fixtures"
+# What PEFT saved: `tests/models/make_adapter_reference.py` makes these folders.
+PEFT_ADAPTERS = ["tied", "untied", "qwen2_5_vl"]
 VARIANTS = ["tied", "untied", "one_key_head"]
 INPUTS = ["input_ids", "labels", "attention_mask"]
 INPUTS += ["pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts"]
@@ -26,10 +29,10 @@ class Reference:
     arrays: dict[str, np.ndarray]
 
     @classmethod
-    def read(cls, name: str) -> Reference:
-        """Read a model's folder, such as "qwen2_vl_tiny/tied"."""
-        with np.load(FIXTURES / name / "reference.npz") as stored:
-            return cls(FIXTURES / name, dict(stored))
+    def read(cls, folder: Path) -> Reference:
+        """Read a model's folder."""
+        with np.load(folder / "reference.npz") as stored:
+            return cls(folder, dict(stored))
 
     @property
     def batches(self) -> list[str]:
@@ -48,6 +51,12 @@ class Reference:
 
     def is_token(self, batch: str) -> np.ndarray:
         return self.arrays[f"{batch}/attention_mask"] == 1
+
+
+def base_of(adapter: str) -> Path:
+    """Find the model that an adapter of PEFT's is for."""
+    settings = json.loads((FIXTURES / "peft_adapter" / adapter / "adapter_config.json").read_text("utf-8"))
+    return FIXTURES.parents[1] / settings["base_model_name_or_path"]
 
 
 def names(*families: str) -> list[str]:

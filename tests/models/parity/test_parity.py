@@ -14,7 +14,8 @@ from ...references import references_of
 
 pytestmark = references_of("qwen2_vl_tiny", "qwen2_5_vl_tiny")
 
-# Logits reach 12. The reference lies up to 1.4e-5 from its own float64 numbers; we lie up to 2.1e-5 from it.
+# Logits reach 12. The reference lies up to 1.5e-5 from its own float64 numbers; we lie up to 2.1e-5 from it, and up to
+# 3.1e-5 for Qwen2.5-VL.
 LOGITS_TOLERANCE = 5e-5
 
 BATCHES = ["text", "text_left", "text_right", "one_picture", "several_pictures", "adjacent_pictures"]
@@ -102,8 +103,9 @@ def test_each_stage_of_the_vision_tower_gives_the_references_numbers(reference, 
     for name in stages:
         wanted = reference.arrays[f"vision/{name}"]
         assert wanted.std() > 0.1
-        # Values reach 4.5; 3e-6 apart were measured.
-        np.testing.assert_allclose(found[name], wanted, atol=2e-5, rtol=0, err_msg=name)
+        # Values reach 4.5, and 3e-6 apart were measured; 17 and 1.6e-5 for Qwen2.5-VL.
+        atol = 4e-6 * np.abs(wanted).max()
+        np.testing.assert_allclose(found[name], wanted, atol=atol, rtol=0, err_msg=name)
 
 
 def test_each_decoder_layer_and_the_last_norm_give_the_references_numbers(reference, model):
@@ -165,5 +167,5 @@ def test_the_gradient_of_every_parameter_is_the_references(reference, fresh_mode
         gradient = as_published(fresh_model, name, parameter.grad)
         scale = np.abs(wanted[name]).max()
         assert scale > 1e-3, name
-        # 5e-6 of the largest entry were measured.
+        # 5e-6 of the largest entry were measured, and 1e-5 for Qwen2.5-VL.
         np.testing.assert_allclose(gradient, wanted[name], atol=3e-5 * scale, rtol=0, err_msg=name)
