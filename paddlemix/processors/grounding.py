@@ -16,6 +16,8 @@ from paddlemix.conversation import Box, Image, Part, Reference, Text, Turn, Vide
 _POINT = r"\((?P<x{0}>\d{{1,4}}),\s*(?P<y{0}>\d{{1,4}})\)"
 # How an answer says which of several images it speaks of; the prompt numbers them so.
 _MENTION = re.compile(r"(?:picture|image|图片?)\s*(\d+)", re.IGNORECASE)
+# Digits from which on a number is that of no image; Python refuses to read some thousands of them.
+_LONGEST_NUMBER = 10
 
 
 @dataclass(frozen=True)
@@ -143,5 +145,5 @@ def last_mention(text: str, otherwise: int, count: int) -> int:
     Returns:
         The image's index.
     """
-    numbers = [int(number) for number in _MENTION.findall(text)]
+    numbers = [int(number) for number in _MENTION.findall(text) if len(number) < _LONGEST_NUMBER]
     return next((number - 1 for number in reversed(numbers) if 1 <= number <= count), otherwise)
