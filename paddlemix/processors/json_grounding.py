@@ -1,19 +1,22 @@
-"""Boxes in JSON, all of a turn in one list: `[{"bbox_2d": [x1, y1, x2, y2], "label": "bus"}]`."""
+"""Boxes and points in JSON, all of a turn in one list.
+
+[{"bbox_2d": [x1, y1, x2, y2], "label": "bus"}, {"point_2d": [x, y], "label": "its door"}]
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddlemix.contract import GroundedBox, Piece, Size, Written
-from paddlemix.conversation import Box, Image, Part, Reference, Text, Turn, Video
-from paddlemix.processors.grounding import check_image, last_mention
+from paddlemix.contract import GroundedBox, GroundedPoint, Piece, Size, Written
+from paddlemix.conversation import Box, Image, Part, Point, Reference, Text, Turn, Video
+from paddlemix.processors.coordinates import Units
+from paddlemix.processors.grounding import as_box, as_point, last_mention
 
-BOX_KEY, LABEL_KEY = "bbox_2d", "label"
+BOX_KEY, POINT_KEY, LABEL_KEY = "bbox_2d", "point_2d", "label"
 # What stands between the boxes of an answer that consists of nothing else, and is no part of a list.
 _SEPARATORS = re.compile(r"[\s,;，；、]*")
 # A fence round JSON; that of an answer which breaks off is not closed.
@@ -29,20 +32,20 @@ _LARGEST = 1e12
 
 
 @dataclass(frozen=True)
-class JsonBoxes:
-    """Boxes of an assistant's turn in one list behind its words, which keep the names; corners are whole numbers.
+class JsonPlaces:
+    """Boxes and points of an assistant's turn in one list behind its words, which keep the names.
 
-    An entry of the list does not say which image it lies on. So where the boxes of a turn lie on several images, there
-    is a list whenever the image changes, behind the words that lead to it, such as "Picture 2: ". In a user's turn,
-    which asks about boxes, each stands where it is asked about, as `[x1, y1, x2, y2]`.
+    An entry of the list does not say which image it lies on. So where those of a turn lie on several images, there is a
+    list whenever the image changes, behind the words that lead to it, such as "Picture 2: ". In a user's turn, which
+    asks about boxes and points, each stands where it is asked about, as `[x1, y1, x2, y2]` or `[x, y]`.
 
     Attributes:
-        scale: the size in whose units an image's corners are counted, such as that which the model sees it in.
+        units: what the numbers count.
 
     Source: Bai et al., "Qwen2.5-VL Technical Report", 2025, arXiv:2502.13923, section 2.2.1.
     """
 
-    scale: Callable[[Size], Size]
+    units: Units
 
     def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
         """Write a turn.
@@ -55,7 +58,7 @@ class JsonBoxes:
             Pieces, none of them marked as trained, and the images and videos between them.
 
         Raises:
-            ValueError: a box lies on an image that the conversation does not show.
+            ValueError: a box or a point lies on an image that the conversation does not show.
         """
         if turn.role != "assistant":
             return [self._inline(part, sizes) for part in turn.parts]
@@ -63,8 +66,8 @@ class JsonBoxes:
         for stretch in _stretches(turn.parts):
             if not stretch.is_list:
                 written += (self._inline(part, sizes) for part in stretch.words)
-            if stretch.boxes:
-                listed = json.dumps([self._entry(*one, sizes) for one in stretch.boxes], ensure_ascii=False)
+            if stretch.placed:
+                listed = json.dumps([self._entry(*one, sizes) for one in stretch.placed], ensure_ascii=False)
                 written.append(Piece(f"\n{listed}" if written else listed))
         return written
 
@@ -82,76 +85,84 @@ class JsonBoxes:
             The boxes of each image, in their order; edges outside an image are clipped.
         """
         found: list[list[GroundedBox]] = [[] for _ in sizes]
-        for image, label, entry in _entries(text, len(sizes)):
-            corners = self._in_pixels(entry.get(BOX_KEY), 4, sizes[image])
-            if corners is not None:
-                x1, y1, x2, y2 = corners
-                if x1 < x2 and y1 < y2:
-                    found[image].append(GroundedBox(label, (x1, y1, x2, y2)))
+        for image, label, pixels in self._places(text, BOX_KEY, sizes):
+            if (box := as_box(label, pixels)) is not None:
+                found[image].append(box)
+        return found
+
+    def parse_points(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedPoint]]:
+        """Read the points of a raw answer, likewise.
+
+        Args:
+            text: as the model wrote it.
+            sizes: of the images that it speaks of.
+
+        Returns:
+            The points of each image, in their order.
+        """
+        found: list[list[GroundedPoint]] = [[] for _ in sizes]
+        for image, label, pixels in self._places(text, POINT_KEY, sizes):
+            if (point := as_point(label, pixels)) is not None:
+                found[image].append(point)
         return found
 
     def strip(self, text: str) -> str:
         """Take the fences from the JSON of a raw answer; the list is what a person reads."""
         return _FENCED.sub(lambda match: match["json"].rstrip(), text).strip()
 
+    def _places(self, text: str, key: str, sizes: Sequence[Size]) -> Iterator[tuple[int, str, tuple[float, ...]]]:
+        """Find the numbers that stand under a key: their image, their label, and the pixels that they mean."""
+        for image, label, entry in _entries(text, len(sizes)):
+            numbers = entry.get(key)
+            if isinstance(numbers, list) and all(map(_is_number, numbers)):
+                pixels = self.units.in_pixels(numbers, sizes[image])
+                if pixels is not None:
+                    yield image, label, pixels
+
     def _inline(self, part: Part, sizes: Sequence[Size]) -> Written:
         if isinstance(part, (Image, Video)):
             return part
-        if isinstance(part, Box):
-            return Piece(json.dumps(self._corners(part, sizes)))
+        if isinstance(part, (Box, Point)):
+            return Piece(json.dumps(self._counted(part, sizes)))
         return Piece(part.text)
 
-    def _entry(self, label: str, box: Box, sizes: Sequence[Size]) -> dict[str, Any]:
-        entry: dict[str, Any] = {BOX_KEY: self._corners(box, sizes)}
+    def _entry(self, label: str, placed: Box | Point, sizes: Sequence[Size]) -> dict[str, Any]:
+        key = POINT_KEY if isinstance(placed, Point) else BOX_KEY
+        entry: dict[str, Any] = {key: self._counted(placed, sizes)}
         return {**entry, LABEL_KEY: label} if label else entry
 
-    def _corners(self, box: Box, sizes: Sequence[Size]) -> list[int]:
-        """Count a box's corners in the units of its image; edges outside the image are clipped."""
-        check_image(box, sizes)
-        size = sizes[box.image]
-        x1, y1, x2, y2 = box.in_fractions(*size)
-        width, height = self.scale(size)
-        (left, right), (top, bottom) = _edges(x1, x2, width), _edges(y1, y2, height)
-        return [left, top, right, bottom]
-
-    def _in_pixels(self, numbers: Any, count: int, size: Size) -> tuple[float, ...] | None:
-        """Turn so many numbers, x and y in turns, into pixels of the original image; None where they are none."""
-        if not isinstance(numbers, list) or len(numbers) != count or not all(map(_is_number, numbers)):
-            return None
-        ends, sides = self.scale(size) * (count // 2), size * (count // 2)
-        return tuple(
-            min(max(number / end, 0.0), 1.0) * side for number, end, side in zip(numbers, ends, sides, strict=True)
-        )
+    def _counted(self, placed: Box | Point, sizes: Sequence[Size]) -> list[int]:
+        return self.units.place(placed, sizes) if isinstance(placed, Point) else self.units.corners(placed, sizes)
 
 
 @dataclass
 class _Stretch:
-    """Words of a turn, and the boxes between them, all on one image, each with the reference before it."""
+    """Words of a turn, and the boxes and points between them, all on one image, each with the reference before it."""
 
     words: list[Part] = field(default_factory=list)
-    boxes: list[tuple[str, Box]] = field(default_factory=list)
+    placed: list[tuple[str, Box | Point]] = field(default_factory=list)
 
     @property
     def is_list(self) -> bool:
-        """Whether nothing is said but what the list of the boxes says too."""
-        labels = {label for label, _ in self.boxes}
+        """Whether nothing is said but what the list says too."""
+        labels = {label for label, _ in self.placed}
         return bool(labels) and all(
             part.text in labels if isinstance(part, Reference) else _is_separator(part) for part in self.words
         )
 
 
 def _stretches(parts: Sequence[Part]) -> list[_Stretch]:
-    """Cut a turn behind the last box before one on another image."""
+    """Cut a turn behind the last box or point before one on another image."""
     stretches, waiting, label = [_Stretch()], list[Part](), ""
     for part in parts:
-        if not isinstance(part, Box):
+        if not isinstance(part, (Box, Point)):
             waiting.append(part)
             label = part.text if isinstance(part, Reference) else label
             continue
-        if stretches[-1].boxes and stretches[-1].boxes[-1][1].image != part.image:
+        if stretches[-1].placed and stretches[-1].placed[-1][1].image != part.image:
             stretches.append(_Stretch())
         stretches[-1].words += waiting
-        stretches[-1].boxes.append((label, part))
+        stretches[-1].placed.append((label, part))
         waiting = []
     stretches[-1].words += waiting
     return stretches
@@ -159,15 +170,6 @@ def _stretches(parts: Sequence[Part]) -> list[_Stretch]:
 
 def _is_separator(part: Part) -> bool:
     return isinstance(part, Text) and _SEPARATORS.fullmatch(part.text) is not None
-
-
-def _edges(low: float, high: float, side: int) -> tuple[int, int]:
-    """Round two edges, fractions of a side, to whole numbers inside it; a box keeps one at least."""
-    first, last = (min(max(round(edge * side), 0), side) for edge in (low, high))
-    if first == last:
-        first = min(max(math.floor(low * side), 0), side - 1)
-        last = first + 1
-    return first, last
 
 
 def _is_number(value: Any) -> bool:

@@ -5,16 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlemix.contract import GroundedBox, Piece
-from paddlemix.conversation import Box, Image, Reference, Text, Turn, Video
+from paddlemix.contract import GroundedBox, GroundedPoint, Piece
+from paddlemix.conversation import Box, Image, Point, Reference, Text, Turn, Video
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
-from paddlemix.processors.json_grounding import JsonBoxes
+from paddlemix.processors.coordinates import SeenPixels
+from paddlemix.processors.json_grounding import JsonPlaces
 
 RESIZED = Qwen2VLImageProcessor().resized
-GROUNDING = JsonBoxes(lambda size: RESIZED(*size))
+GROUNDING = JsonPlaces(SeenPixels(lambda size: RESIZED(*size)))
 # 640 x 480 is seen as 644 x 476.
 SIZE = (640, 480)
-PLAIN = JsonBoxes(lambda size: size)
+PLAIN = JsonPlaces(SeenPixels(lambda size: size))
 BUS = {"bbox_2d": [64, 48, 320, 240], "label": "bus"}
 BUS_BOX = GroundedBox("bus", (64, 48, 320, 240))
 
@@ -307,3 +308,59 @@ def test_time_grows_with_the_text_alone(text):
 )
 def test_a_person_reads_the_json_without_fences(text, read):
     assert PLAIN.strip(text) == read
+
+
+def points_in(text, *size):
+    (points,) = PLAIN.parse_points(text, [size or SIZE])
+    return points
+
+
+def test_points_stand_in_the_list_of_the_boxes_in_their_order():
+    parts = (Reference("bus"), Box(1, 2, 3, 4), Text("\n"), Reference("its door"), Point(5, 6), Box(1, 1, 2, 2))
+    text = written(*parts)
+    assert text == listed(
+        {"bbox_2d": [1, 2, 3, 4], "label": "bus"},
+        {"point_2d": [5, 6], "label": "its door"},
+        {"bbox_2d": [1, 1, 2, 2], "label": "its door"},
+    )
+    assert boxes_in(text) == [GroundedBox("bus", (1, 2, 3, 4)), GroundedBox("its door", (1, 1, 2, 2))]
+    assert points_in(text) == [GroundedPoint("its door", (5, 6))]
+
+
+def test_a_point_is_counted_in_pixels_of_the_resized_image_and_clipped():
+    assert written(Point(64, 48), Point(-3, 999), grounding=GROUNDING) == (
+        '[{"point_2d": [64, 48]}, {"point_2d": [0, 476]}]'
+    )
+    ((first, second),) = GROUNDING.parse_points('[{"point_2d": [322, 238]}, {"point_2d": [-1, 999]}]', [SIZE])
+    assert (first.point, second.point) == ((320, 240), (0, 480))
+
+
+@settings(derandomize=True, deadline=None)
+@given(width=sides, height=sides, x=starts, y=starts)
+def test_a_point_comes_back_within_half_a_pixel_of_the_resized_image(width, height, x, y):
+    text = written(Point(x, y, unit="fraction"), sizes=[(width, height)], grounding=GROUNDING)
+    ((found,),) = GROUNDING.parse_points(text, [(width, height)])
+    for value, wanted, side, pixels in zip(found.point, (x, y), (width, height), RESIZED(width, height), strict=True):
+        assert abs(value / side - wanted) * pixels <= 0.5 + 1e-6
+
+
+def test_points_of_several_images_come_back_on_their_images():
+    parts = (Text("图1 "), Point(1, 2), Text(" Picture 2: "), Box(1, 2, 3, 4, image=1), Point(5, 6, image=1))
+    text = written(*parts, sizes=[SIZE, SIZE])
+    assert PLAIN.parse_points(text, [SIZE] * 2) == [[GroundedPoint("", (1, 2))], [GroundedPoint("", (5, 6))]]
+    assert PLAIN.parse(text, [SIZE] * 2) == [[], [GroundedBox("", (1, 2, 3, 4))]]
+
+
+def test_who_asks_about_a_point_writes_it_in_its_place():
+    assert written(Text("What is at "), Point(1, 2), Text("?"), role="user") == "What is at [1, 2]?"
+
+
+@pytest.mark.parametrize("numbers", ["[1]", "[1, 2, 3]", "[1, null]", "[NaN, 2]", '"1, 2"', "7", f"[1, 1{'0' * 400}]"])
+def test_malformed_points_are_ignored(numbers):
+    text = f'[{{"point_2d": {numbers}, "label": "car"}}, {{"point_2d": [1.5, 2], "label": "a"}}]'
+    assert points_in(text) == [GroundedPoint("a", (1.5, 2))]
+
+
+def test_a_point_on_no_image_is_refused():
+    with pytest.raises(ValueError, match=r"^a point lies on image 1, but there are 1 images\.$"):
+        PLAIN.write(Turn("assistant", (Point(1, 2, image=1),)), [SIZE])
