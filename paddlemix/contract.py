@@ -105,6 +105,8 @@ class Grounding(Protocol):
     def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
         """Write a turn: its texts, references and boxes become pieces, its images and videos stay where they stand.
 
+        A raw answer is written as the model wrote it: its tags become the tokens that they were, all else is text.
+
         Args:
             turn: of a conversation. It is written as a whole, since a convention may put all of its boxes together.
             sizes: of all images of the conversation.

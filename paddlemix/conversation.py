@@ -125,7 +125,14 @@ class Box:
         return x1 * width, y1 * height, x2 * width, y2 * height
 
 
-Part = Text | Image | Video | Reference | Box
+@dataclass(frozen=True)
+class RawAnswer:
+    """What a model said in an earlier turn, as it wrote it; its family's convention of boxes tells tags from text."""
+
+    text: str
+
+
+Part = Text | Image | Video | Reference | Box | RawAnswer
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from paddlemix.chat.session import ChatSession
 
 HELP = """\
-Type a question. To show an image with it, write /image and a file or an http(s) address on a line of its own before,
-once for each image. A Qwen-VL also reads <img>file or address</img> inside the question.
-  /image PATH   show an image with the next question
-  clear         forget what was said and shown
-  help          show this
-  exit          end; so do Ctrl-D, and Ctrl-C while nothing is being answered (it stops an answer otherwise)
+Type a question. To show an image or a video with it, write /image or /video and a file or an http(s) address on a line
+of its own before, once for each. A Qwen-VL also reads <img>file or address</img> inside the question, and no videos.
+  /image PATH     show an image with the next question
+  /video PATH     show a video with it; several paths are the images of its frames
+  clear           forget what was said and shown
+  help            show this
+  exit            end; so do Ctrl-D, and Ctrl-C while nothing is being answered (it stops an answer otherwise)
 """
 PROMPT = "you> "
-_IMAGE_COMMAND = "/image"
+_IMAGE_COMMAND, _VIDEO_COMMAND = "/image", "/video"
 
 
 def run_terminal(session: ChatSession, read: Callable[[str], str] = input) -> None:
@@ -45,6 +48,8 @@ def _lines(read: Callable[[str], str]) -> Iterator[str]:
         except (EOFError, KeyboardInterrupt):
             print()
             return
+        if line in ("/clear", "/help", "/exit"):  # spelled like the commands that show something
+            line = line[1:]
         if line == "exit":
             return
         if line:
@@ -53,23 +58,44 @@ def _lines(read: Callable[[str], str]) -> Iterator[str]:
 
 def _show_or_ask(session: ChatSession, line: str) -> None:
     """Do what a line says; what the user can mend is told in a sentence, and the chat goes on."""
-    command, _, path = line.partition(" ")
+    command, _, named = line.partition(" ")
     try:
         if command == _IMAGE_COMMAND:
-            _show(session, path)
+            _show_image(session, named.strip())
+        elif command == _VIDEO_COMMAND:
+            _show_video(session, named.strip())
         else:
             _ask(session, line)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}")
     except KeyboardInterrupt:
         print("\n(stopped; this line is forgotten)")
 
 
-def _show(session: ChatSession, path: str) -> None:
-    path = path.strip().strip("'\"")  # a file that is dropped on a terminal comes with quotes
-    if not path:
+def _show_image(session: ChatSession, named: str) -> None:
+    if not named:
         raise ValueError(f"{_IMAGE_COMMAND} names no image; expected {_IMAGE_COMMAND} and a file or an address.")
-    print(f"Picture {session.show(path)} is shown with your next question.")
+    words = _words(named)
+    number = session.show(words[0] if len(words) == 1 else named)
+    print(f"Picture {number} is shown with your next question.")
+
+
+def _show_video(session: ChatSession, named: str) -> None:
+    if not named:
+        raise ValueError(
+            f"{_VIDEO_COMMAND} names no video; expected {_VIDEO_COMMAND} and a file, an address or files of frames."
+        )
+    print(f"Video {session.show_video(_words(named))} is shown with your next question.")
+
+
+def _words(named: str) -> list[str]:
+    """Take paths apart as a shell does: a file that is dropped on a terminal comes with quotes or backslashes."""
+    if Path(named).expanduser().exists():
+        return [named]
+    try:
+        return shlex.split(named)
+    except ValueError:  # a quote that is not closed: part of a name
+        return [named]
 
 
 def _ask(session: ChatSession, question: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from paddlemix.contract import GroundedBox, Piece, Size, Written
-from paddlemix.conversation import Box, Image, Part, Reference, Text, Turn, Video
+from paddlemix.conversation import Box, Image, Part, RawAnswer, Reference, Text, Turn, Video
 
 _POINT = r"\((?P<x{0}>\d{{1,4}}),\s*(?P<y{0}>\d{{1,4}})\)"
 # How an answer says which of several images it speaks of; the prompt numbers them so.
@@ -82,9 +82,20 @@ class TaggedThousandths:
             yield Piece(part.text)
         elif isinstance(part, Reference):
             yield from _tagged(part.text, self.ref)
+        elif isinstance(part, RawAnswer):
+            yield from self._as_written(part.text)
         else:
             check_image(part, sizes)
             yield from _tagged(_corners(part, sizes[part.image]), self.box)
+
+    def _as_written(self, answer: str) -> Iterator[Piece]:
+        """Cut a raw answer at its tags, which the model wrote as tokens; whatever else it spells is text."""
+        place = 0
+        for tag in self._any_tag.finditer(answer):
+            yield Piece(answer[place : tag.start()])
+            yield Piece(tag[0], control=True)
+            place = tag.end()
+        yield Piece(answer[place:])
 
     def _tagged_boxes(self, text: str) -> Iterator[tuple[int, str, Box]]:
         """Find each well-formed box: where it ends in the text, the reference before it, and the box."""
