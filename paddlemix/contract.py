@@ -276,6 +276,7 @@ class ModelConfig(Protocol):
     """What is asked of a model's config, whatever the family.
 
     Attributes:
+        model_type: the family's, as config.json names it.
         num_hidden_layers: of the language model, each with a cache of its own.
         vocab_size: tokens that the model tells apart.
         eos_token_id: what ends an answer; None where config.json names nothing.
@@ -284,6 +285,7 @@ class ModelConfig(Protocol):
         tensor_parallel_degree: how many ranks share each layer.
     """
 
+    model_type: str
     num_hidden_layers: int
     vocab_size: int
     eos_token_id: int | list[int] | None
