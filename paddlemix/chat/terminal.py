@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from paddlemix.chat.session import ChatSession
+from paddlemix.conversation import RecordError
 
 HELP = """\
 Type a question. To show an image or a video with it, write /image or /video and a file or an http(s) address on a line
@@ -15,7 +16,7 @@ of its own before, once for each. A Qwen-VL also reads <img>file or address</img
   /video PATH     show a video with it; several paths are the images of its frames
   clear           forget what was said and shown
   help            show this
-  exit            end; so do Ctrl-D, and Ctrl-C while nothing is being answered (it stops an answer otherwise)
+  exit            end; so do Ctrl-D, and Ctrl-C twice while nothing is being answered (it stops an answer otherwise)
 """
 PROMPT = "you> "
 _IMAGE_COMMAND, _VIDEO_COMMAND = "/image", "/video"
@@ -42,12 +43,22 @@ def run_terminal(session: ChatSession, read: Callable[[str], str] = input) -> No
 
 def _lines(read: Callable[[str], str]) -> Iterator[str]:
     """Read what the user types, without empty lines, until the end."""
+    is_leaving = False
     while True:
         try:
             line = read(PROMPT).strip()
-        except (EOFError, KeyboardInterrupt):
+        except KeyboardInterrupt:
+            print()
+            if is_leaving:
+                return
+            # It may have been meant for an answer that was over just before.
+            print("(Ctrl-C once more ends the chat)")
+            is_leaving = True
+            continue
+        except EOFError:
             print()
             return
+        is_leaving = False
         if line in ("/clear", "/help", "/exit"):  # spelled like the commands that show something
             line = line[1:]
         if line == "exit":
@@ -66,10 +77,12 @@ def _show_or_ask(session: ChatSession, line: str) -> None:
             _show_video(session, named.strip())
         else:
             _ask(session, line)
+    except RecordError as error:  # whose place is this conversation
+        print(f"error: {error.problem}")
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}")
     except KeyboardInterrupt:
-        print("\n(stopped; this line is forgotten)")
+        print("\n(stopped; this question, and what was shown with it, is forgotten)")
 
 
 def _show_image(session: ChatSession, named: str) -> None:
