@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
-from paddlemix.contract import Processor, Sample
+from paddlemix.contract import GroundedBox, Piece, Processor, Sample
 from paddlemix.conversation import Box, Conversation, RecordError, Reference
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import frame_indices
@@ -67,6 +67,8 @@ class RecordView:
         trained_tokens: those that a model is trained to say.
         stretches: the tokens.
         thumbnails: images, and some frames of videos.
+        gold: the right answer, in the family's convention of boxes.
+        answer: what a model says in its place, as it wrote it; None where none was asked.
         problem: why the record cannot be used, "" where it can.
     """
 
@@ -76,15 +78,20 @@ class RecordView:
     trained_tokens: int = 0
     stretches: tuple[Stretch, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = ()
+    gold: str = ""
+    answer: str | None = None
     problem: str = ""
 
 
-def view_record(conversation: Conversation, processor: Processor) -> RecordView:
+def view_record(
+    conversation: Conversation, processor: Processor, answer: Callable[[Conversation], str] | None = None
+) -> RecordView:
     """Encode a record and take it apart for a page.
 
     Args:
         conversation: the record.
         processor: a model family's.
+        answer: gives a model's raw answer in place of the record's last; None asks no model.
 
     Returns:
         What to show; a record that cannot be encoded is shown by its problem.
@@ -92,6 +99,8 @@ def view_record(conversation: Conversation, processor: Processor) -> RecordView:
     try:
         sample = processor.encode(conversation)
         size = processor.measure(conversation)
+        answered = None if answer is None else answer(conversation)
+        sizes = [processor.image_size(conversation, index) for index in range(len(conversation.images))]
     except RecordError as error:
         return view_problem(error)
     return RecordView(
@@ -100,7 +109,15 @@ def view_record(conversation: Conversation, processor: Processor) -> RecordView:
         image_tokens=size.image_tokens,
         trained_tokens=size.target_tokens,
         stretches=tuple(_stretches(sample, processor)),
-        thumbnails=(*_images(conversation, sample), *_frames(conversation)),
+        thumbnails=(
+            *_images(conversation, sample),
+            *_frames(conversation),
+            *_answered_images(conversation, processor.grounding.parse(answered or "", sizes)),
+        ),
+        gold="".join(
+            one.text for one in processor.grounding.write(conversation.turns[-1], sizes) if isinstance(one, Piece)
+        ),
+        answer=answered,
     )
 
 
@@ -146,6 +163,14 @@ def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
             _, height, width = sample.media["image_grid_thw"][index]
             caption += f", seen as {width} x {height} patches"
         yield Thumbnail(_as_url(_with_boxes(image, boxes)), f"{caption}; boxes: {len(boxes)}" if boxes else caption)
+
+
+def _answered_images(conversation: Conversation, found: Sequence[Sequence[GroundedBox]]) -> Iterator[Thumbnail]:
+    """Draw the boxes that a model named, on the images that have some."""
+    for number, (part, boxes) in enumerate(zip(conversation.images, found, strict=True), 1):
+        if boxes:
+            drawn = _with_boxes(open_image(part.path), [LabelledBox(one.label, one.box) for one in boxes])
+            yield Thumbnail(_as_url(drawn), f"Picture {number} as the model answers; boxes: {len(boxes)}")
 
 
 def _labelled_boxes(conversation: Conversation) -> Iterator[tuple[str, Box]]:
