@@ -19,6 +19,8 @@ of its own before, once for each. A Qwen-VL also reads <img>file or address</img
   exit            end; so do Ctrl-D, and Ctrl-C twice while nothing is being answered (it stops an answer otherwise)
 """
 PROMPT = "you> "
+# What an answer may not do to a terminal: control characters but tab and line end are shown as U+FFFD.
+_HARMLESS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 _IMAGE_COMMAND, _VIDEO_COMMAND = "/image", "/video"
 
 
@@ -113,7 +115,7 @@ def _words(named: str) -> list[str]:
 
 def _ask(session: ChatSession, question: str) -> None:
     for piece in session.ask(question):
-        print(piece, end="", flush=True)
+        print(piece.translate(_HARMLESS), end="", flush=True)
     print()
     for path in session.draw():
         print(f"{path}: the image with the boxes of this answer")

@@ -14,7 +14,7 @@ from PIL import Image
 from paddlemix.chat import session as session_module
 from paddlemix.chat.session import ChatSession
 from paddlemix.chat.terminal import run_terminal
-from paddlemix.conversation import Conversation, RecordError, RecordId, Turn
+from paddlemix.conversation import Conversation, RawAnswer, RecordError, RecordId, Turn
 from paddlemix.generation import GenerationConfig
 from paddlemix.generation import dialogue as dialogue_module
 from paddlemix.generation.dialogue import Dialogue, Exchange
@@ -252,6 +252,12 @@ def test_a_stopped_answer_is_forgotten_with_the_video_that_was_shown(neutral, cl
 def test_clear_forgets_videos_too(neutral, clip):
     asked = neutral(f"/video {clip}", "One.", f"/video {clip}", "/clear", "Two.", says=[["1"], ["2"]])
     assert [shown_in(turn) for turn in asked[1].turns] == [["Two."]]
+
+
+def test_an_answer_sends_a_terminal_nothing_but_text(neutral, capsys):
+    asked = neutral("One.", "Two.", says=[["a\x1b[2J\tb\r\n", "\x9bc", "图"], ["."]])
+    assert "a\ufffd[2J\tb\ufffd\n\ufffdc图\n" in capsys.readouterr().out
+    assert asked[1].turns[1].parts == (RawAnswer("a\x1b[2J\tb\r\n\x9bc图"),)
 
 
 def test_what_a_record_would_be_named_by_is_left_out_of_errors(neutral, capsys):
