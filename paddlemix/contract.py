@@ -80,7 +80,7 @@ class Piece:
 
 
 Written = Piece | Image | Video
-"""What a turn consists of once its texts, references and boxes are pieces of a prompt."""
+"""What a turn consists of once its texts, references, boxes and points are pieces of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,27 @@ class GroundedBox:
     box: tuple[float, float, float, float]
 
 
+@dataclass(frozen=True)
+class GroundedPoint:
+    """A point that a model named.
+
+    Attributes:
+        label: the reference it belongs to, "" where there is none.
+        point: x, y in pixels of the original image.
+    """
+
+    label: str
+    point: tuple[float, float]
+
+
 class Grounding(Protocol):
-    """A family's convention of boxes: how they are written into what is said, and read from what a model says.
+    """A family's convention of boxes and points: how they are written into what is said, and read from an answer.
 
     Sizes are those of the original images, in the order in which the conversation shows them.
     """
 
     def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
-        """Write a turn: its texts, references and boxes become pieces, its images and videos stay where they stand.
+        """Write a turn: its texts, references, boxes and points become pieces; images and videos stay in their places.
 
         A raw answer is written as the model wrote it: its tags become the tokens that they were, all else is text.
 
@@ -115,7 +128,7 @@ class Grounding(Protocol):
             Pieces, none of them marked as trained, and the images and videos between them.
 
         Raises:
-            ValueError: a box lies on an image that the conversation does not show.
+            ValueError: a box or a point lies on an image that the conversation does not show.
         """
         ...
 
@@ -128,6 +141,18 @@ class Grounding(Protocol):
 
         Returns:
             The boxes of each image, in their order.
+        """
+        ...
+
+    def parse_points(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedPoint]]:
+        """Read the points of a raw answer; malformed ones are ignored.
+
+        Args:
+            text: as the model wrote it.
+            sizes: of the images that it speaks of.
+
+        Returns:
+            The points of each image, in their order.
         """
         ...
 

@@ -15,6 +15,7 @@ from paddlemix.generation.dialogue import Asked
 from paddlemix.media.images import open_image
 from paddlemix.tools.answering import AskedModel, add_model_flags
 from paddlemix.visualization.answers import answer_boxes, save_drawn
+from paddlemix.visualization.draw import Labelled, LabelledPoint
 
 DEFAULT_PROMPT = "Generate the caption in English with grounding:"
 ABOUT_IMAGES = """\
@@ -119,8 +120,14 @@ def print_stream(pieces: Iterator[str]) -> str:
 
 
 def draw(processor: Processor, raw: str, images: Sequence[PIL.Image.Image], folder: Path) -> None:
-    """Write each image with its boxes."""
+    """Write each image with its boxes and points."""
     for number, (image, boxes) in enumerate(zip(images, answer_boxes(processor, raw, images), strict=True), 1):
         path = folder / (IMAGE_FILE if len(images) == 1 else NUMBERED_FILE.format(number))
         save_drawn(image, boxes, path)
-        print(f"{path}: the image with {len(boxes)} boxes")
+        print(f"{path}: the image with {counted(boxes)}")
+
+
+def counted(drawn: Sequence[Labelled]) -> str:
+    """Say how many boxes were drawn, and how many points if there are any."""
+    points = sum(isinstance(one, LabelledPoint) for one in drawn)
+    return f"{len(drawn) - points} boxes" + (f" and {points} points" if points else "")

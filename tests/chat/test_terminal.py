@@ -106,6 +106,11 @@ def test_boxes_are_drawn_into_new_files_that_are_named(talk, images, capsys, tmp
     assert all(str(path) in shown for path in files)
 
 
+def test_points_are_drawn_too(talk, images, tmp_path):
+    talk(f"/image {images[0]}", "Where?", answers=[["click(<box>(500,500)</box>)"]])
+    assert np.ptp(np.asarray(Image.open(tmp_path / "out" / "chat_1.jpg"))) > 60
+
+
 def test_clear_forgets_what_was_said_and_shown(talk, images):
     lines = [f"/image {images[0]}", "One.", f"/image {images[0]}", "clear", f"/image {images[1]}", "Two."]
     talk(*lines, answers=[["1"], [BOX]])

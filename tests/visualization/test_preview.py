@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from paddlemix.auto import AutoProcessorMIX
-from paddlemix.conversation import Box, Conversation, Image, RecordError, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import Box, Conversation, Image, Point, RecordError, RecordId, Reference, Text, Turn, Video
 from paddlemix.visualization.preview import RecordView, Stretch, Thumbnail, view_record
 from paddlemix.visualization.preview_page import SetView, preview_page
 
@@ -71,6 +71,17 @@ def test_boxes_of_every_unit_are_drawn_on_their_own_image(processor, image):
         place = round(0.2 * 256) + 1, round(0.4 * 128)  # on the left edge of the box
         assert is_near(opened(drawn).convert("RGB").getpixel(place), RED)
         assert is_near(opened(empty).convert("RGB").getpixel(place), BLUE)
+
+
+def test_points_of_every_unit_are_drawn_on_their_own_image(processor, image):
+    for point in (Point(20, 10, image=1), Point(200, 200, "thousandth", 1), Point(0.2, 0.2, "fraction", 1)):
+        box = Box(50, 20, 60, 30)
+        record = conversation(Image(image), Image(image), answer=(box, Reference(""), point))
+        first, second = view_record(record, processor).thumbnails
+        assert first.caption.endswith("patches; boxes: 1") and second.caption.endswith("patches; points: 1")
+        place = round(0.2 * 256), round(0.2 * 128)
+        assert is_near(opened(second).convert("RGB").getpixel(place), RED)
+        assert is_near(opened(first).convert("RGB").getpixel(place), BLUE)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from paddlemix.models.qwen2_vl.media import Media, Shown
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.names import CONFIG_FILE
 from paddlemix.processors.base import Limits
-from paddlemix.processors.json_grounding import JsonBoxes
+from paddlemix.processors.coordinates import SeenPixels
+from paddlemix.processors.json_grounding import JsonPlaces
 from paddlemix.processors.preprocessor import read_settings
 from paddlemix.processors.settings import MediaSettings
 
@@ -41,7 +42,7 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
 
     def __init__(self, *parts: Any, **limits: Any) -> None:
         super().__init__(*parts, **limits)
-        self.grounding = JsonBoxes(self._seen_size)
+        self.grounding = JsonPlaces(SeenPixels(self._seen_size))
         self.tokens_per_second = TOKENS_PER_SECOND
 
     @classmethod

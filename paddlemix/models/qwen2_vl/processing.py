@@ -31,7 +31,7 @@ from paddlemix.names import PREPROCESSOR_FILE
 from paddlemix.processors.base import Limits, ProcessorBase
 from paddlemix.processors.batches import opened_image
 from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.grounding import TaggedThousandths
+from paddlemix.processors.grounding import TaggedPlaces
 from paddlemix.processors.preprocessor import read_settings
 from paddlemix.processors.settings import GivenSettings, MediaSettings, given_settings, log_once
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 VIDEO_PREPROCESSOR_FILE = "video_preprocessor_config.json"
-GROUNDING = TaggedThousandths(ref=("<|object_ref_start|>", "<|object_ref_end|>"), box=("<|box_start|>", "<|box_end|>"))
+GROUNDING = TaggedPlaces(ref=("<|object_ref_start|>", "<|object_ref_end|>"), box=("<|box_start|>", "<|box_end|>"))
 
 
 class Qwen2VLProcessor(ProcessorBase):
