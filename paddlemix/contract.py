@@ -121,6 +121,8 @@ class Grounding(Protocol):
     def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
         """Write a turn: its texts, references, boxes and points become pieces; images and videos stay in their places.
 
+        A raw answer is written as the model wrote it: its tags become the tokens that they were, all else is text.
+
         Args:
             turn: of a conversation. It is written as a whole, since a convention may put all of its boxes together.
             sizes: of all images of the conversation.
@@ -302,6 +304,7 @@ class ModelConfig(Protocol):
     """What is asked of a model's config, whatever the family.
 
     Attributes:
+        model_type: the family's, as config.json names it.
         num_hidden_layers: of the language model, each with a cache of its own.
         vocab_size: tokens that the model tells apart.
         eos_token_id: what ends an answer; None where config.json names nothing.
@@ -310,6 +313,7 @@ class ModelConfig(Protocol):
         tensor_parallel_degree: how many ranks share each layer.
     """
 
+    model_type: str
     num_hidden_layers: int
     vocab_size: int
     eos_token_id: int | list[int] | None

@@ -173,7 +173,14 @@ def _ends(unit: BoxUnit, width: int, height: int) -> tuple[int, int]:
     return {"pixel": (width, height), "thousandth": (1000, 1000), "fraction": (1, 1)}[unit]
 
 
-Part = Text | Image | Video | Reference | Box | Point
+@dataclass(frozen=True)
+class RawAnswer:
+    """What a model said in an earlier turn, as it wrote it; its family's convention of boxes tells tags from text."""
+
+    text: str
+
+
+Part = Text | Image | Video | Reference | Box | Point | RawAnswer
 
 
 @dataclass(frozen=True)

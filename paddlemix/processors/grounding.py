@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from paddlemix.contract import GroundedBox, GroundedPoint, Piece, Size, Written
-from paddlemix.conversation import Image, Part, Point, Reference, Text, Turn, Video
+from paddlemix.conversation import Image, Part, Point, RawAnswer, Reference, Text, Turn, Video
 from paddlemix.processors.coordinates import Thousandths, Units
 
 _POINT = r"\((?P<x{0}>\d{{1,6}}),\s*(?P<y{0}>\d{{1,6}})\)"
@@ -100,12 +100,23 @@ class TaggedPlaces:
             yield Piece(part.text)
         elif isinstance(part, Reference):
             yield from _tagged(part.text, self.ref)
+        elif isinstance(part, RawAnswer):
+            yield from self._as_written(part.text)
         elif isinstance(part, Point):
             x, y = self.units.place(part, sizes)
             yield from _tagged(f"({x},{y})", self.box)
         else:
             x1, y1, x2, y2 = self.units.corners(part, sizes)
             yield from _tagged(f"({x1},{y1}),({x2},{y2})", self.box)
+
+    def _as_written(self, answer: str) -> Iterator[Piece]:
+        """Cut a raw answer at its tags, which the model wrote as tokens; whatever else it spells is text."""
+        place = 0
+        for tag in self._any_tag.finditer(answer):
+            yield Piece(answer[place : tag.start()])
+            yield Piece(tag[0], control=True)
+            place = tag.end()
+        yield Piece(answer[place:])
 
     def _tagged_places(self, text: str, sizes: Sequence[Size]) -> Iterator[tuple[int, str, tuple[float, ...]]]:
         """Find each well-formed box or point: its image, the reference before it, and its pixels, four or two."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import PIL.Image
 
 from paddlemix.contract import Processor
-from paddlemix.conversation import Image
+from paddlemix.conversation import Image, Text, Video
+from paddlemix.generation.dialogue import Asked
 from paddlemix.media.images import open_image
 from paddlemix.tools.answering import AskedModel, add_model_flags
 from paddlemix.visualization.answers import answer_boxes, save_drawn
@@ -90,7 +91,7 @@ def main(script: Script) -> None:
     """
     args = parse_arguments(script)
     asked = AskedModel.of(args)
-    question = asked.dialogue_class.question(args.input_image, args.input_video, args.prompt)
+    question = asked.dialogue_class.question(asked_parts(args))
     images = [open_image(part.path) for part in question.parts if isinstance(part, Image)]
     dialogue = asked.load()
     processor = dialogue.processor
@@ -98,6 +99,13 @@ def main(script: Script) -> None:
     print(f"answer: {processor.grounding.strip(raw)}")
     if args.visual and images:
         draw(processor, raw, images, args.output_dir)
+
+
+def asked_parts(args: argparse.Namespace) -> list[Asked]:
+    """Put together what the command line asks: images or a video, then the words."""
+    frames = args.input_video
+    videos = [Video(frames[0] if len(frames) == 1 else tuple(frames))] if frames else []
+    return [*map(Image, args.input_image), *videos, Text(args.prompt)]
 
 
 def print_stream(pieces: Iterator[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
-from paddlemix.contract import Processor, Sample, Size
+from paddlemix.contract import Piece, Processor, Sample, Size
 from paddlemix.conversation import Box, Conversation, Point, RecordError, Reference
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import frame_indices
@@ -67,6 +67,8 @@ class RecordView:
         trained_tokens: those that a model is trained to say.
         stretches: the tokens.
         thumbnails: images, and some frames of videos.
+        gold: the right answer, in the family's convention of boxes.
+        answer: what a model says in its place, as it wrote it; None where none was asked.
         problem: why the record cannot be used, "" where it can.
     """
 
@@ -76,15 +78,20 @@ class RecordView:
     trained_tokens: int = 0
     stretches: tuple[Stretch, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = ()
+    gold: str = ""
+    answer: str | None = None
     problem: str = ""
 
 
-def view_record(conversation: Conversation, processor: Processor) -> RecordView:
+def view_record(
+    conversation: Conversation, processor: Processor, answer: Callable[[Conversation], str] | None = None
+) -> RecordView:
     """Encode a record and take it apart for a page.
 
     Args:
         conversation: the record.
         processor: a model family's.
+        answer: gives a model's raw answer in place of the record's last; None asks no model.
 
     Returns:
         What to show; a record that cannot be encoded is shown by its problem.
@@ -92,6 +99,8 @@ def view_record(conversation: Conversation, processor: Processor) -> RecordView:
     try:
         sample = processor.encode(conversation)
         size = processor.measure(conversation)
+        answered = None if answer is None else answer(conversation)
+        sizes = [processor.image_size(conversation, index) for index in range(len(conversation.images))]
     except RecordError as error:
         return view_problem(error)
     return RecordView(
@@ -100,7 +109,15 @@ def view_record(conversation: Conversation, processor: Processor) -> RecordView:
         image_tokens=size.image_tokens,
         trained_tokens=size.target_tokens,
         stretches=tuple(_stretches(sample, processor)),
-        thumbnails=(*_images(conversation, sample), *_frames(conversation)),
+        thumbnails=(
+            *_images(conversation, sample),
+            *_frames(conversation),
+            *_answered_images(conversation, processor, answered or "", sizes),
+        ),
+        gold="".join(
+            one.text for one in processor.grounding.write(conversation.turns[-1], sizes) if isinstance(one, Piece)
+        ),
+        answer=answered,
     )
 
 
@@ -141,10 +158,30 @@ def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
         if "image_grid_thw" in sample.media:
             _, height, width = sample.media["image_grid_thw"][index]
             caption += f", seen as {width} x {height} patches"
-        for kind, name in ((Box, "boxes"), (Point, "points")):
-            if count := sum(isinstance(one, kind) for _, one in placed):
-                caption += f"; {name}: {count}"
-        yield Thumbnail(_as_url(_with_places(image, placed)), caption)
+        yield Thumbnail(_as_url(_with_places(image, placed)), caption + _counted(placed))
+
+
+def _answered_images(
+    conversation: Conversation, processor: Processor, raw: str, sizes: list[Size]
+) -> Iterator[Thumbnail]:
+    """Draw the boxes and points that a model named, on the images that have some."""
+    found = zip(processor.grounding.parse(raw, sizes), processor.grounding.parse_points(raw, sizes), strict=True)
+    for number, (part, (boxes, points)) in enumerate(zip(conversation.images, found, strict=True), 1):
+        placed: list[tuple[str, Box | Point]] = [
+            *((one.label, Box(*one.box)) for one in boxes),
+            *((one.label, Point(*one.point)) for one in points),
+        ]
+        if placed:
+            caption = f"Picture {number} as the model answers{_counted(placed)}"
+            yield Thumbnail(_as_url(_with_places(open_image(part.path), placed)), caption)
+
+
+def _counted(placed: Sequence[tuple[str, Box | Point]]) -> str:
+    """Say how many boxes and points there are, where there are any."""
+    counts = (
+        (name, sum(isinstance(one, kind) for _, one in placed)) for kind, name in ((Box, "boxes"), (Point, "points"))
+    )
+    return "".join(f"; {name}: {count}" for name, count in counts if count)
 
 
 def _labelled_places(conversation: Conversation) -> Iterator[tuple[str, Box | Point]]:
