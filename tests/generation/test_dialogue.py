@@ -62,7 +62,7 @@ def test_boxes_of_earlier_answers_are_boxes_on_the_image_shown_last_and_all_else
     )
 
 
-@pytest.mark.parametrize("answer", ["", "<|box_start|>(1,2)<|box_end|>", "<|object_ref_start|>star"])
+@pytest.mark.parametrize("answer", ["", "<|box_start|>(1)<|box_end|>", "<|object_ref_start|>star"])
 def test_an_answer_that_cannot_be_read_is_plain_text(asked: list[Conversation], answer: str) -> None:
     assert turns_asked(asked, [Exchange(question("a.png"), answer)])[1] == Turn("assistant", (Text(answer),))
 
