@@ -114,7 +114,7 @@ def test_a_saved_form_that_does_not_exist_is_refused(tiny_qwen2_5_vl: Path, tmp_
     shutil.copytree(tiny_qwen2_5_vl, saved)
     path = saved / "preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "grounding": "xml"}))
-    with pytest.raises(ValueError, match=r"`grounding` is 'xml'; expected one of json, tagged\."):
+    with pytest.raises(ValueError, match=r"preprocessor_config.json: `grounding` is .xml.; expected one of json, tag"):
         AutoProcessorMIX.from_pretrained(saved)
 
 

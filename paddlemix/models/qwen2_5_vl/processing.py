@@ -78,7 +78,10 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
         processor = super()._read(folder, settings, **limits)
         vision = read_settings(folder / CONFIG_FILE).get("vision_config") or {}
         processor.tokens_per_second = vision.get("tokens_per_second", TOKENS_PER_SECOND)
-        processor.choose_grounding(read_settings(folder / PREPROCESSOR_FILE).get(FORM_KEY, PUBLISHED_FORM))
+        try:
+            processor.choose_grounding(read_settings(folder / PREPROCESSOR_FILE).get(FORM_KEY) or PUBLISHED_FORM)
+        except ValueError as error:
+            raise ValueError(f"{folder / PREPROCESSOR_FILE}: {error}") from error
         return processor
 
     def _save_settings(self, folder: Path) -> None:
