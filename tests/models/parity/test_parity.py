@@ -158,6 +158,18 @@ def test_each_step_with_the_cache_gives_the_references_logits(reference, model):
                 output = model(following, mask, past_key_values=caches, rope_deltas=deltas)
 
 
+def test_generation_writes_the_references_greedy_tokens(reference, model):
+    """With every input the batch has, seconds too: positions go on from them while an answer is written."""
+    inputs, tokens = reference.inputs("mixed_left"), reference.arrays["greedy/tokens"]
+    del inputs["labels"]
+    assert ("second_per_grid_ts" in inputs) == ("second_per_grid_ts" in model.own_inputs)
+    written = model.generate(**inputs, max_new_tokens=12).numpy()[:, inputs["input_ids"].shape[1] :]
+    np.testing.assert_array_equal(written, tokens)
+    if inputs.pop("second_per_grid_ts", None) is not None:
+        unsaid = model.generate(**inputs, max_new_tokens=12).numpy()[:, inputs["input_ids"].shape[1] :]
+        assert np.array_equal(unsaid[:2], tokens[:2]) and not np.array_equal(unsaid[2], tokens[2])
+
+
 def test_the_gradient_of_every_parameter_is_the_references(reference, fresh_model, as_published):
     fresh_model(**reference.inputs("mixed_left")).loss.backward()
     wanted = {key.removeprefix("gradient/"): value for key, value in reference.arrays.items() if "gradient/" in key}
