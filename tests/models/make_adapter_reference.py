@@ -72,8 +72,8 @@ def main() -> None:
 
 def make(name: str, model_name: str, config: LoraConfig) -> None:
     """Write one adapter's folder."""
-    model = get_peft_model(base(model_name), config)
     torch.manual_seed(len(name))
+    model = get_peft_model(base(model_name), config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
