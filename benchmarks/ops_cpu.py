@@ -1,4 +1,4 @@
-"""How fast each fused CPU op is, beside Paddle's own and PyTorch's, at the small model's shapes.
+"""How fast each fused CPU op is, beside Paddle's own and PyTorch's, at the small model's shapes; and a vision tower.
 
     python benchmarks/ops_cpu.py --torch_python ../reference/bin/python --output rows.jsonl
 

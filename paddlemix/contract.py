@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 """Width and height in pixels."""
+
+GroundingForm = Literal["json", "tagged"]
+"""The forms of boxes and points that a family may let its user choose from."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Piece:
 
 
 Written = Piece | Image | Video
-"""What a turn consists of once its texts, references and boxes are pieces of a prompt."""
+"""What a turn consists of once its texts, references, boxes and points are pieces of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,29 @@ class GroundedBox:
     box: tuple[float, float, float, float]
 
 
+@dataclass(frozen=True)
+class GroundedPoint:
+    """A point that a model named.
+
+    Attributes:
+        label: the reference it belongs to, "" where there is none.
+        point: x, y in pixels of the original image.
+    """
+
+    label: str
+    point: tuple[float, float]
+
+
 class Grounding(Protocol):
-    """A family's convention of boxes: how they are written into what is said, and read from what a model says.
+    """A family's convention of boxes and points: how they are written into what is said, and read from an answer.
 
     Sizes are those of the original images, in the order in which the conversation shows them.
     """
 
     def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
-        """Write a turn: its texts, references and boxes become pieces, its images and videos stay where they stand.
+        """Write a turn: its texts, references, boxes and points become pieces; images and videos stay in their places.
+
+        A raw answer is written as the model wrote it: its tags become the tokens that they were, all else is text.
 
         Args:
             turn: of a conversation. It is written as a whole, since a convention may put all of its boxes together.
@@ -113,7 +131,7 @@ class Grounding(Protocol):
             Pieces, none of them marked as trained, and the images and videos between them.
 
         Raises:
-            ValueError: a box lies on an image that the conversation does not show.
+            ValueError: a box or a point lies on an image that the conversation does not show.
         """
         ...
 
@@ -126,6 +144,18 @@ class Grounding(Protocol):
 
         Returns:
             The boxes of each image, in their order.
+        """
+        ...
+
+    def parse_points(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedPoint]]:
+        """Read the points of a raw answer; malformed ones are ignored.
+
+        Args:
+            text: as the model wrote it.
+            sizes: of the images that it speaks of.
+
+        Returns:
+            The points of each image, in their order.
         """
         ...
 
@@ -274,6 +304,7 @@ class ModelConfig(Protocol):
     """What is asked of a model's config, whatever the family.
 
     Attributes:
+        model_type: the family's, as config.json names it.
         num_hidden_layers: of the language model, each with a cache of its own.
         vocab_size: tokens that the model tells apart.
         eos_token_id: what ends an answer; None where config.json names nothing.
@@ -282,6 +313,7 @@ class ModelConfig(Protocol):
         tensor_parallel_degree: how many ranks share each layer.
     """
 
+    model_type: str
     num_hidden_layers: int
     vocab_size: int
     eos_token_id: int | list[int] | None

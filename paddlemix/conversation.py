@@ -108,7 +108,7 @@ class Box:
         Returns:
             x1, y1, x2, y2, from 0 to 1 inside the image.
         """
-        scale_x, scale_y = {"pixel": (width, height), "thousandth": (1000, 1000), "fraction": (1, 1)}[self.unit]
+        scale_x, scale_y = _ends(self.unit, width, height)
         return self.x1 / scale_x, self.y1 / scale_y, self.x2 / scale_x, self.y2 / scale_y
 
     def in_pixels(self, width: int, height: int) -> tuple[float, float, float, float]:
@@ -125,7 +125,62 @@ class Box:
         return x1 * width, y1 * height, x2 * width, y2 * height
 
 
-Part = Text | Image | Video | Reference | Box
+@dataclass(frozen=True)
+class Point:
+    """A place on one of the conversation's images, such as where to click.
+
+    Attributes:
+        x: from the left edge, in `unit`.
+        y: from the top edge, in `unit`.
+        unit: as that of a `Box`.
+        image: index into `Conversation.images`.
+    """
+
+    x: float
+    y: float
+    unit: BoxUnit = "pixel"
+    image: int = 0
+
+    def in_fractions(self, width: int, height: int) -> tuple[float, float]:
+        """Convert to fractions of an image's sides.
+
+        Args:
+            width: pixels of the original image.
+            height: pixels of the original image.
+
+        Returns:
+            x, y, from 0 to 1 inside the image.
+        """
+        scale_x, scale_y = _ends(self.unit, width, height)
+        return self.x / scale_x, self.y / scale_y
+
+    def in_pixels(self, width: int, height: int) -> tuple[float, float]:
+        """Convert to pixels of the original image.
+
+        Args:
+            width: pixels of the original image.
+            height: pixels of the original image.
+
+        Returns:
+            x, y.
+        """
+        x, y = self.in_fractions(width, height)
+        return x * width, y * height
+
+
+def _ends(unit: BoxUnit, width: int, height: int) -> tuple[int, int]:
+    """Tell what the right and the bottom edge of an image are in a unit."""
+    return {"pixel": (width, height), "thousandth": (1000, 1000), "fraction": (1, 1)}[unit]
+
+
+@dataclass(frozen=True)
+class RawAnswer:
+    """What a model said in an earlier turn, as it wrote it; its family's convention of boxes tells tags from text."""
+
+    text: str
+
+
+Part = Text | Image | Video | Reference | Box | Point | RawAnswer
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from PIL import Image
 from tokenizers.models import BPE
@@ -22,10 +20,10 @@ from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer, add_control_tokens
 from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
 
-if TYPE_CHECKING:
-    import paddle
+from .references import FIXTURES, Reference, names
 
-    from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
+if TYPE_CHECKING:
+    from paddlemix.contract import Model
 
 CORPUS = [
     "<|im_start|>assistant\nThe red circle is on the left.<|im_end|>",
@@ -33,35 +31,6 @@ CORPUS = [
     "图中有一只猫和一辆红色的巴士。",
 ] * 3
 PUBLISHED = Path(__file__).parents[1].parent / "shared" / "fixtures"
-TINY_QWEN2_VL = Path(__file__).parent / "fixtures" / "qwen2_vl_tiny"
-INPUTS = ["input_ids", "labels", "attention_mask"]
-INPUTS += ["pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A tiny model that the reference implementation saved, and what it computed; `make_reference.py` made both."""
-
-    folder: Path
-    arrays: dict[str, np.ndarray]
-
-    @property
-    def batches(self) -> list[str]:
-        return [key.removesuffix("/loss") for key in self.arrays if key.endswith("/loss")]
-
-    def inputs(self, batch: str) -> dict[str, paddle.Tensor]:
-        import paddle
-
-        found = {key: self.arrays.get(f"{batch}/{key}") for key in INPUTS}
-        return {key: paddle.to_tensor(array) for key, array in found.items() if array is not None}
-
-    @property
-    def training(self) -> dict[str, np.ndarray]:
-        with np.load(self.folder / "training.npz") as stored:
-            return dict(stored)
-
-    def is_token(self, batch: str) -> np.ndarray:
-        return self.arrays[f"{batch}/attention_mask"] == 1
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -109,6 +78,34 @@ def tiny_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     Qwen2VLForConditionalGeneration(Qwen2VLConfig(**values)).save_pretrained(folder)
     images = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=56 * 56)
     Qwen2VLProcessor(tokenizer, images, Qwen2VLChatTemplate()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2_5_vl(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Qwen2.5-VL of about 0.1 M parameters, with its tokenizer and processor files."""
+    import paddle
+
+    from paddlemix.models.config_file import read_config
+    from paddlemix.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration, Qwen25VLConfig
+    from paddlemix.processors import Qwen25VLProcessor
+
+    folder = tmp_path_factory.mktemp("qwen2_5_vl")
+    values = read_config(tiny_checkpoint)
+    for name in ("architectures", "model_type"):
+        del values[name]
+    # Windows of 2 x 2 merged tokens in the first block, the whole image in the second.
+    values["vision_config"] = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_heads": 2,
+        "window_size": 56,
+        "fullatt_block_indexes": [1],
+    }
+    paddle.seed(0)
+    Qwen2_5_VLForConditionalGeneration(Qwen25VLConfig(**values)).save_pretrained(folder)
+    Qwen25VLProcessor.from_pretrained(tiny_checkpoint).save_pretrained(folder)
     return folder
 
 
@@ -214,23 +211,22 @@ def save_image(tmp_path):
     return save
 
 
-@pytest.fixture(scope="session", params=["tied", "untied", "one_key_head"])
+@pytest.fixture(scope="session", params=names("qwen2_vl_tiny"))
 def reference(request) -> Reference:
-    folder = TINY_QWEN2_VL / request.param
-    with np.load(folder / "reference.npz") as stored:
-        return Reference(folder, dict(stored))
+    """Of Qwen2-VL, where `references_of` does not say otherwise; `model` and `fresh_model` are of it."""
+    return Reference.read(FIXTURES / request.param)
 
 
 @pytest.fixture(scope="session")
-def model(reference) -> Qwen2VLForConditionalGeneration:
+def model(reference) -> Model:
     """Shared: a test that changes it takes `fresh_model`."""
-    from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
+    from paddlemix.auto import AutoModelMIX
 
-    return Qwen2VLForConditionalGeneration.from_pretrained(reference.folder)
+    return AutoModelMIX.from_pretrained(reference.folder)
 
 
 @pytest.fixture
-def fresh_model(reference) -> Qwen2VLForConditionalGeneration:
-    from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
+def fresh_model(reference) -> Model:
+    from paddlemix.auto import AutoModelMIX
 
-    return Qwen2VLForConditionalGeneration.from_pretrained(reference.folder)
+    return AutoModelMIX.from_pretrained(reference.folder)

@@ -64,6 +64,16 @@ FAMILIES = (
             "vision_config": {"hidden_size": 64},
         },
     ),
+    FamilyCase(
+        "qwen2_5_vl",
+        "tiny_qwen2_5_vl",
+        {
+            "hidden_size": 64,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vision_config": {"out_hidden_size": 64},
+        },
+    ),
     FamilyCase("qwen", "tiny_qwen_vl"),
 )
 

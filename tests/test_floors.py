@@ -15,7 +15,7 @@ MODULES = {
 }
 # Faces of what stands below them, imported only once they are used: `model.chat`, and the processors' public names.
 # (`model.generate`, in models/base.py, needs no exception: `generation` stands above `models`.)
-LAZY = {("paddlemix.models.qwen_vl.modeling", "chat"), ("paddlemix.processors", "models")}
+LAZY = {("paddlemix.models.vision_language", "chat"), ("paddlemix.processors", "models")}
 
 
 def room_of(module):

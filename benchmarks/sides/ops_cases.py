@@ -50,6 +50,11 @@ BLOCK: dict[str, tuple[int, ...]] = {
     "keys": (1, BLOCK_TOKENS + 1, 4, 64),
     "values": (1, BLOCK_TOKENS + 1, 4, 64),
 }
+# Qwen2.5-VL's tower, a quarter as wide as published and of two blocks: those of them that attend to whole images. The
+# first image ends within windows of 112 x 112 pixels, the second does not.
+TOWER_CASES: dict[str, list[int]] = {"tower in windows": [], "tower in whole images": [0, 1]}
+TOWER = {"depth": 2, "hidden_size": 320, "out_hidden_size": 512, "intermediate_size": 856, "num_heads": 4}
+TOWER_GRIDS = [[1, 34, 30], [1, 16, 32]]
 
 
 def arrays(name: str) -> list[np.ndarray]:
@@ -62,6 +67,12 @@ def block() -> dict[str, np.ndarray]:
     """Draw the inputs of the decoder block, float32."""
     rng = np.random.default_rng(4)
     return {name: 0.05 * rng.standard_normal(shape).astype(np.float32) for name, shape in BLOCK.items()}
+
+
+def patches() -> np.ndarray:
+    """Draw what the tower sees, float32[patches, values]."""
+    count = sum(int(np.prod(grid)) for grid in TOWER_GRIDS)
+    return np.random.default_rng(5).standard_normal((count, 3 * 2 * 14 * 14)).astype(np.float32)
 
 
 def image(name: str) -> np.ndarray:
@@ -93,7 +104,7 @@ def time_cases(make: Callable[[str], tuple[Callable[[], Any], ...]]) -> None:
     repeats, clock = int(sys.argv[1]), {"wall": time.perf_counter, "cpu": time.process_time}[sys.argv[2]]
     found = {}
     starts = tuple(sys.argv[3:]) or ("",)
-    for name in (name for name in (*CASES, BLOCK_CASE, *IMAGE_CASES) if name.startswith(starts)):
+    for name in (name for name in (*CASES, BLOCK_CASE, *TOWER_CASES, *IMAGE_CASES) if name.startswith(starts)):
         found[name] = [_seconds(call, repeats, clock) for call in make(name)]
     json.dump(found, sys.stdout)
 

@@ -17,11 +17,15 @@ from ops_cases import (
     BLOCK_TOKENS,
     IMAGE_CASES,
     RESIZED,
+    TOWER,
+    TOWER_CASES,
+    TOWER_GRIDS,
     angles,
     arrays,
     block,
     image,
     levels,
+    patches,
     targets,
     time_cases,
 )
@@ -35,6 +39,8 @@ def make(name: str):
         return (IMAGE_OPS[name.split()[0]](image(name)),)
     if name == BLOCK_CASE:
         return (decode_block(),)
+    if name in TOWER_CASES:
+        return tower(TOWER_CASES[name])
     tensors = [paddle.to_tensor(array, stop_gradient=False) for array in arrays(name)]
     op = OPS[next(key for key in OPS if name.startswith(key))]
     with paddle.no_grad():
@@ -50,6 +56,21 @@ def make(name: str):
             tensor.clear_gradient(False)
 
     return forward, both
+
+
+def tower(whole: list[int]):
+    """Run Qwen2.5-VL's tower, of which the blocks `whole` attend to whole images."""
+    from paddlemix.models.qwen2_5_vl.config import Qwen25VLVisionConfig
+    from paddlemix.models.qwen2_5_vl.vision import Qwen25VLVisionTower
+
+    model = Qwen25VLVisionTower(Qwen25VLVisionConfig(**TOWER, fullatt_block_indexes=tuple(whole)))
+    seen = paddle.to_tensor(patches()), paddle.to_tensor(TOWER_GRIDS)
+
+    def both() -> None:
+        model(*seen).sum().backward()
+        model.clear_gradients()
+
+    return paddle.no_grad()(lambda: model(*seen)), both
 
 
 def decode_block():

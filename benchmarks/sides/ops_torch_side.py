@@ -12,10 +12,14 @@ from ops_cases import (
     BLOCK_TOKENS,
     IMAGE_CASES,
     RESIZED,
+    TOWER,
+    TOWER_CASES,
+    TOWER_GRIDS,
     angles,
     arrays,
     block,
     image,
+    patches,
     targets,
     time_cases,
 )
@@ -27,6 +31,8 @@ def make(name: str):
         return (partial(IMAGE_OPS[name.split()[0]], torch.from_numpy(image(name)).permute(2, 0, 1)),)
     if name == BLOCK_CASE:
         return (decode_block(),)
+    if name in TOWER_CASES:
+        return tower(TOWER_CASES[name])
     tensors = [torch.from_numpy(array).requires_grad_() for array in arrays(name)]
     if name.startswith("linear"):  # PyTorch holds weights as [out, in]
         tensors[1] = tensors[1].detach().t().contiguous().requires_grad_()
@@ -51,6 +57,21 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: 
     heads_first = (x.transpose(1, 2) for x in (query, key, value))
     grouped = query.shape[2] != key.shape[2]
     return F.scaled_dot_product_attention(*heads_first, is_causal=causal, enable_gqa=grouped).transpose(1, 2)
+
+
+def tower(whole: list[int]):
+    """Run transformers' tower of Qwen2.5-VL, of which the blocks `whole` attend to whole images."""
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as reference
+
+    config = reference.Qwen2_5_VLVisionConfig(**TOWER, fullatt_block_indexes=whole, attn_implementation="sdpa")
+    model = reference.Qwen2_5_VisionTransformerPretrainedModel(config)
+    seen = torch.from_numpy(patches()), torch.tensor(TOWER_GRIDS)
+
+    def both() -> None:
+        model(*seen).sum().backward()
+        model.zero_grad()
+
+    return torch.no_grad()(lambda: model(*seen)), both
 
 
 def decode_block():

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from paddlemix.configuration.problems import Place
+from paddlemix.contract import GroundingForm
 from paddlemix.datasets.mixing.packs import DEFAULT_WINDOW
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -158,7 +159,7 @@ class MediaArguments:
 
 @dataclass(frozen=True, config=STRICT)
 class DataArguments(MediaArguments):
-    """Which records are used, and how large a sample may be."""
+    """Which records are used, how they are written, and how large a sample may be."""
 
     dataset: DatasetArguments = Field(
         default_factory=DatasetArguments, description="Record sets, as `train` and `eval` lists of the keys below."
@@ -174,6 +175,11 @@ class DataArguments(MediaArguments):
     )
     mixtoken_window: int = Field(
         default=DEFAULT_WINDOW, ge=1, description="Records of the shuffled order that are packed together."
+    )
+    grounding: GroundingForm | None = Field(
+        default=None,
+        description="Form of boxes and points where the family has several, such as Qwen2.5-VL: a JSON list, or tags "
+        "round each, as ms-swift's `QWENVL_BBOX_FORMAT=legacy`; null asks the model.",
     )
     max_length: int = Field(default=2048, gt=0, description="Tokens a record may have, those of images included.")
     on_overlong: Literal["raise", "skip", "truncate_text"] = Field(

@@ -79,4 +79,4 @@ def check_best_metric(config: FinetuneConfig, answers: ScoredAnswers | None) -> 
 
 def _sections(format_name: str) -> tuple[str, ...]:
     task = FORMATS[format_name].task
-    return ("chat", "grounding") if task == "chat" else (task,)
+    return ("chat", "grounding", "pointing") if task == "chat" else (task,)

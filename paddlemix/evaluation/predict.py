@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from paddlemix.contract import Model, Processor
-from paddlemix.conversation import Box, Conversation, Reference, Text, Turn
+from paddlemix.contract import Model, Processor, Size
+from paddlemix.conversation import Box, Conversation, Point, Reference, Text, Turn
 from paddlemix.evaluation.report import Prediction
 from paddlemix.generation import GenerationConfig
 from paddlemix.generation.answer import answer
@@ -68,7 +68,15 @@ def _prediction(processor: Processor, conversation: Conversation, raw: str, grou
         gold_boxes=tuple(box.in_pixels(*size) for box in _boxes(gold)) if size else (),
         grounding=grounding,
         source=conversation.source,
+        points=tuple(_in_fractions(found.point, size) for found in processor.grounding.parse_points(raw, [size])[0])
+        if size
+        else (),
+        gold_points=tuple(part.in_fractions(*size) for part in gold.parts if isinstance(part, Point)) if size else (),
     )
+
+
+def _in_fractions(point: tuple[float, float], size: Size) -> tuple[float, float]:
+    return Point(*point).in_fractions(*size)
 
 
 def unanswered(processor: Processor, conversation: Conversation, *, grounding: bool) -> Prediction:

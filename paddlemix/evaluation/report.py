@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from paddlemix.conversation import RecordError, RecordId
 from paddlemix.evaluation.caption import caption_scores, check_references
 from paddlemix.evaluation.grounding import BoxLike, grounding_scores, match_boxes
+from paddlemix.evaluation.pointing import PointLike, pointing_scores, points_meet
 from paddlemix.evaluation.vqa import vqa_scores
 
 Task = Literal["chat", "caption", "vqa"]
@@ -27,6 +28,8 @@ class Prediction:
         gold_boxes: the right boxes, in pixels; empty where nothing is to be found.
         grounding: whether the question asks for boxes.
         source: the record.
+        points: the answer's points, in fractions of the image's width and height.
+        gold_points: the right points, likewise.
     """
 
     task: Task
@@ -36,6 +39,8 @@ class Prediction:
     gold_boxes: tuple[BoxLike, ...]
     grounding: bool
     source: RecordId
+    points: tuple[PointLike, ...] = ()
+    gold_points: tuple[PointLike, ...] = ()
 
     def __post_init__(self) -> None:
         if self.task not in get_args(Task):
@@ -46,7 +51,9 @@ class Prediction:
     @property
     def section(self) -> str:
         """The part of the report that this counts in."""
-        return "grounding" if self.grounding else self.task
+        if self.grounding:
+            return "grounding"
+        return "pointing" if self.gold_points and self.task == "chat" else self.task
 
 
 def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -57,7 +64,8 @@ def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
     Returns:
         A dict that JSON can hold: `predictions`, their number, and the sections that have any: `grounding` (all
-        questions that ask for boxes, of whatever task; see `grounding_scores`), `vqa` and `chat` (`vqa_scores`),
+        questions that ask for boxes, of whatever task; see `grounding_scores`), `pointing` (other chats whose
+        right answer holds points; see `pointing_scores`), `vqa` and `chat` (`vqa_scores`),
         `caption` (`caption_scores`).
 
     Raises:
@@ -90,6 +98,10 @@ def _score_boxes(predictions: Sequence[Prediction]) -> dict[str, Any]:
     return grounding_scores(matches)
 
 
+def _score_points(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    return pointing_scores([points_meet(prediction.gold_points, prediction.points) for prediction in predictions])
+
+
 def _score_captions(predictions: Sequence[Prediction]) -> dict[str, Any]:
     for prediction in predictions:
         with _naming(prediction.source):
@@ -107,6 +119,7 @@ def _texts(predictions: Sequence[Prediction]) -> tuple[list[str], list[tuple[str
 
 _SECTIONS: dict[str, Callable[[Sequence[Prediction]], dict[str, Any]]] = {
     "grounding": _score_boxes,
+    "pointing": _score_points,
     "vqa": _score_answers,
     "caption": _score_captions,
     "chat": _score_answers,

@@ -5,7 +5,7 @@ A section of `report.score`'s report and a score in it are one name, as in the l
 
 from __future__ import annotations
 
-# What a record asks for decides about its section; chats that ask for boxes are "grounding".
+# What a record asks for decides about its section; chats that ask for boxes are "grounding", for points "pointing".
 SCORES: dict[str, tuple[str, ...]] = {
     "grounding": (
         "grounding_accuracy@0.5",
@@ -14,6 +14,7 @@ SCORES: dict[str, tuple[str, ...]] = {
         "grounding_by_gold_boxes_one_accuracy",
         "grounding_by_gold_boxes_several_accuracy",
     ),
+    "pointing": ("pointing_accuracy",),
     "vqa": ("vqa_exact_match", "vqa_vqav2_accuracy"),
     "caption": (
         "caption_cider",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+from paddlemix.contract import ModelConfig
 from paddlemix.models.config_file import read_config
 from paddlemix.models.family import Family
 from paddlemix.names import CONFIG_FILE
@@ -12,6 +13,7 @@ from paddlemix.names import CONFIG_FILE
 # A new family is its folder, and a line here.
 _FOLDERS = (
     "qwen2_vl",
+    "qwen2_5_vl",
     "qwen_vl",
 )
 FAMILIES: tuple[Family, ...] = tuple(import_module(f"paddlemix.models.{name}.family").FAMILY for name in _FOLDERS)
@@ -40,3 +42,16 @@ def find_family(folder: Path) -> Family:
         f"{folder / CONFIG_FILE}: `architectures` {architectures} and `model_type` {model_type!r} name no model known "
         f"here. Known: {known}."
     )
+
+
+def family_of(config: ModelConfig) -> Family:
+    """Find the family of a model that is loaded.
+
+    Args:
+        config: the model's.
+
+    Returns:
+        The family of its `model_type`.
+    """
+    (family,) = (one for one in FAMILIES if one.model_type == config.model_type)
+    return family

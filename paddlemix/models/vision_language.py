@@ -7,15 +7,15 @@ come from, what its tower makes of what a batch shows, and where that belongs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import paddle
 from paddle import nn
 
-from paddlemix.contract import LayerCache
+from paddlemix.contract import LayerCache, Processor
 from paddlemix.models.base import MixModelOutput, MixPretrainedModel
 from paddlemix.models.decoder import Decoder, Entering, Rotaries
 from paddlemix.models.layers.borrowing import Borrowing
@@ -24,6 +24,9 @@ from paddlemix.models.layers.loss import next_token_loss
 from paddlemix.models.layers.mask import check_pack_inputs, visible_tokens
 from paddlemix.models.layers.tensor_parallel import embedding_logits
 from paddlemix.models.layers.vision_tokens import Meeting, place_vision, token_places
+
+if TYPE_CHECKING:
+    from paddlemix.generation.dialogue import History, Query
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,58 @@ class VisionLanguageModel(MixPretrainedModel):
     def set_recompute(self, *, vision: bool, language: bool) -> None:
         """Choose which blocks' activations training computes twice and does not keep."""
         self.tower.recompute, self.decoder.recompute = vision, language
+
+    def chat(
+        self,
+        processor: Processor,
+        query: Query,
+        history: Sequence[tuple[Query, str]] | None = None,
+        **settings: Any,
+    ) -> tuple[str, History]:
+        """Answer a query after a history.
+
+        Args:
+            processor: of the model's family.
+            query: words, or a list of `{"image": path}`, `{"video": path}` and `{"text": words}`.
+            history: as the last call gave it back; stays as it is.
+            **settings: see `paddlemix.chat.calls.dialogue_with`.
+
+        Returns:
+            The raw answer, tags and all, and the history with this query and its answer.
+
+        Raises:
+            TypeError: a name is none of the settings.
+            ValueError: a setting makes no sense, an image or a video cannot be read, or the query is malformed.
+        """
+        from paddlemix.chat.calls import inference  # here: a chat opens images, which no model does
+
+        return inference(self, processor, query, history, **settings)
+
+    def chat_stream(
+        self,
+        processor: Processor,
+        query: Query,
+        history: Sequence[tuple[Query, str]] | None = None,
+        **settings: Any,
+    ) -> Iterator[str]:
+        """Answer a query while the answer is being written.
+
+        Args:
+            processor: as `chat` takes it.
+            query: as `chat` takes it.
+            history: as `chat` takes it.
+            **settings: as `chat` takes them.
+
+        Returns:
+            The answer so far, again and again.
+
+        Raises:
+            TypeError: a name is none of the settings.
+            ValueError: as `chat`.
+        """
+        from paddlemix.chat.calls import inference_stream  # here: a chat opens images, which no model does
+
+        return (answer for answer, _ in inference_stream(self, processor, query, history, **settings))
 
     def forward(
         self,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from paddlemix.contract import Grounding, Sample, Size, Tokenizer
+from paddlemix.contract import Grounding, GroundingForm, Sample, Size, Tokenizer
 from paddlemix.conversation import Conversation, RecordError
 from paddlemix.hub import local_folder
 from paddlemix.media.records import image_sizes
@@ -67,6 +67,7 @@ class ProcessorBase(MessageCalls):
         max_length: int = 2048,
         truncate_text: bool = False,
         allow_control_tokens: bool = False,
+        grounding: GroundingForm | None = None,
         **settings: Unpack[MediaSettings],
     ) -> Self:
         """Read a checkpoint's tokenizer, and its settings of images and videos.
@@ -76,6 +77,8 @@ class ProcessorBase(MessageCalls):
             max_length: tokens a training record may have.
             truncate_text: cut text behind the last image of longer ones.
             allow_control_tokens: read control tokens spelled in texts as such.
+            grounding: the form of boxes and points; None takes what the checkpoint was saved with, or else the
+                family's own. A family that has one form only refuses every value but None.
             **settings: min_pixels, max_pixels and others (see `paddlemix.processors.settings.MediaSettings`). What is
                 None is taken from the environment, then from the checkpoint. A family that has no such setting
                 refuses every value but None.
@@ -89,12 +92,28 @@ class ProcessorBase(MessageCalls):
             ValueError: a setting, or a variable of the environment, has a value that makes no sense, or a file is
                 damaged.
         """
-        return cls._read(
+        processor = cls._read(
             local_folder(name_or_path),
             settings,
             max_length=max_length,
             truncate_text=truncate_text,
             allow_control_tokens=allow_control_tokens,
+        )
+        if grounding is not None:
+            processor.choose_grounding(grounding)
+        return processor
+
+    def choose_grounding(self, form: GroundingForm) -> None:
+        """Write and read boxes and points in another form from now on, where the family has several.
+
+        Args:
+            form: one of `GroundingForm`.
+
+        Raises:
+            ValueError: the family has one form only, or not this one.
+        """
+        raise ValueError(
+            f"`grounding` is {form!r}, but {type(self).__name__} has only one form of boxes and points; leave it out."
         )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

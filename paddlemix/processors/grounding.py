@@ -1,4 +1,4 @@
-"""Kinds of conventions of boxes: how boxes stand in what is said, and how they are read from what a model says.
+"""Kinds of conventions of boxes and points: how they stand in what is said, and are read from what a model says.
 
 A kind is a class that satisfies `paddlemix.contract.Grounding`; a family has an instance of one, with its own tags.
 """
@@ -7,36 +7,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from paddlemix.contract import GroundedBox, Piece, Size, Written
-from paddlemix.conversation import Box, Image, Part, Reference, Text, Turn, Video
+from paddlemix.contract import GroundedBox, GroundedPoint, Piece, Size, Written
+from paddlemix.conversation import Image, Part, Point, RawAnswer, Reference, Text, Turn, Video
+from paddlemix.processors.coordinates import Thousandths, Units
 
-_POINT = r"\((?P<x{0}>\d{{1,4}}),\s*(?P<y{0}>\d{{1,4}})\)"
+_POINT = r"\((?P<x{0}>\d{{1,6}}),\s*(?P<y{0}>\d{{1,6}})\)"
 # How an answer says which of several images it speaks of; the prompt numbers them so.
 _MENTION = re.compile(r"(?:picture|image|图片?)\s*(\d+)", re.IGNORECASE)
+# Digits from which on a number is that of no image; Python refuses to read some thousands of them.
+_LONGEST_NUMBER = 10
 
 
 @dataclass(frozen=True)
-class TaggedThousandths:
-    """Each box where it is named: `(x1,y1),(x2,y2)` between two tags, behind the name it belongs to.
+class TaggedPlaces:
+    """Each box and point where it is named: `(x1,y1),(x2,y2)` or `(x,y)` between two tags, behind its name.
 
-    Corners are thousandths of the image's width and height, whole numbers in 0..999. The name stands between two tags
-    too. All tags are control tokens.
+    The name stands between two tags too. All tags are control tokens.
 
     Attributes:
         ref: the tags round a name.
-        box: the tags round a box's corners.
+        box: the tags round a box's corners, or round a point.
+        units: what the numbers count.
 
     Source: Bai et al., "Qwen-VL", 2023, arXiv:2308.12966, section 2.2.
     """
 
     ref: tuple[str, str]
     box: tuple[str, str]
+    units: Units = field(default_factory=Thousandths)
 
     def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
-        """Write a turn, each reference and box in its place.
+        """Write a turn, each reference, box and point in its place.
 
         Args:
             turn: of a conversation.
@@ -46,7 +50,7 @@ class TaggedThousandths:
             Pieces, none of them marked as trained, and the images and videos between them.
 
         Raises:
-            ValueError: a box lies on an image that the conversation does not show.
+            ValueError: a box or a point lies on an image that the conversation does not show.
         """
         return [written for part in turn.parts for written in self._written(part, sizes)]
 
@@ -64,11 +68,25 @@ class TaggedThousandths:
             The boxes of each image, in their order, each with the reference before it.
         """
         found: list[list[GroundedBox]] = [[] for _ in sizes]
-        shown, place = len(sizes) - 1, 0
-        for end, label, box in self._tagged_boxes(text) if sizes else ():
-            shown = _last_mention(text[place:end], shown, len(sizes))
-            found[shown].append(GroundedBox(label, box.in_pixels(*sizes[shown])))
-            place = end
+        for image, label, pixels in self._tagged_places(text, sizes):
+            if (box := as_box(label, pixels)) is not None:
+                found[image].append(box)
+        return found
+
+    def parse_points(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedPoint]]:
+        """Read the points of a raw answer, likewise.
+
+        Args:
+            text: as the model wrote it.
+            sizes: of the images that it speaks of.
+
+        Returns:
+            The points of each image, in their order, each with the reference before it.
+        """
+        found: list[list[GroundedPoint]] = [[] for _ in sizes]
+        for image, label, pixels in self._tagged_places(text, sizes):
+            if (point := as_point(label, pixels)) is not None:
+                found[image].append(point)
         return found
 
     def strip(self, text: str) -> str:
@@ -82,57 +100,87 @@ class TaggedThousandths:
             yield Piece(part.text)
         elif isinstance(part, Reference):
             yield from _tagged(part.text, self.ref)
+        elif isinstance(part, RawAnswer):
+            yield from self._as_written(part.text)
+        elif isinstance(part, Point):
+            x, y = self.units.place(part, sizes)
+            yield from _tagged(f"({x},{y})", self.box)
         else:
-            check_image(part, sizes)
-            yield from _tagged(_corners(part, sizes[part.image]), self.box)
+            x1, y1, x2, y2 = self.units.corners(part, sizes)
+            yield from _tagged(f"({x1},{y1}),({x2},{y2})", self.box)
 
-    def _tagged_boxes(self, text: str) -> Iterator[tuple[int, str, Box]]:
-        """Find each well-formed box: where it ends in the text, the reference before it, and the box."""
-        label = ""
-        for match in self._name_or_box.finditer(text):
+    def _as_written(self, answer: str) -> Iterator[Piece]:
+        """Cut a raw answer at its tags, which the model wrote as tokens; whatever else it spells is text."""
+        place = 0
+        for tag in self._any_tag.finditer(answer):
+            yield Piece(answer[place : tag.start()])
+            yield Piece(tag[0], control=True)
+            place = tag.end()
+        yield Piece(answer[place:])
+
+    def _tagged_places(self, text: str, sizes: Sequence[Size]) -> Iterator[tuple[int, str, tuple[float, ...]]]:
+        """Find each well-formed box or point: its image, the reference before it, and its pixels, four or two."""
+        label, shown, place = "", len(sizes) - 1, 0
+        for match in self._name_or_place.finditer(text) if sizes else ():
             if match["name"] is not None:
                 label = self.strip(match["name"])
                 continue
-            x1, y1, x2, y2 = (int(match[name]) for name in ("x1", "y1", "x2", "y2"))
-            if max(x2, y2) <= 1000 and x1 < x2 and y1 < y2:
-                yield match.end(), label, Box(x1, y1, x2, y2, unit="thousandth")
+            shown = last_mention(text[place : match.end()], shown, len(sizes))
+            place = match.end()
+            numbers = [int(match[name]) for name in ("x1", "y1", "x2", "y2") if match[name] is not None]
+            pixels = self.units.in_pixels(numbers, sizes[shown])
+            if pixels is not None:
+                yield shown, label, pixels
 
     @cached_property
-    def _name_or_box(self) -> re.Pattern[str]:
+    def _name_or_place(self) -> re.Pattern[str]:
         ref, ref_end, box, box_end = map(re.escape, (*self.ref, *self.box))
-        corners = _POINT.format(1) + r",\s*" + _POINT.format(2)
-        return re.compile(rf"{ref}(?P<name>.*?){ref_end}|{box}\s*{corners}\s*{box_end}", re.DOTALL)
+        numbers = _POINT.format(1) + r"(?:,\s*" + _POINT.format(2) + ")?"
+        return re.compile(rf"{ref}(?P<name>.*?){ref_end}|{box}\s*{numbers}\s*{box_end}", re.DOTALL)
 
     @cached_property
     def _any_tag(self) -> re.Pattern[str]:
         return re.compile("|".join(map(re.escape, (*self.ref, *self.box))))
 
 
-def check_image(box: Box, sizes: Sequence[Size]) -> None:
-    """Refuse a box on an image that is not shown.
-
-    Args:
-        box: of a conversation.
-        sizes: of the conversation's images.
-
-    Raises:
-        ValueError: there is no such image.
-    """
-    if not 0 <= box.image < len(sizes):
-        raise ValueError(f"a box lies on image {box.image}, but there are {len(sizes)} images.")
-
-
 def _tagged(text: str, tags: tuple[str, str]) -> tuple[Piece, Piece, Piece]:
     return Piece(tags[0], control=True), Piece(text), Piece(tags[1], control=True)
 
 
-def _corners(box: Box, size: Size) -> str:
-    """Write a box such as "(178,279),(806,884)"; edges outside the image are clipped to what a model can say."""
-    x1, y1, x2, y2 = (min(max(round(1000 * value), 0), 999) for value in box.in_fractions(*size))
-    return f"({x1},{y1}),({x2},{y2})"
+def as_box(label: str, pixels: Sequence[float]) -> GroundedBox | None:
+    """Take four numbers for a box.
+
+    Args:
+        label: its reference, or "".
+        pixels: of the original image.
+
+    Returns:
+        The box; None where there are not four numbers, or it has no area.
+    """
+    if len(pixels) != 4:
+        return None
+    x1, y1, x2, y2 = pixels
+    return GroundedBox(label, (x1, y1, x2, y2)) if x1 < x2 and y1 < y2 else None
 
 
-def _last_mention(text: str, otherwise: int, count: int) -> int:
-    """Find the index of the image that `text` mentions last, of `count`."""
-    numbers = [int(number) for number in _MENTION.findall(text)]
+def as_point(label: str, pixels: Sequence[float]) -> GroundedPoint | None:
+    """Take two numbers for a point; see `as_box`."""
+    if len(pixels) != 2:
+        return None
+    x, y = pixels
+    return GroundedPoint(label, (x, y))
+
+
+def last_mention(text: str, otherwise: int, count: int) -> int:
+    """Find which of several images a text mentions last, as "Picture 2", "image 2" or "图2".
+
+    Args:
+        text: of an answer.
+        otherwise: the index to take where it mentions none.
+        count: of the images; numbers of no image are ignored.
+
+    Returns:
+        The image's index.
+    """
+    numbers = [int(number) for number in _MENTION.findall(text) if len(number) < _LONGEST_NUMBER]
     return next((number - 1 for number in reversed(numbers) if 1 <= number <= count), otherwise)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.contract import GroundingForm
 from paddlemix.generation import GenerationConfig
 from paddlemix.generation.dialogue import Dialogue
 from paddlemix.models.registry import find_family
@@ -29,6 +31,7 @@ def add_model_flags(parser: argparse.ArgumentParser, default_model: str | None) 
         help=f"the folder of a model or an adapter, or owner/name on the hub{named}",
     )
     parser.add_argument("--lora_path", help="an adapter's folder, where --model_name_or_path is its base")
+    add_grounding_flag(parser)
     parser.add_argument("--dtype", choices=DTYPES, help="precision (default: bfloat16 on a GPU, float32 without one)")
     parser.add_argument("--seed", type=int, default=1234, help="of sampling (default: 1234)")
     parser.add_argument(
@@ -42,6 +45,19 @@ def add_model_flags(parser: argparse.ArgumentParser, default_model: str | None) 
     )
 
 
+def add_grounding_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that chooses the form of boxes and points.
+
+    Args:
+        parser: of the command line.
+    """
+    parser.add_argument(
+        "--grounding",
+        choices=get_args(GroundingForm),
+        help="form of boxes and points, where the family has several (default: what the model was trained with)",
+    )
+
+
 @dataclass(frozen=True)
 class AskedModel:
     """A model that a command line names, found and not loaded yet.
@@ -52,6 +68,7 @@ class AskedModel:
         lora_path: of the adapter on it, or None.
         dtype: its precision.
         generation: how it answers.
+        grounding: the form of its boxes and points; None leaves it to the model's folder.
     """
 
     dialogue_class: type[Dialogue]
@@ -59,6 +76,7 @@ class AskedModel:
     lora_path: str | None
     dtype: str
     generation: GenerationConfig
+    grounding: GroundingForm | None = None
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> AskedModel:
@@ -85,7 +103,7 @@ class AskedModel:
             seed=args.seed,
         )
         dialogue_class = find_family(folders.model).dialogue_class
-        return cls(dialogue_class, args.model_name_or_path, args.lora_path, dtype, generation)
+        return cls(dialogue_class, args.model_name_or_path, args.lora_path, dtype, generation, args.grounding)
 
     def load(self) -> Dialogue:
         """Load processor and model.
@@ -97,6 +115,8 @@ class AskedModel:
             OSError: a file is missing, or cannot be fetched.
             ValueError: a file is damaged.
         """
-        processor = AutoProcessorMIX.from_pretrained(self.name_or_path, lora_path=self.lora_path)
+        processor = AutoProcessorMIX.from_pretrained(
+            self.name_or_path, lora_path=self.lora_path, grounding=self.grounding
+        )
         model = AutoModelMIX.from_pretrained(self.name_or_path, dtype=self.dtype, lora_path=self.lora_path)
         return self.dialogue_class(model, processor, self.generation)

@@ -1,4 +1,4 @@
-"""Chats with a model in a terminal, about images that you show at any turn; boxes are drawn into files.
+"""Chats with a model in a terminal, about images and videos that you show at any turn; boxes are drawn into files.
 
 Example:
     python paddlemix/tools/chat.py --model_name_or_path output/demo/model --output_dir output

@@ -24,6 +24,7 @@ from paddlemix.evaluation.evaluate import evaluate_model
 from paddlemix.evaluation.report import Prediction
 from paddlemix.files import write_json
 from paddlemix.generation import GenerationConfig
+from paddlemix.tools.answering import add_grounding_flag
 from paddlemix.tools.report_errors import report_errors
 
 
@@ -35,6 +36,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model_name_or_path", help="the model, where it is not the one in the config's output_dir")
     parser.add_argument("--lora_path", help="an adapter's folder, where the model is its base")
+    add_grounding_flag(parser)
     parser.add_argument("--dataset", type=parse_sets, help="a list as in the config's dataset.eval, in its place")
     parser.add_argument("--output", type=Path, help="JSON file for the scores (default: metrics.json in the model)")
     parser.add_argument("--predictions", type=Path, help="JSON file for every answer beside what was right")
@@ -58,6 +60,8 @@ def main() -> None:
     """Load model and records, let it answer, score."""
     args = parse_arguments()
     folder, sets, bounds = model_and_sets(args)
+    if args.grounding:
+        bounds["grounding"] = args.grounding
     processor = AutoProcessorMIX.from_pretrained(folder, lora_path=args.lora_path, **bounds)
     output = args.output or scores_file(args.lora_path or folder)
     mix = MixDataset.load(sets, processor, args.on_bad_record)
@@ -88,7 +92,11 @@ def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], di
         config = load_config(args.config_or_model, has_gpu=gpu_is_usable())
         items = items or config.data.dataset.eval
         folder = config.training["output_dir"]
-        bounds = {**config.data.media_settings, "max_length": config.data.max_length}
+        bounds = {
+            **config.data.media_settings,
+            "grounding": config.data.grounding,
+            "max_length": config.data.max_length,
+        }
     if not items:
         raise ValueError("no record set to evaluate on: give --dataset, or a config with `dataset.eval`.")
     return args.model_name_or_path or folder, [DatasetSpec(**asdict(item)) for item in items], bounds

@@ -10,10 +10,12 @@ from pathlib import Path
 import PIL.Image
 
 from paddlemix.contract import Processor
-from paddlemix.conversation import Image
+from paddlemix.conversation import Image, Text, Video
+from paddlemix.generation.dialogue import Asked
 from paddlemix.media.images import open_image
 from paddlemix.tools.answering import AskedModel, add_model_flags
 from paddlemix.visualization.answers import answer_boxes, save_drawn
+from paddlemix.visualization.draw import Labelled, LabelledPoint
 
 DEFAULT_PROMPT = "Generate the caption in English with grounding:"
 ABOUT_IMAGES = """\
@@ -89,7 +91,7 @@ def main(script: Script) -> None:
     """
     args = parse_arguments(script)
     asked = AskedModel.of(args)
-    question = asked.dialogue_class.question(args.input_image, args.input_video, args.prompt)
+    question = asked.dialogue_class.question(asked_parts(args))
     images = [open_image(part.path) for part in question.parts if isinstance(part, Image)]
     dialogue = asked.load()
     processor = dialogue.processor
@@ -97,6 +99,13 @@ def main(script: Script) -> None:
     print(f"answer: {processor.grounding.strip(raw)}")
     if args.visual and images:
         draw(processor, raw, images, args.output_dir)
+
+
+def asked_parts(args: argparse.Namespace) -> list[Asked]:
+    """Put together what the command line asks: images or a video, then the words."""
+    frames = args.input_video
+    videos = [Video(frames[0] if len(frames) == 1 else tuple(frames))] if frames else []
+    return [*map(Image, args.input_image), *videos, Text(args.prompt)]
 
 
 def print_stream(pieces: Iterator[str]) -> str:
@@ -111,8 +120,14 @@ def print_stream(pieces: Iterator[str]) -> str:
 
 
 def draw(processor: Processor, raw: str, images: Sequence[PIL.Image.Image], folder: Path) -> None:
-    """Write each image with its boxes."""
+    """Write each image with its boxes and points."""
     for number, (image, boxes) in enumerate(zip(images, answer_boxes(processor, raw, images), strict=True), 1):
         path = folder / (IMAGE_FILE if len(images) == 1 else NUMBERED_FILE.format(number))
         save_drawn(image, boxes, path)
-        print(f"{path}: the image with {len(boxes)} boxes")
+        print(f"{path}: the image with {counted(boxes)}")
+
+
+def counted(drawn: Sequence[Labelled]) -> str:
+    """Say how many boxes were drawn, and how many points if there are any."""
+    points = sum(isinstance(one, LabelledPoint) for one in drawn)
+    return f"{len(drawn) - points} boxes" + (f" and {points} points" if points else "")

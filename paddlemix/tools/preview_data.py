@@ -1,23 +1,31 @@
-"""Writes a page with the first records of each set of a config as the model will see them.
+"""Writes a page with the first records of each set of a config as the model will see them, and what it answers to them.
 
-Example:
+Examples:
     python paddlemix/tools/preview_data.py paddlemix/config/demo/qwen2_vl_shapes.json --output preview.html
+    python paddlemix/tools/preview_data.py paddlemix/config/demo/qwen2_vl_shapes.json --answers \\
+        --model_name_or_path output/demo/model
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from paddlemix.auto import AutoModelMIX
 from paddlemix.configuration.arguments import DatasetArguments
 from paddlemix.configuration.file import load_config
 from paddlemix.contract import Processor
+from paddlemix.conversation import Conversation
 from paddlemix.datasets.loading.load import LoadedSet, load_set
 from paddlemix.datasets.spec import DatasetSpec
+from paddlemix.evaluation.predict import question_of
 from paddlemix.files import replacing
+from paddlemix.generation import GenerationConfig
+from paddlemix.generation.answer import answer
+from paddlemix.tools.precision import usable_dtype
 from paddlemix.tools.report_errors import report_errors
 from paddlemix.training.finetune import Run
 from paddlemix.visualization.preview import view_problem, view_record
@@ -30,6 +38,13 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     parser.add_argument("config", help="a fine-tuning config; behind it, `--key value` overrides a key")
     parser.add_argument("--output", type=Path, default=Path("preview.html"), help="the page (default: preview.html)")
     parser.add_argument("--records", type=int, default=8, help="records of each set (default: 8)")
+    parser.add_argument(
+        "--answers", action="store_true", help="let the config's model answer, next to the right answer"
+    )
+    parser.add_argument("--lora_path", help="with --answers, an adapter's folder; the config's model is its base")
+    parser.add_argument(
+        "--max_new_tokens", type=int, default=128, help="with --answers, the longest answer (default: 128)"
+    )
     return parser.parse_known_args(arguments)
 
 
@@ -38,22 +53,45 @@ def main(arguments: list[str]) -> None:
     args, overrides = parse_arguments(arguments)
     if args.records < 1:
         raise ValueError(f"--records is {args.records}; expected 1 or more")
-    # A config for GPUs is looked at on a laptop too: nothing is computed here.
+    # A config for GPUs is looked at on a laptop too: nothing is trained here.
     config = load_config(args.config, overrides, has_gpu=True)
     processor = Run.of(config).processor
-    page = preview_page(args.config, list(view_sets(config.data.dataset, processor, args.records)))
+    answers = answering(config.model.model_name_or_path, processor, args) if args.answers else None
+    page = preview_page(args.config, list(view_sets(config.data.dataset, processor, args.records, answers)))
     with replacing(args.output) as beside:
         beside.write_text(page, encoding="utf-8")
     print(f"{args.output}: {len(page) / 2**20:.1f} MB")
 
 
-def view_sets(dataset: DatasetArguments, processor: Processor, records: int) -> Iterator[SetView]:
+def answering(name_or_path: str, processor: Processor, args: argparse.Namespace) -> Callable[[Conversation], str]:
+    """Load a model that answers to records.
+
+    Args:
+        name_or_path: of the model.
+        processor: of its family.
+        args: the command line.
+
+    Returns:
+        A function that gives the likeliest raw answer in place of a record's last.
+    """
+    model = AutoModelMIX.from_pretrained(name_or_path, dtype=usable_dtype(None), lora_path=args.lora_path)
+    settings = GenerationConfig(max_new_tokens=args.max_new_tokens)
+    return lambda conversation: answer(model, processor, [question_of(conversation)], settings)[0]
+
+
+def view_sets(
+    dataset: DatasetArguments,
+    processor: Processor,
+    records: int,
+    answers: Callable[[Conversation], str] | None = None,
+) -> Iterator[SetView]:
     """View the first records of each set.
 
     Args:
         dataset: the sets.
         processor: the family's.
         records: how many of each.
+        answers: gives a model's raw answer in place of a record's last; None asks no model.
 
     Yields:
         The sets in their order, those to train on first; records that cannot be used stand behind the others.
@@ -62,7 +100,7 @@ def view_sets(dataset: DatasetArguments, processor: Processor, records: int) -> 
         for item in items:
             spec = DatasetSpec(**{**asdict(item), "max_samples": min(item.max_samples or records, records)})
             loaded = load_set(spec, processor)
-            views = [view_record(conversation, processor) for conversation in loaded.conversations]
+            views = [view_record(conversation, processor, answers) for conversation in loaded.conversations]
             problems = [view_problem(error) for error in loaded.errors]
             yield SetView(set_title(kind, loaded), (*views, *problems))
 

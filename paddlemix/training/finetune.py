@@ -73,6 +73,7 @@ class Run:
         processor = family.processor_class.from_pretrained(
             folder,
             **data.media_settings,
+            grounding=data.grounding,
             max_length=data.max_length,
             truncate_text=data.on_overlong == "truncate_text",
         )

@@ -1,4 +1,4 @@
-"""The boxes of an answer, drawn into files."""
+"""The boxes and points of an answer, drawn into files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from PIL import Image
 
 from paddlemix.contract import Processor
 from paddlemix.files import replacing
-from paddlemix.visualization.draw import LabelledBox, draw_boxes
+from paddlemix.visualization.draw import Labelled, LabelledBox, LabelledPoint, draw_boxes
 
 JPEG_QUALITY = 95
 
 
-def answer_boxes(processor: Processor, raw: str, images: Sequence[Image.Image]) -> list[list[LabelledBox]]:
-    """Read the boxes of a raw answer on each of the images that it is about.
+def answer_boxes(processor: Processor, raw: str, images: Sequence[Image.Image]) -> list[list[Labelled]]:
+    """Read the boxes and points of a raw answer on each of the images that it is about.
 
     Args:
         processor: of the model's family.
@@ -23,13 +23,20 @@ def answer_boxes(processor: Processor, raw: str, images: Sequence[Image.Image]) 
         images: as they were before any resizing.
 
     Returns:
-        The boxes of each image, to be drawn.
+        What is to be drawn on each image, its boxes first.
     """
-    found = processor.grounding.parse(raw, [image.size for image in images])
-    return [[LabelledBox(one.label, one.box) for one in boxes] for boxes in found]
+    grounding, sizes = processor.grounding, [image.size for image in images]
+    found = zip(grounding.parse(raw, sizes), grounding.parse_points(raw, sizes), strict=True)
+    return [
+        [
+            *(LabelledBox(one.label, one.box) for one in boxes),
+            *(LabelledPoint(one.label, one.point) for one in points),
+        ]
+        for boxes, points in found
+    ]
 
 
-def save_drawn(image: Image.Image, boxes: Sequence[LabelledBox], path: Path) -> None:
-    """Write an image with its boxes as JPEG; missing folders are made."""
+def save_drawn(image: Image.Image, boxes: Sequence[Labelled], path: Path) -> None:
+    """Write an image with its boxes and points as JPEG; missing folders are made."""
     with replacing(path) as staged:
         draw_boxes(image, boxes).save(staged, quality=JPEG_QUALITY)

@@ -1,4 +1,4 @@
-"""Draws boxes with their labels on an image."""
+"""Draws boxes and points with their labels on an image."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from paddlemix.visualization.plates import Rectangle, place_plates
 
 SMALLEST_LINE, SMALLEST_FONT, SHRUNKEN_FONT = 2, 11, 8
 _LINE_SHARE, _FONT_SHARE, _PADDING_SHARE = 1 / 250, 1 / 45, 1 / 5
+# A point's ring, in widths of a line.
+_MARKER_RADIUS = 4
 _ELLIPSIS = "..."
 
 
@@ -34,6 +36,22 @@ class LabelledBox:
 
 
 @dataclass(frozen=True)
+class LabelledPoint:
+    """A point and what it shows.
+
+    Attributes:
+        label: as that of a box.
+        point: x, y in pixels of the image.
+    """
+
+    label: str
+    point: tuple[float, float]
+
+
+Labelled = LabelledBox | LabelledPoint
+
+
+@dataclass(frozen=True)
 class _Caption:
     """A label in the font and length in which it fits, and the size of its plate in pixels."""
 
@@ -43,27 +61,28 @@ class _Caption:
     size: Size
 
 
-def draw_boxes(image: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
-    """Draw every box with its label.
+def draw_boxes(image: Image.Image, boxes: Sequence[Labelled]) -> Image.Image:
+    """Draw every box with its label, and a dot in a ring for every point.
 
     Lines and letters grow with the image. Boxes are clipped to the image; one that has no area there is left out
-    with a warning that names it.
+    with a warning that names it, as a point outside is.
 
     Args:
         image: stays as it is.
-        boxes: what to draw; later boxes lie on earlier ones, and labels on all boxes.
+        boxes: what to draw, points too; later ones lie on earlier ones, and labels on all of them.
 
     Returns:
         A new RGB image of the same size.
     """
     canvas = image.convert("RGB")
-    frames = [(_one_line(item.label), _clip(item, canvas.size)) for item in boxes]
-    visible = [(label, frame) for label, frame in frames if frame is not None]
-    colors = label_colors(label for label, _ in visible)
+    frames = [(item, _one_line(item.label), _frame(item, canvas.size)) for item in boxes]
+    visible = [(item, label, frame) for item, label, frame in frames if frame is not None]
+    colors = label_colors(label for _, label, _ in visible)
     pen = ImageDraw.Draw(canvas)
-    for label, frame in visible:
-        _draw_frame(pen, frame, colors[label], _line_width(canvas.size))
-    _draw_labels(pen, [(label, frame) for label, frame in visible if label], colors, canvas.size)
+    for item, label, frame in visible:
+        draw = _draw_frame if isinstance(item, LabelledBox) else _draw_marker
+        draw(pen, frame, colors[label], _line_width(canvas.size))
+    _draw_labels(pen, [(label, frame) for _, label, frame in visible if label], colors, canvas.size)
     return canvas
 
 
@@ -79,6 +98,24 @@ def _line_width(size: Size) -> int:
     return _scaled(_LINE_SHARE, SMALLEST_LINE, size)
 
 
+def _frame(item: Labelled, size: Size) -> Rectangle | None:
+    """Return the pixels that a box or a point's marker takes, or None with a warning."""
+    return _clip(item, size) if isinstance(item, LabelledBox) else _marker(item, size)
+
+
+def _marker(item: LabelledPoint, size: Size) -> Rectangle | None:
+    """Return the square round a point, which may reach over the image's edge; None with a warning for one outside."""
+    (x, y), (width, height) = item.point, size
+    if not (0 <= x <= width and 0 <= y <= height):
+        warnings.warn(
+            f"point {item.point} of {item.label!r} is not drawn: it lies outside the image of {width}x{height}",
+            stacklevel=4,
+        )
+        return None
+    (left, top), radius = _start(x, y, size), _MARKER_RADIUS * _line_width(size)
+    return left - radius, top - radius, left + radius + 1, top + radius + 1
+
+
 def _clip(item: LabelledBox, size: Size) -> Rectangle | None:
     """Return the pixels of the box that lie in the image, or None with a warning."""
     x1, x2 = (min(max(x, 0.0), size[0]) for x in item.box[::2])
@@ -87,7 +124,7 @@ def _clip(item: LabelledBox, size: Size) -> Rectangle | None:
     if not (x1 < x2 and y1 < y2):
         warnings.warn(
             f"box {item.box} of {item.label!r} is not drawn: it has no area inside the image of {size[0]}x{size[1]}",
-            stacklevel=3,
+            stacklevel=4,
         )
         return None
     return (*_start(x1, y1, size), *_end(x1, y1, x2, y2, size))
@@ -108,6 +145,14 @@ def _draw_frame(pen: ImageDraw.ImageDraw, frame: Rectangle, color: Rgb, line: in
     # Lines grow inwards; thicker than half the box they would grow out again.
     width = min(line, max(1, min(right - left, bottom - top) // 2))
     pen.rectangle((left, top, right - 1, bottom - 1), outline=color, width=width)
+
+
+def _draw_marker(pen: ImageDraw.ImageDraw, frame: Rectangle, color: Rgb, line: int) -> None:
+    left, top, right, bottom = frame
+    x, y = (left + right - 1) // 2, (top + bottom - 1) // 2
+    pen.ellipse((left, top, right - 1, bottom - 1), outline=color, width=line)
+    dot = max(1, line // 2)
+    pen.ellipse((x - dot, y - dot, x + dot, y + dot), fill=color)
 
 
 def _draw_labels(

@@ -1,10 +1,10 @@
-"""Records as a model will see them: their tokens with the trained ones marked, and their images with boxes drawn."""
+"""Records as a model will see them: their tokens, the trained ones marked, and their images with what lies on them."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -12,14 +12,14 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
-from paddlemix.contract import Processor, Sample
-from paddlemix.conversation import Box, Conversation, RecordError, Reference
+from paddlemix.contract import Piece, Processor, Sample, Size
+from paddlemix.conversation import Box, Conversation, Point, RecordError, Reference
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import frame_indices
 from paddlemix.media.images import open_image
 from paddlemix.media.video import open_video
 from paddlemix.names import IGNORED_LABEL
-from paddlemix.visualization.draw import LabelledBox, draw_boxes
+from paddlemix.visualization.draw import Labelled, LabelledBox, LabelledPoint, draw_boxes
 
 # The longer side of an image on the page, in pixels: large enough for labels, small enough for many records.
 _LARGEST, _SMALLEST = 512, 256
@@ -67,6 +67,8 @@ class RecordView:
         trained_tokens: those that a model is trained to say.
         stretches: the tokens.
         thumbnails: images, and some frames of videos.
+        gold: the right answer, in the family's convention of boxes.
+        answer: what a model says in its place, as it wrote it; None where none was asked.
         problem: why the record cannot be used, "" where it can.
     """
 
@@ -76,15 +78,20 @@ class RecordView:
     trained_tokens: int = 0
     stretches: tuple[Stretch, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = ()
+    gold: str = ""
+    answer: str | None = None
     problem: str = ""
 
 
-def view_record(conversation: Conversation, processor: Processor) -> RecordView:
+def view_record(
+    conversation: Conversation, processor: Processor, answer: Callable[[Conversation], str] | None = None
+) -> RecordView:
     """Encode a record and take it apart for a page.
 
     Args:
         conversation: the record.
         processor: a model family's.
+        answer: gives a model's raw answer in place of the record's last; None asks no model.
 
     Returns:
         What to show; a record that cannot be encoded is shown by its problem.
@@ -92,6 +99,8 @@ def view_record(conversation: Conversation, processor: Processor) -> RecordView:
     try:
         sample = processor.encode(conversation)
         size = processor.measure(conversation)
+        answered = None if answer is None else answer(conversation)
+        sizes = [processor.image_size(conversation, index) for index in range(len(conversation.images))]
     except RecordError as error:
         return view_problem(error)
     return RecordView(
@@ -100,7 +109,15 @@ def view_record(conversation: Conversation, processor: Processor) -> RecordView:
         image_tokens=size.image_tokens,
         trained_tokens=size.target_tokens,
         stretches=tuple(_stretches(sample, processor)),
-        thumbnails=(*_images(conversation, sample), *_frames(conversation)),
+        thumbnails=(
+            *_images(conversation, sample),
+            *_frames(conversation),
+            *_answered_images(conversation, processor, answered or "", sizes),
+        ),
+        gold="".join(
+            one.text for one in processor.grounding.write(conversation.turns[-1], sizes) if isinstance(one, Piece)
+        ),
+        answer=answered,
     )
 
 
@@ -136,43 +153,65 @@ def _stretches(sample: Sample, processor: Processor) -> Iterator[Stretch]:
 def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
     for index, part in enumerate(conversation.images):
         image = open_image(part.path)
-        boxes = [
-            LabelledBox(label, box.in_pixels(*image.size))
-            for label, box in _labelled_boxes(conversation)
-            if box.image == index
-        ]
+        placed = [(label, one) for label, one in _labelled_places(conversation) if one.image == index]
         caption = f"Picture {index + 1}: {shown(part.path)}, {image.width} x {image.height} pixels"
         if "image_grid_thw" in sample.media:
             _, height, width = sample.media["image_grid_thw"][index]
             caption += f", seen as {width} x {height} patches"
-        yield Thumbnail(_as_url(_with_boxes(image, boxes)), f"{caption}; boxes: {len(boxes)}" if boxes else caption)
+        yield Thumbnail(_as_url(_with_places(image, placed)), caption + _counted(placed))
 
 
-def _labelled_boxes(conversation: Conversation) -> Iterator[tuple[str, Box]]:
-    """Pair every box with the reference before it in its turn."""
+def _answered_images(
+    conversation: Conversation, processor: Processor, raw: str, sizes: list[Size]
+) -> Iterator[Thumbnail]:
+    """Draw the boxes and points that a model named, on the images that have some."""
+    found = zip(processor.grounding.parse(raw, sizes), processor.grounding.parse_points(raw, sizes), strict=True)
+    for number, (part, (boxes, points)) in enumerate(zip(conversation.images, found, strict=True), 1):
+        placed: list[tuple[str, Box | Point]] = [
+            *((one.label, Box(*one.box)) for one in boxes),
+            *((one.label, Point(*one.point)) for one in points),
+        ]
+        if placed:
+            caption = f"Picture {number} as the model answers{_counted(placed)}"
+            yield Thumbnail(_as_url(_with_places(open_image(part.path), placed)), caption)
+
+
+def _counted(placed: Sequence[tuple[str, Box | Point]]) -> str:
+    """Say how many boxes and points there are, where there are any."""
+    counts = (
+        (name, sum(isinstance(one, kind) for _, one in placed)) for kind, name in ((Box, "boxes"), (Point, "points"))
+    )
+    return "".join(f"; {name}: {count}" for name, count in counts if count)
+
+
+def _labelled_places(conversation: Conversation) -> Iterator[tuple[str, Box | Point]]:
+    """Pair every box and point with the reference before it in its turn."""
     for turn in conversation.turns:
         label = ""
         for part in turn.parts:
             if isinstance(part, Reference):
                 label = part.text
-            elif isinstance(part, Box):
+            elif isinstance(part, (Box, Point)):
                 yield label, part
 
 
-def _with_boxes(image: Image.Image, boxes: Sequence[LabelledBox]) -> Image.Image:
-    """Draw boxes on the image in the size of the page, so that lines and letters suit it, whatever size it had."""
+def _with_places(image: Image.Image, placed: Sequence[tuple[str, Box | Point]]) -> Image.Image:
+    """Draw on the image in the size of the page, so that lines and letters suit it, whatever size it had."""
     longer = max(image.size)
     scale = min(max(longer, _SMALLEST), _LARGEST) / longer
     size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
-    scaled = [LabelledBox(each.label, _scaled(each.box, image.size, size)) for each in boxes]
+    scaled = [_scaled(label, one, image.size, size) for label, one in placed]
     return draw_boxes(image.resize(size, Image.Resampling.BICUBIC), scaled)
 
 
-def _scaled(
-    box: tuple[float, float, float, float], old: tuple[int, int], new: tuple[int, int]
-) -> tuple[float, float, float, float]:
+def _scaled(label: str, placed: Box | Point, old: Size, new: Size) -> Labelled:
+    """Move a box or a point from the original image to one of another size."""
     x, y = new[0] / old[0], new[1] / old[1]
-    return box[0] * x, box[1] * y, box[2] * x, box[3] * y
+    if isinstance(placed, Point):
+        left, top = placed.in_pixels(*old)
+        return LabelledPoint(label, (left * x, top * y))
+    left, top, right, bottom = placed.in_pixels(*old)
+    return LabelledBox(label, (left * x, top * y, right * x, bottom * y))
 
 
 def _frames(conversation: Conversation) -> Iterator[Thumbnail]:
@@ -182,7 +221,7 @@ def _frames(conversation: Conversation) -> Iterator[Thumbnail]:
             places = frame_indices(video.info.frames, min(_FRAMES, video.info.frames)).tolist()
             for place, frame in zip(places, video.read(places), strict=True):
                 caption = f"Video {index + 1}: {shown(path)}, frame {place + 1} of {video.info.frames}"
-                yield Thumbnail(_as_url(_with_boxes(Image.fromarray(frame), [])), caption)
+                yield Thumbnail(_as_url(_with_places(Image.fromarray(frame), [])), caption)
 
 
 def _as_url(image: Image.Image) -> str:

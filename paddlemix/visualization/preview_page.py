@@ -19,6 +19,7 @@ _TEMPLATE = """<!DOCTYPE html>
   body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", "WenQuanYi Micro Hei", sans-serif; margin: 2rem auto;
          max-width: 70rem; padding: 0 1rem; color: #1c1c1e; background: #f6f6f4; }
   h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } h3 { font-size: .9rem; margin: 0 0 .5rem; }
+  h4 { font-size: .8rem; margin: .75rem 0 0; color: #63635e; }
   article { background: white; border: 1px solid #dcdcd8; border-radius: 6px; padding: 1rem; margin: 1rem 0; }
   figure { display: inline-block; margin: 0 1rem .5rem 0; vertical-align: top; }
   img { max-width: 100%; display: block; }
@@ -55,6 +56,12 @@ _TEMPLATE = """<!DOCTYPE html>
 {%- if one.repeat > 1 and one.control %} &times; {{ one.repeat }}{% endif %}</span>
 {%- endfor -%}
 </pre>
+{% if record.answer is not none %}
+<h4>Right answer</h4>
+<pre>{{ record.gold }}</pre>
+<h4>The model's answer{{ ", the same" if record.answer == record.gold }}</h4>
+<pre>{{ record.answer }}</pre>
+{% endif %}
 {% endif %}
 </article>
 {% endfor %}

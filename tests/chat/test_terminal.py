@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +14,10 @@ from PIL import Image
 from paddlemix.chat import session as session_module
 from paddlemix.chat.session import ChatSession
 from paddlemix.chat.terminal import run_terminal
-from paddlemix.conversation import Turn
+from paddlemix.conversation import Conversation, RawAnswer, RecordError, RecordId, Turn
 from paddlemix.generation import GenerationConfig
-from paddlemix.generation.dialogue import Exchange
+from paddlemix.generation import dialogue as dialogue_module
+from paddlemix.generation.dialogue import Dialogue, Exchange
 from paddlemix.media.images import open_image
 from paddlemix.models.qwen_vl.chat.dialogue import QwenVLDialogue, query_text
 from paddlemix.models.qwen_vl.tags import GROUNDING
@@ -104,6 +106,11 @@ def test_boxes_are_drawn_into_new_files_that_are_named(talk, images, capsys, tmp
     assert all(str(path) in shown for path in files)
 
 
+def test_points_are_drawn_too(talk, images, tmp_path):
+    talk(f"/image {images[0]}", "Where?", answers=[["click(<box>(500,500)</box>)"]])
+    assert np.ptp(np.asarray(Image.open(tmp_path / "out" / "chat_1.jpg"))) > 60
+
+
 def test_clear_forgets_what_was_said_and_shown(talk, images):
     lines = [f"/image {images[0]}", "One.", f"/image {images[0]}", "clear", f"/image {images[1]}", "Two."]
     talk(*lines, answers=[["1"], [BOX]])
@@ -136,14 +143,131 @@ def test_an_answer_that_fails_is_a_sentence_and_its_question_is_forgotten(talk, 
 
 def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(talk, capsys):
     talk("One.", "Two.", answers=[["Well", KeyboardInterrupt()], ["Fine."]])
-    assert "(stopped; this line is forgotten)" in capsys.readouterr().out
+    assert "(stopped; this question, and what was shown with it, is forgotten)" in capsys.readouterr().out
     assert spoken(talk.session.history) == [("Two.", "Fine.")]
 
 
-@pytest.mark.parametrize("end", ["exit", EOFError(), KeyboardInterrupt()])
-def test_exit_and_ctrl_d_and_ctrl_c_end_politely(talk, capsys, end):
-    talk(end, "Never asked.", answers=[])
+@pytest.mark.parametrize("end", [["exit"], ["/exit"], [EOFError()], [KeyboardInterrupt(), KeyboardInterrupt()]])
+def test_exit_and_ctrl_d_and_ctrl_c_twice_end_politely(talk, capsys, end):
+    talk(*end, "Never asked.", answers=[])
     assert capsys.readouterr().out.endswith("Goodbye.\n") and talk.asked == []
+
+
+def test_a_ctrl_c_behind_an_answer_loses_nothing(talk, capsys):
+    talk("One.", KeyboardInterrupt(), "Two.", KeyboardInterrupt(), "Three.", answers=[["1"], ["2"], ["3"]])
+    assert [answer for _, answer in talk.asked[2][1]] == ["1", "2"]
+    assert capsys.readouterr().out.count("(Ctrl-C once more ends the chat)") == 2
+
+
+def test_a_family_without_videos_refuses_one_with_a_sentence_before_it_is_opened(talk, capsys):
+    talk("/video nowhere.mp4", "Still there?", answers=[["Yes."]])
+    assert "error: the video nowhere.mp4 cannot be shown: Qwen-VL reads images only." in capsys.readouterr().out
+    assert talk.asked == [("Still there?", [])]
+
+
+@pytest.fixture
+def neutral(tmp_path, monkeypatch):
+    """A chat with a family that is asked in the neutral form: a function of lines and answers that gives the turns."""
+    asked: list[Conversation] = []
+    answers: list[list[str | BaseException]] = []
+
+    def say(model, processor, question, config):
+        asked.append(question)
+        for piece in answers.pop(0):
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+
+    def hold(*lines: str, says: Sequence[list[str | BaseException]]) -> list[Conversation]:
+        answers.extend(says)
+        typed = iter(lines)
+        with closing(ChatSession(Dialogue(None, SimpleNamespace(grounding=GROUNDING), None), tmp_path)) as session:
+            run_terminal(session, lambda prompt: next(typed, "exit"))
+        assert not answers, "every answer was asked for"
+        return asked
+
+    monkeypatch.setattr(dialogue_module, "stream_answer", say)
+    return hold
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> str:
+    av = pytest.importorskip("av", reason="PyAV writes this video")
+    path = tmp_path / "a clip.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=5)
+        stream.width, stream.height = 64, 48
+        for number in range(9):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * number, np.uint8))))
+        file.mux(stream.encode())
+    return str(path)
+
+
+def shown_in(turn: Turn) -> list[str]:
+    """What a turn consists of, in order; frames of a video joined."""
+    named = [getattr(part, "path", None) or part.text for part in turn.parts]
+    return [one if isinstance(one, str) else "+".join(one) for one in named]
+
+
+def test_images_and_videos_are_shown_at_any_turn_in_their_order(neutral, images, clip, capsys):
+    first, second = images
+    lines = [f"/video {clip}", f"/image {first}", "One.", f"/image {second}", "Two.", f'/video "{first}" {second}']
+    asked = neutral(*lines[:-1], f"/video '{clip}'", "Three.", says=[["1"], ["2"], ["3"]])
+    assert [shown_in(turn) for turn in asked[2].turns if turn.role == "user"] == [
+        [clip, first, "One."],
+        ["Picture 2: ", second, "Two."],
+        ["Video 2: ", clip, "Three."],
+    ]
+    told = capsys.readouterr().out
+    for sentence in ("Video 1 is", "Picture 1 is", "Picture 2 is", "Video 2 is"):
+        assert f"{sentence} shown with your next question.\n" in told
+
+
+def test_several_paths_of_a_video_are_its_frames(neutral, tmp_path):
+    paths = [tmp_path / name for name in ("1.png", "2 b.png", "3.png")]
+    for path in paths:
+        Image.new("RGB", (64, 48)).save(path)
+    typed = f"/video {paths[0]} '{paths[1]}' {paths[2]}"
+    (asked,) = neutral(typed, "?", says=[["."]])
+    assert shown_in(asked.turns[0]) == ["+".join(map(str, paths)), "?"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/video", "error: /video names no video; expected /video and a file, an address or files of frames."),
+        ("/video nowhere.mp4", "error: video nowhere.mp4 does not exist."),
+        ("/video nowhere.png gone.png", "error: image nowhere.png does not exist."),
+        (f"/video {__file__}", "is broken or in no format that is read"),
+        ("/video it's.mp4", "error: video it's.mp4 does not exist."),
+    ],
+)
+def test_a_broken_video_is_a_sentence_and_the_chat_goes_on(neutral, images, capsys, line, said):
+    (asked,) = neutral(f"/image {images[0]}", line, "Still there?", says=[["Yes."]])
+    assert said in capsys.readouterr().out
+    assert shown_in(asked.turns[0]) == [images[0], "Still there?"]
+
+
+def test_a_stopped_answer_is_forgotten_with_the_video_that_was_shown(neutral, clip, capsys):
+    asked = neutral(f"/video {clip}", "One.", f"/video {clip}", "Two.", says=[["Well", KeyboardInterrupt()], ["2"]])
+    assert "Well\n(stopped; this question, and what was shown with it, is forgotten)" in capsys.readouterr().out
+    assert [shown_in(turn) for turn in asked[1].turns] == [[clip, "Two."]]
+
+
+def test_clear_forgets_videos_too(neutral, clip):
+    asked = neutral(f"/video {clip}", "One.", f"/video {clip}", "/clear", "Two.", says=[["1"], ["2"]])
+    assert [shown_in(turn) for turn in asked[1].turns] == [["Two."]]
+
+
+def test_an_answer_sends_a_terminal_nothing_but_text(neutral, capsys):
+    asked = neutral("One.", "Two.", says=[["a\x1b[2J\tb\r\n", "\x9bc", "图"], ["."]])
+    assert "a\ufffd[2J\tb\ufffd\n\ufffdc图\n" in capsys.readouterr().out
+    assert asked[1].turns[1].parts == (RawAnswer("a\x1b[2J\tb\r\n\x9bc图"),)
+
+
+def test_what_a_record_would_be_named_by_is_left_out_of_errors(neutral, capsys):
+    neutral("One.", says=[[RecordError(RecordId("the prompt", 0), "image a.png does not exist.")]])
+    assert "error: image a.png does not exist.\n" in capsys.readouterr().out
 
 
 def test_an_image_of_an_address_is_fetched_once(talk, images, tmp_path, monkeypatch):

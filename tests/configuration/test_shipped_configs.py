@@ -14,7 +14,7 @@ from paddlemix.training.finetune import Run
 FOLDER = Path(paddlemix.__file__).parent / "config"
 CONFIGS = sorted(FOLDER.rglob("*.json"))
 # What stands for the model that a config names, by a part of its path.
-TINY = {"qwen2_vl": "tiny_checkpoint", "qwen_vl": "tiny_qwen_vl"}
+TINY = {"qwen2_5_vl": "tiny_qwen2_5_vl", "qwen2_vl": "tiny_checkpoint", "qwen_vl": "tiny_qwen_vl"}
 
 
 def test_each_family_has_configs_for_all_weights_for_adapters_and_for_several_cards() -> None:
@@ -34,7 +34,8 @@ def test_a_run_can_be_made_of_it(
     from paddlemix.training.sft import SFTTrainer
 
     config_file.load_config(str(path), has_gpu=True)  # as it is
-    tiny = request.getfixturevalue(TINY["qwen_vl" if "qwen_vl" in str(path.relative_to(FOLDER)) else "qwen2_vl"])
+    (fixture,) = {tiny for family, tiny in TINY.items() if family in path.relative_to(FOLDER).as_posix()}
+    tiny = request.getfixturevalue(fixture)
     sets = {
         part: [{"name": "chatml_dataset", "data_files": str(shapes / f"{part}_grounding.json")}]
         for part in ("train", "eval")

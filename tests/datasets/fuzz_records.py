@@ -40,16 +40,16 @@ BATCH = 100
 CPU_SECONDS = 5  # for one record; they take milliseconds
 WORDS = (
     "<image>", "<video>", "<bbox>", "<ref-object>", "<img>", "</img>", "<img>a.jpg</img>", "<video>a.mp4</video>",
-    "<ref>", "</ref>", "<box>", "</box>", "<box>(1,2),(3,4)</box>", "<box>(9,9),(1,1)</box>", "(1,2),(3,4)",
-    "<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|im_end|>", "<|image_pad|>", "<quad>", "[[", "{\"", "\\",
-    "\n", "\r\n", "\x00", "图", "🚌", "\u2028", "\u202e", "a.jpg", "../a.jpg", "file://a.jpg", "https://h/a.jpg",
-    "data:image/png;base64,AAAA", "data:,", "norm_1000", "real", "user", "assistant", "system", "{phrase}", "{{ 1 }}",
-    "%s", " ",
+    "<ref>", "</ref>", "<box>", "</box>", "<box>(1,2),(3,4)</box>", "<box>(9,9),(1,1)</box>", "<box>(1,2)</box>",
+    "(1,2),(3,4)", "<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|im_end|>", "<|image_pad|>", "<quad>",
+    "[[", "{\"", "\\", "\n", "\r\n", "\x00", "图", "🚌", "\u2028", "\u202e", "a.jpg", "../a.jpg", "file://a.jpg",
+    "https://h/a.jpg", "data:image/png;base64,AAAA", "data:,", "norm_1000", "real", "user", "assistant", "system",
+    "{phrase}", "{{ 1 }}", "%s", " ",
 )  # fmt: skip
 VALUES = (
     None, True, False, 0, 1, -1, 3.5, 1e308, 10**19, 10**400, "", " ", "a.jpg", "real", [], {}, [[]], [None],
-    [[1, 2, 3, 4]], [1, 2, 3, 4], [9, 9, 1, 1], [0.1, 0.1, 0.9, 0.9], {"path": "a.jpg"}, {"url": "a.jpg"},
-    {"from": "human", "value": "q"}, {"role": "user", "content": "q"}, ["q", "a"], [["q", "a"]],
+    [[1, 2, 3, 4]], [1, 2, 3, 4], [9, 9, 1, 1], [1, 2], [[1, 2]], [0.1, 0.1, 0.9, 0.9], {"path": "a.jpg"},
+    {"url": "a.jpg"}, {"from": "human", "value": "q"}, {"role": "user", "content": "q"}, ["q", "a"], [["q", "a"]],
 )  # fmt: skip
 
 

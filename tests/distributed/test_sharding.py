@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from .conftest import Launch
 
 SCRIPT = Path(__file__).with_name("train_cases.py")
-FAMILIES = {"qwen2_vl": "tiny_checkpoint", "qwen_vl": "tiny_qwen_vl"}
+FAMILIES = {"qwen2_vl": "tiny_checkpoint", "qwen_vl": "tiny_qwen_vl", "qwen2_5_vl": "tiny_qwen2_5_vl"}
 STEPS, SAVED, PACK, IMAGES, CLIP = 10, 5, 448, 6, 0.1
 # So many batches of one record (or pack) make a global batch, by the number of ranks.
 ACCUMULATION = {1: 4, 2: 2, 4: 1}
@@ -36,10 +36,12 @@ SHARED: dict[str, dict[str, Any]] = {
     "stage3": {"sharding": "stage3"},
 }
 CASES = [
-    *((family, "padded", how) for family in FAMILIES for how in SHARED),
-    *((family, "lora", how) for family in FAMILIES for how in ("dp", "stage1")),
+    *((family, "padded", how) for family in ("qwen2_vl", "qwen_vl") for how in SHARED),
+    *((family, "lora", how) for family in ("qwen2_vl", "qwen_vl") for how in ("dp", "stage1")),
     *(("qwen2_vl", "packs", how) for how in ("dp", "stage2", "stage3")),
     ("qwen_vl", "packs", "stage2"),
+    # What its batches have beside Qwen2-VL's are the seconds of videos.
+    *(("qwen2_5_vl", kind, "stage2") for kind in ("padded", "packs")),
 ]
 # Four ranks: in two pairs, of which each shares what it keeps.
 IN_PAIRS = ("stage1", "stage2", "stage3")
@@ -49,6 +51,7 @@ RESUMED_BY_TWO = [
     ("padded-stage1-from-stage3", "padded", "padded-stage3", "stage1"),
     ("lora-stage1-from-alone", "lora", "lora-alone", "stage1"),
 ]
+WITH_VIDEOS = ("qwen2_vl", "qwen2_5_vl")
 Weights = dict[str, np.ndarray]
 
 
@@ -58,7 +61,7 @@ class Runs:
     def __init__(self, folder: Path, family: str, checkpoint: Path, records: dict[str, Path]) -> None:
         self.folder, self.family = folder / family, family
         sets = [("chatml_dataset", "images"), ("chatml_dataset", "texts")]
-        sets += [("ms_swift_3", "video")] if family == "qwen2_vl" else []
+        sets += [("ms_swift_3", "video")] if family in WITH_VIDEOS else []
         dataset = [{"name": name, "data_files": str(records[file])} for name, file in sets]
         self.config = {
             "model_name_or_path": str(checkpoint),
@@ -79,6 +82,8 @@ class Runs:
             "skip_memory_metrics": True,
             "lr_scheduler_type": "linear",
             "seed": 2,
+            # Two patches in time, of half a second each.
+            **({"fps": 4} if family in WITH_VIDEOS else {}),
         }
 
     def write(self, name: str, *, ranks: int = 1, **keys: Any) -> str:
@@ -222,7 +227,7 @@ def test_in_these_runs_a_rank_with_text_alone_stands_beside_one_with_images_and_
     shown = [runs[family].seen(f"{kind}-stage2", rank)["shows"] for rank in (0, 1)]
     assert len(shown[0]) == len(shown[1]) == STEPS * ACCUMULATION[2]
     packs = {"pack"} if kind == "packs" else set()
-    media = {"image", "video"} if family == "qwen2_vl" else {"image"}
+    media = {"image", "video"} if family in WITH_VIDEOS else {"image"}
     pairs = [tuple(map(set, pair)) for pair in zip(*shown, strict=True)]
     assert any(pair in ((packs, packs | media), (packs | media, packs)) for pair in pairs), pairs
 

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from paddlemix.auto import AutoProcessorMIX
-from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn
+from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn
 from paddlemix.evaluation import predict
 from paddlemix.generation import GenerationConfig
 
@@ -46,6 +46,16 @@ def test_boxes_are_in_pixels_of_the_original_image_on_both_sides(
     [one] = predictions(monkeypatch, tiny_checkpoint, [gold], [BOX])
     assert one.boxes == one.gold_boxes == ((20.0, 20.0, 60.0, 40.0),)
     assert one.grounding and one.text == "bus(100,200),(300,400)"
+
+
+def test_points_are_in_fractions_of_the_image_on_both_sides(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, image: Image
+) -> None:
+    gold = chat(image, 0, Text("click "), Point(100, 25))
+    raw = "click <|box_start|>(500,300)<|box_end|>"
+    [one] = predictions(monkeypatch, tiny_checkpoint, [gold], [raw])
+    assert one.points == ((0.5, 0.3),) and one.gold_points == ((0.5, 0.25),)
+    assert one.section == "pointing" and one.text == "click (500,300)" and one.boxes == ()
 
 
 def test_a_set_whose_answers_mostly_hold_boxes_asks_for_boxes_in_every_question(

@@ -37,6 +37,15 @@ def test_a_question_for_boxes_counts_as_grounding_whatever_its_task():
     assert set(score([replace(ANSWERED, grounding=True)])) == {"predictions", "grounding"}
 
 
+def test_a_question_for_points_counts_as_pointing():
+    asked = replace(SAID, gold_points=((0.5, 0.5),))
+    report = score([replace(asked, points=points) for points in (((0.6, 0.5),), ((0.7, 0.5),), ())])
+    assert set(report) == {"predictions", "pointing"}
+    assert report["pointing"] == {"accuracy": pytest.approx(1 / 3), "questions": 3}
+    assert set(score([replace(DESCRIBED, gold_points=((0.5, 0.5),))])) == {"predictions", "caption"}
+    assert set(score([replace(FOUND, gold_points=((0.5, 0.5),))])) == {"predictions", "grounding"}
+
+
 def test_boxes_of_the_conversation_are_scored_like_tuples():
     report = score([replace(FOUND, gold_boxes=(Box(*BOX),))])
     assert report["grounding"]["mean_iou"] == 1.0

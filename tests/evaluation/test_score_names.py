@@ -13,6 +13,7 @@ SAID = replace(FOUND, grounding=False, boxes=(), gold_boxes=(), gold_answers=("t
 VQA, CAPTION = replace(SAID, task="vqa"), replace(SAID, task="caption")
 EVERYTHING = [
     *(replace(FOUND, gold_boxes=boxes) for boxes in ((), (BOX,), (BOX, BOX))),
+    replace(SAID, gold_points=((0.5, 0.5),)),
     *(VQA, replace(VQA, gold_answers=("two",) * 10)),
     *(CAPTION, replace(CAPTION, gold_answers=("a blue square",))),
     SAID,
@@ -22,7 +23,7 @@ EVERYTHING = [
 def test_the_names_are_those_of_all_numbers_that_are_scored_but_counts() -> None:
     counts = ("predictions", "questions", "captions", "gold_boxes", "predicted_boxes")
     given = [name for name in flat_metrics(score(EVERYTHING)) if not name.endswith(counts)]
-    assert sorted(given) == sorted(ALL_SCORES) and len(given) == 14
+    assert sorted(given) == sorted(ALL_SCORES) and len(given) == 15
 
 
 @pytest.mark.parametrize("section", SCORES)

@@ -9,13 +9,19 @@ import pytest
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn
-from paddlemix.examples.demo import make_model
+from paddlemix.examples.demo import make_model, small_qwen2_5_vl
 from paddlemix.generation import GenerationConfig
 from paddlemix.generation.answer import answer
+from paddlemix.models.qwen2_5_vl.vision import window_order
 
 
 @pytest.mark.parametrize(
-    ("family", "name"), [("qwen2_vl", "Qwen2VLForConditionalGeneration"), ("qwen_vl", "QWenLMHeadModel")]
+    ("family", "name"),
+    [
+        ("qwen2_vl", "Qwen2VLForConditionalGeneration"),
+        ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
+        ("qwen_vl", "QWenLMHeadModel"),
+    ],
 )
 def test_a_small_model_of_each_family_loads_and_answers(
     monkeypatch: pytest.MonkeyPatch, shapes: Path, tmp_path: Path, family: str, name: str
@@ -30,3 +36,12 @@ def test_a_small_model_of_each_family_loads_and_answers(
     question = Conversation((Turn("user", (shown, Text("图中有什么？"))),), RecordId("test", 0))
     config = GenerationConfig(max_new_tokens=4, min_new_tokens=4)
     assert answer(model, processor, [question], config)[0]
+
+
+def test_images_of_the_demo_are_several_windows_of_the_small_qwen2_5_vl(shapes: Path) -> None:
+    model, processor = small_qwen2_5_vl.make(shapes / "corpus.txt", 320)
+    tower = model.config.vision_config
+    (side,) = {pixels // tower.patch_size for pixels in processor.image_processor.resized(224, 224)}
+    _, cells = window_order([[1, side, side]], tower.spatial_merge_size, tower.window_side)
+    assert cells == [4, 4, 4, 4]
+    assert 0 < len(tower.fullatt_block_indexes) < tower.depth

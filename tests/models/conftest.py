@@ -1,19 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
-
-
-@pytest.fixture(scope="session")
-def fixtures() -> Path:
-    """The folder that `make_reference.py` writes."""
-    return Path(__file__).parents[1] / "fixtures" / "qwen2_vl_tiny"
 
 
 @pytest.fixture(scope="session")

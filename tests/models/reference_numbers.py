@@ -1,11 +1,11 @@
-"""What the reference implementation of Qwen2-VL computes, as arrays. Needs torch and transformers."""
+"""What the reference implementation of Qwen2-VL or a kin computes, as arrays. Needs torch and transformers."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from reference_batches import CLIP, IMAGE_A, PAD, Batch, make_pixels
-from transformers import Qwen2VLForConditionalGeneration
+from reference_batches import PAD, Batch, Grid, make_pixels
+from transformers import PreTrainedModel
 from transformers.models.qwen2_vl import modeling_qwen2_vl as reference
 
 NEW_TOKENS = 12
@@ -14,7 +14,8 @@ NEW_TOKENS = 12
 OPTIMIZER = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-5, "weight_decay": 0.1}
 STEPS = 5
 
-Model = Qwen2VLForConditionalGeneration
+Model = PreTrainedModel
+LAYOUT = ["input_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts", "attention_mask"]
 
 
 def tensors_of(batch: Batch, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -26,8 +27,7 @@ def tensors_of(batch: Batch, dtype: torch.dtype = torch.float32) -> dict[str, to
 def positions(model: Model, batch: Batch) -> Batch:
     """M-RoPE positions and deltas."""
     tensors = tensors_of(batch)
-    layout = (tensors.get(key) for key in ("input_ids", "image_grid_thw", "video_grid_thw", "attention_mask"))
-    position_ids, deltas = model.model.get_rope_index(*layout)
+    position_ids, deltas = model.model.get_rope_index(**{key: tensors[key] for key in LAYOUT if key in tensors})
     return {"position_ids": position_ids.numpy(), "rope_deltas": deltas.numpy()}
 
 
@@ -46,12 +46,13 @@ def float64_noise(model: Model, batch: Batch, logits: np.ndarray) -> float:
     return float(np.abs(wide - logits)[batch["attention_mask"] == 1].max())
 
 
-def vision_stages(model: Model, rng: np.random.Generator) -> Batch:
-    """What leaves each part of the vision tower, for two images of different shape and a video in one go."""
-    tower, grids = model.model.visual, [IMAGE_A, (1, 8, 2), CLIP]
+def vision_stages(model: Model, rng: np.random.Generator, grids: list[Grid], *, with_output: bool) -> Batch:
+    """What leaves each part of the vision tower, for `grids` in one go; and the tower, where that is not the merger."""
+    tower = model.model.visual
     pixels = make_pixels(grids, rng)
     parts = {"patch_embed": tower.patch_embed, "merger": tower.merger}
     parts |= {f"blocks.{index}": block for index, block in enumerate(tower.blocks)}
+    parts |= {"output": tower} if with_output else {}
     stages = outputs_of(parts, lambda: tower(torch.from_numpy(pixels), torch.tensor(grids)))
     return {
         "vision/pixel_values": pixels,
@@ -88,7 +89,7 @@ def outputs_of(parts: dict, call) -> Batch:
 def rotary(model: Model, position_ids: np.ndarray, grids: np.ndarray) -> Batch:
     """Random queries float[..., 1, head size] before and after they were turned, in the decoder and in the tower."""
     decoder, tower = model.model.language_model, model.model.visual
-    config, vision = decoder.config, tower.config
+    config = decoder.config
     rng = np.random.default_rng(0)
     query = random_steps(rng, *position_ids.shape[1:], 1, config.hidden_size // config.num_attention_heads)
     angles = decoder.rotary_emb(query, torch.from_numpy(position_ids))
@@ -97,7 +98,7 @@ def rotary(model: Model, position_ids: np.ndarray, grids: np.ndarray) -> Batch:
 
     patch_angles = tower.rot_pos_emb(torch.from_numpy(grids))
     doubled = torch.cat([patch_angles, patch_angles], -1)
-    patch = random_steps(rng, len(doubled), 1, vision.embed_dim // vision.num_heads)
+    patch = random_steps(rng, *doubled[:, None].shape)
     turned_patch, _ = reference.apply_rotary_pos_emb_vision(patch, patch, doubled.cos(), doubled.sin())
     found = {"query": query, "turned_query": turned, "patch": patch, "turned_patch": turned_patch}
     return {f"rotary/{key}": tensor.numpy() for key, tensor in found.items()}

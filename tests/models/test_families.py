@@ -223,7 +223,7 @@ def test_it_chats_and_is_given_what_was_said_before(
     second = "".join(session.ask("Is it red?"))
     session.close()
     assert len(session.history) == 2 and len(session.images) == 1
-    assert [exchange.answer for exchange in session.history] == [first.strip(), second.strip()]
+    assert [exchange.answer for exchange in session.history] == [first, second]
     assert "What is it?" in read[0] and "Is it red?" not in read[0]
     assert "What is it?" in read[prompts] and "Is it red?" in read[prompts] and first.strip() in read[prompts]
 

@@ -51,7 +51,10 @@ def test_an_unknown_model_is_refused_with_what_it_says_and_the_known_ones(folder
     with pytest.raises(ValueError) as caught:
         find_family(folder(**values))
     assert said in str(caught.value)
-    assert "Known: Qwen2VLForConditionalGeneration (qwen2_vl), QWenLMHeadModel (qwen)." in str(caught.value)
+    assert (
+        "Known: Qwen2VLForConditionalGeneration (qwen2_vl), Qwen2_5_VLForConditionalGeneration (qwen2_5_vl), "
+        "QWenLMHeadModel (qwen)."
+    ) in str(caught.value)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import paddle
 import pytest
@@ -9,14 +7,12 @@ import pytest
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 from paddlemix.models.qwen_vl import QWenLMHeadModel
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-BASES, ADAPTERS = FIXTURES / "qwen2_vl_tiny", FIXTURES / "peft_adapter"
-INPUTS = ["input_ids", "attention_mask", "pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"]
+from ..references import FIXTURES, Reference, base_of
 
 
 @pytest.fixture
 def tied() -> Qwen2VLForConditionalGeneration:
-    return Qwen2VLForConditionalGeneration.from_pretrained(BASES / "tied")
+    return Qwen2VLForConditionalGeneration.from_pretrained(FIXTURES / "qwen2_vl_tiny" / "tied")
 
 
 @pytest.fixture
@@ -26,14 +22,13 @@ def qwen_vl(tiny_qwen_vl) -> QWenLMHeadModel:
 
 @pytest.fixture(scope="session")
 def logits_of():
-    """A function that gives a model's logits for a batch of a Qwen2-VL fixture, 0 on padding."""
+    """A function that gives logits for a batch of the model that an adapter of PEFT's is for, 0 on padding."""
 
-    def run(model, variant: str, batch: str) -> np.ndarray:
-        with np.load(BASES / variant / "reference.npz") as stored:
-            arrays = {name: stored[f"{batch}/{name}"] for name in INPUTS if f"{batch}/{name}" in stored}
+    def run(model, adapter: str, batch: str) -> np.ndarray:
+        reference = Reference.read(base_of(adapter))
         with paddle.no_grad():
-            logits = model(**{name: paddle.to_tensor(array) for name, array in arrays.items()}).logits.numpy()
-        return logits * (arrays["attention_mask"] == 1)[..., None]
+            logits = model(**reference.inputs(batch)).logits.numpy()
+        return logits * reference.is_token(batch)[..., None]
 
     return run
 

@@ -16,10 +16,14 @@ from safetensors.numpy import load_file, save_file
 from paddlemix import ops
 from paddlemix.auto import AutoModelMIX
 from paddlemix.files import write_json
-from paddlemix.models.registry import FAMILIES
+from paddlemix.models.qwen2_vl.family import FAMILY as QWEN2_VL
+from paddlemix.models.qwen_vl.family import FAMILY as QWEN_VL
+from paddlemix.models.registry import find_family
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import language_layers, linear_layers
+
+from ..references import PEFT_ADAPTERS, base_of
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 BASES, ADAPTERS = FIXTURES / "qwen2_vl_tiny", FIXTURES / "peft_adapter"
@@ -39,7 +43,7 @@ def peft_python() -> str:
 
 
 def adapted(variant: str) -> MixLoRAModel:
-    return AutoModelMIX.from_pretrained(BASES / variant, lora_path=ADAPTERS / variant)
+    return AutoModelMIX.from_pretrained(base_of(variant), lora_path=ADAPTERS / variant)
 
 
 def copy(variant: str, folder: Path, **changes) -> Path:
@@ -49,9 +53,9 @@ def copy(variant: str, folder: Path, **changes) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("variant", ["tied", "untied"])
+@pytest.mark.parametrize("variant", PEFT_ADAPTERS)
 def test_logits_with_pefts_adapter_are_those_of_peft(variant, logits_of):
-    model, base = adapted(variant), AutoModelMIX.from_pretrained(BASES / variant)
+    model, base = adapted(variant), AutoModelMIX.from_pretrained(base_of(variant))
     with np.load(ADAPTERS / variant / "logits.npz") as stored:
         assert len(stored.files) == 2
         for batch in stored.files:
@@ -61,7 +65,7 @@ def test_logits_with_pefts_adapter_are_those_of_peft(variant, logits_of):
             assert np.abs(found - logits_of(base, variant, batch)).max() > 1
 
 
-@pytest.mark.parametrize("variant", ["tied", "untied"])
+@pytest.mark.parametrize("variant", PEFT_ADAPTERS)
 def test_pefts_adapter_is_written_again_as_it_was_read_but_for_later_names(variant, tmp_path):
     adapted(variant).save_pretrained(tmp_path)
     theirs = {
@@ -77,18 +81,30 @@ def test_pefts_adapter_is_written_again_as_it_was_read_but_for_later_names(varia
     assert set(written["modules_to_save"] or ()) == set(read["modules_to_save"] or ())
 
 
-@pytest.mark.parametrize("whole", [(), ("model.embed_tokens.weight",)])
-def test_peft_computes_the_same_logits_from_our_adapter(whole, tied, scramble, logits_of, peft_python, tmp_path):
-    layers = [*language_layers(tied, FAMILIES[0].language_globs), "visual.blocks.0.attn.proj", "visual.merger.mlp.0"]
-    model = MixLoRAModel.adapting(tied, CONFIG, layers, whole)
+@pytest.mark.parametrize(
+    ("variant", "tower", "whole"),
+    [
+        ("tied", ["attn.proj"], ()),
+        ("tied", ["attn.proj"], ("model.embed_tokens.weight",)),
+        ("qwen2_5_vl", ["attn.proj", "mlp.gate_proj", "mlp.down_proj"], ()),
+    ],
+)
+def test_peft_computes_the_same_logits_from_our_adapter(
+    variant, tower, whole, scramble, logits_of, peft_python, tmp_path
+):
+    base = AutoModelMIX.from_pretrained(base_of(variant))
+    layers = [*language_layers(base, find_family(base_of(variant)).language_globs), "visual.merger.mlp.0"]
+    layers += [f"visual.blocks.0.{layer}" for layer in tower]
+    model = MixLoRAModel.adapting(base, CONFIG, layers, whole)
     scramble(model)
     model.eval()
     model.save_pretrained(tmp_path / "adapter")
-    words = [peft_python, SCRIPT, "--check", tmp_path / "adapter", "tied"]
+    model_name = base_of(variant).relative_to(FIXTURES)
+    words = [peft_python, SCRIPT, "--check", tmp_path / "adapter", model_name]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def check(name: str) -> subprocess.CompletedProcess[str]:
-        np.savez(tmp_path / name, **{batch: logits_of(model, "tied", batch) for batch in ("mixed_left", "video")})
+        np.savez(tmp_path / name, **{batch: logits_of(model, variant, batch) for batch in ("mixed_left", "video")})
         return subprocess.run([*words, tmp_path / name], env=environment, capture_output=True, text=True)
 
     checked = check("logits.npz")
@@ -100,7 +116,7 @@ def test_peft_computes_the_same_logits_from_our_adapter(whole, tied, scramble, l
 
 
 def test_qwen_vls_adapters_lie_in_pefts_layout_and_come_back(qwen_vl, tiny_qwen_vl, scramble, tmp_path):
-    layers = language_layers(qwen_vl, FAMILIES[1].language_globs)
+    layers = language_layers(qwen_vl, QWEN_VL.language_globs)
     whole = ["transformer.wte.weight", "lm_head.weight"]
     inputs = {"input_ids": paddle.to_tensor([[5, 6, 7, 8, 9]])}
     model = MixLoRAModel.adapting(qwen_vl, CONFIG, layers, whole)
@@ -124,7 +140,7 @@ def test_qwen_vls_adapters_lie_in_pefts_layout_and_come_back(qwen_vl, tiny_qwen_
 
 
 def test_dropout_acts_in_training_alone_and_the_base_is_frozen(tied, scramble):
-    model = MixLoRAModel.adapting(tied, CONFIG, language_layers(tied, FAMILIES[0].language_globs))
+    model = MixLoRAModel.adapting(tied, CONFIG, language_layers(tied, QWEN2_VL.language_globs))
     scramble(model)
     inputs = {"input_ids": paddle.to_tensor([[5, 6, 7, 8, 9]])}
 

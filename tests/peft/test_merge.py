@@ -17,6 +17,8 @@ from paddlemix.peft.adapter import read_adapter
 from paddlemix.peft.merge import Merge
 from paddlemix.weights.saving import save_weights
 
+from ..references import PEFT_ADAPTERS, base_of
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 BASES, ADAPTERS = FIXTURES / "qwen2_vl_tiny", FIXTURES / "peft_adapter"
 
@@ -32,15 +34,15 @@ def merged(base: Path, adapter: Path, folder: Path, dtype: str | None = None) ->
     return folder
 
 
-@pytest.mark.parametrize("variant", ["tied", "untied"])
+@pytest.mark.parametrize("variant", PEFT_ADAPTERS)
 def test_the_merged_model_computes_what_base_and_adapter_compute(variant, logits_of, tmp_path):
-    folder = merged(BASES / variant, ADAPTERS / variant, tmp_path / "merged")
+    folder = merged(base_of(variant), ADAPTERS / variant, tmp_path / "merged")
     found, wanted = (
         logits_of(AutoModelMIX.from_pretrained(*words), variant, "mixed_left")
-        for words in ((folder,), (BASES / variant, "float32"))
+        for words in ((folder,), (base_of(variant), "float32"))
     )
     assert np.abs(found - wanted).max() > 1, "the adapter changes nothing"
-    adapted = AutoModelMIX.from_pretrained(BASES / variant, lora_path=ADAPTERS / variant)
+    adapted = AutoModelMIX.from_pretrained(base_of(variant), lora_path=ADAPTERS / variant)
     # Logits of size 5 to 20, float32 noise.
     np.testing.assert_allclose(found, logits_of(adapted, variant, "mixed_left"), atol=5e-5, rtol=0)
 

@@ -56,6 +56,7 @@ def test_every_family_does_all_that_is_asked_of_a_processor(processor, save_imag
     assert processor.batch_decode([answer], skip_special_tokens=True) == [skipped]
     ((found,),) = processor.grounding.parse(raw, [(100, 80)])
     assert (found.label, found.box) == ("猫", box.in_pixels(100, 80))
+    assert processor.grounding.parse_points(raw, [(100, 80)]) == [[]]
     written = processor.grounding.write(said, [(100, 80)])
     assert "".join(piece.text for piece in written) == raw[: raw.index("<|im_end|>")]
     assert processor.grounding.strip(raw).startswith(skipped.strip())

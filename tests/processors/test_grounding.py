@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlemix.contract import GroundedBox, Piece
-from paddlemix.conversation import Box, Image, Reference, Text, Turn, Video
+from paddlemix.contract import GroundedBox, GroundedPoint, Piece
+from paddlemix.conversation import Box, Image, Point, Reference, Text, Turn, Video
 from paddlemix.models.qwen2_vl.processing import GROUNDING
 from paddlemix.models.qwen_vl.tags import GROUNDING as QWEN_VL_GROUNDING
 
@@ -180,3 +180,42 @@ def test_qwen_vls_tags_are_read_as_qwen2_vls_are():
     assert [len(one) for one in found] == [2, 0]
     assert QWEN_VL_GROUNDING.strip(shorter) == GROUNDING.strip(answer)
     assert QWEN_VL_GROUNDING.parse(answer, [(100, 100)]) == [[]]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [Point(615, 226), Point(615, 452, unit="thousandth"), Point(0.615, 0.452, unit="fraction")],
+)
+def test_a_point_stands_alone_between_the_tags_of_boxes(point):
+    turn = Turn("assistant", (Text("click("), Reference("猫"), point, Text(")")))
+    text = "click(<|object_ref_start|>猫<|object_ref_end|><|box_start|>(615,452)<|box_end|>)"
+    assert "".join(piece.text for piece in GROUNDING.write(turn, [(1000, 500)])) == text
+    assert [piece.text for piece in GROUNDING.write(turn, [(1000, 500)]) if piece.control] == [
+        *("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>")
+    ]
+    assert GROUNDING.parse_points(text, [(1000, 500)]) == [[GroundedPoint("猫", (615, 226))]]
+    assert GROUNDING.parse(text, [(1000, 500)]) == [[]]
+
+
+def test_boxes_and_points_of_an_answer_are_told_apart_and_lie_on_the_image_that_was_mentioned():
+    text = f"Picture 1: {tagged('(1,2)')}{tagged('(1,2),(3,4)')} 图2 {tagged('( 5,6)')}{tagged('(5, 6)')}"
+    assert GROUNDING.parse_points(text, [(1000, 1000)] * 2) == [
+        [GroundedPoint("", (1, 2))],
+        [GroundedPoint("", (5, 6))],
+    ]
+    assert GROUNDING.parse(text, [(1000, 1000)] * 2) == [[GroundedBox("", (1, 2, 3, 4))], []]
+    assert GROUNDING.parse_points(text, []) == []
+
+
+@pytest.mark.parametrize("numbers", ["(1001,2)", "(1)", "(1,2,3)", "(1,2),", "1,2", "(-1,2)", "(1.5,2)", ""])
+def test_malformed_points_are_ignored(numbers):
+    assert GROUNDING.parse_points(tagged(numbers), [(1000, 1000)]) == [[]]
+
+
+def test_a_point_outside_the_image_is_moved_to_its_edge():
+    assert written(Point(-5, 700), size=(640, 480)) == tagged("(0,999)")
+
+
+def test_a_point_on_no_image_is_refused():
+    with pytest.raises(ValueError, match=r"^a point lies on image 1, but there are 1 images\.$"):
+        GROUNDING.write(Turn("user", (Point(1, 2, image=1),)), [(10, 10)])

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from paddlemix.contract import Processor
 from paddlemix.conversation import Conversation
 from paddlemix.conversation import Image as ImagePart
 from paddlemix.generation import dialogue
+from paddlemix.models.registry import find_family
 from paddlemix.tools import chat
+
+from ..families import FamilyCase, each_family
 
 BOX = "<|object_ref_start|>star<|object_ref_end|><|box_start|>(100,100),(500,500)<|box_end|>"
 
 
-def talk(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, output_dir: Path, *lines: str) -> None:
+def talk(
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint: Path,
+    output_dir: Path,
+    *lines: str,
+    main: Callable[[], None] = chat.main,
+) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*lines, ""])))
     words = ["--model_name_or_path", checkpoint, "--output_dir", output_dir, "--max_new_tokens", 3]
     monkeypatch.setattr(sys, "argv", ["chat.py", *map(str, words)])
-    chat.main()
+    main()
 
 
 @pytest.fixture
@@ -34,21 +45,58 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("family", ["tiny_checkpoint", "tiny_qwen_vl"])
-def test_every_family_chats_about_images_that_are_shown_at_any_turn(
+@each_family
+def test_every_familys_script_chats_about_images_and_videos_that_are_shown_at_any_turn(
+    case: FamilyCase,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
     images: list[Path],
     tmp_path: Path,
-    family: str,
 ) -> None:
     first, second = images
-    lines = ["你好", f"/image {first}", "What is it?", "Sure?", f"/image {second}", "And this?"]
-    talk(monkeypatch, request.getfixturevalue(family), tmp_path / "out", *lines)
+    folder = case.folder(request)
+    script = import_module(f"paddlemix.examples.{find_family(folder).package.rpartition('.')[2]}.chat_demo")
+    monkeypatch.setenv("VIDEO_MAX_PIXELS", "3136")
+    lines = [
+        "你好",
+        f"/image {first}",
+        "What is it?",
+        f"/video {first} {first}",
+        "Sure?",
+        f"/image {second}",
+        "And this?",
+    ]
+    talk(monkeypatch, folder, tmp_path / "out", *lines, "clear", f"/image {second}", "Again?", main=script.main)
     shown = capsys.readouterr().out
-    assert "Picture 1 is shown" in shown and "Picture 2 is shown" in shown
-    assert "error:" not in shown and shown.endswith("Goodbye.\n")
+    assert shown.count("Picture 1 is shown") == 2 and shown.count("Picture 2 is shown") == 1
+    reads_videos = case.model_type != "qwen"
+    assert ("Video 1 is shown" in shown) == reads_videos
+    errors = [] if reads_videos else [f"error: the video {first} cannot be shown: Qwen-VL reads images only."]
+    assert [line.removeprefix("you> ") for line in shown.splitlines() if "error:" in line] == errors
+    assert shown.endswith("Goodbye.\n")
+
+
+def test_qwen2_5_vl_is_given_its_boxes_back_as_it_wrote_them_and_they_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_qwen2_5_vl: Path,
+    images: list[Path],
+    tmp_path: Path,
+) -> None:
+    answer = '```json\n[\n\t{"bbox_2d": [10, 10, 50, 50], "label": "star <|im_end|>"}\n]\n```'
+    prompts: list[str] = []
+
+    def say(model: object, processor: Processor, question: Conversation, config: object) -> Iterator[str]:
+        prompts.append(processor.decode(processor.encode_prompt(question).input_ids))
+        return iter([answer])
+
+    monkeypatch.setattr(dialogue, "stream_answer", say)
+    talk(monkeypatch, tiny_qwen2_5_vl, tmp_path / "out", f"/image {images[0]}", "Where?", "Sure?")
+    assert f"<|im_start|>assistant\n{answer}<|im_end|>\n<|im_start|>user\nSure?<|im_end|>" in prompts[1]
+    drawn = np.asarray(Image.open(tmp_path / "out" / "chat_1.jpg"))
+    assert drawn.shape == (200, 400, 3) and np.ptp(drawn) > 60
+    assert "chat_1.jpg: the image with the boxes of this answer" in capsys.readouterr().out
 
 
 def test_qwen2_vl_is_asked_with_what_was_said_before_and_its_boxes_are_drawn(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from paddlemix.auto import AutoModelMIX
-from paddlemix.models.registry import FAMILIES
+from paddlemix.models.qwen2_vl.family import FAMILY as QWEN2_VL
 from paddlemix.peft import merge as merging
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
@@ -24,7 +24,7 @@ from paddlemix.tools import merge_lora_params
 @pytest.fixture
 def adapter(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     model = AutoModelMIX.from_pretrained(tiny_checkpoint)
-    layers = language_layers(model, FAMILIES[0].language_globs)
+    layers = language_layers(model, QWEN2_VL.language_globs)
     model = MixLoRAModel.adapting(model, AdapterConfig(4, 8, base=str(tiny_checkpoint)), layers)
     rng = np.random.default_rng(0)
     for name, parameter in model.named_parameters():

@@ -71,6 +71,22 @@ def test_every_box_of_the_answer_is_drawn_where_it_says(
     assert changed.getpixel((220, 110)) == 0
 
 
+def test_points_of_the_answer_are_drawn_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny_checkpoint: Path,
+    image: Path,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(dialogue, "stream_answer", lambda *_: iter(["click(<|box_start|>(500,250)<|box_end|>)"]))
+    run(monkeypatch, "--model_name_or_path", tiny_checkpoint, "--input_image", image, "--output_dir", tmp_path)
+    printed = capsys.readouterr().out
+    assert "answer: click((500,250))" in printed and "the image with 0 boxes and 1 points" in printed
+    drawn = Image.open(tmp_path / "pred.jpg").convert("RGB")
+    red, green, _ = drawn.getpixel((200, 50))
+    assert red > green + 100 and drawn.getpixel((100, 100)) == pytest.approx((128, 128, 128), abs=3)
+
+
 def test_visual_false_draws_nothing(
     monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, image: Path, tmp_path: Path
 ) -> None:

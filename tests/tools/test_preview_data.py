@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from paddlemix.conversation import Conversation
 from paddlemix.tools import preview_data
+
+from ..families import FamilyCase, each_family
 
 
 @pytest.fixture
@@ -43,3 +46,23 @@ def test_the_first_records_of_each_set_are_on_the_page(config, tmp_path, capsys)
 def test_no_records_are_refused(config):
     with pytest.raises(ValueError, match="--records is 0; expected 1 or more"):
         preview_data.main([config, "--records", "0"])
+
+
+@each_family
+def test_a_model_answers_to_the_records_next_to_the_right_answer(
+    case: FamilyCase, config: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[tuple[Conversation, int]] = []
+    given = preview_data.answer
+
+    def answer(model, processor, questions, settings):
+        asked.extend((one, settings.max_new_tokens) for one in questions)
+        return given(model, processor, questions, settings)
+
+    monkeypatch.setattr(preview_data, "answer", answer)
+    words = [config, "--output", str(tmp_path / "page.html"), "--records", "1", "--max_length", "4096", "--answers"]
+    words += ["--model_name_or_path", str(case.folder(request)), "--max_new_tokens", "3"]
+    preview_data.main(words)
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert page.count("Right answer") == page.count("The model's answer") == 3
+    assert [(question.turns[-1].role, longest) for question, longest in asked] == [("user", 3)] * 3

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from paddlemix.visualization.colors import label_colors
-from paddlemix.visualization.draw import LabelledBox, draw_boxes
+from paddlemix.visualization.draw import LabelledBox, LabelledPoint, draw_boxes
 
 GROUND = (90, 100, 110)
 
@@ -146,3 +146,33 @@ def test_no_boxes_leave_the_image_as_it_is_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert draw_boxes(ground(), []).tobytes() == ground().tobytes()
+
+
+def test_a_point_is_a_dot_in_a_ring_and_all_else_is_untouched():
+    image = draw_boxes(ground(), [LabelledPoint("", (100, 60))])
+    marked = touched(image)
+    rows, columns = np.nonzero(marked)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (52, 68, 92, 108)
+    assert image.getpixel((100, 60)) == image.getpixel((92, 60)) == image.getpixel((100, 68)) == color_of("")
+    # Between dot and ring the image shows.
+    assert not marked[60, 104] and not marked[64, 100]
+
+
+def test_a_point_shares_the_colour_of_its_label_and_is_named():
+    image = draw_boxes(ground(), [LabelledBox("cat", (10, 100, 60, 190)), LabelledPoint("cat", (120, 60))])
+    assert image.getpixel((120, 60)) == image.getpixel((10, 189)) == color_of("cat")
+    unnamed = draw_boxes(ground(), [LabelledBox("cat", (10, 100, 60, 190)), LabelledPoint("", (120, 60))])
+    assert touched(image)[:90, 70:].sum() > touched(unnamed)[:90, 70:].sum()
+
+
+@pytest.mark.parametrize("point", [(0, 0), (200, 200), (0, 200)])
+def test_a_point_at_the_edge_of_the_image_is_drawn(point):
+    image = draw_boxes(ground(), [LabelledPoint("猫", point)])
+    assert touched(image)[min(point[1], 199), min(point[0], 199)]
+
+
+@pytest.mark.parametrize("point", [(-1, 5), (5, 201), (float("nan"), 5)])
+def test_a_point_outside_the_image_is_left_out_with_a_warning(point):
+    with pytest.warns(UserWarning, match=r"point .* of 'cat' is not drawn: it lies outside the image of 200x200"):
+        image = draw_boxes(ground(), [LabelledPoint("cat", point)])
+    assert not touched(image).any()

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from paddlemix.auto import AutoProcessorMIX
-from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import Box, Conversation, Image, Point, RecordError, RecordId, Reference, Text, Turn, Video
 from paddlemix.visualization.preview import RecordView, Stretch, Thumbnail, view_record
 from paddlemix.visualization.preview_page import SetView, preview_page
 
@@ -73,6 +73,17 @@ def test_boxes_of_every_unit_are_drawn_on_their_own_image(processor, image):
         assert is_near(opened(empty).convert("RGB").getpixel(place), BLUE)
 
 
+def test_points_of_every_unit_are_drawn_on_their_own_image(processor, image):
+    for point in (Point(20, 10, image=1), Point(200, 200, "thousandth", 1), Point(0.2, 0.2, "fraction", 1)):
+        box = Box(50, 20, 60, 30)
+        record = conversation(Image(image), Image(image), answer=(box, Reference(""), point))
+        first, second = view_record(record, processor).thumbnails
+        assert first.caption.endswith("patches; boxes: 1") and second.caption.endswith("patches; points: 1")
+        place = round(0.2 * 256), round(0.2 * 128)
+        assert is_near(opened(second).convert("RGB").getpixel(place), RED)
+        assert is_near(opened(first).convert("RGB").getpixel(place), BLUE)
+
+
 @pytest.mark.parametrize(
     ("size", "shown"), [((1024, 100), (512, 50)), ((300, 400), (300, 400)), ((10, 20), (128, 256))]
 )
@@ -93,6 +104,39 @@ def test_frames_of_a_video_are_shown_in_order(processor, tmp_path):
     ]
     reds = [opened(one).convert("RGB").getpixel((128, 128))[0] for one in view.thumbnails]
     assert reds == sorted(reds) and reds[-1] - reds[0] > 150
+
+
+def test_a_models_answer_is_shown_beside_the_right_one_with_its_boxes_drawn(processor, image):
+    asked = []
+    box = "<|box_start|>({0},{0}),({1},{1})<|box_end|>"
+    tag, tag_end = "<|object_ref_start|>", "<|object_ref_end|>"
+
+    def answer(conversation: Conversation) -> str:
+        asked.append(conversation)
+        return f"{tag}a <b>{tag_end}{box.format(200, 600)}"
+
+    record = conversation(Image(image), answer=(Reference("star"), Box(50, 25, 100, 50)))
+    view = view_record(record, processor, answer)
+    assert asked == [record]
+    assert view.gold == f"{tag}star{tag_end}<|box_start|>(500,500),(999,999)<|box_end|>"
+    assert view.answer == f"{tag}a <b>{tag_end}{box.format(200, 600)}"
+    right, answered = view.thumbnails
+    assert answered.caption == "Picture 1 as the model answers; boxes: 1" and right.caption.endswith("; boxes: 1")
+    place = round(0.2 * 256) + 1, round(0.4 * 128)
+    assert is_near(opened(answered).convert("RGB").getpixel(place), RED)
+    assert is_near(opened(right).convert("RGB").getpixel(place), BLUE)
+    page = preview_page("t", [SetView("s", (view, view_record(record, processor)))])
+    assert page.count("Right answer") == 1 and "a &lt;b&gt;" in page and "<b>" not in page
+    assert "The model's answer</h4>" in page
+    same = view_record(record, processor, lambda _: view.gold)
+    assert "The model's answer, the same</h4>" in preview_page("t", [SetView("s", (same,))])
+
+
+def test_a_model_that_cannot_be_asked_is_a_problem_of_the_record(processor):
+    def answer(conversation: Conversation) -> str:
+        raise RecordError(SOURCE, "no prompt.")
+
+    assert view_record(conversation(Text("?")), processor, answer).problem == "no prompt."
 
 
 def test_a_record_that_cannot_be_encoded_is_shown_by_its_problem(processor):

@@ -1,10 +1,10 @@
-"""Boxes given as numbers beside the text, in the units that ms-swift names."""
+"""Boxes and points given as numbers beside the text, in the units that ms-swift names."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from paddlemix.conversation import Box, BoxUnit, RecordError, RecordId
+from paddlemix.conversation import Box, BoxUnit, Point, RecordError, RecordId
 from paddlemix.datasets.records.json_files import describe
 
 Corners = Literal["xyxy", "xywh"]
@@ -41,42 +41,48 @@ def box_unit(value: object, source: RecordId) -> BoxUnit:
     return _UNITS[value]
 
 
-def box_of(
+def place_of(
     value: object, unit: BoxUnit, name: str, source: RecordId, *, image: int = 0, corners: Corners = "xyxy"
-) -> Box:
-    """Make a box of four numbers.
+) -> Box | Point:
+    """Make a box of four numbers, or a point of two.
 
     Args:
-        value: x1, y1, x2, y2; or x, y, width, height.
+        value: x1, y1, x2, y2; or x, y, width, height; or x, y of a point.
         unit: what they count.
-        name: what to call the box in errors.
+        name: what to call it in errors.
         source: the record to name in errors.
         image: the image it lies on, an index into the conversation's images.
-        corners: which of the two the numbers are.
+        corners: which of the two the numbers of a box are.
 
     Returns:
-        The box.
+        The box, or the point.
 
     Raises:
         RecordError: it is something else, has no area, or leaves what the unit can count.
     """
     order = "[x1, y1, x2, y2]" if corners == "xyxy" else "[x, y, width, height]"
-    if not isinstance(value, list) or len(value) != 4 or not all(_is_number(number) for number in value):
-        raise RecordError(source, f"{name} is {describe(value)}; expected four numbers {order}")
-    x1, y1, x2, y2 = value if corners == "xyxy" else (*value[:2], value[0] + value[2], value[1] + value[3])
+    if not isinstance(value, list) or len(value) not in (2, 4) or not all(_is_number(number) for number in value):
+        raise RecordError(source, f"{name} is {describe(value)}; expected four numbers {order}, or a point's [x, y]")
+    is_point = len(value) == 2
+    x, y, *others = value
+    numbers = value if is_point or corners == "xyxy" else [x, y, x + others[0], y + others[1]]
     largest = _LARGEST[unit]
-    if not all(0 <= edge <= largest for edge in (x1, y1, x2, y2)):
+    if not all(0 <= number <= largest for number in numbers):
         raise RecordError(
             source,
-            f"{name} is {describe(value)}, which leaves 0..{largest}; expected {order} in {unit}s",
+            f"{name} is {describe(value)}, which leaves 0..{largest}; expected {'[x, y]' if is_point else order} in "
+            f"{unit}s",
         )
+    if is_point:
+        return Point(x, y, unit=unit, image=image)
+    x1, y1, x2, y2 = numbers
     if not (x1 < x2 and y1 < y2):
         raise RecordError(source, f"{name} is {describe(value)}, which has no area; expected {order}")
     return Box(x1, y1, x2, y2, unit=unit, image=image)
 
 
 def image_index(value: object, key: str, images: int, source: RecordId) -> int:
-    """Read which image a box lies on.
+    """Read which image a box or a point lies on.
 
     Args:
         value: the index.

@@ -12,6 +12,7 @@ from paddlemix.conversation import (
     Conversation,
     Image,
     Part,
+    Point,
     RecordError,
     RecordId,
     Reference,
@@ -163,7 +164,7 @@ def resolved(path: str, root: Path) -> str:
 
 
 def plain_text(parts: Sequence[Part]) -> str:
-    """Leave out tags, boxes and images.
+    """Leave out tags, boxes, points and images.
 
     Args:
         parts: the parts of a turn.
@@ -190,13 +191,13 @@ def build_conversation(
 
     Raises:
         RecordError: the roles do not alternate from user to assistant, an assistant turn is blank, an image or video
-            stands outside the user turns, or a box has no image.
+            stands outside the user turns, or a box or a point has no image.
     """
     _check_order(turns, source)
     for number, turn in enumerate(turns):
         _check_turn(turn, number, source)
     conversation = Conversation(tuple(turns), source, answers=answers, task=task)
-    if not conversation.images and any(isinstance(part, Box) for part in conversation.parts):
+    if not conversation.images and any(isinstance(part, (Box, Point)) for part in conversation.parts):
         raise RecordError(source, "the record has boxes but no image that they could lie on")
     return conversation
 
@@ -216,6 +217,6 @@ def _check_turn(turn: Turn, number: int, source: RecordId) -> None:
     for kind, name in ((Image, "an image"), (Video, "a video")):
         if turn.role != "user" and any(isinstance(part, kind) for part in turn.parts):
             raise RecordError(source, f"turn {number} ({turn.role}) shows {name}; only user turns may")
-    says_something = plain_text(turn.parts).strip() or any(isinstance(part, Box) for part in turn.parts)
+    says_something = plain_text(turn.parts).strip() or any(isinstance(part, (Box, Point)) for part in turn.parts)
     if turn.role == "assistant" and not says_something:
         raise RecordError(source, f"turn {number} (assistant) is blank; expected the answer to learn")

@@ -1,4 +1,4 @@
-"""Phrases and the boxes they mean, as RefCOCO and sets like it have them.
+"""Phrases and the boxes or points they mean, as RefCOCO and sets like it have them.
 
 {"image": "a.jpg", "phrase": "the red bus", "bbox": [138, 136, 235, 359]}
 {"image": "a.jpg", "phrase": "a wheel", "bbox": [[12, 80, 20, 20], [70, 80, 20, 20]], "bbox_type": "norm_1000"}
@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from paddlemix.conversation import Conversation, Part, RecordError, RecordId, Reference, Text, Turn
-from paddlemix.datasets.formats.boxes import Corners, box_of, box_unit
+from paddlemix.datasets.formats.boxes import Corners, box_unit, place_of
 from paddlemix.datasets.formats.format import (
     Format,
     build_conversation,
@@ -76,4 +76,4 @@ def _boxes(record: Record, corners: Corners, source: RecordId) -> list[Part]:
     key, unit = _only_key(record, _BOX_KEYS, source), box_unit(record.get("bbox_type"), source)
     boxes = require(record, key, list, "a list of four numbers, or a list of such", source)
     many = boxes if boxes and isinstance(boxes[0], list) else [boxes]
-    return [box_of(box, unit, f"`{key}` of the record", source, corners=corners) for box in many]
+    return [place_of(box, unit, f"`{key}` of the record", source, corners=corners) for box in many]

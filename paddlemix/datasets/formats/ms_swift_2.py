@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from paddlemix.conversation import Box, Conversation, RecordError, RecordId, Reference
-from paddlemix.datasets.formats.boxes import box_of, box_unit, image_index
+from paddlemix.conversation import Box, Conversation, Point, RecordError, RecordId, Reference
+from paddlemix.datasets.formats.boxes import box_unit, image_index, place_of
 from paddlemix.datasets.formats.format import Format, checked_text, image_at, refuse_unread, require
 from paddlemix.datasets.formats.placeholders import Listed, converse, listed_media
 from paddlemix.datasets.formats.turns import Said, with_system
@@ -116,7 +116,7 @@ class _Objects:
             raise RecordError(self._source, f"`objects` is {describe(value)}; expected {_OBJECTS}")
         return value or []
 
-    def _checked(self, item: Any, number: int) -> tuple[str, list[Box]]:
+    def _checked(self, item: Any, number: int) -> tuple[str, list[Box | Point]]:
         name = f"`objects[{number}]`"
         if not isinstance(item, dict):
             raise RecordError(self._source, f"{name} is {describe(item)}; expected an object, as in {_OBJECTS}")
@@ -125,4 +125,4 @@ class _Objects:
         image = image_index(item.get("image", 0), "image", self._images, self._source)
         boxes = require(item, "bbox", list, "a list of four numbers, or a list of such", self._source, within=name)
         many = boxes if boxes and isinstance(boxes[0], list) else [boxes]
-        return caption, [box_of(box, unit, f"`bbox` of {name}", self._source, image=image) for box in many]
+        return caption, [place_of(box, unit, f"`bbox` of {name}", self._source, image=image) for box in many]

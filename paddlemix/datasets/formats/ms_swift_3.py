@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paddlemix.conversation import Box, Conversation, RecordError, RecordId, Reference
-from paddlemix.datasets.formats.boxes import box_of, box_unit, image_index
+from paddlemix.conversation import Box, Conversation, Point, RecordError, RecordId, Reference
+from paddlemix.datasets.formats.boxes import box_unit, image_index, place_of
 from paddlemix.datasets.formats.format import Format, checked_text, refuse_unread
 from paddlemix.datasets.formats.placeholders import Listed, converse, listed_media
 from paddlemix.datasets.formats.turns import ROLE_CONTENT, read_turns, with_system
@@ -27,8 +27,8 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
         root: the folder of relative image paths.
 
     Returns:
-        The turns with their images, videos, references and boxes; images and videos without any placeholder come
-        before the first question.
+        The turns with their images, videos, references, boxes and points; images and videos without any placeholder
+        come before the first question.
 
     Raises:
         RecordError: the record has another shape.
@@ -60,13 +60,13 @@ def _objects(record: Record, images: int, source: RecordId) -> list[Listed]:
     ]
 
 
-def _boxes(objects: Record, images: int, source: RecordId) -> list[Box]:
+def _boxes(objects: Record, images: int, source: RecordId) -> list[Box | Point]:
     boxes, unit = _list(objects, "bbox", source), box_unit(objects.get("bbox_type"), source)
     shown_on = _list(objects, "image_id", source) or [0] * len(boxes)
     if len(shown_on) != len(boxes):
         raise RecordError(source, f"`image_id` lists {len(shown_on)}, but `bbox` {len(boxes)}; expected one each")
     return [
-        box_of(box, unit, f"`bbox[{number}]`", source, image=image_index(image, "image_id", images, source))
+        place_of(box, unit, f"`bbox[{number}]`", source, image=image_index(image, "image_id", images, source))
         for number, (box, image) in enumerate(zip(boxes, shown_on, strict=True))
     ]
 

@@ -1,6 +1,7 @@
-"""References and boxes written as tags inside text, in the spelling of Qwen-VL and in that of Qwen2-VL.
+"""References, boxes and points written as tags inside text, in the spelling of Qwen-VL and in that of Qwen2-VL.
 
     <ref>bus</ref><box>(178,279),(806,884)</box>
+    <ref>its door</ref><box>(246,113)</box>
     <|object_ref_start|>bus<|object_ref_end|><|box_start|>(178,279),(806,884)<|box_end|>
 
 Coordinates count thousandths of the image's width and height. Boxes belong to the reference before them.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from paddlemix.conversation import Box, Part, RecordError, RecordId, Reference, Text
+from paddlemix.conversation import Box, Part, Point, RecordError, RecordId, Reference, Text
 
 _SPELLINGS = (
     ("<ref>", "</ref>", "<box>", "</box>"),
@@ -29,7 +30,8 @@ _SPANS = {
 }
 _BOX_STARTS = {spelling[2] for spelling in _SPELLINGS}
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
-_CORNERS = re.compile(rf"\s*\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)\s*", re.ASCII)
+_CORNER = rf"\s*\({_NUMBER},{_NUMBER}\)\s*"
+_PLACE = re.compile(rf"{_CORNER}(?:,{_CORNER})?", re.ASCII)
 
 
 def split_tags(text: str, image: int, source: RecordId) -> tuple[Part, ...]:
@@ -37,11 +39,11 @@ def split_tags(text: str, image: int, source: RecordId) -> tuple[Part, ...]:
 
     Args:
         text: what one role says between two images.
-        image: the image that boxes in this text lie on, an index into the conversation's images.
+        image: the image that boxes and points in this text lie on, an index into the conversation's images.
         source: the record to name in errors.
 
     Returns:
-        The text, references and boxes in their order; empty for an empty text.
+        The text, references, boxes and points in their order; empty for an empty text.
 
     Raises:
         RecordError: a tag has no partner or is not read at all, a reference is blank, or a box is malformed, out of
@@ -53,7 +55,7 @@ def split_tags(text: str, image: int, source: RecordId) -> tuple[Part, ...]:
         if tag.start() > position:
             parts.append(Text(text[position : tag.start()]))
         content, position = _span(text, tag, source)
-        parts.append(_box(content, image, source) if tag[0] in _BOX_STARTS else _reference(content, source))
+        parts.append(_place(content, image, source) if tag[0] in _BOX_STARTS else _reference(content, source))
     if position < len(text):
         parts.append(Text(text[position:]))
     return tuple(parts)
@@ -78,15 +80,19 @@ def _reference(content: str, source: RecordId) -> Reference:
     return Reference(content)
 
 
-def _box(content: str, image: int, source: RecordId) -> Box:
-    corners = _CORNERS.fullmatch(content)
-    if corners is None:
-        raise RecordError(source, f"box {content!r} is malformed; expected `(x1,y1),(x2,y2)`")
-    x1, y1, x2, y2 = (float(number) for number in corners.groups())
-    if min(x1, y1, x2, y2) < 0 or max(x1, y1, x2, y2) > _LARGEST:
+def _place(content: str, image: int, source: RecordId) -> Box | Point:
+    place = _PLACE.fullmatch(content)
+    if place is None:
+        raise RecordError(source, f"box {content!r} is malformed; expected `(x1,y1),(x2,y2)`, or `(x,y)` for a point")
+    numbers = [float(number) for number in place.groups() if number is not None]
+    if min(numbers) < 0 or max(numbers) > _LARGEST:
         raise RecordError(
             source, f"box {content!r} leaves 0..{_LARGEST}; expected thousandths of the image's width and height"
         )
+    if len(numbers) == 2:
+        x, y = numbers
+        return Point(x, y, unit="thousandth", image=image)
+    x1, y1, x2, y2 = numbers
     if x2 <= x1 or y2 <= y1:
         raise RecordError(source, f"box {content!r} has no area; expected x1 < x2 and y1 < y2")
     return Box(x1, y1, x2, y2, unit="thousandth", image=image)

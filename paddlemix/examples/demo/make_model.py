@@ -17,10 +17,10 @@ import paddlemix  # noqa: F401  (before Paddle, which it makes quick and quiet)
 import paddle
 from paddle import nn
 
-from paddlemix.examples.demo import small_qwen2_vl, small_qwen_vl
+from paddlemix.examples.demo import small_qwen2_5_vl, small_qwen2_vl, small_qwen_vl
 
-FAMILIES = {"qwen2_vl": small_qwen2_vl, "qwen_vl": small_qwen_vl}
-# Layers that end a block, by the names of either family; `c_proj` is one of attention and of MLPs.
+FAMILIES = {"qwen2_vl": small_qwen2_vl, "qwen2_5_vl": small_qwen2_5_vl, "qwen_vl": small_qwen_vl}
+# Layers that end a block, by the names of every family; `c_proj` is one of attention and of MLPs.
 RESIDUAL_ENDS = ("o_proj", "down_proj", "attn.proj", "mlp.fc2", "c_proj", "out_proj")
 RESIDUAL_SCALE = 0.4
 EMBEDDING_SCALE = 0.1

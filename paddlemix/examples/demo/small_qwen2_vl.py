@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeVar
 
 from paddlemix.examples.demo.byte_pairs import train_byte_pairs
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -17,14 +18,21 @@ PIXELS = 112 * 112
 IMAGE_MEAN, IMAGE_STD = (0.65, 0.62, 0.58), (0.15, 0.15, 0.15)
 
 
+ProcessorT = TypeVar("ProcessorT", bound=Qwen2VLProcessor)
+
+
 def make(corpus: Path, vocab_size: int) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]:
     """Make a Qwen2-VL of 3 M parameters, and its processor with a vocabulary of the corpus."""
-    tokenizer = train_tokenizer(corpus, vocab_size)
+    processor = make_processor(Qwen2VLProcessor, corpus, vocab_size)
+    return Qwen2VLForConditionalGeneration(small_config(processor.tokenizer)), processor
+
+
+def make_processor(kind: type[ProcessorT], corpus: Path, vocab_size: int) -> ProcessorT:
+    """Make the processor of a Qwen2-VL or its kin, with a vocabulary of the corpus."""
     image_processor = Qwen2VLImageProcessor(
         min_pixels=PIXELS, max_pixels=PIXELS, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
     )
-    model = Qwen2VLForConditionalGeneration(small_config(tokenizer))
-    return model, Qwen2VLProcessor(tokenizer, image_processor, Qwen2VLChatTemplate())
+    return kind(train_tokenizer(corpus, vocab_size), image_processor, Qwen2VLChatTemplate())
 
 
 def train_tokenizer(corpus: Path, vocab_size: int) -> Qwen2Tokenizer:
@@ -36,24 +44,29 @@ def train_tokenizer(corpus: Path, vocab_size: int) -> Qwen2Tokenizer:
 
 def small_config(tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
     """Give the shape that fits this tokenizer."""
-    return Qwen2VLConfig(
-        vocab_size=tokenizer.backend.get_vocab_size(),
-        hidden_size=192,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
+    tower = {"depth": 4, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4}
+    return Qwen2VLConfig(**language_values(tokenizer), vision_config=tower)
+
+
+def language_values(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
+    """Give everything of config.json but the tower's shape, which a kin has otherwise."""
+    return {
+        "vocab_size": tokenizer.backend.get_vocab_size(),
+        "hidden_size": 192,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
         # A head of 32 turns with rows by pairs 4 to 9, with columns by 10 to 15. At the published 1e6 those hardly
         # turn over a grid of 4 x 4 tokens; at 10 neighbouring columns differ by 0.24 to 0.12 radians.
-        rope_theta=10.0,
-        rope_scaling={"type": "mrope", "mrope_section": [4, 6, 6]},
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        image_token_id=tokenizer.token_id("<|image_pad|>"),
-        video_token_id=tokenizer.token_id("<|video_pad|>"),
-        vision_start_token_id=tokenizer.token_id("<|vision_start|>"),
-        vision_end_token_id=tokenizer.token_id("<|vision_end|>"),
-        vision_config={"depth": 4, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4},
-    )
+        "rope_theta": 10.0,
+        "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]},
+        "tie_word_embeddings": True,
+        "bos_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "image_token_id": tokenizer.token_id("<|image_pad|>"),
+        "video_token_id": tokenizer.token_id("<|video_pad|>"),
+        "vision_start_token_id": tokenizer.token_id("<|vision_start|>"),
+        "vision_end_token_id": tokenizer.token_id("<|vision_end|>"),
+    }

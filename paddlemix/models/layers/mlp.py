@@ -18,22 +18,23 @@ QWEN2_MLP: MLPNames = (("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "
 
 
 class GatedMLP(nn.Layer):
-    """`down(silu(gate(x)) * up(x))`, no biases.
+    """`down(silu(gate(x)) * up(x))`.
 
     Args:
         size: outer width.
         inner_size: inner width.
         names: of the three layers.
+        bias: whether they have biases.
 
     Source: Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202.
     """
 
-    def __init__(self, size: int, inner_size: int, names: MLPNames = QWEN2_MLP) -> None:
+    def __init__(self, size: int, inner_size: int, names: MLPNames = QWEN2_MLP, *, bias: bool = False) -> None:
         super().__init__()
         self._names = {role: name for name, role in names}
         for name, role in names:
             sizes = (inner_size, size) if role == "down" else (size, inner_size)
-            setattr(self, name, Linear(*sizes, bias_attr=False))
+            setattr(self, name, Linear(*sizes, bias_attr=None if bias else False))
 
     @property
     def layers(self) -> tuple[nn.Layer, nn.Layer, nn.Layer]:

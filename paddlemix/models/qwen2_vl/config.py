@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddlenlp.transformers import PretrainedConfig
 
 from paddlemix.models.decoder import DecoderShape
 from paddlemix.models.tower import TowerShape
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 # Local names of Qwen2VLConfig.__init__ that are no values of a config.json; `super()` brings the last one.
 _NOT_VALUES = ("self", "kwargs", "text_config", "__class__")
 
 
 @dataclass
-class Qwen2VLVisionConfig:
-    """The vision tower's shape; the defaults are those of every published size.
+class PatchTowerConfig:
+    """What the configs of Qwen2-VL's tower and of its kin have in common.
 
     Attributes:
         depth: transformer blocks.
-        embed_dim: width of the tower.
         num_heads: attention heads of a block.
-        hidden_size: width of what leaves the merger, the language model's width.
-        mlp_ratio: inner width of a block's MLP over `embed_dim`.
         in_channels: colour channels.
         patch_size: pixels of a patch's side.
         spatial_merge_size: patches of a merged token's side.
         temporal_patch_size: frames a patch spans.
+        output_key: the key that has the width of what leaves the merger.
+        activation: of the blocks' MLPs, as the file names it.
     """
 
     depth: int = 32
-    embed_dim: int = 1280
     num_heads: int = 16
-    hidden_size: int = 3584
-    mlp_ratio: float = 4
     in_channels: int = 3
     patch_size: int = 14
     spatial_merge_size: int = 2
     temporal_patch_size: int = 2
+
+    output_key: ClassVar[str]
+    activation: ClassVar[str]
+
+    @property
+    def width(self) -> int:
+        """Of what runs past the blocks."""
+        raise NotImplementedError
+
+    @property
+    def inner_size(self) -> int:
+        """Inner width of a block's MLP."""
+        raise NotImplementedError
+
+    @property
+    def output_size(self) -> int:
+        """Width of what leaves the merger, which is the language model's."""
+        return getattr(self, self.output_key)
 
     @property
     def patch_values(self) -> int:
@@ -46,10 +64,48 @@ class Qwen2VLVisionConfig:
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
     @classmethod
-    def from_published(cls, values: dict[str, Any]) -> Qwen2VLVisionConfig:
-        """Take the known keys of a published `vision_config`; the rest describes the reference's own code."""
+    def from_published(cls, values: Mapping[str, Any], *, output_size: int) -> Self:
+        """Take the known keys of a published `vision_config`; the rest describes the reference's own code.
+
+        Args:
+            values: of the file.
+            output_size: width of what leaves the merger, where they do not say it.
+
+        Returns:
+            The config.
+        """
         known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        return cls(**{cls.output_key: output_size, **{key: one for key, one in values.items() if key in known}})
+
+
+@dataclass
+class Qwen2VLVisionConfig(PatchTowerConfig):
+    """The vision tower's shape; the defaults are those of every published size.
+
+    Attributes:
+        embed_dim: width of the tower.
+        hidden_size: width of what leaves the merger, the language model's width.
+        mlp_ratio: inner width of a block's MLP over `embed_dim`.
+        output_key: the key that has the width of what leaves the merger.
+        activation: of the blocks' MLPs, as the file names it.
+    """
+
+    embed_dim: int = 1280
+    hidden_size: int = 3584
+    mlp_ratio: float = 4
+
+    output_key: ClassVar[str] = "hidden_size"
+    activation: ClassVar[str] = "quick_gelu"
+
+    @property
+    def width(self) -> int:
+        """Of what runs past the blocks."""
+        return self.embed_dim
+
+    @property
+    def inner_size(self) -> int:
+        """Inner width of a block's MLP."""
+        return int(self.embed_dim * self.mlp_ratio)
 
 
 class Qwen2VLConfig(PretrainedConfig):
@@ -60,6 +116,9 @@ class Qwen2VLConfig(PretrainedConfig):
     """
 
     model_type = "qwen2_vl"
+    # What a kin has of its own.
+    architecture: ClassVar[str] = "Qwen2VLForConditionalGeneration"
+    vision_class: ClassVar[type[PatchTowerConfig]] = Qwen2VLVisionConfig
 
     def __init__(
         self,
@@ -79,7 +138,7 @@ class Qwen2VLConfig(PretrainedConfig):
         video_token_id: int = 151656,
         vision_start_token_id: int = 151652,
         vision_end_token_id: int = 151653,
-        vision_config: dict[str, Any] | Qwen2VLVisionConfig | None = None,
+        vision_config: dict[str, Any] | PatchTowerConfig | None = None,
         rope_parameters: dict[str, Any] | None = None,
         text_config: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -107,10 +166,10 @@ class Qwen2VLConfig(PretrainedConfig):
         self.video_token_id = video_token_id
         self.vision_start_token_id = vision_start_token_id
         self.vision_end_token_id = vision_end_token_id
-        if not isinstance(vision_config, Qwen2VLVisionConfig):
-            vision_config = Qwen2VLVisionConfig.from_published({"hidden_size": hidden_size, **(vision_config or {})})
+        if not isinstance(vision_config, PatchTowerConfig):
+            vision_config = self.vision_class.from_published(vision_config or {}, output_size=hidden_size)
         self.vision_config = vision_config
-        kwargs.setdefault("architectures", ["Qwen2VLForConditionalGeneration"])
+        kwargs["architectures"] = kwargs.get("architectures") or [self.architecture]
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
         self._check()
 
@@ -141,14 +200,14 @@ class Qwen2VLConfig(PretrainedConfig):
         vision = self.vision_config
         return TowerShape(
             blocks=vision.depth,
-            width=vision.embed_dim,
-            inner=int(vision.embed_dim * vision.mlp_ratio),
+            width=vision.width,
+            inner=vision.inner_size,
             patch_values=vision.patch_values,
             group=1,
             patches_of_group=vision.spatial_merge_size**2,
             embedding_inputs=0,
             # what the norm reads and gives, the first layer gives, its activation gives; tokens
-            aligner_of_patch=4 * vision.embed_dim,
+            aligner_of_patch=4 * vision.width,
             aligner_of_token=self.hidden_size,
         )
 
@@ -193,7 +252,11 @@ class Qwen2VLConfig(PretrainedConfig):
             "vocab_size",
         ]
         values = {name: getattr(self, name) for name in names}
-        vision = {"model_type": self.model_type, **asdict(self.vision_config), "hidden_act": "quick_gelu"}
+        vision = {
+            "model_type": self.model_type,
+            **asdict(self.vision_config),
+            "hidden_act": self.vision_config.activation,
+        }
         return {**values, "hidden_act": "silu", "model_type": self.model_type, "vision_config": vision}
 
     def _check(self) -> None:
@@ -213,8 +276,9 @@ class Qwen2VLConfig(PretrainedConfig):
                 f"config.json: `rope_scaling.mrope_section` {self.mrope_section} adds up to {sum(self.mrope_section)}; "
                 f"half of a head's width is {self.head_dim / 2:g}."
             )
-        if self.vision_config.hidden_size != self.hidden_size:
+        vision = self.vision_config
+        if vision.output_size != self.hidden_size:
             raise ValueError(
-                f"config.json: `vision_config.hidden_size` {self.vision_config.hidden_size} differs from "
+                f"config.json: `vision_config.{vision.output_key}` {vision.output_size} differs from "
                 f"`hidden_size` {self.hidden_size}; the merger must end at the language model's width."
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+import PIL.Image
 
 from paddlemix.contract import Size
 from paddlemix.conversation import Conversation, Video
@@ -19,19 +21,31 @@ from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
 Grid = tuple[int, int, int]
 
 
+class Shown(NamedTuple):
+    """What an image or video comes to.
+
+    Attributes:
+        grid: patches in time, height and width.
+        seconds: that one patch in time lasts; 0 of an image, which has one.
+    """
+
+    grid: Grid
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class MediaSizes:
     """What the images and videos of a conversation come to, in the order in which it shows them.
 
     Attributes:
         images: width and height in pixels of each original image.
-        image_grids: patches in time, height and width of each image.
-        video_grids: the same of each video.
+        stills: what each image comes to.
+        clips: what each video comes to.
     """
 
     images: list[Size]
-    image_grids: list[Grid]
-    video_grids: list[Grid]
+    stills: list[Shown]
+    clips: list[Shown]
 
 
 @dataclass(frozen=True)
@@ -82,8 +96,8 @@ class MediaReader:
         """
         with naming_the_record(conversation):
             images = [self._image_size(image.path) for image in conversation.images]
-            video_grids = [self._video_grid(video) for video in conversation.videos]
-        return self._sizes(images, video_grids)
+            clips = [self._clip(video) for video in conversation.videos]
+        return self._sizes(images, clips)
 
     def read(self, conversation: Conversation) -> Media:
         """Decode and cut up everything.
@@ -99,34 +113,40 @@ class MediaReader:
         """
         images = open_images(conversation)
         with naming_the_record(conversation):
-            videos = [self.read_video(video) for video in conversation.videos]
+            return self.cut(images, conversation.videos)
+
+    def cut(self, images: Sequence[PIL.Image.Image], clips: Sequence[Video]) -> Media:
+        """Cut up open images, and decode and cut up videos.
+
+        Args:
+            images: in RGB.
+            clips: name the files.
+
+        Returns:
+            Sizes, grids and patches.
+
+        Raises:
+            VideoError: a video cannot be used.
+        """
+        videos = [self._read_video(video) for video in clips]
         return Media(
-            self._sizes([image.size for image in images], [grid for grid, _ in videos]),
+            self._sizes([image.size for image in images], [shown for shown, _ in videos]),
             image_patches=[self._image_processor.patches(image) for image in images],
             video_patches=[patches for _, patches in videos],
         )
 
-    def read_video(self, video: Video) -> tuple[Grid, np.ndarray]:
-        """Decode and cut up one video.
-
-        Args:
-            video: names the file.
-
-        Returns:
-            Its grid, and its patches float32[t * h * w, values].
-
-        Raises:
-            VideoError: it cannot be used.
-        """
+    def _read_video(self, video: Video) -> tuple[Shown, np.ndarray]:
+        """Decode and cut up one video: what it comes to, and its patches float32[t * h * w, values]."""
         processor = self._video_processor.with_settings(video.settings)
         with open_video(video.path) as opened:
             plan = processor.plan(opened.info)
-            return plan.grid, processor.patches(opened.read(plan.indices), plan)
+            return Shown(plan.grid, plan.seconds), processor.patches(opened.read(plan.indices), plan)
 
-    def _sizes(self, images: list[Size], video_grids: list[Grid]) -> MediaSizes:
-        return MediaSizes(images, [self._image_processor.grid(*size) for size in images], video_grids)
+    def _sizes(self, images: list[Size], clips: list[Shown]) -> MediaSizes:
+        return MediaSizes(images, [Shown(self._image_processor.grid(*size)) for size in images], clips)
 
-    def _video_grid(self, video: Video) -> Grid:
+    def _clip(self, video: Video) -> Shown:
         processor = self._video_processor.with_settings(video.settings)
         with open_video(video.path) as opened:
-            return processor.plan(opened.info).grid
+            plan = processor.plan(opened.info)
+        return Shown(plan.grid, plan.seconds)

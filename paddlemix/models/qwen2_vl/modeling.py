@@ -6,6 +6,7 @@ arXiv:2409.12191.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from paddlemix.models.base import MixModelOutput
 from paddlemix.models.decoder import Decoder, Rotaries
 from paddlemix.models.qwen2_vl.checkpoint import weight_layout
 from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
-from paddlemix.models.qwen2_vl.positions import batch_mrope_positions
+from paddlemix.models.qwen2_vl.positions import TimeScale, batch_mrope_positions
 from paddlemix.models.qwen2_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower
 from paddlemix.models.vision_language import Inputs, Turned, Vision, VisionLanguageModel
@@ -42,7 +43,7 @@ class Qwen2VLOutput(MixModelOutput):
 class Qwen2VLForConditionalGeneration(VisionLanguageModel):
     """Vision tower, decoder and head, with the published checkpoints' parameter names."""
 
-    config_class = Qwen2VLConfig
+    config_class: ClassVar[type[Qwen2VLConfig]] = Qwen2VLConfig
     tower_class: ClassVar[type[nn.Layer]] = Qwen2VLVisionTower
     output_class = Qwen2VLOutput
     weight_layout = staticmethod(weight_layout)
@@ -129,8 +130,14 @@ class Qwen2VLForConditionalGeneration(VisionLanguageModel):
             image_token_id=self.config.image_token_id,
             video_token_id=self.config.video_token_id,
             merge_size=self.config.vision_config.spatial_merge_size,
+            video_time_scales=self.video_time_scales(inputs),
         )
         return paddle.to_tensor(position_ids), paddle.to_tensor(deltas)
+
+    def video_time_scales(self, inputs: Inputs) -> Sequence[TimeScale] | None:
+        """Tell how time goes on from one patch of each video to the next; None where patches are counted."""
+        del inputs  # a kin's say how long a patch lasts
+        return None
 
     def _rotary(self, position_ids: paddle.Tensor) -> Rotary:
         """Compute cosines and sines float32[B, L, head_dim / 2]; mrope_section says which axis turns each pair."""

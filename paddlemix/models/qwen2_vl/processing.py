@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddlemix.contract import Piece, Sample, SampleSize
+from paddlemix.contract import Grounding, Piece, Sample, SampleSize
 from paddlemix.conversation import Conversation, RecordError, result_or_error
 from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
-from paddlemix.models.qwen2_vl.media import Grid, MediaReader, MediaSizes
-from paddlemix.models.qwen2_vl.positions import mrope_positions
+from paddlemix.models.qwen2_vl.media import Media, MediaReader, MediaSizes, Shown
+from paddlemix.models.qwen2_vl.positions import TimeScale, mrope_positions
 from paddlemix.models.qwen2_vl.prompts import (
     IMAGE_PAD,
     MEDIA_INPUTS,
@@ -31,15 +31,15 @@ from paddlemix.names import PREPROCESSOR_FILE
 from paddlemix.processors.base import Limits, ProcessorBase
 from paddlemix.processors.batches import opened_image
 from paddlemix.processors.chat_template import ChatTemplate
-from paddlemix.processors.grounding import TaggedThousandths
+from paddlemix.processors.grounding import TaggedPlaces
 from paddlemix.processors.preprocessor import read_settings
 from paddlemix.processors.settings import GivenSettings, MediaSettings, given_settings, log_once
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
 VIDEO_PREPROCESSOR_FILE = "video_preprocessor_config.json"
-GROUNDING = TaggedThousandths(ref=("<|object_ref_start|>", "<|object_ref_end|>"), box=("<|box_start|>", "<|box_end|>"))
+GROUNDING = TaggedPlaces(ref=("<|object_ref_start|>", "<|object_ref_end|>"), box=("<|box_start|>", "<|box_end|>"))
 
 
 class Qwen2VLProcessor(ProcessorBase):
@@ -60,7 +60,7 @@ class Qwen2VLProcessor(ProcessorBase):
 
     tokenizer: Qwen2Tokenizer
     chat_template: ChatTemplate
-    grounding = GROUNDING
+    grounding: Grounding = GROUNDING
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Qwen2VLProcessor(ProcessorBase):
         ]
 
     @classmethod
-    def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Qwen2VLProcessor:
+    def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
         """Make a processor of a checkpoint's folder; the published max_pixels becomes 1280 tokens' worth."""
         given = given_settings(settings, max_frame_pixels=MAX_FRAME_PIXELS)
         images = Qwen2VLImageProcessor.from_published(read_settings(folder / PREPROCESSOR_FILE), **given.images)
@@ -152,18 +152,15 @@ class Qwen2VLProcessor(ProcessorBase):
 
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
         media = self._media.read(conversation)
-        pieces, grids = self._prompt(conversation, media.sizes, add_generation_prompt=add_generation_prompt)
+        pieces, shown = self._prompt(conversation, media.sizes, add_generation_prompt=add_generation_prompt)
         ids, labels = self._ids_and_labels(
             *self.tokenizer.encode_pieces(pieces), conversation, is_prompt=add_generation_prompt
         )
         return Sample(
             input_ids=ids,
             labels=labels,
-            position_ids=self._positions(ids, grids),
-            media={
-                **concatenated(*MEDIA_INPUTS[IMAGE_PAD], media.image_patches, media.sizes.image_grids),
-                **concatenated(*MEDIA_INPUTS[VIDEO_PAD], media.video_patches, media.sizes.video_grids),
-            },
+            position_ids=self._positions(ids, shown),
+            media=self._inputs(media),
         )
 
     def _encode_texts(
@@ -171,28 +168,25 @@ class Qwen2VLProcessor(ProcessorBase):
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         prompts = [list(self.chat_template.split(text)) for text in texts]
         check_media_counts(prompts, {IMAGE_PAD: len(images), VIDEO_PAD: len(videos)})
-        stills = [opened_image(image) for image in images]
-        cut_up = {
-            IMAGE_PAD: [
-                (self.image_processor.grid(*still.size), self.image_processor.patches(still)) for still in stills
-            ],
-            VIDEO_PAD: [self._media.read_video(as_video(video)) for video in videos],
-        }
-        remaining = {pad: iter([grid for grid, _ in found]) for pad, found in cut_up.items()}
+        media = self._media.cut([opened_image(image) for image in images], [as_video(video) for video in videos])
+        remaining = {IMAGE_PAD: iter(media.sizes.stills), VIDEO_PAD: iter(media.sizes.clips)}
         expanded = (expand_placeholders(pieces, remaining, self.image_processor.tokens)[0] for pieces in prompts)
-        rows = [self.tokenizer.encode_pieces(pieces)[0] for pieces in expanded]
-        media: dict[str, np.ndarray] = {}
-        for pad, found in cut_up.items():
-            media |= concatenated(*MEDIA_INPUTS[pad], [patches for _, patches in found], [grid for grid, _ in found])
-        return rows, media
+        return [self.tokenizer.encode_pieces(pieces)[0] for pieces in expanded], self._inputs(media)
 
-    def _measured_prompt(self, conversation: Conversation, media: MediaReader) -> tuple[list[Piece], list[Grid]]:
+    def _inputs(self, media: Media) -> dict[str, np.ndarray]:
+        """Make the model's inputs of what is shown, by name; a kin adds its own."""
+        return {
+            **concatenated(*MEDIA_INPUTS[IMAGE_PAD], media.image_patches, media.sizes.stills),
+            **concatenated(*MEDIA_INPUTS[VIDEO_PAD], media.video_patches, media.sizes.clips),
+        }
+
+    def _measured_prompt(self, conversation: Conversation, media: MediaReader) -> tuple[list[Piece], list[Shown]]:
         """Write a training prompt from headers; see `_prompt`."""
         return self._prompt(conversation, media.measure(conversation))
 
     def _prompt(
         self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
-    ) -> tuple[list[Piece], list[Grid]]:
+    ) -> tuple[list[Piece], list[Shown]]:
         """Write a prompt; the placeholder of each image and video is repeated once a merged patch.
 
         Args:
@@ -201,7 +195,7 @@ class Qwen2VLProcessor(ProcessorBase):
             add_generation_prompt: end with the opening of an assistant's turn.
 
         Returns:
-            The pieces, and the grids of images and videos in their order.
+            The pieces, and what is shown, images and videos in their order.
 
         Raises:
             RecordError: a box lies on no image, or there are not as many placeholders as images and videos.
@@ -210,16 +204,14 @@ class Qwen2VLProcessor(ProcessorBase):
         if self.allow_control_tokens:
             turns = [(role, self.chat_template.read_again(written)) for role, written in turns]
         pieces = list(self.chat_template.pieces(turns, add_generation_prompt=add_generation_prompt))
-        grids = {IMAGE_PAD: sizes.image_grids, VIDEO_PAD: sizes.video_grids}
-        self._check_placeholders(pieces, grids, conversation)
-        remaining = {pad: iter(of_kind) for pad, of_kind in grids.items()}
+        shown = {IMAGE_PAD: sizes.stills, VIDEO_PAD: sizes.clips}
+        self._check_placeholders(pieces, {pad: len(of_kind) for pad, of_kind in shown.items()}, conversation)
+        remaining = {pad: iter(of_kind) for pad, of_kind in shown.items()}
         return expand_placeholders(pieces, remaining, self.image_processor.tokens)
 
-    def _check_placeholders(
-        self, pieces: list[Piece], grids: dict[str, list[Grid]], conversation: Conversation
-    ) -> None:
+    def _check_placeholders(self, pieces: list[Piece], given: dict[str, int], conversation: Conversation) -> None:
         for name, pad in (("image", IMAGE_PAD), ("video", VIDEO_PAD)):
-            found, shown = count_placeholders(pieces, pad), len(grids[pad])
+            found, shown = count_placeholders(pieces, pad), given[pad]
             if found != shown:
                 writers = "The chat template" + (" or a text" if self.allow_control_tokens else "")
                 raise RecordError(
@@ -229,20 +221,30 @@ class Qwen2VLProcessor(ProcessorBase):
                 )
 
     def _size(
-        self, conversation: Conversation, tokens: int, target_tokens: int, pieces: list[Piece], grids: list[Grid]
+        self, conversation: Conversation, tokens: int, target_tokens: int, pieces: list[Piece], shown: list[Shown]
     ) -> SampleSize:
         """Tell what a prompt of so many tokens comes to when it is held to its length."""
         cut_tokens = 0
         if tokens > self.max_length:
             ids, trained = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
             tokens, target_tokens, cut_tokens = len(ids), int(trained[1:].sum()), tokens - len(ids)
-        image_tokens = sum(map(self.image_processor.tokens, grids))
-        return SampleSize(tokens, image_tokens, target_tokens, cut_tokens, images=len(grids))
+        image_tokens = sum(self.image_processor.tokens(one.grid) for one in shown)
+        return SampleSize(tokens, image_tokens, target_tokens, cut_tokens, images=len(shown))
 
-    def _positions(self, ids: np.ndarray, grids: list[Grid]) -> np.ndarray:
+    def _positions(self, ids: np.ndarray, shown: list[Shown]) -> np.ndarray:
         """Lay out the positions int64[3, L] of ids int64[L]."""
-        merge_size = self.image_processor.merge_size
-        return mrope_positions(ids, grids, vision_token_ids=self._vision_token_ids, merge_size=merge_size)
+        return mrope_positions(
+            ids,
+            [one.grid for one in shown],
+            vision_token_ids=self._vision_token_ids,
+            merge_size=self.image_processor.merge_size,
+            time_scales=self._time_scales(shown),
+        )
+
+    def _time_scales(self, shown: list[Shown]) -> list[TimeScale] | None:
+        """Tell how time goes on from one patch to the next; None where patches are counted."""
+        del shown  # a kin's positions are seconds
+        return None
 
     def _end_of_media(self, ids: np.ndarray) -> int:
         vision = np.flatnonzero(np.isin(ids, self._vision_token_ids))

@@ -11,7 +11,7 @@ import numpy as np
 
 from paddlemix.contract import Piece
 from paddlemix.conversation import Video
-from paddlemix.models.qwen2_vl.media import Grid
+from paddlemix.models.qwen2_vl.media import Grid, Shown
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 # By the placeholder of an image or a video, the model's inputs for their patches and grids.
@@ -22,23 +22,23 @@ MEDIA_INPUTS = {
 
 
 def expand_placeholders(
-    pieces: Iterable[Piece], remaining: dict[str, Iterator[Grid]], tokens: Callable[[Grid], int]
-) -> tuple[list[Piece], list[Grid]]:
+    pieces: Iterable[Piece], remaining: dict[str, Iterator[Shown]], tokens: Callable[[Grid], int]
+) -> tuple[list[Piece], list[Shown]]:
     """Repeat each image's and video's placeholder once a merged patch.
 
     Args:
         pieces: of one prompt.
-        remaining: by placeholder, the grids that are still to be shown; those of this prompt are taken.
+        remaining: by placeholder, what is still to be shown; what this prompt shows is taken.
         tokens: how many tokens a grid becomes.
 
     Returns:
-        The pieces, and the grids of images and videos in the order of the prompt.
+        The pieces, and what is shown, images and videos in the order of the prompt.
     """
     expanded, order = [], []
     for piece in pieces:
         if piece.control and piece.text in remaining:
             order.append(next(remaining[piece.text]))
-            piece = replace(piece, repeat=tokens(order[-1]))
+            piece = replace(piece, repeat=tokens(order[-1].grid))
         expanded.append(piece)
     return expanded, order
 
@@ -91,7 +91,7 @@ def as_video(source: Any) -> Video:
 
 
 def concatenated(
-    patches_name: str, grids_name: str, patches: Sequence[np.ndarray], grids: Sequence[Grid]
+    patches_name: str, grids_name: str, patches: Sequence[np.ndarray], shown: Sequence[Shown]
 ) -> dict[str, np.ndarray]:
     """Make a model's inputs of what was cut up.
 
@@ -99,11 +99,11 @@ def concatenated(
         patches_name: the input that holds patches.
         grids_name: the input that holds grids.
         patches: float32[t * h * w, values] of each image or video.
-        grids: patches in time, height and width of each.
+        shown: what each comes to.
 
     Returns:
         float32[patches, values] and int64[images, 3] by these names; nothing where there is none.
     """
     if not patches:
         return {}
-    return {patches_name: np.concatenate(patches), grids_name: np.array(grids, dtype=np.int64)}
+    return {patches_name: np.concatenate(patches), grids_name: np.array([one.grid for one in shown], dtype=np.int64)}

@@ -35,12 +35,14 @@ class VideoPlan:
         width: pixels of a resized frame.
         height: pixels of a resized frame.
         grid: patches in time, height and width.
+        seconds: that one patch in time lasts.
     """
 
     indices: tuple[int, ...]
     width: int
     height: int
     grid: tuple[int, int, int]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class Qwen2VLVideoProcessor:
             width=width,
             height=height,
             grid=(steps, height // self.patch_size, width // self.patch_size),
+            seconds=self.temporal_patch_size / self._sampled_rate(info, count),
         )
 
     def tokens(self, grid: tuple[int, int, int]) -> int:
@@ -195,6 +198,10 @@ class Qwen2VLVideoProcessor:
             max_frames=self.max_frames,
             multiple=self.temporal_patch_size,
         )
+
+    def _sampled_rate(self, info: VideoInfo, count: int) -> float:
+        """Tell how many frames a second are shown, if `count` are; `fps` where the video tells no rate of its own."""
+        return self.fps if info.is_sampled or not info.rate else count / info.frames * info.rate
 
     def _resized(self, info: VideoInfo, count: int) -> tuple[int, int]:
         """Decide the width and height in pixels of the frames, of which `count` are shown."""

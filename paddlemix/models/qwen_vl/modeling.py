@@ -65,7 +65,7 @@ class QWenLMHeadModel(VisionLanguageModel):
             content = json.dumps({**values, "chat_format": "chatml"}, ensure_ascii=False, indent=2)
             self.carried_files[GENERATION_FILE] = f"{content}\n".encode()
 
-    def chat(
+    def chat(  # type: ignore[override]  # the published one takes the tokenizer
         self,
         tokenizer: QwenTokenizer,
         query: str,
@@ -77,7 +77,7 @@ class QWenLMHeadModel(VisionLanguageModel):
 
         return chat(self, tokenizer, query, history, **options)
 
-    def chat_stream(
+    def chat_stream(  # type: ignore[override]
         self,
         tokenizer: QwenTokenizer,
         query: str,

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paddlemix.processors.grounding import TaggedThousandths
+from paddlemix.processors.grounding import TaggedPlaces
 
 IMG, IMG_END, IMG_PAD = "<img>", "</img>", "<imgpad>"
 REF, REF_END, BOX, BOX_END = "<ref>", "</ref>", "<box>", "</box>"
 GROUNDING_TAGS = (REF, REF_END, BOX, BOX_END, "<quad>", "</quad>")
 IMAGE_TAGS = (IMG, IMG_END, IMG_PAD)
-GROUNDING = TaggedThousandths(ref=(REF, REF_END), box=(BOX, BOX_END))
+GROUNDING = TaggedPlaces(ref=(REF, REF_END), box=(BOX, BOX_END))
 
 _IMAGE = re.compile(f"{IMG}(.*?){IMG_END}", re.DOTALL)
 _ELEMENT = re.compile(r"<(?P<kind>img|ref|box|quad)>(?P<content>.*?)</(?P=kind)>", re.DOTALL)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn
+from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn
 from paddlemix.datasets.formats.grounding import XYWH, XYXY, parse
 
 SOURCE = RecordId("train.jsonl", 3)
@@ -23,6 +23,11 @@ GOOD = {
         [Box(1, 2, 3, 4, "thousandth"), Box(5, 6, 7, 8, "thousandth")],
     ),
     "other names": ({"img_path": "a.jpg", "expression": "红色巴士", "box": [1, 2, 3, 4]}, XYXY, [Box(1, 2, 3, 4)]),
+    "points": (
+        {**RECORD, "bbox": [[1, 2], [5, 6]], "bbox_type": "norm_1000"},
+        XYWH,
+        [Point(1, 2, "thousandth"), Point(5, 6, "thousandth")],
+    ),
     "RefCOCO's": ({"file_name": "a.jpg", "sent": "红色巴士", "bbox": [1, 2, 3, 4], "id": 1}, XYWH, [Box(1, 2, 4, 6)]),
 }
 

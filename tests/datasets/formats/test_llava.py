@@ -113,7 +113,7 @@ BAD = {
     "a video that is no path": ({"video": {}, "conversations": ask("<video>")}, "a video in `video` is the object {}"),
     "a video without frames": ({"video": [[]], "conversations": ask("<video>")}, "a video in `video` is an empty list"),
     "a box without an image": ({"conversations": ask("<box>(1,2),(3,4)</box>")}, "boxes but no image"),
-    "a broken box": ({"image": "a", "conversations": ask("<image><box>(1,2)</box>")}, "box '(1,2)' is malformed"),
+    "a broken box": ({"image": "a", "conversations": ask("<image><box>(1,2),</box>")}, "box '(1,2),' is malformed"),
     "another format's images": ({"images": ["a.jpg"], "conversations": ask("q")}, "`images` would be ignored"),
 }
 

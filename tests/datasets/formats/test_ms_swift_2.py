@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn, Video
 from paddlemix.datasets.formats.ms_swift_2 import parse
 
 SOURCE = RecordId("train.jsonl", 3)
@@ -55,6 +55,13 @@ GOOD = {
         [
             Turn("user", (A, Text("Find "), Reference("guy in red"))),
             Turn("assistant", (GUY_BOX, Box(1, 2, 3, 4, "pixel"))),
+        ],
+    ),
+    "points": (
+        found("Find <ref-object>", "<bbox>", {**GUY, "bbox": [[138, 136], [1, 2, 3, 4]]}),
+        [
+            Turn("user", (A, Text("Find "), Reference("guy in red"))),
+            Turn("assistant", (Point(138, 136), Box(1, 2, 3, 4, "pixel"))),
         ],
     ),
     "only boxes, of objects in a list": (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn, Video
 from paddlemix.datasets.formats.ms_swift_3 import parse
 
 SOURCE = RecordId("train.jsonl", 3)
@@ -53,6 +53,24 @@ GOOD = {
         ),
         [Turn("user", (A, B)), Turn("assistant", (Box(0, 0, 1, 1, image=1), Box(0, 0, 2, 2, image=0)))],
     ),
+    "a point, which is a box of two numbers": (
+        grounded("<image>Open it", "click(start_box='<bbox>')", ref=[], bbox=[[615, 226]]),
+        [
+            Turn("user", (A, Text("Open it"))),
+            Turn("assistant", (Text("click(start_box='"), Point(615, 226), Text("')"))),
+        ],
+    ),
+    "points and boxes in thousandths": (
+        grounded("<image>", "<bbox><bbox>", bbox=[[0, 1000], [0, 5, 10, 1000]], bbox_type="norm1000"),
+        [
+            Turn("user", (A,)),
+            Turn("assistant", (Point(0, 1000, "thousandth"), Box(0, 5, 10, 1000, "thousandth"))),
+        ],
+    ),
+    "a point between tags": (
+        {"messages": messages("<image>q", "<|box_start|>(246,113)<|box_end|>"), "images": ["a.jpg"]},
+        [Turn("user", (A, Text("q"))), Turn("assistant", (Point(246, 113, "thousandth"),))],
+    ),
     "no placeholder for the image": (
         {"messages": messages("q"), "images": ["a.jpg"]},
         [Turn("user", (A, Text("q"))), Turn("assistant", (Text("a"),))],
@@ -95,7 +113,8 @@ BAD = {
         grounded("<image>", "<bbox>", bbox=[[1, 2, 3]]),
         "`bbox[0]` is the list [1,2,3]; expected four numbers [x1, y1, x2, y2]",
     ),
-    "a point": (grounded("<image>", "<bbox>", bbox=[[1, 2]]), "expected four numbers"),
+    "a point outside": (grounded("<image>", "<bbox>", bbox=[[1, -2]]), "leaves 0..1000000; expected [x, y] in pixels"),
+    "a point without an image": (grounded("q", "<box>(1,2)</box>") | {"images": []}, "boxes but no image"),
     "a box of texts": (grounded("<image>", "<bbox>", bbox=[["1", "2", "3", "4"]]), "expected four numbers"),
     "a box of truths": (grounded("<image>", "<bbox>", bbox=[[False, False, True, True]]), "expected four numbers"),
     "a box of enormous numbers": (grounded("<image>", "<bbox>", bbox=[[0, 0, 10**400, 1]]), "expected four numbers"),

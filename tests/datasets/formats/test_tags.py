@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlemix.conversation import Box, RecordError, RecordId, Reference, Text
+from paddlemix.conversation import Box, Point, RecordError, RecordId, Reference, Text
 from paddlemix.datasets.formats.tags import split_tags
 
 SOURCE = RecordId("a.json", 4)
@@ -27,6 +27,8 @@ GOOD = [
         (Text("Two "), Reference("red circles"), box(0, 0, 10, 10), box(20, 20, 1000, 1000), Text(".")),
     ),
     ("<box> ( 1 , 2.5 ) , (3, 4)\n</box>", (box(1, 2.5, 3, 4),)),
+    ("<ref>门</ref><box>(246, 113)</box>", (Reference("门"), Point(246, 113, unit="thousandth"))),
+    ("click('<|box_start|>(0,1000)<|box_end|>')", (Text("click('"), Point(0, 1000, unit="thousandth"), Text("')"))),
     ("<ref>a</ref> and <ref>b</ref>", (Reference("a"), Text(" and "), Reference("b"))),
     ("<ref>two\nlines</ref>", (Reference("two\nlines"),)),
     ("<|im_end|> stays text", (Text("<|im_end|> stays text"),)),
@@ -47,6 +49,9 @@ BAD = [
     ("<box></box>", "box '' is malformed"),
     ("<box>(1,2),(3)</box>", "malformed; expected `(x1,y1),(x2,y2)`"),
     ("<box>1,2,3,4</box>", "malformed"),
+    ("<box>(1,2),</box>", "or `(x,y)` for a point"),
+    ("<box>(1)</box>", "malformed"),
+    ("<box>(1,1001)</box>", "leaves 0..1000"),
     ("<box>(1,2),(3,4),(5,6)</box>", "malformed"),
     ("<box>(1,2)(3,4)</box>", "malformed"),
     ("<box>(a,2),(3,4)</box>", "malformed"),

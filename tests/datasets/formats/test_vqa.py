@@ -34,7 +34,7 @@ BAD = [
     ({"image": "a.jpg", "question": "q", "answer": ["a", 3]}, "an answer in `answer` is the number 3"),
     ({"image": "a.jpg", "question": "q", "answer": ["a", " "]}, 'an answer in `answer` is the text " "'),
     ({"image": "a.jpg", "question": "q", "answer": [{"answer": "a"}]}, 'is the object {"answer":"a"}'),
-    ({"image": "a.jpg", "question": "<box>(1,2)</box>?", "answer": "a"}, "box '(1,2)' is malformed"),
+    ({"image": "a.jpg", "question": "<box>(1,2),</box>?", "answer": "a"}, "box '(1,2),' is malformed"),
     ({"image": "a.jpg", "question": "q", "answer": ["a", "<ref>"]}, "tag `<ref>`"),
     ({"image": "a.jpg", "question": "q", "answer": "a", "objects": "[{}]"}, "`objects` would be ignored"),
 ]

@@ -1,4 +1,4 @@
-"""Makes tests/fixtures/qwen2_vl_video/: what transformers and qwen-vl-utils make of videos.
+"""Makes tests/fixtures/qwen2_vl_video/: what transformers and qwen-vl-utils make of videos for Qwen2-VL and Qwen2.5-VL.
 
 Run it in an environment with transformers 4.57.6, torch 2.13.0 (CPU, on a processor with fused multiply-add),
 torchvision 0.28.0, qwen-vl-utils 0.0.14 and scipy:
@@ -29,6 +29,12 @@ from qwen_vl_utils import vision_process
 from transformers import (
     AutoTokenizer,
     AutoVideoProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLModel,
+    Qwen2_5_VLProcessor,
     Qwen2VLConfig,
     Qwen2VLImageProcessor,
     Qwen2VLModel,
@@ -39,13 +45,18 @@ from transformers import (
 ROOT = Path(__file__).parents[3]
 FIXTURES = ROOT / "tests" / "fixtures"
 FIXTURE, TOKENIZER = FIXTURES / "qwen2_vl_video", FIXTURES / "qwen2_vl_processor"
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models")]
+
+import reference_families  # noqa: E402, F401  # takes a fault out of Qwen2_5_VLModel's positions
+from reference_numbers import LAYOUT  # noqa: E402
 
 from paddlemix.models.qwen2_vl.chat_template import TEMPLATE  # noqa: E402
 from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor as OurVideoProcessor  # noqa: E402
 
 BOUNDS = {"min_pixels": 28 * 28, "max_pixels": 2 * 28 * 28}
 IMAGE_BOUNDS = {"min_pixels": 56 * 56, "max_pixels": 1280 * 28 * 28}
+# Frames a second of the prompt's two videos: patches last 2/3 s and 8/3 s.
+RATES = [3.0, 0.75]
 TOTAL_PIXELS = 24576 * 28 * 28
 # Frames, height and width: an even count, an odd one, one frame; sizes that shrink, grow and stay.
 SHAPES = {"even": (4, 47, 61), "odd": (5, 61, 47), "one": (1, 33, 90), "grown": (2, 9, 5), "kept": (3, 28, 56)}
@@ -111,11 +122,16 @@ def summary(indices: list[int]) -> list[int]:
     return [len(indices), crc32(np.array(indices, dtype="<i8").tobytes())]
 
 
-def prompt() -> dict[str, np.ndarray]:
+def prompt(
+    processor_class: type[ProcessorMixin],
+    config_class: type[PretrainedConfig],
+    model_class: type[PreTrainedModel],
+    **options: Any,
+) -> dict[str, np.ndarray]:
     """What the whole processor and the model's positions are for a prompt with a video, an image and a video."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     images, videos = Qwen2VLImageProcessor(**IMAGE_BOUNDS), Qwen2VLVideoProcessor(**BOUNDS)
-    processor = Qwen2VLProcessor(images, tokenizer, videos, chat_template=TEMPLATE)
+    processor = processor_class(images, tokenizer, videos, chat_template=TEMPLATE)
     content = [{"type": "video"}, {"type": "image"}, {"type": "text", "text": "有几只猫?"}, {"type": "video"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     values = processor(
@@ -123,14 +139,16 @@ def prompt() -> dict[str, np.ndarray]:
         images=[Image.open(TOKENIZER / "rgb.png")],
         videos=[frames("odd"), frames("one")],
         return_tensors="pt",
+        **options,
     )
-    config = Qwen2VLConfig(
+    config = config_class(
         vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
         image_token_id=processor.image_token_id,
         video_token_id=processor.video_token_id,
+        vision_config={"tokens_per_second": 2},
     )
-    grids = values["image_grid_thw"], values["video_grid_thw"]
-    positions, _ = Qwen2VLModel.get_rope_index(SimpleNamespace(config=config), values["input_ids"], *grids)
+    layout = {name: values[name] for name in LAYOUT if name in values}
+    positions, _ = model_class.get_rope_index(SimpleNamespace(config=config), **layout)
     return {name: value.numpy() for name, value in {**values, "position_ids": positions}.items()}
 
 
@@ -152,7 +170,9 @@ def main() -> None:
         Image.fromarray(frame).save(FIXTURE / f"odd_{number}.png")
     Image.fromarray(frames("one")[0]).save(FIXTURE / "one_0.png")
     np.savez_compressed(FIXTURE / "videos.npz", **processed())
-    np.savez_compressed(FIXTURE / "prompt.npz", **prompt())
+    np.savez_compressed(FIXTURE / "prompt.npz", **prompt(Qwen2VLProcessor, Qwen2VLConfig, Qwen2VLModel))
+    timed = prompt(Qwen2_5_VLProcessor, Qwen2_5_VLConfig, Qwen2_5_VLModel, fps=RATES)
+    np.savez_compressed(FIXTURE / "timed_prompt.npz", **timed)
     rows = ",\n".join(json.dumps(row) for row in chosen())
     (FIXTURE / "chosen.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")
     check_video_processor()

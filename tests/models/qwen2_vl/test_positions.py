@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddlemix.models.qwen2_vl.positions import batch_mrope_positions, mrope_positions
+from paddlemix.models.qwen2_vl.positions import TimeScale, batch_mrope_positions, mrope_positions
+
+from ...references import FIXTURES
 
 IMAGE, VIDEO = 90, 91
 
@@ -17,10 +19,11 @@ def batch_positions(ids, mask=None, images=None, videos=None):
     return batch_mrope_positions(*arrays, image_token_id=IMAGE, video_token_id=VIDEO, merge_size=2)
 
 
+@pytest.mark.parametrize(("family", "steps"), [("qwen2_vl_tiny", None), ("qwen2_5_vl_tiny", 5)])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_rows_of_texts_images_and_videos_in_any_order_are_laid_out_as_the_reference_does(fixtures, side):
+def test_rows_of_texts_images_and_videos_in_any_order_are_laid_out_as_the_reference_does(side, family, steps):
     image, video = 112, 113
-    with np.load(fixtures / "positions.npz") as stored:
+    with np.load(FIXTURES / family / "positions.npz") as stored:
         arrays = {key.removeprefix(f"{side}/"): stored[key] for key in stored if key.startswith(side)}
     ids, mask = arrays["input_ids"], arrays["attention_mask"]
     found, deltas = batch_mrope_positions(
@@ -28,6 +31,7 @@ def test_rows_of_texts_images_and_videos_in_any_order_are_laid_out_as_the_refere
         image_token_id=image,
         video_token_id=video,
         merge_size=2,
+        video_time_scales=None if steps is None else [TimeScale(one, steps) for one in arrays["second_per_grid_ts"]],
     )
     # The cases occur: rows without vision and with both kinds, some ending in vision, padding on the named side.
     shown = np.stack([(ids == token).any(1) for token in (image, video)])

@@ -15,6 +15,7 @@ from paddlemix.conversation import (
     Conversation,
     Image,
     OverlongError,
+    Point,
     RecordError,
     RecordId,
     Reference,
@@ -508,3 +509,16 @@ def turned():
     values = PIL.Image.Exif()
     values[0x0112] = 6
     return values
+
+
+@pytest.mark.parametrize("point", [Point(615, 226), Point(615, 452, unit="thousandth")])
+def test_a_point_is_written_in_thousandths_between_control_tokens(make_processor, tokenizer, save_image, point):
+    asked = ("user", Image(save_image(1000, 500)), "Open the browser")
+    processor = make_processor()
+    record = conversation(asked, ("assistant", "Action: click(start_box='", point, "')"))
+    sample = processor.encode(record)
+    ((_, said),) = trained_spans(sample, tokenizer)
+    assert said.startswith("Action: click(start_box='<|box_start|>(615,452)<|box_end|>')<|im_end|>")
+    for tag in ("<|box_start|>", "<|box_end|>"):
+        assert list(sample.input_ids).count(tokenizer.token_id(tag)) == 1
+    assert processor.measure(record).tokens == len(sample.input_ids)

@@ -10,6 +10,7 @@ from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
 from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
+from paddlemix.processors import Qwen25VLProcessor
 
 BOUNDS = {"min_pixels": 28 * 28, "max_pixels": 2 * 28 * 28}
 STEPS = {"even": 2, "odd": 3, "one": 1, "grown": 1, "kept": 2}
@@ -32,21 +33,31 @@ def test_patches_and_grids_of_frames_are_bit_equal_to_transformers(video_referen
     np.testing.assert_array_equal(patches, pixels)
 
 
-def test_a_prompt_with_videos_and_an_image_is_what_transformers_makes_of_it(video_reference, processor_reference):
-    processor = Qwen2VLProcessor(
+@pytest.mark.parametrize(
+    ("prompt", "processor_class", "rates"),
+    [("prompt", Qwen2VLProcessor, (None, None)), ("timed_prompt", Qwen25VLProcessor, (3.0, 0.75))],
+)
+def test_a_prompt_with_videos_and_an_image_is_what_transformers_makes_of_it(
+    video_reference, processor_reference, prompt, processor_class, rates
+):
+    processor = processor_class(
         Qwen2Tokenizer.from_pretrained(processor_reference),
         Qwen2VLImageProcessor(),
         Qwen2VLChatTemplate(),
         Qwen2VLVideoProcessor(**BOUNDS),
     )
-    odd = Video(tuple(str(video_reference / f"odd_{number}.png") for number in range(5)))
-    one = Video((str(video_reference / "one_0.png"),))
+    settings = [VideoSettings(fps=rate) for rate in rates]
+    odd = Video(tuple(str(video_reference / f"odd_{number}.png") for number in range(5)), settings[0])
+    one = Video((str(video_reference / "one_0.png"),), settings[1])
     turn = Turn("user", (odd, Image(str(processor_reference / "rgb.png")), Text("有几只猫?"), one))
     sample = processor.encode_prompt(Conversation((turn,), RecordId("the prompt", 0)))
-    with np.load(video_reference / "prompt.npz") as expected:
+    with np.load(video_reference / f"{prompt}.npz") as expected:
         assert expected["video_grid_thw"].tolist()[0][0] == 3
-        for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"):
-            np.testing.assert_array_equal(sample.media[name], expected[name], err_msg=name)
+        if rates[0]:
+            assert len(np.unique(expected["second_per_grid_ts"])) == 2
+        assert {*sample.media, "input_ids", "attention_mask", "position_ids"} == set(expected)
+        for name, array in sample.media.items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
         np.testing.assert_array_equal(sample.input_ids, expected["input_ids"][0])
         np.testing.assert_array_equal(sample.position_ids, expected["position_ids"][:, 0])
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from paddlemix.conversation import Image, Text, Turn
-from paddlemix.generation.dialogue import Dialogue, Exchange
+from paddlemix.conversation import Image, Text, Turn, Video
+from paddlemix.generation.dialogue import Asked, Dialogue, Exchange
 from paddlemix.models.qwen_vl.chat.chat import chat_stream
 from paddlemix.models.qwen_vl.processing import QwenVLProcessor
-from paddlemix.models.qwen_vl.tags import ImageSpan, from_list_format, split_at_images
+from paddlemix.models.qwen_vl.tags import Element, ImageSpan, from_list_format, split_at_images
 
 
 class QwenVLDialogue(Dialogue):
     """Asks through `model.chat_stream`: in turns, or in the raw text that a base model completes."""
 
     @staticmethod
-    def question(images: Sequence[str], video: Sequence[str], words: str, *, shown: int = 0) -> Turn:
+    def question(parts: Sequence[Asked], before: Sequence[Turn] = ()) -> Turn:
         """Make a user's turn.
 
         Args:
-            images: paths or addresses.
-            video: nothing; this family reads images only.
-            words: what is asked; they show images too, as `<img>path or address</img>`.
-            shown: how many images were shown before.
+            parts: words and images in their order; words show images too, as `<img>path or address</img>`.
+            before: the questions before this one.
 
         Returns:
             The turn, every image in its place.
@@ -30,10 +28,8 @@ class QwenVLDialogue(Dialogue):
         Raises:
             ValueError: there is a video, an image's path holds a tag, or an image of the words is not closed.
         """
-        if video:
-            raise ValueError(f"the video {video[0]} cannot be shown: Qwen-VL reads images only.")
-        query = from_list_format([*({"image": path} for path in images), {"text": words}], shown=shown)
-        stretches = split_at_images(query)
+        shown = sum(isinstance(part, Image) for turn in before for part in turn.parts)
+        stretches = split_at_images(from_list_format(map(_element, parts), shown=shown))
         return Turn("user", tuple(Image(one.path) if isinstance(one, ImageSpan) else Text(one) for one in stretches))
 
     def reply(self, history: Sequence[Exchange], question: Turn) -> Iterator[str]:
@@ -52,10 +48,19 @@ class QwenVLDialogue(Dialogue):
             self.processor.tokenizer,
             query_text(question),
             [(query_text(one.question), one.answer) for one in history],
+            system=self._system,
             generation_config=self._config,
             image_processor=self.processor.image_processor,
         )
         return pieces(texts)
+
+
+def _element(part: Asked) -> Element:
+    """Write a part of a question in the list format."""
+    if isinstance(part, Video):
+        named = part.path if isinstance(part.path, str) else part.path[0]
+        raise ValueError(f"the video {named} cannot be shown: Qwen-VL reads images only.")
+    return {"text": part.text} if isinstance(part, Text) else {"image": part.path}
 
 
 def query_text(question: Turn) -> str:

@@ -1,0 +1,71 @@
+"""The numbers that shape a Qwen2.5-VL, as its published config.json names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from paddlemix.models.qwen2_vl.config import PatchTowerConfig, Qwen2VLConfig
+
+
+@dataclass
+class Qwen25VLVisionConfig(PatchTowerConfig):
+    """The vision tower's shape; the defaults are those of the 7B model.
+
+    Attributes:
+        hidden_size: width of the tower.
+        out_hidden_size: width of what leaves the merger, the language model's width.
+        intermediate_size: inner width of a block's MLP.
+        window_size: pixels of an attention window's side.
+        fullatt_block_indexes: the blocks whose attention covers an image or frame whole.
+        tokens_per_second: steps of the time axis in a second.
+        output_key: the key that has the width of what leaves the merger.
+        activation: of the blocks' MLPs, as the file names it.
+    """
+
+    hidden_size: int = 1280
+    out_hidden_size: int = 3584
+    intermediate_size: int = 3420
+    window_size: int = 112
+    fullatt_block_indexes: tuple[int, ...] = (7, 15, 23, 31)
+    tokens_per_second: float = 2
+
+    output_key: ClassVar[str] = "out_hidden_size"
+    activation: ClassVar[str] = "silu"
+
+    @property
+    def width(self) -> int:
+        """Of what runs past the blocks."""
+        return self.hidden_size
+
+    @property
+    def inner_size(self) -> int:
+        """Inner width of a block's MLP."""
+        return self.intermediate_size
+
+    @property
+    def window_side(self) -> int:
+        """Merged tokens of an attention window's side."""
+        return self.window_size // self.spatial_merge_size // self.patch_size
+
+
+class Qwen25VLConfig(Qwen2VLConfig):
+    """The whole model's shape, with the 7B model's defaults; language model and layout of the file are Qwen2-VL's."""
+
+    model_type = "qwen2_5_vl"
+    architecture = "Qwen2_5_VLForConditionalGeneration"
+    vision_class = Qwen25VLVisionConfig
+
+    vision_config: Qwen25VLVisionConfig
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{"max_position_embeddings": 128000, **values})
+
+    def _check(self) -> None:
+        super()._check()
+        vision = self.vision_config
+        if vision.window_side < 1:
+            raise ValueError(
+                f"config.json: `vision_config.window_size` is {vision.window_size}, less than a merged token's "
+                f"{vision.spatial_merge_size * vision.patch_size} pixels."
+            )
