@@ -6,9 +6,10 @@ A kind is a class that satisfies `paddlemix.contract.Grounding`; a family has an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 from paddlemix.contract import GroundedBox, GroundedPoint, Piece, Size, Written
 from paddlemix.conversation import Image, Part, Point, RawAnswer, Reference, Text, Turn, Video
@@ -19,6 +20,8 @@ _POINT = r"\((?P<x{0}>\d{{1,6}}),\s*(?P<y{0}>\d{{1,6}})\)"
 _MENTION = re.compile(r"(?:picture|image|图片?)\s*(\d+)", re.IGNORECASE)
 # Digits from which on a number is that of no image; Python refuses to read some thousands of them.
 _LONGEST_NUMBER = 10
+
+GroundedT = TypeVar("GroundedT", GroundedBox, GroundedPoint)
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,7 @@ class TaggedPlaces:
         Returns:
             The boxes of each image, in their order, each with the reference before it.
         """
-        found: list[list[GroundedBox]] = [[] for _ in sizes]
-        for image, label, pixels in self._tagged_places(text, sizes):
-            if (box := as_box(label, pixels)) is not None:
-                found[image].append(box)
-        return found
+        return by_image(self._tagged_places(text, sizes), as_box, len(sizes))
 
     def parse_points(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedPoint]]:
         """Read the points of a raw answer, likewise.
@@ -83,11 +82,7 @@ class TaggedPlaces:
         Returns:
             The points of each image, in their order, each with the reference before it.
         """
-        found: list[list[GroundedPoint]] = [[] for _ in sizes]
-        for image, label, pixels in self._tagged_places(text, sizes):
-            if (point := as_point(label, pixels)) is not None:
-                found[image].append(point)
-        return found
+        return by_image(self._tagged_places(text, sizes), as_point, len(sizes))
 
     def strip(self, text: str) -> str:
         """Take the tags out of a raw answer; names and corners stay."""
@@ -145,6 +140,29 @@ class TaggedPlaces:
 
 def _tagged(text: str, tags: tuple[str, str]) -> tuple[Piece, Piece, Piece]:
     return Piece(tags[0], control=True), Piece(text), Piece(tags[1], control=True)
+
+
+def by_image(
+    places: Iterable[tuple[int, str, Sequence[float]]],
+    make: Callable[[str, Sequence[float]], GroundedT | None],
+    images: int,
+) -> list[list[GroundedT]]:
+    """Sort what an answer names by the image that it lies on.
+
+    Args:
+        places: the image of each, its reference or "", and its numbers in pixels of the original image.
+        make: `as_box` or `as_point`, which says None of what is none.
+        images: how many there are.
+
+    Returns:
+        The boxes, or the points, of each image, in their order.
+    """
+    found: list[list[GroundedT]] = [[] for _ in range(images)]
+    for image, label, pixels in places:
+        one = make(label, pixels)
+        if one is not None:
+            found[image].append(one)
+    return found
 
 
 def as_box(label: str, pixels: Sequence[float]) -> GroundedBox | None:

@@ -14,7 +14,7 @@ from typing import Any
 from paddlemix.contract import GroundedBox, GroundedPoint, Piece, Size, Written
 from paddlemix.conversation import Box, Image, Part, Point, Reference, Text, Turn, Video
 from paddlemix.processors.coordinates import Units
-from paddlemix.processors.grounding import as_box, as_point, last_mention
+from paddlemix.processors.grounding import as_box, as_point, by_image, last_mention
 
 BOX_KEY, POINT_KEY, LABEL_KEY = "bbox_2d", "point_2d", "label"
 # What stands between the boxes of an answer that consists of nothing else, and is no part of a list.
@@ -84,11 +84,7 @@ class JsonPlaces:
         Returns:
             The boxes of each image, in their order; edges outside an image are clipped.
         """
-        found: list[list[GroundedBox]] = [[] for _ in sizes]
-        for image, label, pixels in self._places(text, BOX_KEY, sizes):
-            if (box := as_box(label, pixels)) is not None:
-                found[image].append(box)
-        return found
+        return by_image(self._places(text, BOX_KEY, sizes), as_box, len(sizes))
 
     def parse_points(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedPoint]]:
         """Read the points of a raw answer, likewise.
@@ -100,11 +96,7 @@ class JsonPlaces:
         Returns:
             The points of each image, in their order.
         """
-        found: list[list[GroundedPoint]] = [[] for _ in sizes]
-        for image, label, pixels in self._places(text, POINT_KEY, sizes):
-            if (point := as_point(label, pixels)) is not None:
-                found[image].append(point)
-        return found
+        return by_image(self._places(text, POINT_KEY, sizes), as_point, len(sizes))
 
     def strip(self, text: str) -> str:
         """Take the fences from the JSON of a raw answer; the list is what a person reads."""
