@@ -19,6 +19,7 @@ from paddlemix.media.frames import frame_indices
 from paddlemix.media.images import open_image
 from paddlemix.media.video import open_video
 from paddlemix.names import IGNORED_LABEL
+from paddlemix.visualization.answers import answer_boxes
 from paddlemix.visualization.draw import Labelled, LabelledBox, LabelledPoint, draw_boxes
 
 # The longer side of an image on the page, in pixels: large enough for labels, small enough for many records.
@@ -153,7 +154,9 @@ def _stretches(sample: Sample, processor: Processor) -> Iterator[Stretch]:
 def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
     for index, part in enumerate(conversation.images):
         image = open_image(part.path)
-        placed = [(label, one) for label, one in _labelled_places(conversation) if one.image == index]
+        placed = [
+            _on_image(label, one, image.size) for label, one in _labelled_places(conversation) if one.image == index
+        ]
         caption = f"Picture {index + 1}: {shown(part.path)}, {image.width} x {image.height} pixels"
         if "image_grid_thw" in sample.media:
             _, height, width = sample.media["image_grid_thw"][index]
@@ -165,22 +168,17 @@ def _answered_images(
     conversation: Conversation, processor: Processor, raw: str, sizes: list[Size]
 ) -> Iterator[Thumbnail]:
     """Draw the boxes and points that a model named, on the images that have some."""
-    found = zip(processor.grounding.parse(raw, sizes), processor.grounding.parse_points(raw, sizes), strict=True)
-    for number, (part, (boxes, points)) in enumerate(zip(conversation.images, found, strict=True), 1):
-        placed: list[tuple[str, Box | Point]] = [
-            *((one.label, Box(*one.box)) for one in boxes),
-            *((one.label, Point(*one.point)) for one in points),
-        ]
+    found = answer_boxes(processor, raw, sizes)
+    for number, (part, placed) in enumerate(zip(conversation.images, found, strict=True), 1):
         if placed:
             caption = f"Picture {number} as the model answers{_counted(placed)}"
             yield Thumbnail(_as_url(_with_places(open_image(part.path), placed)), caption)
 
 
-def _counted(placed: Sequence[tuple[str, Box | Point]]) -> str:
+def _counted(placed: Sequence[Labelled]) -> str:
     """Say how many boxes and points there are, where there are any."""
-    counts = (
-        (name, sum(isinstance(one, kind) for _, one in placed)) for kind, name in ((Box, "boxes"), (Point, "points"))
-    )
+    kinds = ((LabelledBox, "boxes"), (LabelledPoint, "points"))
+    counts = ((name, sum(isinstance(one, kind) for one in placed)) for kind, name in kinds)
     return "".join(f"; {name}: {count}" for name, count in counts if count)
 
 
@@ -195,23 +193,30 @@ def _labelled_places(conversation: Conversation) -> Iterator[tuple[str, Box | Po
                 yield label, part
 
 
-def _with_places(image: Image.Image, placed: Sequence[tuple[str, Box | Point]]) -> Image.Image:
+def _on_image(label: str, placed: Box | Point, size: Size) -> Labelled:
+    """Count a record's box or point in pixels of the image."""
+    if isinstance(placed, Point):
+        return LabelledPoint(label, placed.in_pixels(*size))
+    return LabelledBox(label, placed.in_pixels(*size))
+
+
+def _with_places(image: Image.Image, placed: Sequence[Labelled]) -> Image.Image:
     """Draw on the image in the size of the page, so that lines and letters suit it, whatever size it had."""
     longer = max(image.size)
     scale = min(max(longer, _SMALLEST), _LARGEST) / longer
     size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
-    scaled = [_scaled(label, one, image.size, size) for label, one in placed]
+    scaled = [_scaled(one, image.size, size) for one in placed]
     return draw_boxes(image.resize(size, Image.Resampling.BICUBIC), scaled)
 
 
-def _scaled(label: str, placed: Box | Point, old: Size, new: Size) -> Labelled:
+def _scaled(placed: Labelled, old: Size, new: Size) -> Labelled:
     """Move a box or a point from the original image to one of another size."""
     x, y = new[0] / old[0], new[1] / old[1]
-    if isinstance(placed, Point):
-        left, top = placed.in_pixels(*old)
-        return LabelledPoint(label, (left * x, top * y))
-    left, top, right, bottom = placed.in_pixels(*old)
-    return LabelledBox(label, (left * x, top * y, right * x, bottom * y))
+    if isinstance(placed, LabelledPoint):
+        left, top = placed.point
+        return LabelledPoint(placed.label, (left * x, top * y))
+    left, top, right, bottom = placed.box
+    return LabelledBox(placed.label, (left * x, top * y, right * x, bottom * y))
 
 
 def _frames(conversation: Conversation) -> Iterator[Thumbnail]:
