@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 BoxUnit = Literal["pixel", "thousandth", "fraction"]
 Task = Literal["chat", "caption", "vqa"]
 
@@ -24,14 +24,33 @@ class Text:
 
 
 @dataclass(frozen=True)
+class ImageSettings:
+    """What a user may ask of one image; None leaves it to the model family's processor.
+
+    Attributes:
+        min_pixels: smallest area of the resized image.
+        max_pixels: largest area of the resized image.
+        resized_height: the image is resized as if it had this height and `resized_width`.
+        resized_width: pixels, set together with `resized_height`.
+    """
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    resized_height: int | None = None
+    resized_width: int | None = None
+
+
+@dataclass(frozen=True)
 class Image:
     """The place of an image in a turn.
 
     Attributes:
-        path: a local file or an http(s) address, resolved against the record file's folder already.
+        path: a local file, an http(s) address or a data: URL, resolved against the record file's folder already.
+        settings: for this image alone; they take precedence over the processor's own.
     """
 
     path: str
+    settings: ImageSettings = ImageSettings()
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,8 @@ class VideoSettings:
     """What a user may ask of a video; None leaves it to the model family's processor.
 
     Attributes:
+        start: seconds into the file at which what is shown begins.
+        end: seconds into the file at which it ends.
         nframes: how many frames to take, in place of `fps`.
         fps: frames to take a second.
         min_frames: at least so many, where `fps` decides.
@@ -46,8 +67,12 @@ class VideoSettings:
         min_pixels: smallest area of a resized frame.
         max_pixels: largest area of a resized frame.
         total_pixels: largest area of all frames together, two frames counting as one.
+        resized_height: frames are resized as if they had this height and `resized_width`.
+        resized_width: pixels, set together with `resized_height`.
     """
 
+    start: float | None = None
+    end: float | None = None
     nframes: int | None = None
     fps: float | None = None
     min_frames: int | None = None
@@ -55,6 +80,8 @@ class VideoSettings:
     min_pixels: int | None = None
     max_pixels: int | None = None
     total_pixels: int | None = None
+    resized_height: int | None = None
+    resized_width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +89,8 @@ class Video:
     """The place of a video in a turn.
 
     Attributes:
-        path: a local file or an http(s) address, or the paths of its frames, in order. All frames of a list are shown.
+        path: a local file, a folder of frames or an http(s) address, or the paths of its frames, in order; all of these
+            are shown.
         settings: for this video alone; they take precedence over the processor's own.
     """
 
@@ -195,28 +223,56 @@ class RecordId:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A function that an assistant calls.
+
+    Attributes:
+        name: of the function.
+        arguments: an object, as JSON text.
+    """
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
 class Turn:
-    """What one role says. Assistant turns are what a model is trained to say."""
+    """What one role says. Assistant turns are what a model is trained to say.
+
+    Attributes:
+        role: who speaks; "tool" is what a called function gave back.
+        parts: what is said.
+        weight: by what the loss of each of the turn's tokens is multiplied; 0 is context only. None means 1 of an
+            assistant's turn, and 0 of others.
+        calls: the functions that an assistant calls behind its words.
+    """
 
     role: Role
     parts: tuple[Part, ...]
+    weight: float | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns in their order; user and assistant alternate after an optional system turn.
+    """Turns in their order; user and assistant alternate after an optional system turn, or tools and assistant.
 
     Attributes:
         turns: what is said, by whom.
         source: the record it was read from.
         answers: the texts that an answer to the last user turn is scored against, no tags in them; empty for "chat".
         task: which metric fits. Grounding has no task of its own: it is told by `Box` parts.
+        tools: the functions that an assistant may call, each an object as JSON text.
+        notes: what a user should know of how the record was read, each a sentence without the record's name, so that
+            those of many records can be counted.
     """
 
     turns: tuple[Turn, ...]
     source: RecordId
     answers: tuple[str, ...] = ()
     task: Task = "chat"
+    tools: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def parts(self) -> Iterator[Part]:
@@ -247,13 +303,30 @@ class RecordError(ValueError):
         self.source = source
         self.problem = problem
 
-    def __reduce__(self) -> tuple[type[RecordError], tuple[RecordId, str]]:
+    def __reduce__(self) -> tuple[type[RecordError], tuple[Any, ...]]:
         # Exceptions cross from data workers to the trainer by pickling, which replays __init__ with these.
         return type(self), (self.source, self.problem)
 
 
 class OverlongError(RecordError):
     """A record of more tokens than a training sample may have."""
+
+
+class UnknownKeysError(RecordError):
+    """A record with keys that nothing reads.
+
+    Args:
+        source: the record.
+        keys: such as "score", or "messages[].score" in each of a list.
+    """
+
+    def __init__(self, source: RecordId, keys: tuple[str, ...]) -> None:
+        names = ", ".join(f"`{key}`" for key in keys)
+        super().__init__(source, f"nothing reads {names}; name them in `ignore_keys` of the set if they may be ignored")
+        self.keys = keys
+
+    def __reduce__(self) -> tuple[type[RecordError], tuple[Any, ...]]:
+        return type(self), (self.source, self.keys)
 
 
 def result_or_error(function: Callable[..., T], *args: Any) -> T | RecordError:
