@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from paddlemix.configuration.problems import Place
 from paddlemix.contract import GroundingForm
+from paddlemix.datasets.formats.reading import Placeholders
 from paddlemix.datasets.mixing.packs import DEFAULT_WINDOW
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -97,6 +98,17 @@ class DatasetItem:
         gt=0,
         description="How often an epoch goes through this set; 0.5 takes half of it, another half each time.",
     )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description='Names that the format reads for keys with others: `{"img_fn": "image"}`.'
+    )
+    markup: bool | None = Field(
+        default=None, description="Whether `<ref>` and `<box>` in texts are markup; null leaves it to the format."
+    )
+    placeholders: Placeholders = Field(
+        default="exact",
+        description='`"any"` takes `<Image>`, `<image1>`, `<|image_1|>` and the like for placeholders as well.',
+    )
+    join_turns: bool = Field(default=False, description="Join consecutive turns of one role by a line end.")
 
     @property
     def files(self) -> list[str]:

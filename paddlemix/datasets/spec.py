@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from paddlemix.conversation import Conversation
+from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats import AUTO, find_format
+from paddlemix.datasets.formats.reading import Placeholders, Reading, ReadOptions, renamed
+from paddlemix.datasets.records.json_files import Record
 from paddlemix.datasets.records.selection import split_bounds
 
 
@@ -29,6 +30,10 @@ class DatasetSpec:
         seed: shuffles the records before `splits` and `max_samples` choose among them; None keeps their order.
         weight: probability mass where sets are interleaved; 1 when None.
         repeat: how often an epoch goes through the set.
+        columns: the name that the format reads for a key of the records that has another.
+        markup: see `ReadOptions`.
+        placeholders: likewise.
+        join_turns: likewise.
 
     Raises:
         ValueError: a value cannot be used; checked when the spec is made.
@@ -43,6 +48,10 @@ class DatasetSpec:
     seed: int | None = None
     weight: float | None = None
     repeat: float = 1.0
+    columns: dict[str, str] = field(default_factory=dict)
+    markup: bool | None = None
+    placeholders: Placeholders = "exact"
+    join_turns: bool = False
 
     def __post_init__(self) -> None:
         if self.name != AUTO:
@@ -76,11 +85,31 @@ class DatasetSpec:
         """The record files as the config names them, also where there is only one."""
         return (self.data_files,) if isinstance(self.data_files, str) else tuple(self.data_files)
 
-    @property
-    def parse(self) -> Callable[..., Conversation]:
-        """The format's `parse(record, source, root)`, with this set's prompt."""
-        parse = find_format(self.name).parse
-        return parse if self.prompt is None else partial(parse, prompt=self.prompt)
+    def read(self, record: Record, source: RecordId) -> Conversation:
+        """Make a conversation of one of the set's records.
+
+        Args:
+            record: as its file has it.
+            source: where it comes from.
+
+        Returns:
+            The conversation.
+
+        Raises:
+            RecordError: the record cannot be used.
+        """
+        record_format = find_format(self.name)
+        reading = Reading(source, self.media_root(source.file), self.options)
+        if self.columns:
+            record = renamed(record, self.columns, source)
+        if self.prompt is None:
+            return record_format.parse(record, reading)
+        return record_format.parse(record, reading, prompt=self.prompt)
+
+    @cached_property
+    def options(self) -> ReadOptions:
+        """What formats are told of how to read the records."""
+        return ReadOptions(self.markup, self.placeholders, self.join_turns)
 
     def media_root(self, file: str) -> Path:
         """Tell where relative image paths of one record file start.

@@ -47,3 +47,14 @@ def decode_data_url(url: str, *, max_bytes: int | None = None) -> bytes:
         return base64.b64decode("".join(body.split()), validate=True)
     except (binascii.Error, ValueError) as error:  # ValueError: characters beyond ASCII
         raise FetchError(f"{shown(url)} is broken or cut off: {error}; expected {_EXPECTED}.") from error
+
+
+def data_url_of(content: bytes | str) -> str | None:
+    """Make a data: URL of an image's bytes, or of their base64; None of what is neither."""
+    if isinstance(content, str):
+        return (
+            f"data:image/*;base64,{content}"
+            if len(content) > 64 and content.startswith(("iVBOR", "/9j/", "R0lGOD", "UklGR", "Qk"))
+            else None
+        )
+    return f"data:image/*;base64,{base64.b64encode(content).decode()}"

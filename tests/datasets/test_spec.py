@@ -45,5 +45,5 @@ def test_images_are_looked_for_beside_the_record_file_unless_image_root_is_set()
 
 def test_parse_asks_with_the_prompt_of_the_set():
     spec = DatasetSpec("caption_dataset", "a.json", prompt="Was ist das?")
-    conversation = spec.parse({"image": "a.jpg", "caption": "c"}, RecordId("a.json", 0), Path())
+    conversation = spec.read({"image": "a.jpg", "caption": "c"}, RecordId("a.json", 0))
     assert conversation.turns[0].parts[1] == Text("Was ist das?")

@@ -5,16 +5,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from paddlemix.datasets.formats import (
-    blip_laion,
+    alpaca,
     caption,
     chatml,
     grounding,
-    llava,
-    ms_swift_2,
-    ms_swift_3,
+    messages,
     ocrvqa,
-    openai,
-    sharegpt,
+    query_response,
     textvqa,
     vqa,
 )
@@ -25,30 +22,22 @@ AUTO = "auto"
 
 # Of several formats that read the first records alike, "auto" takes the one that stands first.
 FORMATS: dict[str, Format] = {
+    "messages": messages.FORMAT,
+    **dict.fromkeys(("openai", "qwen2_vl_messages", "trl", "ms_swift_3", "sharegpt", "llama_factory"), messages.FORMAT),
+    **dict.fromkeys(("llava", "llava_instruct", "llava_pretrain"), messages.FORMAT),
     "chatml_dataset": chatml.FORMAT,
-    "caption_dataset": caption.FORMAT,
-    "coco_caption": caption.FORMAT,
-    "vqa_dataset": vqa.FORMAT,
-    "coco_vqa": vqa.FORMAT,
-    "vqav2": vqa.FORMAT,
+    "query_response": query_response.FORMAT,
+    "ms_swift_2": query_response.FORMAT,
+    "alpaca": alpaca.FORMAT,
+    **dict.fromkeys(("caption_dataset", "coco_caption", "blip_laion"), caption.FORMAT),
+    **dict.fromkeys(("vqa_dataset", "coco_vqa", "vqav2"), vqa.FORMAT),
     "textvqa": textvqa.FORMAT,
     "ocrvqa": ocrvqa.FORMAT,
-    "ocrvqa_train": ocrvqa.SPLIT_FORMATS["train"],
-    "ocrvqa_val": ocrvqa.SPLIT_FORMATS["val"],
-    "ocrvqa_test": ocrvqa.SPLIT_FORMATS["test"],
-    "llava": llava.FORMAT,
-    "llava_instruct": llava.FORMAT,
-    "llava_pretrain": llava.FORMAT,
-    "blip_laion": blip_laion.FORMAT,
-    "ms_swift_3": ms_swift_3.FORMAT,
-    "ms_swift_2": ms_swift_2.FORMAT,
-    "sharegpt": sharegpt.FORMAT,
-    "llama_factory": sharegpt.FORMAT,
-    "openai": openai.FORMAT,
-    "qwen2_vl_messages": openai.FORMAT,
+    **{f"ocrvqa_{split}": one for split, one in ocrvqa.SPLIT_FORMATS.items()},
     "grounding_xyxy": grounding.XYXY,
     "grounding_xywh": grounding.XYWH,
     "refcoco": grounding.XYWH,
+    "coco_instances": grounding.XYWH,
 }
 
 

@@ -1,50 +1,44 @@
-"""Images with a sentence about them, one record a caption, or COCO's own annotation files.
+"""Captions, one or several an image; COCO's own files, Karpathy's splits and the metadata of image folders among them.
 
-{"image": "a.jpg", "caption": "A red bus."}
-{"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [{"image_id": 7, "caption": "A red bus."}]}
+{"image": "a.jpg", "caption": "A <ref>red bus</ref><box>(178,279),(806,884)</box> on a street."}
+{"image": "a.jpg", "caption": ["A red bus.", "A bus on a street."]}     {"file_name": "a.jpg", "text": "A red bus."}
+{"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 7, "caption": "A red bus."}]}
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-from paddlemix.conversation import Conversation, RecordError, RecordId, Text, Turn
-from paddlemix.datasets.formats.format import (
-    Format,
-    build_conversation,
-    image_at,
-    plain_text,
-    refuse_unread,
-    text_at,
-)
+from paddlemix.conversation import Conversation, RecordError, RecordId
+from paddlemix.datasets.formats.format import Format
+from paddlemix.datasets.formats.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.formats.question import ask, shown_images, texts_at
+from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.formats.tables import Key, joined, rows_by_key, table
-from paddlemix.datasets.formats.tags import split_tags
 from paddlemix.datasets.records.json_files import Located, Record, describe
 
 DEFAULT_PROMPT = "Describe this picture."
+_CAPTION_KEYS = ("caption", "captions", "text", "blip_caption")
 
 
-def parse(record: Record, source: RecordId, root: Path, prompt: str = DEFAULT_PROMPT) -> Conversation:
+def parse(record: Record, reading: Reading, prompt: str = DEFAULT_PROMPT) -> Conversation:
     """Make a conversation of one record.
 
     Args:
         record: the record.
-        source: where it comes from.
-        root: the folder of relative image paths.
+        reading: of it.
         prompt: what the user asks about every image.
 
     Returns:
-        The image and the prompt, answered by the caption.
+        The image and the prompt, answered by the caption; of several the first is learned, and all are scored against.
 
     Raises:
         RecordError: the record has another shape.
     """
-    refuse_unread(record, ("image", "caption"), source)
-    image = image_at(text_at(record, "image", source), root)
-    caption = split_tags(text_at(record, "caption", source), image=0, source=source)
-    turns = [Turn("user", (image, Text(prompt))), Turn("assistant", caption)]
-    return build_conversation(turns, source, answers=(plain_text(caption),), task="caption")
+    check_keys(record, (*IMAGE_KEYS, *_CAPTION_KEYS), reading)
+    key = only_key(record, _CAPTION_KEYS, reading) or _CAPTION_KEYS[0]
+    captions = texts_at(record, key, reading)
+    return ask(shown_images(record, reading), [prompt], [captions], reading, "caption")
 
 
 def expand(documents: Mapping[str, Record]) -> Iterator[Located]:

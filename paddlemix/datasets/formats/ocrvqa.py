@@ -8,33 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
-from paddlemix.conversation import Conversation, RecordError, RecordId, Turn
-from paddlemix.datasets.formats.format import (
-    Format,
-    build_conversation,
-    checked_text,
-    image_at,
-    plain_text,
-    refuse_unread,
-    require,
-    text_at,
-)
-from paddlemix.datasets.formats.tags import split_tags
+from paddlemix.conversation import Conversation, RecordError, RecordId
+from paddlemix.datasets.formats.format import Format, checked_text, require
+from paddlemix.datasets.formats.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.formats.question import ask, shown_images
+from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.records.json_files import Located, Record, as_entries
 
 # The numbers that OCR-VQA's own file has for them.
 SPLITS = {"train": 1, "val": 2, "test": 3}
 
 
-def parse(record: Record, source: RecordId, root: Path) -> Conversation:
+# What OCR-VQA's own file says of a book beside its questions.
+_BESIDE = ("title", "authorName", "genre")
+
+
+def parse(record: Record, reading: Reading) -> Conversation:
     """Make a conversation of one record.
 
     Args:
-        record: the record; its image is `image`, or `imageURL` where there is no such key.
-        source: where it comes from.
-        root: the folder of relative image paths.
+        record: the record; its image is listed, or `imageURL` where it lists none.
+        reading: of it.
 
     Returns:
         The image and all questions with their answers; it is scored by the last.
@@ -42,19 +37,16 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     Raises:
         RecordError: the record has another shape.
     """
-    refuse_unread(record, ("image", "questions", "answers"), source)
-    image = image_at(text_at(record, "image" if "image" in record else "imageURL", source), root)
-    questions, answers = (_texts(record, key, source) for key in ("questions", "answers"))
+    check_keys(record, (*IMAGE_KEYS, "imageURL", "questions", "answers", *_BESIDE), reading)
+    if only_key(record, IMAGE_KEYS, reading) is None and "imageURL" in record:
+        record = {**record, "image": record["imageURL"]}
+    images = shown_images(record, reading)
+    questions, answers = (_texts(record, key, reading) for key in ("questions", "answers"))
     if len(questions) != len(answers) or not questions:
-        raise RecordError(
-            source, f"`questions` lists {len(questions)}, `answers` {len(answers)}; expected as many, at least one each"
+        raise reading.error(
+            f"`questions` lists {len(questions)}, `answers` {len(answers)}; expected as many, at least one each"
         )
-    turns = []
-    for question, answer in zip(questions, answers, strict=True):
-        turns.append(Turn("user", split_tags(question, 0, source)))
-        turns.append(Turn("assistant", split_tags(answer, 0, source)))
-    turns[0] = Turn("user", (image, *turns[0].parts))
-    return build_conversation(turns, source, answers=(plain_text(turns[-1].parts),), task="vqa")
+    return ask(images, questions, [[answer] for answer in answers], reading, "vqa")
 
 
 def expand(documents: Mapping[str, Record], split: int | None = None) -> Iterator[Located]:
@@ -88,6 +80,6 @@ SPLIT_FORMATS = {
 }
 
 
-def _texts(record: Record, key: str, source: RecordId) -> list[str]:
-    values = require(record, key, list, "a list of texts", source)
-    return [checked_text(value, f"`{key}[{number}]`", source) for number, value in enumerate(values)]
+def _texts(record: Record, key: str, reading: Reading) -> list[str]:
+    values = require(record, key, list, "a list of texts", reading.source)
+    return [checked_text(value, f"`{key}[{number}]`", reading.source) for number, value in enumerate(values)]

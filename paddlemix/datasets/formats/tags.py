@@ -34,7 +34,7 @@ _CORNER = rf"\s*\({_NUMBER},{_NUMBER}\)\s*"
 _PLACE = re.compile(rf"{_CORNER}(?:,{_CORNER})?", re.ASCII)
 
 
-def split_tags(text: str, image: int, source: RecordId) -> tuple[Part, ...]:
+def split_tags(text: str, image: int, source: RecordId, *, markup: bool = True) -> tuple[Part, ...]:
     """Split a text at its tags.
 
     Args:

@@ -7,22 +7,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-from paddlemix.conversation import Conversation, RecordError, RecordId
-from paddlemix.datasets.formats import vqa
-from paddlemix.datasets.formats.format import Format, refuse_unread, require, text_at
+from paddlemix.conversation import Conversation
+from paddlemix.datasets.formats.format import Format, text_at
+from paddlemix.datasets.formats.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.formats.question import ask, shown_images, texts_at
+from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.formats.tables import joined, table
 from paddlemix.datasets.records.json_files import Located, Record
 
+# What TextVQA's and DocVQA's own files say of a record beside it.
+_BESIDE = (
+    "image_classes",
+    "flickr_original_url",
+    "flickr_300k_url",
+    "question_tokens",
+    "set_name",
+    "ocr_tokens",
+    "docId",
+    "ucsf_document_id",
+    "ucsf_document_page_no",
+    "questionId",
+    "question_types",
+    "data_split",
+)
 
-def parse(record: Record, source: RecordId, root: Path) -> Conversation:
+
+def parse(record: Record, reading: Reading) -> Conversation:
     """Make a conversation of one record.
 
     Args:
-        record: the record; its image is `image`, or the file that `image_id` and `.jpg` name.
-        source: where it comes from.
-        root: the folder of relative image paths.
+        record: the record; its image is listed, or the file that `image_id` and `.jpg` name.
+        reading: of it.
 
     Returns:
         The image and the question, answered by the most common of the answers; the first of several as common.
@@ -30,12 +46,11 @@ def parse(record: Record, source: RecordId, root: Path) -> Conversation:
     Raises:
         RecordError: the record has another shape.
     """
-    refuse_unread(record, ("image", "question", "answers"), source)
-    image = text_at(record, "image", source) if "image" in record else f"{text_at(record, 'image_id', source)}.jpg"
-    answers = require(record, "answers", list, "a list of texts, such as the answers of ten people", source)
-    if not answers:
-        raise RecordError(source, "`answers` of the record is an empty list; expected at least one text")
-    return vqa.parse({"image": image, "question": record.get("question"), "answer": answers}, source, root)
+    check_keys(record, (*IMAGE_KEYS, "image_id", "question", "answers", *_BESIDE), reading)
+    if only_key(record, IMAGE_KEYS, reading) is None:
+        record = {**record, "image": f"{text_at(record, 'image_id', reading.source)}.jpg"}
+    question, answers = text_at(record, "question", reading.source), texts_at(record, "answers", reading)
+    return ask(shown_images(record, reading), [question], [answers], reading, "vqa")
 
 
 def expand(documents: Mapping[str, Record]) -> Iterator[Located]:

@@ -1,86 +1,110 @@
-"""Turns as other systems write them: who speaks, and a text."""
+"""Turns as other systems write them: who speaks, what is said and shown, how much of it is learned, what is called."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from paddlemix.conversation import RecordError, RecordId, Role
+from paddlemix.conversation import Role, ToolCall
 from paddlemix.datasets.formats.format import require
+from paddlemix.datasets.formats.keys import MEDIA_KEYS, check_keys, is_given, only_key
+from paddlemix.datasets.formats.media import images_of, videos_of
+from paddlemix.datasets.formats.parts import pieces_of
+from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.formats.slots import IMAGE, VIDEO, Piece, Slot, cut_at
+from paddlemix.datasets.formats.tools import calls_from, parsed
 from paddlemix.datasets.records.json_files import Record, describe
 
-Said = list[tuple[Role, str]]
-# The keys of the speaker and of the text.
-Spelling = tuple[str, str]
-
-FROM_VALUE: Spelling = ("from", "value")
-ROLE_CONTENT: Spelling = ("role", "content")
+# The keys of a list of turns, of a turn's speaker and of its text.
+TURN_KEYS = ("messages", "conversations", "conversation")
+_SPEAKER_KEYS, _TEXT_KEYS = ("role", "from"), ("content", "value")
+SYSTEM_KEYS = ("system", "system_prompt")
+WEIGHT_KEYS = ("loss", "weight", "loss_weight", "loss_scale", "train")
+_CALL_KEYS = ("tool_calls", "function_call")
+# A turn that is a question and its answer.
+_QUESTION_KEYS, _ANSWER_KEYS = ("human", "user"), ("assistant", "gpt")
+_READ = (*_SPEAKER_KEYS, *_TEXT_KEYS, *WEIGHT_KEYS, *_CALL_KEYS, *MEDIA_KEYS)
 
 # The role that each name of a speaker means.
 ROLES: dict[str, Role] = {
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "system": "system",
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "bot", "model"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("tool", "tool_response", "observation", "function_response"), "tool"),
 }
-# Where an answer is marked as not to be learned: OpenAI's key and ms-swift's.
-_WEIGHT_KEYS = ("weight", "loss")
+# Speakers whose text is a call, or several in a list, as JSON.
+_CALLERS = ("tool_call", "function_call")
+_SPEAKERS = (*ROLES, *_CALLERS)
 
 
-def read_turns(record: Record, key: str, spellings: Sequence[Spelling], source: RecordId) -> Said:
-    """Read a list of turns.
+@dataclass(frozen=True)
+class Said:
+    """A turn whose texts are not read yet.
+
+    Attributes:
+        role: who speaks.
+        pieces: texts, parts that are known, and slots.
+        weight: see `paddlemix.conversation.Turn`.
+        calls: likewise.
+    """
+
+    role: Role
+    pieces: Sequence[Piece]
+    weight: float | None = None
+    calls: tuple[ToolCall, ...] = ()
+
+
+def turns_key(record: Record, reading: Reading) -> str:
+    """Find the key of a record's list of turns.
+
+    Args:
+        record: the record.
+        reading: of it.
+
+    Returns:
+        The key; the first that turns may have where there is none.
+
+    Raises:
+        RecordError: there are several.
+    """
+    key = only_key(record, TURN_KEYS, reading)
+    return key or next((key for key in TURN_KEYS if key in record), TURN_KEYS[0])
+
+
+def read_turns(record: Record, key: str, reading: Reading) -> list[Said]:
+    """Read a list of turns: objects of a speaker and a text, pairs of a question and its answer, or objects of these.
 
     Args:
         record: the record.
         key: where the list stands.
-        spellings: how a turn may be written.
-        source: the record to name in errors.
+        reading: of the record.
 
     Returns:
-        Role and text of every turn.
+        The turns; calls that follow one another are one turn's.
 
     Raises:
-        RecordError: there is no such list, or a turn is written otherwise.
+        RecordError: there is no such list, a turn is written otherwise, or says more than is read.
     """
-    items = require(record, key, list, "a list of turns", source)
-    return [_read_turn(item, f"`{key}[{number}]`", spellings, source) for number, item in enumerate(items)]
+    items = require(record, key, list, "a list of turns", reading.source)
+    said: list[Said] = []
+    for number, item in enumerate(items):
+        for one in _read_turn(item, key, f"`{key}[{number}]`", reading):
+            if said and one.calls and said[-1].role == "assistant" and not any(map(is_given, one.pieces)):
+                said[-1] = replace(said[-1], calls=(*said[-1].calls, *one.calls))
+            else:
+                said.append(one)
+    return said
 
 
-def role_at(item: Record, key: str, name: str, source: RecordId) -> Role:
-    """Read who speaks in a turn that is to be learned as a whole.
-
-    Args:
-        item: the turn.
-        key: where the speaker stands.
-        name: what to call the turn in errors.
-        source: the record to name in errors.
-
-    Returns:
-        The role.
-
-    Raises:
-        RecordError: it is another role, or the turn is marked as not to be learned.
-    """
-    expected = f"one of {', '.join(ROLES)}"
-    speaker = require(item, key, str, expected, source, within=name)
-    if speaker not in ROLES:
-        raise RecordError(source, f"`{key}` of {name} is {describe(speaker)}; expected {expected}")
-    for weight in _WEIGHT_KEYS:
-        if ROLES[speaker] == "assistant" and item.get(weight) not in (None, 1):
-            raise RecordError(
-                source, f"`{weight}` of {name} is {describe(item[weight])}, but every answer is learned; take it out"
-            )
-    return ROLES[speaker]
-
-
-def with_system(record: Record, turns: Said, source: RecordId) -> Said:
-    """Put the text of the `system` key before the turns.
+def with_system(record: Record, turns: list[Said], reading: Reading) -> list[Said]:
+    """Put the text of the `system` key, or `system_prompt`, before the turns.
 
     Args:
         record: the record; the key may be missing, null or "".
         turns: stay as they are.
-        source: the record to name in errors.
+        reading: of the record.
 
     Returns:
         The turns after their system turn, if there is one.
@@ -88,15 +112,94 @@ def with_system(record: Record, turns: Said, source: RecordId) -> Said:
     Raises:
         RecordError: the value is no text.
     """
-    system = record.get("system")
-    if not isinstance(system, (str, type(None))):
-        raise RecordError(source, f"`system` of the record is {describe(system)}; expected a text or null")
-    return [("system", system), *turns] if system else turns
+    key = only_key(record, SYSTEM_KEYS, reading)
+    if key is None:
+        return turns
+    if not isinstance(record[key], str):
+        raise reading.error(f"`{key}` of the record is {describe(record[key])}; expected a text or null")
+    return [Said("system", (record[key],)), *turns]
 
 
-def _read_turn(item: Any, name: str, spellings: Sequence[Spelling], source: RecordId) -> tuple[Role, str]:
-    for speaker, text in spellings:
-        if isinstance(item, dict) and speaker in item:
-            return role_at(item, speaker, name, source), require(item, text, str, "a text", source, within=name)
-    expected = " or ".join(f'{{"{speaker}": ..., "{text}": ...}}' for speaker, text in spellings)
-    raise RecordError(source, f"{name} is {describe(item)}; expected {expected}")
+def _read_turn(item: Any, key: str, name: str, reading: Reading) -> list[Said]:
+    if isinstance(item, list) and len(item) == 2 and all(isinstance(text, str) for text in item):
+        return [Said("user", (item[0],)), Said("assistant", (item[1],))]
+    if isinstance(item, dict):
+        speaker = next((one for one in _SPEAKER_KEYS if one in item), None)
+        if speaker is not None:
+            check_keys(item, _READ, reading, f"{key}[]")
+            return [_spoken(item, speaker, name, reading)]
+        question, answer = (next((one for one in keys if one in item), "") for keys in (_QUESTION_KEYS, _ANSWER_KEYS))
+        if question and answer:
+            check_keys(item, (*_QUESTION_KEYS, *_ANSWER_KEYS, *WEIGHT_KEYS), reading, f"{key}[]")
+            texts = [require(item, one, str, "a text", reading.source, within=name) for one in (question, answer)]
+            return [Said("user", (texts[0],)), Said("assistant", (texts[1],), _weight(item, name, reading))]
+    raise reading.error(
+        f'{name} is {describe(item)}; expected {{"role": ..., "content": ...}}, {{"from": ..., "value": ...}} or '
+        '["question", "answer"]'
+    )
+
+
+def _spoken(item: Record, speaker_key: str, name: str, reading: Reading) -> Said:
+    speaker = require(item, speaker_key, str, f"one of {', '.join(_SPEAKERS)}", reading.source, within=name)
+    if speaker not in _SPEAKERS:
+        raise reading.error(f"`{speaker_key}` of {name} is {describe(speaker)}; expected one of {', '.join(_SPEAKERS)}")
+    weight = _weight(item, name, reading)
+    if speaker in _CALLERS:
+        text = require(item, _text_key(item), str, "a call as JSON", reading.source, within=name)
+        return Said(
+            "assistant", (), weight, calls_from(parsed(text, f"`{_text_key(item)}` of {name}", reading), name, reading)
+        )
+    calls_key = only_key(item, _CALL_KEYS, reading)
+    calls = () if calls_key is None else calls_from(item[calls_key], name, reading)
+    if calls and ROLES[speaker] != "assistant":
+        raise reading.error(f"{name} is said by {speaker}, but calls functions; only an assistant may")
+    return Said(ROLES[speaker], _content(item, name, reading, may_be_missing=bool(calls)), weight, calls)
+
+
+def _text_key(item: Record) -> str:
+    return next((key for key in _TEXT_KEYS if key in item), _TEXT_KEYS[0])
+
+
+def _content(item: Record, name: str, reading: Reading, *, may_be_missing: bool) -> list[Piece]:
+    key = _text_key(item)
+    content = item.get(key)
+    if content is None and may_be_missing:
+        return []
+    if isinstance(content, list):
+        pieces = pieces_of(content, name, reading)
+    else:
+        pieces = [require(item, key, str, "a text or a list of parts", reading.source, within=name)]
+    return _with_own_media(pieces, item, name, reading) if not MEDIA_KEYS.isdisjoint(item) else pieces
+
+
+def _with_own_media(pieces: list[Piece], item: Record, name: str, reading: Reading) -> list[Piece]:
+    """Show what a turn lists for itself: where its placeholders stand, or before its text where it has none."""
+    images = images_of(item, reading)
+    if isinstance(images, dict):
+        raise reading.error(f"the images of {name} are {describe(list(images))}; expected a list of paths")
+    own: dict[str, list[Any]] = {IMAGE: list(images), VIDEO: list(videos_of(item, reading))}
+    cut = [part for piece in pieces for part in (cut_at(piece, (IMAGE, VIDEO)) if isinstance(piece, str) else [piece])]
+    for tag, listed in own.items():
+        found = sum(isinstance(part, Slot) and part.tag == tag for part in cut)
+        if listed and found not in (0, len(listed)):
+            raise reading.error(f"{name} has {found} `{tag}`, but lists {len(listed)}; expected one each")
+        if listed and not found:
+            cut = [*listed, *cut]
+    remaining = {tag: iter(listed) for tag, listed in own.items()}
+    return [
+        next(remaining[part.tag], part) if isinstance(part, Slot) and part.tag in remaining else part for part in cut
+    ]
+
+
+def _weight(item: Record, name: str, reading: Reading) -> float | None:
+    """Read how much of a turn is learned; None where it says nothing."""
+    weights = {key: _as_weight(item[key], key, name, reading) for key in WEIGHT_KEYS if item.get(key) is not None}
+    if len(set(weights.values())) > 1:
+        raise reading.error(f"{', '.join(f'`{key}`' for key in weights)} of {name} disagree; expected one of them")
+    return next(iter(weights.values()), None)
+
+
+def _as_weight(value: object, key: str, name: str, reading: Reading) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise reading.error(f"`{key}` of {name} is {describe(value)}; expected true, false, or a number from 0 on")
+    return float(value)

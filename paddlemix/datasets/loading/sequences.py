@@ -113,4 +113,4 @@ def parse_located(spec: DatasetSpec, located: Located) -> Conversation:
     entry, source = located
     if isinstance(entry, RecordError):
         raise entry
-    return spec.parse(entry, source, spec.media_root(source.file))
+    return spec.read(entry, source)

@@ -3,22 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
-from paddlemix.conversation import Conversation, RecordError, RecordId
+from paddlemix.conversation import Conversation, RecordError, RecordId, UnknownKeysError
 from paddlemix.datasets.formats import AUTO, FORMATS, find_format
+from paddlemix.datasets.formats.keys import without_keys
 from paddlemix.datasets.records.data_files import FileContent, locate_records
+from paddlemix.datasets.records.json_files import Record
 from paddlemix.datasets.spec import DatasetSpec
 
 # How many records decide.
 FIRST = 64
+# How many formats are named where none fits.
+_NEAREST = 3
 
-Reading = dict[RecordId, Conversation]
+
+@dataclass
+class Attempt:
+    """What became of the first records in one format.
+
+    Attributes:
+        conversations: those that were read.
+        unknown: how many keys of them mean nothing in the format.
+        problems: why records were not read, and how often.
+    """
+
+    conversations: dict[RecordId, Conversation] = field(default_factory=dict)
+    unknown: int = 0
+    problems: Counter[str] = field(default_factory=Counter)
+
+    def is_read_as_in(self, other: Attempt) -> bool:
+        """Tell whether another attempt reads no record otherwise than this one, or leaves more of it unread."""
+        return all(
+            conversation == self.conversations[source]
+            or len(conversation.notes) > len(self.conversations[source].notes)
+            for source, conversation in other.conversations.items()
+        )
 
 
 def recognise(spec: DatasetSpec, contents: Sequence[FileContent]) -> DatasetSpec:
-    """Find the format that reads all of the first records that any format reads, and as any other does.
+    """Find the format that reads all of the first records that any does, and leaves least unread, as any other like it.
+
+    Keys that nothing reads say nothing about the format; they are told once the set is read.
 
     Args:
         spec: the set, named "auto".
@@ -30,19 +59,22 @@ def recognise(spec: DatasetSpec, contents: Sequence[FileContent]) -> DatasetSpec
     Raises:
         ValueError: no format reads any of the records, or several read them in different ways.
     """
-    readings = {name: _read_first(spec, name, contents) for name in _one_name_each()}
-    candidates = {name: reading for name, reading in readings.items() if isinstance(reading, dict)}
-    for name, reading in candidates.items():
-        if all(other.items() <= reading.items() for other in candidates.values()):
-            return dataclasses.replace(spec, name=name)
+    attempts = {name: _attempt(spec, name, contents) for name in _one_name_each()}
+    readable = {source for attempt in attempts.values() for source in attempt.conversations}
     files = ", ".join(spec.files)
-    if candidates:
+    if not readable:
         raise ValueError(
-            f"{files}: the first records can be read in different ways; expected one of {', '.join(candidates)} "
-            f"as `name`, in place of {AUTO!r}"
+            f"{files}: the first records are in no format that is known. Nearest are\n{_nearest(attempts)}\n"
+            "Name the format as `name`, and keys that it calls otherwise in `columns`."
         )
-    problems = "\n".join(f"  {name}: {problem}" for name, problem in readings.items())
-    raise ValueError(f"{files}: the first records are in no format that is known:\n{problems}")
+    some = {name: attempt for name, attempt in attempts.items() if attempt.conversations}
+    for name, attempt in some.items():
+        if len(attempt.conversations) == len(readable) and all(map(attempt.is_read_as_in, some.values())):
+            return dataclasses.replace(spec, name=name)
+    raise ValueError(
+        f"{files}: the first records can be read in different ways; expected one of {', '.join(some)} "
+        f"as `name`, in place of {AUTO!r}"
+    )
 
 
 def _one_name_each() -> Iterator[str]:
@@ -54,19 +86,44 @@ def _one_name_each() -> Iterator[str]:
             yield name
 
 
-def _read_first(spec: DatasetSpec, name: str, contents: Sequence[FileContent]) -> Reading | str:
-    """Read the first records in a format, or say why it cannot read any of them."""
-    reading: Reading = {}
-    problem = "there is no record"
+def _attempt(spec: DatasetSpec, name: str, contents: Sequence[FileContent]) -> Attempt:
+    """Read the first records in a format."""
+    attempt = Attempt()
     try:
-        parse = dataclasses.replace(spec, name=name).parse
+        named = dataclasses.replace(spec, name=name)
         for entry, source in islice(locate_records(contents, name, find_format(name)), FIRST):
             try:
                 if isinstance(entry, RecordError):
                     raise entry
-                reading[source] = parse(entry, source, spec.media_root(source.file))
+                attempt.conversations[source] = _read(named, entry, source, attempt)
             except RecordError as error:
-                problem = str(error)
+                attempt.problems[error.problem] += 1
     except ValueError as error:  # a prompt, or a file, that is none of this format
-        return str(error)
-    return reading or problem
+        attempt.problems[str(error)] += 1
+    return attempt
+
+
+def _read(spec: DatasetSpec, record: Record, source: RecordId, attempt: Attempt) -> Conversation:
+    """Read a record without its unknown keys, which are counted."""
+    while True:
+        try:
+            return spec.read(record, source)
+        except UnknownKeysError as error:
+            shorter = without_keys(record, error.keys)
+            if shorter == record:  # in an object where no key can be left out
+                raise
+            record = shorter
+            attempt.unknown += len(error.keys)
+
+
+def _nearest(attempts: dict[str, Attempt]) -> str:
+    """Tell what is wrong with the first records in those formats that know most of their keys."""
+    problems = {name: attempt.problems.most_common(1) for name, attempt in attempts.items()}
+    names = sorted((name for name in attempts if problems[name]), key=lambda name: _distance(attempts[name]))
+    lines = [f"  {name}: {problems[name][0][0]}" for name in names[:_NEAREST]]
+    return "\n".join(lines or ["  there is no record"])
+
+
+def _distance(attempt: Attempt) -> tuple[int, bool]:
+    (problem, _), *_ = attempt.problems.most_common(1)
+    return attempt.unknown, "would be ignored" in problem or "one object" in problem

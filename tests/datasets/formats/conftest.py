@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import RecordError, RecordId
+from paddlemix.datasets.formats.reading import Reading
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def check_refused():
 
     def check(parse, record, problem):
         with pytest.raises(RecordError) as caught:
-            parse(record, RecordId("train.jsonl", 3), Path("图"))
+            parse(record, Reading(RecordId("train.jsonl", 3), Path("图")))
         assert str(caught.value).startswith("train.jsonl, record 3: ")
         assert problem in str(caught.value)
 

@@ -5,30 +5,37 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import Image, RecordId, Text, Turn
-from paddlemix.datasets.formats.blip_laion import parse
+from paddlemix.datasets.formats.caption import parse
+from paddlemix.datasets.formats.reading import Reading
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")
 RECORD = {"id": "1", "image": "00453/1.jpg", "blip_caption": "一辆巴士", "url": "https://h/a.jpg"}
 
 BAD = {
-    "nothing": ({}, "key `blip_caption` is missing"),
+    "nothing": ({}, "key `caption` is missing in the record, which has no key at all;"),
     "no image": ({"blip_caption": "c"}, "key `image` is missing"),
     "only an address": ({"blip_caption": "c", "url": "https://h/a.jpg"}, "which has `blip_caption`, `url`"),
-    "no caption": ({"image": "a.jpg"}, "key `blip_caption` is missing in the record, which has `image`"),
-    "another caption": ({"image": "a.jpg", "caption": "c"}, "key `blip_caption` is missing"),
-    "a caption that is null": ({**RECORD, "blip_caption": None}, "`blip_caption` of the record is null"),
+    "no caption": ({"image": "a.jpg"}, "key `caption` is missing in the record, which has `image`; expected a"),
+    "a caption that is null": (
+        {**RECORD, "blip_caption": None},
+        "key `caption` is missing in the record, which has `id`, `image`,",
+    ),
     "a caption that is blank": ({**RECORD, "blip_caption": "\n"}, "expected a text that is not blank"),
-    "a caption that is a list": ({**RECORD, "blip_caption": ["c"]}, '`blip_caption` of the record is the list ["c"]'),
-    "an image that is a number": ({**RECORD, "image": 1}, "`image` of the record is the number 1"),
-    "two images": ({**RECORD, "image": ["a", "b"]}, '`image` of the record is the list ["a","b"]'),
+    "an image that is a number": (
+        {**RECORD, "image": 1},
+        "`image[0]` is the number 1; expected a text that is not blank",
+    ),
     "a tag that is not closed": ({**RECORD, "blip_caption": "<box>"}, "tag `<box>`"),
-    "turns too": ({**RECORD, "conversations": [{}]}, "`conversations` would be ignored"),
+    "turns too": (
+        {**RECORD, "conversations": [{}]},
+        "`conversations` (turns) would be ignored; this format reads `images`,",
+    ),
 }
 
 
 def test_the_caption_answers_the_prompt():
-    conversation = parse(RECORD, SOURCE, ROOT, prompt="P")
+    conversation = parse(RECORD, Reading(SOURCE, ROOT), prompt="P")
     assert conversation.turns == (
         Turn("user", (Image(str(ROOT / "00453/1.jpg")), Text("P"))),
         Turn("assistant", (Text("一辆巴士"),)),

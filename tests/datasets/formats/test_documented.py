@@ -9,6 +9,7 @@ import pytest
 
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats import AUTO, FORMATS
+from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.spec import DatasetSpec
 
@@ -28,7 +29,7 @@ def test_every_format_has_a_section_with_a_record():
 
 @pytest.mark.parametrize(("name", "record"), RECORDS)
 def test_a_documented_record_is_read(name, record):
-    conversation = FORMATS[name].parse(record, RecordId("docs", 0), Path())
+    conversation = FORMATS[name].parse(record, Reading(RecordId("docs", 0), Path()))
     assert isinstance(conversation, Conversation) and conversation.task == FORMATS[name].task
 
 
@@ -42,7 +43,7 @@ def test_documented_tables_are_read(name, tables):
     entries = list(record_format.expand({f"{place}.json": table for place, table in enumerate(tables)}))
     assert entries
     for entry, source in entries:
-        assert isinstance(record_format.parse(entry, source, Path()), Conversation)
+        assert isinstance(record_format.parse(entry, Reading(source, Path())), Conversation)
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in RECORDS))

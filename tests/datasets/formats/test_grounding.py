@@ -7,6 +7,7 @@ import pytest
 
 from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn
 from paddlemix.datasets.formats.grounding import XYWH, XYXY, parse
+from paddlemix.datasets.formats.reading import Reading
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")
@@ -32,7 +33,7 @@ GOOD = {
 }
 
 BAD = {
-    "nothing": ({}, "key `image` is missing"),
+    "nothing": ({}, "key `phrase` is missing in the record, which has no key at all;"),
     "no phrase": ({"image": "a.jpg"}, "key `phrase` is missing in the record, which has `image`"),
     "a blank phrase": ({**RECORD, "phrase": " "}, '`phrase` of the record is the text " "'),
     "no box": ({"image": "a.jpg", "phrase": "p"}, "key `bbox` is missing"),
@@ -47,15 +48,21 @@ BAD = {
     "an unknown unit": ({**RECORD, "bbox_type": "pixel"}, '`bbox_type` is the text "pixel"; expected one of real'),
     "two names for the image": ({**RECORD, "file_name": "b.jpg"}, "`image`, `file_name` mean the same; expected one"),
     "two names for the box": ({**RECORD, "box": [1, 2, 3, 4]}, "`bbox`, `box` mean the same"),
-    "an image that is a number": ({**RECORD, "image": 7}, "`image` of the record is the number 7"),
-    "turns too": ({**RECORD, "conversations": [["q", "a"]]}, "`conversations` would be ignored"),
+    "an image that is a number": (
+        {**RECORD, "image": 7},
+        "`image[0]` is the number 7; expected a text that is not blank",
+    ),
+    "turns too": (
+        {**RECORD, "conversations": [["q", "a"]]},
+        "`conversations` (turns) would be ignored; this format reads `images`,",
+    ),
 }
 
 
 @pytest.mark.parametrize(("record", "record_format", "boxes"), GOOD.values(), ids=GOOD)
 def test_the_phrase_is_asked_for_and_answered_with_its_boxes(record, record_format, boxes):
     phrase = Reference("红色巴士")
-    assert record_format.parse(record, SOURCE, ROOT) == Conversation(
+    assert record_format.parse(record, Reading(SOURCE, ROOT)) == Conversation(
         (
             Turn("user", (IMAGE, Text("Find "), phrase, Text("."))),
             Turn("assistant", (phrase, *boxes)),
@@ -75,5 +82,5 @@ def test_a_size_that_makes_no_box_is_refused(box, check_refused):
 
 
 def test_the_prompt_of_the_set_says_where_the_phrase_goes():
-    conversation = XYXY.parse(RECORD, SOURCE, ROOT, prompt="框出{phrase}")
+    conversation = XYXY.parse(RECORD, Reading(SOURCE, ROOT), prompt="框出{phrase}")
     assert conversation.turns[0].parts == (IMAGE, Text("框出"), Reference("红色巴士"))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn, Video
-from paddlemix.datasets.formats.llava import parse
+from paddlemix.datasets.formats.messages import parse
+from paddlemix.datasets.formats.reading import Reading
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")
@@ -65,18 +66,16 @@ GOOD = {
             ANSWER,
         ],
     ),
-    "another format's placeholder is text": (
-        {"conversations": ask("<bbox>")},
-        [Turn("user", (Text("<bbox>"),)), ANSWER],
-    ),
 }
 
 BAD = {
-    "nothing": ({}, "key `conversations` is missing in the record, which has no key at all"),
-    "no turns": ({"conversations": []}, "the turns are none; expected user, assistant"),
+    "nothing": ({}, "key `messages` is missing in the record, which has no key at all;"),
+    "no turns": ({"conversations": []}, "the turns are none; expected user, assistant, user, assistant and so"),
     "turns that are no list": ({"conversations": "q"}, '`conversations` of the record is the text "q"'),
-    "pairs": ({"conversations": [["q", "a"]]}, '`conversations[0]` is the list ["q","a"]; expected {"from"'),
-    "roles and contents": ({"conversations": [{"role": "user", "content": "q"}]}, "`conversations[0]` is the object"),
+    "roles and contents": (
+        {"conversations": [{"role": "user", "content": "q"}]},
+        "the turns are user; expected user, assistant, user, assistant and so",
+    ),
     "an unknown speaker": (
         {"conversations": [{"from": "bing", "value": "q"}]},
         "`from` of `conversations[0]` is the text",
@@ -85,7 +84,10 @@ BAD = {
         {"conversations": [{"from": 1, "value": "q"}]},
         "is the number 1; expected one of user",
     ),
-    "no value": ({"conversations": [{"from": "human"}]}, "key `value` is missing in `conversations[0]`"),
+    "no value": (
+        {"conversations": [{"from": "human"}]},
+        "key `content` is missing in `conversations[0]`, which has `from`;",
+    ),
     "a value that is no text": (
         {"conversations": [{"from": "human", "value": None}]},
         "`value` of `conversations[0]` is null",
@@ -97,30 +99,33 @@ BAD = {
     "two questions": ({"conversations": [ask("q")[0], *ask("q")]}, "the turns are user, user, assistant"),
     "more placeholders than images": (
         {"image": "a.jpg", "conversations": ask("<image><image>q")},
-        "the turns have 2 `<image>`, but `image` lists 1; expected one each",
+        "the turns have 2 `<image>`, but `images` lists 1; expected one each",
     ),
     "fewer placeholders than images": (
         {"image": ["a.jpg", "b.jpg"], "conversations": ask("<image>q")},
-        "the turns have 1 `<image>`, but `image` lists 2",
+        "the turns have 1 `<image>`, but `images` lists 2; expected one each",
     ),
-    "a placeholder without an image": ({"conversations": ask("<image>q")}, "1 `<image>`, but `image` lists 0"),
-    "a placeholder in an answer": (
-        {"image": "a.jpg", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "<image>"}]},
-        "turn 1 (assistant) shows an image",
+    "a placeholder without an image": (
+        {"conversations": ask("<image>q")},
+        "the turns have 1 `<image>`, but `images` lists 0; expected one each",
     ),
     "an image that is no path": ({"image": 3, "conversations": ask("<image>")}, "`image[0]` is the number 3"),
     "an image that is blank": ({"image": [" "], "conversations": ask("<image>")}, '`image[0]` is the text " "'),
-    "a video that is no path": ({"video": {}, "conversations": ask("<video>")}, "a video in `video` is the object {}"),
-    "a video without frames": ({"video": [[]], "conversations": ask("<video>")}, "a video in `video` is an empty list"),
-    "a box without an image": ({"conversations": ask("<box>(1,2),(3,4)</box>")}, "boxes but no image"),
+    "a video that is no path": (
+        {"video": {}, "conversations": ask("<video>")},
+        "the turns have 1 `<video>`, but `videos` lists 0; expected one each",
+    ),
+    "a video without frames": (
+        {"video": [[]], "conversations": ask("<video>")},
+        "`video[0]` is an empty list; expected a path, or the paths of its",
+    ),
     "a broken box": ({"image": "a", "conversations": ask("<image><box>(1,2),</box>")}, "box '(1,2),' is malformed"),
-    "another format's images": ({"images": ["a.jpg"], "conversations": ask("q")}, "`images` would be ignored"),
 }
 
 
 @pytest.mark.parametrize(("record", "turns"), GOOD.values(), ids=GOOD)
 def test_a_good_record_becomes_its_conversation(record, turns):
-    assert parse(record, SOURCE, ROOT) == Conversation(tuple(turns), SOURCE)
+    assert parse(record, Reading(SOURCE, ROOT)) == Conversation(tuple(turns), SOURCE)
 
 
 @pytest.mark.parametrize(("record", "problem"), BAD.values(), ids=BAD)

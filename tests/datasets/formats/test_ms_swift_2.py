@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn, Video
-from paddlemix.datasets.formats.ms_swift_2 import parse
+from paddlemix.datasets.formats.query_response import parse
+from paddlemix.datasets.formats.reading import Reading
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")
@@ -108,24 +109,31 @@ BAD = {
     "half a pair": (asked("q", history=[["q"]]), '`history[0]` is the list ["q"]; expected ["query", "response"]'),
     "a pair of numbers": (asked("q", history=[[1, 2]]), "`history[0]` is the list [1,2]"),
     "a system text that is none": (asked("q", system=["s"]), '`system` of the record is the list ["s"]'),
-    "messages too": (asked("q", messages=[{}]), "`messages` would be ignored"),
-    "a rejected response": (asked("q", rejected_response="b"), "`rejected_response` would be ignored"),
+    "messages too": (asked("q", messages=[{}]), "`messages` (turns) would be ignored; this format reads `query`,"),
+    "a rejected response": (
+        asked("q", rejected_response="b"),
+        "`rejected_response` (a worse answer, for preference training) would",
+    ),
     "an image too few": (asked("<image><image>", images=["a.jpg"]), "2 `<image>`, but `images` lists 1"),
     "an image that is no path": (asked("q", images=[None]), "`images[0]` is null"),
-    "images in two places": (asked("<img>a.jpg</img>", images=["b.jpg"]), "images stand in `images` and as"),
-    "an unclosed image": (asked("<img>a.jpg\nq"), "an `<img>` or `</img>` has no partner"),
+    "images in two places": (
+        asked("<img>a.jpg</img>", images=["b.jpg"]),
+        "the record lists 图/b.jpg, but its turns show other images: 图/a.jpg;",
+    ),
     "a blank image": (asked("<img></img>"), 'the path in `<img></img>` is the text ""'),
-    "a path and a placeholder": (asked("<img>a.jpg</img><image>"), "2 `<image>`, but `<img></img>` lists 1"),
     "objects that are no JSON": (
         asked("<bbox>", images=["a"], objects="[{]"),
         '`objects` is the text "[{]", which is no JSON',
     ),
     "objects of ms-swift 3": (
         asked("<bbox>", images=["a"], objects={"bbox": []}),
-        '`objects` is the object {"bbox":[]}',
+        "the turns have 1 `<bbox>`, but `bbox` lists 0; expected one each (a",
     ),
     "objects too deep to read": (asked("<bbox>", images=["a"], objects="[" * 5000), "which is no JSON"),
-    "an object that is none": (found("<bbox>", "a", 3), "`objects[0]` is the number 3; expected an object"),
+    "an object that is none": (
+        found("<bbox>", "a", 3),
+        '`objects[0]` is the number 3; expected {"ref": ["sheep"], "bbox":',
+    ),
     "an object without a name": (found("<bbox>", "a", {"bbox": [1, 2, 3, 4]}), "`caption` of `objects[0]` is null"),
     "an object without a box": (found("<bbox>", "a", {"caption": "x"}), "key `bbox` is missing in `objects[0]`"),
     "an empty box": (found("<bbox>", "a", {**GUY, "bbox": []}), "`bbox` of `objects[0]` is the list []"),
@@ -146,7 +154,7 @@ BAD = {
 
 @pytest.mark.parametrize(("record", "turns"), GOOD.values(), ids=GOOD)
 def test_a_good_record_becomes_its_conversation(record, turns):
-    assert parse(record, SOURCE, ROOT) == Conversation(tuple(turns), SOURCE)
+    assert parse(record, Reading(SOURCE, ROOT)) == Conversation(tuple(turns), SOURCE)
 
 
 @pytest.mark.parametrize(("record", "problem"), BAD.values(), ids=BAD)

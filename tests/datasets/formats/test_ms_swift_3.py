@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn, Video
-from paddlemix.datasets.formats.ms_swift_3 import parse
+from paddlemix.datasets.formats.messages import parse
+from paddlemix.datasets.formats.reading import Reading
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")
@@ -85,28 +86,36 @@ GOOD = {
     ),
     "an answer marked as to be learned": (
         {"messages": [messages("q")[0], {"role": "assistant", "content": "a", "loss": True}]},
-        [Turn("user", (Text("q"),)), Turn("assistant", (Text("a"),))],
+        [Turn("user", (Text("q"),)), Turn("assistant", (Text("a"),), 1.0)],
     ),
     "no objects": (
-        {"messages": messages("<bbox>"), "objects": {}},
-        [Turn("user", (Text("<bbox>"),)), Turn("assistant", (Text("a"),))],
+        {"messages": messages("q"), "objects": {}},
+        [Turn("user", (Text("q"),)), Turn("assistant", (Text("a"),))],
     ),
 }
 
 BAD = {
     "nothing": ({}, "key `messages` is missing"),
-    "turns from and value": ({"messages": [{"from": "human", "value": "q"}]}, 'expected {"role": ..., "content": ...}'),
+    "turns from and value": (
+        {"messages": [{"from": "human", "value": "q"}]},
+        "the turns are user; expected user, assistant, user, assistant and so",
+    ),
     "a call of a tool": (
         {"messages": [{"role": "tool_call", "content": "{}"}]},
-        '`role` of `messages[0]` is the text "tool_call"',
+        'a call of `messages[0]` is the object {}; expected {"name": ...,',
     ),
     "a rejected answer": (
         {"messages": messages("q"), "rejected_response": "b"},
-        "`rejected_response` would be ignored",
+        "`rejected_response` (a worse answer, for preference training) would",
     ),
-    "a query": ({"messages": messages("q"), "query": "q"}, "`query` would be ignored"),
-    "objects of ms-swift 2": ({"messages": messages("q"), "objects": [{"caption": "x"}]}, "or name `ms_swift_2`"),
-    "objects as text": ({"messages": messages("q"), "objects": "{}"}, '`objects` is the text "{}"'),
+    "a query": (
+        {"messages": messages("q"), "query": "q"},
+        "`query` (a question and its answer) would be ignored; this format",
+    ),
+    "objects of ms-swift 2": (
+        {"messages": messages("q"), "objects": [{"caption": "x"}]},
+        "`image` is the number 0; expected the index, from 0, of one of 0",
+    ),
     "boxes that are no list": (grounded("<image>", "<bbox>", bbox={}, ref="x"), '`ref` of `objects` is the text "x"'),
     "a name that is blank": (grounded("<image><ref-object>", "a", ref=[""]), '`ref[0]` is the text ""'),
     "a box of three numbers": (
@@ -114,7 +123,6 @@ BAD = {
         "`bbox[0]` is the list [1,2,3]; expected four numbers [x1, y1, x2, y2]",
     ),
     "a point outside": (grounded("<image>", "<bbox>", bbox=[[1, -2]]), "leaves 0..1000000; expected [x, y] in pixels"),
-    "a point without an image": (grounded("q", "<box>(1,2)</box>") | {"images": []}, "boxes but no image"),
     "a box of texts": (grounded("<image>", "<bbox>", bbox=[["1", "2", "3", "4"]]), "expected four numbers"),
     "a box of truths": (grounded("<image>", "<bbox>", bbox=[[False, False, True, True]]), "expected four numbers"),
     "a box of enormous numbers": (grounded("<image>", "<bbox>", bbox=[[0, 0, 10**400, 1]]), "expected four numbers"),
@@ -159,7 +167,7 @@ BAD = {
 
 @pytest.mark.parametrize(("record", "turns"), GOOD.values(), ids=GOOD)
 def test_a_good_record_becomes_its_conversation(record, turns):
-    assert parse(record, SOURCE, ROOT) == Conversation(tuple(turns), SOURCE)
+    assert parse(record, Reading(SOURCE, ROOT)) == Conversation(tuple(turns), SOURCE)
 
 
 @pytest.mark.parametrize(("record", "problem"), BAD.values(), ids=BAD)

@@ -7,13 +7,14 @@ import pytest
 from paddlemix.conversation import Image, RecordId, Text, Turn
 from paddlemix.datasets.formats import FORMATS
 from paddlemix.datasets.formats.ocrvqa import expand, parse
+from paddlemix.datasets.formats.reading import Reading
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")
 RECORD = {"image": "1.jpg", "questions": ["谁写的?", "Title?"], "answers": ["安", "Dogs"], "genre": "Humour"}
 
 BAD = {
-    "nothing": ({}, "key `imageURL` is missing"),
+    "nothing": ({}, "key `image` is missing in the record, which has no key at all;"),
     "no questions": ({"image": "a", "answers": ["a"]}, "key `questions` is missing"),
     "no answers": ({"image": "a", "questions": ["q"]}, "key `answers` is missing"),
     "one question": ({**RECORD, "questions": "q"}, '`questions` of the record is the text "q"; expected a list'),
@@ -22,18 +23,24 @@ BAD = {
     "a question that is none": ({**RECORD, "questions": ["q", None]}, "`questions[1]` is null"),
     "a blank answer": ({**RECORD, "answers": ["", "a"]}, '`answers[0]` is the text ""'),
     "an answer that is a number": ({**RECORD, "answers": ["a", 1999]}, "`answers[1]` is the number 1999"),
-    "an image that is a number": ({**RECORD, "image": 3}, "`image` of the record is the number 3"),
+    "an image that is a number": (
+        {**RECORD, "image": 3},
+        "`image[0]` is the number 3; expected a text that is not blank",
+    ),
     "a blank address": (
         {"imageURL": "", "questions": ["q"], "answers": ["a"]},
-        '`imageURL` of the record is the text ""',
+        "key `image` is missing in the record, which has `questions`,",
     ),
     "a broken tag": ({**RECORD, "answers": ["a", "</ref>"]}, "tag `</ref>`"),
-    "turns too": ({**RECORD, "conversations": [{}]}, "`conversations` would be ignored"),
+    "turns too": (
+        {**RECORD, "conversations": [{}]},
+        "`conversations` (turns) would be ignored; this format reads `images`,",
+    ),
 }
 
 
 def test_all_questions_about_an_image_make_one_conversation_scored_by_the_last():
-    conversation = parse(RECORD, SOURCE, ROOT)
+    conversation = parse(RECORD, Reading(SOURCE, ROOT))
     assert conversation.turns == (
         Turn("user", (Image(str(ROOT / "1.jpg")), Text("谁写的?"))),
         Turn("assistant", (Text("安"),)),

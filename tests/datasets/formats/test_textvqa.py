@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import Image, RecordId, Text, Turn
+from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.formats.textvqa import expand, parse
 
 SOURCE = RecordId("train.jsonl", 3)
@@ -13,23 +14,33 @@ RECORD = {"image_id": "0054c9", "question": "写了什么?", "answers": ["stop",
 
 BAD = {
     "nothing": ({}, "key `image_id` is missing"),
-    "no question": ({"image_id": "a", "answers": ["a"]}, "`question` of the record is null"),
+    "no question": (
+        {"image_id": "a", "answers": ["a"]},
+        "key `question` is missing in the record, which has `image_id`,",
+    ),
     "a blank question": ({**RECORD, "question": ""}, '`question` of the record is the text ""'),
     "no answers": ({"image_id": "a", "question": "q"}, "key `answers` is missing"),
-    "one answer": ({**RECORD, "answers": "a"}, '`answers` of the record is the text "a"; expected a list of texts'),
-    "an empty list": ({**RECORD, "answers": []}, "`answers` of the record is an empty list; expected at least one"),
-    "an answer that is none": ({**RECORD, "answers": ["a", 3]}, "an answer in `answer` is the number 3"),
-    "a blank answer": ({**RECORD, "answers": [" "]}, 'an answer in `answer` is the text " "'),
+    "an empty list": (
+        {**RECORD, "answers": []},
+        "`answers` of the record is the list []; expected a text, or a list of",
+    ),
+    "an answer that is none": (
+        {**RECORD, "answers": ["a", 3]},
+        "`answers` of the record is the number 3; expected a text that is not",
+    ),
+    "a blank answer": (
+        {**RECORD, "answers": [" "]},
+        '`answers` of the record is the text " "; expected a text that is not',
+    ),
     "an image that is a number": ({**RECORD, "image_id": 3}, "`image_id` of the record is the number 3"),
-    "an image that is a list": ({**RECORD, "image": []}, "`image` of the record is the list []"),
     "a broken tag": ({**RECORD, "question": "<ref>"}, "tag `<ref>`"),
-    "turns too": ({**RECORD, "messages": [{}]}, "`messages` would be ignored"),
+    "turns too": ({**RECORD, "messages": [{}]}, "`messages` (turns) would be ignored; this format reads `images`,"),
 }
 
 
 @pytest.mark.parametrize(("keys", "image"), [({}, "0054c9.jpg"), ({"image": "documents/a.png"}, "documents/a.png")])
 def test_the_most_common_answer_is_trained_and_all_are_kept(keys, image):
-    conversation = parse({**RECORD, **keys}, SOURCE, ROOT)
+    conversation = parse({**RECORD, **keys}, Reading(SOURCE, ROOT))
     assert conversation.turns == (
         Turn("user", (Image(str(ROOT / image)), Text("写了什么?"))),
         Turn("assistant", (Text("stop"),)),

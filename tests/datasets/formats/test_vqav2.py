@@ -6,6 +6,7 @@ import pytest
 
 from paddlemix.conversation import Image, RecordError, RecordId, Text
 from paddlemix.datasets.formats import FORMATS, vqa
+from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.formats.vqav2 import join
 
 QUESTION = {"question_id": 4580, "image_id": 458752, "question": "What is this?"}
@@ -26,7 +27,7 @@ def test_questions_find_their_answers_and_images_in_any_order_of_the_files(name,
     files = dict(sorted(pair().items(), reverse=reverse))
     ((record, source),) = FORMATS[name].expand(files)
     assert source == RecordId("q.json", 0)
-    conversation = vqa.parse(record, source, Path("coco"))
+    conversation = vqa.parse(record, Reading(source, Path("coco")))
     assert conversation.images == (Image(str(Path("coco/COCO_val2014_000000458752.jpg"))),)
     assert conversation.turns[1].parts == (Text("net"),)
     assert conversation.answers == ("a net", "net", "net")
@@ -65,7 +66,7 @@ def test_a_bad_row_does_not_hide_the_others(question, annotation, problem):
 def test_a_question_that_cannot_be_asked_is_refused(keys, problem):
     ((record, source),) = join(pair(({**QUESTION, **keys},)))
     with pytest.raises(RecordError) as caught:
-        vqa.parse(record, source, Path())
+        vqa.parse(record, Reading(source, Path()))
     assert str(caught.value).startswith("q.json, record 0: ") and problem in str(caught.value)
 
 

@@ -19,14 +19,20 @@ def name_of(*records: object, **keys: object) -> str:
 @pytest.mark.parametrize(
     ("records", "name"),
     [
-        ([LLAVA], "llava"),
-        ([{"conversations": SAID}], "chatml_dataset"),
-        ([{"conversations": SAID}, LLAVA], "llava"),
-        ([{"messages": MESSAGES}], "ms_swift_3"),
-        ([{"messages": MESSAGES}, {"messages": MESSAGES, "images": ["a.jpg"]}], "ms_swift_3"),
-        ([{"conversations": SAID, "images": ["a.jpg"]}], "sharegpt"),
+        ([LLAVA], "messages"),
+        ([{"conversations": SAID}], "messages"),
+        ([{"conversations": SAID}, LLAVA], "messages"),
+        ([{"messages": MESSAGES}], "messages"),
+        ([{"messages": MESSAGES}, {"messages": MESSAGES, "images": ["a.jpg"]}], "messages"),
+        ([{"conversations": SAID, "images": ["a.jpg"]}], "messages"),
         ([{**BOX, "bbox": [5, 5, 9, 2]}], "grounding_xywh"),
-        ([LLAVA, {"broken": 1}, RecordError(RecordId("a.json", 2), "no JSON")], "llava"),
+        ([LLAVA, {"broken": 1}, RecordError(RecordId("a.json", 2), "no JSON")], "messages"),
+        ([{"conversations": [["<img>a.jpg</img>q", "<box>(1,2),(3,4)</box>"]]}], "chatml_dataset"),
+        ([{**LLAVA, "conversations": [SAID[0], {"from": "gpt", "value": "<box>(1,2),(3,4)</box>"}]}], "chatml_dataset"),
+        ([{**LLAVA, "foo": 1}], "messages"),
+        ([{"query": "q", "response": "a"}], "query_response"),
+        ([{"instruction": "q", "output": "a"}], "alpaca"),
+        ([{"file_name": "a.jpg", "text": "c"}], "caption_dataset"),
     ],
 )
 def test_the_format_that_reads_most_and_as_the_others_do_is_taken(records, name):
@@ -39,7 +45,7 @@ def test_the_format_that_reads_most_and_as_the_others_do_is_taken(records, name)
         ([{**BOX, "bbox": [1, 2, 3, 4]}], "grounding_xyxy, grounding_xywh"),
         # The second box is none as corners; one such box must not decide for all the others.
         ([{**BOX, "bbox": [1, 2, 3, 4]}, {**BOX, "bbox": [5, 5, 5, 2]}], "grounding_xyxy, grounding_xywh"),
-        ([LLAVA, {"query": "q", "response": "a"}], "llava, ms_swift_2"),
+        ([LLAVA, {"query": "q", "response": "a"}], "messages, chatml_dataset, query_response"),
     ],
 )
 def test_records_that_could_be_in_several_formats_are_refused_with_the_candidates(records, candidates):
@@ -47,22 +53,24 @@ def test_records_that_could_be_in_several_formats_are_refused_with_the_candidate
         name_of(*records)
 
 
-def test_records_in_no_format_are_refused_with_what_each_format_says():
+def test_records_in_no_format_are_refused_with_the_nearest_formats():
     with pytest.raises(ValueError, match="^a.json: the first records are in no format that is known") as caught:
-        name_of({"text": "t"})
-    assert "  llava: a.json, record 0: key `conversations` is missing" in str(caught.value)
-    assert "  ms_swift_2: a.json, record 0: key `query` is missing" in str(caught.value)
+        name_of({"image": "a.jpg", "question": "q"})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    assert lines[1].startswith("  vqa_dataset: key `answer` is missing in the record, which has `image`, `question`;")
+    assert lines[-1].endswith("keys that it calls otherwise in `columns`.")
 
 
 def test_a_prompt_leaves_the_formats_that_take_one():
     record = {"image": "a.jpg", "caption": "c"}
     assert name_of(record, prompt="P") == "caption_dataset"
-    with pytest.raises(ValueError, match="llava: `prompt` is not read"):
+    with pytest.raises(ValueError, match="messages: `prompt` is not read"):
         name_of(LLAVA, prompt="P")
 
 
 def test_only_the_first_records_decide():
-    assert name_of(*[LLAVA] * FIRST, {"query": "q", "response": "a"}) == "llava"
+    assert name_of(*[LLAVA] * FIRST, {"query": "q", "response": "a"}) == "messages"
     with pytest.raises(ValueError, match="in different ways"):
         name_of(*[LLAVA] * (FIRST - 1), {"query": "q", "response": "a"})
 

@@ -1,0 +1,82 @@
+"""What every conversation has to hold, whatever it was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from paddlemix.conversation import Box, Conversation, Image, Part, Point, Reference, Task, Text, Turn, Video
+from paddlemix.datasets.formats.reading import Reading
+
+
+def plain_text(parts: Iterable[Part]) -> str:
+    """Leave out tags, boxes, points and images.
+
+    Args:
+        parts: the parts of a turn.
+
+    Returns:
+        What the parts say, in the form in which answers are scored.
+    """
+    return "".join(part.text for part in parts if isinstance(part, (Text, Reference)))
+
+
+def build_conversation(
+    turns: Sequence[Turn],
+    reading: Reading,
+    *,
+    answers: tuple[str, ...] = (),
+    tools: tuple[str, ...] = (),
+    task: Task = "chat",
+) -> Conversation:
+    """Put turns together and check what every conversation has to hold.
+
+    Args:
+        turns: the turns in their order.
+        reading: of the record.
+        answers: the texts to score an answer against.
+        tools: see `Conversation.tools`.
+        task: which metric fits.
+
+    Returns:
+        The conversation.
+
+    Raises:
+        RecordError: the roles do not follow one another as they have to, an assistant's turn is blank, an image or
+            video stands in a turn that may show none, or a box or a point has no image.
+    """
+    _check_order(turns, reading)
+    for number, turn in enumerate(turns):
+        _check_turn(turn, number, reading)
+    conversation = Conversation(
+        tuple(turns), reading.source, answers=answers, task=task, tools=tools, notes=reading.notes
+    )
+    if not conversation.images and any(isinstance(part, (Box, Point)) for part in conversation.parts):
+        raise reading.error("the record has boxes but no image that they could lie on")
+    return conversation
+
+
+def _check_order(turns: Sequence[Turn], reading: Reading) -> None:
+    roles = [turn.role for turn in turns]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    may_follow = {"": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
+    before = ["", *spoken]
+    is_right = all(role in may_follow.get(last, ()) for last, role in zip(before, spoken, strict=False))
+    if not is_right or before[-1] != "assistant":
+        twice = any(first == second != "tool" for first, second in pairwise(spoken))
+        remedy = "; set `join_turns` of the set to true to join consecutive turns of one role" if twice else ""
+        raise reading.error(
+            f"the turns are {', '.join(roles) or 'none'}; expected user, assistant, user, assistant and so on, "
+            f"ending with assistant, after at most one system turn{remedy}"
+        )
+
+
+def _check_turn(turn: Turn, number: int, reading: Reading) -> None:
+    for kind, name in ((Image, "an image"), (Video, "a video")):
+        if turn.role in ("system", "assistant") and any(isinstance(part, kind) for part in turn.parts):
+            raise reading.error(f"turn {number} ({turn.role}) shows {name}; only turns of users and tools may")
+    says_something = (
+        turn.calls or plain_text(turn.parts).strip() or any(isinstance(part, (Box, Point)) for part in turn.parts)
+    )
+    if turn.role == "assistant" and not says_something:
+        raise reading.error(f"turn {number} (assistant) is blank; expected the answer to learn")
