@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from paddlemix.conversation import (
-    Box,
     Conversation,
     Image,
     Part,
-    Point,
+    Placed,
     RecordError,
     RecordId,
     Reference,
@@ -197,7 +196,7 @@ def build_conversation(
     for number, turn in enumerate(turns):
         _check_turn(turn, number, source)
     conversation = Conversation(tuple(turns), source, answers=answers, task=task)
-    if not conversation.images and any(isinstance(part, (Box, Point)) for part in conversation.parts):
+    if not conversation.images and any(isinstance(part, Placed) for part in conversation.parts):
         raise RecordError(source, "the record has boxes but no image that they could lie on")
     return conversation
 
@@ -217,6 +216,6 @@ def _check_turn(turn: Turn, number: int, source: RecordId) -> None:
     for kind, name in ((Image, "an image"), (Video, "a video")):
         if turn.role != "user" and any(isinstance(part, kind) for part in turn.parts):
             raise RecordError(source, f"turn {number} ({turn.role}) shows {name}; only user turns may")
-    says_something = plain_text(turn.parts).strip() or any(isinstance(part, (Box, Point)) for part in turn.parts)
+    says_something = plain_text(turn.parts).strip() or any(isinstance(part, Placed) for part in turn.parts)
     if turn.role == "assistant" and not says_something:
         raise RecordError(source, f"turn {number} (assistant) is blank; expected the answer to learn")

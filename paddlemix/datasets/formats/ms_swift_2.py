@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from paddlemix.conversation import Box, Conversation, Point, RecordError, RecordId, Reference
+from paddlemix.conversation import Conversation, Placed, RecordError, RecordId, Reference
 from paddlemix.datasets.formats.boxes import box_unit, image_index, place_of
 from paddlemix.datasets.formats.format import Format, checked_text, image_at, refuse_unread, require
 from paddlemix.datasets.formats.placeholders import Listed, converse, listed_media
@@ -116,7 +116,7 @@ class _Objects:
             raise RecordError(self._source, f"`objects` is {describe(value)}; expected {_OBJECTS}")
         return value or []
 
-    def _checked(self, item: Any, number: int) -> tuple[str, list[Box | Point]]:
+    def _checked(self, item: Any, number: int) -> tuple[str, list[Placed]]:
         name = f"`objects[{number}]`"
         if not isinstance(item, dict):
             raise RecordError(self._source, f"{name} is {describe(item)}; expected an object, as in {_OBJECTS}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paddlemix.conversation import Box, Conversation, Point, RecordError, RecordId, Reference
+from paddlemix.conversation import Conversation, Placed, RecordError, RecordId, Reference
 from paddlemix.datasets.formats.boxes import box_unit, image_index, place_of
 from paddlemix.datasets.formats.format import Format, checked_text, refuse_unread
 from paddlemix.datasets.formats.placeholders import Listed, converse, listed_media
@@ -60,7 +60,7 @@ def _objects(record: Record, images: int, source: RecordId) -> list[Listed]:
     ]
 
 
-def _boxes(objects: Record, images: int, source: RecordId) -> list[Box | Point]:
+def _boxes(objects: Record, images: int, source: RecordId) -> list[Placed]:
     boxes, unit = _list(objects, "bbox", source), box_unit(objects.get("bbox_type"), source)
     shown_on = _list(objects, "image_id", source) or [0] * len(boxes)
     if len(shown_on) != len(boxes):
