@@ -310,6 +310,10 @@ class Processor(ConversationProcessor, Protocol):
         """Make what a model answers to: the conversation, which ends with a user's turn, and the answer's opening."""
         ...
 
+    def place_sizes(self, conversation: Conversation) -> PlaceSizes:
+        """Read the sizes of all that a conversation's boxes may lie on."""
+        ...
+
     def image_size(self, conversation: Conversation, index: int = 0) -> Size:
         """Read the size of one of the conversation's images, upright."""
         ...

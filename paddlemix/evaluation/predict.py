@@ -60,7 +60,7 @@ def question_of(conversation: Conversation) -> Conversation:
 
 def _prediction(processor: Processor, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
     gold = conversation.turns[-1]
-    sizes = [processor.image_size(conversation, index) for index in range(len(conversation.images))]
+    sizes = [one.original for one in processor.place_sizes(conversation).images] if conversation.images else []
     return Prediction(
         task=conversation.task,
         text=processor.grounding.strip(raw),

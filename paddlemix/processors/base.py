@@ -157,6 +157,20 @@ class ProcessorBase(MessageCalls):
         """
         return self._sample(conversation, add_generation_prompt=True)
 
+    def place_sizes(self, conversation: Conversation) -> PlaceSizes:
+        """Read the sizes of all that a conversation's boxes may lie on.
+
+        Args:
+            conversation: the headers of what it shows are read.
+
+        Returns:
+            The sizes of its images; a family that reads videos adds those of their frames.
+
+        Raises:
+            RecordError: one cannot be opened.
+        """
+        return PlaceSizes.of_images(image_sizes(conversation))
+
     def image_size(self, conversation: Conversation, index: int = 0) -> Size:
         """Read the size of one of the conversation's images.
 

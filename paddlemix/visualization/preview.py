@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
-from paddlemix.contract import Piece, PlaceSizes, Processor, Sample, Size
+from paddlemix.contract import Piece, Processor, Sample, Size
 from paddlemix.conversation import Box, Conversation, Placed, Point, RecordError, Reference
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import frame_indices
@@ -101,7 +101,7 @@ def view_record(
         sample = processor.encode(conversation)
         size = processor.measure(conversation)
         answered = None if answer is None else answer(conversation)
-        sizes = [processor.image_size(conversation, index) for index in range(len(conversation.images))]
+        sizes = processor.place_sizes(conversation)
     except RecordError as error:
         return view_problem(error)
     return RecordView(
@@ -113,12 +113,10 @@ def view_record(
         thumbnails=(
             *_images(conversation, sample),
             *_frames(conversation),
-            *_answered_images(conversation, processor, answered or "", sizes),
+            *_answered_images(conversation, processor, answered or "", [one.original for one in sizes.images]),
         ),
         gold="".join(
-            one.text
-            for one in processor.grounding.write(conversation.turns[-1], PlaceSizes.of_images(sizes))
-            if isinstance(one, Piece)
+            one.text for one in processor.grounding.write(conversation.turns[-1], sizes) if isinstance(one, Piece)
         ),
         answer=answered,
     )
@@ -157,7 +155,9 @@ def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
     for index, part in enumerate(conversation.images):
         image = open_image(part.path)
         placed = [
-            _on_image(label, one, image.size) for label, one in _labelled_places(conversation) if one.image == index
+            _on_image(label, one, image.size)
+            for label, one in _labelled_places(conversation)
+            if (one.image, one.video) == (index, None)
         ]
         caption = f"Picture {index + 1}: {shown(part.path)}, {image.width} x {image.height} pixels"
         if "image_grid_thw" in sample.media:
@@ -234,8 +234,14 @@ def _frames(conversation: Conversation) -> Iterator[Thumbnail]:
         with open_video(part.path) as video:
             places = frame_indices(video.info.frames, min(_FRAMES, video.info.frames)).tolist()
             for place, frame in zip(places, video.read(places), strict=True):
+                image = Image.fromarray(frame)
+                placed = [
+                    _on_image(label, one, image.size)
+                    for label, one in _labelled_places(conversation)
+                    if one.video == index
+                ]
                 caption = f"Video {index + 1}: {shown(path)}, frame {place + 1} of {video.info.frames}"
-                yield Thumbnail(_as_url(_with_places(Image.fromarray(frame), [])), caption)
+                yield Thumbnail(_as_url(_with_places(image, placed)), caption + _counted(placed))
 
 
 def _as_url(image: Image.Image) -> str:

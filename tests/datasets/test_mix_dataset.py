@@ -175,6 +175,21 @@ def test_skip_leaves_bad_records_out_and_names_them(folder, caplog):
     assert f"{file}, record 3: " in caplog.text
 
 
+def test_boxes_that_are_clamped_are_told_once_a_set_with_counts_and_records(folder, caplog, monkeypatch):
+    def measure(conversation: Conversation) -> SampleSize:
+        return SampleSize(1, 0, 1, clamped=text_of(conversation).count("out"))
+
+    processor = FakeProcessor()
+    monkeypatch.setattr(processor, "measure", measure)
+    some = write(folder / "some.json", [chat("in"), chat("out"), chat("out out")])
+    many, none = write(folder / "many.json", [chat("out")] * 25), write(folder / "none.json", [chat("in")])
+    MixDataset.load([DatasetSpec("chatml_dataset", one) for one in (some, many, none)], processor)
+    first, second = caplog.messages
+    assert first.startswith("chatml_dataset: 3 boxes, points and quads of 2 of 3 records stick out of their images")
+    assert f"  {some}, record 2: 2 of its boxes" in first and "record 0" not in first
+    assert second.startswith("chatml_dataset: 25 ") and second.endswith("  and 5 more")
+
+
 def test_nothing_is_logged_where_every_record_is_good(folder, caplog):
     dataset = load(DatasetSpec("chatml_dataset", write(folder / "a.json", [chat("q")])), on_bad_record="skip")
     assert dataset.skipped == []

@@ -46,6 +46,7 @@ def test_every_family_does_all_that_is_asked_of_a_processor(processor, save_imag
     assert size.target_tokens == np.count_nonzero(sample.labels[1:] != IGNORED_LABEL) > 0
     assert sample.media.keys() == prompt.media.keys() >= {"pixel_values"}
     assert processor.image_size(again, 1) == (100, 80)
+    assert [one.original for one in processor.place_sizes(again).images] == [(100, 80)] * 2
 
     answer = sample.input_ids[length:]
     raw = processor.decode(answer)

@@ -196,7 +196,7 @@ def build_conversation(
     for number, turn in enumerate(turns):
         _check_turn(turn, number, source)
     conversation = Conversation(tuple(turns), source, answers=answers, task=task)
-    if not conversation.images and any(isinstance(part, Placed) for part in conversation.parts):
+    if not conversation.images and any(isinstance(part, Placed) and part.video is None for part in conversation.parts):
         raise RecordError(source, "the record has boxes but no image that they could lie on")
     return conversation
 

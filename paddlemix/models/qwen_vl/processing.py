@@ -12,7 +12,7 @@ import PIL.Image
 
 from paddlemix.contract import Piece, PlaceSizes, Sample, SampleSize, Written
 from paddlemix.conversation import Conversation, Image, RecordError, Role
-from paddlemix.media.records import image_sizes, open_images
+from paddlemix.media.records import open_images
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLText
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.tags import GROUNDING, IMAGE_TAGS, ImageSpan
@@ -74,7 +74,7 @@ class QwenVLProcessor(ProcessorBase):
         Raises:
             RecordError: as `encode`, as far as headers tell.
         """
-        sizes = PlaceSizes.of_images(image_sizes(conversation))
+        sizes = self.place_sizes(conversation)
         ids, trained = self._tokenize(conversation, sizes)
         kept, kept_trained = self._fit_length(ids, trained, conversation)
         return SampleSize(
