@@ -125,6 +125,10 @@ class Qwen2VLProcessor(ProcessorBase):
             for conversation, prompt in zip(conversations, prompts, strict=True)
         ]
 
+    def place_sizes(self, conversation: Conversation) -> PlaceSizes:
+        """Read the sizes of all that a conversation's boxes may lie on; see `ProcessorBase.place_sizes`."""
+        return self._place_sizes(self._media.measure(conversation))
+
     @classmethod
     def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
         """Make a processor of a checkpoint's folder; the published max_pixels becomes 1280 tokens' worth."""
