@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -56,6 +56,7 @@ class SampleSize:
         target_tokens: those a model is trained to say; nothing predicts the first token.
         cut_tokens: those that were cut off before.
         images: images and videos that it shows.
+        clamped: boxes, points and quads that stick out of an image by more than rounding, and are clamped to it.
     """
 
     tokens: int
@@ -63,6 +64,7 @@ class SampleSize:
     target_tokens: int
     cut_tokens: int = 0
     images: int = 0
+    clamped: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,37 @@ class Piece:
 
 
 Written = Piece | Image | Video
-"""What a turn consists of once its texts, references, boxes and points are pieces of a prompt."""
+"""What a turn consists of once its texts, references, boxes, points and quads are pieces of a prompt."""
+
+
+class ShownSize(NamedTuple):
+    """The size of an image, or of a video's frames.
+
+    Attributes:
+        original: in the file, upright.
+        seen: as the model sees it; None where it follows from the original size alone.
+    """
+
+    original: Size
+    seen: Size | None = None
+
+
+@dataclass(frozen=True)
+class PlaceSizes:
+    """The sizes of all that the boxes, points and quads of a conversation may lie on.
+
+    Attributes:
+        images: of its images, in order.
+        videos: of its videos, in order.
+    """
+
+    images: Sequence[ShownSize]
+    videos: Sequence[ShownSize] = ()
+
+    @classmethod
+    def of_images(cls, sizes: Iterable[Size]) -> PlaceSizes:
+        """Take images without settings of their own, by their original sizes."""
+        return cls([ShownSize(size) for size in sizes])
 
 
 @dataclass(frozen=True)
@@ -112,26 +144,40 @@ class GroundedPoint:
     point: tuple[float, float]
 
 
-class Grounding(Protocol):
-    """A family's convention of boxes and points: how they are written into what is said, and read from an answer.
+@dataclass(frozen=True)
+class GroundedQuad:
+    """A quad that a model named.
 
-    Sizes are those of the original images, in the order in which the conversation shows them.
+    Attributes:
+        label: the reference it belongs to, "" where there is none.
+        corners: x1, y1, x2, y2, x3, y3, x4, y4 in pixels of the original image.
     """
 
-    def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
-        """Write a turn: its texts, references, boxes and points become pieces; images and videos stay in their places.
+    label: str
+    corners: tuple[float, ...]
+
+
+class Grounding(Protocol):
+    """A family's convention of boxes, points and quads: how they are written, and read from an answer.
+
+    Sizes are in the order in which the conversation shows what they are of.
+    """
+
+    def write(self, turn: Turn, sizes: PlaceSizes) -> list[Written]:
+        """Write a turn: its texts, references, boxes and so on become pieces; images and videos stay in their places.
 
         A raw answer is written as the model wrote it: its tags become the tokens that they were, all else is text.
 
         Args:
             turn: of a conversation. It is written as a whole, since a convention may put all of its boxes together.
-            sizes: of all images of the conversation.
+            sizes: of all images and videos of the conversation.
 
         Returns:
             Pieces, none of them marked as trained, and the images and videos between them.
 
         Raises:
-            ValueError: a box or a point lies on an image that the conversation does not show.
+            ValueError: a box, a point or a quad lies on what the conversation does not show, or the convention has no
+                form for it.
         """
         ...
 
@@ -140,7 +186,7 @@ class Grounding(Protocol):
 
         Args:
             text: as the model wrote it.
-            sizes: of the images that it speaks of.
+            sizes: of the original images that it speaks of.
 
         Returns:
             The boxes of each image, in their order.
@@ -152,10 +198,22 @@ class Grounding(Protocol):
 
         Args:
             text: as the model wrote it.
-            sizes: of the images that it speaks of.
+            sizes: of the original images that it speaks of.
 
         Returns:
             The points of each image, in their order.
+        """
+        ...
+
+    def parse_quads(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedQuad]]:
+        """Read the quads of a raw answer; malformed ones are ignored.
+
+        Args:
+            text: as the model wrote it.
+            sizes: of the original images that it speaks of.
+
+        Returns:
+            The quads of each image, in their order; none where the convention has no form for them.
         """
         ...
 
@@ -250,6 +308,10 @@ class Processor(ConversationProcessor, Protocol):
 
     def encode_prompt(self, conversation: Conversation) -> Sample:
         """Make what a model answers to: the conversation, which ends with a user's turn, and the answer's opening."""
+        ...
+
+    def place_sizes(self, conversation: Conversation) -> PlaceSizes:
+        """Read the sizes of all that a conversation's boxes may lie on."""
         ...
 
     def image_size(self, conversation: Conversation, index: int = 0) -> Size:

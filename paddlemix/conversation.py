@@ -6,7 +6,7 @@ labels and pixel patches. Nothing here knows a file format, a tokenizer or a box
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +14,7 @@ T = TypeVar("T")
 Role = Literal["system", "user", "assistant", "tool"]
 BoxUnit = Literal["pixel", "thousandth", "fraction"]
 Task = Literal["chat", "caption", "vqa"]
+Corner = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,69 @@ class Reference:
     text: str
 
 
+class Placed:
+    """What lies on one of a conversation's images, or on every frame of one of its videos.
+
+    Attributes:
+        unit: "pixel" counts pixels of the original file (after EXIF rotation, before any resize), "thousandth" is
+            0..1000 of its width and height, "fraction" is 0..1.
+        image: index into `Conversation.images`; without meaning where `video` is given.
+        video: index into `Conversation.videos` of what lies on a video; None of what lies on an image.
+    """
+
+    unit: BoxUnit
+    image: int
+    video: int | None
+
+    @property
+    def kind(self) -> str:
+        """What to call it in errors."""
+        return type(self).__name__.lower()
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The x and y of each corner in turn, in `unit`."""
+        raise NotImplementedError
+
+    def in_fractions(self, width: int, height: int) -> tuple[float, ...]:
+        """Convert to fractions of an image's sides.
+
+        Args:
+            width: pixels of the original image.
+            height: pixels of the original image.
+
+        Returns:
+            x and y of each corner in turn, from 0 to 1 inside the image.
+        """
+        ends = {"pixel": (width, height), "thousandth": (1000, 1000), "fraction": (1, 1)}[self.unit]
+        return tuple(number / ends[place % 2] for place, number in enumerate(self.numbers))
+
+    def in_pixels(self, width: int, height: int) -> tuple[float, ...]:
+        """Convert to pixels of the original image.
+
+        Args:
+            width: pixels of the original image.
+            height: pixels of the original image.
+
+        Returns:
+            x and y of each corner in turn.
+        """
+        size = (width, height)
+        return tuple(value * size[place % 2] for place, value in enumerate(self.in_fractions(*size)))
+
+
 @dataclass(frozen=True)
-class Box:
-    """An axis-aligned box on one of the conversation's images.
+class Box(Placed):
+    """An axis-aligned box.
 
     Attributes:
         x1: left edge, in `unit`.
         y1: top edge, in `unit`.
         x2: right edge, in `unit`.
         y2: bottom edge, in `unit`.
-        unit: "pixel" counts pixels of the original image file (after EXIF rotation, before any resize),
-            "thousandth" is 0..1000 of its width and height, "fraction" is 0..1.
-        image: index into `Conversation.images`.
+        unit: see `Placed`.
+        image: see `Placed`.
+        video: see `Placed`.
     """
 
     x1: float
@@ -125,80 +177,84 @@ class Box:
     y2: float
     unit: BoxUnit = "pixel"
     image: int = 0
+    video: int | None = None
 
-    def in_fractions(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Convert to fractions of an image's sides.
-
-        Args:
-            width: pixels of the original image.
-            height: pixels of the original image.
-
-        Returns:
-            x1, y1, x2, y2, from 0 to 1 inside the image.
-        """
-        scale_x, scale_y = _ends(self.unit, width, height)
-        return self.x1 / scale_x, self.y1 / scale_y, self.x2 / scale_x, self.y2 / scale_y
-
-    def in_pixels(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Convert to pixels of the original image.
-
-        Args:
-            width: pixels of the original image.
-            height: pixels of the original image.
-
-        Returns:
-            x1, y1, x2, y2.
-        """
-        x1, y1, x2, y2 = self.in_fractions(width, height)
-        return x1 * width, y1 * height, x2 * width, y2 * height
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """x1, y1, x2, y2, in `unit`."""
+        return self.x1, self.y1, self.x2, self.y2
 
 
 @dataclass(frozen=True)
-class Point:
-    """A place on one of the conversation's images, such as where to click.
+class Point(Placed):
+    """A place, such as where to click.
 
     Attributes:
         x: from the left edge, in `unit`.
         y: from the top edge, in `unit`.
-        unit: as that of a `Box`.
-        image: index into `Conversation.images`.
+        unit: see `Placed`.
+        image: see `Placed`.
+        video: see `Placed`.
     """
 
     x: float
     y: float
     unit: BoxUnit = "pixel"
     image: int = 0
+    video: int | None = None
 
-    def in_fractions(self, width: int, height: int) -> tuple[float, float]:
-        """Convert to fractions of an image's sides.
-
-        Args:
-            width: pixels of the original image.
-            height: pixels of the original image.
-
-        Returns:
-            x, y, from 0 to 1 inside the image.
-        """
-        scale_x, scale_y = _ends(self.unit, width, height)
-        return self.x / scale_x, self.y / scale_y
-
-    def in_pixels(self, width: int, height: int) -> tuple[float, float]:
-        """Convert to pixels of the original image.
-
-        Args:
-            width: pixels of the original image.
-            height: pixels of the original image.
-
-        Returns:
-            x, y.
-        """
-        x, y = self.in_fractions(width, height)
-        return x * width, y * height
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """x, y, in `unit`."""
+        return self.x, self.y
 
 
-def _ends(unit: BoxUnit, width: int, height: int) -> tuple[int, int]:
-    """Tell what the right and the bottom edge of an image are in a unit."""
-    return {"pixel": (width, height), "thousandth": (1000, 1000), "fraction": (1, 1)}[unit]
+@dataclass(frozen=True)
+class Quad(Placed):
+    """Four corners, such as those of a line of slanted text.
+
+    Attributes:
+        corners: x1, y1, x2, y2, x3, y3, x4, y4, in `unit`, in the order in which they go round.
+        unit: see `Placed`.
+        image: see `Placed`.
+        video: see `Placed`.
+    """
+
+    corners: tuple[float, ...]
+    unit: BoxUnit = "pixel"
+    image: int = 0
+    video: int | None = None
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The corners, in `unit`."""
+        return self.corners
+
+
+def goes_round(corners: Sequence[float]) -> bool:
+    """Tell whether four corners, in their order, enclose an area, and no side crosses another.
+
+    Args:
+        corners: x and y of each in turn.
+
+    Returns:
+        False where all lie on a line, or are given row by row.
+    """
+    a, b, c, d = zip(corners[::2], corners[1::2], strict=True)
+    return _turn(a, b, c) + _turn(a, c, d) != 0 and not _cross(a, b, c, d) and not _cross(b, c, d, a)
+
+
+def _turn(one: Corner, other: Corner, third: Corner) -> float:
+    """Compute twice the area of a triangle, negative where it goes round the other way."""
+    return (other[0] - one[0]) * (third[1] - one[1]) - (other[1] - one[1]) * (third[0] - one[0])
+
+
+def _cross(start: Corner, end: Corner, first: Corner, last: Corner) -> bool:
+    """Tell whether a line from `start` to `end` crosses one from `first` to `last`."""
+    return (
+        _turn(start, end, first) * _turn(start, end, last) < 0
+        and _turn(first, last, start) * _turn(first, last, end) < 0
+    )
 
 
 @dataclass(frozen=True)
@@ -208,7 +264,7 @@ class RawAnswer:
     text: str
 
 
-Part = Text | Image | Video | Reference | Box | Point | RawAnswer
+Part = Text | Image | Video | Reference | Placed | RawAnswer
 
 
 @dataclass(frozen=True)
@@ -261,7 +317,7 @@ class Conversation:
         turns: what is said, by whom.
         source: the record it was read from.
         answers: the texts that an answer to the last user turn is scored against, no tags in them; empty for "chat".
-        task: which metric fits. Grounding has no task of its own: it is told by `Box` parts.
+        task: which metric fits. Grounding has no task of its own: it is told by `Box` and `Quad` parts.
         tools: the functions that an assistant may call, each an object as JSON text.
         notes: what a user should know of how the record was read, each a sentence without the record's name, so that
             those of many records can be counted.

@@ -129,6 +129,7 @@ class MixDataset(Dataset):
         dataset = cls([load_set(spec, processor) for spec in specs], processor, strategy, seed)
         dataset._report_skipped(on_bad_record, skip_overlong)
         dataset._report_cut()
+        dataset._report_clamped()
         return dataset
 
     def __len__(self) -> int:
@@ -188,6 +189,25 @@ class MixDataset(Dataset):
             logger.warning(
                 "%d of %d records are cut to `max_length`:\n%s", len(rows), len(self), _list_problems(cut, len(rows))
             )
+
+    def _report_clamped(self) -> None:
+        for one in self._sets:
+            column = one.sizes.column("clamped")
+            rows = np.flatnonzero(column)
+            found = [
+                RecordError(one.conversations[row].source, f"{column[row]} of its boxes, points and quads.")
+                for row in rows[:_LISTED].tolist()
+            ]
+            if found:
+                logger.warning(
+                    "%s: %d boxes, points and quads of %d of %d records stick out of their images, and are clamped to "
+                    "them:\n%s",
+                    one.spec.name,
+                    column.sum(),
+                    len(rows),
+                    len(one.sizes),
+                    _list_problems(found, len(rows)),
+                )
 
 
 def _list_problems(errors: Sequence[RecordError], count: int | None = None) -> str:

@@ -9,6 +9,8 @@ when it has as many predicted boxes as gold ones and every pair reaches the IoU 
 
 Source: He et al., "GREC: Generalized Referring Expression Comprehension", 2023, arXiv:2308.16182,
 Precision@(F1=1, IoU>=0.5).
+
+A quad counts as a box does, and the area that it shares with another is that of their polygons.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from paddlemix.conversation import Box
+from paddlemix.conversation import Box, Placed, Quad
+from paddlemix.evaluation.polygons import area, shared_area
 
-BoxLike = Box | tuple[float, float, float, float]
+# As numbers alone, a box or a quad lies on the first image.
+BoxLike = Box | Quad | tuple[float, ...]
 GROUPS = ("none", "one", "several")
 
 
@@ -62,38 +66,61 @@ def iou_matrix(gold: Sequence[BoxLike], predicted: Sequence[BoxLike]) -> np.ndar
     Boxes on different images, and boxes without area (x2 <= x1 or y2 <= y1), overlap with nothing.
 
     Args:
-        gold: G boxes in pixels.
-        predicted: P boxes in pixels.
+        gold: G boxes or quads in pixels.
+        predicted: P boxes or quads in pixels.
 
     Returns:
         float64[G, P], 0..1.
 
     Raises:
-        ValueError: a box is not in pixels, does not have four numbers or one of them is not finite.
+        ValueError: a box is not in pixels, has neither four numbers nor a quad's eight, or one of them is not finite.
     """
     rows, columns = _corners(gold)[:, None], _corners(predicted)[None]
     first, last = np.maximum(rows[..., 1:3], columns[..., 1:3]), np.minimum(rows[..., 3:5], columns[..., 3:5])
     shared = _area(first, last) * (rows[..., 0] == columns[..., 0])
     union = _area(rows[..., 1:3], rows[..., 3:5]) + _area(columns[..., 1:3], columns[..., 3:5]) - shared
-    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+    ious = np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+    # Quads stand above as the boxes round them, which only tell where they may meet.
+    for row, column in np.argwhere(shared > 0).tolist():
+        if len(_numbers(gold[row])) + len(_numbers(predicted[column])) > 8:
+            ious[row, column] = _polygon_iou(_polygon(gold[row]), _polygon(predicted[column]))
+    return ious
 
 
 def _corners(boxes: Sequence[BoxLike]) -> np.ndarray:
-    """Lay boxes out as float64[N, 5]: image, x1, y1, x2, y2."""
+    """Lay boxes, or the boxes round quads, out as float64[N, 5]: image, x1, y1, x2, y2."""
     rows = [_pixel_row(box) for box in boxes]
     return np.array(rows, dtype=np.float64).reshape(-1, 5)
 
 
 def _pixel_row(box: BoxLike) -> tuple[float, ...]:
-    if isinstance(box, Box):
-        if box.unit != "pixel":
-            raise ValueError(f"{box} is in unit {box.unit!r}, expected 'pixel': convert it with its image's size")
-        row: tuple[float, ...] = (box.image, box.x1, box.y1, box.x2, box.y2)
-    else:
-        row = (0, *box)
-    if len(row) != 5 or not all(math.isfinite(value) for value in row):
-        raise ValueError(f"{box} is no box: expected four finite numbers (x1, y1, x2, y2)")
-    return row
+    if isinstance(box, Placed) and box.unit != "pixel":
+        raise ValueError(f"{box} is in unit {box.unit!r}, expected 'pixel': convert it with its image's size")
+    numbers = _numbers(box)
+    if len(numbers) not in (4, 8) or not all(math.isfinite(value) for value in numbers):
+        raise ValueError(f"{box} is no box: expected four finite numbers (x1, y1, x2, y2), or eight of a quad")
+    if len(numbers) == 8:
+        numbers = (min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2]))
+    return (box.image if isinstance(box, Placed) else 0, *numbers)
+
+
+def _numbers(box: BoxLike) -> tuple[float, ...]:
+    return box.numbers if isinstance(box, Placed) else box
+
+
+def _polygon(box: BoxLike) -> list[tuple[float, float]]:
+    """List the corners of a box or a quad, one after the other round it."""
+    numbers = _numbers(box)
+    if len(numbers) == 8:
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
+    x1, y1, x2, y2 = numbers
+    return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+
+
+def _polygon_iou(one: list[tuple[float, float]], other: list[tuple[float, float]]) -> float:
+    shared = shared_area(one, other)
+    union = area(one) + area(other) - shared
+    return shared / union if union > 0 else 0.0
 
 
 def _area(first: np.ndarray, last: np.ndarray) -> np.ndarray:

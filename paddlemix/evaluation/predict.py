@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from tqdm import tqdm
 
 from paddlemix.contract import Model, Processor, Size
-from paddlemix.conversation import Box, Conversation, Point, Reference, Text, Turn
+from paddlemix.conversation import Box, Conversation, Point, Quad, Reference, Text, Turn
+from paddlemix.evaluation.grounding import BoxLike
 from paddlemix.evaluation.report import Prediction
 from paddlemix.generation import GenerationConfig
 from paddlemix.generation.answer import answer
+from paddlemix.processors.places import clamped
 
 
 def predict_set(
@@ -58,25 +60,47 @@ def question_of(conversation: Conversation) -> Conversation:
 
 def _prediction(processor: Processor, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
     gold = conversation.turns[-1]
-    images = conversation.images
-    size = processor.image_size(conversation) if images else None
+    sizes = [one.original for one in processor.place_sizes(conversation).images] if conversation.images else []
     return Prediction(
         task=conversation.task,
         text=processor.grounding.strip(raw),
-        boxes=tuple(found.box for found in processor.grounding.parse(raw, [size])[0]) if size else (),
+        boxes=_answered_boxes(processor, raw, sizes),
         gold_answers=conversation.answers or (_spoken(gold),),
-        gold_boxes=tuple(box.in_pixels(*size) for box in _boxes(gold)) if size else (),
+        gold_boxes=tuple(_on_image(clamped(box, sizes[box.image]), box.image) for box in _boxes(gold)),
         grounding=grounding,
         source=conversation.source,
-        points=tuple(_in_fractions(found.point, size) for found in processor.grounding.parse_points(raw, [size])[0])
-        if size
-        else (),
-        gold_points=tuple(part.in_fractions(*size) for part in gold.parts if isinstance(part, Point)) if size else (),
+        points=tuple(
+            _in_fractions(found.point, size)
+            for points, size in zip(processor.grounding.parse_points(raw, sizes), sizes, strict=True)
+            for found in points
+        ),
+        gold_points=tuple(
+            _in_fractions(clamped(part, sizes[part.image]), sizes[part.image])
+            for part in gold.parts
+            if isinstance(part, Point) and part.video is None
+        ),
     )
 
 
-def _in_fractions(point: tuple[float, float], size: Size) -> tuple[float, float]:
-    return Point(*point).in_fractions(*size)
+def _answered_boxes(processor: Processor, raw: str, sizes: Sequence[Size]) -> tuple[BoxLike, ...]:
+    """Read the boxes and quads of an answer, in pixels of the original images."""
+    boxes, quads = processor.grounding.parse(raw, sizes), processor.grounding.parse_quads(raw, sizes)
+    return (
+        *(_on_image(found.box, image) for image, on_one in enumerate(boxes) for found in on_one),
+        *(_on_image(found.corners, image) for image, on_one in enumerate(quads) for found in on_one),
+    )
+
+
+def _on_image(pixels: tuple[float, ...], image: int) -> BoxLike:
+    """Say where a box or a quad lies; what is on the first image is known by its numbers alone."""
+    if image == 0:
+        return pixels
+    return Box(*pixels, image=image) if len(pixels) == 4 else Quad(pixels, image=image)
+
+
+def _in_fractions(pixels: tuple[float, ...], size: Size) -> tuple[float, float]:
+    x, y = pixels
+    return x / size[0], y / size[1]
 
 
 def unanswered(processor: Processor, conversation: Conversation, *, grounding: bool) -> Prediction:
@@ -94,13 +118,13 @@ def unanswered(processor: Processor, conversation: Conversation, *, grounding: b
 
 
 def asks_for_boxes(conversations: Sequence[Conversation]) -> bool:
-    """Tell whether most answers of a set's chats hold boxes."""
+    """Tell whether most answers of a set's chats hold boxes or quads."""
     answers = (conversation.turns[-1] for conversation in conversations if conversation.task == "chat")
     return sum(1 if _boxes(answer) else -1 for answer in answers) > 0
 
 
-def _boxes(turn: Turn) -> list[Box]:
-    return [part for part in turn.parts if isinstance(part, Box)]
+def _boxes(turn: Turn) -> list[Box | Quad]:
+    return [part for part in turn.parts if isinstance(part, (Box, Quad)) and part.video is None]
 
 
 def _spoken(turn: Turn) -> str:

@@ -76,6 +76,22 @@ def image_size(path: str) -> tuple[int, int]:
         return (height, width) if _orientation(image) in TURNED_BY_90_DEGREES else (width, height)
 
 
+def is_on_its_side(path: str) -> bool:
+    """Tell whether an image's EXIF orientation turns it by a quarter, so that width and height change places.
+
+    Args:
+        path: a local file, an http(s) address or a data: URL.
+
+    Returns:
+        Whether it does.
+
+    Raises:
+        ImageError: as `open_image`, as far as the header tells.
+    """
+    with _opened(path) as image:
+        return _orientation(image) in TURNED_BY_90_DEGREES
+
+
 def size_problem(width: int, height: int) -> str | None:
     """Tell why an image or video of this size in pixels is not decoded, as a sentence without its subject."""
     if width * height > MAX_PIXELS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from paddlemix.contract import Grounding, GroundingForm, Sample, Size, Tokenizer
+from paddlemix.contract import Grounding, GroundingForm, PlaceSizes, Sample, Size, Tokenizer
 from paddlemix.conversation import Conversation, RecordError
 from paddlemix.hub import local_folder
 from paddlemix.media.records import image_sizes
@@ -19,6 +19,7 @@ from paddlemix.names import IGNORED_LABEL
 from paddlemix.processors.calls import MessageCalls
 from paddlemix.processors.chat_template import WrittenTurn
 from paddlemix.processors.length import fit_length
+from paddlemix.processors.places import check_places
 from paddlemix.processors.settings import MediaSettings
 
 if TYPE_CHECKING:
@@ -156,6 +157,20 @@ class ProcessorBase(MessageCalls):
         """
         return self._sample(conversation, add_generation_prompt=True)
 
+    def place_sizes(self, conversation: Conversation) -> PlaceSizes:
+        """Read the sizes of all that a conversation's boxes may lie on.
+
+        Args:
+            conversation: the headers of what it shows are read.
+
+        Returns:
+            The sizes of its images; a family that reads videos adds those of their frames.
+
+        Raises:
+            RecordError: one cannot be opened.
+        """
+        return PlaceSizes.of_images(image_sizes(conversation))
+
     def image_size(self, conversation: Conversation, index: int = 0) -> Size:
         """Read the size of one of the conversation's images.
 
@@ -239,19 +254,21 @@ class ProcessorBase(MessageCalls):
     def _remedy(self, conversation: Conversation) -> str:
         """Tell what a user may do about a record that is too long, beside raising `max_length`."""
 
-    def _written(self, conversation: Conversation, sizes: Sequence[Size]) -> list[WrittenTurn]:
+    def _written(self, conversation: Conversation, sizes: PlaceSizes) -> list[WrittenTurn]:
         """Write all turns in the family's convention of boxes.
 
         Args:
             conversation: any.
-            sizes: of its images.
+            sizes: of its images and videos.
 
         Returns:
             The role of each turn, and what it consists of.
 
         Raises:
-            RecordError: a box lies on an image that the conversation does not show.
+            RecordError: a box, a point or a quad lies outside what it lies on, or on what the conversation does not
+                show, or the convention has no form for it.
         """
+        check_places(conversation, sizes)
         try:
             return [(turn.role, self.grounding.write(turn, sizes)) for turn in conversation.turns]
         except ValueError as error:

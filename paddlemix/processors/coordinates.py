@@ -1,4 +1,4 @@
-"""The units in which models count the places of boxes and points on an image; always whole numbers."""
+"""The units in which models count the places of boxes, points and quads; always whole numbers."""
 
 from __future__ import annotations
 
@@ -7,43 +7,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from paddlemix.contract import Size
-from paddlemix.conversation import Box, Point
+from paddlemix.contract import PlaceSizes, ShownSize, Size
+from paddlemix.conversation import Box, Placed, Quad, goes_round
 
 
 class Units(Protocol):
-    """What a convention counts in.
+    """What a convention counts in."""
 
-    Sizes are those of all original images of a conversation, or that of the one where numbers were read.
-    """
+    def count(self, placed: Placed, size: ShownSize) -> list[int]:
+        """Count the corners of a box, a point or a quad; what lies outside the image is moved to its edge.
 
-    def corners(self, box: Box, sizes: Sequence[Size]) -> list[int]:
-        """Count x1, y1, x2, y2 of a box; edges outside the image are clipped.
-
-        Args:
-            box: of a conversation.
-            sizes: of its images.
-
-        Returns:
-            Four numbers.
-
-        Raises:
-            ValueError: the conversation does not show the image.
-        """
-        ...
-
-    def place(self, point: Point, sizes: Sequence[Size]) -> list[int]:
-        """Count x, y of a point; one outside the image is moved to its edge.
+        A box or a quad keeps an area, however small it is.
 
         Args:
-            point: of a conversation.
-            sizes: of its images.
+            placed: of a conversation.
+            size: of what it lies on.
 
         Returns:
-            Two numbers.
-
-        Raises:
-            ValueError: the conversation does not show the image.
+            x and y of each corner in turn: two, four or eight numbers.
         """
         ...
 
@@ -51,7 +32,7 @@ class Units(Protocol):
         """Convert what a model wrote to pixels of the original image.
 
         Args:
-            numbers: x and y in turns.
+            numbers: x and y in turn.
             size: of the image.
 
         Returns:
@@ -64,13 +45,9 @@ class Units(Protocol):
 class Thousandths:
     """Thousandths of the image's width and height, 0..999."""
 
-    def corners(self, box: Box, sizes: Sequence[Size]) -> list[int]:
-        """Count x1, y1, x2, y2; see `Units`."""
-        return self._counted(box.in_fractions(*_size_of(box, sizes)))
-
-    def place(self, point: Point, sizes: Sequence[Size]) -> list[int]:
-        """Count x, y; see `Units`."""
-        return self._counted(point.in_fractions(*_size_of(point, sizes)))
+    def count(self, placed: Placed, size: ShownSize) -> list[int]:
+        """Count the corners; see `Units`."""
+        return _counted(placed, size.original, scale=(1000, 1000), largest=(999, 999))
 
     def in_pixels(self, numbers: Sequence[float], size: Size) -> tuple[float, ...] | None:
         """Convert to pixels; None where a number leaves 0..1000."""
@@ -78,32 +55,21 @@ class Thousandths:
             return None
         return tuple(number / 1000 * size[axis % 2] for axis, number in enumerate(numbers))
 
-    def _counted(self, fractions: Sequence[float]) -> list[int]:
-        return [min(max(round(1000 * value), 0), 999) for value in fractions]
-
 
 @dataclass(frozen=True)
 class SeenPixels:
     """Pixels of the image in the size in which the model sees it.
 
     Attributes:
-        seen: tells that size for the original one.
+        seen: tells that size for the original one, where nothing says more of the very image.
     """
 
     seen: Callable[[Size], Size]
 
-    def corners(self, box: Box, sizes: Sequence[Size]) -> list[int]:
-        """Count x1, y1, x2, y2; a box keeps a pixel at least, so that it comes back as one."""
-        size = _size_of(box, sizes)
-        x1, y1, x2, y2 = box.in_fractions(*size)
-        width, height = self.seen(size)
-        (left, right), (top, bottom) = _edges(x1, x2, width), _edges(y1, y2, height)
-        return [left, top, right, bottom]
-
-    def place(self, point: Point, sizes: Sequence[Size]) -> list[int]:
-        """Count x, y; see `Units`."""
-        size = _size_of(point, sizes)
-        return [_clipped(value, side) for value, side in zip(point.in_fractions(*size), self.seen(size), strict=True)]
+    def count(self, placed: Placed, size: ShownSize) -> list[int]:
+        """Count the corners; see `Units`."""
+        seen = size.seen or self.seen(size.original)
+        return _counted(placed, size.original, scale=seen, largest=seen)
 
     def in_pixels(self, numbers: Sequence[float], size: Size) -> tuple[float, ...] | None:
         """Convert to pixels of the original image; what lies outside is clipped."""
@@ -113,22 +79,59 @@ class SeenPixels:
         )
 
 
-def _size_of(placed: Box | Point, sizes: Sequence[Size]) -> Size:
-    """Find the size of the image that something lies on; refuse what lies on none."""
-    if not 0 <= placed.image < len(sizes):
-        name = "point" if isinstance(placed, Point) else "box"
-        raise ValueError(f"a {name} lies on image {placed.image}, but there are {len(sizes)} images.")
-    return sizes[placed.image]
+def size_under(placed: Placed, sizes: PlaceSizes) -> ShownSize:
+    """Find the size of what a box, a point or a quad lies on.
+
+    Args:
+        placed: of a conversation.
+        sizes: of all that the conversation shows.
+
+    Returns:
+        The size.
+
+    Raises:
+        ValueError: the conversation does not show it.
+    """
+    name, index, shown = "image", placed.image, sizes.images
+    if placed.video is not None:
+        name, index, shown = "video", placed.video, sizes.videos
+    if not 0 <= index < len(shown):
+        raise ValueError(f"a {placed.kind} lies on {name} {index}, but there are {len(shown)} {name}s.")
+    return shown[index]
 
 
-def _clipped(fraction: float, side: int) -> int:
-    return min(max(round(fraction * side), 0), side)
+def _counted(placed: Placed, size: Size, scale: Size, largest: Size) -> list[int]:
+    """Count corners in `scale` to a side, from 0 to `largest`."""
+    fractions = placed.in_fractions(*size)
+    axes = [[scale[axis] * value for value in fractions[axis::2]] for axis in (0, 1)]
+    counted = [_rounded(values, last) for values, last in zip(axes, largest, strict=True)]
+    if isinstance(placed, Box):
+        counted = [_edges(whole, values[0], last) for whole, values, last in zip(counted, axes, largest, strict=True)]
+    elif isinstance(placed, Quad) and not goes_round(_in_turn(counted)):
+        counted = [_rounded_apart(values, last) for values, last in zip(axes, largest, strict=True)]
+    return _in_turn(counted)
 
 
-def _edges(low: float, high: float, side: int) -> tuple[int, int]:
-    """Round two edges, fractions of a side, to whole numbers inside it, a box's apart."""
-    first, last = _clipped(low, side), _clipped(high, side)
-    if first == last:
-        first = min(max(math.floor(low * side), 0), side - 1)
-        last = first + 1
-    return first, last
+def _in_turn(axes: Sequence[Sequence[int]]) -> list[int]:
+    return [number for corner in zip(*axes, strict=True) for number in corner]
+
+
+def _rounded(values: Sequence[float], last: int) -> list[int]:
+    return [min(max(round(value), 0), last) for value in values]
+
+
+def _edges(whole: list[int], low: float, last: int) -> list[int]:
+    """Take a box's rounded edges apart where they are one; `low` is the first of them, not rounded."""
+    if whole[0] != whole[1]:
+        return whole
+    first = min(max(math.floor(low), 0), last - 1)
+    return [first, first + 1]
+
+
+def _rounded_apart(values: Sequence[float], last: int) -> list[int]:
+    """Round the places of a quad's corners along a side away from their middle, so that they are not all the same."""
+    middle = (min(values) + max(values)) / 2
+    return [
+        min(max(math.floor(value), 0), last - 1) if value < middle else min(max(math.ceil(value), 1), last)
+        for value in values
+    ]

@@ -1,4 +1,4 @@
-"""Kinds of conventions of boxes and points: how they stand in what is said, and are read from what a model says.
+"""Kinds of conventions of boxes, points and quads: how they stand in what is said, and are read from what a model says.
 
 A kind is a class that satisfies `paddlemix.contract.Grounding`; a family has an instance of one, with its own tags.
 """
@@ -11,28 +11,30 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from paddlemix.contract import GroundedBox, GroundedPoint, Piece, Size, Written
-from paddlemix.conversation import Image, Part, Point, RawAnswer, Reference, Text, Turn, Video
-from paddlemix.processors.coordinates import Thousandths, Units
+from paddlemix.contract import GroundedBox, GroundedPoint, GroundedQuad, Piece, PlaceSizes, Size, Written
+from paddlemix.conversation import Image, Part, Quad, RawAnswer, Reference, Text, Turn, Video, goes_round
+from paddlemix.processors.coordinates import Thousandths, Units, size_under
 
-_POINT = r"\((?P<x{0}>\d{{1,6}}),\s*(?P<y{0}>\d{{1,6}})\)"
+_CORNER = r"\(\d{1,6},\s*\d{1,6}\)"
+_NUMBER = re.compile(r"\d+")
 # How an answer says which of several images it speaks of; the prompt numbers them so.
 _MENTION = re.compile(r"(?:picture|image|图片?)\s*(\d+)", re.IGNORECASE)
 # Digits from which on a number is that of no image; Python refuses to read some thousands of them.
 _LONGEST_NUMBER = 10
 
-GroundedT = TypeVar("GroundedT", GroundedBox, GroundedPoint)
+GroundedT = TypeVar("GroundedT", GroundedBox, GroundedPoint, GroundedQuad)
 
 
 @dataclass(frozen=True)
 class TaggedPlaces:
     """Each box and point where it is named: `(x1,y1),(x2,y2)` or `(x,y)` between two tags, behind its name.
 
-    The name stands between two tags too. All tags are control tokens.
+    The name stands between two tags too, and so do the four corners of a quad. All tags are control tokens.
 
     Attributes:
         ref: the tags round a name.
         box: the tags round a box's corners, or round a point.
+        quad: the tags round a quad's corners.
         units: what the numbers count.
 
     Source: Bai et al., "Qwen-VL", 2023, arXiv:2308.12966, section 2.2.
@@ -40,20 +42,21 @@ class TaggedPlaces:
 
     ref: tuple[str, str]
     box: tuple[str, str]
+    quad: tuple[str, str]
     units: Units = field(default_factory=Thousandths)
 
-    def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
-        """Write a turn, each reference, box and point in its place.
+    def write(self, turn: Turn, sizes: PlaceSizes) -> list[Written]:
+        """Write a turn, each reference, box, point and quad in its place.
 
         Args:
             turn: of a conversation.
-            sizes: of all images of the conversation.
+            sizes: of all images and videos of the conversation.
 
         Returns:
             Pieces, none of them marked as trained, and the images and videos between them.
 
         Raises:
-            ValueError: a box or a point lies on an image that the conversation does not show.
+            ValueError: a box, a point or a quad lies on what the conversation does not show.
         """
         return [written for part in turn.parts for written in self._written(part, sizes)]
 
@@ -84,11 +87,23 @@ class TaggedPlaces:
         """
         return by_image(self._tagged_places(text, sizes), as_point, len(sizes))
 
+    def parse_quads(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedQuad]]:
+        """Read the quads of a raw answer, likewise.
+
+        Args:
+            text: as the model wrote it.
+            sizes: of the images that it speaks of.
+
+        Returns:
+            The quads of each image, in their order, each with the reference before it.
+        """
+        return by_image(self._tagged_places(text, sizes), as_quad, len(sizes))
+
     def strip(self, text: str) -> str:
         """Take the tags out of a raw answer; names and corners stay."""
         return self._any_tag.sub("", text).strip()
 
-    def _written(self, part: Part, sizes: Sequence[Size]) -> Iterator[Written]:
+    def _written(self, part: Part, sizes: PlaceSizes) -> Iterator[Written]:
         if isinstance(part, (Image, Video)):
             yield part
         elif isinstance(part, Text):
@@ -97,12 +112,12 @@ class TaggedPlaces:
             yield from _tagged(part.text, self.ref)
         elif isinstance(part, RawAnswer):
             yield from self._as_written(part.text)
-        elif isinstance(part, Point):
-            x, y = self.units.place(part, sizes)
-            yield from _tagged(f"({x},{y})", self.box)
         else:
-            x1, y1, x2, y2 = self.units.corners(part, sizes)
-            yield from _tagged(f"({x1},{y1}),({x2},{y2})", self.box)
+            numbers = self.units.count(part, size_under(part, sizes))
+            corners = zip(numbers[::2], numbers[1::2], strict=True)
+            yield from _tagged(
+                ",".join(f"({x},{y})" for x, y in corners), self.quad if isinstance(part, Quad) else self.box
+            )
 
     def _as_written(self, answer: str) -> Iterator[Piece]:
         """Cut a raw answer at its tags, which the model wrote as tokens; whatever else it spells is text."""
@@ -114,7 +129,7 @@ class TaggedPlaces:
         yield Piece(answer[place:])
 
     def _tagged_places(self, text: str, sizes: Sequence[Size]) -> Iterator[tuple[int, str, tuple[float, ...]]]:
-        """Find each well-formed box or point: its image, the reference before it, and its pixels, four or two."""
+        """Find each well-formed box, point or quad: its image, the reference before it, and its corners in pixels."""
         label, shown, place = "", len(sizes) - 1, 0
         for match in self._name_or_place.finditer(text) if sizes else ():
             if match["name"] is not None:
@@ -122,20 +137,24 @@ class TaggedPlaces:
                 continue
             shown = last_mention(text[place : match.end()], shown, len(sizes))
             place = match.end()
-            numbers = [int(match[name]) for name in ("x1", "y1", "x2", "y2") if match[name] is not None]
+            numbers = [int(number) for number in _NUMBER.findall(match["box"] or match["quad"])]
             pixels = self.units.in_pixels(numbers, sizes[shown])
             if pixels is not None:
                 yield shown, label, pixels
 
     @cached_property
     def _name_or_place(self) -> re.Pattern[str]:
-        ref, ref_end, box, box_end = map(re.escape, (*self.ref, *self.box))
-        numbers = _POINT.format(1) + r"(?:,\s*" + _POINT.format(2) + ")?"
-        return re.compile(rf"{ref}(?P<name>.*?){ref_end}|{box}\s*{numbers}\s*{box_end}", re.DOTALL)
+        ref, ref_end, box, box_end, quad, quad_end = map(re.escape, (*self.ref, *self.box, *self.quad))
+        return re.compile(
+            rf"{ref}(?P<name>.*?){ref_end}"
+            rf"|{box}\s*(?P<box>{_CORNER}(?:,\s*{_CORNER})?)\s*{box_end}"
+            rf"|{quad}\s*(?P<quad>{_CORNER}(?:,\s*{_CORNER}){{3}})\s*{quad_end}",
+            re.DOTALL,
+        )
 
     @cached_property
     def _any_tag(self) -> re.Pattern[str]:
-        return re.compile("|".join(map(re.escape, (*self.ref, *self.box))))
+        return re.compile("|".join(map(re.escape, (*self.ref, *self.box, *self.quad))))
 
 
 def _tagged(text: str, tags: tuple[str, str]) -> tuple[Piece, Piece, Piece]:
@@ -151,11 +170,11 @@ def by_image(
 
     Args:
         places: the image of each, its reference or "", and its numbers in pixels of the original image.
-        make: `as_box` or `as_point`, which says None of what is none.
+        make: `as_box`, `as_point` or `as_quad`, which says None of what is none.
         images: how many there are.
 
     Returns:
-        The boxes, or the points, of each image, in their order.
+        The boxes, the points or the quads of each image, in their order.
     """
     found: list[list[GroundedT]] = [[] for _ in range(images)]
     for image, label, pixels in places:
@@ -187,6 +206,11 @@ def as_point(label: str, pixels: Sequence[float]) -> GroundedPoint | None:
         return None
     x, y = pixels
     return GroundedPoint(label, (x, y))
+
+
+def as_quad(label: str, pixels: Sequence[float]) -> GroundedQuad | None:
+    """Take eight numbers for a quad; see `as_box`."""
+    return GroundedQuad(label, tuple(pixels)) if len(pixels) == 8 and goes_round(pixels) else None
 
 
 def last_mention(text: str, otherwise: int, count: int) -> int:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddlemix.contract import GroundedBox, GroundedPoint, Piece, Size, Written
-from paddlemix.conversation import Box, Image, Part, Point, Reference, Text, Turn, Video
-from paddlemix.processors.coordinates import Units
+from paddlemix.contract import GroundedBox, GroundedPoint, GroundedQuad, Piece, PlaceSizes, Size, Written
+from paddlemix.conversation import Image, Part, Placed, Point, Quad, Reference, Text, Turn, Video
+from paddlemix.processors.coordinates import Units, size_under
 from paddlemix.processors.grounding import as_box, as_point, by_image, last_mention
 
 BOX_KEY, POINT_KEY, LABEL_KEY = "bbox_2d", "point_2d", "label"
@@ -37,7 +37,8 @@ class JsonPlaces:
 
     An entry of the list does not say which image it lies on. So where those of a turn lie on several images, there is a
     list whenever the image changes, behind the words that lead to it, such as "Picture 2: ". In a user's turn, which
-    asks about boxes and points, each stands where it is asked about, as `[x1, y1, x2, y2]` or `[x, y]`.
+    asks about boxes and points, each stands where it is asked about, as `[x1, y1, x2, y2]` or `[x, y]`. There is no
+    published form of quads.
 
     Attributes:
         units: what the numbers count.
@@ -47,18 +48,18 @@ class JsonPlaces:
 
     units: Units
 
-    def write(self, turn: Turn, sizes: Sequence[Size]) -> list[Written]:
+    def write(self, turn: Turn, sizes: PlaceSizes) -> list[Written]:
         """Write a turn.
 
         Args:
             turn: of a conversation.
-            sizes: of all images of the conversation.
+            sizes: of all images and videos of the conversation.
 
         Returns:
             Pieces, none of them marked as trained, and the images and videos between them.
 
         Raises:
-            ValueError: a box or a point lies on an image that the conversation does not show.
+            ValueError: a box or a point lies on what the conversation does not show, or there is a quad.
         """
         if turn.role != "assistant":
             return [self._inline(part, sizes) for part in turn.parts]
@@ -98,6 +99,11 @@ class JsonPlaces:
         """
         return by_image(self._places(text, POINT_KEY, sizes), as_point, len(sizes))
 
+    def parse_quads(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedQuad]]:
+        """Find no quads: they have no form in JSON."""
+        del text
+        return [[] for _ in sizes]
+
     def strip(self, text: str) -> str:
         """Take the fences from the JSON of a raw answer; the list is what a person reads."""
         return _FENCED.sub(lambda match: match["json"].rstrip(), text).strip()
@@ -111,28 +117,32 @@ class JsonPlaces:
                 if pixels is not None:
                     yield image, label, pixels
 
-    def _inline(self, part: Part, sizes: Sequence[Size]) -> Written:
+    def _inline(self, part: Part, sizes: PlaceSizes) -> Written:
         if isinstance(part, (Image, Video)):
             return part
-        if isinstance(part, (Box, Point)):
+        if isinstance(part, Placed):
             return Piece(json.dumps(self._counted(part, sizes)))
         return Piece(part.text)
 
-    def _entry(self, label: str, placed: Box | Point, sizes: Sequence[Size]) -> dict[str, Any]:
+    def _entry(self, label: str, placed: Placed, sizes: PlaceSizes) -> dict[str, Any]:
         key = POINT_KEY if isinstance(placed, Point) else BOX_KEY
         entry: dict[str, Any] = {key: self._counted(placed, sizes)}
         return {**entry, LABEL_KEY: label} if label else entry
 
-    def _counted(self, placed: Box | Point, sizes: Sequence[Size]) -> list[int]:
-        return self.units.place(placed, sizes) if isinstance(placed, Point) else self.units.corners(placed, sizes)
+    def _counted(self, placed: Placed, sizes: PlaceSizes) -> list[int]:
+        if isinstance(placed, Quad):
+            raise ValueError(
+                'a quad has no form in JSON that was published; give the box around it, or set `grounding` to "tagged".'
+            )
+        return self.units.count(placed, size_under(placed, sizes))
 
 
 @dataclass
 class _Stretch:
-    """Words of a turn, and the boxes and points between them, all on one image, each with the reference before it."""
+    """Words of a turn, and boxes and points between them, all on one image or video, each with the name before it."""
 
     words: list[Part] = field(default_factory=list)
-    placed: list[tuple[str, Box | Point]] = field(default_factory=list)
+    placed: list[tuple[str, Placed]] = field(default_factory=list)
 
     @property
     def is_list(self) -> bool:
@@ -147,17 +157,22 @@ def _stretches(parts: Sequence[Part]) -> list[_Stretch]:
     """Cut a turn behind the last box or point before one on another image."""
     stretches, waiting, label = [_Stretch()], list[Part](), ""
     for part in parts:
-        if not isinstance(part, (Box, Point)):
+        if not isinstance(part, Placed):
             waiting.append(part)
             label = part.text if isinstance(part, Reference) else label
             continue
-        if stretches[-1].placed and stretches[-1].placed[-1][1].image != part.image:
+        if stretches[-1].placed and _shown(stretches[-1].placed[-1][1]) != _shown(part):
             stretches.append(_Stretch())
         stretches[-1].words += waiting
         stretches[-1].placed.append((label, part))
         waiting = []
     stretches[-1].words += waiting
     return stretches
+
+
+def _shown(placed: Placed) -> tuple[int, int | None]:
+    """Tell what something lies on."""
+    return placed.image, placed.video
 
 
 def _is_separator(part: Part) -> bool:

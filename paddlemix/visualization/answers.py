@@ -1,4 +1,4 @@
-"""The boxes and points of an answer, drawn into files."""
+"""The boxes, points and quads of an answer, drawn into files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from PIL import Image
 
 from paddlemix.contract import Processor, Size
 from paddlemix.files import replacing
-from paddlemix.visualization.draw import Labelled, LabelledBox, LabelledPoint, draw_boxes
+from paddlemix.visualization.draw import Labelled, LabelledBox, LabelledPoint, LabelledQuad, draw_boxes
 
 JPEG_QUALITY = 95
 
 
 def answer_boxes(processor: Processor, raw: str, sizes: Sequence[Size]) -> list[list[Labelled]]:
-    """Read the boxes and points of a raw answer on each of the images that it is about.
+    """Read the boxes, points and quads of a raw answer on each of the images that it is about.
 
     Args:
         processor: of the model's family.
@@ -26,17 +26,18 @@ def answer_boxes(processor: Processor, raw: str, sizes: Sequence[Size]) -> list[
         What is to be drawn on each image, its boxes first.
     """
     grounding = processor.grounding
-    found = zip(grounding.parse(raw, sizes), grounding.parse_points(raw, sizes), strict=True)
+    kinds = (grounding.parse(raw, sizes), grounding.parse_points(raw, sizes), grounding.parse_quads(raw, sizes))
     return [
         [
             *(LabelledBox(one.label, one.box) for one in boxes),
             *(LabelledPoint(one.label, one.point) for one in points),
+            *(LabelledQuad(one.label, one.corners) for one in quads),
         ]
-        for boxes, points in found
+        for boxes, points, quads in zip(*kinds, strict=True)
     ]
 
 
 def save_drawn(image: Image.Image, boxes: Sequence[Labelled], path: Path) -> None:
-    """Write an image with its boxes and points as JPEG; missing folders are made."""
+    """Write an image with its boxes, points and quads as JPEG; missing folders are made."""
     with replacing(path) as staged:
         draw_boxes(image, boxes).save(staged, quality=JPEG_QUALITY)

@@ -1,4 +1,4 @@
-"""Draws boxes and points with their labels on an image."""
+"""Draws boxes, points and quads with their labels on an image."""
 
 from __future__ import annotations
 
@@ -48,7 +48,20 @@ class LabelledPoint:
     point: tuple[float, float]
 
 
-Labelled = LabelledBox | LabelledPoint
+@dataclass(frozen=True)
+class LabelledQuad:
+    """A quad and what it shows.
+
+    Attributes:
+        label: as that of a box.
+        corners: x1, y1, x2, y2, x3, y3, x4, y4 in pixels of the image.
+    """
+
+    label: str
+    corners: tuple[float, ...]
+
+
+Labelled = LabelledBox | LabelledPoint | LabelledQuad
 
 
 @dataclass(frozen=True)
@@ -62,14 +75,14 @@ class _Caption:
 
 
 def draw_boxes(image: Image.Image, boxes: Sequence[Labelled]) -> Image.Image:
-    """Draw every box with its label, and a dot in a ring for every point.
+    """Draw every box and quad with its label, and a dot in a ring for every point.
 
     Lines and letters grow with the image. Boxes are clipped to the image; one that has no area there is left out
-    with a warning that names it, as a point outside is.
+    with a warning that names it, as a point outside and a quad outside are.
 
     Args:
         image: stays as it is.
-        boxes: what to draw, points too; later ones lie on earlier ones, and labels on all of them.
+        boxes: what to draw, points and quads too; later ones lie on earlier ones, and labels on all of them.
 
     Returns:
         A new RGB image of the same size.
@@ -80,6 +93,9 @@ def draw_boxes(image: Image.Image, boxes: Sequence[Labelled]) -> Image.Image:
     colors = label_colors(label for _, label, _ in visible)
     pen = ImageDraw.Draw(canvas)
     for item, label, frame in visible:
+        if isinstance(item, LabelledQuad):
+            _draw_outline(pen, item, colors[label], _line_width(canvas.size))
+            continue
         draw = _draw_frame if isinstance(item, LabelledBox) else _draw_marker
         draw(pen, frame, colors[label], _line_width(canvas.size))
     _draw_labels(pen, [(label, frame) for _, label, frame in visible if label], colors, canvas.size)
@@ -99,8 +115,14 @@ def _line_width(size: Size) -> int:
 
 
 def _frame(item: Labelled, size: Size) -> Rectangle | None:
-    """Return the pixels that a box or a point's marker takes, or None with a warning."""
-    return _clip(item, size) if isinstance(item, LabelledBox) else _marker(item, size)
+    """Return the pixels that a box, a point's marker or the box round a quad takes, or None with a warning."""
+    if isinstance(item, LabelledPoint):
+        return _marker(item, size)
+    return _clip(item, item.box if isinstance(item, LabelledBox) else _box_round(item.corners), size)
+
+
+def _box_round(corners: Sequence[float]) -> tuple[float, ...]:
+    return min(corners[::2]), min(corners[1::2]), max(corners[::2]), max(corners[1::2])
 
 
 def _marker(item: LabelledPoint, size: Size) -> Rectangle | None:
@@ -116,14 +138,14 @@ def _marker(item: LabelledPoint, size: Size) -> Rectangle | None:
     return left - radius, top - radius, left + radius + 1, top + radius + 1
 
 
-def _clip(item: LabelledBox, size: Size) -> Rectangle | None:
-    """Return the pixels of the box that lie in the image, or None with a warning."""
-    x1, x2 = (min(max(x, 0.0), size[0]) for x in item.box[::2])
-    y1, y2 = (min(max(y, 0.0), size[1]) for y in item.box[1::2])
+def _clip(item: LabelledBox | LabelledQuad, box: Sequence[float], size: Size) -> Rectangle | None:
+    """Return the pixels of a box that lie in the image, or None with a warning that names what it belongs to."""
+    x1, x2 = (min(max(x, 0.0), size[0]) for x in box[::2])
+    y1, y2 = (min(max(y, 0.0), size[1]) for y in box[1::2])
     # Asked this way round, NaN is refused too.
     if not (x1 < x2 and y1 < y2):
         warnings.warn(
-            f"box {item.box} of {item.label!r} is not drawn: it has no area inside the image of {size[0]}x{size[1]}",
+            f"box {box} of {item.label!r} is not drawn: it has no area inside the image of {size[0]}x{size[1]}",
             stacklevel=4,
         )
         return None
@@ -145,6 +167,12 @@ def _draw_frame(pen: ImageDraw.ImageDraw, frame: Rectangle, color: Rgb, line: in
     # Lines grow inwards; thicker than half the box they would grow out again.
     width = min(line, max(1, min(right - left, bottom - top) // 2))
     pen.rectangle((left, top, right - 1, bottom - 1), outline=color, width=width)
+
+
+def _draw_outline(pen: ImageDraw.ImageDraw, item: LabelledQuad, color: Rgb, line: int) -> None:
+    corners = list(zip(item.corners[::2], item.corners[1::2], strict=True))
+    # The second corner once more joins the last side to the first.
+    pen.line([*corners, *corners[:2]], fill=color, width=line, joint="curve")
 
 
 def _draw_marker(pen: ImageDraw.ImageDraw, frame: Rectangle, color: Rgb, line: int) -> None:

@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 from paddlemix.contract import Piece, Processor, Sample, Size
-from paddlemix.conversation import Box, Conversation, Point, RecordError, Reference
+from paddlemix.conversation import Box, Conversation, Placed, Point, RecordError, Reference
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import frame_indices
 from paddlemix.media.images import open_image
 from paddlemix.media.video import open_video
 from paddlemix.names import IGNORED_LABEL
 from paddlemix.visualization.answers import answer_boxes
-from paddlemix.visualization.draw import Labelled, LabelledBox, LabelledPoint, draw_boxes
+from paddlemix.visualization.draw import Labelled, LabelledBox, LabelledPoint, LabelledQuad, draw_boxes
 
 # The longer side of an image on the page, in pixels: large enough for labels, small enough for many records.
 _LARGEST, _SMALLEST = 512, 256
@@ -101,7 +101,7 @@ def view_record(
         sample = processor.encode(conversation)
         size = processor.measure(conversation)
         answered = None if answer is None else answer(conversation)
-        sizes = [processor.image_size(conversation, index) for index in range(len(conversation.images))]
+        sizes = processor.place_sizes(conversation)
     except RecordError as error:
         return view_problem(error)
     return RecordView(
@@ -113,7 +113,7 @@ def view_record(
         thumbnails=(
             *_images(conversation, sample),
             *_frames(conversation),
-            *_answered_images(conversation, processor, answered or "", sizes),
+            *_answered_images(conversation, processor, answered or "", [one.original for one in sizes.images]),
         ),
         gold="".join(
             one.text for one in processor.grounding.write(conversation.turns[-1], sizes) if isinstance(one, Piece)
@@ -155,7 +155,9 @@ def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
     for index, part in enumerate(conversation.images):
         image = open_image(part.path)
         placed = [
-            _on_image(label, one, image.size) for label, one in _labelled_places(conversation) if one.image == index
+            _on_image(label, one, image.size)
+            for label, one in _labelled_places(conversation)
+            if (one.image, one.video) == (index, None)
         ]
         caption = f"Picture {index + 1}: {shown(part.path)}, {image.width} x {image.height} pixels"
         if "image_grid_thw" in sample.media:
@@ -167,7 +169,7 @@ def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
 def _answered_images(
     conversation: Conversation, processor: Processor, raw: str, sizes: list[Size]
 ) -> Iterator[Thumbnail]:
-    """Draw the boxes and points that a model named, on the images that have some."""
+    """Draw the boxes, points and quads that a model named, on the images that have some."""
     found = answer_boxes(processor, raw, sizes)
     for number, (part, placed) in enumerate(zip(conversation.images, found, strict=True), 1):
         if placed:
@@ -176,28 +178,31 @@ def _answered_images(
 
 
 def _counted(placed: Sequence[Labelled]) -> str:
-    """Say how many boxes and points there are, where there are any."""
-    kinds = ((LabelledBox, "boxes"), (LabelledPoint, "points"))
+    """Say how many boxes, points and quads there are, where there are any."""
+    kinds = ((LabelledBox, "boxes"), (LabelledPoint, "points"), (LabelledQuad, "quads"))
     counts = ((name, sum(isinstance(one, kind) for one in placed)) for kind, name in kinds)
     return "".join(f"; {name}: {count}" for name, count in counts if count)
 
 
-def _labelled_places(conversation: Conversation) -> Iterator[tuple[str, Box | Point]]:
-    """Pair every box and point with the reference before it in its turn."""
+def _labelled_places(conversation: Conversation) -> Iterator[tuple[str, Placed]]:
+    """Pair every box, point and quad with the reference before it in its turn."""
     for turn in conversation.turns:
         label = ""
         for part in turn.parts:
             if isinstance(part, Reference):
                 label = part.text
-            elif isinstance(part, (Box, Point)):
+            elif isinstance(part, Placed):
                 yield label, part
 
 
-def _on_image(label: str, placed: Box | Point, size: Size) -> Labelled:
-    """Count a record's box or point in pixels of the image."""
+def _on_image(label: str, placed: Placed, size: Size) -> Labelled:
+    """Count a record's box, point or quad in pixels of the image."""
+    pixels = placed.in_pixels(*size)
     if isinstance(placed, Point):
-        return LabelledPoint(label, placed.in_pixels(*size))
-    return LabelledBox(label, placed.in_pixels(*size))
+        return LabelledPoint(label, (pixels[0], pixels[1]))
+    if isinstance(placed, Box):
+        return LabelledBox(label, (pixels[0], pixels[1], pixels[2], pixels[3]))
+    return LabelledQuad(label, pixels)
 
 
 def _with_places(image: Image.Image, placed: Sequence[Labelled]) -> Image.Image:
@@ -210,8 +215,12 @@ def _with_places(image: Image.Image, placed: Sequence[Labelled]) -> Image.Image:
 
 
 def _scaled(placed: Labelled, old: Size, new: Size) -> Labelled:
-    """Move a box or a point from the original image to one of another size."""
+    """Move a box, a point or a quad from the original image to one of another size."""
     x, y = new[0] / old[0], new[1] / old[1]
+    if isinstance(placed, LabelledQuad):
+        return LabelledQuad(
+            placed.label, tuple(value * (x, y)[place % 2] for place, value in enumerate(placed.corners))
+        )
     if isinstance(placed, LabelledPoint):
         left, top = placed.point
         return LabelledPoint(placed.label, (left * x, top * y))
@@ -225,8 +234,14 @@ def _frames(conversation: Conversation) -> Iterator[Thumbnail]:
         with open_video(part.path) as video:
             places = frame_indices(video.info.frames, min(_FRAMES, video.info.frames)).tolist()
             for place, frame in zip(places, video.read(places), strict=True):
+                image = Image.fromarray(frame)
+                placed = [
+                    _on_image(label, one, image.size)
+                    for label, one in _labelled_places(conversation)
+                    if one.video == index
+                ]
                 caption = f"Video {index + 1}: {shown(path)}, frame {place + 1} of {video.info.frames}"
-                yield Thumbnail(_as_url(_with_places(Image.fromarray(frame), [])), caption)
+                yield Thumbnail(_as_url(_with_places(image, placed)), caption + _counted(placed))
 
 
 def _as_url(image: Image.Image) -> str:

@@ -111,7 +111,7 @@ def test_the_format_of_a_set_named_auto_is_recognised_and_named(folder):
     )
     assert [text_of(conversation) for conversation in dataset.conversations] == ["1a", "2a", "P三"]
     assert [(one.name, one.is_recognised) for one in dataset.set_summaries()] == [
-        ("chatml_dataset", True),
+        ("messages", True),
         ("caption_dataset", True),
     ]
     assert dataset.conversations[2].images[0].path == str(folder / "图.jpg")
@@ -153,11 +153,11 @@ def test_raise_names_bad_records_of_every_kind_and_every_set_in_one_error(folder
 
 @pytest.mark.parametrize(("bad", "listed", "rest"), [(20, 20, None), (25, 20, "and 5 more")])
 def test_raise_lists_at_most_twenty_records(folder, bad, listed, rest):
-    file = write(folder / "a.json", [chat("q"), *({"wrong": index} for index in range(bad))])
+    file = write(folder / "a.json", [chat("q"), *({"id": index} for index in range(bad))])
     with pytest.raises(ValueError, match=f"^{bad} of {bad + 1} records") as caught:
         load(DatasetSpec("chatml_dataset", file))
     message = str(caught.value)
-    assert message.count("key `conversations` is missing") == listed
+    assert message.count("key `messages` is missing") == listed
     assert ("more" in message) == (rest is not None)
     assert rest is None or rest in message
 
@@ -173,6 +173,21 @@ def test_skip_leaves_bad_records_out_and_names_them(folder, caplog):
     assert "2 of 5 records are left out" in caplog.text
     assert f"{file}, record 1: " in caplog.text
     assert f"{file}, record 3: " in caplog.text
+
+
+def test_boxes_that_are_clamped_are_told_once_a_set_with_counts_and_records(folder, caplog, monkeypatch):
+    def measure(conversation: Conversation) -> SampleSize:
+        return SampleSize(1, 0, 1, clamped=text_of(conversation).count("out"))
+
+    processor = FakeProcessor()
+    monkeypatch.setattr(processor, "measure", measure)
+    some = write(folder / "some.json", [chat("in"), chat("out"), chat("out out")])
+    many, none = write(folder / "many.json", [chat("out")] * 25), write(folder / "none.json", [chat("in")])
+    MixDataset.load([DatasetSpec("chatml_dataset", one) for one in (some, many, none)], processor)
+    first, second = caplog.messages
+    assert first.startswith("chatml_dataset: 3 boxes, points and quads of 2 of 3 records stick out of their images")
+    assert f"  {some}, record 2: 2 of its boxes" in first and "record 0" not in first
+    assert second.startswith("chatml_dataset: 25 ") and second.endswith("  and 5 more")
 
 
 def test_nothing_is_logged_where_every_record_is_good(folder, caplog):

@@ -10,8 +10,9 @@ import PIL.Image
 import pytest
 
 from paddlemix.auto import AutoProcessorMIX
-from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn
+from paddlemix.conversation import Box, Conversation, Image, Point, Quad, RecordId, Reference, Text, Turn
 from paddlemix.evaluation import predict
+from paddlemix.evaluation.report import score
 from paddlemix.generation import GenerationConfig
 
 BOX = "<|object_ref_start|>bus<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>"
@@ -56,6 +57,36 @@ def test_points_are_in_fractions_of_the_image_on_both_sides(
     [one] = predictions(monkeypatch, tiny_checkpoint, [gold], [raw])
     assert one.points == ((0.5, 0.3),) and one.gold_points == ((0.5, 0.25),)
     assert one.section == "pointing" and one.text == "click (500,300)" and one.boxes == ()
+
+
+def test_gold_boxes_and_points_are_clamped_as_the_prompt_has_them(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, image: Image
+) -> None:
+    gold = chat(image, 0, Box(150, -20, 260, 50), Point(201, 50))
+    [one] = predictions(monkeypatch, tiny_checkpoint, [gold], ["<|box_start|>(750,0),(999,500)<|box_end|>"])
+    assert one.gold_boxes == ((150, 0, 200, 50),) and one.gold_points == ((1, 0.5),)
+    assert score([one])["grounding"]["grounding_accuracy@0.5"] == 1.0
+
+
+def test_boxes_on_the_second_image_are_compared_there(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, image: Image, tmp_path: Path
+) -> None:
+    PIL.Image.new("RGB", (600, 300)).save(tmp_path / "large.png")
+    asked = Turn("user", (image, Image(str(tmp_path / "large.png")), Text("Find it.")))
+    said = Turn("assistant", (Text("Picture 2: "), Box(300, 150, 600, 300, image=1)))
+    both = [Conversation((asked, said), RecordId("x.json", index)) for index in range(2)]
+    box = "<|box_start|>(500,500),(999,999)<|box_end|>"
+    right, wrong = predictions(monkeypatch, tiny_checkpoint, both, [f"Picture 2: {box}", f"Picture 1: {box}"])
+    assert right.gold_boxes == (Box(300, 150, 600, 300, image=1),)
+    assert [score([one])["grounding"]["grounding_accuracy@0.5"] for one in (right, wrong)] == [1.0, 0.0]
+
+
+def test_quads_are_scored_as_boxes_are(monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, image: Image) -> None:
+    gold = chat(image, 0, Reference("sign"), Quad((20, 20, 100, 30, 90, 60, 10, 40)))
+    quad = "<|quad_start|>(100,200),(500,300),(450,600),(50,400)<|quad_end|>"
+    [one] = predictions(monkeypatch, tiny_checkpoint, [gold], [quad])
+    assert one.grounding and one.boxes == one.gold_boxes == ((20, 20, 100, 30, 90, 60, 10, 40),)
+    assert score([one])["grounding"]["mean_iou"] == pytest.approx(1)
 
 
 def test_a_set_whose_answers_mostly_hold_boxes_asks_for_boxes_in_every_question(

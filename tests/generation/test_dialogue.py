@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.contract import Processor
+from paddlemix.contract import PlaceSizes, Processor
 from paddlemix.conversation import Box, Conversation, Image, RawAnswer, RecordId, Reference, Text, Turn, Video
 from paddlemix.generation import GenerationConfig
 from paddlemix.generation import dialogue as dialogue_module
@@ -127,7 +127,7 @@ def test_boxes_that_a_model_was_trained_to_say_are_read_back_as_the_same_tokens(
     asked = question(shown)
     boxes = Text("Two: "), Reference("star"), Box(20, 30, 90, 80), Text(" and "), Reference("圆"), Box(0, 0, 200, 100)
     trained = answered(processor, asked, *boxes)
-    pieces = processor.grounding.write(Turn("assistant", boxes), [(200, 100)])
+    pieces = processor.grounding.write(Turn("assistant", boxes), PlaceSizes.of_images([(200, 100)]))
     raw = "".join(piece.text for piece in pieces)
     assert "star" in raw and any(map(str.isdigit, raw))
     assert answered(processor, asked, RawAnswer(raw)) == trained

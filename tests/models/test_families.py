@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from paddlemix.auto import AutoConfigMIX, AutoModelMIX, AutoProcessorMIX, AutoTokenizerMIX
 from paddlemix.chat.session import ChatSession
-from paddlemix.contract import Model, Piece, Processor, Sample
+from paddlemix.contract import Model, Piece, PlaceSizes, Processor, Sample
 from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn
 from paddlemix.datasets.collate import PadCollator, TrainingCollator
 from paddlemix.datasets.mixing.loss_weights import WeightedSample
@@ -183,7 +183,7 @@ def test_a_box_that_it_writes_is_drawn_where_it_lies(
 ):
     box = Box(0.25, 0.25, 0.75, 0.75, unit="fraction")
     turn = Turn("assistant", (Reference("the star"), box))
-    written = processor.grounding.write(turn, [(SIDE, SIDE)])
+    written = processor.grounding.write(turn, PlaceSizes.of_images([(SIDE, SIDE)]))
     raw = "".join(piece.text for piece in written if isinstance(piece, Piece))
     asked = []
 

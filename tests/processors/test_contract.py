@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from paddlemix.contract import Grounding, Processor, Sample, SampleSize, Tokenizer
+from paddlemix.contract import Grounding, PlaceSizes, Processor, Sample, SampleSize, Tokenizer
 from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.processing import QwenVLProcessor
@@ -46,6 +46,7 @@ def test_every_family_does_all_that_is_asked_of_a_processor(processor, save_imag
     assert size.target_tokens == np.count_nonzero(sample.labels[1:] != IGNORED_LABEL) > 0
     assert sample.media.keys() == prompt.media.keys() >= {"pixel_values"}
     assert processor.image_size(again, 1) == (100, 80)
+    assert [one.original for one in processor.place_sizes(again).images] == [(100, 80)] * 2
 
     answer = sample.input_ids[length:]
     raw = processor.decode(answer)
@@ -56,8 +57,10 @@ def test_every_family_does_all_that_is_asked_of_a_processor(processor, save_imag
     assert processor.batch_decode([answer], skip_special_tokens=True) == [skipped]
     ((found,),) = processor.grounding.parse(raw, [(100, 80)])
     assert (found.label, found.box) == ("猫", box.in_pixels(100, 80))
-    assert processor.grounding.parse_points(raw, [(100, 80)]) == [[]]
-    written = processor.grounding.write(said, [(100, 80)])
+    assert (
+        processor.grounding.parse_points(raw, [(100, 80)]) == processor.grounding.parse_quads(raw, [(100, 80)]) == [[]]
+    )
+    written = processor.grounding.write(said, PlaceSizes.of_images([(100, 80)]))
     assert "".join(piece.text for piece in written) == raw[: raw.index("<|im_end|>")]
     assert processor.grounding.strip(raw).startswith(skipped.strip())
 

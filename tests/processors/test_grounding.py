@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlemix.contract import GroundedBox, GroundedPoint, Piece
-from paddlemix.conversation import Box, Image, Point, Reference, Text, Turn, Video
+from paddlemix.contract import GroundedBox, GroundedPoint, GroundedQuad, Piece, PlaceSizes, ShownSize
+from paddlemix.conversation import Box, Image, Point, Quad, RawAnswer, Reference, Text, Turn, Video
 from paddlemix.models.qwen2_vl.processing import GROUNDING
 from paddlemix.models.qwen_vl.tags import GROUNDING as QWEN_VL_GROUNDING
 
@@ -19,7 +19,7 @@ def tagged(corners):
 
 def written(*boxes, size):
     """The text of boxes on one image."""
-    return "".join(piece.text for piece in GROUNDING.write(Turn("assistant", boxes), [size]))
+    return "".join(piece.text for piece in GROUNDING.write(Turn("assistant", boxes), PlaceSizes.of_images([size])))
 
 
 def boxes_in(text, *size):
@@ -43,10 +43,11 @@ def test_a_box_comes_back_from_its_text_within_half_a_thousandth(width, height, 
         assert abs(value / side - fraction) <= 0.0005 + 1e-9
 
 
-@given(corners=st.tuples(*[st.integers(0, 999)] * 4))
+@given(*[st.lists(st.integers(0, 999), min_size=2, max_size=2, unique=True).map(sorted)] * 2)
 @settings(derandomize=True, deadline=None)
-def test_thousandths_are_written_as_they_are_whatever_the_images_size(corners):
-    x1, y1, x2, y2 = corners
+def test_thousandths_are_written_as_they_are_whatever_the_images_size(across, down):
+    (x1, x2), (y1, y2) = across, down
+    corners = (x1, y1, x2, y2)
     assert written(Box(*corners, unit="thousandth"), size=(1237, 77)) == tagged(f"({x1},{y1}),({x2},{y2})")
 
 
@@ -70,7 +71,7 @@ def test_a_turn_is_written_with_everything_in_its_place():
     image, video = Image("a.png"), Video("a.mp4")
     box = Box(0.1, 0.2, 0.3, 0.4, unit="fraction", image=1)
     turn = Turn("user", (image, Text("<|box_start|>"), video, image, Reference("猫"), box, Text("?")))
-    assert GROUNDING.write(turn, [(9, 9), (10, 10)]) == [
+    assert GROUNDING.write(turn, PlaceSizes.of_images([(9, 9), (10, 10)])) == [
         image,
         Piece("<|box_start|>"),
         video,
@@ -88,7 +89,7 @@ def test_a_turn_is_written_with_everything_in_its_place():
 @pytest.mark.parametrize("image", [2, -1])
 def test_a_box_on_no_image_is_refused_with_both_numbers(image):
     with pytest.raises(ValueError, match=rf"^a box lies on image {image}, but there are 2 images\.$"):
-        GROUNDING.write(Turn("user", (Box(1, 2, 3, 4, image=image),)), [(10, 10), (10, 10)])
+        GROUNDING.write(Turn("user", (Box(1, 2, 3, 4, image=image),)), PlaceSizes.of_images([(10, 10), (10, 10)]))
 
 
 def test_each_box_takes_the_reference_before_it():
@@ -141,8 +142,8 @@ def test_a_reference_that_was_not_closed_does_not_lend_its_tag_to_a_name():
 
 
 def test_an_answer_without_its_tags_keeps_names_and_words():
-    text = f" The <|object_ref_start|>狗<|object_ref_end|> is at {tagged('(1,2),(3,4)')}. <|quad_start|>"
-    assert GROUNDING.strip(text) == "The 狗 is at (1,2),(3,4). <|quad_start|>"
+    text = f" The <|object_ref_start|>狗<|object_ref_end|> is at {tagged('(1,2),(3,4)')}. <|quad_start|>(1,1)"
+    assert GROUNDING.strip(text) == "The 狗 is at (1,2),(3,4). (1,1)"
 
 
 def test_boxes_about_several_images_are_measured_on_the_one_mentioned_before_them():
@@ -188,9 +189,10 @@ def test_qwen_vls_tags_are_read_as_qwen2_vls_are():
 )
 def test_a_point_stands_alone_between_the_tags_of_boxes(point):
     turn = Turn("assistant", (Text("click("), Reference("猫"), point, Text(")")))
+    sizes = PlaceSizes.of_images([(1000, 500)])
     text = "click(<|object_ref_start|>猫<|object_ref_end|><|box_start|>(615,452)<|box_end|>)"
-    assert "".join(piece.text for piece in GROUNDING.write(turn, [(1000, 500)])) == text
-    assert [piece.text for piece in GROUNDING.write(turn, [(1000, 500)]) if piece.control] == [
+    assert "".join(piece.text for piece in GROUNDING.write(turn, sizes)) == text
+    assert [piece.text for piece in GROUNDING.write(turn, sizes) if piece.control] == [
         *("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>")
     ]
     assert GROUNDING.parse_points(text, [(1000, 500)]) == [[GroundedPoint("猫", (615, 226))]]
@@ -218,4 +220,90 @@ def test_a_point_outside_the_image_is_moved_to_its_edge():
 
 def test_a_point_on_no_image_is_refused():
     with pytest.raises(ValueError, match=r"^a point lies on image 1, but there are 1 images\.$"):
-        GROUNDING.write(Turn("user", (Point(1, 2, image=1),)), [(10, 10)])
+        GROUNDING.write(Turn("user", (Point(1, 2, image=1),)), PlaceSizes.of_images([(10, 10)]))
+
+
+@pytest.mark.parametrize(
+    ("box", "corners"),
+    [
+        (Box(100, 50, 100.9, 51, unit="pixel"), "(25,25),(26,26)"),
+        (Box(3999.2, 10, 4000.3, 30, unit="pixel"), "(998,5),(999,15)"),
+        (Box(999.6, 0, 1000, 999.2, unit="thousandth"), "(998,0),(999,999)"),
+        (Box(0, 0, 0.0002, 0.0003, unit="fraction"), "(0,0),(1,1)"),
+        (Box(0, 0, 4000, 2000), "(0,0),(999,999)"),
+    ],
+)
+def test_a_tiny_box_and_one_at_the_edge_keep_an_area(box, corners):
+    text = written(box, size=(4000, 2000))
+    assert text == tagged(corners)
+    assert len(boxes_in(text, 4000, 2000)) == 1
+
+
+def quad(corners):
+    return f"<|quad_start|>{corners}<|quad_end|>"
+
+
+QUAD = "(100,200),(500,300),(450,600),(50,400)"
+
+
+def test_a_quad_stands_between_tags_of_its_own_and_comes_back():
+    turn = Turn("assistant", (Reference("sign"), Quad((10, 10, 50, 15, 45, 30, 5, 20))))
+    pieces = GROUNDING.write(turn, PlaceSizes.of_images([(100, 50)]))
+    text = "".join(piece.text for piece in pieces)
+    assert text == f"<|object_ref_start|>sign<|object_ref_end|>{quad(QUAD)}"
+    assert [piece.text for piece in pieces if piece.control][2:] == ["<|quad_start|>", "<|quad_end|>"]
+    assert GROUNDING.parse_quads(text, [(100, 50)]) == [[GroundedQuad("sign", (10, 10, 50, 15, 45, 30, 5, 20))]]
+    assert GROUNDING.parse(text, [(100, 50)]) == GROUNDING.parse_points(text, [(100, 50)]) == [[]]
+    assert GROUNDING.strip(text) == f"sign{QUAD}"
+    shorter = "".join(piece.text for piece in QWEN_VL_GROUNDING.write(turn, PlaceSizes.of_images([(100, 50)])))
+    assert shorter == f"<ref>sign</ref><quad>{QUAD}</quad>"
+    assert QWEN_VL_GROUNDING.parse_quads(shorter, [(100, 50)]) == GROUNDING.parse_quads(text, [(100, 50)])
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        "(1,1),(2,1),(2,2)",
+        "(1,1),(2,1),(2,2),(1,2),(1,1)",
+        "(1,1),(2,2),(3,3),(4,4)",
+        "(1,1),(9,1),(1,9),(9,9)",
+        "(1,1),(2,1),(2,2),(1,1002)",
+        "(1,1),(2,1)",
+        "",
+    ],
+)
+def test_malformed_quads_are_ignored(corners):
+    assert GROUNDING.parse_quads(quad(corners) + quad(QUAD), [(1000, 1000)]) == [
+        [GroundedQuad("", (100, 200, 500, 300, 450, 600, 50, 400))]
+    ]
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        (10.1, 20.1, 10.3, 20.1, 10.3, 20.3, 10.1, 20.3),
+        (0, 0, 100, 100, 100, 100.3, 0, 0.3),
+        (999.7, 10.2, 1000, 10.2, 1000, 10.4, 999.7, 10.4),
+        (10, 20.2, 10.2, 20.4, 10, 20.6, 9.8, 20.4),
+    ],
+)
+def test_a_tiny_quad_keeps_an_area(corners):
+    text = written(Quad(corners, unit="thousandth"), size=(100, 100))
+    ((found,),) = GROUNDING.parse_quads(text, [(1000, 1000)])
+    assert max(abs(new - old) for new, old in zip(found.corners, corners, strict=True)) <= 2
+
+
+def test_a_quad_of_an_earlier_answer_is_written_with_its_tags_as_tokens():
+    pieces = GROUNDING.write(Turn("assistant", (RawAnswer(quad(QUAD)),)), PlaceSizes(()))
+    assert [piece.text for piece in pieces if piece.control] == ["<|quad_start|>", "<|quad_end|>"]
+
+
+def test_a_box_on_a_video_is_counted_in_thousandths_of_its_frames():
+    sizes = PlaceSizes.of_images([(100, 100)])
+    turn = Turn("assistant", (Box(128, 72, 640, 360, video=0), Point(640, 360, video=0)))
+    with pytest.raises(ValueError, match=r"^a box lies on video 0, but there are 0 videos\.$"):
+        GROUNDING.write(turn, sizes)
+    sizes = PlaceSizes(sizes.images, videos=[ShownSize((1280, 720))])
+    assert "".join(piece.text for piece in GROUNDING.write(turn, sizes)) == tagged("(100,100),(500,500)") + tagged(
+        "(500,500)"
+    )

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlemix.contract import GroundedBox, GroundedPoint, Piece
-from paddlemix.conversation import Box, Image, Point, Reference, Text, Turn, Video
+from paddlemix.contract import GroundedBox, GroundedPoint, Piece, PlaceSizes, ShownSize
+from paddlemix.conversation import Box, Image, Point, Quad, Reference, Text, Turn, Video
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.processors.coordinates import SeenPixels
 from paddlemix.processors.json_grounding import JsonPlaces
@@ -15,6 +15,7 @@ RESIZED = Qwen2VLImageProcessor().resized
 GROUNDING = JsonPlaces(SeenPixels(lambda size: RESIZED(*size)))
 # 640 x 480 is seen as 644 x 476.
 SIZE = (640, 480)
+ONE = PlaceSizes.of_images([SIZE])
 PLAIN = JsonPlaces(SeenPixels(lambda size: size))
 BUS = {"bbox_2d": [64, 48, 320, 240], "label": "bus"}
 BUS_BOX = GroundedBox("bus", (64, 48, 320, 240))
@@ -24,7 +25,7 @@ starts, extents = st.floats(0, 1), st.floats(0, 1)
 
 
 def written(*parts, role="assistant", sizes=(SIZE,), grounding=PLAIN):
-    return "".join(piece.text for piece in grounding.write(Turn(role, parts), sizes))
+    return "".join(piece.text for piece in grounding.write(Turn(role, parts), PlaceSizes.of_images(sizes)))
 
 
 def boxes_in(text, *size):
@@ -118,7 +119,7 @@ def test_a_turn_without_boxes_stays_as_it_is():
 def test_who_asks_about_a_box_writes_it_in_its_place(role):
     image, video = Image("a.png"), Video("a.mp4")
     turn = Turn(role, (image, Text("What is in "), Box(1, 2, 3, 4), video, Text(", a "), Reference("bus"), Text("?")))
-    assert PLAIN.write(turn, [SIZE]) == [
+    assert PLAIN.write(turn, ONE) == [
         image,
         Piece("What is in "),
         Piece("[1, 2, 3, 4]"),
@@ -131,14 +132,14 @@ def test_who_asks_about_a_box_writes_it_in_its_place(role):
 
 def test_nothing_written_is_a_control_token():
     turn = Turn("assistant", (Text("<|im_end|>"), Reference("<|box_start|>"), Box(1, 2, 3, 4)))
-    assert not any(piece.control or piece.trained for piece in PLAIN.write(turn, [SIZE]))
+    assert not any(piece.control or piece.trained for piece in PLAIN.write(turn, ONE))
 
 
 @pytest.mark.parametrize("role", ["user", "assistant"])
 @pytest.mark.parametrize("image", [2, -1])
 def test_a_box_on_no_image_is_refused_with_both_numbers(role, image):
     with pytest.raises(ValueError, match=rf"^a box lies on image {image}, but there are 2 images\.$"):
-        PLAIN.write(Turn(role, (Box(1, 2, 3, 4, image=image),)), [SIZE, SIZE])
+        PLAIN.write(Turn(role, (Box(1, 2, 3, 4, image=image),)), PlaceSizes.of_images([SIZE, SIZE]))
 
 
 def test_boxes_on_several_images_are_a_list_each_and_come_back_on_their_images():
@@ -367,4 +368,32 @@ def test_malformed_points_are_ignored(numbers):
 
 def test_a_point_on_no_image_is_refused():
     with pytest.raises(ValueError, match=r"^a point lies on image 1, but there are 1 images\.$"):
-        PLAIN.write(Turn("assistant", (Point(1, 2, image=1),)), [SIZE])
+        PLAIN.write(Turn("assistant", (Point(1, 2, image=1),)), ONE)
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_a_quad_is_refused_with_what_to_do(role):
+    quad = Quad((1, 1, 9, 1, 9, 9, 1, 9))
+    with pytest.raises(ValueError, match=r'give the box around it, or set `grounding` to "tagged"'):
+        written(quad, role=role)
+    assert PLAIN.parse_quads('[{"quad_2d": [1, 1, 9, 1, 9, 9, 1, 9]}]', [SIZE, SIZE]) == [[], []]
+
+
+def test_an_image_that_is_seen_in_a_size_of_its_own_is_counted_in_that():
+    sizes = PlaceSizes([ShownSize(SIZE, seen=(320, 240)), ShownSize(SIZE)])
+    turn = Turn("assistant", (Box(64, 48, 320, 240), Box(64, 48, 320, 240, image=1)))
+    assert "".join(piece.text for piece in PLAIN.write(turn, sizes)).split("\n") == [
+        '[{"bbox_2d": [32, 24, 160, 120]}]',
+        '[{"bbox_2d": [64, 48, 320, 240]}]',
+    ]
+
+
+def test_a_box_on_a_video_is_counted_on_its_frames():
+    sizes = PlaceSizes([ShownSize(SIZE)], videos=[ShownSize((1280, 720), seen=(320, 180))])
+    turn = Turn("assistant", (Box(128, 72, 1280, 720, video=0), Box(128, 72, 320, 240)))
+    assert "".join(piece.text for piece in PLAIN.write(turn, sizes)).split("\n") == [
+        '[{"bbox_2d": [32, 18, 320, 180]}]',
+        '[{"bbox_2d": [128, 72, 320, 240]}]',
+    ]
+    with pytest.raises(ValueError, match=r"^a box lies on video 0, but there are 0 videos\.$"):
+        PLAIN.write(turn, ONE)

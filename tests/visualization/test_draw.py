@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from paddlemix.visualization.colors import label_colors
-from paddlemix.visualization.draw import LabelledBox, LabelledPoint, draw_boxes
+from paddlemix.visualization.draw import LabelledBox, LabelledPoint, LabelledQuad, draw_boxes
 
 GROUND = (90, 100, 110)
 
@@ -176,3 +176,25 @@ def test_a_point_outside_the_image_is_left_out_with_a_warning(point):
     with pytest.warns(UserWarning, match=r"point .* of 'cat' is not drawn: it lies outside the image of 200x200"):
         image = draw_boxes(ground(), [LabelledPoint("cat", point)])
     assert not touched(image).any()
+
+
+def test_a_quad_is_drawn_along_its_sides_and_the_inside_is_untouched():
+    diamond = (100, 40, 160, 100, 100, 160, 40, 100)
+    before, image = ground(), draw_boxes(ground(), [LabelledQuad("", diamond)])
+    for x, y in ((130, 70), (130, 130), (70, 130), (70, 70), (101, 41), (159, 100)):
+        assert image.getpixel((x, y)) != before.getpixel((x, y))
+    for x, y in ((100, 100), (45, 45), (155, 155)):
+        assert image.getpixel((x, y)) == before.getpixel((x, y))
+
+
+def test_a_quad_shares_the_colour_of_its_label():
+    image = draw_boxes(
+        ground(), [LabelledBox("cat", (10, 100, 60, 190)), LabelledQuad("cat", (100, 40, 160, 100, 100, 160, 70, 100))]
+    )
+    assert image.getpixel((10, 150)) == image.getpixel((130, 70))
+
+
+def test_a_quad_outside_the_image_is_left_out_with_a_warning():
+    with pytest.warns(UserWarning, match="of 'cat' is not drawn"):
+        image = draw_boxes(ground(), [LabelledQuad("cat", (-9, 1, -1, 1, -1, 9, -9, 9))])
+    assert image.tobytes() == ground().tobytes()

@@ -9,7 +9,19 @@ import PIL.Image
 import pytest
 
 from paddlemix.auto import AutoProcessorMIX
-from paddlemix.conversation import Box, Conversation, Image, Point, RecordError, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import (
+    Box,
+    Conversation,
+    Image,
+    Point,
+    Quad,
+    RecordError,
+    RecordId,
+    Reference,
+    Text,
+    Turn,
+    Video,
+)
 from paddlemix.visualization.preview import RecordView, Stretch, Thumbnail, view_record
 from paddlemix.visualization.preview_page import SetView, preview_page
 
@@ -192,3 +204,16 @@ def test_repeated_control_tokens_are_counted_and_trained_ones_marked():
     assert Elements(page).text.strip() == "<|image_pad|> × 12a<e>"
     body = page.partition("<pre>")[2]
     assert (body.count('class="trained '), body.count('control"')) == (2, 2)
+
+
+def test_quads_of_a_record_and_of_an_answer_are_drawn_and_counted(processor, image):
+    quad = Quad((20, 10, 60, 10, 60, 30, 20, 30))
+    record = conversation(Image(image), answer=(Reference(""), quad))
+    raw = "<|quad_start|>(200,200),(600,200),(600,600),(200,600)<|quad_end|>"
+    view = view_record(record, processor, lambda question: raw)
+    gold, answered = view.thumbnails
+    assert gold.caption.endswith("; quads: 1") and answered.caption.endswith("; quads: 1")
+    assert view.gold.endswith(raw)
+    for thumbnail in view.thumbnails:
+        assert not is_near(opened(thumbnail).getpixel((100, 26)), BLUE)
+        assert is_near(opened(thumbnail).getpixel((100, 50)), BLUE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from paddlemix.conversation import Box, Conversation, Image, Part, Point, Reference, Task, Text, Turn, Video
+from paddlemix.conversation import Conversation, Image, Part, Placed, Reference, Task, Text, Turn, Video
 from paddlemix.datasets.formats.reading import Reading
 
 
@@ -51,7 +51,7 @@ def build_conversation(
     conversation = Conversation(
         tuple(turns), reading.source, answers=answers, task=task, tools=tools, notes=reading.notes
     )
-    if not conversation.images and any(isinstance(part, (Box, Point)) for part in conversation.parts):
+    if not conversation.images and any(isinstance(part, Placed) and part.video is None for part in conversation.parts):
         raise reading.error("the record has boxes but no image that they could lie on")
     return conversation
 
@@ -76,7 +76,7 @@ def _check_turn(turn: Turn, number: int, reading: Reading) -> None:
         if turn.role in ("system", "assistant") and any(isinstance(part, kind) for part in turn.parts):
             raise reading.error(f"turn {number} ({turn.role}) shows {name}; only turns of users and tools may")
     says_something = (
-        turn.calls or plain_text(turn.parts).strip() or any(isinstance(part, (Box, Point)) for part in turn.parts)
+        turn.calls or plain_text(turn.parts).strip() or any(isinstance(part, Placed) for part in turn.parts)
     )
     if turn.role == "assistant" and not says_something:
         raise reading.error(f"turn {number} (assistant) is blank; expected the answer to learn")

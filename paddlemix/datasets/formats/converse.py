@@ -19,7 +19,7 @@ from paddlemix.datasets.formats.slots import (
     cut_at,
     cut_at_other_spellings,
 )
-from paddlemix.datasets.formats.tags import split_tags
+from paddlemix.datasets.formats.tags import split_tags, without_escapes
 from paddlemix.datasets.formats.turns import Said
 from paddlemix.datasets.formats.unread import note_unread, note_unused_placeholders
 
@@ -221,26 +221,32 @@ def _check_slots(own: list[Slot], listed: Listed, named: Named, slots: list[Slot
 
 
 def _read(turns: Sequence[Said], reading: Reading, *, markup: bool) -> list[Turn]:
-    """Read the markup in the texts of turns; a box lies on the image that was shown last before it."""
-    shown, has_image = 0, any(isinstance(piece, Image) for said in turns for piece in said.pieces)
+    """Read the markup in the texts of turns.
+
+    A box lies on the image that was shown last before it; in a conversation of videos alone, on the last video.
+    """
+    kinds = {type(piece) for said in turns for piece in said.pieces}
+    kind = next((kind for kind in (Image, Video) if kind in kinds), None)
+    shown = 0
     result = []
     for said in turns:
         parts: list[Part] = []
         for piece in said.pieces:
             assert not isinstance(piece, Slot), "slots were filled before"
             if isinstance(piece, str):
-                # Markup speaks of images; where there is none, whatever looks like it is text.
-                shown_last = max(shown - 1, 0)
-                read = split_tags(piece, shown_last, reading.source, markup=markup) if has_image else _as_text(piece)
+                read = _split(piece, kind, max(shown - 1, 0), reading, markup=markup)
                 note_unread(read, said, reading)
                 parts += read
             else:
                 parts.append(piece)
-                shown += isinstance(piece, Image)
+                shown += type(piece) is kind
         result.append(Turn(said.role, tuple(parts), said.weight, said.calls))
     return result
 
 
-def _as_text(text: str) -> tuple[Part, ...]:
-    """Make the part of a text without markup; none of a blank one."""
-    return (Text(text),) if text else ()
+def _split(text: str, kind: type | None, index: int, reading: Reading, *, markup: bool) -> tuple[Part, ...]:
+    """Read the markup of a text; it speaks of what is shown, so where nothing is, whatever looks like it is text."""
+    if kind is None:
+        return (Text(without_escapes(text) if markup else text),) if text else ()
+    image, video = (index, None) if kind is Image else (None, index)
+    return split_tags(text, image, reading.source, markup=markup, video=video)

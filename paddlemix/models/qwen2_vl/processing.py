@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddlemix.contract import Grounding, Piece, Sample, SampleSize
+from paddlemix.contract import Grounding, Piece, PlaceSizes, Sample, SampleSize
 from paddlemix.conversation import Conversation, RecordError, result_or_error
 from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
@@ -32,6 +32,7 @@ from paddlemix.processors.base import Limits, ProcessorBase
 from paddlemix.processors.batches import opened_image
 from paddlemix.processors.chat_template import ChatTemplate
 from paddlemix.processors.grounding import TaggedPlaces
+from paddlemix.processors.places import count_clamped
 from paddlemix.processors.preprocessor import read_settings
 from paddlemix.processors.settings import GivenSettings, MediaSettings, given_settings, log_once
 
@@ -39,7 +40,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 VIDEO_PREPROCESSOR_FILE = "video_preprocessor_config.json"
-GROUNDING = TaggedPlaces(ref=("<|object_ref_start|>", "<|object_ref_end|>"), box=("<|box_start|>", "<|box_end|>"))
+GROUNDING = TaggedPlaces(
+    ref=("<|object_ref_start|>", "<|object_ref_end|>"),
+    box=("<|box_start|>", "<|box_end|>"),
+    quad=("<|quad_start|>", "<|quad_end|>"),
+)
 
 
 class Qwen2VLProcessor(ProcessorBase):
@@ -120,6 +125,10 @@ class Qwen2VLProcessor(ProcessorBase):
             for conversation, prompt in zip(conversations, prompts, strict=True)
         ]
 
+    def place_sizes(self, conversation: Conversation) -> PlaceSizes:
+        """Read the sizes of all that a conversation's boxes may lie on; see `ProcessorBase.place_sizes`."""
+        return self._place_sizes(self._media.measure(conversation))
+
     @classmethod
     def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
         """Make a processor of a checkpoint's folder; the published max_pixels becomes 1280 tokens' worth."""
@@ -180,9 +189,10 @@ class Qwen2VLProcessor(ProcessorBase):
             **concatenated(*MEDIA_INPUTS[VIDEO_PAD], media.video_patches, media.sizes.clips),
         }
 
-    def _measured_prompt(self, conversation: Conversation, media: MediaReader) -> tuple[list[Piece], list[Shown]]:
-        """Write a training prompt from headers; see `_prompt`."""
-        return self._prompt(conversation, media.measure(conversation))
+    def _measured_prompt(self, conversation: Conversation, media: MediaReader) -> tuple[list[Piece], list[Shown], int]:
+        """Write a training prompt from headers, and count what is clamped; see `_prompt`."""
+        sizes = media.measure(conversation)
+        return *self._prompt(conversation, sizes), count_clamped(conversation, self._place_sizes(sizes))
 
     def _prompt(
         self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
@@ -198,9 +208,10 @@ class Qwen2VLProcessor(ProcessorBase):
             The pieces, and what is shown, images and videos in their order.
 
         Raises:
-            RecordError: a box lies on no image, or there are not as many placeholders as images and videos.
+            RecordError: a box lies outside its image, or on none, or there are not as many placeholders as images and
+                videos.
         """
-        turns = self._written(conversation, sizes.images)
+        turns = self._written(conversation, self._place_sizes(sizes))
         if self.allow_control_tokens:
             turns = [(role, self.chat_template.read_again(written)) for role, written in turns]
         pieces = list(self.chat_template.pieces(turns, add_generation_prompt=add_generation_prompt))
@@ -220,8 +231,18 @@ class Qwen2VLProcessor(ProcessorBase):
                     f"each. {writers} leaves out or adds `{pad}`.",
                 )
 
+    def _place_sizes(self, sizes: MediaSizes) -> PlaceSizes:
+        """Tell what boxes are counted on."""
+        return PlaceSizes.of_images(sizes.images)
+
     def _size(
-        self, conversation: Conversation, tokens: int, target_tokens: int, pieces: list[Piece], shown: list[Shown]
+        self,
+        conversation: Conversation,
+        tokens: int,
+        target_tokens: int,
+        pieces: list[Piece],
+        shown: list[Shown],
+        clamped: int,
     ) -> SampleSize:
         """Tell what a prompt of so many tokens comes to when it is held to its length."""
         cut_tokens = 0
@@ -229,7 +250,7 @@ class Qwen2VLProcessor(ProcessorBase):
             ids, trained = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
             tokens, target_tokens, cut_tokens = len(ids), int(trained[1:].sum()), tokens - len(ids)
         image_tokens = sum(self.image_processor.tokens(one.grid) for one in shown)
-        return SampleSize(tokens, image_tokens, target_tokens, cut_tokens, images=len(shown))
+        return SampleSize(tokens, image_tokens, target_tokens, cut_tokens, images=len(shown), clamped=clamped)
 
     def _positions(self, ids: np.ndarray, shown: list[Shown]) -> np.ndarray:
         """Lay out the positions int64[3, L] of ids int64[L]."""

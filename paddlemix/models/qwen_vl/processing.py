@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 
-from paddlemix.contract import Piece, Sample, SampleSize, Size, Written
+from paddlemix.contract import Piece, PlaceSizes, Sample, SampleSize, Written
 from paddlemix.conversation import Conversation, Image, RecordError, Role
-from paddlemix.media.records import image_sizes, open_images
+from paddlemix.media.records import open_images
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLText
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.tags import GROUNDING, IMAGE_TAGS, ImageSpan
@@ -20,6 +20,7 @@ from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 from paddlemix.processors.base import Limits, ProcessorBase
 from paddlemix.processors.batches import opened_image
 from paddlemix.processors.chat_template import WrittenTurn
+from paddlemix.processors.places import count_clamped
 from paddlemix.processors.settings import MediaSettings, given_settings, log_once
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class QwenVLProcessor(ProcessorBase):
         Raises:
             RecordError: as `encode`, as far as headers tell.
         """
-        ids, trained = self._tokenize(conversation, image_sizes(conversation))
+        sizes = self.place_sizes(conversation)
+        ids, trained = self._tokenize(conversation, sizes)
         kept, kept_trained = self._fit_length(ids, trained, conversation)
         return SampleSize(
             tokens=len(kept),
@@ -81,6 +83,7 @@ class QwenVLProcessor(ProcessorBase):
             target_tokens=int(kept_trained[1:].sum()),
             cut_tokens=len(ids) - len(kept),
             images=len(conversation.images),
+            clamped=count_clamped(conversation, sizes),
         )
 
     @classmethod
@@ -104,9 +107,8 @@ class QwenVLProcessor(ProcessorBase):
 
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
         images = open_images(conversation)
-        ids, trained = self._tokenize(
-            conversation, [image.size for image in images], add_generation_prompt=add_generation_prompt
-        )
+        sizes = PlaceSizes.of_images(image.size for image in images)
+        ids, trained = self._tokenize(conversation, sizes, add_generation_prompt=add_generation_prompt)
         ids, labels = self._ids_and_labels(ids, trained, conversation, is_prompt=add_generation_prompt)
         return Sample(input_ids=ids, labels=labels, media=self._inputs(images))
 
@@ -129,7 +131,7 @@ class QwenVLProcessor(ProcessorBase):
         return {"pixel_values": np.stack([self.image_processor.pixels(image) for image in images])} if images else {}
 
     def _tokenize(
-        self, conversation: Conversation, sizes: Sequence[Size], *, add_generation_prompt: bool = False
+        self, conversation: Conversation, sizes: PlaceSizes, *, add_generation_prompt: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Encode a conversation as int64[L], and tell which of its ids are trained, bool[L]."""
         _refuse_videos(conversation)

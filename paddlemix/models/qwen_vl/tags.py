@@ -15,9 +15,10 @@ from paddlemix.processors.grounding import TaggedPlaces
 
 IMG, IMG_END, IMG_PAD = "<img>", "</img>", "<imgpad>"
 REF, REF_END, BOX, BOX_END = "<ref>", "</ref>", "<box>", "</box>"
-GROUNDING_TAGS = (REF, REF_END, BOX, BOX_END, "<quad>", "</quad>")
+QUAD, QUAD_END = "<quad>", "</quad>"
+GROUNDING_TAGS = (REF, REF_END, BOX, BOX_END, QUAD, QUAD_END)
 IMAGE_TAGS = (IMG, IMG_END, IMG_PAD)
-GROUNDING = TaggedPlaces(ref=(REF, REF_END), box=(BOX, BOX_END))
+GROUNDING = TaggedPlaces(ref=(REF, REF_END), box=(BOX, BOX_END), quad=(QUAD, QUAD_END))
 
 _IMAGE = re.compile(f"{IMG}(.*?){IMG_END}", re.DOTALL)
 _ELEMENT = re.compile(r"<(?P<kind>img|ref|box|quad)>(?P<content>.*?)</(?P=kind)>", re.DOTALL)

@@ -24,7 +24,7 @@ BAD = {
     "a caption that is blank": ({**RECORD, "blip_caption": "\n"}, "expected a text that is not blank"),
     "an image that is a number": (
         {**RECORD, "image": 1},
-        "`image[0]` is the number 1; expected a text that is not blank",
+        "`image` is the number 1; expected a text that is not blank",
     ),
     "a tag that is not closed": ({**RECORD, "blip_caption": "<box>"}, "tag `<box>`"),
     "turns too": (

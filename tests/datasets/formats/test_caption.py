@@ -26,7 +26,7 @@ BAD = [
     ({}, "key `caption` is missing in the record, which has no key at all;"),
     ({"caption": "c"}, "key `image` is missing in the record, which has `caption`; expected"),
     ({"image": "a.jpg"}, "key `caption` is missing"),
-    ({"image": 3, "caption": "c"}, "`image[0]` is the number 3; expected a text that is not blank"),
+    ({"image": 3, "caption": "c"}, "`image` is the number 3; expected a text that is not blank"),
     ({"image": None, "caption": "c"}, "key `image` is missing in the record, which has `caption`; expected"),
     ({"image": "", "caption": "c"}, "key `image` is missing in the record, which has `caption`; expected"),
     ({"image": "a.jpg", "caption": " "}, '`caption` of the record is the text " "'),

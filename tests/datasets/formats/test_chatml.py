@@ -165,7 +165,7 @@ BAD = {
     "an image in an answer": (bad(conversations=said("q", "<img>a.jpg</img>")), "turn 1 (assistant) shows an image"),
     "an image that is no text": (
         bad(image=3, conversations=[["q", "a"]]),
-        "`image[0]` is the number 3; expected a text that is not blank",
+        "`image` is the number 3; expected a text that is not blank",
     ),
     "a blank image": (
         bad(image=["a.jpg", ""], conversations=[["q", "a"]]),

@@ -122,15 +122,14 @@ BAD = {
         grounded("<image>", "<bbox>", bbox=[[1, 2, 3]]),
         "`bbox[0]` is the list [1,2,3]; expected four numbers [x1, y1, x2, y2]",
     ),
-    "a point outside": (grounded("<image>", "<bbox>", bbox=[[1, -2]]), "leaves 0..1000000; expected [x, y] in pixels"),
+    "a point in fractions": (grounded("<image>", "<bbox>", bbox=[[1, 0.2]]), "set `bbox_type` to norm1"),
     "a box of texts": (grounded("<image>", "<bbox>", bbox=[["1", "2", "3", "4"]]), "expected four numbers"),
     "a box of truths": (grounded("<image>", "<bbox>", bbox=[[False, False, True, True]]), "expected four numbers"),
     "a box of enormous numbers": (grounded("<image>", "<bbox>", bbox=[[0, 0, 10**400, 1]]), "expected four numbers"),
     "a box without an area": (grounded("<image>", "<bbox>", bbox=[[1, 2, 1, 4]]), "which has no area"),
-    "a box of negative pixels": (grounded("<image>", "<bbox>", bbox=[[-1, 2, 3, 4]]), "leaves 0..1000000"),
     "pixels as fractions": (
         grounded("<image>", "<bbox>", bbox=[BOX], bbox_type="norm1"),
-        "leaves 0..1; expected [x1, y1, x2, y2] in fractions",
+        "leaves 0..1; expected fractions, or a `bbox_type` that names another unit",
     ),
     "an unknown unit": (
         grounded("<image>", "<bbox>", bbox=[BOX], bbox_type="percent"),

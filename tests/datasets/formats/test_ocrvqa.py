@@ -25,7 +25,7 @@ BAD = {
     "an answer that is a number": ({**RECORD, "answers": ["a", 1999]}, "`answers[1]` is the number 1999"),
     "an image that is a number": (
         {**RECORD, "image": 3},
-        "`image[0]` is the number 3; expected a text that is not blank",
+        "`image` is the number 3; expected a text that is not blank",
     ),
     "a blank address": (
         {"imageURL": "", "questions": ["q"], "answers": ["a"]},

@@ -63,7 +63,10 @@ GOOD = {
         [Turn("system", (Text("s"),)), *shown(Text("q"))],
     ),
     "an answer in parts, with boxes": (
-        asked({"type": "image", "image": "a.jpg"}, answer=[text("<ref>x</ref>"), text("<box>(1,2),(3,4)</box>")]),
+        asked(
+            {"type": "image", "image": "a.jpg"},
+            answer=[text("<|object_ref_start|>x<|object_ref_end|>"), text("<|box_start|>(1,2),(3,4)<|box_end|>")],
+        ),
         [
             Turn("user", (Image(str(ROOT / "a.jpg")),)),
             Turn("assistant", (Reference("x"), Box(1, 2, 3, 4, "thousandth"))),

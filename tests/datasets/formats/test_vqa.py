@@ -27,8 +27,8 @@ BAD = [
         {"image": "a.jpg", "question": "q", "answers": ["a"]},
         "nothing reads `answers`; name them in `ignore_keys` of the set if",
     ),
-    ({"image": 1, "question": "q", "answer": "a"}, "`image[0]` is the number 1; expected a text that is not blank"),
-    ({"image": "  ", "question": "q", "answer": "a"}, '`image[0]` is the text "  "; expected a text that is not blank'),
+    ({"image": 1, "question": "q", "answer": "a"}, "`image` is the number 1; expected a text that is not blank"),
+    ({"image": "  ", "question": "q", "answer": "a"}, '`image` is the text "  "; expected a text that is not blank'),
     ({"image": "a.jpg", "question": None, "answer": "a"}, "`question` of the record is null"),
     ({"image": "a.jpg", "question": "", "answer": "a"}, '`question` of the record is the text ""'),
     (
