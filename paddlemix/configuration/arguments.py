@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from paddlemix.configuration.problems import Place
 from paddlemix.contract import GroundingForm
 from paddlemix.datasets.mixing.packs import DEFAULT_WINDOW
+from paddlemix.datasets.train_on import TrainOn
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -96,6 +97,11 @@ class DatasetItem:
         default=1.0,
         gt=0,
         description="How often an epoch goes through this set; 0.5 takes half of it, another half each time.",
+    )
+    train_on: TrainOn = Field(
+        default="assistant",
+        description="What is learned where a record does not say so: what the assistant says, its last turn only, or "
+        "the words of every turn.",
     )
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 from paddlemix.conversation import Conversation
 from paddlemix.datasets.formats import AUTO, find_format
 from paddlemix.datasets.records.selection import split_bounds
+from paddlemix.datasets.train_on import CHOICES, TrainOn
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class DatasetSpec:
         seed: shuffles the records before `splits` and `max_samples` choose among them; None keeps their order.
         weight: probability mass where sets are interleaved; 1 when None.
         repeat: how often an epoch goes through the set.
+        train_on: which turns are learned; see `paddlemix.datasets.train_on.with_weights`.
 
     Raises:
         ValueError: a value cannot be used; checked when the spec is made.
@@ -43,6 +45,7 @@ class DatasetSpec:
     seed: int | None = None
     weight: float | None = None
     repeat: float = 1.0
+    train_on: TrainOn = "assistant"
 
     def __post_init__(self) -> None:
         if self.name != AUTO:
@@ -55,6 +58,8 @@ class DatasetSpec:
             raise ValueError(f"{self.name}: `max_samples` is {self.max_samples}; expected 1 or more, or null for all")
         for split in self.split_list:
             split_bounds(split, 0)
+        if self.train_on not in CHOICES:
+            raise ValueError(f"{self.name}: `train_on` is {self.train_on!r}; expected one of {', '.join(CHOICES)}")
         for key, value in (("weight", self.weight), ("repeat", self.repeat)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{self.name}: `{key}` is {value}; expected a number of more than 0")

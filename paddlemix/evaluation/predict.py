@@ -11,6 +11,7 @@ from paddlemix.conversation import Box, Conversation, Point, Reference, Text, Tu
 from paddlemix.evaluation.report import Prediction
 from paddlemix.generation import GenerationConfig
 from paddlemix.generation.answer import answer
+from paddlemix.processors.turns.tool_texts import calls_text
 
 
 def predict_set(
@@ -53,7 +54,7 @@ def predict_set(
 
 def question_of(conversation: Conversation) -> Conversation:
     """Leave a conversation's last answer out."""
-    return Conversation(conversation.turns[:-1], conversation.source)
+    return Conversation(conversation.turns[:-1], conversation.source, tools=conversation.tools)
 
 
 def _prediction(processor: Processor, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
@@ -104,4 +105,5 @@ def _boxes(turn: Turn) -> list[Box]:
 
 
 def _spoken(turn: Turn) -> str:
-    return "".join(part.text for part in turn.parts if isinstance(part, (Text, Reference))).strip()
+    words = "".join(part.text for part in turn.parts if isinstance(part, (Text, Reference)))
+    return f"{words}\n{calls_text(turn.calls)}".strip()

@@ -100,7 +100,7 @@ def test_images_and_videos_go_with_their_samples_into_a_pack():
 def test_every_label_has_its_samples_weight(packs):
     rows = [[WeightedSample(sample(3), 0.5)], [WeightedSample(sample(1), 0.25)]]
     batch = TrainingCollator(7, packs=packs)(rows)
-    assert batch["loss_weights"].tolist() == ([[0.5, 0.5, 0.5, 0.25]] if packs else [[0.5] * 3, [0.25] * 3])
+    assert batch["loss_weights"].tolist() == ([[0.5, 0.5, 0.5, 0.25]] if packs else [[0.5] * 3, [0.25, 0, 0]])
     assert batch["loss_weights"].dtype == np.float32 and batch["loss_weights"].shape == batch["labels"].shape
     assert ("cu_seqlens" in batch) == packs
 
