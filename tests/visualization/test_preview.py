@@ -9,7 +9,19 @@ import PIL.Image
 import pytest
 
 from paddlemix.auto import AutoProcessorMIX
-from paddlemix.conversation import Box, Conversation, Image, Point, RecordError, RecordId, Reference, Text, Turn, Video
+from paddlemix.conversation import (
+    Box,
+    Conversation,
+    Image,
+    Point,
+    RecordError,
+    RecordId,
+    Reference,
+    Text,
+    ToolCall,
+    Turn,
+    Video,
+)
 from paddlemix.visualization.preview import RecordView, Stretch, Thumbnail, view_record
 from paddlemix.visualization.preview_page import SetView, preview_page
 
@@ -51,6 +63,21 @@ def test_stretches_are_the_samples_tokens_with_the_trained_ones_marked(processor
     assert "".join(one.text for one in view.stretches if one.weight) == "好 answer<|im_end|>"
     pads = [one for one in view.stretches if one.text == "<|image_pad|>"]
     assert pads == [Stretch("<|image_pad|>", weight=0, control=True, repeat=view.image_tokens)]
+
+
+def test_an_answer_that_is_context_only_is_not_marked_and_another_tells_its_weight(processor):
+    asked, said = Turn("user", (Text("?"),)), Turn("assistant", (Text("no"),), weight=0.0)
+    answer = Turn("assistant", (Text("yes"),), weight=2.5, calls=(ToolCall("zoom", "{}"),))
+    view = view_record(Conversation((asked, said, asked, answer), SOURCE), processor)
+    assert {(one.weight, one.control) for one in view.stretches if "no" in one.text} == {(0, False)}
+    call = '<tool_call>\n{"name": "zoom", "arguments": {}}\n</tool_call>'
+    assert [(one.weight, one.text) for one in view.stretches if one.weight] == [
+        (2.5, f"yes\n{call}"),
+        (2.5, "<|im_end|>"),
+    ]
+    assert view.gold == f"yes\n{call}"
+    page = preview_page("t", [SetView("s", (view,))])
+    assert page.count('title="loss &times; 2.5"') == 2
 
 
 def test_a_text_that_spells_a_control_token_is_not_shown_as_one(processor):
