@@ -38,12 +38,15 @@ class Sample:
         media: the model's inputs for what the conversation shows, by their names in its `forward`. Axis 0 of each
             counts patches, images or videos, so that those of several samples are concatenated along it. An input that
             the conversation shows nothing for is left out.
+        loss_weights: float32[L], by what the loss of each place's label is multiplied, 0 where there is none; None
+            where each label weighs 1.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
     position_ids: np.ndarray | None = None
     media: Mapping[str, np.ndarray] = field(default_factory=dict)
+    loss_weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class SampleSize:
     Attributes:
         tokens: all of them.
         image_tokens: those that stand for images and videos.
-        target_tokens: those a model is trained to say; nothing predicts the first token.
+        target_tokens: those a model is trained to say, whatever their weight; nothing predicts the first token.
         cut_tokens: those that were cut off before.
         images: images and videos that it shows.
         clamped: boxes, points and quads that stick out of an image by more than rounding, and are clamped to it.
@@ -74,14 +77,16 @@ class Piece:
     Attributes:
         text: a control token's name, or plain text.
         control: whether `text` is one control token.
-        trained: whether a model is trained to say it.
+        weight: by what the loss of each of its tokens is multiplied; 0 is not learned.
         repeat: how often a control token stands there.
+        answer: whether an assistant says it, learned or not.
     """
 
     text: str
     control: bool = False
-    trained: bool = False
+    weight: float = 0.0
     repeat: int = 1
+    answer: bool = False
 
 
 Written = Piece | Image | Video

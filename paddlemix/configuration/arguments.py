@@ -17,6 +17,7 @@ from paddlemix.configuration.problems import Place
 from paddlemix.contract import GroundingForm
 from paddlemix.datasets.formats.reading import Placeholders
 from paddlemix.datasets.mixing.packs import DEFAULT_WINDOW
+from paddlemix.datasets.train_on import TrainOn
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -109,6 +110,11 @@ class DatasetItem:
         description='`"any"` takes `<Image>`, `<image1>`, `<|image_1|>` and the like for placeholders as well.',
     )
     join_turns: bool = Field(default=False, description="Join consecutive turns of one role by a line end.")
+    train_on: TrainOn = Field(
+        default="assistant",
+        description="What is learned where a record does not say so: what the assistant says, its last turn only, or "
+        "the words of every turn.",
+    )
 
     @property
     def files(self) -> list[str]:

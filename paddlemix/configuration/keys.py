@@ -27,6 +27,14 @@ _LIMIT_WORDS = {
 }
 
 
+_LEARNED = (
+    'Which turns are learned is `train_on` of each set in `dataset.train`: "assistant", "last" or "all"; a record may '
+    "give its turns weights of their own."
+)
+# What other systems call keys that stand elsewhere here.
+_FOREIGN = dict.fromkeys(("mask_history", "train_on_prompt", "loss_scale"), _LEARNED)
+
+
 @cache
 def key_table() -> Mapping[str, FieldInfo]:
     """Give all keys that a config may have at its top, by name. The first call imports PaddleNLP."""
@@ -116,7 +124,9 @@ def items(key: FieldInfo) -> FieldInfo:
 
 
 def nearest(name: str, known: Mapping[str, Any]) -> str:
-    """Write a sentence with the known key that looks most like `name`, or with the way to the list of them."""
+    """Write a sentence with the known key that looks or means most like `name`, or with the way to the list of them."""
+    if name in _FOREIGN:
+        return _FOREIGN[name]
     near = get_close_matches(name.lower(), known, n=1)
     if near:
         return f"Did you mean `{near[0]}`?"

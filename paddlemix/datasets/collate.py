@@ -41,22 +41,30 @@ class PadCollator:
             input_ids and labels int64[B, L]; position_ids int64[3, B, L] where samples have them; with padding on the
             left attention_mask int64[B, L]; and each input of `Sample.media`, concatenated along axis 0 row by row.
         """
-        length = max(len(sample.input_ids) for sample in samples)
         batch = {
-            "input_ids": self._stack([sample.input_ids for sample in samples], length, self.pad_token_id),
-            "labels": self._stack([sample.labels for sample in samples], length, IGNORED_LABEL),
+            "input_ids": self.padded([sample.input_ids for sample in samples], filler=self.pad_token_id),
+            "labels": self.padded([sample.labels for sample in samples], filler=IGNORED_LABEL),
         }
         positions = [sample.position_ids for sample in samples if sample.position_ids is not None]
         if positions:
-            batch["position_ids"] = self._stack(positions, length, PADDING_POSITION).transpose(1, 0, 2)
+            batch["position_ids"] = self.padded(positions, filler=PADDING_POSITION).transpose(1, 0, 2)
         if self.side == "left":
             # On the right no token ever sees the padding after it, so causality alone masks it, and faster.
-            batch["attention_mask"] = self._stack([np.ones_like(sample.input_ids) for sample in samples], length, 0)
+            batch["attention_mask"] = self.padded([np.ones_like(sample.input_ids) for sample in samples], filler=0)
         return batch | _media(samples)
 
-    def _stack(self, rows: list[np.ndarray], length: int, filler: int) -> np.ndarray:
-        """Pad int64[..., l] each to int64[B, ..., length]."""
-        padded = np.full((len(rows), *rows[0].shape[:-1], length), filler, dtype=np.int64)
+    def padded(self, rows: list[np.ndarray], *, filler: int) -> np.ndarray:
+        """Pad the last axis of rows of one dtype to the longest.
+
+        Args:
+            rows: [..., l] each, l of its own.
+            filler: stands where a row has nothing.
+
+        Returns:
+            [B, ..., L] of the rows' dtype.
+        """
+        length = max(row.shape[-1] for row in rows)
+        padded = np.full((len(rows), *rows[0].shape[:-1], length), filler, dtype=rows[0].dtype)
         for target, row in zip(padded, rows, strict=True):
             place = slice(length - row.shape[-1], length) if self.side == "left" else slice(0, row.shape[-1])
             target[..., place] = row
@@ -109,16 +117,15 @@ class TrainingCollator:
             rows: at least one.
 
         Returns:
-            What `PackCollator` or `PadCollator` give, and loss_weights float32 of the shape of `labels`.
+            What `PackCollator` or `PadCollator` give, and loss_weights float32 of the shape of `labels`: the sample's
+            weight times that of the turn.
         """
         drawn = [one for row in rows for one in row]
         samples = [one.sample for one in drawn]
-        batch = PackCollator()(samples) if self.packs else PadCollator(self.pad_token_id)(samples)
-        weights = np.array([one.weight for one in drawn], dtype=np.float32)
-        if self.packs:
-            batch["loss_weights"] = weights.repeat([len(sample.labels) for sample in samples])[None]
-        else:
-            batch["loss_weights"] = np.ascontiguousarray(np.broadcast_to(weights[:, None], batch["labels"].shape))
+        padder = PadCollator(self.pad_token_id)
+        batch = PackCollator()(samples) if self.packs else padder(samples)
+        weights = [one.loss_weights for one in drawn]
+        batch["loss_weights"] = np.concatenate(weights)[None] if self.packs else padder.padded(weights, filler=0)
         return batch
 
 

@@ -12,6 +12,7 @@ from paddlemix.datasets.formats import AUTO, find_format
 from paddlemix.datasets.formats.reading import Placeholders, Reading, ReadOptions, renamed
 from paddlemix.datasets.records.json_files import Record
 from paddlemix.datasets.records.selection import split_bounds
+from paddlemix.datasets.train_on import CHOICES, TrainOn
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class DatasetSpec:
         markup: see `ReadOptions`.
         placeholders: likewise.
         join_turns: likewise.
+        train_on: which turns are learned; see `paddlemix.datasets.train_on.with_weights`.
 
     Raises:
         ValueError: a value cannot be used; checked when the spec is made.
@@ -52,6 +54,7 @@ class DatasetSpec:
     markup: bool | None = None
     placeholders: Placeholders = "exact"
     join_turns: bool = False
+    train_on: TrainOn = "assistant"
 
     def __post_init__(self) -> None:
         if self.name != AUTO:
@@ -64,6 +67,8 @@ class DatasetSpec:
             raise ValueError(f"{self.name}: `max_samples` is {self.max_samples}; expected 1 or more, or null for all")
         for split in self.split_list:
             split_bounds(split, 0)
+        if self.train_on not in CHOICES:
+            raise ValueError(f"{self.name}: `train_on` is {self.train_on!r}; expected one of {', '.join(CHOICES)}")
         for key, value in (("weight", self.weight), ("repeat", self.repeat)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{self.name}: `{key}` is {value}; expected a number of more than 0")

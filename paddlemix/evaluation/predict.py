@@ -13,6 +13,7 @@ from paddlemix.evaluation.report import Prediction
 from paddlemix.generation import GenerationConfig
 from paddlemix.generation.answer import answer
 from paddlemix.processors.places import clamped
+from paddlemix.processors.turns.tool_texts import calls_text
 
 
 def predict_set(
@@ -55,7 +56,7 @@ def predict_set(
 
 def question_of(conversation: Conversation) -> Conversation:
     """Leave a conversation's last answer out."""
-    return Conversation(conversation.turns[:-1], conversation.source)
+    return Conversation(conversation.turns[:-1], conversation.source, tools=conversation.tools)
 
 
 def _prediction(processor: Processor, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
@@ -128,4 +129,5 @@ def _boxes(turn: Turn) -> list[Box | Quad]:
 
 
 def _spoken(turn: Turn) -> str:
-    return "".join(part.text for part in turn.parts if isinstance(part, (Text, Reference))).strip()
+    words = "".join(part.text for part in turn.parts if isinstance(part, (Text, Reference)))
+    return f"{words}\n{calls_text(turn.calls)}".strip()

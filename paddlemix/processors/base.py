@@ -17,10 +17,10 @@ from paddlemix.hub import local_folder
 from paddlemix.media.records import image_sizes
 from paddlemix.names import IGNORED_LABEL
 from paddlemix.processors.calls import MessageCalls
-from paddlemix.processors.chat_template import WrittenTurn
 from paddlemix.processors.length import fit_length
 from paddlemix.processors.places import check_places
 from paddlemix.processors.settings import MediaSettings
+from paddlemix.processors.turns.written import WrittenTurn, written_turn
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -262,7 +262,7 @@ class ProcessorBase(MessageCalls):
             sizes: of its images and videos.
 
         Returns:
-            The role of each turn, and what it consists of.
+            The turns.
 
         Raises:
             RecordError: a box, a point or a quad lies outside what it lies on, or on what the conversation does not
@@ -270,38 +270,40 @@ class ProcessorBase(MessageCalls):
         """
         check_places(conversation, sizes)
         try:
-            return [(turn.role, self.grounding.write(turn, sizes)) for turn in conversation.turns]
+            return [written_turn(turn, self.grounding.write(turn, sizes)) for turn in conversation.turns]
         except ValueError as error:
             raise RecordError(conversation.source, str(error)) from error
 
-    def _ids_and_labels(
-        self, ids: np.ndarray, trained: np.ndarray, conversation: Conversation, *, is_prompt: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _labelled(
+        self, ids: np.ndarray, weights: np.ndarray, conversation: Conversation, *, is_prompt: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Hold a training sample to its length, and label it.
 
         Args:
             ids: int64[L].
-            trained: bool[L], which of them are trained.
+            weights: float32[L], what each of them weighs.
             conversation: what they were made from.
             is_prompt: a prompt may have any length.
 
         Returns:
-            input_ids and labels, int64[L] of what is left.
+            input_ids, labels and loss_weights of a `Sample`, of what is left.
 
         Raises:
             OverlongError: there are more than `max_length`, and text may not or cannot be cut.
         """
         if not is_prompt:
-            ids, trained = self._fit_length(ids, trained, conversation)
-        return ids, np.where(trained, ids, IGNORED_LABEL)
+            ids, weights = self._fit_length(ids, weights, conversation)
+        is_learned = weights > 0
+        labels = np.where(is_learned, ids, IGNORED_LABEL)
+        return ids, labels, None if (weights[is_learned] == 1).all() else weights
 
     def _fit_length(
-        self, ids: np.ndarray, trained: np.ndarray, conversation: Conversation
+        self, ids: np.ndarray, weights: np.ndarray, conversation: Conversation
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Hold ids int64[L] and trained bool[L] to `max_length`; see `fit_length`."""
+        """Hold ids int64[L] and weights float32[L] to `max_length`; see `fit_length`."""
         return fit_length(
             ids,
-            trained,
+            weights,
             conversation,
             max_length=self.max_length,
             truncate_text=self.truncate_text,

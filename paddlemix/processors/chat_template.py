@@ -10,16 +10,17 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from itertools import count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jinja2 import Template
+from jinja2 import Template, TemplateError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from paddlemix.contract import Piece, Written
-from paddlemix.conversation import Image, Role, Video
 from paddlemix.files import write_json
+from paddlemix.processors.turns.layout import Laid, OfTurn, Shape, as_json, laid_out, marked, taken_apart
+from paddlemix.processors.turns.tool_texts import spelled_out
+from paddlemix.processors.turns.written import WrittenTurn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,17 +28,10 @@ if TYPE_CHECKING:
 TEMPLATE_FILE = "chat_template.json"
 JINJA_FILE = "chat_template.jinja"  # Read only: newer checkpoints keep the bare text.
 
-# Characters of a private use area: no template writes them, and texts are put in only after the split.
-_MARKER = "\ue000{}\ue001"
-_END_MARKER = _MARKER.format("")
-_MARKED = re.compile("\ue000(\\d*)\ue001")
 # Renderings kept: records of a set share few shapes, and a rendering takes ten times as long as all that follows it.
 _KEPT_SHAPES = 1024
-
-WrittenTurn = tuple[Role, Sequence[Written]]
-# Of each turn its role, and "i" for each image, "v" for each video and "t" for the pieces between them.
-Shape = tuple[tuple[str, str], ...]
-_KINDS: dict[type, str] = {Image: "i", Video: "v"}
+# Stands for any words.
+_ANY = "\ue000"
 
 
 class ChatTemplate:
@@ -79,35 +73,52 @@ class ChatTemplate:
         write_json(folder / TEMPLATE_FILE, {"chat_template": self.source})
 
     def render(
-        self, messages: list[dict[str, Any]], *, add_generation_prompt: bool = False, add_vision_id: bool = False
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: Sequence[Any] | None = None,
+        add_generation_prompt: bool = False,
+        add_vision_id: bool = False,
     ) -> str:
         """Write the prompt's text for messages of roles and contents, as the field has them."""
         return self._compiled.render(
-            messages=messages, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id
+            messages=messages, tools=tools, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id
         )
 
     def pieces(
         self,
         turns: Sequence[WrittenTurn],
+        tools: Sequence[str] = (),
         *,
         add_generation_prompt: bool = False,
     ) -> Iterator[Piece]:
         """Put the template's control tokens and text round what is said.
 
+        A template that knows nothing of tools is given them, calls and results in words (`spelled_out`).
+
         Args:
-            turns: each one's role, and what a `Grounding` wrote of it; these pieces reach the result as they are.
+            turns: each with what a `Grounding` wrote of it.
+            tools: the functions that an assistant may call, each an object as JSON text.
             add_generation_prompt: end with the opening of an assistant turn.
 
         Yields:
-            The pieces in their order, the assistant's words and its end token marked as trained.
+            The pieces in their order. What is said and the token that ends it have their turn's weight, calls and what
+            the template writes round them included; all else that the template writes, and the tools, have none.
+
+        Raises:
+            ValueError: the template does not show the tools and calls as they are.
         """
-        shape, spoken = _taken_apart(turns)
-        for stretch in self._layout(shape, add_generation_prompt):
-            if isinstance(stretch, Piece):
-                yield stretch
+        turns = [turn.weighed() for turn in turns]
+        if not self.knows_tools and (tools or any(turn.calls or turn.role == "tool" for turn in turns)):
+            turns, tools = spelled_out(turns, tools, self.default_system), ()
+        shape, stretches = taken_apart(turns, tools)
+        for laid in self._layout(shape, len(tools), add_generation_prompt):
+            if isinstance(laid, Piece):
+                yield laid
+            elif isinstance(laid, OfTurn):
+                yield turns[laid.turn].spoken(laid.piece)
             else:
-                role, pieces = spoken[stretch]
-                yield from (_as_trained(piece, role == "assistant") for piece in pieces)
+                yield from stretches[laid]
 
     def split(self, text: str) -> Iterator[Piece]:
         """Split a rendered text into control tokens and the text between them."""
@@ -130,31 +141,37 @@ class ChatTemplate:
             for piece in (self.split(one.text) if isinstance(one, Piece) and not one.control else [one])
         ]
 
-    def _render_shape(self, shape: Shape, add_generation_prompt: bool) -> tuple[Piece | int, ...]:
-        """Make the template's own pieces, and between them the numbers of the stretches of any turns of this shape."""
-        number = count()
-        messages = []
-        for role, kinds in shape:
-            content = [_placeholder(kind, number) for kind in kinds]
-            if role == "assistant":
-                # Stands behind an assistant's words: the control token that follows it ends the turn.
-                content.append({"type": "text", "text": _END_MARKER})
-            messages.append({"role": role, "content": content})
-        return tuple(self._laid_out(self.render(messages, add_generation_prompt=add_generation_prompt)))
+    @cached_property
+    def knows_tools(self) -> bool:
+        """Whether the template reads a list of tools."""
+        parsed = ImmutableSandboxedEnvironment().parse(self.source)
+        return any(name.name == "tools" for name in parsed.find_all(nodes.Name))
 
-    def _laid_out(self, rendered: str) -> Iterator[Piece | int]:
-        """Take a rendering apart; the control token that follows an assistant's words is trained with them."""
-        end_is_due = False
-        # re.split alternates the template's own text with what a marker holds.
-        for place, stretch in enumerate(_MARKED.split(rendered)):
-            if place % 2:
-                end_is_due = not stretch
-                if stretch:
-                    yield int(stretch)
-                continue
-            for piece in self.split(stretch):
-                yield _as_trained(piece, end_is_due and piece.control)
-                end_is_due = end_is_due and not piece.control
+    @cached_property
+    def default_system(self) -> str:
+        """What the template lets the system say where a conversation has no such turn; "" where it adds none."""
+        user, system = ({"role": role, "content": [{"type": "text", "text": _ANY}]} for role in ("user", "system"))
+        without = self.render([user])
+        before, _, after = self.render([system, user]).partition(_ANY)
+        has_turn = without.startswith(before) and without.endswith(after) and len(without) > len(before) + len(after)
+        return without[len(before) : len(without) - len(after)] if has_turn else ""
+
+    def _render_shape(self, shape: Shape, tools: int, add_generation_prompt: bool) -> tuple[Laid, ...]:
+        """Lay out any turns of a shape, with so many tools."""
+        messages, listed = marked(shape, tools)
+        if not tools and not any(turn.calls for turn in shape):
+            rendered = self.render(messages, add_generation_prompt=add_generation_prompt)
+            return tuple(laid_out(rendered, shape, self.split))
+        try:
+            rendered = self.render(messages, tools=listed, add_generation_prompt=add_generation_prompt)
+            layout = tuple(laid_out(rendered, shape, self.split))
+            _check_all_are_there(layout, shape, tools)
+        except (TemplateError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the checkpoint's chat template does not write tools and calls as they stand: {error}. Put another "
+                "`chat_template.jinja` into the model's folder; one that does not read `tools` has Qwen2.5's form."
+            ) from error
+        return layout
 
     @cached_property
     def _control(self) -> re.Pattern[str]:
@@ -163,7 +180,7 @@ class ChatTemplate:
     @cached_property
     def _compiled(self) -> Template:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+        environment.filters["tojson"] = as_json
         return environment.from_string(self.source)
 
 
@@ -174,31 +191,9 @@ def _default_of(templates: str | list[dict[str, str]] | None) -> str | None:
     return templates
 
 
-def _as_trained(piece: Piece, trained: bool) -> Piece:
-    return piece if piece.trained == trained else Piece(piece.text, piece.control, trained, piece.repeat)
-
-
-def _taken_apart(turns: Sequence[WrittenTurn]) -> tuple[Shape, list[tuple[Role, list[Piece]]]]:
-    """Tell apart what the template has to know of turns, and the stretches of pieces that are put in afterwards."""
-    shape: list[tuple[str, str]] = []
-    spoken: list[tuple[Role, list[Piece]]] = []
-    for role, content in turns:
-        kinds = ""
-        for kind, group in groupby(content, key=_kind):
-            same: list[Any] = list(group)
-            kinds += kind if kind == "t" else kind * len(same)
-            if kind == "t":
-                spoken.append((role, same))
-        shape.append((role, kinds))
-    return tuple(shape), spoken
-
-
-def _kind(written: Written) -> str:
-    return _KINDS.get(type(written), "t")
-
-
-def _placeholder(kind: str, number: Iterator[int]) -> dict[str, str]:
-    """Make a message's part in which a marker stands for words."""
-    if kind == "t":
-        return {"type": "text", "text": _MARKER.format(next(number))}
-    return {"type": "image" if kind == "i" else "video"}
+def _check_all_are_there(layout: Sequence[Laid], shape: Shape, tools: int) -> None:
+    """Make sure that a template writes each tool, text and call once."""
+    expected = tools + sum(turn.kinds.count("t") + 2 * turn.calls for turn in shape)
+    found = sorted(one for one in layout if isinstance(one, int))
+    if found != list(range(expected)):
+        raise ValueError(f"of {expected} texts, tools and calls' names and arguments it writes {len(set(found))}")

@@ -9,7 +9,7 @@ from paddlemix.conversation import Conversation, OverlongError
 
 def fit_length(
     ids: np.ndarray,
-    trained: np.ndarray,
+    weights: np.ndarray,
     conversation: Conversation,
     *,
     max_length: int,
@@ -21,7 +21,7 @@ def fit_length(
 
     Args:
         ids: int64[L].
-        trained: bool[L], which of them are trained.
+        weights: float32[L], what each of them weighs; 0 is not learned.
         conversation: what the sample was made from.
         max_length: tokens the sample may have.
         truncate_text: cut text from the end of a longer one; else, and where that is not enough, it is refused.
@@ -29,21 +29,21 @@ def fit_length(
         remedy: what a user may do beside raising `max_length`.
 
     Returns:
-        `ids` and `trained`, of `max_length` at most.
+        `ids` and `weights`, of `max_length` at most.
 
     Raises:
         OverlongError: the sample is longer, and is not to be cut, or would lose an image or all targets.
     """
     if len(ids) <= max_length:
-        return ids, trained
+        return ids, weights
     if not truncate_text:
         obstacle = 'it is not cut unless `on_overlong` is "truncate_text"'
     elif vision_end > max_length:
         obstacle = f"its last image or video ends at token {vision_end}, and only text behind it may be cut"
-    elif not trained[1:max_length].any():
+    elif weights[1:].any() and not weights[1:max_length].any():
         obstacle = "of what a model is to say nothing would be left if it were cut"
     else:
-        return ids[:max_length], trained[:max_length]
+        return ids[:max_length], weights[:max_length]
     raise OverlongError(
         conversation.source,
         f"{len(ids)} tokens, but `max_length` is {max_length}, and {obstacle}. Raise it, or {remedy}",

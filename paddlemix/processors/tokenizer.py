@@ -106,40 +106,41 @@ class FastTokenizer:
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> tuple[np.ndarray, np.ndarray]:
-        """Encode a prompt, and tell which of its ids are trained.
+        """Encode a prompt, and tell what each of its ids weighs.
 
         Neighbouring stretches of text are encoded as one, so that the tokens do not depend on where they were joined.
-        Only trained text begins a token of its own: when a model answers, the prompt before it is tokenized already.
+        Only answers and what else is learned begin a token of their own: when a model answers, the prompt before it is
+        tokenized already.
 
         Args:
             pieces: in their order.
 
         Returns:
-            ids int64[L] and trained bool[L].
+            ids int64[L] and their weights float32[L], 0 of what is not learned.
         """
         ids: list[int] = []
-        trained: list[bool] = []
-        for (is_control, is_trained), group in groupby(pieces, key=lambda piece: (piece.control, piece.trained)):
+        weights: list[float] = []
+        for (is_control, _, weight), group in groupby(pieces, key=_encoded_alike):
             new_ids = self._ids(list(group), is_control)
             ids += new_ids
-            trained += [is_trained] * len(new_ids)
-        return np.array(ids, dtype=np.int64), np.array(trained, dtype=bool)
+            weights += [weight] * len(new_ids)
+        return np.array(ids, dtype=np.int64), np.array(weights, dtype=np.float32)
 
     def count_pieces(self, prompts: Sequence[Iterable[Piece]]) -> list[tuple[int, int]]:
-        """Count the ids that `encode_pieces` gives for each of many prompts, and the trained ones behind the first.
+        """Count the ids that `encode_pieces` gives for each of many prompts, and the learned ones behind the first.
 
         Args:
             prompts: pieces in their order; those of one set share many of their texts, which are encoded once.
 
         Returns:
-            Ids and trained ids of each prompt.
+            Ids and learned ids of each prompt.
         """
         split = [_stretches(pieces) for pieces in prompts]
         texts = list({stretch for stretches in split for stretch, _ in stretches if isinstance(stretch, str)})
         encoded = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         lengths = dict(zip(texts, map(len, encoded), strict=True))
         counts = (
-            [(lengths[stretch] if isinstance(stretch, str) else stretch, trained) for stretch, trained in stretches]
+            [(lengths[stretch] if isinstance(stretch, str) else stretch, learned) for stretch, learned in stretches]
             for stretches in split
         )
         return [_sums(one) for one in counts]
@@ -163,21 +164,26 @@ class FastTokenizer:
         return self.encode("".join(piece.text for piece in pieces))
 
 
+def _encoded_alike(piece: Piece) -> tuple[bool, bool, float]:
+    """Tell apart neighbours that are encoded each for themselves."""
+    return piece.control, piece.answer, piece.weight
+
+
 def _stretches(pieces: Iterable[Piece]) -> list[tuple[str | int, bool]]:
-    """Join texts that are encoded as one, and count control tokens in a row; each with whether it is trained."""
+    """Join texts that are encoded as one, and count control tokens in a row; each with whether it is learned."""
     found: list[tuple[str | int, bool]] = []
-    for (is_control, is_trained), group in groupby(pieces, key=lambda piece: (piece.control, piece.trained)):
+    for (is_control, _, weight), group in groupby(pieces, key=_encoded_alike):
         if is_control:
-            found.append((sum(piece.repeat for piece in group), is_trained))
+            found.append((sum(piece.repeat for piece in group), weight > 0))
         else:
-            found.append(("".join([piece.text for piece in group]), is_trained))
+            found.append(("".join([piece.text for piece in group]), weight > 0))
     return found
 
 
 def _sums(counts: list[tuple[int, bool]]) -> tuple[int, int]:
-    """Sum up tokens in all, and trained ones; nothing predicts the first token."""
-    first_is_trained = next((trained for count, trained in counts if count), False)
-    return sum(count for count, _ in counts), sum(count for count, trained in counts if trained) - first_is_trained
+    """Sum up tokens in all, and learned ones; nothing predicts the first token."""
+    first_is_learned = next((learned for count, learned in counts if count), False)
+    return sum(count for count, _ in counts), sum(count for count, learned in counts if learned) - first_is_learned
 
 
 def _token_text(token: str | dict[str, Any] | None) -> str | None:

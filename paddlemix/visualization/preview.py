@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 
-import numpy as np
 from PIL import Image
 
-from paddlemix.contract import Piece, Processor, Sample, Size
-from paddlemix.conversation import Box, Conversation, Placed, Point, RecordError, Reference
+from paddlemix.contract import Piece, PlaceSizes, Processor, Sample, Size
+from paddlemix.conversation import Box, Conversation, Placed, Point, RecordError, Reference, Turn
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import frame_indices
 from paddlemix.media.images import open_image
 from paddlemix.media.video import open_video
 from paddlemix.names import IGNORED_LABEL
+from paddlemix.processors.turns.tool_texts import calls_text
 from paddlemix.visualization.answers import answer_boxes
 from paddlemix.visualization.draw import Labelled, LabelledBox, LabelledPoint, LabelledQuad, draw_boxes
 
@@ -33,13 +33,13 @@ class Stretch:
 
     Attributes:
         text: what they say; of a repeated control token, one of them.
-        trained: whether a model is trained to say them.
+        weight: by what the loss of each is multiplied; 0 where a model is not trained to say them.
         control: whether `text` is a control token; text that merely spells one is not.
         repeat: how many tokens stand there for a control token's text.
     """
 
     text: str
-    trained: bool
+    weight: float
     control: bool
     repeat: int
 
@@ -115,9 +115,7 @@ def view_record(
             *_frames(conversation),
             *_answered_images(conversation, processor, answered or "", [one.original for one in sizes.images]),
         ),
-        gold="".join(
-            one.text for one in processor.grounding.write(conversation.turns[-1], sizes) if isinstance(one, Piece)
-        ),
+        gold=_right_answer(conversation.turns[-1], processor, sizes),
         answer=answered,
     )
 
@@ -134,21 +132,27 @@ def view_problem(error: RecordError) -> RecordView:
     return RecordView(title=str(error.source), problem=error.problem)
 
 
+def _right_answer(turn: Turn, processor: Processor, sizes: PlaceSizes) -> str:
+    """Write what a model should have said: words and places in the family's convention, and calls."""
+    words = "".join(one.text for one in processor.grounding.write(turn, sizes) if isinstance(one, Piece))
+    return "\n".join(filter(None, (words, calls_text(turn.calls))))
+
+
 def _stretches(sample: Sample, processor: Processor) -> Iterator[Stretch]:
     @cache
     def is_control(token: int) -> bool:
         return not processor.decode([token], skip_control_tokens=True)
 
-    def kind(pair: tuple[int, bool]) -> tuple[bool, int | None]:
-        token, trained = pair
-        return trained, token if is_control(token) else None
+    def kind(pair: tuple[int, float]) -> tuple[float, int | None]:
+        token, weight = pair
+        return weight, token if is_control(token) else None
 
-    trained = np.asarray(sample.labels) != IGNORED_LABEL
-    pairs = zip(np.asarray(sample.input_ids).tolist(), trained.tolist(), strict=True)
-    for (is_trained, control), group in groupby(pairs, key=kind):
+    weights = (sample.labels != IGNORED_LABEL) * (1.0 if sample.loss_weights is None else sample.loss_weights)
+    pairs = zip(sample.input_ids.tolist(), weights.tolist(), strict=True)
+    for (weight, control), group in groupby(pairs, key=kind):
         ids = [token for token, _ in group]
         text = processor.decode(ids if control is None else ids[:1])
-        yield Stretch(text, is_trained, control is not None, len(ids))
+        yield Stretch(text, weight, control is not None, len(ids))
 
 
 def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:

@@ -52,7 +52,8 @@ _TEMPLATE = """<!DOCTYPE html>
 {% endfor %}
 <pre>
 {%- for one in record.stretches -%}
-<span class="{{ 'trained' if one.trained }} {{ 'control' if one.control }}">{{ one.text }}
+<span class="{{ 'trained' if one.weight }} {{ 'control' if one.control }}"
+{%- if one.weight not in (0, 1) %} title="loss &times; {{ '%g' % one.weight }}"{% endif %}>{{ one.text }}
 {%- if one.repeat > 1 and one.control %} &times; {{ one.repeat }}{% endif %}</span>
 {%- endfor -%}
 </pre>

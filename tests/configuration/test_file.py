@@ -255,7 +255,7 @@ class TestWrongKeys:
             'run.json:6: unknown key `dataset.train[0].nam` (value "a"). Did you mean `name`?',
             "run.json:7: `dataset.train[0].data_files[1]` is 3; expected a string.",
             "run.json:7: `dataset.train[1]` is 4; expected an object with name, data_files, image_root, prompt, "
-            "max_samples, splits, seed, weight, repeat.",
+            "max_samples, splits, seed, weight, repeat, columns, markup, placeholders, join_turns, train_on.",
             "run.json:8: unknown key `dataset.evl` (value []). Did you mean `eval`?",
             'run.json:10: `evaluation_strategy` is "step"; expected one of "no", "steps", "epoch".',
             "run.json:11: `save_steps` is given 2 times; keep one of them.",
@@ -296,6 +296,9 @@ class TestWrongKeys:
             ("output_dir", "", '`output_dir` is ""; expected a string, not empty.'),
             ("Learning-Rate", 1, "unknown key `Learning-Rate` (value 1). Did you mean `learning_rate`?"),
             ("zzzzqqqq", 1, "unknown key `zzzzqqqq` (value 1). --help lists the known keys."),
+            ("mask_history", True, "unknown key `mask_history` (value true). Which turns are learned is `train_on` of"),
+            ("loss_scale", "all", 'unknown key `loss_scale` (value "all"). Which turns are learned is `train_on` of'),
+            ("train_on_prompt", True, "unknown key `train_on_prompt` (value true). Which turns are learned is `train_"),
         ],
     )
     def test_a_wrong_value_is_answered_with_what_was_expected(self, tmp_path, key, value, expected):
@@ -613,7 +616,7 @@ class TestRules:
             (
                 "grounding_mean_iou",
                 ["coco_caption"],
-                "can have grounding scores. Add one of these formats: chatml_data",
+                "can have grounding scores. Add one of these formats: messages, openai",
             ),
         ],
     )

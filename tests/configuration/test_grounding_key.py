@@ -14,7 +14,7 @@ from paddlemix.auto import AutoProcessorMIX
 from paddlemix.configuration.file import ConfigError, load_config
 from paddlemix.configuration.groups import SAMPLE_KEYS
 from paddlemix.configuration.help import help_text
-from paddlemix.contract import Processor
+from paddlemix.contract import PlaceSizes, Processor
 from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn
 from paddlemix.tools import evaluate
 from paddlemix.tools.answering import AskedModel, add_model_flags
@@ -87,7 +87,7 @@ def test_numbers_of_the_tagged_form_are_clipped_to_the_image_and_may_have_five_d
     ).grounding
     size = (10080, 28)
     turn = Turn("assistant", (Box(10010, -1, 20000, 28), Point(10010, 5)))
-    text = "".join(piece.text for piece in tagged.write(turn, [size]))
+    text = "".join(piece.text for piece in tagged.write(turn, PlaceSizes.of_images([size])))
     assert text == "<|box_start|>(10010,0),(10080,28)<|box_end|><|box_start|>(10010,5)<|box_end|>"
     ((found,),) = tagged.parse("<|box_start|>(10010,0),(99999,28)<|box_end|>", [size])
     assert found.box == (10010, 0, 10080, 28)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -100,9 +102,17 @@ def test_images_and_videos_go_with_their_samples_into_a_pack():
 def test_every_label_has_its_samples_weight(packs):
     rows = [[WeightedSample(sample(3), 0.5)], [WeightedSample(sample(1), 0.25)]]
     batch = TrainingCollator(7, packs=packs)(rows)
-    assert batch["loss_weights"].tolist() == ([[0.5, 0.5, 0.5, 0.25]] if packs else [[0.5] * 3, [0.25] * 3])
+    assert batch["loss_weights"].tolist() == ([[0.5, 0.5, 0.5, 0.25]] if packs else [[0.5] * 3, [0.25, 0, 0]])
     assert batch["loss_weights"].dtype == np.float32 and batch["loss_weights"].shape == batch["labels"].shape
     assert ("cu_seqlens" in batch) == packs
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_samples_own_weights_are_multiplied_by_what_it_weighs_as_a_whole(packs):
+    own = dataclasses.replace(sample(3), loss_weights=np.array([0, 2, 0.5], dtype=np.float32))
+    batch = TrainingCollator(7, packs=packs)([[WeightedSample(own, 0.5)], [WeightedSample(sample(2), 0.25)]])
+    assert batch["loss_weights"].dtype == np.float32 and batch["loss_weights"].flags.c_contiguous
+    assert batch["loss_weights"].tolist() == ([[0, 1, 0.25, 0.25, 0.25]] if packs else [[0, 1, 0.25], [0.25, 0.25, 0]])
 
 
 def test_the_packs_of_a_batch_are_laid_behind_one_another():

@@ -24,6 +24,7 @@ from paddlemix.datasets.spec import DatasetSpec
         ({"prompt": " "}, "`prompt` is blank"),
         ({"max_samples": 0}, "`max_samples` is 0; expected 1 or more"),
         ({"max_samples": -1}, "`max_samples` is -1"),
+        ({"train_on": "user"}, "`train_on` is 'user'; expected one of assistant, last, all"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_when_the_spec_is_made(values, problem):

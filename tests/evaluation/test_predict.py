@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from paddlemix.auto import AutoProcessorMIX
-from paddlemix.conversation import Box, Conversation, Image, Point, Quad, RecordId, Reference, Text, Turn
+from paddlemix.conversation import Box, Conversation, Image, Point, Quad, RecordId, Reference, Text, ToolCall, Turn
 from paddlemix.evaluation import predict
 from paddlemix.evaluation.report import score
 from paddlemix.generation import GenerationConfig
@@ -104,6 +104,17 @@ def test_a_set_of_words_asks_for_words(monkeypatch: pytest.MonkeyPatch, tiny_che
     made = predictions(monkeypatch, tiny_checkpoint, some, ["red", "cyan"])
     assert [one.grounding for one in made] == [False, False]
     assert [one.gold_answers for one in made] == [("red",), ("blue", "cyan")]
+
+
+def test_a_set_of_calls_asks_with_the_tools_and_wants_the_call(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
+) -> None:
+    call = ToolCall("zoom", '{"factor": 2}')
+    turns = (Turn("user", (Text("?"),)), Turn("assistant", (Text("Look."),), calls=(call,)))
+    conversation = Conversation(turns, RecordId("x.json", 0), tools=('{"name": "zoom"}',))
+    assert predict.question_of(conversation).tools == conversation.tools
+    (made,) = predictions(monkeypatch, tiny_checkpoint, [conversation], ["red"])
+    assert made.gold_answers == ('Look.\n<tool_call>\n{"name": "zoom", "arguments": {"factor": 2}}\n</tool_call>',)
 
 
 def test_the_last_answer_is_asked_for_and_the_earlier_ones_are_given(tiny_checkpoint: Path, image: Image) -> None:

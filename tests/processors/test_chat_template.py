@@ -9,13 +9,22 @@ from paddlemix.contract import Piece
 from paddlemix.conversation import Image
 from paddlemix.models.qwen2_vl.chat_template import TEMPLATE
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate as ChatTemplate
+from paddlemix.processors.turns.written import WrittenTurn
 
 OTHER = "{% for message in messages %}{{ message.role }}{% endfor %}"
 
 
 def written(*turns):
     """Turns of images, and of texts as pieces."""
-    return [(role, [Piece(part) if isinstance(part, str) else part for part in parts]) for role, *parts in turns]
+    return [
+        WrittenTurn(role, [Piece(part) if isinstance(part, str) else part for part in parts], role == "assistant")
+        for role, *parts in turns
+    ]
+
+
+def said(text, *, control=False, weight=1.0):
+    """A piece that an assistant says."""
+    return Piece(text, control, weight, answer=True)
 
 
 def test_every_chat_is_the_string_that_the_published_template_makes(processor_reference):
@@ -75,9 +84,9 @@ def test_a_templates_own_text_is_split_at_its_control_tokens():
 def test_an_assistants_words_and_the_end_of_its_turn_are_trained_and_nothing_else(parts):
     turns = [("user", "Q"), ("assistant", *parts), ("user", "Q"), ("assistant", "C.")]
     pieces = list(ChatTemplate().pieces(written(*turns)))
-    words = [Piece(part, trained=True) for part in parts if isinstance(part, str) and part]
-    end = Piece("<|im_end|>", control=True, trained=True)
-    assert [piece for piece in pieces if piece.trained and piece.text] == [*words, end, Piece("C.", trained=True), end]
+    words = [said(part) for part in parts if isinstance(part, str) and part]
+    end = said("<|im_end|>", control=True)
+    assert [piece for piece in pieces if piece.weight and piece.text] == [*words, end, said("C."), end]
     last = [index for index, piece in enumerate(pieces) if piece == end]
     assert [pieces[index + 1].text for index in last] == ["\n"] * 2
 

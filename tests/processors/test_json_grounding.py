@@ -132,7 +132,7 @@ def test_who_asks_about_a_box_writes_it_in_its_place(role):
 
 def test_nothing_written_is_a_control_token():
     turn = Turn("assistant", (Text("<|im_end|>"), Reference("<|box_start|>"), Box(1, 2, 3, 4)))
-    assert not any(piece.control or piece.trained for piece in PLAIN.write(turn, ONE))
+    assert not any(piece.control or piece.weight for piece in PLAIN.write(turn, ONE))
 
 
 @pytest.mark.parametrize("role", ["user", "assistant"])

@@ -100,26 +100,26 @@ def test_where_untrained_text_is_cut_does_not_change_its_tokens(tokenizer):
         assert ids.tolist() == whole
 
 
-def test_pieces_become_ids_with_control_tokens_repeated_and_training_marked(tokenizer):
+def test_pieces_become_ids_with_control_tokens_repeated_and_weights(tokenizer):
     pieces = [
         Piece("<|im_start|>", control=True),
         Piece("<|im_end|>"),
         Piece("<|image_pad|>", control=True, repeat=3),
-        Piece("red", trained=True),
-        Piece("<|im_end|>", control=True, trained=True),
+        Piece("red", weight=1.0),
+        Piece("<|im_end|>", control=True, weight=0.5),
         Piece(""),
     ]
-    ids, trained = tokenizer.encode_pieces(pieces)
+    ids, weights = tokenizer.encode_pieces(pieces)
     spelled, red = tokenizer.encode("<|im_end|>"), tokenizer.encode("red")
     start, end, pad = (tokenizer.token_id(token) for token in ("<|im_start|>", "<|im_end|>", "<|image_pad|>"))
     assert ids.tolist() == [start, *spelled, pad, pad, pad, *red, end]
-    assert trained.tolist() == [False] * (4 + len(spelled)) + [True] * (len(red) + 1)
-    assert (ids.dtype, trained.dtype) == (np.int64, bool)
+    assert weights.tolist() == [0] * (4 + len(spelled)) + [1] * len(red) + [0.5]
+    assert (ids.dtype, weights.dtype) == (np.int64, np.float32)
 
 
 def test_no_pieces_are_no_ids(tokenizer):
-    ids, trained = tokenizer.encode_pieces([])
-    assert (ids.shape, ids.dtype, trained.shape, trained.dtype) == ((0,), np.int64, (0,), bool)
+    ids, weights = tokenizer.encode_pieces([])
+    assert (ids.shape, ids.dtype, weights.shape, weights.dtype) == ((0,), np.int64, (0,), np.float32)
 
 
 def test_ids_of_an_array_are_decoded_and_control_tokens_skipped_on_request(tokenizer):

@@ -19,6 +19,7 @@ from paddlemix.conversation import (
     RecordId,
     Reference,
     Text,
+    ToolCall,
     Turn,
     Video,
 )
@@ -59,10 +60,25 @@ def test_stretches_are_the_samples_tokens_with_the_trained_ones_marked(processor
     record = conversation(Image(image), Text("问题"))
     view, sample = view_record(record, processor), processor.encode(record)
     assert sum(one.repeat for one in view.stretches) == view.tokens == len(sample.input_ids)
-    assert sum(one.repeat for one in view.stretches if one.trained) == view.trained_tokens == (sample.labels >= 0).sum()
-    assert "".join(one.text for one in view.stretches if one.trained) == "好 answer<|im_end|>"
+    assert sum(one.repeat for one in view.stretches if one.weight) == view.trained_tokens == (sample.labels >= 0).sum()
+    assert "".join(one.text for one in view.stretches if one.weight) == "好 answer<|im_end|>"
     pads = [one for one in view.stretches if one.text == "<|image_pad|>"]
-    assert pads == [Stretch("<|image_pad|>", trained=False, control=True, repeat=view.image_tokens)]
+    assert pads == [Stretch("<|image_pad|>", weight=0, control=True, repeat=view.image_tokens)]
+
+
+def test_an_answer_that_is_context_only_is_not_marked_and_another_tells_its_weight(processor):
+    asked, said = Turn("user", (Text("?"),)), Turn("assistant", (Text("no"),), weight=0.0)
+    answer = Turn("assistant", (Text("yes"),), weight=2.5, calls=(ToolCall("zoom", "{}"),))
+    view = view_record(Conversation((asked, said, asked, answer), SOURCE), processor)
+    assert {(one.weight, one.control) for one in view.stretches if "no" in one.text} == {(0, False)}
+    call = '<tool_call>\n{"name": "zoom", "arguments": {}}\n</tool_call>'
+    assert [(one.weight, one.text) for one in view.stretches if one.weight] == [
+        (2.5, f"yes\n{call}"),
+        (2.5, "<|im_end|>"),
+    ]
+    assert view.gold == f"yes\n{call}"
+    page = preview_page("t", [SetView("s", (view,))])
+    assert page.count('title="loss &times; 2.5"') == 2
 
 
 def test_a_text_that_spells_a_control_token_is_not_shown_as_one(processor):
@@ -182,7 +198,7 @@ HOSTILE = """<script>alert("1")</script>' onerror='x' {{ 7 * 7 }} </pre><img src
 
 
 def test_words_of_records_are_escaped_wherever_they_stand():
-    stretches = (Stretch(HOSTILE, trained=True, control=False, repeat=1),)
+    stretches = (Stretch(HOSTILE, weight=1, control=False, repeat=1),)
     record = RecordView(HOSTILE, 1, 0, 1, stretches, (Thumbnail("data:image/jpeg;base64,AAAA", HOSTILE),))
     page = preview_page(HOSTILE, [SetView(HOSTILE, (record, RecordView(HOSTILE, problem=HOSTILE)))])
     elements = Elements(page)

@@ -21,7 +21,7 @@ def tools_of(record: Record, reading: Reading) -> tuple[str, ...]:
         reading: of the record.
 
     Returns:
-        Each as JSON text.
+        Each as JSON text, with its type round it: `{"type": "function", "function": {"name": ..., ...}}`.
 
     Raises:
         RecordError: it is something else.
@@ -32,7 +32,8 @@ def tools_of(record: Record, reading: Reading) -> tuple[str, ...]:
     tools = parsed(value, "`tools`", reading) if isinstance(value, str) else value
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise reading.error(f"`tools` is {describe(value)}; expected a list of functions, each an object")
-    return tuple(_json(tool, "`tools`", reading) for tool in tools)
+    whole = (tool if "function" in tool else {"type": "function", "function": tool} for tool in tools)
+    return tuple(_json(tool, "`tools`", reading) for tool in whole)
 
 
 def calls_from(value: Any, name: str, reading: Reading) -> tuple[ToolCall, ...]:

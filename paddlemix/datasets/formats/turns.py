@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +21,8 @@ TURN_KEYS = ("messages", "conversations", "conversation")
 _SPEAKER_KEYS, _TEXT_KEYS = ("role", "from"), ("content", "value")
 SYSTEM_KEYS = ("system", "system_prompt")
 WEIGHT_KEYS = ("loss", "weight", "loss_weight", "loss_scale", "train")
+# Beyond it no loss can be computed in single precision.
+_LARGEST_WEIGHT = 1e6
 _CALL_KEYS = ("tool_calls", "function_call")
 # A turn that is a question and its answer.
 _QUESTION_KEYS, _ANSWER_KEYS = ("human", "user"), ("assistant", "gpt")
@@ -200,6 +201,8 @@ def _weight(item: Record, name: str, reading: Reading) -> float | None:
 
 
 def _as_weight(value: object, key: str, name: str, reading: Reading) -> float:
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise reading.error(f"`{key}` of {name} is {describe(value)}; expected true, false, or a number from 0 on")
+    if not isinstance(value, (int, float)) or not 0 <= value <= _LARGEST_WEIGHT:
+        raise reading.error(
+            f"`{key}` of {name} is {describe(value)}; expected true, false, or a number from 0 to {_LARGEST_WEIGHT:g}"
+        )
     return float(value)

@@ -138,7 +138,7 @@ def _size_file(
     """Name the file of the sizes after all that they depend on, except for the images, which may be a million."""
     files = [(identity(file), spec.media_root(file).absolute()) for file, _ in contents]
     chosen = hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()
-    name = digest_of(_code(), *files, spec.name, spec.prompt, chosen, processor.fingerprint())
+    name = digest_of(_code(), *files, spec.name, spec.prompt, spec.train_on, chosen, processor.fingerprint())
     return cache_folder("sizes") / f"{name}.npy"
 
 

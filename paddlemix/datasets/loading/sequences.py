@@ -13,6 +13,7 @@ from paddlemix.conversation import Conversation, RecordError
 from paddlemix.datasets.records.indexed_file import Records
 from paddlemix.datasets.records.json_files import Located
 from paddlemix.datasets.spec import DatasetSpec
+from paddlemix.datasets.train_on import with_weights
 
 
 class RecordSequence:
@@ -105,7 +106,7 @@ def parse_located(spec: DatasetSpec, located: Located) -> Conversation:
         located: the record and its place.
 
     Returns:
-        The conversation.
+        The conversation, its turns weighed as the set says.
 
     Raises:
         RecordError: the record cannot be used.
@@ -113,4 +114,4 @@ def parse_located(spec: DatasetSpec, located: Located) -> Conversation:
     entry, source = located
     if isinstance(entry, RecordError):
         raise entry
-    return spec.read(entry, source)
+    return with_weights(spec.read(entry, source), spec.train_on)

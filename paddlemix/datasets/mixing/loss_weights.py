@@ -21,7 +21,8 @@ class WeightedRow:
 
     Attributes:
         indices: the samples that the row shows.
-        weights: for each of them, by what the loss of each of its target tokens is multiplied.
+        weights: for each of them, by what the loss of each of its target tokens is multiplied, beside the weight that
+            the token has in its sample.
     """
 
     indices: tuple[int, ...]
@@ -30,10 +31,22 @@ class WeightedRow:
 
 @dataclass(frozen=True)
 class WeightedSample:
-    """A sample, and by what the loss of each of its target tokens is multiplied."""
+    """A sample, and by what the loss of each of its target tokens is multiplied.
+
+    Attributes:
+        sample: may have weights of its own, which are multiplied too.
+        weight: of the sample as a whole.
+    """
 
     sample: Sample
     weight: float
+
+    @property
+    def loss_weights(self) -> np.ndarray:
+        """By what the loss of each place's label is multiplied, float32[L]."""
+        if self.sample.loss_weights is None:
+            return np.full(len(self.sample.labels), self.weight, dtype=np.float32)
+        return self.sample.loss_weights * np.float32(self.weight)
 
 
 def weigh(rows: Sequence[Row], targets: np.ndarray, loss_per: LossPer) -> list[WeightedRow]:
@@ -43,7 +56,9 @@ def weigh(rows: Sequence[Row], targets: np.ndarray, loss_per: LossPer) -> list[W
         rows: all rows of the global batch, those of all ranks and accumulated batches.
         targets: int64[samples], target tokens of every sample that a row may name.
         loss_per: "token" takes the mean over all target tokens of the global batch, "sample" the mean over its samples
-            of each one's mean; samples without targets count for nothing.
+            of each one's mean; samples without targets count for nothing. A target counts once in either mean, however
+            much its turn weighs: a weight of 2 doubles what the turn adds to the loss, and a weight of 0 takes its
+            tokens out of the count.
 
     Returns:
         Each row with its weights.

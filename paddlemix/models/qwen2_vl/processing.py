@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,7 @@ class Qwen2VLProcessor(ProcessorBase):
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
         media = self._media.read(conversation)
         pieces, shown = self._prompt(conversation, media.sizes, add_generation_prompt=add_generation_prompt)
-        ids, labels = self._ids_and_labels(
+        ids, labels, loss_weights = self._labelled(
             *self.tokenizer.encode_pieces(pieces), conversation, is_prompt=add_generation_prompt
         )
         return Sample(
@@ -170,6 +171,7 @@ class Qwen2VLProcessor(ProcessorBase):
             labels=labels,
             position_ids=self._positions(ids, shown),
             media=self._inputs(media),
+            loss_weights=loss_weights,
         )
 
     def _encode_texts(
@@ -208,13 +210,17 @@ class Qwen2VLProcessor(ProcessorBase):
             The pieces, and what is shown, images and videos in their order.
 
         Raises:
-            RecordError: a box lies outside its image, or on none, or there are not as many placeholders as images and
-                videos.
+            RecordError: a box lies outside its image, or on none, there are not as many placeholders as images and
+                videos, or the chat template does not show the record's tools.
         """
         turns = self._written(conversation, self._place_sizes(sizes))
         if self.allow_control_tokens:
-            turns = [(role, self.chat_template.read_again(written)) for role, written in turns]
-        pieces = list(self.chat_template.pieces(turns, add_generation_prompt=add_generation_prompt))
+            turns = [replace(turn, written=self.chat_template.read_again(turn.written)) for turn in turns]
+        templated = self.chat_template.pieces(turns, conversation.tools, add_generation_prompt=add_generation_prompt)
+        try:
+            pieces = list(templated)
+        except ValueError as error:
+            raise RecordError(conversation.source, str(error)) from error
         shown = {IMAGE_PAD: sizes.stills, VIDEO_PAD: sizes.clips}
         self._check_placeholders(pieces, {pad: len(of_kind) for pad, of_kind in shown.items()}, conversation)
         remaining = {pad: iter(of_kind) for pad, of_kind in shown.items()}
@@ -247,8 +253,8 @@ class Qwen2VLProcessor(ProcessorBase):
         """Tell what a prompt of so many tokens comes to when it is held to its length."""
         cut_tokens = 0
         if tokens > self.max_length:
-            ids, trained = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
-            tokens, target_tokens, cut_tokens = len(ids), int(trained[1:].sum()), tokens - len(ids)
+            ids, weights = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
+            tokens, target_tokens, cut_tokens = len(ids), np.count_nonzero(weights[1:]), tokens - len(ids)
         image_tokens = sum(self.image_processor.tokens(one.grid) for one in shown)
         return SampleSize(tokens, image_tokens, target_tokens, cut_tokens, images=len(shown), clamped=clamped)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from paddlemix.contract import Piece, PlaceSizes, Sample, SampleSize, Written
-from paddlemix.conversation import Conversation, Image, RecordError, Role
+from paddlemix.conversation import Conversation, Image, RecordError
 from paddlemix.media.records import open_images
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLText
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
@@ -19,9 +18,9 @@ from paddlemix.models.qwen_vl.tags import GROUNDING, IMAGE_TAGS, ImageSpan
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 from paddlemix.processors.base import Limits, ProcessorBase
 from paddlemix.processors.batches import opened_image
-from paddlemix.processors.chat_template import WrittenTurn
 from paddlemix.processors.places import count_clamped
 from paddlemix.processors.settings import MediaSettings, given_settings, log_once
+from paddlemix.processors.turns.written import WrittenTurn
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -30,8 +29,10 @@ if TYPE_CHECKING:
 class QwenVLProcessor(ProcessorBase):
     """Everything between a conversation, or a rendered prompt, and the model's inputs.
 
-    Trained are every turn's start, end and line end, and what the assistant says but for images. Of special tokens
-    spelled in texts, `allow_control_tokens` reads all but those of images.
+    Learned are every turn's start, end and line end, and what the assistant says but for images: so the published
+    training has it, whoever speaks. Where a turn of a record has a weight of its own, only what the weights name is
+    learned: start, end and line end weigh what their turn does. Of special tokens spelled in texts,
+    `allow_control_tokens` reads all but those of images.
 
     Args:
         tokenizer: the checkpoint's.
@@ -75,12 +76,12 @@ class QwenVLProcessor(ProcessorBase):
             RecordError: as `encode`, as far as headers tell.
         """
         sizes = self.place_sizes(conversation)
-        ids, trained = self._tokenize(conversation, sizes)
-        kept, kept_trained = self._fit_length(ids, trained, conversation)
+        ids, weights = self._tokenize(conversation, sizes)
+        kept, kept_weights = self._fit_length(ids, weights, conversation)
         return SampleSize(
             tokens=len(kept),
             image_tokens=self.tokenizer.n_queries * len(conversation.images),
-            target_tokens=int(kept_trained[1:].sum()),
+            target_tokens=np.count_nonzero(kept_weights[1:]),
             cut_tokens=len(ids) - len(kept),
             images=len(conversation.images),
             clamped=count_clamped(conversation, sizes),
@@ -108,9 +109,9 @@ class QwenVLProcessor(ProcessorBase):
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
         images = open_images(conversation)
         sizes = PlaceSizes.of_images(image.size for image in images)
-        ids, trained = self._tokenize(conversation, sizes, add_generation_prompt=add_generation_prompt)
-        ids, labels = self._ids_and_labels(ids, trained, conversation, is_prompt=add_generation_prompt)
-        return Sample(input_ids=ids, labels=labels, media=self._inputs(images))
+        ids, weights = self._tokenize(conversation, sizes, add_generation_prompt=add_generation_prompt)
+        ids, labels, loss_weights = self._labelled(ids, weights, conversation, is_prompt=add_generation_prompt)
+        return Sample(input_ids=ids, labels=labels, media=self._inputs(images), loss_weights=loss_weights)
 
     def _encode_texts(
         self, texts: list[str], images: list[Any], videos: list[Any]
@@ -133,26 +134,29 @@ class QwenVLProcessor(ProcessorBase):
     def _tokenize(
         self, conversation: Conversation, sizes: PlaceSizes, *, add_generation_prompt: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Encode a conversation as int64[L], and tell which of its ids are trained, bool[L]."""
+        """Encode a conversation as int64[L], and tell what each of its ids weighs, float32[L]."""
         _refuse_videos(conversation)
+        _refuse_tools(conversation)
+        is_weighed = any(turn.weight is not None for turn in conversation.turns)
         ids: list[int] = []
-        trained: list[bool] = []
-        for role, written in _with_system(self._written(conversation, sizes)):
-            content, said = self._content(role, written)
-            opening, newline = self._chatml.opening(role), self._chatml.newline
-            ids += [*self._chatml.turn(role, content), *newline]
-            trained += [True, *[False] * (len(opening) - 1), *said, True, *[True] * len(newline)]
+        weights: list[float] = []
+        for turn in _with_system(self._written(conversation, sizes)):
+            content, said = self._content(turn)
+            opening, newline = self._chatml.opening(turn.role), self._chatml.newline
+            edge = turn.weight if is_weighed else 1.0
+            ids += [*self._chatml.turn(turn.role, content), *newline]
+            weights += [edge, *[0.0] * (len(opening) - 1), *said, edge, *[edge] * len(newline)]
         if add_generation_prompt:
             opening = self._chatml.opening("assistant")
-            ids, trained = ids + opening, trained + [False] * len(opening)
-        return np.array(ids, dtype=np.int64), np.array(trained, dtype=bool)
+            ids, weights = ids + opening, weights + [0.0] * len(opening)
+        return np.array(ids, dtype=np.int64), np.array(weights, dtype=np.float32)
 
-    def _content(self, role: Role, written: Sequence[Written]) -> tuple[list[int], list[bool]]:
-        """Encode what a turn says, and tell which of its ids are trained."""
-        pieces = [_for_tokenizer(one, trained=role == "assistant") for one in written]
+    def _content(self, turn: WrittenTurn) -> tuple[list[int], list[float]]:
+        """Encode what a turn says, and tell what each of its ids weighs."""
+        pieces = map(_for_tokenizer, turn.weighed().written)
         special = set(self.tokenizer.special_tokens) - set(IMAGE_TAGS) if self.allow_control_tokens else ()
-        ids, trained = self.tokenizer.encode_pieces(pieces, allowed_special=special)
-        return ids.tolist(), trained.tolist()
+        ids, weights = self.tokenizer.encode_pieces(pieces, allowed_special=special)
+        return ids.tolist(), weights.tolist()
 
     def _end_of_media(self, ids: np.ndarray) -> int:
         span_ends = np.flatnonzero(ids == self.tokenizer.img_end_id)
@@ -181,15 +185,24 @@ def _refuse_videos(conversation: Conversation) -> None:
         )
 
 
+def _refuse_tools(conversation: Conversation) -> None:
+    if conversation.tools or any(turn.calls or turn.role == "tool" for turn in conversation.turns):
+        raise RecordError(
+            conversation.source,
+            "tools are listed or called, but Qwen-VL was trained on no form of them; take them out of the record or "
+            "train a Qwen2-VL or Qwen2.5-VL.",
+        )
+
+
 def _with_system(turns: list[WrittenTurn]) -> list[WrittenTurn]:
-    if turns and turns[0][0] == "system":
+    if turns and turns[0].role == "system":
         return turns
-    return [("system", [Piece(DEFAULT_SYSTEM)]), *turns]
+    return [WrittenTurn("system", [Piece(DEFAULT_SYSTEM)], weight=0.0), *turns]
 
 
-def _for_tokenizer(written: Written, *, trained: bool) -> Piece | ImageSpan:
+def _for_tokenizer(written: Written) -> Piece | ImageSpan:
     """Convert what a turn consists of to what the tokenizer takes."""
     if isinstance(written, Piece):
-        return replace(written, trained=trained)
+        return written
     assert isinstance(written, Image), f"{type(written).__name__} was refused before: {written}"
     return ImageSpan(written.path)

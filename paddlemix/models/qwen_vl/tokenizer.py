@@ -169,25 +169,25 @@ class QwenTokenizer:
     def encode_pieces(
         self, pieces: Iterable[Piece | ImageSpan], *, allowed_special: AllowedSpecial = ()
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Encode a stretch of a prompt, and tell which of its ids are trained.
+        """Encode a stretch of a prompt, and tell what each of its ids weighs.
 
         Neighbouring texts are encoded as one, so that the tokens do not depend on where they were joined; special
-        tokens and images stand between texts. Images are never trained.
+        tokens and images stand between texts. Images weigh nothing.
 
         Args:
             pieces: in their order.
             allowed_special: as `encode` takes it, of the pieces that are text.
 
         Returns:
-            ids int64[L] and trained bool[L].
+            ids int64[L] and their weights float32[L], 0 of what is not learned.
         """
         ids: list[int] = []
-        trained: list[bool] = []
-        for (kind, is_trained), group in groupby(pieces, key=_kind_and_trained):
+        weights: list[float] = []
+        for (kind, weight), group in groupby(pieces, key=_kind_and_weight):
             new_ids = self._ids_of_kind(kind, list(group), allowed_special)
             ids += new_ids
-            trained += [is_trained] * len(new_ids)
-        return np.array(ids, dtype=np.int64), np.array(trained, dtype=bool)
+            weights += [weight] * len(new_ids)
+        return np.array(ids, dtype=np.int64), np.array(weights, dtype=np.float32)
 
     def decode(
         self,
@@ -331,7 +331,7 @@ def _count(settings: dict[str, Any], name: str, *, least: int) -> int:
     return value
 
 
-def _kind_and_trained(piece: Piece | ImageSpan) -> tuple[str, bool]:
+def _kind_and_weight(piece: Piece | ImageSpan) -> tuple[str, float]:
     if isinstance(piece, ImageSpan):
-        return "image", False
-    return "control" if piece.control else "text", piece.trained
+        return "image", 0.0
+    return "control" if piece.control else "text", piece.weight

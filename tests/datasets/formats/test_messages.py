@@ -323,6 +323,7 @@ def test_markup_is_read_where_the_set_says_so_and_an_image_is_there():
 
 
 CALL = {"name": "zoom", "arguments": {"图": 1}}
+TOOL = '{"type": "function", "function": {"name": "zoom"}}'
 WRITTEN = ToolCall("zoom", '{"图": 1}')
 
 
@@ -342,7 +343,7 @@ def test_calls_of_functions_are_read_in_every_spelling(turn):
     turns = [said("q")[0], turn, {"role": "tool", "content": "found"}, {"role": "assistant", "content": "It is red."}]
     conversation = read({"messages": turns, "tools": [{"name": "zoom"}]})
     assert conversation.turns[1] == Turn("assistant", (Text("Let me look."),), calls=(WRITTEN,))
-    assert conversation.turns[2] == Turn("tool", (Text("found"),)) and conversation.tools == ('{"name": "zoom"}',)
+    assert conversation.turns[2] == Turn("tool", (Text("found"),)) and conversation.tools == (TOOL,)
 
 
 def test_calls_that_are_turns_of_their_own_are_one_turn():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import os
@@ -69,6 +70,13 @@ def test_other_contents_settings_and_choices_are_measured_anew(tmp_path):
     spec = write(tmp_path / "a.json", ["1", "333"])
     assert measured(spec)[1] == 2
     assert measured(spec)[1] == 0
+
+
+def test_records_of_which_other_turns_are_learned_are_measured_anew(tmp_path):
+    spec = write(tmp_path / "a.json", ["one", "two"])
+    assert [measured(spec)[1], measured(dataclasses.replace(spec, train_on="last"))[1]] == [2, 2]
+    conversations = measured(dataclasses.replace(spec, train_on="all"))[0].conversations
+    assert [turn.weight for turn in conversations[1].turns] == [1, 1]
 
 
 def test_a_bad_record_is_looked_at_again_and_may_have_been_mended(tmp_path):

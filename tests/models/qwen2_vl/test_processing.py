@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -20,10 +21,12 @@ from paddlemix.conversation import (
     RecordId,
     Reference,
     Text,
+    ToolCall,
     Turn,
     Video,
     VideoSettings,
 )
+from paddlemix.datasets.mixing.loss_weights import count_targets
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import MAX_PIXELS
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
@@ -157,6 +160,76 @@ class TestLabels:
         turns = [("user", "Draw."), ("assistant", "Here: ", Image(save_image(60, 60)))]
         spans = trained_spans(make_processor().encode(conversation(*turns)), tokenizer)
         assert [said for _, said in spans] == ["Here: ", "<|im_end|>"]
+
+
+class TestWeights:
+    """What a turn's own weight does: `weighed` sets those of the turns in their order, None where they have none."""
+
+    turns = (("system", "简短。"), ("user", "\nQ"), ("assistant", "\nOne"), ("user", "R"), ("assistant", "Two"))
+    ends = ("简短。<|im_end|>", "\nQ<|im_end|>", "\nOne<|im_end|>", "R<|im_end|>", "Two<|im_end|>")
+
+    def weighed(self, *weights):
+        record = conversation(*self.turns)
+        turns = (replace(turn, weight=weight) for turn, weight in zip(record.turns, weights, strict=True))
+        return replace(record, turns=tuple(turns))
+
+    def test_an_answer_that_is_context_only_keeps_its_tokens_and_loses_its_labels(self, make_processor, tokenizer):
+        processor = make_processor()
+        plain = processor.encode(self.weighed(*[None] * 5))
+        sample = processor.encode(self.weighed(None, None, 0.0, None, None))
+        np.testing.assert_array_equal(sample.input_ids, plain.input_ids)
+        np.testing.assert_array_equal(sample.position_ids, plain.position_ids)
+        assert [said for _, said in trained_spans(sample, tokenizer)] == [self.ends[4]]
+        assert sample.loss_weights is plain.loss_weights is None
+
+    def test_weights_that_are_not_1_are_told_place_by_place(self, make_processor, tokenizer):
+        sample = make_processor().encode(self.weighed(None, None, 2.0, None, 0.25))
+        assert [said for _, said in trained_spans(sample, tokenizer)] == [self.ends[2], self.ends[4]]
+        assert sample.loss_weights.dtype == np.float32
+        for weight, said in ((2, self.ends[2]), (0.25, self.ends[4])):
+            assert tokenizer.decode(sample.input_ids[sample.loss_weights == weight]) == said
+        assert ((sample.loss_weights > 0) == (sample.labels != IGNORED_LABEL)).all()
+
+    def test_what_others_say_may_be_learned_but_for_images_and_headers(self, make_processor, tokenizer, save_image):
+        sample = make_processor().encode(self.weighed(*[1.0] * 5))
+        assert [said for _, said in trained_spans(sample, tokenizer)] == list(self.ends)
+        shown = Turn("user", (Text("a"), Image(save_image(60, 60)), Text("b")), weight=1.0)
+        spans = trained_spans(make_processor().encode(Conversation((shown,), RecordId("a", 0))), tokenizer)
+        assert [said for _, said in spans] == ["a", "b<|im_end|>"]
+
+    @pytest.mark.parametrize("weights", [[None] * 5, [1.0] * 5, [0.0] * 5, [None, 0.5, 0.0, None, 3.0], [1e-60] * 5])
+    def test_what_is_measured_is_what_is_encoded(self, make_processor, weights):
+        record = self.weighed(*weights)
+        size, sample = make_processor().measure(record), make_processor().encode(record)
+        assert (size.tokens, size.target_tokens) == (len(sample.input_ids), count_targets(sample.labels))
+        cutter = make_processor(max_length=len(sample.input_ids) - 2, truncate_text=True)
+        size, sample = cutter.measure(record), cutter.encode(record)
+        assert (size.tokens, size.target_tokens) == (len(sample.input_ids), count_targets(sample.labels))
+        assert sample.loss_weights is None or len(sample.loss_weights) == len(sample.input_ids)
+
+    def test_a_record_of_which_nothing_is_learned_has_no_targets_whole_and_cut(self, make_processor):
+        record = self.weighed(*[0.0] * 5)
+        assert make_processor().measure(record).target_tokens == 0
+        sample = make_processor(max_length=20, truncate_text=True).encode(record)
+        assert (sample.labels == IGNORED_LABEL).all() and sample.loss_weights is None and len(sample.labels) == 20
+
+    def test_a_calls_tokens_and_end_weigh_what_its_turn_does(self, make_processor, tokenizer):
+        call = Turn("assistant", (Text("A"),), weight=2.0, calls=(ToolCall("zoom", "{}"),))
+        result = Turn("tool", (Text("one"),))
+        record = Conversation((Turn("user", (Text("Q"),)), call, result), RecordId("a", 0), tools=('{"name": "zoom"}',))
+        sample = make_processor().encode(record)
+        ((before, said),) = trained_spans(sample, tokenizer)
+        assert said == 'A\n<tool_call>\n{"name": "zoom", "arguments": {}}\n</tool_call><|im_end|>'
+        assert '<tools>\n{"name": "zoom"}\n</tools>' in before
+        assert set(sample.loss_weights.tolist()) == {0, 2}
+        assert make_processor().measure(record).target_tokens == count_targets(sample.labels)
+
+    def test_a_template_that_cannot_show_tools_is_told_with_the_record(self, make_processor):
+        processor = make_processor(template=Qwen2VLChatTemplate("{{ tools[0].name.first }}<|im_end|>"))
+        record = Conversation((Turn("user", (Text("Q"),)),), RecordId("records.json", 7), tools=("{}",))
+        for act in (processor.encode, processor.encode_prompt, processor.measure):
+            with pytest.raises(RecordError, match=r"^records.json, record 7: the checkpoint's chat template does not"):
+                act(record)
 
 
 class TestBoxes:

@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from paddlemix.conversation import (
     RecordId,
     Reference,
     Text,
+    ToolCall,
     Turn,
     Video,
 )
+from paddlemix.datasets.mixing.loss_weights import count_targets
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.processing import QwenVLProcessor
@@ -139,6 +142,55 @@ class TestLabels:
         length = len(prompt.input_ids)
         assert sample.input_ids[:length].tolist() == prompt.input_ids.tolist()
         assert (sample.labels[length:] == sample.input_ids[length:]).all()
+
+
+class TestWeights:
+    """As soon as one turn has a weight of its own, the tokens round each turn weigh what the turn does."""
+
+    def weighed(self, *weights):
+        record = conversation(("user", "Q"), ("assistant", "One"), ("user", "R"), ("assistant", "Two"))
+        turns = (replace(turn, weight=weight) for turn, weight in zip(record.turns, weights, strict=True))
+        return replace(record, turns=tuple(turns))
+
+    def test_an_answer_that_is_context_only_keeps_its_tokens_and_loses_its_labels(self, processor, qwen_tokenizer):
+        plain = processor.encode(self.weighed(None, None, None, None))
+        sample = processor.encode(self.weighed(None, 0.0, None, None))
+        np.testing.assert_array_equal(sample.input_ids, plain.input_ids)
+        assert trained_spans(sample, qwen_tokenizer) == ["<|im_start|>", "Two<|im_end|>\n"]
+        assert sample.loss_weights is None
+
+    def test_what_others_say_may_be_learned_and_weights_are_told_place_by_place(self, processor, qwen_tokenizer):
+        sample = processor.encode(self.weighed(0.5, None, 0.0, 2.0))
+        assert trained_spans(sample, qwen_tokenizer) == [
+            "<|im_start|>",
+            "Q<|im_end|>\n<|im_start|>",
+            "One<|im_end|>\n",
+            "<|im_start|>",
+            "Two<|im_end|>\n",
+        ]
+        weights = {
+            weight: qwen_tokenizer.decode(sample.input_ids[sample.loss_weights == weight]) for weight in (0.5, 2)
+        }
+        assert weights == {0.5: "<|im_start|>Q<|im_end|>\n", 2: "<|im_start|>Two<|im_end|>\n"}
+
+    @pytest.mark.parametrize("weights", [[0.0] * 4, [1.0] * 4, [None, 0.0, None, 3.0]])
+    def test_what_is_measured_is_what_is_encoded(self, processor, weights):
+        record = self.weighed(*weights)
+        assert processor.measure(record).target_tokens == count_targets(processor.encode(record).labels)
+
+    @pytest.mark.parametrize("tooled", ["tools", "calls", "result"])
+    def test_tools_are_refused_with_the_record(self, processor, tooled):
+        turns = [Turn("user", (Text("Q"),)), Turn("assistant", (Text("A"),))]
+        if tooled == "calls":
+            turns[1] = replace(turns[1], calls=(ToolCall("zoom", "{}"),))
+        if tooled == "result":
+            turns.append(Turn("tool", (Text("one"),)))
+        record = Conversation(
+            tuple(turns), RecordId("records.json", 7), tools=('{"name": "zoom"}',) if tooled == "tools" else ()
+        )
+        for act in (processor.encode, processor.encode_prompt, processor.measure):
+            with pytest.raises(RecordError, match=r"^records.json, record 7: tools are listed or called, but"):
+                act(record)
 
 
 class TestPublishedTraining:

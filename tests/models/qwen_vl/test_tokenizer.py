@@ -105,14 +105,14 @@ class TestProperties:
     @settings(derandomize=True, deadline=None)
     @given(path=st.text(max_size=5).filter(lambda path: "<" not in path), text=st.text(max_size=5))
     def test_images_and_text_come_back_from_their_ids(self, qwen_tokenizer, path, text):
-        pieces = [Piece(text), ImageSpan(path), Piece("<|im_end|>", control=True), Piece(text, trained=True)]
-        ids, trained = qwen_tokenizer.encode_pieces(pieces)
+        pieces = [Piece(text), ImageSpan(path), Piece("<|im_end|>", control=True), Piece(text, weight=2.0)]
+        ids, weights = qwen_tokenizer.encode_pieces(pieces)
         composed = unicodedata.normalize("NFC", text)
         kept = path if len(unicodedata.normalize("NFC", path).encode()) <= 16 else ""
         assert qwen_tokenizer.decode(ids) == (
             f"{composed}<img>{unicodedata.normalize('NFC', kept)}</img><|im_end|>{composed}"
         )
-        assert trained.sum() == len(qwen_tokenizer.encode(text))
+        assert weights.sum() == 2 * len(qwen_tokenizer.encode(text))
 
     def test_neighbouring_texts_are_encoded_as_one(self, qwen_tokenizer):
         ids, _ = qwen_tokenizer.encode_pieces([Piece("Find th"), Piece("e bus!")])
