@@ -19,6 +19,7 @@ from paddlemix.models.qwen2_vl.prompts import (
     IMAGE_PAD,
     MEDIA_INPUTS,
     VIDEO_PAD,
+    as_image,
     as_video,
     check_media_counts,
     concatenated,
@@ -29,7 +30,6 @@ from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
 from paddlemix.models.qwen2_vl.videos import MAX_FRAME_PIXELS, Qwen2VLVideoProcessor
 from paddlemix.names import PREPROCESSOR_FILE
 from paddlemix.processors.base import Limits, ProcessorBase
-from paddlemix.processors.batches import opened_image
 from paddlemix.processors.chat_template import ChatTemplate
 from paddlemix.processors.grounding import TaggedPlaces
 from paddlemix.processors.preprocessor import read_settings
@@ -168,7 +168,7 @@ class Qwen2VLProcessor(ProcessorBase):
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         prompts = [list(self.chat_template.split(text)) for text in texts]
         check_media_counts(prompts, {IMAGE_PAD: len(images), VIDEO_PAD: len(videos)})
-        media = self._media.cut([opened_image(image) for image in images], [as_video(video) for video in videos])
+        media = self._media.cut([as_image(image) for image in images], [as_video(video) for video in videos])
         remaining = {IMAGE_PAD: iter(media.sizes.stills), VIDEO_PAD: iter(media.sizes.clips)}
         expanded = (expand_placeholders(pieces, remaining, self.image_processor.tokens)[0] for pieces in prompts)
         return [self.tokenizer.encode_pieces(pieces)[0] for pieces in expanded], self._inputs(media)

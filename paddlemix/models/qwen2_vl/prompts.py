@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import PIL.Image
 
 from paddlemix.contract import Piece
-from paddlemix.conversation import Video
+from paddlemix.conversation import Image, Video
 from paddlemix.models.qwen2_vl.media import Grid, Shown
+from paddlemix.processors.batches import opened_image
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 # By the placeholder of an image or a video, the model's inputs for their patches and grids.
@@ -65,6 +67,24 @@ def check_media_counts(prompts: Sequence[Sequence[Piece]], given: Mapping[str, i
                 f"`text` has {found} {name} placeholders `{pad}`, but `{name}s` has {given[pad]} {name}s; expected one "
                 f"each. Render the messages with one part a {name}, and hand over what they show in that order."
             )
+
+
+def as_image(source: Any) -> tuple[Image, PIL.Image.Image]:
+    """Open an image that a call was given.
+
+    Args:
+        source: an `Image`, a path, an address or a PIL image.
+
+    Returns:
+        What is asked of it, and the image in RGB, upright.
+
+    Raises:
+        ValueError: it is none of these, or cannot be used.
+    """
+    if isinstance(source, Image):
+        return source, opened_image(source.path)
+    name = "that was given" if isinstance(source, PIL.Image.Image) else str(source)
+    return Image(name), opened_image(source)
 
 
 def as_video(source: Any) -> Video:

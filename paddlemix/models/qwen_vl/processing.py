@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import PIL.Image
 
 from paddlemix.contract import Piece, Sample, SampleSize, Size, Written
 from paddlemix.conversation import Conversation, Image, RecordError, Role
+from paddlemix.media.data_url import shown
 from paddlemix.media.records import image_sizes, open_images
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLText
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
@@ -116,10 +117,10 @@ class QwenVLProcessor(ProcessorBase):
         if videos:
             raise ValueError("`videos` holds a video; Qwen-VL reads images only.")
         rows = [np.array(self.tokenizer.encode(text, allowed_special="all")) for text in texts]
-        shown = sum(int((row == self.tokenizer.img_start_id).sum()) for row in rows)
-        if shown != len(images):
+        spans = sum(int((row == self.tokenizer.img_start_id).sum()) for row in rows)
+        if spans != len(images):
             raise ValueError(
-                f"`text` shows {shown} images `<img></img>`, but `images` holds {len(images)}; expected one each. "
+                f"`text` shows {spans} images `<img></img>`, but `images` holds {len(images)}; expected one each. "
                 "Render the messages with one part an image, and hand over what they show in that order."
             )
         return rows, self._inputs([opened_image(image) for image in images])
@@ -133,6 +134,7 @@ class QwenVLProcessor(ProcessorBase):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Encode a conversation as int64[L], and tell which of its ids are trained, bool[L]."""
         _refuse_videos(conversation)
+        self._refuse_sizes(conversation)
         ids: list[int] = []
         trained: list[bool] = []
         for role, written in _with_system(self._written(conversation, sizes)):
@@ -151,6 +153,17 @@ class QwenVLProcessor(ProcessorBase):
         special = set(self.tokenizer.special_tokens) - set(IMAGE_TAGS) if self.allow_control_tokens else ()
         ids, trained = self.tokenizer.encode_pieces(pieces, allowed_special=special)
         return ids.tolist(), trained.tolist()
+
+    def _refuse_sizes(self, conversation: Conversation) -> None:
+        for image in conversation.images:
+            asked = [name for name, value in asdict(image.settings).items() if value is not None]
+            if asked:
+                side = self.image_processor.image_size
+                raise RecordError(
+                    conversation.source,
+                    f"image {shown(image.path)} asks for {', '.join(f'`{name}`' for name in asked)}, but Qwen-VL "
+                    f"stretches every image to {side} x {side} pixels; take it out or take Qwen2-VL.",
+                )
 
     def _end_of_media(self, ids: np.ndarray) -> int:
         span_ends = np.flatnonzero(ids == self.tokenizer.img_end_id)

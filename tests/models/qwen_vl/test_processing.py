@@ -13,6 +13,7 @@ from paddlemix.conversation import (
     Box,
     Conversation,
     Image,
+    ImageSettings,
     OverlongError,
     RecordError,
     RecordId,
@@ -235,6 +236,13 @@ class TestBadRecords:
     def test_a_record_that_cannot_be_used_is_named(self, processor, act, parts, problem):
         with pytest.raises(RecordError, match=f"^records.json, record 7: {problem}"):
             getattr(processor, act)(conversation(("user", *parts), ("assistant", "a")))
+
+    @pytest.mark.parametrize("act", ["encode", "measure", "encode_prompt"])
+    def test_an_image_that_asks_for_a_size_is_refused(self, processor, save_image, act):
+        sized = Image(save_image(20, 10, "a.png"), ImageSettings(max_pixels=784, min_pixels=784))
+        problem = r"image .*a\.png asks for `min_pixels`, `max_pixels`, but Qwen-VL stretches every image to 28 x 28"
+        with pytest.raises(RecordError, match=f"^records.json, record 7: {problem}"):
+            getattr(processor, act)(conversation(("user", Image(save_image(9, 9)), sized), ("assistant", "a")))
 
 
 class TestImages:
