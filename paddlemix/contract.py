@@ -252,6 +252,10 @@ class Processor(ConversationProcessor, Protocol):
         """Make what a model answers to: the conversation, which ends with a user's turn, and the answer's opening."""
         ...
 
+    def grounding_of(self, conversation: Conversation) -> Grounding:
+        """Give the family's convention of boxes for what one conversation shows, whose images may have own settings."""
+        ...
+
     def image_size(self, conversation: Conversation, index: int = 0) -> Size:
         """Read the size of one of the conversation's images, upright."""
         ...

@@ -116,7 +116,9 @@ class ChatSession:
         if not (self.history and self.images):
             return []
         paths = []
-        found = answer_boxes(self._dialogue.processor, self.history[-1].answer, [one.size for one in self.images])
+        found = answer_boxes(
+            self._dialogue.processor.grounding, self.history[-1].answer, [one.size for one in self.images]
+        )
         for image, boxes in zip(self.images, found, strict=True):
             if boxes:
                 paths.append(self._output_dir / f"chat_{next(self._drawn_numbers)}.jpg")

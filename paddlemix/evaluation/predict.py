@@ -60,15 +60,16 @@ def _prediction(processor: Processor, conversation: Conversation, raw: str, grou
     gold = conversation.turns[-1]
     images = conversation.images
     size = processor.image_size(conversation) if images else None
+    convention = processor.grounding_of(conversation)
     return Prediction(
         task=conversation.task,
-        text=processor.grounding.strip(raw),
-        boxes=tuple(found.box for found in processor.grounding.parse(raw, [size])[0]) if size else (),
+        text=convention.strip(raw),
+        boxes=tuple(found.box for found in convention.parse(raw, [size])[0]) if size else (),
         gold_answers=conversation.answers or (_spoken(gold),),
         gold_boxes=tuple(box.in_pixels(*size) for box in _boxes(gold)) if size else (),
         grounding=grounding,
         source=conversation.source,
-        points=tuple(_in_fractions(found.point, size) for found in processor.grounding.parse_points(raw, [size])[0])
+        points=tuple(_in_fractions(found.point, size) for found in convention.parse_points(raw, [size])[0])
         if size
         else (),
         gold_points=tuple(part.in_fractions(*size) for part in gold.parts if isinstance(part, Point)) if size else (),

@@ -116,6 +116,18 @@ class ProcessorBase(MessageCalls):
             f"`grounding` is {form!r}, but {type(self).__name__} has only one form of boxes and points; leave it out."
         )
 
+    def grounding_of(self, conversation: Conversation) -> Grounding:
+        """Give the family's convention of boxes for what one conversation shows.
+
+        Args:
+            conversation: its images may have settings of their own.
+
+        Returns:
+            `grounding`, or one that knows them.
+        """
+        del conversation  # a family's, whose boxes count in what the model sees, look into it
+        return self.grounding
+
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write everything that `from_pretrained` reads beside a model.
 
@@ -253,7 +265,8 @@ class ProcessorBase(MessageCalls):
             RecordError: a box lies on an image that the conversation does not show.
         """
         try:
-            return [(turn.role, self.grounding.write(turn, sizes)) for turn in conversation.turns]
+            grounding = self.grounding_of(conversation)
+            return [(turn.role, grounding.write(turn, sizes)) for turn in conversation.turns]
         except ValueError as error:
             raise RecordError(conversation.source, str(error)) from error
 

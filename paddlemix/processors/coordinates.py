@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from paddlemix.contract import Size
@@ -47,12 +47,13 @@ class Units(Protocol):
         """
         ...
 
-    def in_pixels(self, numbers: Sequence[float], size: Size) -> tuple[float, ...] | None:
+    def in_pixels(self, numbers: Sequence[float], size: Size, image: int = 0) -> tuple[float, ...] | None:
         """Convert what a model wrote to pixels of the original image.
 
         Args:
             numbers: x and y in turns.
             size: of the image.
+            image: its index among those of the conversation.
 
         Returns:
             As many numbers; None where the model cannot have meant a place.
@@ -72,8 +73,9 @@ class Thousandths:
         """Count x, y; see `Units`."""
         return self._counted(point.in_fractions(*_size_of(point, sizes)))
 
-    def in_pixels(self, numbers: Sequence[float], size: Size) -> tuple[float, ...] | None:
+    def in_pixels(self, numbers: Sequence[float], size: Size, image: int = 0) -> tuple[float, ...] | None:
         """Convert to pixels; None where a number leaves 0..1000."""
+        del image  # all are alike
         if not all(0 <= number <= 1000 for number in numbers):
             return None
         return tuple(number / 1000 * size[axis % 2] for axis, number in enumerate(numbers))
@@ -88,29 +90,35 @@ class SeenPixels:
 
     Attributes:
         seen: tells that size for the original one.
+        own: the same for images with settings of their own, by their index in the conversation.
     """
 
     seen: Callable[[Size], Size]
+    own: Mapping[int, Callable[[Size], Size]] = field(default_factory=dict)
 
     def corners(self, box: Box, sizes: Sequence[Size]) -> list[int]:
         """Count x1, y1, x2, y2; a box keeps a pixel at least, so that it comes back as one."""
         size = _size_of(box, sizes)
         x1, y1, x2, y2 = box.in_fractions(*size)
-        width, height = self.seen(size)
+        width, height = self._seen(box.image)(size)
         (left, right), (top, bottom) = _edges(x1, x2, width), _edges(y1, y2, height)
         return [left, top, right, bottom]
 
     def place(self, point: Point, sizes: Sequence[Size]) -> list[int]:
         """Count x, y; see `Units`."""
         size = _size_of(point, sizes)
-        return [_clipped(value, side) for value, side in zip(point.in_fractions(*size), self.seen(size), strict=True)]
+        seen = self._seen(point.image)(size)
+        return [_clipped(value, side) for value, side in zip(point.in_fractions(*size), seen, strict=True)]
 
-    def in_pixels(self, numbers: Sequence[float], size: Size) -> tuple[float, ...] | None:
+    def in_pixels(self, numbers: Sequence[float], size: Size, image: int = 0) -> tuple[float, ...] | None:
         """Convert to pixels of the original image; what lies outside is clipped."""
-        seen = self.seen(size)
+        seen = self._seen(image)(size)
         return tuple(
             min(max(number / seen[axis % 2], 0.0), 1.0) * size[axis % 2] for axis, number in enumerate(numbers)
         )
+
+    def _seen(self, image: int) -> Callable[[Size], Size]:
+        return self.own.get(image, self.seen)
 
 
 def _size_of(placed: Box | Point, sizes: Sequence[Size]) -> Size:

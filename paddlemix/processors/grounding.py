@@ -123,7 +123,7 @@ class TaggedPlaces:
             shown = last_mention(text[place : match.end()], shown, len(sizes))
             place = match.end()
             numbers = [int(match[name]) for name in ("x1", "y1", "x2", "y2") if match[name] is not None]
-            pixels = self.units.in_pixels(numbers, sizes[shown])
+            pixels = self.units.in_pixels(numbers, sizes[shown], shown)
             if pixels is not None:
                 yield shown, label, pixels
 

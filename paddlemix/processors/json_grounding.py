@@ -107,7 +107,7 @@ class JsonPlaces:
         for image, label, entry in _entries(text, len(sizes)):
             numbers = entry.get(key)
             if isinstance(numbers, list) and all(map(_is_number, numbers)):
-                pixels = self.units.in_pixels(numbers, sizes[image])
+                pixels = self.units.in_pixels(numbers, sizes[image], image)
                 if pixels is not None:
                     yield image, label, pixels
 

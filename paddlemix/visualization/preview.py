@@ -116,7 +116,9 @@ def view_record(
             *_answered_images(conversation, processor, answered or "", sizes),
         ),
         gold="".join(
-            one.text for one in processor.grounding.write(conversation.turns[-1], sizes) if isinstance(one, Piece)
+            one.text
+            for one in processor.grounding_of(conversation).write(conversation.turns[-1], sizes)
+            if isinstance(one, Piece)
         ),
         answer=answered,
     )
@@ -168,7 +170,7 @@ def _answered_images(
     conversation: Conversation, processor: Processor, raw: str, sizes: list[Size]
 ) -> Iterator[Thumbnail]:
     """Draw the boxes and points that a model named, on the images that have some."""
-    found = answer_boxes(processor, raw, sizes)
+    found = answer_boxes(processor.grounding_of(conversation), raw, sizes)
     for number, (part, placed) in enumerate(zip(conversation.images, found, strict=True), 1):
         if placed:
             caption = f"Picture {number} as the model answers{_counted(placed)}"

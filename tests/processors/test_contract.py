@@ -54,7 +54,7 @@ def test_every_family_does_all_that_is_asked_of_a_processor(processor, save_imag
     assert skipped.strip() == "猫(100,125),(500,500)"
     assert processor.decode(answer, skip_special_tokens=True) == skipped
     assert processor.batch_decode([answer], skip_special_tokens=True) == [skipped]
-    ((found,),) = processor.grounding.parse(raw, [(100, 80)])
+    ((found,),) = processor.grounding_of(question).parse(raw, [(100, 80)])
     assert (found.label, found.box) == ("猫", box.in_pixels(100, 80))
     assert processor.grounding.parse_points(raw, [(100, 80)]) == [[]]
     written = processor.grounding.write(said, [(100, 80)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from paddlemix.contract import Grounding, GroundingForm, Size
+from paddlemix.conversation import Conversation, ImageSettings
 from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl.media import Media, Shown
 from paddlemix.models.qwen2_vl.positions import TimeScale
@@ -16,6 +18,7 @@ from paddlemix.models.qwen2_vl.processing import GROUNDING, VIDEO_PREPROCESSOR_F
 from paddlemix.names import CONFIG_FILE, PREPROCESSOR_FILE
 from paddlemix.processors.base import Limits
 from paddlemix.processors.coordinates import SeenPixels
+from paddlemix.processors.grounding import TaggedPlaces
 from paddlemix.processors.json_grounding import JsonPlaces
 from paddlemix.processors.preprocessor import read_settings
 from paddlemix.processors.settings import MediaSettings
@@ -46,7 +49,7 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
         tokens_per_second: steps of the time axis in a second.
     """
 
-    grounding: Grounding
+    grounding: JsonPlaces | TaggedPlaces
     grounding_form: GroundingForm
     tokens_per_second: float
 
@@ -72,6 +75,15 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
         else:
             raise ValueError(f"`grounding` is {form!r}; expected one of {', '.join(get_args(GroundingForm))}.")
         self.grounding_form = form
+
+    def grounding_of(self, conversation: Conversation) -> Grounding:
+        """Give the convention of boxes for what one conversation shows; see `ProcessorBase.grounding_of`."""
+        own = {
+            index: partial(self._media.seen_size, image)
+            for index, image in enumerate(conversation.images)
+            if image.settings != ImageSettings()
+        }
+        return replace(self.grounding, units=SeenPixels(self._seen_size, own)) if own else self.grounding
 
     @classmethod
     def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
