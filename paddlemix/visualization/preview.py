@@ -15,7 +15,7 @@ from PIL import Image
 from paddlemix.contract import Piece, Processor, Sample, Size
 from paddlemix.conversation import Box, Conversation, Point, RecordError, Reference
 from paddlemix.media.data_url import shown
-from paddlemix.media.frames import frame_indices
+from paddlemix.media.frames import frame_indices, frame_range
 from paddlemix.media.images import open_image
 from paddlemix.media.video import open_video
 from paddlemix.names import IGNORED_LABEL
@@ -225,7 +225,9 @@ def _frames(conversation: Conversation) -> Iterator[Thumbnail]:
     for index, part in enumerate(conversation.videos):
         path = part.path if isinstance(part.path, str) else part.path[0]
         with open_video(part.path) as video:
-            places = frame_indices(video.info.frames, min(_FRAMES, video.info.frames)).tolist()
+            asked = part.settings
+            stretch = frame_range(video.info.frames, video.info.rate, start=asked.start, end=asked.end)
+            places = frame_indices(len(stretch), min(_FRAMES, len(stretch)), stretch.start).tolist()
             for place, frame in zip(places, video.read(places), strict=True):
                 caption = f"Video {index + 1}: {shown(path)}, frame {place + 1} of {video.info.frames}"
                 yield Thumbnail(_as_url(_with_places(Image.fromarray(frame), [])), caption)

@@ -13,7 +13,7 @@ import PIL.Image
 from paddlemix.contract import Piece
 from paddlemix.conversation import Image, Video
 from paddlemix.models.qwen2_vl.media import Grid, Shown
-from paddlemix.processors.batches import opened_image
+from paddlemix.processors.batches import AskedMedium, opened_image
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 # By the placeholder of an image or a video, the model's inputs for their patches and grids.
@@ -73,7 +73,7 @@ def as_image(source: Any) -> tuple[Image, PIL.Image.Image]:
     """Open an image that a call was given.
 
     Args:
-        source: an `Image`, a path, an address or a PIL image.
+        source: a path, an address or a PIL image, with settings or without.
 
     Returns:
         What is asked of it, and the image in RGB, upright.
@@ -81,8 +81,9 @@ def as_image(source: Any) -> tuple[Image, PIL.Image.Image]:
     Raises:
         ValueError: it is none of these, or cannot be used.
     """
-    if isinstance(source, Image):
-        return source, opened_image(source.path)
+    if isinstance(source, AskedMedium):
+        image, opened = as_image(source.source)
+        return replace(image, settings=source.settings), opened
     name = "that was given" if isinstance(source, PIL.Image.Image) else str(source)
     return Image(name), opened_image(source)
 
@@ -91,7 +92,7 @@ def as_video(source: Any) -> Video:
     """Make a `Video` of what a call was given.
 
     Args:
-        source: one, a path, an address, or a list of frames' paths.
+        source: one, a path, an address, or a list of frames' paths, with settings or without.
 
     Returns:
         The video.
@@ -99,6 +100,8 @@ def as_video(source: Any) -> Video:
     Raises:
         ValueError: it is none of these.
     """
+    if isinstance(source, AskedMedium):
+        return replace(as_video(source.source), settings=source.settings)
     if isinstance(source, Video):
         return source
     if isinstance(source, (list, tuple)) and all(isinstance(frame, (str, os.PathLike)) for frame in source):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 
 from paddlemix.contract import Piece, Sample, SampleSize, Size, Written
-from paddlemix.conversation import Conversation, Image, RecordError, Role
+from paddlemix.conversation import Conversation, Image, ImageSettings, RecordError, Role
 from paddlemix.media.data_url import shown
 from paddlemix.media.records import image_sizes, open_images
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLText
@@ -19,7 +19,7 @@ from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.tags import GROUNDING, IMAGE_TAGS, ImageSpan
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 from paddlemix.processors.base import Limits, ProcessorBase
-from paddlemix.processors.batches import opened_image
+from paddlemix.processors.batches import AskedMedium, opened_image
 from paddlemix.processors.chat_template import WrittenTurn
 from paddlemix.processors.settings import MediaSettings, given_settings, log_once
 
@@ -116,6 +116,9 @@ class QwenVLProcessor(ProcessorBase):
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         if videos:
             raise ValueError("`videos` holds a video; Qwen-VL reads images only.")
+        for image in images:
+            if isinstance(image, AskedMedium):
+                raise ValueError(self._refusal("an image of the messages", image.settings))
         rows = [np.array(self.tokenizer.encode(text, allowed_special="all")) for text in texts]
         spans = sum(int((row == self.tokenizer.img_start_id).sum()) for row in rows)
         if spans != len(images):
@@ -156,14 +159,16 @@ class QwenVLProcessor(ProcessorBase):
 
     def _refuse_sizes(self, conversation: Conversation) -> None:
         for image in conversation.images:
-            asked = [name for name, value in asdict(image.settings).items() if value is not None]
-            if asked:
-                side = self.image_processor.image_size
-                raise RecordError(
-                    conversation.source,
-                    f"image {shown(image.path)} asks for {', '.join(f'`{name}`' for name in asked)}, but Qwen-VL "
-                    f"stretches every image to {side} x {side} pixels; take it out or take Qwen2-VL.",
-                )
+            if image.settings != ImageSettings():
+                raise RecordError(conversation.source, self._refusal(f"image {shown(image.path)}", image.settings))
+
+    def _refusal(self, name: str, settings: object) -> str:
+        asked = ", ".join(f"`{key}`" for key, value in vars(settings).items() if value is not None)
+        side = self.image_processor.image_size
+        return (
+            f"{name} asks for {asked}, but Qwen-VL stretches every image to {side} x {side} pixels; take it out or "
+            "take Qwen2-VL."
+        )
 
     def _end_of_media(self, ids: np.ndarray) -> int:
         span_ends = np.flatnonzero(ids == self.tokenizer.img_end_id)

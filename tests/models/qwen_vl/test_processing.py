@@ -354,6 +354,11 @@ class TestCalls:
         assert batch.attention_mask.tolist()[0][-1] == 1 and batch.attention_mask.tolist()[0][0] == 0
         assert processor.batch_decode(batch.input_ids, skip_special_tokens=True) == ["hi", "Find the bus!"]
 
+    def test_settings_beside_an_image_are_refused(self, processor, save_image):
+        messages = self.messages({"type": "image", "image": save_image(60, 30), "max_pixels": 784})
+        with pytest.raises(ValueError, match="an image of the messages asks for `max_pixels`, but Qwen-VL stretches"):
+            processor.apply_chat_template(messages, tokenize=True)
+
     def test_videos_are_refused(self, processor):
         with pytest.raises(ValueError, match="reads images only"):
             processor(text="hi", videos=["a.mp4"])
