@@ -186,7 +186,7 @@ class Grounding(Protocol):
         """
         ...
 
-    def parse(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedBox]]:
+    def parse(self, text: str, sizes: Sequence[ShownSize]) -> list[list[GroundedBox]]:
         """Read the boxes of a raw answer; malformed ones are ignored.
 
         Args:
@@ -198,7 +198,7 @@ class Grounding(Protocol):
         """
         ...
 
-    def parse_points(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedPoint]]:
+    def parse_points(self, text: str, sizes: Sequence[ShownSize]) -> list[list[GroundedPoint]]:
         """Read the points of a raw answer; malformed ones are ignored.
 
         Args:
@@ -210,7 +210,7 @@ class Grounding(Protocol):
         """
         ...
 
-    def parse_quads(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedQuad]]:
+    def parse_quads(self, text: str, sizes: Sequence[ShownSize]) -> list[list[GroundedQuad]]:
         """Read the quads of a raw answer; malformed ones are ignored.
 
         Args:

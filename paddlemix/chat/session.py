@@ -12,6 +12,7 @@ from pathlib import Path
 
 import PIL.Image
 
+from paddlemix.contract import ShownSize
 from paddlemix.conversation import Image, Part, Text, Turn, Video
 from paddlemix.generation.dialogue import Dialogue, Exchange
 from paddlemix.media.fetch import is_address
@@ -116,7 +117,9 @@ class ChatSession:
         if not (self.history and self.images):
             return []
         paths = []
-        found = answer_boxes(self._dialogue.processor, self.history[-1].answer, [one.size for one in self.images])
+        found = answer_boxes(
+            self._dialogue.processor.grounding, self.history[-1].answer, [ShownSize(one.size) for one in self.images]
+        )
         for image, boxes in zip(self.images, found, strict=True):
             if boxes:
                 paths.append(self._output_dir / f"chat_{next(self._drawn_numbers)}.jpg")

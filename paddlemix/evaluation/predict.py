@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from paddlemix.contract import Model, Processor, Size
+from paddlemix.contract import Model, Processor, ShownSize, Size
 from paddlemix.conversation import Box, Conversation, Point, Quad, Reference, Text, Turn
 from paddlemix.evaluation.grounding import BoxLike
 from paddlemix.evaluation.report import Prediction
@@ -61,18 +61,19 @@ def question_of(conversation: Conversation) -> Conversation:
 
 def _prediction(processor: Processor, conversation: Conversation, raw: str, grounding: bool) -> Prediction:
     gold = conversation.turns[-1]
-    sizes = [one.original for one in processor.place_sizes(conversation).images] if conversation.images else []
+    shown = processor.place_sizes(conversation).images if conversation.images else ()
+    sizes = [one.original for one in shown]
     return Prediction(
         task=conversation.task,
         text=processor.grounding.strip(raw),
-        boxes=_answered_boxes(processor, raw, sizes),
+        boxes=_answered_boxes(processor, raw, shown),
         gold_answers=conversation.answers or (_spoken(gold),),
         gold_boxes=tuple(_on_image(clamped(box, sizes[box.image]), box.image) for box in _boxes(gold)),
         grounding=grounding,
         source=conversation.source,
         points=tuple(
             _in_fractions(found.point, size)
-            for points, size in zip(processor.grounding.parse_points(raw, sizes), sizes, strict=True)
+            for points, size in zip(processor.grounding.parse_points(raw, shown), sizes, strict=True)
             for found in points
         ),
         gold_points=tuple(
@@ -83,7 +84,7 @@ def _prediction(processor: Processor, conversation: Conversation, raw: str, grou
     )
 
 
-def _answered_boxes(processor: Processor, raw: str, sizes: Sequence[Size]) -> tuple[BoxLike, ...]:
+def _answered_boxes(processor: Processor, raw: str, sizes: Sequence[ShownSize]) -> tuple[BoxLike, ...]:
     """Read the boxes and quads of an answer, in pixels of the original images."""
     boxes, quads = processor.grounding.parse(raw, sizes), processor.grounding.parse_quads(raw, sizes)
     return (

@@ -6,7 +6,8 @@ Source: the rule of the published Qwen2-VL video preprocessing, single-precision
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class VideoInfo:
         width: pixels of an upright frame.
         height: pixels of an upright frame.
         is_sampled: whether its frames were chosen already, so that all are shown.
+        other_sizes: the width and height of frames that differ from the first, with the name of the first such frame.
     """
 
     frames: int
@@ -32,6 +34,39 @@ class VideoInfo:
     width: int
     height: int
     is_sampled: bool = False
+    other_sizes: Mapping[tuple[int, int], str] = field(default_factory=dict)
+
+
+def frame_range(total: int, rate: float | None, *, start: float | None, end: float | None) -> range:
+    """Tell which frames lie in a stretch of a video.
+
+    Args:
+        total: frames of the video, at least 1.
+        rate: frames a second of the video; None or 0 where it tells none.
+        start: seconds at which the stretch begins; None means with the video.
+        end: seconds at which it ends; None, or one behind the video's end, means with the video.
+
+    Returns:
+        Their places; all of the video's where neither is given.
+
+    Raises:
+        VideoError: the stretch has fewer than two frames, or the video tells no rate; the message goes on from the
+            video's name.
+    """
+    if start is None and end is None:
+        return range(total)
+    if not rate:
+        raise VideoError("tells no frame rate, so that `start` and `end` name none of its frames; leave them out.")
+    seconds = total / rate
+    first = 0 if start is None else math.ceil(min(start, seconds) * rate)
+    last = total - 1 if end is None else min(math.floor(min(end, seconds) * rate), total - 1)
+    if first >= last:
+        asked = " and ".join(f"`{name}` {at:g} s" for name, at in (("start", start), ("end", end)) if at is not None)
+        raise VideoError(
+            f"lasts {seconds:.2f} s ({total} frames, {rate:g} a second), and {asked} leave fewer than two frames of "
+            "it. Change them."
+        )
+    return range(first, last + 1)
 
 
 def frame_count(
@@ -42,59 +77,62 @@ def frame_count(
     Args:
         total: frames of the video, at least 1.
         rate: frames a second of the video; None or 0 where it tells none.
-        nframes: frames asked for; None lets `fps` decide.
+        nframes: frames asked for, all where the video has fewer; None lets `fps` decide.
         fps: frames a second asked for.
         min_frames: at least so many, where `fps` decides and the video has them.
         max_frames: at most so many, where `fps` decides.
         multiple: the result is one of this, the frames that a patch spans.
 
     Returns:
-        A multiple of `multiple` that is not above `total`; or `total` where that is below `multiple`.
+        A multiple of `multiple` that is not above `total`, however many were asked for; or `total` where that is below
+        `multiple`.
 
     Raises:
-        VideoError: the video does not have `nframes`, or tells no rate; the message goes on from the video's name.
+        VideoError: `nframes` is too small, or the video tells no rate; the message goes on from the video's name.
     """
+    most = math.floor(total / multiple) * multiple or total
     if nframes is not None:
-        return _given_count(nframes, total, multiple)
+        return min(_given_count(nframes, multiple), most)
     if total < multiple:
         return total
     if not rate:
         raise VideoError("tells no frame rate; set `nframes` (NFRAMES).")
     least = math.ceil(min_frames / multiple) * multiple
-    most = math.floor(min(max_frames, total) / multiple) * multiple
+    most = min(math.floor(max_frames / multiple) * multiple, most)
     return math.floor(min(max(total / rate * fps, least), most) / multiple) * multiple
 
 
-def _given_count(nframes: int, total: int, multiple: int) -> int:
+def _given_count(nframes: int, multiple: int) -> int:
     count = round(nframes / multiple) * multiple
-    if not multiple <= count <= total:
+    if count < multiple:
         raise VideoError(
-            f"has {total} frames, but `nframes` (NFRAMES) is {nframes}, which makes {count} in steps of {multiple}; "
-            f"expected {multiple} to {total}. Change it, or set `fps` (FPS) in its place."
+            f"cannot be shown as {nframes} frames, as `nframes` (NFRAMES) says: they are taken in steps of {multiple}; "
+            f"expected {multiple} or more."
         )
     return count
 
 
-def frame_indices(total: int, count: int) -> np.ndarray:
+def frame_indices(total: int, count: int, first: int = 0) -> np.ndarray:
     """Spread the places of `count` frames evenly from the first to the last.
 
     The places are laid out in single precision, from both ends to the middle and with fused multiply-add, as PyTorch
     does on today's processors: otherwise some halves would round to the other neighbour.
 
     Args:
-        total: frames of the video.
+        total: frames of the video, or of a stretch of it.
         count: at least 1, at most `total`.
+        first: the place at which the stretch begins.
 
     Returns:
         int64[count], ascending.
     """
     if count == 1:
-        return np.zeros(1, dtype=np.int64)
-    last = np.float32(total - 1)
-    step = np.float64(last / np.float32(count - 1))
+        return np.full(1, first, dtype=np.int64)
+    last = np.float32(first + total - 1)
+    step = np.float64((last - np.float32(first)) / np.float32(count - 1))
     steps = np.arange(count)
-    # float64 holds these products exactly, so that each place is rounded once.
-    places = np.where(steps < count // 2, step * steps, last - step * steps[::-1])
+    # float64 holds these sums and products exactly, so that each place is rounded once.
+    places = np.where(steps < count // 2, first + step * steps, last - step * steps[::-1])
     return np.rint(places.astype(np.float32)).astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Opening videos: a file, an address, or the images of its frames."""
+"""Opening videos: a file, an address, a folder, or the images of its frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError, fetch_kept, is_address
 from paddlemix.media.frames import VideoError, VideoInfo
-from paddlemix.media.images import ImageError, image_size, open_image
+from paddlemix.media.images import ImageError
+from paddlemix.media.video_images import FrameFiles, ImageFile, frames_in, is_image_file
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_SECONDS = 60.0
@@ -36,7 +37,7 @@ class OpenVideo(Protocol):
             indices: ascending, below `info.frames`.
 
         Returns:
-            uint8[height, width, 3] each, in RGB, upright.
+            uint8[height, width, 3] each, in RGB, upright; a frame may have one of `info.other_sizes`.
         """
         ...
 
@@ -46,10 +47,12 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
     """Lend a video whose header was read; what decoders run into while it is lent becomes a VideoError too.
 
     PyAV decodes, or OpenCV where PyAV is not installed. They give the same frames, but for videos that name another
-    colour matrix than BT.601: OpenCV ignores it, and saturated colours are off (36 levels, measured for BT.709).
+    colour matrix than BT.601: OpenCV ignores it, and saturated colours are off (36 levels, measured for BT.709). Pillow
+    opens image files, and whatever PyAV can tell of frames that are damaged is an error.
 
     Args:
-        path: a local file, an http(s) address (at most 256 MB, 60 s), a data: URL, or the paths of the frames.
+        path: a local file, a folder of frames, an http(s) address (at most 256 MB, 60 s), a data: URL, or the paths of
+            the frames. An image file is a video too: of its one frame, or of those of an animated GIF, WebP or PNG.
 
     Yields:
         The video.
@@ -58,25 +61,23 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
         VideoError: it is missing, broken, empty, too large or too narrow.
         ImportError: neither PyAV nor OpenCV is installed.
     """
-    name = shown(path) if isinstance(path, str) else _name_of_frames(path)
+    name = name_of(path)
     try:
         with _opened(path) as video:
             yield video
     except VideoError as error:
-        raise VideoError(f"video {name} {error}") from error
+        raise VideoError(f"{name} {error}") from error
     except FetchError as error:
         raise VideoError(f"video {error}") from error
     except ImageError as error:
-        raise VideoError(f"video {name} cannot be shown: {error}") from error
+        raise VideoError(f"{name} cannot be shown: {error}") from error
     except FileNotFoundError as error:
-        raise VideoError(f"video {name} does not exist.") from error
+        raise VideoError(f"{name} does not exist.") from error
     except ImportError:
         raise
     except Exception as error:  # Broken bytes: the decoders raise ValueError, OSError, and errors of their own.
         problem = getattr(error, "strerror", None) or str(error)
-        raise VideoError(
-            f"video {name} is broken or in no format that is read (MP4, AVI, MKV ...): {problem}."
-        ) from error
+        raise VideoError(f"{name} is broken or in no format that is read (MP4, AVI, MKV ...): {problem}.") from error
 
 
 @contextmanager
@@ -88,9 +89,11 @@ def _opened(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
         with tempfile.NamedTemporaryFile() as file:
             file.write(body)
             file.flush()
-            yield _decoder(file.name)
+            yield _file(file.name)
+    elif (folder := Path(path)).is_dir():
+        yield FrameFiles(frames_in(folder))
     else:
-        yield _decoder(path)
+        yield _file(path)
 
 
 def _body(path: str) -> bytes:
@@ -99,14 +102,26 @@ def _body(path: str) -> bytes:
     return fetch_kept(path, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
 
 
-def _name_of_frames(paths: tuple[str, ...]) -> str:
-    return f"of the frames {', '.join(map(shown, paths[:2]))}{' ...' if paths[2:] else ''}"
+def name_of(path: str | tuple[str, ...]) -> str:
+    """Name a video in a message.
+
+    Args:
+        path: see `open_video`.
+
+    Returns:
+        The subject of a sentence.
+    """
+    if isinstance(path, str):
+        return f"video {shown(path)}"
+    return f"video of the frames {', '.join(map(shown, path[:2]))}{' ...' if path[2:] else ''}"
 
 
-def _decoder(path: str) -> OpenVideo:
-    """Open a local video by whichever decoder is installed."""
+def _file(path: str) -> OpenVideo:
+    """Open a local file: an image by Pillow, a video by whichever decoder is installed."""
     if not Path(path).stat().st_size:
         raise VideoError("is empty: it has no bytes.")
+    if is_image_file(path):
+        return ImageFile(path)
     if find_spec("av"):
         from paddlemix.media.video_pyav import PyAVVideo
 
@@ -116,25 +131,3 @@ def _decoder(path: str) -> OpenVideo:
 
         return OpenCVVideo(path)
     raise ImportError("videos are decoded by PyAV or OpenCV, and neither is installed: pip install av")
-
-
-class FrameFiles:
-    """A video given as the images of its frames, all of which are shown."""
-
-    def __init__(self, paths: tuple[str, ...]) -> None:
-        if not paths:
-            raise VideoError("has no frames.")
-        sizes = [image_size(path) for path in paths]
-        for path, size in zip(paths, sizes, strict=True):
-            if size != sizes[0]:
-                raise VideoError(
-                    f"has frames of several sizes: {shown(paths[0])} is {sizes[0]}, {shown(path)} is {size}."
-                )
-        width, height = sizes[0]
-        self.info = VideoInfo(len(paths), None, width, height, is_sampled=True)
-        self._paths = paths
-
-    def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """Open the images at `indices`, uint8[height, width, 3] each, in RGB."""
-        for index in indices:
-            yield np.asarray(open_image(self._paths[index]))

@@ -9,11 +9,15 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from paddlemix.media.frames import VideoError, VideoInfo
 from paddlemix.media.video_limits import SPARE_FRAMES, check_size
 
 logger = logging.getLogger(__name__)
+
+# By how much the last packet may end before the length in the header: what is shown last may have no length of its own.
+_SLACK_SECONDS, _SLACK = 1.0, 0.1
 
 
 class PyAVVideo:
@@ -42,15 +46,22 @@ class PyAVVideo:
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Decode the frames at `indices`, uint8[height, width, 3] each, in RGB."""
-        wanted, count, frame = set(indices), 0, None
+        wanted, count, last, is_damaged = set(indices), 0, None, False
         with self._stream() as stream:
             for frame in stream.container.decode(stream):
+                # The decoder marks the frame in which it met the fault; those that are built on it look no better.
+                is_damaged = frame.is_corrupt or (is_damaged and not frame.key_frame)
+                if is_damaged and self.info.frames - count <= SPARE_FRAMES:
+                    break
                 if count in wanted:
+                    if is_damaged:
+                        raise VideoError(f"is damaged: its frame {count} cannot be decoded as it was.")
                     yield _upright(frame)
+                last = frame
                 count += 1
                 if count > indices[-1]:
                     return
-        yield from self._stand_ins(frame, count, sum(index >= count for index in wanted))
+        yield from self._stand_ins(last, count, sum(index >= count for index in wanted))
 
     def _stand_ins(self, last: Any, count: int, missing: int) -> Iterator[np.ndarray]:
         """Repeat the last frame, uint8[height, width, 3], for each one that the header promised at the very end."""
@@ -61,17 +72,33 @@ class PyAVVideo:
             yield _upright(last)
 
     def _count_packets(self) -> int:
+        """Count frames by what would be decoded, and refuse a file that ends long before its header says."""
+        count, end = 0, 0.0
         with self._stream() as stream:
-            return sum(1 for packet in stream.container.demux(stream) if packet.size and not packet.is_discard)
+            container = stream.container
+            for packet in container.demux():
+                if packet.pts is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                count += packet.stream_index == stream.index and bool(packet.size) and not packet.is_discard
+            # Cuts, which leave out some of the frames that a header counts, are known to this one kind of file.
+            promised = 0 if "mp4" in container.format.name else stream.frames
+            start, length = (time / av.time_base for time in (container.start_time or 0, container.duration or 0))
+        if promised - count > SPARE_FRAMES:
+            raise VideoError(f"is cut off: it holds {count} of the {promised} frames of its header.")
+        if length - (end - start) > max(_SLACK_SECONDS, _SLACK * length):
+            raise VideoError(f"is cut off: it ends after {end - start:.2f} of the {length:.2f} s of its header.")
+        return count
 
     @contextmanager
     def _stream(self) -> Iterator[Any]:
         """Lend the first video stream, from its start."""
         # As an open file and without protocols: a playlist must not make us open other files or addresses.
-        with open(self._path, "rb") as file, av.open(file, options={"protocol_whitelist": "none"}) as container:
-            if not container.streams.video:
-                raise VideoError("holds no video stream.")
-            stream = container.streams.video[0]
+        options = {"protocol_whitelist": "none"}
+        with open(self._path, "rb") as file, av.open(file, options=options, metadata_errors="replace") as container:
+            streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+            if not streams:
+                raise VideoError(f"holds no video stream{', only sound' if container.streams.audio else ''}.")
+            stream = streams[0]
             stream.thread_type = "AUTO"
             yield stream
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,19 @@ class ModelInputs(dict[str, Any]):
             return self[name]
         except KeyError as error:
             raise AttributeError(f"the batch has no `{name}`; it has {', '.join(self)}.") from error
+
+
+@dataclass(frozen=True)
+class AskedMedium:
+    """An image or a video with settings of its own, as a message names it.
+
+    Attributes:
+        source: what the call takes otherwise.
+        settings: for this one alone, an `ImageSettings` or a `VideoSettings`.
+    """
+
+    source: Any
+    settings: Any
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

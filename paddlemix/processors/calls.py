@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from paddlemix.contract import Tokenizer
-from paddlemix.processors.batches import ModelInputs, as_list, as_tensors, check_choice, flat, padded, text_list
+from paddlemix.conversation import ImageSettings, VideoSettings
+from paddlemix.processors.batches import (
+    AskedMedium,
+    ModelInputs,
+    as_list,
+    as_tensors,
+    check_choice,
+    flat,
+    padded,
+    text_list,
+)
 
 Messages = list[dict[str, Any]]
+
+_SETTINGS: dict[str, type[ImageSettings] | type[VideoSettings]] = {"image": ImageSettings, "video": VideoSettings}
+_OTHER_NAMES = {"video_start": "start", "video_end": "end", "sample_fps": "fps"}
 
 
 class RendersMessages(Protocol):
@@ -91,7 +105,8 @@ class MessageCalls(ABC):
         Args:
             messages: `{"role": ..., "content": ...}` each; a content is a string, or parts such as `{"type": "image",
                 "image": path or PIL image}`, `{"type": "video", "video": path}` and `{"type": "text", "text": ...}`.
-                A list of such lists is a batch.
+                Settings of one image or video stand beside it: `"max_pixels": 100352`, `"video_start": 2.5`. A list of
+                such lists is a batch.
             tokenize: give ids in place of text, the images and videos read from the messages.
             add_generation_prompt: end with the opening of an assistant's turn.
             add_vision_id: number the images and videos ("Picture 1: ").
@@ -139,10 +154,19 @@ class MessageCalls(ABC):
         """
 
 
-def media_of_messages(chats: list[Messages], kind: str) -> Iterator[Any]:
-    """Find the images or videos that messages name, in their order."""
+def media_of_messages(chats: list[Messages], kind: Literal["image", "video"]) -> Iterator[Any]:
+    """Find the images or videos that messages name, in their order, as an `AskedMedium` where one has settings."""
     for message in (message for chat in chats for message in chat):
         for part in message["content"] if not isinstance(message["content"], str) else ():
             named = [part[key] for key in (kind, f"{kind}_url", "path", "url") if part.get(key) is not None]
             if named and (part.get("type") == kind or kind in part or f"{kind}_url" in part):
-                yield named[0]["url"] if isinstance(named[0], dict) else named[0]
+                source = named[0]["url"] if isinstance(named[0], dict) else named[0]
+                settings = _settings_of(part, _SETTINGS[kind])
+                yield source if settings == _SETTINGS[kind]() else AskedMedium(source, settings)
+
+
+def _settings_of(part: Mapping[str, Any], kind: type[ImageSettings] | type[VideoSettings]) -> Any:
+    """Take the settings of a message's image or video, as qwen-vl-utils calls them or as we do."""
+    names = {field.name for field in fields(kind)}
+    called = {_OTHER_NAMES.get(key, key): value for key, value in part.items()}
+    return kind(**{name: called[name] for name in names & called.keys()})

@@ -28,7 +28,7 @@ class Units(Protocol):
         """
         ...
 
-    def in_pixels(self, numbers: Sequence[float], size: Size) -> tuple[float, ...] | None:
+    def in_pixels(self, numbers: Sequence[float], size: ShownSize) -> tuple[float, ...] | None:
         """Convert what a model wrote to pixels of the original image.
 
         Args:
@@ -49,11 +49,11 @@ class Thousandths:
         """Count the corners; see `Units`."""
         return _counted(placed, size.original, scale=(1000, 1000), largest=(999, 999))
 
-    def in_pixels(self, numbers: Sequence[float], size: Size) -> tuple[float, ...] | None:
+    def in_pixels(self, numbers: Sequence[float], size: ShownSize) -> tuple[float, ...] | None:
         """Convert to pixels; None where a number leaves 0..1000."""
         if not all(0 <= number <= 1000 for number in numbers):
             return None
-        return tuple(number / 1000 * size[axis % 2] for axis, number in enumerate(numbers))
+        return tuple(number / 1000 * size.original[axis % 2] for axis, number in enumerate(numbers))
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,18 @@ class SeenPixels:
 
     def count(self, placed: Placed, size: ShownSize) -> list[int]:
         """Count the corners; see `Units`."""
-        seen = size.seen or self.seen(size.original)
+        seen = self._seen(size)
         return _counted(placed, size.original, scale=seen, largest=seen)
 
-    def in_pixels(self, numbers: Sequence[float], size: Size) -> tuple[float, ...] | None:
+    def in_pixels(self, numbers: Sequence[float], size: ShownSize) -> tuple[float, ...] | None:
         """Convert to pixels of the original image; what lies outside is clipped."""
-        seen = self.seen(size)
+        seen, original = self._seen(size), size.original
         return tuple(
-            min(max(number / seen[axis % 2], 0.0), 1.0) * size[axis % 2] for axis, number in enumerate(numbers)
+            min(max(number / seen[axis % 2], 0.0), 1.0) * original[axis % 2] for axis, number in enumerate(numbers)
         )
+
+    def _seen(self, size: ShownSize) -> Size:
+        return size.seen or self.seen(size.original)
 
 
 def size_under(placed: Placed, sizes: PlaceSizes) -> ShownSize:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
-from paddlemix.contract import GroundedBox, GroundedPoint, GroundedQuad, Piece, PlaceSizes, Size, Written
+from paddlemix.contract import GroundedBox, GroundedPoint, GroundedQuad, Piece, PlaceSizes, ShownSize, Written
 from paddlemix.conversation import Image, Part, Quad, RawAnswer, Reference, Text, Turn, Video, goes_round
 from paddlemix.processors.coordinates import Thousandths, Units, size_under
 
@@ -60,7 +60,7 @@ class TaggedPlaces:
         """
         return [written for part in turn.parts for written in self._written(part, sizes)]
 
-    def parse(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedBox]]:
+    def parse(self, text: str, sizes: Sequence[ShownSize]) -> list[list[GroundedBox]]:
         """Read the boxes of a raw answer; malformed ones are ignored.
 
         A box lies on the image that was mentioned last before it, as "Picture 2" or "图2", inside a reference or
@@ -75,7 +75,7 @@ class TaggedPlaces:
         """
         return by_image(self._tagged_places(text, sizes), as_box, len(sizes))
 
-    def parse_points(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedPoint]]:
+    def parse_points(self, text: str, sizes: Sequence[ShownSize]) -> list[list[GroundedPoint]]:
         """Read the points of a raw answer, likewise.
 
         Args:
@@ -87,7 +87,7 @@ class TaggedPlaces:
         """
         return by_image(self._tagged_places(text, sizes), as_point, len(sizes))
 
-    def parse_quads(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedQuad]]:
+    def parse_quads(self, text: str, sizes: Sequence[ShownSize]) -> list[list[GroundedQuad]]:
         """Read the quads of a raw answer, likewise.
 
         Args:
@@ -128,7 +128,7 @@ class TaggedPlaces:
             place = tag.end()
         yield Piece(answer[place:])
 
-    def _tagged_places(self, text: str, sizes: Sequence[Size]) -> Iterator[tuple[int, str, tuple[float, ...]]]:
+    def _tagged_places(self, text: str, sizes: Sequence[ShownSize]) -> Iterator[tuple[int, str, tuple[float, ...]]]:
         """Find each well-formed box, point or quad: its image, the reference before it, and its corners in pixels."""
         label, shown, place = "", len(sizes) - 1, 0
         for match in self._name_or_place.finditer(text) if sizes else ():

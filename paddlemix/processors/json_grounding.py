@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddlemix.contract import GroundedBox, GroundedPoint, GroundedQuad, Piece, PlaceSizes, Size, Written
+from paddlemix.contract import GroundedBox, GroundedPoint, GroundedQuad, Piece, PlaceSizes, ShownSize, Written
 from paddlemix.conversation import Image, Part, Placed, Point, Quad, Reference, Text, Turn, Video
 from paddlemix.processors.coordinates import Units, size_under
 from paddlemix.processors.grounding import as_box, as_point, by_image, last_mention
@@ -72,7 +72,7 @@ class JsonPlaces:
                 written.append(Piece(f"\n{listed}" if written else listed))
         return written
 
-    def parse(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedBox]]:
+    def parse(self, text: str, sizes: Sequence[ShownSize]) -> list[list[GroundedBox]]:
         """Read the boxes of a raw answer, in lists, in fences or alone; malformed ones are ignored.
 
         A box lies on the image that its label mentions, as "Picture 2" or "图2", or else on the one that was mentioned
@@ -87,7 +87,7 @@ class JsonPlaces:
         """
         return by_image(self._places(text, BOX_KEY, sizes), as_box, len(sizes))
 
-    def parse_points(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedPoint]]:
+    def parse_points(self, text: str, sizes: Sequence[ShownSize]) -> list[list[GroundedPoint]]:
         """Read the points of a raw answer, likewise.
 
         Args:
@@ -99,7 +99,7 @@ class JsonPlaces:
         """
         return by_image(self._places(text, POINT_KEY, sizes), as_point, len(sizes))
 
-    def parse_quads(self, text: str, sizes: Sequence[Size]) -> list[list[GroundedQuad]]:
+    def parse_quads(self, text: str, sizes: Sequence[ShownSize]) -> list[list[GroundedQuad]]:
         """Find no quads: they have no form in JSON."""
         del text
         return [[] for _ in sizes]
@@ -108,7 +108,7 @@ class JsonPlaces:
         """Take the fences from the JSON of a raw answer; the list is what a person reads."""
         return _FENCED.sub(lambda match: match["json"].rstrip(), text).strip()
 
-    def _places(self, text: str, key: str, sizes: Sequence[Size]) -> Iterator[tuple[int, str, tuple[float, ...]]]:
+    def _places(self, text: str, key: str, sizes: Sequence[ShownSize]) -> Iterator[tuple[int, str, tuple[float, ...]]]:
         """Find the numbers that stand under a key: their image, their label, and the pixels that they mean."""
         for image, label, entry in _entries(text, len(sizes)):
             numbers = entry.get(key)

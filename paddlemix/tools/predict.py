@@ -9,7 +9,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from paddlemix.contract import Processor
+from paddlemix.contract import Processor, ShownSize
 from paddlemix.conversation import Image, Text, Video
 from paddlemix.generation.dialogue import Asked
 from paddlemix.media.images import open_image
@@ -121,7 +121,7 @@ def print_stream(pieces: Iterator[str]) -> str:
 
 def draw(processor: Processor, raw: str, images: Sequence[PIL.Image.Image], folder: Path) -> None:
     """Write each image with its boxes and points."""
-    found = answer_boxes(processor, raw, [image.size for image in images])
+    found = answer_boxes(processor.grounding, raw, [ShownSize(image.size) for image in images])
     for number, (image, boxes) in enumerate(zip(images, found, strict=True), 1):
         path = folder / (IMAGE_FILE if len(images) == 1 else NUMBERED_FILE.format(number))
         save_drawn(image, boxes, path)

@@ -7,25 +7,24 @@ from pathlib import Path
 
 from PIL import Image
 
-from paddlemix.contract import Processor, Size
+from paddlemix.contract import Grounding, ShownSize
 from paddlemix.files import replacing
 from paddlemix.visualization.draw import Labelled, LabelledBox, LabelledPoint, LabelledQuad, draw_boxes
 
 JPEG_QUALITY = 95
 
 
-def answer_boxes(processor: Processor, raw: str, sizes: Sequence[Size]) -> list[list[Labelled]]:
+def answer_boxes(grounding: Grounding, raw: str, sizes: Sequence[ShownSize]) -> list[list[Labelled]]:
     """Read the boxes, points and quads of a raw answer on each of the images that it is about.
 
     Args:
-        processor: of the model's family.
+        grounding: the convention of the model's family.
         raw: the answer, tags and all.
-        sizes: of the images as they were before any resizing.
+        sizes: of the images.
 
     Returns:
         What is to be drawn on each image, its boxes first.
     """
-    grounding = processor.grounding
     kinds = (grounding.parse(raw, sizes), grounding.parse_points(raw, sizes), grounding.parse_quads(raw, sizes))
     return [
         [

@@ -11,10 +11,10 @@ from itertools import groupby
 
 from PIL import Image
 
-from paddlemix.contract import Piece, PlaceSizes, Processor, Sample, Size
+from paddlemix.contract import Piece, PlaceSizes, Processor, Sample, ShownSize, Size
 from paddlemix.conversation import Box, Conversation, Placed, Point, RecordError, Reference, Turn
 from paddlemix.media.data_url import shown
-from paddlemix.media.frames import frame_indices
+from paddlemix.media.frames import frame_indices, frame_range
 from paddlemix.media.images import open_image
 from paddlemix.media.video import open_video
 from paddlemix.names import IGNORED_LABEL
@@ -113,7 +113,7 @@ def view_record(
         thumbnails=(
             *_images(conversation, sample),
             *_frames(conversation),
-            *_answered_images(conversation, processor, answered or "", [one.original for one in sizes.images]),
+            *_answered_images(conversation, processor, answered or "", sizes.images),
         ),
         gold=_right_answer(conversation.turns[-1], processor, sizes),
         answer=answered,
@@ -171,10 +171,10 @@ def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
 
 
 def _answered_images(
-    conversation: Conversation, processor: Processor, raw: str, sizes: list[Size]
+    conversation: Conversation, processor: Processor, raw: str, sizes: Sequence[ShownSize]
 ) -> Iterator[Thumbnail]:
     """Draw the boxes, points and quads that a model named, on the images that have some."""
-    found = answer_boxes(processor, raw, sizes)
+    found = answer_boxes(processor.grounding, raw, sizes)
     for number, (part, placed) in enumerate(zip(conversation.images, found, strict=True), 1):
         if placed:
             caption = f"Picture {number} as the model answers{_counted(placed)}"
@@ -236,7 +236,9 @@ def _frames(conversation: Conversation) -> Iterator[Thumbnail]:
     for index, part in enumerate(conversation.videos):
         path = part.path if isinstance(part.path, str) else part.path[0]
         with open_video(part.path) as video:
-            places = frame_indices(video.info.frames, min(_FRAMES, video.info.frames)).tolist()
+            asked = part.settings
+            stretch = frame_range(video.info.frames, video.info.rate, start=asked.start, end=asked.end)
+            places = frame_indices(len(stretch), min(_FRAMES, len(stretch)), stretch.start).tolist()
             for place, frame in zip(places, video.read(places), strict=True):
                 image = Image.fromarray(frame)
                 placed = [

@@ -14,7 +14,7 @@ from paddlemix.auto import AutoProcessorMIX
 from paddlemix.configuration.file import ConfigError, load_config
 from paddlemix.configuration.groups import SAMPLE_KEYS
 from paddlemix.configuration.help import help_text
-from paddlemix.contract import PlaceSizes, Processor
+from paddlemix.contract import PlaceSizes, Processor, ShownSize
 from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn
 from paddlemix.tools import evaluate
 from paddlemix.tools.answering import AskedModel, add_model_flags
@@ -24,6 +24,10 @@ JSON = '[{"bbox_2d": [14, 14, 28, 28], "label": "猫"}, {"point_2d": [28, 42], "
 TAGGED = (
     "<|object_ref_start|>猫<|object_ref_end|><|box_start|>(14,14),(28,28)<|box_end|><|box_start|>(28,42)<|box_end|>"
 )
+
+
+def shown_sizes(sizes):
+    return [ShownSize(size) for size in sizes]
 
 
 def config_file(folder: Path, model: Path, **keys: Any) -> str:
@@ -62,8 +66,8 @@ def test_the_key_decides_how_boxes_are_trained_and_read(
     assert raw == said
     assert processor.measure(record).tokens == len(processor.encode(record).input_ids)
     ((box,),), ((point,),) = (
-        processor.grounding.parse(raw, [(112, 112)]),
-        processor.grounding.parse_points(raw, [(112, 112)]),
+        processor.grounding.parse(raw, shown_sizes([(112, 112)])),
+        processor.grounding.parse_points(raw, shown_sizes([(112, 112)])),
     )
     assert (box.label, box.box, point.label, point.point) == ("猫", (28, 28, 56, 56), "猫", (56, 84))
 
@@ -89,7 +93,7 @@ def test_numbers_of_the_tagged_form_are_clipped_to_the_image_and_may_have_five_d
     turn = Turn("assistant", (Box(10010, -1, 20000, 28), Point(10010, 5)))
     text = "".join(piece.text for piece in tagged.write(turn, PlaceSizes.of_images([size])))
     assert text == "<|box_start|>(10010,0),(10080,28)<|box_end|><|box_start|>(10010,5)<|box_end|>"
-    ((found,),) = tagged.parse("<|box_start|>(10010,0),(99999,28)<|box_end|>", [size])
+    ((found,),) = tagged.parse("<|box_start|>(10010,0),(99999,28)<|box_end|>", shown_sizes([size]))
     assert found.box == (10010, 0, 10080, 28)
 
 

@@ -17,21 +17,44 @@ def plan(settings, *described):
     return Qwen2VLVideoProcessor().with_settings(VideoSettings(**settings)).plan(info(*described))
 
 
-def test_chosen_frames_and_their_size_are_those_of_the_published_preprocessing(video_reference):
+@pytest.fixture(scope="module")
+def rows(video_reference):
+    """What the published preprocessing makes of videos under several settings."""
     rows = json.loads((video_reference / "chosen.json").read_text())
-    for row in rows:
-        described = row["total"], row["rate"], row["width"], row["height"]
-        if row["shown"] is None:
-            with pytest.raises(VideoError):
-                plan(row["settings"], *described)
-            continue
+    return [(row, (row["total"], row["rate"], row["width"], row["height"])) for row in rows]
+
+
+def test_chosen_frames_their_size_and_their_rate_are_those_of_the_published_preprocessing(rows):
+    shown_rows = [(row, described) for row, described in rows if "shown" in row]
+    for row, described in shown_rows:
         shown = plan(row["settings"], *described)
         checksum = crc32(np.array(shown.indices, dtype="<i8").tobytes())
-        assert {"frames": [len(shown.indices), checksum], "size": [shown.height, shown.width]} == row["shown"], row
-    assert len(rows) > 150
-    assert 10 < sum(row["shown"] is None for row in rows) < 30
-    assert len({row["shown"]["frames"][0] for row in rows if row["shown"]}) > 10
-    assert len({tuple(row["shown"]["size"]) for row in rows if row["shown"]}) > 10
+        found = {
+            "frames": [len(shown.indices), checksum],
+            "size": [shown.height, shown.width],
+            "sampled": pytest.approx(2 / shown.seconds, rel=1e-12),
+        }
+        assert found == row["shown"], row
+    assert sum("start" in row["settings"] or "end" in row["settings"] for row, _ in shown_rows) > 50
+    assert sum("resized_height" in row["settings"] for row, _ in shown_rows) > 20
+    assert len({row["shown"]["frames"][0] for row, _ in shown_rows}) > 10
+    assert len({tuple(row["shown"]["size"]) for row, _ in shown_rows}) > 10
+
+
+def test_a_stretch_that_the_published_preprocessing_refuses_is_refused(rows):
+    refused = [(row["settings"], described) for row, described in rows if row.get("refused") == "stretch"]
+    for settings, described in refused:
+        with pytest.raises((VideoError, ValueError), match="`start`|`end`"):
+            plan(settings, *described)
+    assert len(refused) > 50
+
+
+def test_where_it_refuses_a_video_for_having_too_few_frames_all_are_taken_of_an_even_number(rows):
+    short = [(row["settings"], described) for row, described in rows if row.get("refused") == "count"]
+    for settings, (total, *described) in short:
+        assert len(plan(settings, total, *described).indices) == total // 2 * 2
+    assert 10 < len(short) < 30
+    assert {total for _, (total, *_) in short} == {2, 3, 9}
 
 
 def test_places_are_rounded_in_single_precision():
@@ -69,10 +92,46 @@ def test_a_video_without_a_frame_rate_needs_a_number_of_frames():
     assert plan({"nframes": 4}, 9, None).indices == (0, 3, 5, 8)
 
 
-@pytest.mark.parametrize(("nframes", "made"), [(16, 16), (1, 0), (11, 12)])
-def test_a_number_of_frames_that_the_video_cannot_give_is_told_with_both(nframes, made):
-    with pytest.raises(VideoError, match=rf"^has 10 frames, but .* is {nframes}, which makes {made} .* 2 to 10\."):
-        plan({"nframes": nframes}, 10)
+@pytest.mark.parametrize(("nframes", "total", "taken"), [(16, 10, 10), (11, 10, 10), (16, 9, 8), (4, 1, 1), (9, 3, 2)])
+def test_more_frames_than_the_video_has_take_all_of_an_even_number(nframes, total, taken):
+    assert len(plan({"nframes": nframes}, total).indices) == taken
+
+
+@pytest.mark.parametrize(
+    ("settings", "total", "told"),
+    [
+        ({"nframes": 16}, 10, {"nframes"}),
+        ({"nframes": 10}, 10, set()),
+        ({"min_frames": 11}, 10, {"min_frames"}),
+        ({"min_frames": 10}, 10, set()),
+        ({"end": 0.4}, 10, set()),
+        ({"end": 0.3}, 10, set()),
+        ({"end": 0.2, "nframes": 8}, 10, {"nframes"}),
+        ({"end": 0.41, "nframes": 4}, 10, {"end"}),
+    ],
+)
+def test_what_was_asked_for_and_could_not_be_had_is_noted(settings, total, told):
+    assert {name for name, _ in plan(settings, total).notes} == told
+
+
+def test_one_frame_is_too_few_to_ask_for():
+    with pytest.raises(VideoError, match=r"^cannot be shown as 1 frames, as `nframes` .*; expected 2 or more"):
+        plan({"nframes": 1}, 10)
+
+
+def test_a_stretch_of_a_video_without_a_frame_rate_and_one_of_listed_frames_are_refused():
+    with pytest.raises(VideoError, match=r"^tells no frame rate, so that `start` and `end` name none"):
+        plan({"start": 1}, 9, None)
+    processor = Qwen2VLVideoProcessor().with_settings(VideoSettings(end=3))
+    with pytest.raises(VideoError, match=r"^is given by its frames, .* leave out `start` and `end`"):
+        processor.plan(VideoInfo(5, None, 64, 48, is_sampled=True))
+
+
+def test_a_stretch_without_two_frames_is_told_with_the_length_and_what_was_asked():
+    with pytest.raises(VideoError, match=r"^lasts 4\.00 s \(100 frames, 25 a second\), and `start` 9 s leave fewer"):
+        plan({"start": 9}, 100)
+    with pytest.raises(VideoError, match=r"`start` 1\.01 s and `end` 1\.07 s leave fewer than two frames"):
+        plan({"start": 1.01, "end": 1.07}, 100)
 
 
 def test_all_frames_together_stay_within_their_budget_until_frames_reach_their_smallest_area():

@@ -10,11 +10,15 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from paddlemix.contract import Grounding, PlaceSizes, Processor, Sample, SampleSize, Tokenizer
+from paddlemix.contract import Grounding, PlaceSizes, Processor, Sample, SampleSize, ShownSize, Tokenizer
 from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.processing import QwenVLProcessor
 from paddlemix.names import IGNORED_LABEL
+
+
+def shown_sizes(sizes):
+    return [ShownSize(size) for size in sizes]
 
 
 def members(protocol) -> set[str]:
@@ -55,11 +59,10 @@ def test_every_family_does_all_that_is_asked_of_a_processor(processor, save_imag
     assert skipped.strip() == "猫(100,125),(500,500)"
     assert processor.decode(answer, skip_special_tokens=True) == skipped
     assert processor.batch_decode([answer], skip_special_tokens=True) == [skipped]
-    ((found,),) = processor.grounding.parse(raw, [(100, 80)])
+    ((found,),) = processor.grounding.parse(raw, shown_sizes([(100, 80)]))
     assert (found.label, found.box) == ("猫", box.in_pixels(100, 80))
-    assert (
-        processor.grounding.parse_points(raw, [(100, 80)]) == processor.grounding.parse_quads(raw, [(100, 80)]) == [[]]
-    )
+    on_one = shown_sizes([(100, 80)])
+    assert processor.grounding.parse_points(raw, on_one) == processor.grounding.parse_quads(raw, on_one) == [[]]
     written = processor.grounding.write(said, PlaceSizes.of_images([(100, 80)]))
     assert "".join(piece.text for piece in written) == raw[: raw.index("<|im_end|>")]
     assert processor.grounding.strip(raw).startswith(skipped.strip())

@@ -13,6 +13,13 @@ starts = st.floats(0, 0.99)
 extents = st.floats(0.002, 1)
 
 
+def shown_sizes(sizes):
+    return [ShownSize(size) for size in sizes]
+
+
+SMALL = shown_sizes([(100, 50)])
+
+
 def tagged(corners):
     return f"<|box_start|>{corners}<|box_end|>"
 
@@ -24,7 +31,7 @@ def written(*boxes, size):
 
 def boxes_in(text, *size):
     """The boxes of an answer about one image."""
-    (boxes,) = GROUNDING.parse(text, [size])
+    (boxes,) = GROUNDING.parse(text, shown_sizes([size]))
     return boxes
 
 
@@ -150,7 +157,7 @@ def test_boxes_about_several_images_are_measured_on_the_one_mentioned_before_the
     box = tagged("(100,200),(500,600)")
     text = f"{box} Picture 1: <|object_ref_start|>cat<|object_ref_end|>{box}{box}, Image 2 {box}, 图3{box}"
     sizes = [(1000, 1000), (100, 100), (10, 20)]
-    assert GROUNDING.parse(text, sizes) == [
+    assert GROUNDING.parse(text, shown_sizes(sizes)) == [
         [GroundedBox("cat", (100, 200, 500, 600))] * 2,
         [GroundedBox("cat", (10, 20, 50, 60))],
         [GroundedBox("", (1, 4, 5, 12)), GroundedBox("cat", (1, 4, 5, 12))],
@@ -159,7 +166,7 @@ def test_boxes_about_several_images_are_measured_on_the_one_mentioned_before_the
 
 def test_boxes_about_one_image_all_lie_on_it():
     text = f"Picture 2 {tagged('(100,200),(500,600)')}{tagged('(1,1),(1,1)')}"
-    assert GROUNDING.parse(text, [(1000, 1000)]) == [[GroundedBox("", (100, 200, 500, 600))]]
+    assert GROUNDING.parse(text, shown_sizes([(1000, 1000)])) == [[GroundedBox("", (100, 200, 500, 600))]]
 
 
 def test_an_answer_about_no_image_has_no_boxes():
@@ -176,11 +183,11 @@ def test_qwen_vls_tags_are_read_as_qwen2_vls_are():
     shorter = answer
     for long, short in named + boxes:
         shorter = shorter.replace(long, short)
-    found = QWEN_VL_GROUNDING.parse(shorter, [(100, 100), (10, 10)])
-    assert found == GROUNDING.parse(answer, [(100, 100), (10, 10)])
+    found = QWEN_VL_GROUNDING.parse(shorter, shown_sizes([(100, 100), (10, 10)]))
+    assert found == GROUNDING.parse(answer, shown_sizes([(100, 100), (10, 10)]))
     assert [len(one) for one in found] == [2, 0]
     assert QWEN_VL_GROUNDING.strip(shorter) == GROUNDING.strip(answer)
-    assert QWEN_VL_GROUNDING.parse(answer, [(100, 100)]) == [[]]
+    assert QWEN_VL_GROUNDING.parse(answer, shown_sizes([(100, 100)])) == [[]]
 
 
 @pytest.mark.parametrize(
@@ -195,23 +202,23 @@ def test_a_point_stands_alone_between_the_tags_of_boxes(point):
     assert [piece.text for piece in GROUNDING.write(turn, sizes) if piece.control] == [
         *("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>")
     ]
-    assert GROUNDING.parse_points(text, [(1000, 500)]) == [[GroundedPoint("猫", (615, 226))]]
-    assert GROUNDING.parse(text, [(1000, 500)]) == [[]]
+    assert GROUNDING.parse_points(text, shown_sizes([(1000, 500)])) == [[GroundedPoint("猫", (615, 226))]]
+    assert GROUNDING.parse(text, shown_sizes([(1000, 500)])) == [[]]
 
 
 def test_boxes_and_points_of_an_answer_are_told_apart_and_lie_on_the_image_that_was_mentioned():
     text = f"Picture 1: {tagged('(1,2)')}{tagged('(1,2),(3,4)')} 图2 {tagged('( 5,6)')}{tagged('(5, 6)')}"
-    assert GROUNDING.parse_points(text, [(1000, 1000)] * 2) == [
+    assert GROUNDING.parse_points(text, shown_sizes([(1000, 1000)] * 2)) == [
         [GroundedPoint("", (1, 2))],
         [GroundedPoint("", (5, 6))],
     ]
-    assert GROUNDING.parse(text, [(1000, 1000)] * 2) == [[GroundedBox("", (1, 2, 3, 4))], []]
-    assert GROUNDING.parse_points(text, []) == []
+    assert GROUNDING.parse(text, shown_sizes([(1000, 1000)] * 2)) == [[GroundedBox("", (1, 2, 3, 4))], []]
+    assert GROUNDING.parse_points(text, shown_sizes([])) == []
 
 
 @pytest.mark.parametrize("numbers", ["(1001,2)", "(1)", "(1,2,3)", "(1,2),", "1,2", "(-1,2)", "(1.5,2)", ""])
 def test_malformed_points_are_ignored(numbers):
-    assert GROUNDING.parse_points(tagged(numbers), [(1000, 1000)]) == [[]]
+    assert GROUNDING.parse_points(tagged(numbers), shown_sizes([(1000, 1000)])) == [[]]
 
 
 def test_a_point_outside_the_image_is_moved_to_its_edge():
@@ -252,12 +259,12 @@ def test_a_quad_stands_between_tags_of_its_own_and_comes_back():
     text = "".join(piece.text for piece in pieces)
     assert text == f"<|object_ref_start|>sign<|object_ref_end|>{quad(QUAD)}"
     assert [piece.text for piece in pieces if piece.control][2:] == ["<|quad_start|>", "<|quad_end|>"]
-    assert GROUNDING.parse_quads(text, [(100, 50)]) == [[GroundedQuad("sign", (10, 10, 50, 15, 45, 30, 5, 20))]]
-    assert GROUNDING.parse(text, [(100, 50)]) == GROUNDING.parse_points(text, [(100, 50)]) == [[]]
+    assert GROUNDING.parse_quads(text, SMALL) == [[GroundedQuad("sign", (10, 10, 50, 15, 45, 30, 5, 20))]]
+    assert GROUNDING.parse(text, SMALL) == GROUNDING.parse_points(text, SMALL) == [[]]
     assert GROUNDING.strip(text) == f"sign{QUAD}"
     shorter = "".join(piece.text for piece in QWEN_VL_GROUNDING.write(turn, PlaceSizes.of_images([(100, 50)])))
     assert shorter == f"<ref>sign</ref><quad>{QUAD}</quad>"
-    assert QWEN_VL_GROUNDING.parse_quads(shorter, [(100, 50)]) == GROUNDING.parse_quads(text, [(100, 50)])
+    assert QWEN_VL_GROUNDING.parse_quads(shorter, SMALL) == GROUNDING.parse_quads(text, SMALL)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +280,7 @@ def test_a_quad_stands_between_tags_of_its_own_and_comes_back():
     ],
 )
 def test_malformed_quads_are_ignored(corners):
-    assert GROUNDING.parse_quads(quad(corners) + quad(QUAD), [(1000, 1000)]) == [
+    assert GROUNDING.parse_quads(quad(corners) + quad(QUAD), shown_sizes([(1000, 1000)])) == [
         [GroundedQuad("", (100, 200, 500, 300, 450, 600, 50, 400))]
     ]
 
@@ -289,7 +296,7 @@ def test_malformed_quads_are_ignored(corners):
 )
 def test_a_tiny_quad_keeps_an_area(corners):
     text = written(Quad(corners, unit="thousandth"), size=(100, 100))
-    ((found,),) = GROUNDING.parse_quads(text, [(1000, 1000)])
+    ((found,),) = GROUNDING.parse_quads(text, shown_sizes([(1000, 1000)]))
     assert max(abs(new - old) for new, old in zip(found.corners, corners, strict=True)) <= 2
 
 

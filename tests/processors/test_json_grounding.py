@@ -24,12 +24,16 @@ sides = st.integers(10, 5000)
 starts, extents = st.floats(0, 1), st.floats(0, 1)
 
 
+def shown_sizes(sizes):
+    return [ShownSize(size) for size in sizes]
+
+
 def written(*parts, role="assistant", sizes=(SIZE,), grounding=PLAIN):
     return "".join(piece.text for piece in grounding.write(Turn(role, parts), PlaceSizes.of_images(sizes)))
 
 
 def boxes_in(text, *size):
-    (boxes,) = PLAIN.parse(text, [size or SIZE])
+    (boxes,) = PLAIN.parse(text, shown_sizes([size or SIZE]))
     return boxes
 
 
@@ -42,7 +46,7 @@ def test_corners_are_whole_pixels_of_the_resized_image():
     text = written(Reference("bus"), Box(64, 48, 320, 240), grounding=GROUNDING)
     # 64 * 644 / 640 is 64.4, 48 * 476 / 480 is 47.6.
     assert text == '[{"bbox_2d": [64, 48, 322, 238], "label": "bus"}]'
-    ((found,),) = GROUNDING.parse(text, [SIZE])
+    ((found,),) = GROUNDING.parse(text, shown_sizes([SIZE]))
     assert found.label == "bus"
     assert found.box == pytest.approx((63.602, 48.403, 320, 240), abs=1e-3)
 
@@ -73,7 +77,7 @@ def test_edges_outside_the_image_are_clipped_and_every_box_keeps_a_pixel(box, co
 def test_a_box_comes_back_within_a_pixel_of_the_resized_image(width, height, x, y, dx, dy):
     x1, x2, y1, y2 = x * (1 - dx / 2), min(x + dx, 1), y * (1 - dy / 2), min(y + dy, 1)
     text = written(Box(x1, y1, x2, y2, unit="fraction"), sizes=[(width, height)], grounding=GROUNDING)
-    ((found,),) = GROUNDING.parse(text, [(width, height)])
+    ((found,),) = GROUNDING.parse(text, shown_sizes([(width, height)]))
     seen = RESIZED(width, height)
     for edge, wanted, side, pixels in zip(found.box, (x1, y1, x2, y2), (width, height) * 2, seen * 2, strict=True):
         assert 0 <= edge <= side
@@ -149,7 +153,7 @@ def test_boxes_on_several_images_are_a_list_each_and_come_back_on_their_images()
     )
     text = written(*parts, sizes=[SIZE, (20, 20)])
     assert text.split("\n")[::2] == ["Picture 2: bus", "Picture 1: car", "图2: "]
-    assert PLAIN.parse(text, [SIZE, (20, 20)]) == [
+    assert PLAIN.parse(text, shown_sizes([SIZE, (20, 20)])) == [
         [GroundedBox("car", (1, 1, 2, 2))],
         [GroundedBox("bus", (1, 2, 3, 4)), GroundedBox("bus", (5, 6, 7, 8)), GroundedBox("car", (9, 9, 10, 10))],
     ]
@@ -171,13 +175,13 @@ def test_boxes_on_several_images_are_a_list_each_and_come_back_on_their_images()
     ],
 )
 def test_boxes_lie_on_the_image_that_was_mentioned_last(text, image):
-    found = PLAIN.parse(text.replace("{}", json.dumps(BUS)), [SIZE] * 3)
+    found = PLAIN.parse(text.replace("{}", json.dumps(BUS)), shown_sizes([SIZE] * 3))
     assert [len(boxes) for boxes in found] == [int(index == image) for index in range(3)]
 
 
 def test_a_label_may_say_on_which_image_its_own_box_lies():
     entries = [{**BUS, "label": "the bus in Picture 1"}, {**BUS, "label": "图2的车"}, BUS]
-    assert [[found.label for found in boxes] for boxes in PLAIN.parse(listed(*entries), [SIZE] * 3)] == [
+    assert [[found.label for found in boxes] for boxes in PLAIN.parse(listed(*entries), shown_sizes([SIZE] * 3))] == [
         ["the bus in Picture 1"],
         ["图2的车"],
         ["bus"],
@@ -185,7 +189,7 @@ def test_a_label_may_say_on_which_image_its_own_box_lies():
 
 
 def test_an_answer_about_no_image_has_no_boxes():
-    assert PLAIN.parse(listed(BUS), []) == []
+    assert PLAIN.parse(listed(BUS), shown_sizes([])) == []
 
 
 @pytest.mark.parametrize(
@@ -269,7 +273,7 @@ def work_of(text):
     spent = []
     for _ in range(3):
         start = time.process_time()
-        PLAIN.parse(text, [SIZE])
+        PLAIN.parse(text, shown_sizes([SIZE]))
         PLAIN.strip(text)
         spent.append(time.process_time() - start)
     return min(spent)
@@ -316,7 +320,7 @@ def test_a_person_reads_the_json_without_fences(text, read):
 
 
 def points_in(text, *size):
-    (points,) = PLAIN.parse_points(text, [size or SIZE])
+    (points,) = PLAIN.parse_points(text, shown_sizes([size or SIZE]))
     return points
 
 
@@ -336,7 +340,9 @@ def test_a_point_is_counted_in_pixels_of_the_resized_image_and_clipped():
     assert written(Point(64, 48), Point(-3, 999), grounding=GROUNDING) == (
         '[{"point_2d": [64, 48]}, {"point_2d": [0, 476]}]'
     )
-    ((first, second),) = GROUNDING.parse_points('[{"point_2d": [322, 238]}, {"point_2d": [-1, 999]}]', [SIZE])
+    ((first, second),) = GROUNDING.parse_points(
+        '[{"point_2d": [322, 238]}, {"point_2d": [-1, 999]}]', shown_sizes([SIZE])
+    )
     assert (first.point, second.point) == ((320, 240), (0, 480))
 
 
@@ -344,7 +350,7 @@ def test_a_point_is_counted_in_pixels_of_the_resized_image_and_clipped():
 @given(width=sides, height=sides, x=starts, y=starts)
 def test_a_point_comes_back_within_half_a_pixel_of_the_resized_image(width, height, x, y):
     text = written(Point(x, y, unit="fraction"), sizes=[(width, height)], grounding=GROUNDING)
-    ((found,),) = GROUNDING.parse_points(text, [(width, height)])
+    ((found,),) = GROUNDING.parse_points(text, shown_sizes([(width, height)]))
     for value, wanted, side, pixels in zip(found.point, (x, y), (width, height), RESIZED(width, height), strict=True):
         assert abs(value / side - wanted) * pixels <= 0.5 + 1e-6
 
@@ -352,8 +358,11 @@ def test_a_point_comes_back_within_half_a_pixel_of_the_resized_image(width, heig
 def test_points_of_several_images_come_back_on_their_images():
     parts = (Text("图1 "), Point(1, 2), Text(" Picture 2: "), Box(1, 2, 3, 4, image=1), Point(5, 6, image=1))
     text = written(*parts, sizes=[SIZE, SIZE])
-    assert PLAIN.parse_points(text, [SIZE] * 2) == [[GroundedPoint("", (1, 2))], [GroundedPoint("", (5, 6))]]
-    assert PLAIN.parse(text, [SIZE] * 2) == [[], [GroundedBox("", (1, 2, 3, 4))]]
+    assert PLAIN.parse_points(text, shown_sizes([SIZE] * 2)) == [
+        [GroundedPoint("", (1, 2))],
+        [GroundedPoint("", (5, 6))],
+    ]
+    assert PLAIN.parse(text, shown_sizes([SIZE] * 2)) == [[], [GroundedBox("", (1, 2, 3, 4))]]
 
 
 def test_who_asks_about_a_point_writes_it_in_its_place():

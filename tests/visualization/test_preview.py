@@ -22,6 +22,7 @@ from paddlemix.conversation import (
     ToolCall,
     Turn,
     Video,
+    VideoSettings,
 )
 from paddlemix.visualization.preview import RecordView, Stretch, Thumbnail, view_record
 from paddlemix.visualization.preview_page import SetView, preview_page
@@ -132,6 +133,16 @@ def test_frames_of_a_video_are_shown_in_order(processor, tmp_path):
     ]
     reds = [opened(one).convert("RGB").getpixel((128, 128))[0] for one in view.thumbnails]
     assert reds == sorted(reds) and reds[-1] - reds[0] > 150
+
+
+def test_of_a_stretch_of_a_video_its_frames_are_shown(processor, tmp_path):
+    images = [PIL.Image.new("RGB", (64, 64), (number * 12, 0, 0)) for number in range(20)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=100)
+    video = Video(str(tmp_path / "a.gif"), VideoSettings(start=0.5, end=0.8))
+    view = view_record(conversation(video, Text("q")), processor)
+    assert [one.caption.rpartition(", ")[2] for one in view.thumbnails] == [
+        f"frame {number} of 20" for number in (6, 7, 8, 9)
+    ]
 
 
 def test_a_models_answer_is_shown_beside_the_right_one_with_its_boxes_drawn(processor, image):

@@ -7,13 +7,15 @@ preprocessor.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from paddlemix.conversation import ImageSettings
+from paddlemix.models.qwen2_vl.own_settings import bounds_beside, given_values
 from paddlemix.ops.images import patchify, resize_bicubic
 from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings
 
@@ -118,6 +120,29 @@ class Qwen2VLImageProcessor:
                 else {}
             ),
         }
+
+    def with_settings(self, settings: ImageSettings) -> Qwen2VLImageProcessor:
+        """Make the same processor with what a record asks of one image in place of its own settings.
+
+        Where one of two bounds is given and crosses the other, the other moves along. A size that is given is held to
+        the published bounds alone, as qwen-vl-utils does.
+
+        Args:
+            settings: None in it keeps the processor's value.
+
+        Returns:
+            A processor.
+
+        Raises:
+            ValueError: both bounds are given and cross, or a value makes no sense.
+        """
+        if settings == ImageSettings():
+            return self
+        given = given_values(settings)
+        processor = replace(self, **given, **bounds_beside(given, self))
+        if "resized_height" not in given:
+            return processor
+        return replace(processor, min_pixels=MIN_PIXELS, max_pixels=PUBLISHED_MAX_PIXELS)
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Decide the width and height in pixels that an image of this size is resized to."""

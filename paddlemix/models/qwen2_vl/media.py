@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,13 +12,19 @@ import numpy as np
 import PIL.Image
 
 from paddlemix.contract import Size
-from paddlemix.conversation import Conversation, Video
-from paddlemix.media.images import image_size
+from paddlemix.conversation import Conversation, Image, Video
+from paddlemix.media.data_url import shown
+from paddlemix.media.frames import VideoError, VideoInfo
+from paddlemix.media.images import ImageError, image_size
 from paddlemix.media.records import naming_the_record, open_images
-from paddlemix.media.video import open_video
+from paddlemix.media.video import name_of, open_video
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
-from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor
+from paddlemix.models.qwen2_vl.videos import Qwen2VLVideoProcessor, VideoPlan
 
+logger = logging.getLogger(__name__)
+
+# The settings of videos that could not be kept to, each of which one warning tells.
+_warned_of: set[str] = set()
 Grid = tuple[int, int, int]
 
 
@@ -26,10 +33,14 @@ class Shown(NamedTuple):
 
     Attributes:
         grid: patches in time, height and width.
+        size: width and height in pixels of the original image, or of an original frame, the first of a list.
+        seen: the same of what the model sees.
         seconds: that one patch in time lasts; 0 of an image, which has one.
     """
 
     grid: Grid
+    size: Size
+    seen: Size
     seconds: float = 0.0
 
 
@@ -38,14 +49,17 @@ class MediaSizes:
     """What the images and videos of a conversation come to, in the order in which it shows them.
 
     Attributes:
-        images: width and height in pixels of each original image.
         stills: what each image comes to.
         clips: what each video comes to.
     """
 
-    images: list[Size]
     stills: list[Shown]
     clips: list[Shown]
+
+    @property
+    def images(self) -> list[Size]:
+        """Width and height in pixels of each original image."""
+        return [still.size for still in self.stills]
 
 
 @dataclass(frozen=True)
@@ -95,9 +109,8 @@ class MediaReader:
             RecordError: an image or video cannot be used, as far as that tells.
         """
         with naming_the_record(conversation):
-            images = [self._image_size(image.path) for image in conversation.images]
-            clips = [self._clip(video) for video in conversation.videos]
-        return self._sizes(images, clips)
+            stills = [self._still(image, self._image_size(image.path)) for image in conversation.images]
+            return MediaSizes(stills, [self._clip(video) for video in conversation.videos])
 
     def read(self, conversation: Conversation) -> Media:
         """Decode and cut up everything.
@@ -113,40 +126,68 @@ class MediaReader:
         """
         images = open_images(conversation)
         with naming_the_record(conversation):
-            return self.cut(images, conversation.videos)
+            return self.cut(list(zip(conversation.images, images, strict=True)), conversation.videos)
 
-    def cut(self, images: Sequence[PIL.Image.Image], clips: Sequence[Video]) -> Media:
+    def cut(self, images: Sequence[tuple[Image, PIL.Image.Image]], clips: Sequence[Video]) -> Media:
         """Cut up open images, and decode and cut up videos.
 
         Args:
-            images: in RGB.
+            images: what is asked of each, and what was opened, in RGB.
             clips: name the files.
 
         Returns:
             Sizes, grids and patches.
 
         Raises:
+            ImageError: an image cannot be shown as it is asked.
             VideoError: a video cannot be used.
         """
         videos = [self._read_video(video) for video in clips]
         return Media(
-            self._sizes([image.size for image in images], [shown for shown, _ in videos]),
-            image_patches=[self._image_processor.patches(image) for image in images],
+            MediaSizes([self._still(image, opened.size) for image, opened in images], [clip for clip, _ in videos]),
+            image_patches=[self._processor_of(image).patches(opened) for image, opened in images],
             video_patches=[patches for _, patches in videos],
         )
 
-    def _read_video(self, video: Video) -> tuple[Shown, np.ndarray]:
-        """Decode and cut up one video: what it comes to, and its patches float32[t * h * w, values]."""
-        processor = self._video_processor.with_settings(video.settings)
-        with open_video(video.path) as opened:
-            plan = processor.plan(opened.info)
-            return Shown(plan.grid, plan.seconds), processor.patches(opened.read(plan.indices), plan)
+    def _still(self, image: Image, size: Size) -> Shown:
+        processor = self._processor_of(image)
+        return Shown(processor.grid(*size), size, processor.resized(*size))
 
-    def _sizes(self, images: list[Size], clips: list[Shown]) -> MediaSizes:
-        return MediaSizes(images, [Shown(self._image_processor.grid(*size)) for size in images], clips)
+    def _processor_of(self, image: Image) -> Qwen2VLImageProcessor:
+        """Make the processor of one image."""
+        try:
+            return self._image_processor.with_settings(image.settings)
+        except ValueError as error:
+            raise ImageError(f"image {shown(image.path)} cannot be shown as asked: {error}") from error
 
     def _clip(self, video: Video) -> Shown:
-        processor = self._video_processor.with_settings(video.settings)
         with open_video(video.path) as opened:
-            plan = processor.plan(opened.info)
-        return Shown(plan.grid, plan.seconds)
+            return _shown(self._plan(video, opened.info)[1], opened.info)
+
+    def _read_video(self, video: Video) -> tuple[Shown, np.ndarray]:
+        """Decode and cut up one video: what it comes to, and its patches float32[t * h * w, values]."""
+        with open_video(video.path) as opened:
+            processor, plan = self._plan(video, opened.info)
+            return _shown(plan, opened.info), processor.patches(opened.read(plan.indices), plan)
+
+    def _plan(self, video: Video, info: VideoInfo) -> tuple[Qwen2VLVideoProcessor, VideoPlan]:
+        """Make the processor of one video, and decide what it will be shown as."""
+        try:
+            processor = self._video_processor.with_settings(video.settings)
+        except ValueError as error:
+            raise VideoError(f"cannot be shown as asked: {error}") from error
+        plan = processor.plan(info)
+        for setting, note in plan.notes:
+            _warn_once(setting, video, note)
+        return processor, plan
+
+
+def _shown(plan: VideoPlan, info: VideoInfo) -> Shown:
+    return Shown(plan.grid, (info.width, info.height), (plan.width, plan.height), plan.seconds)
+
+
+def _warn_once(setting: str, video: Video, note: str) -> None:
+    """Warn of the first video of a run for which a setting asks too much; others are passed over."""
+    if setting not in _warned_of:
+        _warned_of.add(setting)
+        logger.warning("%s %s Other videos like it are not named.", name_of(video.path), note)

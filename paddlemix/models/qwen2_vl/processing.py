@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddlemix.contract import Grounding, Piece, PlaceSizes, Sample, SampleSize
+from paddlemix.contract import Grounding, Piece, PlaceSizes, Sample, SampleSize, ShownSize
 from paddlemix.conversation import Conversation, RecordError, result_or_error
 from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
@@ -20,6 +20,7 @@ from paddlemix.models.qwen2_vl.prompts import (
     IMAGE_PAD,
     MEDIA_INPUTS,
     VIDEO_PAD,
+    as_image,
     as_video,
     check_media_counts,
     concatenated,
@@ -30,7 +31,6 @@ from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
 from paddlemix.models.qwen2_vl.videos import MAX_FRAME_PIXELS, Qwen2VLVideoProcessor
 from paddlemix.names import PREPROCESSOR_FILE
 from paddlemix.processors.base import Limits, ProcessorBase
-from paddlemix.processors.batches import opened_image
 from paddlemix.processors.chat_template import ChatTemplate
 from paddlemix.processors.grounding import TaggedPlaces
 from paddlemix.processors.places import count_clamped
@@ -179,7 +179,7 @@ class Qwen2VLProcessor(ProcessorBase):
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         prompts = [list(self.chat_template.split(text)) for text in texts]
         check_media_counts(prompts, {IMAGE_PAD: len(images), VIDEO_PAD: len(videos)})
-        media = self._media.cut([opened_image(image) for image in images], [as_video(video) for video in videos])
+        media = self._media.cut([as_image(image) for image in images], [as_video(video) for video in videos])
         remaining = {IMAGE_PAD: iter(media.sizes.stills), VIDEO_PAD: iter(media.sizes.clips)}
         expanded = (expand_placeholders(pieces, remaining, self.image_processor.tokens)[0] for pieces in prompts)
         return [self.tokenizer.encode_pieces(pieces)[0] for pieces in expanded], self._inputs(media)
@@ -239,7 +239,7 @@ class Qwen2VLProcessor(ProcessorBase):
 
     def _place_sizes(self, sizes: MediaSizes) -> PlaceSizes:
         """Tell what boxes are counted on."""
-        return PlaceSizes.of_images(sizes.images)
+        return PlaceSizes(*([ShownSize(one.size, one.seen) for one in kind] for kind in (sizes.stills, sizes.clips)))
 
     def _size(
         self,

@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import PIL.Image
 
 from paddlemix.contract import Piece
-from paddlemix.conversation import Video
+from paddlemix.conversation import Image, Video
 from paddlemix.models.qwen2_vl.media import Grid, Shown
+from paddlemix.processors.batches import AskedMedium, opened_image
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 # By the placeholder of an image or a video, the model's inputs for their patches and grids.
@@ -67,11 +69,30 @@ def check_media_counts(prompts: Sequence[Sequence[Piece]], given: Mapping[str, i
             )
 
 
+def as_image(source: Any) -> tuple[Image, PIL.Image.Image]:
+    """Open an image that a call was given.
+
+    Args:
+        source: a path, an address or a PIL image, with settings or without.
+
+    Returns:
+        What is asked of it, and the image in RGB, upright.
+
+    Raises:
+        ValueError: it is none of these, or cannot be used.
+    """
+    if isinstance(source, AskedMedium):
+        image, opened = as_image(source.source)
+        return replace(image, settings=source.settings), opened
+    name = "that was given" if isinstance(source, PIL.Image.Image) else str(source)
+    return Image(name), opened_image(source)
+
+
 def as_video(source: Any) -> Video:
     """Make a `Video` of what a call was given.
 
     Args:
-        source: one, a path, an address, or a list of frames' paths.
+        source: one, a path, an address, or a list of frames' paths, with settings or without.
 
     Returns:
         The video.
@@ -79,6 +100,8 @@ def as_video(source: Any) -> Video:
     Raises:
         ValueError: it is none of these.
     """
+    if isinstance(source, AskedMedium):
+        return replace(as_video(source.source), settings=source.settings)
     if isinstance(source, Video):
         return source
     if isinstance(source, (list, tuple)) and all(isinstance(frame, (str, os.PathLike)) for frame in source):

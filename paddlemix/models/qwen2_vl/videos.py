@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from paddlemix.conversation import VideoSettings
-from paddlemix.media.frames import VideoInfo, frame_bounds, frame_count, frame_indices
+from paddlemix.media.frames import VideoError, VideoInfo, frame_bounds, frame_count, frame_indices, frame_range
 from paddlemix.models.qwen2_vl.images import MIN_PIXELS, PUBLISHED_MAX_PIXELS, Qwen2VLImageProcessor, smart_resize
+from paddlemix.models.qwen2_vl.own_settings import BOUNDS, bounds_beside, given_values
 from paddlemix.ops.images import patchify, resize_bicubic
 from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings
 
@@ -24,6 +25,7 @@ FPS = 2.0
 MIN_FRAMES, MAX_FRAMES = 4, 768
 MIN_FRAME_PIXELS, MAX_FRAME_PIXELS = 128 * 28 * 28, 768 * 28 * 28
 TOTAL_PIXELS = 24576 * 28 * 28
+OF_ONE_VIDEO = ("start", "end", "resized_height", "resized_width")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class VideoPlan:
         height: pixels of a resized frame.
         grid: patches in time, height and width.
         seconds: that one patch in time lasts.
+        notes: what was asked for and could not be had: the setting's name, and a sentence that goes on from the
+            video's name.
     """
 
     indices: tuple[int, ...]
@@ -43,6 +47,7 @@ class VideoPlan:
     height: int
     grid: tuple[int, int, int]
     seconds: float
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Qwen2VLVideoProcessor:
     """Chooses, resizes, normalises and cuts frames.
 
     Attributes:
-        nframes: how many frames to take; None lets `fps` decide.
+        nframes: how many frames to take, all where the video has fewer; None lets `fps` decide.
         fps: frames to take a second.
         min_frames: at least so many, where `fps` decides and the video has them.
         max_frames: at most so many, where `fps` decides.
@@ -62,6 +67,10 @@ class Qwen2VLVideoProcessor:
         temporal_patch_size: frames a patch spans; the last frame is repeated until they fill one.
         image_mean: per channel, of values in 0..1.
         image_std: per channel.
+        start: seconds at which the stretch that is shown begins; of one video, as are those that follow.
+        end: seconds at which it ends.
+        resized_height: frames are resized as if they had this height and `resized_width`, whatever the bounds of areas.
+        resized_width: pixels, set together with `resized_height`.
     """
 
     nframes: int | None = None
@@ -76,9 +85,13 @@ class Qwen2VLVideoProcessor:
     temporal_patch_size: int = 2
     image_mean: tuple[float, ...] = CLIP_MEAN
     image_std: tuple[float, ...] = CLIP_STD
+    start: float | None = None
+    end: float | None = None
+    resized_height: int | None = None
+    resized_width: int | None = None
 
     def __post_init__(self) -> None:
-        for low, high in (("min_frames", "max_frames"), ("min_pixels", "max_pixels")):
+        for low, high in BOUNDS:
             if getattr(self, low) > getattr(self, high):
                 raise ValueError(
                     f"a video's `{low}` is {getattr(self, low)}, more than `{high}`, which is {getattr(self, high)}. "
@@ -104,11 +117,13 @@ class Qwen2VLVideoProcessor:
         published["nframes"] = values.get("num_frames")
         if (published["min_pixels"], published["max_pixels"]) == (MIN_PIXELS, PUBLISHED_MAX_PIXELS):
             published["min_pixels"] = published["max_pixels"] = None
-        return cls(**known_settings(published, (field.name for field in fields(cls))))
+        return cls(**known_settings(published, {field.name for field in fields(cls)}.difference(OF_ONE_VIDEO)))
 
     def to_published(self) -> dict[str, Any]:
         """Return the video_preprocessor_config.json of these settings."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        for name in OF_ONE_VIDEO:
+            del values[name]
         # transformers knows it by this name, and refuses both ways of choosing frames at once.
         count = values.pop("nframes")
         if count is not None:
@@ -128,17 +143,12 @@ class Qwen2VLVideoProcessor:
             A processor.
 
         Raises:
-            ValueError: both bounds are given and cross.
+            ValueError: both bounds are given and cross, or a value makes no sense.
         """
-        given: dict[str, Any] = {name: value for name, value in asdict(settings).items() if value is not None}
+        given = given_values(settings)
         if settings.nframes is None and settings.fps is not None:
             given["nframes"] = None
-        for low, high in (("min_frames", "max_frames"), ("min_pixels", "max_pixels")):
-            if low in given:
-                given.setdefault(high, max(getattr(self, high), given[low]))
-            elif high in given:
-                given[low] = min(getattr(self, low), given[high])
-        return replace(self, **given)
+        return replace(self, **given, **bounds_beside(given, self))
 
     def plan(self, info: VideoInfo) -> VideoPlan:
         """Decide what will be shown, before a frame is decoded.
@@ -150,17 +160,21 @@ class Qwen2VLVideoProcessor:
             Frames, their size, and the grid.
 
         Raises:
-            VideoError: the video has fewer frames than `nframes`, or tells no frame rate that `fps` could go by.
+            VideoError: the video tells no frame rate that `fps`, `start` or `end` could go by, has fewer than two
+                frames between these, or frames of several sizes that would not be resized to one.
         """
-        count = info.frames if info.is_sampled else self._count(info)
+        stretch = self._stretch(info)
+        total = len(stretch)
+        count = total if info.is_sampled else self._count(total, info.rate)
         steps = math.ceil(count / self.temporal_patch_size)
-        width, height = self._resized(info, steps * self.temporal_patch_size)
+        width, height = self._one_size(info, steps * self.temporal_patch_size)
         return VideoPlan(
-            indices=tuple(range(count) if info.is_sampled else frame_indices(info.frames, count).tolist()),
+            indices=tuple(frame_indices(total, count, stretch.start).tolist()),
             width=width,
             height=height,
             grid=(steps, height // self.patch_size, width // self.patch_size),
-            seconds=self.temporal_patch_size / self._sampled_rate(info, count),
+            seconds=self.temporal_patch_size / self._sampled_rate(info, count / total),
+            notes=() if info.is_sampled else tuple(self._notes(info, total)),
         )
 
     def tokens(self, grid: tuple[int, int, int]) -> int:
@@ -188,10 +202,16 @@ class Qwen2VLVideoProcessor:
             patchify(spanned, levels, patch_size=self.patch_size, merge_size=self.merge_size, out=step)
         return patches.reshape(steps * height * width, -1)
 
-    def _count(self, info: VideoInfo) -> int:
+    def _stretch(self, info: VideoInfo) -> range:
+        """Tell the places of the frames from `start` to `end`."""
+        if info.is_sampled and (self.start, self.end) != (None, None):
+            raise VideoError("is given by its frames, all of which are shown; leave out `start` and `end`.")
+        return frame_range(info.frames, info.rate, start=self.start, end=self.end)
+
+    def _count(self, total: int, rate: float | None) -> int:
         return frame_count(
-            info.frames,
-            info.rate,
+            total,
+            rate,
             nframes=self.nframes,
             fps=self.fps,
             min_frames=self.min_frames,
@@ -199,22 +219,46 @@ class Qwen2VLVideoProcessor:
             multiple=self.temporal_patch_size,
         )
 
-    def _sampled_rate(self, info: VideoInfo, count: int) -> float:
-        """Tell how many frames a second are shown, if `count` are; `fps` where the video tells no rate of its own."""
-        return self.fps if info.is_sampled or not info.rate else count / info.frames * info.rate
+    def _sampled_rate(self, info: VideoInfo, share: float) -> float:
+        """Tell how many frames a second are shown, if this share is; `fps` where the video tells no rate of its own."""
+        return self.fps if info.is_sampled or not info.rate else share * info.rate
 
-    def _resized(self, info: VideoInfo, count: int) -> tuple[int, int]:
-        """Decide the width and height in pixels of the frames, of which `count` are shown."""
-        low, high = frame_bounds(
-            count,
-            min_pixels=self.min_pixels,
-            max_pixels=self.max_pixels,
-            total_pixels=self.total_pixels,
-            multiple=self.temporal_patch_size,
-        )
+    def _notes(self, info: VideoInfo, total: int) -> Iterator[tuple[str, str]]:
+        """Tell what was asked for and could not be had of a video of whose frames `total` could be shown."""
+        name, least = ("min_frames", self.min_frames) if self.nframes is None else ("nframes", self.nframes)
+        if total < least:
+            yield name, f"has {total} frames to take from, fewer than `{name}` {least}; all are taken, an even number."
+        if self.end is not None and info.rate and self.end > info.frames / info.rate:
+            seconds = info.frames / info.rate
+            yield "end", f"lasts {seconds:.2f} s, but its `end` is {self.end:g} s; it is shown to its own end."
+
+    def _one_size(self, info: VideoInfo, count: int) -> tuple[int, int]:
+        """Decide the width and height in pixels of the frames, whatever their own sizes, of which `count` are shown."""
+        size = self._resized(info.width, info.height, count)
+        for (width, height), name in info.other_sizes.items():
+            if self._resized(width, height, count) != size:
+                raise VideoError(
+                    f"has frames of several sizes: the first is {info.width} x {info.height}, {name} is {width} x "
+                    f"{height}. Make them one size, or set `resized_width` and `resized_height`."
+                )
+        return size
+
+    def _resized(self, width: int, height: int, count: int) -> tuple[int, int]:
+        """Decide the width and height in pixels that a frame of this size is resized to, if `count` are shown."""
+        if self.resized_width and self.resized_height:
+            # As those of an image, which know no budget of all frames together.
+            width, height, low, high = self.resized_width, self.resized_height, MIN_PIXELS, float(PUBLISHED_MAX_PIXELS)
+        else:
+            low, high = frame_bounds(
+                count,
+                min_pixels=self.min_pixels,
+                max_pixels=self.max_pixels,
+                total_pixels=self.total_pixels,
+                multiple=self.temporal_patch_size,
+            )
         factor = self.patch_size * self.merge_size
-        height, width = smart_resize(info.height, info.width, factor=factor, min_pixels=low, max_pixels=high)
-        return width, height
+        new_height, new_width = smart_resize(height, width, factor=factor, min_pixels=low, max_pixels=high)
+        return new_width, new_height
 
     def _levels(self) -> np.ndarray:
         """Return float32[3, 256]: what the grey levels become, in the reference's order; it is not that for images."""

@@ -10,14 +10,15 @@ import numpy as np
 import PIL.Image
 
 from paddlemix.contract import Piece, PlaceSizes, Sample, SampleSize, Written
-from paddlemix.conversation import Conversation, Image, RecordError
+from paddlemix.conversation import Conversation, Image, ImageSettings, RecordError
+from paddlemix.media.data_url import shown
 from paddlemix.media.records import open_images
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLText
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.tags import GROUNDING, IMAGE_TAGS, ImageSpan
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 from paddlemix.processors.base import Limits, ProcessorBase
-from paddlemix.processors.batches import opened_image
+from paddlemix.processors.batches import AskedMedium, opened_image
 from paddlemix.processors.places import count_clamped
 from paddlemix.processors.settings import MediaSettings, given_settings, log_once
 from paddlemix.processors.turns.written import WrittenTurn
@@ -118,11 +119,14 @@ class QwenVLProcessor(ProcessorBase):
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         if videos:
             raise ValueError("`videos` holds a video; Qwen-VL reads images only.")
+        for image in images:
+            if isinstance(image, AskedMedium):
+                raise ValueError(self._refusal("an image of the messages", image.settings))
         rows = [np.array(self.tokenizer.encode(text, allowed_special="all")) for text in texts]
-        shown = sum(int((row == self.tokenizer.img_start_id).sum()) for row in rows)
-        if shown != len(images):
+        spans = sum(int((row == self.tokenizer.img_start_id).sum()) for row in rows)
+        if spans != len(images):
             raise ValueError(
-                f"`text` shows {shown} images `<img></img>`, but `images` holds {len(images)}; expected one each. "
+                f"`text` shows {spans} images `<img></img>`, but `images` holds {len(images)}; expected one each. "
                 "Render the messages with one part an image, and hand over what they show in that order."
             )
         return rows, self._inputs([opened_image(image) for image in images])
@@ -138,6 +142,7 @@ class QwenVLProcessor(ProcessorBase):
         _refuse_videos(conversation)
         _refuse_tools(conversation)
         is_weighed = any(turn.weight is not None for turn in conversation.turns)
+        self._refuse_sizes(conversation)
         ids: list[int] = []
         weights: list[float] = []
         for turn in _with_system(self._written(conversation, sizes)):
@@ -157,6 +162,19 @@ class QwenVLProcessor(ProcessorBase):
         special = set(self.tokenizer.special_tokens) - set(IMAGE_TAGS) if self.allow_control_tokens else ()
         ids, weights = self.tokenizer.encode_pieces(pieces, allowed_special=special)
         return ids.tolist(), weights.tolist()
+
+    def _refuse_sizes(self, conversation: Conversation) -> None:
+        for image in conversation.images:
+            if image.settings != ImageSettings():
+                raise RecordError(conversation.source, self._refusal(f"image {shown(image.path)}", image.settings))
+
+    def _refusal(self, name: str, settings: object) -> str:
+        asked = ", ".join(f"`{key}`" for key, value in vars(settings).items() if value is not None)
+        side = self.image_processor.image_size
+        return (
+            f"{name} asks for {asked}, but Qwen-VL stretches every image to {side} x {side} pixels; take it out or "
+            "take Qwen2-VL."
+        )
 
     def _end_of_media(self, ids: np.ndarray) -> int:
         span_ends = np.flatnonzero(ids == self.tokenizer.img_end_id)

@@ -69,6 +69,25 @@ SETTINGS = (
     {"nframes": 16, "max_pixels": 150_000},
     {"min_pixels": 40_000, "total_pixels": 600_000},
 )
+# Stretches of videos, some of which begin behind the end or end before they begin; and sizes that are asked for.
+STRETCHES = (
+    {"start": 0.5},
+    {"end": 1.7, "fps": 4},
+    {"start": 0.3, "end": 5.05, "nframes": 4},
+    {"start": 100, "end": 10_000, "max_frames": 30},
+    {"start": 2, "end": 1},
+)
+RESIZED = (
+    {"resized_height": 280, "resized_width": 420},
+    {"resized_height": 20, "resized_width": 30, "max_pixels": 784},
+    {"resized_height": 5000, "resized_width": 4000, "max_pixels": 600_000},
+)
+IMAGE_SETTINGS = (
+    *RESIZED,
+    {"min_pixels": 50_176, "max_pixels": 50_176},
+    {"max_pixels": 100_352},
+    {"min_pixels": 1_500_000, "max_pixels": 3_000_000},
+)
 LENGTHS = ((2, 25.0), (3, 30.0), (9, 2.0), (60, 30000 / 1001), (301, 24.0), (4000, 59.94), (100_000, 30.0))
 SIZES = ((48, 64), (1080, 1920), (1280, 720), (333, 1001))
 
@@ -92,29 +111,51 @@ def processed() -> dict[str, np.ndarray]:
 
 
 def chosen() -> Iterator[dict[str, Any]]:
-    """Which frames of videos of several lengths and sizes are shown, and how large; null where they are refused."""
-    for settings, (total, rate), (height, width) in product(SETTINGS, LENGTHS, SIZES):
-        seen = SimpleNamespace(indices=None, size=None)
+    """Which frames of videos of several lengths and sizes are shown, how large, and how many a second.
 
-        def read(ele: dict[str, Any], total=total, rate=rate, shape=(height, width), seen=seen) -> Any:
-            count = vision_process.smart_nframes(ele, total_frames=total, video_fps=rate)
-            seen.indices = torch.linspace(0, total - 1, count).round().long().tolist()
-            return torch.zeros(1).expand(count, 3, *shape), {}, rate
-
-        def resize(video: torch.Tensor, size: list[int], seen=seen, **_: Any) -> torch.Tensor:
-            seen.size = size
-            return video[:1]
-
-        functional = SimpleNamespace(functional=SimpleNamespace(resize=resize))
-        readers = mock.patch.dict(vision_process.VIDEO_READER_BACKENDS, torchvision=read, decord=read, torchcodec=read)
-        with readers, mock.patch.object(vision_process, "transforms", functional):
-            try:
-                vision_process.fetch_video({"video": "a.mp4", "total_pixels": TOTAL_PIXELS, **settings})
-            except ValueError:
-                seen.indices = None
+    In place of that is the name of what is refused: "stretch", or "count".
+    """
+    cases = [*product((*SETTINGS, *STRETCHES), LENGTHS, SIZES), *product(RESIZED, LENGTHS[2:4], SIZES)]
+    for settings, (total, rate), (height, width) in cases:
         row = {"settings": settings, "total": total, "rate": rate, "height": height, "width": width}
-        shown = None if seen.indices is None else {"frames": summary(seen.indices), "size": seen.size}
-        yield {**row, "shown": shown}
+        yield {**row, **shown(settings, total, rate, (height, width))}
+
+
+def shown(settings: dict[str, float], total: int, rate: float, shape: tuple[int, int]) -> dict[str, Any]:
+    """What is shown of one video, or the name of what is refused."""
+    seen = SimpleNamespace(indices=[], size=None, refused="")
+
+    def read(ele: dict[str, Any]) -> Any:
+        # As qwen-vl-utils' readers by decord and torchcodec do.
+        seen.refused = "stretch"
+        first, last, frames = vision_process.calculate_video_frame_range(ele, total, rate)
+        seen.refused = "count"
+        count = vision_process.smart_nframes(ele, total_frames=frames, video_fps=rate)
+        seen.refused = ""
+        seen.indices = torch.linspace(first, last, count).round().long().tolist()
+        return torch.zeros(1).expand(count, 3, *shape), {}, count / frames * rate
+
+    def resize(video: torch.Tensor, size: list[int], **_: Any) -> torch.Tensor:
+        seen.size = size
+        return video[:1]
+
+    named = {{"start": "video_start", "end": "video_end"}.get(name, name): value for name, value in settings.items()}
+    functional = SimpleNamespace(functional=SimpleNamespace(resize=resize))
+    readers = mock.patch.dict(vision_process.VIDEO_READER_BACKENDS, torchvision=read, decord=read, torchcodec=read)
+    with readers, mock.patch.object(vision_process, "transforms", functional):
+        try:
+            asked = {"video": "a.mp4", "total_pixels": TOTAL_PIXELS, **named}
+            _, sampled = vision_process.fetch_video(asked, return_video_sample_fps=True)
+        except ValueError:
+            return {"refused": seen.refused}
+    return {"shown": {"frames": summary(seen.indices), "size": seen.size, "sampled": sampled}}
+
+
+def sized() -> Iterator[dict[str, Any]]:
+    """In which size images with settings of their own are seen."""
+    for settings, (height, width) in product(IMAGE_SETTINGS, SIZES):
+        image = vision_process.fetch_image({"image": Image.new("RGB", (width, height)), **settings})
+        yield {"settings": settings, "height": height, "width": width, "seen": [image.height, image.width]}
 
 
 def summary(indices: list[int]) -> list[int]:
@@ -173,8 +214,9 @@ def main() -> None:
     np.savez_compressed(FIXTURE / "prompt.npz", **prompt(Qwen2VLProcessor, Qwen2VLConfig, Qwen2VLModel))
     timed = prompt(Qwen2_5_VLProcessor, Qwen2_5_VLConfig, Qwen2_5_VLModel, fps=RATES)
     np.savez_compressed(FIXTURE / "timed_prompt.npz", **timed)
-    rows = ",\n".join(json.dumps(row) for row in chosen())
-    (FIXTURE / "chosen.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")
+    for name, rows in (("chosen.json", chosen()), ("sized.json", sized())):
+        lines = ",\n".join(json.dumps(row) for row in rows)
+        (FIXTURE / name).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     check_video_processor()
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from paddlemix.contract import ShownSize
 from paddlemix.conversation import (
     Box,
     Conversation,
@@ -40,6 +41,10 @@ BARE_TEMPLATE = Qwen2VLChatTemplate(
     "{% else %}{{ part.text }}{% endif %}"
     "{% endfor %}{% endfor %}"
 )
+
+
+def shown_sizes(sizes):
+    return [ShownSize(size) for size in sizes]
 
 
 def conversation(*turns, index=7):
@@ -565,7 +570,7 @@ def test_an_answer_is_read_as_its_tokens_say(make_processor, tokenizer):
     assert text == "<|box_start|>(1,2),(3,4)<|box_end|><|im_end|>"
     assert processor.decode(ids, skip_control_tokens=True) == "(1,2),(3,4)"
     assert processor.grounding.strip(processor.decode(ids)) == "(1,2),(3,4)"
-    assert [found.box for found in processor.grounding.parse(text, [(1000, 2000)])[0]] == [(1, 4, 3, 8)]
+    assert [found.box for found in processor.grounding.parse(text, shown_sizes([(1000, 2000)]))[0]] == [(1, 4, 3, 8)]
 
 
 def same_samples(one, other, path):

@@ -9,7 +9,7 @@ import paddle
 import PIL.Image
 import pytest
 
-from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn, Video
+from paddlemix.conversation import Conversation, Image, ImageSettings, RecordId, Text, Turn, Video
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 from paddlemix.models.qwen2_vl.processing import Qwen2VLProcessor
 
@@ -225,3 +225,28 @@ def test_the_way_from_messages_to_answers_is_the_fields(tiny_checkpoint, save_im
         processor.decode(row[start:], skip_special_tokens=True) for row, start in zip(alone, lengths, strict=True)
     ]
     assert len(answers) == 2 and any(answers)
+
+
+class TestSettingsOfParts:
+    def test_settings_beside_an_image_act_on_it_alone(self, processor, save_image):
+        path, opened = save_image(640, 480), PIL.Image.open(save_image(640, 480))
+        parts = [{**image_part(path), "max_pixels": 100_352}, image_part(path)]
+        parts.append({"type": "image", "image": opened, "resized_height": 280, "resized_width": 420})
+        batch = processor.apply_chat_template(question(*parts), tokenize=True, return_dict=True, return_tensors="np")
+        own = ImageSettings(max_pixels=100_352), ImageSettings(), ImageSettings(resized_height=280, resized_width=420)
+        wanted = sample_of(processor, *(Image(path, settings) for settings in own)).media["image_grid_thw"]
+        assert len(np.unique(wanted, axis=0)) == 3
+        np.testing.assert_array_equal(batch["image_grid_thw"], wanted)
+
+    def test_settings_beside_a_video_act_on_it_alone(self, processor, tmp_path):
+        images = [PIL.Image.new("RGB", (64, 48), (12 * number, 0, 0)) for number in range(20)]
+        images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=100)
+        part = {"type": "video", "video": str(tmp_path / "a.gif"), "max_pixels": 1568}
+        asked = question({**part, "video_start": 0.5, "video_end": 1.5, "nframes": 6}, {**part, "fps": 1})
+        batch = processor.apply_chat_template(asked, tokenize=True, return_dict=True, return_tensors="np")
+        assert batch["video_grid_thw"][:, 0].tolist() == [3, 2]
+
+    def test_settings_that_make_no_sense_are_refused(self, processor, save_image):
+        asked = question({**image_part(save_image(64, 48)), "resized_height": 280})
+        with pytest.raises(ValueError, match=r"image .*64x48\.png cannot be shown as asked: `resized_width` is None"):
+            processor.apply_chat_template(asked, tokenize=True)
