@@ -6,15 +6,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
-from paddlemix.media.fetch import FetchError, fetch_kept, is_address
+from paddlemix.media.fetch import FetchError, is_address
 from paddlemix.media.frames import VideoError, VideoInfo
-from paddlemix.media.images import ImageError, image_size, open_image
+from paddlemix.media.images import image_size, open_image
+from paddlemix.media.kept import fetch_kept
+from paddlemix.media.opening import DEFAULT_OPENING, ImageError, ImageOpening
+from paddlemix.media.unreadable.contents import HEAD_BYTES, what_it_is
+from paddlemix.media.unreadable.missing import where_it_is_not
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_SECONDS = 60.0
@@ -42,7 +45,7 @@ class OpenVideo(Protocol):
 
 
 @contextmanager
-def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
+def open_video(path: str | tuple[str, ...], opening: ImageOpening = DEFAULT_OPENING) -> Iterator[OpenVideo]:
     """Lend a video whose header was read; what decoders run into while it is lent becomes a VideoError too.
 
     PyAV decodes, or OpenCV where PyAV is not installed. They give the same frames, but for videos that name another
@@ -50,6 +53,7 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
 
     Args:
         path: a local file, an http(s) address (at most 256 MB, 60 s), a data: URL, or the paths of the frames.
+        opening: of images that are frames.
 
     Yields:
         The video.
@@ -60,7 +64,7 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
     """
     name = shown(path) if isinstance(path, str) else _name_of_frames(path)
     try:
-        with _opened(path) as video:
+        with _opened(path, opening) as video:
             yield video
     except VideoError as error:
         raise VideoError(f"video {name} {error}") from error
@@ -69,7 +73,7 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
     except ImageError as error:
         raise VideoError(f"video {name} cannot be shown: {error}") from error
     except FileNotFoundError as error:
-        raise VideoError(f"video {name} does not exist.") from error
+        raise VideoError(f"video {name} does not exist.{where_it_is_not(name)}") from error
     except ImportError:
         raise
     except Exception as error:  # Broken bytes: the decoders raise ValueError, OSError, and errors of their own.
@@ -80,9 +84,9 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
 
 
 @contextmanager
-def _opened(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
+def _opened(path: str | tuple[str, ...], opening: ImageOpening) -> Iterator[OpenVideo]:
     if isinstance(path, tuple):
-        yield FrameFiles(path)
+        yield FrameFiles(path, opening)
     elif is_address(path) or is_data_url(path):
         body = _body(path)
         with tempfile.NamedTemporaryFile() as file:
@@ -96,7 +100,13 @@ def _opened(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
 def _body(path: str) -> bytes:
     if is_data_url(path):
         return decode_data_url(path, max_bytes=MAX_BYTES)
-    return fetch_kept(path, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+    return fetch_kept(path, check=_why_no_video, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+
+
+def _why_no_video(body: bytes) -> str | None:
+    """Tell what bytes are that are certainly no video, as a sentence without its subject; None where they may be."""
+    content = what_it_is(body[:HEAD_BYTES], "video")
+    return str(content) if content else None
 
 
 def _name_of_frames(paths: tuple[str, ...]) -> str:
@@ -105,8 +115,9 @@ def _name_of_frames(paths: tuple[str, ...]) -> str:
 
 def _decoder(path: str) -> OpenVideo:
     """Open a local video by whichever decoder is installed."""
-    if not Path(path).stat().st_size:
-        raise VideoError("is empty: it has no bytes.")
+    with open(path, "rb") as file:
+        if problem := _why_no_video(file.read(HEAD_BYTES)):
+            raise VideoError(problem)
     if find_spec("av"):
         from paddlemix.media.video_pyav import PyAVVideo
 
@@ -121,10 +132,10 @@ def _decoder(path: str) -> OpenVideo:
 class FrameFiles:
     """A video given as the images of its frames, all of which are shown."""
 
-    def __init__(self, paths: tuple[str, ...]) -> None:
+    def __init__(self, paths: tuple[str, ...], opening: ImageOpening = DEFAULT_OPENING) -> None:
         if not paths:
             raise VideoError("has no frames.")
-        sizes = [image_size(path) for path in paths]
+        sizes = [image_size(path, opening) for path in paths]
         for path, size in zip(paths, sizes, strict=True):
             if size != sizes[0]:
                 raise VideoError(
@@ -132,9 +143,9 @@ class FrameFiles:
                 )
         width, height = sizes[0]
         self.info = VideoInfo(len(paths), None, width, height, is_sampled=True)
-        self._paths = paths
+        self._paths, self._opening = paths, opening
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Open the images at `indices`, uint8[height, width, 3] each, in RGB."""
         for index in indices:
-            yield np.asarray(open_image(self._paths[index]))
+            yield np.asarray(open_image(self._paths[index], self._opening))
