@@ -127,7 +127,7 @@ def _opened(path: str, opening: ImageOpening) -> Iterator[Image.Image]:
         raise ImageError(f"image {name} {_problem_of(error)}{_remedy(path)}") from error
 
 
-_LIMIT_KEY = " Raise `image_pixel_limit` (IMAGE_PIXEL_LIMIT) where memory has room for it: three bytes a pixel."
+_LIMIT_KEY = " Raise `image_pixel_limit` (IMAGE_PIXEL_LIMIT) where memory has room: decoding takes 7 bytes a pixel."
 
 
 def _check_size(image: Image.Image, opening: ImageOpening, name: str) -> None:
