@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -18,6 +19,7 @@ from paddlemix.conversation import Conversation, Image, Turn, Video
 
 if TYPE_CHECKING:
     import paddle
+    import PIL.Image
     from paddle import nn
 
 Size = tuple[int, int]
@@ -321,6 +323,14 @@ class Processor(ConversationProcessor, Protocol):
 
     def image_size(self, conversation: Conversation, index: int = 0) -> Size:
         """Read the size of one of the conversation's images, upright."""
+        ...
+
+    def open_image(self, path: str) -> PIL.Image.Image:
+        """Decode an image as the model sees it, but for its size: upright, in RGB."""
+        ...
+
+    def open_video(self, path: str | tuple[str, ...]) -> AbstractContextManager[Any]:
+        """Lend a video as `paddlemix.media.video.open_video` does, with images that are frames as `open_image` has."""
         ...
 
     def decode(

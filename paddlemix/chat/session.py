@@ -16,8 +16,6 @@ from paddlemix.contract import ShownSize
 from paddlemix.conversation import Image, Part, Text, Turn, Video
 from paddlemix.generation.dialogue import Dialogue, Exchange
 from paddlemix.media.fetch import is_address
-from paddlemix.media.images import open_image
-from paddlemix.media.video import open_video
 from paddlemix.visualization.answers import answer_boxes, save_drawn
 
 # Families that write paths into the prompt set them between such tags.
@@ -81,7 +79,7 @@ class ChatSession:
         """
         self._dialogue.question([Video(paths[0])])  # which refuses it before it is opened
         video = Video(_local(paths[0]) if len(paths) == 1 else tuple(self._open(path)[0] for path in paths))
-        with open_video(video.path):
+        with self._dialogue.processor.open_video(video.path):
             pass
         return self._show(video)
 
@@ -156,7 +154,7 @@ class ChatSession:
     def _open(self, path: str) -> tuple[str, PIL.Image.Image]:
         """Open an image, and say where it can be opened again; what no prompt can name is copied to where one can."""
         path = _local(path)
-        image = open_image(path)
+        image = self._dialogue.processor.open_image(path)
         if not (is_address(path) or _IMAGE_TAG.search(path)):
             return path, image
         copy = self._copies / f"{next(self._copy_numbers)}.png"

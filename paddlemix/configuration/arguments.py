@@ -18,6 +18,7 @@ from paddlemix.contract import GroundingForm
 from paddlemix.datasets.formats.reading import Placeholders
 from paddlemix.datasets.mixing.packs import DEFAULT_WINDOW
 from paddlemix.datasets.train_on import TrainOn
+from paddlemix.media.opening import ImageRange
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -132,7 +133,7 @@ class DatasetArguments:
 
 @dataclass(frozen=True, config=STRICT)
 class MediaArguments:
-    """How large images and videos are shown; null leaves a setting to the environment, then to the checkpoint."""
+    """How images and videos are shown; null leaves a setting to the environment, then to the checkpoint."""
 
     min_pixels: int | None = Field(
         default=None, gt=0, description="Smaller images are enlarged to this many pixels; null asks the model."
@@ -167,6 +168,16 @@ class MediaArguments:
         gt=0,
         description="Pixels that all frames of a video have together at most, two frames counting as one; null asks "
         "the model.",
+    )
+    image_range: ImageRange | None = Field(
+        default=None,
+        description="What is black and white in grey images of more than 8 bits: `bit_depth` takes the ends of what 16 "
+        "bits hold, or floats' 0 and 1, `min_max` each image's least and greatest value; null asks the model.",
+    )
+    image_pixel_limit: int | None = Field(
+        default=None,
+        gt=0,
+        description="Images of more pixels are refused, since decoding takes memory; null is 89478485.",
     )
 
     @property
@@ -214,6 +225,10 @@ class DataArguments(MediaArguments):
     )
     on_bad_record: Literal["raise", "skip"] = Field(
         default="raise", description="`raise` stops at a record that cannot be used, `skip` counts and lists it."
+    )
+    refetch: bool = Field(
+        default=False,
+        description="Ask every address of an image or video once more, and replace what earlier runs have kept of it.",
     )
 
 

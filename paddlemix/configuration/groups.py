@@ -15,7 +15,7 @@ MODEL_KEYS = (
     *("bf16", "fp16", "fp16_opt_level", "optim"),
 )
 SAMPLE_KEYS = (
-    *(name for name in _DATA if name not in ("dataset", "on_bad_record")),
+    *(name for name in _DATA if name not in ("dataset", "on_bad_record", "refetch")),
     *("seed", "dataloader_drop_last", "dataset.train"),
 )
 # What it may change as long as the same records are drawn together: files may be moved, and a global batch cut anew.
@@ -31,6 +31,7 @@ FREE_KEYS = (
     *("learning_rate", "vision_learning_rate", "aligner_learning_rate", "lr_scheduler_type"),
     *("warmup_ratio", "warmup_steps", "num_train_epochs", "max_steps"),
     *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "model_name_or_path"),
+    "refetch",
 )
 
 # What has no effect unless another key is true.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 
 from paddlemix.media.fetch import MAX_BYTES, FetchError
 
@@ -12,10 +13,61 @@ _SHOWN_CHARACTERS = 80  # of a data: URL
 _LONGEST_PATH = 1000
 _EXPECTED = "data:image/png;base64,... or the like"
 
+# Below this no text is taken for an image: a path may be spelled in the letters of base64, and the smallest images take
+# about as many.
+_FEWEST_CHARACTERS = 48
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+# Bytes, and where they stand in an image of a kind; of WebP and the kin of HEIC what stands before them is a length.
+_MAGIC: tuple[tuple[str, tuple[tuple[int, bytes], ...]], ...] = (
+    ("image/png", ((0, b"\x89PNG\r\n\x1a\n"),)),
+    ("image/jpeg", ((0, b"\xff\xd8\xff"),)),
+    ("image/gif", ((0, b"GIF87a"),)),
+    ("image/gif", ((0, b"GIF89a"),)),
+    ("image/webp", ((0, b"RIFF"), (8, b"WEBP"))),
+    ("image/bmp", ((0, b"BM"), (6, b"\0\0\0\0"))),
+    ("image/tiff", ((0, b"II*\0"),)),
+    ("image/tiff", ((0, b"MM\0*"),)),
+    ("image/avif", ((4, b"ftypavif"),)),
+    ("image/heic", ((4, b"ftyphei"),)),
+    ("image/heic", ((4, b"ftypmif1"),)),
+)
+_MAGIC_BYTES = 12
+
 
 def is_data_url(path: str) -> bool:
     """Tell whether `path` holds the bytes themselves."""
     return path[: len(_SCHEME)].lower() == _SCHEME
+
+
+def data_url_of(content: bytes | str) -> str | None:
+    """Make a data: URL of an image that stands in a record as it is.
+
+    Args:
+        content: its bytes, or their base64 without `data:` before it, as a text of at least 48 characters.
+
+    Returns:
+        The URL; None where `content` does not begin as an image does, or is a text that is not base64.
+    """
+    if isinstance(content, bytes):
+        kind = _image_type(content)
+        return kind and f"{_SCHEME}{kind};base64,{base64.b64encode(content).decode()}"
+    text = content.strip()
+    if len(text) < _FEWEST_CHARACTERS:
+        return None
+    try:
+        head = base64.b64decode("".join(text[: _MAGIC_BYTES * 2].split())[: _MAGIC_BYTES * 4 // 3], validate=True)
+    except (binascii.Error, ValueError):  # ValueError: characters beyond ASCII
+        return None
+    kind = _image_type(head)
+    return f"{_SCHEME}{kind};base64,{''.join(text.split())}" if kind and _BASE64.fullmatch(text) else None
+
+
+def _image_type(head: bytes) -> str | None:
+    """Recognise an image by its first bytes."""
+    return next(
+        (kind for kind, magic in _MAGIC if all(head.startswith(part, place) for place, part in magic)),
+        None,
+    )
 
 
 def shown(path: str) -> str:
@@ -47,14 +99,3 @@ def decode_data_url(url: str, *, max_bytes: int | None = None) -> bytes:
         return base64.b64decode("".join(body.split()), validate=True)
     except (binascii.Error, ValueError) as error:  # ValueError: characters beyond ASCII
         raise FetchError(f"{shown(url)} is broken or cut off: {error}; expected {_EXPECTED}.") from error
-
-
-def data_url_of(content: bytes | str) -> str | None:
-    """Make a data: URL of an image's bytes, or of their base64; None of what is neither."""
-    if isinstance(content, str):
-        return (
-            f"data:image/*;base64,{content}"
-            if len(content) > 64 and content.startswith(("iVBOR", "/9j/", "R0lGOD", "UklGR", "Qk"))
-            else None
-        )
-    return f"data:image/*;base64,{base64.b64encode(content).decode()}"

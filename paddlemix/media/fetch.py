@@ -7,8 +7,6 @@ says that the records are one's own and their images stand on a server inside.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +14,6 @@ from ipaddress import ip_address
 
 import httpx
 from httpx_secure import httpx_ssrf_protection
-
-from paddlemix.cache import cache_folder
-from paddlemix.files import replacing
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_SECONDS = 10.0
@@ -29,7 +24,6 @@ PAUSES = (0.5, 1.5)
 MAX_AT_ONCE = 8
 ALLOW_INNER_VARIABLE = "PADDLEMIX_ALLOW_INNER_ADDRESSES"
 
-logger = logging.getLogger(__name__)
 _turns = threading.BoundedSemaphore(MAX_AT_ONCE)
 
 
@@ -60,37 +54,6 @@ def fetch(address: str, *, max_bytes: int | None = None, max_seconds: float | No
     # A thread of its own: the caller may be inside an event loop already, as in a notebook.
     with _turns, ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(asyncio.run, _fetch(address, *bounds)).result()
-
-
-def fetch_kept(address: str, *, max_bytes: int | None = None, max_seconds: float | None = None) -> bytes:
-    """Get what stands at `address`, or stood there when it was first asked for.
-
-    Kept below `$PADDLEMIX_CACHE` (`~/.cache/paddlemix`) in `fetched` until that folder is removed, so that every epoch
-    and every run sees the same image.
-
-    Args:
-        address: http(s).
-        max_bytes: see `fetch`.
-        max_seconds: see `fetch`.
-
-    Returns:
-        The body.
-
-    Raises:
-        FetchError: see `fetch`.
-    """
-    name = hashlib.blake2b(address.encode(), digest_size=20).hexdigest()
-    file = cache_folder("fetched") / name[:2] / name[2:]
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        body = fetch(address, max_bytes=max_bytes, max_seconds=max_seconds)
-    try:
-        with replacing(file) as beside:
-            beside.write_bytes(body)
-    except OSError as error:  # a full disk is no reason to do without the image
-        logger.warning("%s cannot be kept: %s", address, error)
-    return body
 
 
 async def _fetch(address: str, max_bytes: int, max_seconds: float) -> bytes:

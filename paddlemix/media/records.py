@@ -10,7 +10,8 @@ from PIL import Image
 from paddlemix.contract import Size
 from paddlemix.conversation import Conversation, RecordError
 from paddlemix.media.frames import VideoError
-from paddlemix.media.images import ImageError, image_size, open_image
+from paddlemix.media.images import image_size, open_image
+from paddlemix.media.opening import DEFAULT_OPENING, ImageError, ImageOpening, MissingImageError
 
 
 @contextmanager
@@ -18,15 +19,19 @@ def naming_the_record(conversation: Conversation) -> Iterator[None]:
     """Raise what cannot be read inside as a RecordError of the conversation's record."""
     try:
         yield
+    except MissingImageError as error:
+        problem = f"{error} Relative paths start at the `image_root` of the set, or else at the folder of its file."
+        raise RecordError(conversation.source, problem) from error
     except (ImageError, VideoError) as error:
         raise RecordError(conversation.source, str(error)) from error
 
 
-def image_sizes(conversation: Conversation) -> list[Size]:
+def image_sizes(conversation: Conversation, opening: ImageOpening = DEFAULT_OPENING) -> list[Size]:
     """Read the headers of a conversation's images.
 
     Args:
         conversation: names the files.
+        opening: how they are opened.
 
     Returns:
         The size of each image, upright.
@@ -35,14 +40,15 @@ def image_sizes(conversation: Conversation) -> list[Size]:
         RecordError: an image cannot be opened.
     """
     with naming_the_record(conversation):
-        return [image_size(image.path) for image in conversation.images]
+        return [image_size(image.path, opening) for image in conversation.images]
 
 
-def open_images(conversation: Conversation) -> list[Image.Image]:
+def open_images(conversation: Conversation, opening: ImageOpening = DEFAULT_OPENING) -> list[Image.Image]:
     """Decode a conversation's images.
 
     Args:
         conversation: names the files.
+        opening: how they are opened.
 
     Returns:
         The images in RGB, upright.
@@ -51,4 +57,4 @@ def open_images(conversation: Conversation) -> list[Image.Image]:
         RecordError: an image cannot be used.
     """
     with naming_the_record(conversation):
-        return [open_image(image.path) for image in conversation.images]
+        return [open_image(image.path, opening) for image in conversation.images]

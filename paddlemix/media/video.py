@@ -12,9 +12,12 @@ from typing import Protocol
 import numpy as np
 
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
-from paddlemix.media.fetch import FetchError, fetch_kept, is_address
+from paddlemix.media.fetch import FetchError, is_address
 from paddlemix.media.frames import VideoError, VideoInfo
-from paddlemix.media.images import ImageError
+from paddlemix.media.kept import fetch_kept
+from paddlemix.media.opening import DEFAULT_OPENING, ImageError, ImageOpening
+from paddlemix.media.unreadable.contents import HEAD_BYTES, what_it_is
+from paddlemix.media.unreadable.missing import where_it_is_not
 from paddlemix.media.video_images import FrameFiles, ImageFile, frames_in, is_image_file
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -43,7 +46,7 @@ class OpenVideo(Protocol):
 
 
 @contextmanager
-def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
+def open_video(path: str | tuple[str, ...], opening: ImageOpening = DEFAULT_OPENING) -> Iterator[OpenVideo]:
     """Lend a video whose header was read; what decoders run into while it is lent becomes a VideoError too.
 
     PyAV decodes, or OpenCV where PyAV is not installed. They give the same frames, but for videos that name another
@@ -53,6 +56,7 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
     Args:
         path: a local file, a folder of frames, an http(s) address (at most 256 MB, 60 s), a data: URL, or the paths of
             the frames. An image file is a video too: of its one frame, or of those of an animated GIF, WebP or PNG.
+        opening: of images that are frames.
 
     Yields:
         The video.
@@ -63,7 +67,7 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
     """
     name = name_of(path)
     try:
-        with _opened(path) as video:
+        with _opened(path, opening) as video:
             yield video
     except VideoError as error:
         raise VideoError(f"{name} {error}") from error
@@ -72,7 +76,8 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
     except ImageError as error:
         raise VideoError(f"{name} cannot be shown: {error}") from error
     except FileNotFoundError as error:
-        raise VideoError(f"{name} does not exist.") from error
+        where = where_it_is_not(path) if isinstance(path, str) else ""
+        raise VideoError(f"{name} does not exist.{where}") from error
     except ImportError:
         raise
     except Exception as error:  # Broken bytes: the decoders raise ValueError, OSError, and errors of their own.
@@ -81,25 +86,31 @@ def open_video(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
 
 
 @contextmanager
-def _opened(path: str | tuple[str, ...]) -> Iterator[OpenVideo]:
+def _opened(path: str | tuple[str, ...], opening: ImageOpening) -> Iterator[OpenVideo]:
     if isinstance(path, tuple):
-        yield FrameFiles(path)
+        yield FrameFiles(path, opening)
     elif is_address(path) or is_data_url(path):
         body = _body(path)
         with tempfile.NamedTemporaryFile() as file:
             file.write(body)
             file.flush()
-            yield _file(file.name)
+            yield _file(file.name, opening)
     elif (folder := Path(path)).is_dir():
-        yield FrameFiles(frames_in(folder))
+        yield FrameFiles(frames_in(folder), opening)
     else:
-        yield _file(path)
+        yield _file(path, opening)
 
 
 def _body(path: str) -> bytes:
     if is_data_url(path):
         return decode_data_url(path, max_bytes=MAX_BYTES)
-    return fetch_kept(path, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+    return fetch_kept(path, check=_why_no_video, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+
+
+def _why_no_video(body: bytes) -> str | None:
+    """Tell what bytes are that are certainly no video, as a sentence without its subject; None where they may be."""
+    content = what_it_is(body[:HEAD_BYTES], "video")
+    return str(content) if content else None
 
 
 def name_of(path: str | tuple[str, ...]) -> str:
@@ -116,12 +127,13 @@ def name_of(path: str | tuple[str, ...]) -> str:
     return f"video of the frames {', '.join(map(shown, path[:2]))}{' ...' if path[2:] else ''}"
 
 
-def _file(path: str) -> OpenVideo:
+def _file(path: str, opening: ImageOpening) -> OpenVideo:
     """Open a local file: an image by Pillow, a video by whichever decoder is installed."""
-    if not Path(path).stat().st_size:
-        raise VideoError("is empty: it has no bytes.")
     if is_image_file(path):
-        return ImageFile(path)
+        return ImageFile(path, opening)
+    with open(path, "rb") as file:
+        if problem := _why_no_video(file.read(HEAD_BYTES)):
+            raise VideoError(problem)
     if find_spec("av"):
         from paddlemix.media.video_pyav import PyAVVideo
 

@@ -12,7 +12,7 @@ from PIL import Image
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import VideoError, VideoInfo
 from paddlemix.media.images import image_size, open_image, upright
-from paddlemix.media.video_limits import check_size
+from paddlemix.media.opening import DEFAULT_OPENING, ImageOpening
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 _OPENINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
@@ -67,6 +67,7 @@ class FrameFiles:
 
     Args:
         paths: of the images, in order.
+        opening: how they are opened.
 
     Attributes:
         info: from the headers of all of them.
@@ -74,21 +75,21 @@ class FrameFiles:
 
     info: VideoInfo
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], opening: ImageOpening = DEFAULT_OPENING) -> None:
         if not paths:
             raise VideoError("has no frames.")
-        sizes = [image_size(path) for path in paths]
+        sizes = [image_size(path, opening) for path in paths]
         (width, height), *_ = sizes
         # From the last one on, so that of several files with one size the first stays.
         named = {size: shown(path) for path, size in zip(reversed(paths), reversed(sizes), strict=True)}
         del named[sizes[0]]
         self.info = VideoInfo(len(paths), None, width, height, is_sampled=True, other_sizes=named)
-        self._paths = paths
+        self._paths, self._opening = paths, opening
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Open the images at `indices`, uint8[height, width, 3] each, in RGB."""
         for index in indices:
-            yield np.asarray(open_image(self._paths[index]))
+            yield np.asarray(open_image(self._paths[index], self._opening))
 
 
 class ImageFile:
@@ -96,6 +97,7 @@ class ImageFile:
 
     Args:
         path: of a local file.
+        opening: how it is opened.
 
     Attributes:
         info: from all frames, which have to be decoded to tell how long each is shown.
@@ -103,11 +105,10 @@ class ImageFile:
 
     info: VideoInfo
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, opening: ImageOpening = DEFAULT_OPENING) -> None:
+        self._path, self._opening = path, opening
         with Image.open(path) as image:
-            check_size(*image.size)
-            width, height = upright(image).size
+            width, height = upright(image, opening).size
             seconds = sum(_delays(image)) / 1000
             count = _count(image)
         self.info = VideoInfo(count, count / seconds if count > 1 else None, width, height)
@@ -117,7 +118,7 @@ class ImageFile:
         with Image.open(self._path) as image:
             for index in indices:
                 image.seek(index)
-                yield np.asarray(upright(image))
+                yield np.asarray(upright(image, self._opening))
 
 
 def _count(image: Image.Image) -> int:

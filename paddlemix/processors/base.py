@@ -6,17 +6,24 @@ import hashlib
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
+import PIL.Image
 
 from paddlemix.contract import Grounding, GroundingForm, PlaceSizes, Sample, Size, Tokenizer
 from paddlemix.conversation import Conversation, RecordError
 from paddlemix.hub import local_folder
+from paddlemix.media.images import open_image
+from paddlemix.media.kept import last_refetch
+from paddlemix.media.opening import DEFAULT_OPENING, ImageOpening
 from paddlemix.media.records import image_sizes
+from paddlemix.media.video import OpenVideo, open_video
 from paddlemix.names import IGNORED_LABEL
 from paddlemix.processors.calls import MessageCalls
+from paddlemix.processors.image_opening import given_opening, save_opening, sizing_settings
 from paddlemix.processors.length import fit_length
 from paddlemix.processors.places import check_places
 from paddlemix.processors.settings import MediaSettings
@@ -32,6 +39,7 @@ class Limits(TypedDict, total=False):
     max_length: int
     truncate_text: bool
     allow_control_tokens: bool
+    image_opening: ImageOpening
 
 
 class ProcessorBase(MessageCalls):
@@ -44,6 +52,7 @@ class ProcessorBase(MessageCalls):
         truncate_text: cut text behind the last image of longer records; else they are an error.
         allow_control_tokens: read control tokens spelled in texts, such as "<|im_end|>", as control tokens. Only for
             texts that nobody else wrote: they could end a turn or open another.
+        image_opening: how images are opened.
 
     Attributes:
         tokenizer: the checkpoint's.
@@ -54,11 +63,17 @@ class ProcessorBase(MessageCalls):
     grounding: Grounding
 
     def __init__(
-        self, *, max_length: int = 2048, truncate_text: bool = False, allow_control_tokens: bool = False
+        self,
+        *,
+        max_length: int = 2048,
+        truncate_text: bool = False,
+        allow_control_tokens: bool = False,
+        image_opening: ImageOpening = DEFAULT_OPENING,
     ) -> None:
         self.max_length = max_length
         self.truncate_text = truncate_text
         self.allow_control_tokens = allow_control_tokens
+        self.image_opening = image_opening
 
     @classmethod
     def from_pretrained(
@@ -93,12 +108,14 @@ class ProcessorBase(MessageCalls):
             ValueError: a setting, or a variable of the environment, has a value that makes no sense, or a file is
                 damaged.
         """
+        folder = local_folder(name_or_path)
         processor = cls._read(
-            local_folder(name_or_path),
-            settings,
+            folder,
+            sizing_settings(settings),
             max_length=max_length,
             truncate_text=truncate_text,
             allow_control_tokens=allow_control_tokens,
+            image_opening=given_opening(settings, folder),
         )
         if grounding is not None:
             processor.choose_grounding(grounding)
@@ -127,6 +144,7 @@ class ProcessorBase(MessageCalls):
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
         self._save_settings(folder)
+        save_opening(self.image_opening, folder)
 
     def encode(self, conversation: Conversation) -> Sample:
         """Make a training sample.
@@ -169,7 +187,7 @@ class ProcessorBase(MessageCalls):
         Raises:
             RecordError: one cannot be opened.
         """
-        return PlaceSizes.of_images(image_sizes(conversation))
+        return PlaceSizes.of_images(image_sizes(conversation, self.image_opening))
 
     def image_size(self, conversation: Conversation, index: int = 0) -> Size:
         """Read the size of one of the conversation's images.
@@ -184,12 +202,38 @@ class ProcessorBase(MessageCalls):
         Raises:
             RecordError: an image cannot be opened.
         """
-        return image_sizes(conversation)[index]
+        return image_sizes(conversation, self.image_opening)[index]
+
+    def open_image(self, path: str) -> PIL.Image.Image:
+        """Decode an image as the model sees it, but for its size.
+
+        Args:
+            path: a local file, an http(s) address or a data: URL.
+
+        Returns:
+            The image in RGB, upright.
+
+        Raises:
+            ValueError: it cannot be used.
+        """
+        return open_image(path, self.image_opening)
+
+    def open_video(self, path: str | tuple[str, ...]) -> AbstractContextManager[OpenVideo]:
+        """Lend a video; see `paddlemix.media.video.open_video`.
+
+        Args:
+            path: a local file, an http(s) address, a data: URL, or the paths of the frames.
+
+        Returns:
+            What lends it; a ValueError comes from there.
+        """
+        return open_video(path, self.image_opening)
 
     def fingerprint(self) -> str:
         """Return a text that differs from another processor's wherever `measure` could."""
         limits = (self.max_length, self.truncate_text, self.allow_control_tokens)
-        parts = (type(self).__name__, *self._what_sizes_depend_on(), limits)
+        media = (self.image_opening, last_refetch())
+        parts = (type(self).__name__, *self._what_sizes_depend_on(), limits, media)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def decode(

@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 
 from paddlemix.media.images import open_image, upright
+from paddlemix.media.opening import DEFAULT_OPENING, ImageOpening
 
 
 class ModelInputs(dict[str, Any]):
@@ -69,11 +70,12 @@ def path_of(argument: str, source: Any) -> str:
     return os.fspath(source)
 
 
-def opened_image(source: Any) -> PIL.Image.Image:
+def opened_image(source: Any, opening: ImageOpening = DEFAULT_OPENING) -> PIL.Image.Image:
     """Open an image that a call was given.
 
     Args:
         source: a path, an address or a PIL image.
+        opening: how it is opened.
 
     Returns:
         The image in RGB, upright.
@@ -81,7 +83,9 @@ def opened_image(source: Any) -> PIL.Image.Image:
     Raises:
         ValueError: it is none of these, or cannot be used.
     """
-    return upright(source) if isinstance(source, PIL.Image.Image) else open_image(path_of("images", source))
+    if isinstance(source, PIL.Image.Image):
+        return upright(source, opening)
+    return open_image(path_of("images", source), opening)
 
 
 def padded(rows: list[np.ndarray], filler: int, side: str, *, padding: bool) -> dict[str, np.ndarray]:

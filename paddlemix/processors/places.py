@@ -8,6 +8,7 @@ from paddlemix.contract import PlaceSizes, Size
 from paddlemix.conversation import Conversation, Placed, Point, Quad, RecordError, goes_round
 from paddlemix.media.data_url import shown
 from paddlemix.media.images import is_on_its_side
+from paddlemix.media.opening import MAX_PIXELS, ImageOpening
 from paddlemix.media.records import naming_the_record
 from paddlemix.processors.coordinates import size_under
 
@@ -117,7 +118,7 @@ def _cause(placed: Placed, size: Size, conversation: Conversation) -> str:
     if placed.unit != "pixel":
         return "; expected the unit that `bbox_type` names"
     fits_turned = _meets(placed, size[::-1]) and not _sticks_out(placed, size[::-1])
-    if placed.video is None and fits_turned and is_on_its_side(conversation.images[placed.image].path):
+    if placed.video is None and fits_turned and _is_on_its_side(conversation, placed, size):
         return ", which its EXIF orientation turns: labelled on the unrotated image? Expected pixels of the upright one"
     if any(number > size[place % 2] for place, number in enumerate(placed.numbers)):
         return (
@@ -125,3 +126,10 @@ def _cause(placed: Placed, size: Size, conversation: Conversation) -> str:
             "another unit"
         )
     return "; expected pixels from the upper left corner"
+
+
+def _is_on_its_side(conversation: Conversation, placed: Placed, size: Size) -> bool:
+    width, height = size
+    # Whatever the limit of this run is, the image was within it when its size was read.
+    opening = ImageOpening(pixel_limit=max(MAX_PIXELS, width * height))
+    return is_on_its_side(conversation.images[placed.image].path, opening)

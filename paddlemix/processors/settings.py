@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, TypedDict
 
 from paddlemix.conversation import VideoSettings
+from paddlemix.media.opening import ImageRange
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,12 @@ class MediaSettings(TypedDict, total=False):
     video_min_pixels: int | None
     video_max_pixels: int | None
     video_total_pixels: int | None
+    image_range: ImageRange | None
+    image_pixel_limit: int | None
 
 
-# Of several variables the first one that is set counts: releases of ms-swift differ in their names.
+# Of sizes, and of choices of frames. Of several variables the first one that is set counts: releases of ms-swift differ
+# in their names.
 VARIABLES: dict[str, tuple[str, ...]] = {
     "min_pixels": ("MIN_PIXELS",),
     "max_pixels": ("MAX_PIXELS",),
@@ -48,6 +52,11 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "video_min_pixels": ("VIDEO_MIN_PIXELS",),
     "video_max_pixels": ("VIDEO_MAX_PIXELS",),
     "video_total_pixels": ("VIDEO_TOTAL_PIXELS", "TOTAL_PIXELS"),
+}
+# How images are opened; every family takes these.
+OPENING_VARIABLES: dict[str, tuple[str]] = {
+    "image_range": ("IMAGE_RANGE",),
+    "image_pixel_limit": ("IMAGE_PIXEL_LIMIT",),
 }
 _IMAGES = ("min_pixels", "max_pixels", "resized_height", "resized_width")
 _FRAME_CHOICE = ("nframes", "fps")
@@ -74,7 +83,7 @@ def given_settings(
     """Read the settings that a user has made.
 
     Args:
-        arguments: take precedence over the environment.
+        arguments: take precedence over the environment; none of `OPENING_VARIABLES`.
         environment: variables that are blank count as not set.
         max_frame_pixels: the largest area of a video's frame that the family's default allows; None where MAX_PIXELS
             says nothing about videos.
@@ -115,8 +124,9 @@ def log_once(message: str) -> None:
 def _checked_arguments(arguments: MediaSettings) -> dict[str, Any]:
     for name in arguments:
         if name not in VARIABLES:
-            close = get_close_matches(name, VARIABLES, n=1)
-            hint = f"Did you mean `{close[0]}`?" if close else f"Known: {', '.join(VARIABLES)}."
+            known = [*VARIABLES, *OPENING_VARIABLES]
+            close = get_close_matches(name, known, n=1)
+            hint = f"Did you mean `{close[0]}`?" if close else f"Known: {', '.join(known)}."
             raise TypeError(f"`{name}` is nothing that can be set about images and videos. {hint}")
     given = {name: value for name, value in arguments.items() if value is not None}
     return {name: _checked(name, f"`{name}`", value) for name, value in given.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.contract import GroundingForm
+from paddlemix.contract import GroundingForm, Processor
 from paddlemix.generation import GenerationConfig
 from paddlemix.generation.dialogue import Dialogue
 from paddlemix.models.registry import find_family
@@ -105,8 +105,23 @@ class AskedModel:
         dialogue_class = find_family(folders.model).dialogue_class
         return cls(dialogue_class, args.model_name_or_path, args.lora_path, dtype, generation, args.grounding)
 
-    def load(self) -> Dialogue:
-        """Load processor and model.
+    def load_processor(self) -> Processor:
+        """Load the processor alone, which is fast.
+
+        Returns:
+            The processor.
+
+        Raises:
+            OSError: a file is missing, or cannot be fetched.
+            ValueError: a file is damaged.
+        """
+        return AutoProcessorMIX.from_pretrained(self.name_or_path, lora_path=self.lora_path, grounding=self.grounding)
+
+    def load(self, processor: Processor | None = None) -> Dialogue:
+        """Load the model.
+
+        Args:
+            processor: as `load_processor` gave it; None loads it too.
 
         Returns:
             What asks the model.
@@ -115,8 +130,6 @@ class AskedModel:
             OSError: a file is missing, or cannot be fetched.
             ValueError: a file is damaged.
         """
-        processor = AutoProcessorMIX.from_pretrained(
-            self.name_or_path, lora_path=self.lora_path, grounding=self.grounding
-        )
+        processor = processor or self.load_processor()
         model = AutoModelMIX.from_pretrained(self.name_or_path, dtype=self.dtype, lora_path=self.lora_path)
         return self.dialogue_class(model, processor, self.generation)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from paddlemix.evaluation.evaluate import evaluate_model
 from paddlemix.evaluation.report import Prediction
 from paddlemix.files import write_json
 from paddlemix.generation import GenerationConfig
+from paddlemix.media.kept import begin_refetch
 from paddlemix.tools.answering import add_grounding_flag
 from paddlemix.tools.report_errors import report_errors
 
@@ -90,6 +92,8 @@ def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], di
     folder, bounds = args.config_or_model, {}
     if args.config_or_model.endswith(".json"):
         config = load_config(args.config_or_model, has_gpu=gpu_is_usable())
+        if config.data.refetch:
+            begin_refetch(time.time())
         items = items or config.data.dataset.eval
         folder = config.training["output_dir"]
         bounds = {

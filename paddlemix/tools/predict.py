@@ -12,7 +12,6 @@ import PIL.Image
 from paddlemix.contract import Processor, ShownSize
 from paddlemix.conversation import Image, Text, Video
 from paddlemix.generation.dialogue import Asked
-from paddlemix.media.images import open_image
 from paddlemix.tools.answering import AskedModel, add_model_flags
 from paddlemix.visualization.answers import answer_boxes, save_drawn
 from paddlemix.visualization.draw import Labelled, LabelledPoint
@@ -92,9 +91,10 @@ def main(script: Script) -> None:
     args = parse_arguments(script)
     asked = AskedModel.of(args)
     question = asked.dialogue_class.question(asked_parts(args))
-    images = [open_image(part.path) for part in question.parts if isinstance(part, Image)]
-    dialogue = asked.load()
-    processor = dialogue.processor
+    processor = asked.load_processor()
+    # Before the model is loaded, which takes long.
+    images = [processor.open_image(part.path) for part in question.parts if isinstance(part, Image)]
+    dialogue = asked.load(processor)
     raw = print_stream(dialogue.reply([], question))
     print(f"answer: {processor.grounding.strip(raw)}")
     if args.visual and images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from paddlemix.configuration.rules import evaluates, recomputes
 from paddlemix.contract import Model, Processor
 from paddlemix.datasets.batching import Batching
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
+from paddlemix.distributed.ranks import from_first
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
+from paddlemix.media.kept import begin_refetch
 from paddlemix.models.registry import Family, find_family
 from paddlemix.names import END_OF_TURN
 from paddlemix.ops import set_compute_dtype
@@ -69,6 +72,8 @@ class Run:
                 f"`model_name_or_path` {config.model.model_name_or_path} is an adapter; merge it into its base first "
                 "with paddlemix/tools/merge_lora_params.py, or name the base."
             )
+        if data.refetch:
+            begin_refetch(float(from_first(lambda: repr(time.time()))))
         family = find_family(folder)
         processor = family.processor_class.from_pretrained(
             folder,

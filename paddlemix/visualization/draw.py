@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from paddlemix.contract import Size
+from paddlemix.media.rgb.transparency import on_white
 from paddlemix.visualization.colors import Rgb, label_colors, text_color
 from paddlemix.visualization.fonts import Font, font_for
 from paddlemix.visualization.plates import Rectangle, place_plates
@@ -87,7 +88,7 @@ def draw_boxes(image: Image.Image, boxes: Sequence[Labelled]) -> Image.Image:
     Returns:
         A new RGB image of the same size.
     """
-    canvas = image.convert("RGB")
+    canvas = on_white(image).copy()
     frames = [(item, _one_line(item.label), _frame(item, canvas.size)) for item in boxes]
     visible = [(item, label, frame) for item, label, frame in frames if frame is not None]
     colors = label_colors(label for _, label, _ in visible)

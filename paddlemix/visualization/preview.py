@@ -15,8 +15,6 @@ from paddlemix.contract import Piece, PlaceSizes, Processor, Sample, ShownSize, 
 from paddlemix.conversation import Box, Conversation, Placed, Point, RecordError, Reference, Turn
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import frame_indices, frame_range
-from paddlemix.media.images import open_image
-from paddlemix.media.video import open_video
 from paddlemix.names import IGNORED_LABEL
 from paddlemix.processors.turns.tool_texts import calls_text
 from paddlemix.visualization.answers import answer_boxes
@@ -111,8 +109,8 @@ def view_record(
         trained_tokens=size.target_tokens,
         stretches=tuple(_stretches(sample, processor)),
         thumbnails=(
-            *_images(conversation, sample),
-            *_frames(conversation),
+            *_images(conversation, sample, processor),
+            *_frames(conversation, processor),
             *_answered_images(conversation, processor, answered or "", sizes.images),
         ),
         gold=_right_answer(conversation.turns[-1], processor, sizes),
@@ -155,9 +153,9 @@ def _stretches(sample: Sample, processor: Processor) -> Iterator[Stretch]:
         yield Stretch(text, weight, control is not None, len(ids))
 
 
-def _images(conversation: Conversation, sample: Sample) -> Iterator[Thumbnail]:
+def _images(conversation: Conversation, sample: Sample, processor: Processor) -> Iterator[Thumbnail]:
     for index, part in enumerate(conversation.images):
-        image = open_image(part.path)
+        image = processor.open_image(part.path)
         placed = [
             _on_image(label, one, image.size)
             for label, one in _labelled_places(conversation)
@@ -178,7 +176,7 @@ def _answered_images(
     for number, (part, placed) in enumerate(zip(conversation.images, found, strict=True), 1):
         if placed:
             caption = f"Picture {number} as the model answers{_counted(placed)}"
-            yield Thumbnail(_as_url(_with_places(open_image(part.path), placed)), caption)
+            yield Thumbnail(_as_url(_with_places(processor.open_image(part.path), placed)), caption)
 
 
 def _counted(placed: Sequence[Labelled]) -> str:
@@ -232,10 +230,10 @@ def _scaled(placed: Labelled, old: Size, new: Size) -> Labelled:
     return LabelledBox(placed.label, (left * x, top * y, right * x, bottom * y))
 
 
-def _frames(conversation: Conversation) -> Iterator[Thumbnail]:
+def _frames(conversation: Conversation, processor: Processor) -> Iterator[Thumbnail]:
     for index, part in enumerate(conversation.videos):
         path = part.path if isinstance(part.path, str) else part.path[0]
-        with open_video(part.path) as video:
+        with processor.open_video(part.path) as video:
             asked = part.settings
             stretch = frame_range(video.info.frames, video.info.rate, start=asked.start, end=asked.end)
             places = frame_indices(len(stretch), min(_FRAMES, len(stretch)), stretch.start).tolist()

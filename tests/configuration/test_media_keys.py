@@ -19,7 +19,9 @@ from paddlemix.processors import settings
 from paddlemix.tools.evaluate import model_and_sets
 from paddlemix.training.finetune import Run
 
-KEYS = tuple(one.name for one in fields(MediaArguments))
+ALL_KEYS = tuple(one.name for one in fields(MediaArguments))
+# Those of sizes, and of choices of frames; for those of opening see test_opening_keys.py.
+KEYS = tuple(key for key in ALL_KEYS if key not in settings.OPENING_VARIABLES)
 # A value of each key that no checkpoint and no default has, with what must stand beside it.
 VALUES: dict[str, dict[str, Any]] = {
     "min_pixels": {"min_pixels": 1568},
@@ -64,6 +66,7 @@ def setting(processor: Qwen2VLProcessor, key: str) -> Any:
 
 def test_the_keys_are_all_that_can_be_set_about_images_and_videos() -> None:
     assert set(KEYS) == set(settings.VARIABLES) == set(VALUES)
+    assert set(ALL_KEYS) - set(KEYS) == set(settings.OPENING_VARIABLES)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -128,7 +131,8 @@ def test_a_run_that_is_resumed_must_share_it_and_the_help_shows_it(key: str) -> 
 
 def test_settings_hold_each_key_by_its_own_name() -> None:
     given = replace(DataArguments(), **{key: number + 1 for number, key in enumerate(KEYS)})
-    assert given.media_settings == {key: number + 1 for number, key in enumerate(KEYS)}
+    opening = dict.fromkeys(settings.OPENING_VARIABLES)
+    assert given.media_settings == {key: number + 1 for number, key in enumerate(KEYS)} | opening
 
 
 def test_evaluation_of_a_config_takes_its_settings(tmp_path: Path) -> None:

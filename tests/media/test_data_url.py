@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from paddlemix.conversation import Conversation, Image, RecordError, RecordId, Text, Turn
-from paddlemix.media.data_url import decode_data_url, is_data_url, shown
+from paddlemix.media.data_url import data_url_of, decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError
 from paddlemix.media.frames import VideoError
 from paddlemix.media.images import ImageError, image_size, open_image
@@ -66,7 +66,7 @@ def test_an_image_in_a_data_url_is_opened_like_any_other():
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        (b"", "is empty or in no format that Pillow reads"),
+        (b"", "is empty: it has no bytes"),
         (png()[:-30], "is broken or cut off"),
         (png(2000, 4), "is 2000 x 4; sides may differ by a factor of 200"),
     ],
@@ -80,7 +80,7 @@ def test_a_broken_image_is_refused_without_being_spelled_out(body, problem):
 def test_a_broken_video_is_refused_without_being_spelled_out():
     with (
         pytest.raises(VideoError, match=r"^video data:video/mp4;base64,\w+\.\.\. is broken") as caught,
-        open_video(url_of(bytes(4096), "video/mp4")),
+        open_video(url_of(bytes(range(256)) * 16, "video/mp4")),
     ):
         pass
     assert len(str(caught.value)) < 300
@@ -88,5 +88,37 @@ def test_a_broken_video_is_refused_without_being_spelled_out():
 
 def test_a_processor_names_the_record_of_a_broken_data_url(make_processor):
     turns = (Turn("user", (Image("data:image/png;base64,AAAA"), Text("q"))), Turn("assistant", (Text("a"),)))
-    with pytest.raises(RecordError, match=r"^a.json, record 7: image data:image/png;base64,AAAA is empty or in no"):
+    with pytest.raises(RecordError, match=r"^a.json, record 7: image data:image/png;base64,AAAA is filled with"):
         make_processor().measure(Conversation(turns, RecordId("a.json", 7)))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpeg", "gif", "webp", "bmp", "tiff", "avif"])
+def test_bytes_and_raw_base64_of_an_image_become_a_data_url_of_their_kind(suffix):
+    file = io.BytesIO()
+    PIL.Image.linear_gradient("L").resize((9, 7)).convert("RGB").save(file, suffix)
+    body, text = file.getvalue(), base64.b64encode(file.getvalue()).decode()
+    wrapped = "\n".join(text[start : start + 76] for start in range(0, len(text), 76))
+    url = data_url_of(body)
+    assert url == url_of(body, f"image/{suffix}") == data_url_of(text) == data_url_of(f" {wrapped}\n")
+    assert open_image(url).size == (9, 7)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"BM is no image",
+        b"<html>",
+        "",
+        "iVBORw0KGgo=",
+        "/9j/images/train/2014/abcdefghijklmnopqrstuvwxyz/0001.jpg",
+        "QkImages/train/2014/abcdefghijklmnopqrstuvwxyz/000100",
+        "images/train/abcdefghijklmnopqrstuvwxyz/0123456789/a",
+        "data:image/png;base64," + "A" * 60,
+        "图" * 60,
+        "iVBORw0KGgo" + "A" * 60 + "*",
+        "A question of more than forty-eight characters, as records have.",
+    ],
+)
+def test_what_does_not_begin_as_an_image_does_or_is_short_is_none(content):
+    assert data_url_of(content) is None

@@ -5,8 +5,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from paddlemix.media import fetch as fetch_module
-from paddlemix.media.fetch import FetchError, fetch, fetch_kept, is_address
+from paddlemix.media.fetch import FetchError, fetch, is_address
 from paddlemix.media.images import ImageError, image_size, open_image
+from paddlemix.media.kept import fetch_kept
 
 IMAGE = b"image"
 

@@ -144,12 +144,19 @@ class TestBadVideos:
         assert refusal(str(tmp_path / "a.mp4")).endswith("does not exist.")
 
     @pytest.mark.parametrize(
-        "content", [b"", b"<html>no video</html>", bytes(5000)], ids=["zero bytes", "page", "zeros"]
+        ("content", "told"),
+        [
+            (b"", "is empty: it has no bytes"),
+            (b"<html>no video</html>", "is an HTML page"),
+            (bytes(5000), "is filled with zero bytes"),
+            (bytes(range(256)) * 20, "in no format that"),
+        ],
+        ids=["zero bytes", "page", "zeros", "noise"],
     )
-    def test_what_is_no_video_is_told(self, tmp_path, decoder, content):
+    def test_what_is_no_video_is_told(self, tmp_path, decoder, content, told):
         path = tmp_path / "视频.mp4"
         path.write_bytes(content)
-        assert ("is empty: it has no bytes" if not content else "in no format that") in refusal(str(path))
+        assert told in refusal(str(path))
 
     @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mpeg4"), ("a.avi", "mjpeg")])
     def test_a_truncated_video_is_told(self, save_video, decoder, name, codec):
@@ -430,7 +437,8 @@ class TestAddresses:
         refusal_of_nothing = pytest.raises(VideoError, match="^video http://a/b.mp4 is empty")
         with refusal_of_nothing:
             read("http://a/b.mp4")
-        assert seen == {"max_bytes": 256 * 2**20, "max_seconds": 60}
+        assert (seen["max_bytes"], seen["max_seconds"]) == (256 * 2**20, 60)
+        assert "is an HTML page" in seen["check"](b"<!DOCTYPE html>") and seen["check"](b"\0\0\0\x18ftypmp42") is None
 
     def test_an_inner_address_is_refused_in_one_sentence(self):
         assert "not globally reachable" in refusal("http://127.0.0.1:9/a.mp4")

@@ -51,6 +51,10 @@ def test_every_family_does_all_that_is_asked_of_a_processor(processor, save_imag
     assert sample.media.keys() == prompt.media.keys() >= {"pixel_values"}
     assert processor.image_size(again, 1) == (100, 80)
     assert [one.original for one in processor.place_sizes(again).images] == [(100, 80)] * 2
+    path = record.images[0].path
+    assert processor.open_image(path).size == (100, 80)
+    with processor.open_video((path, path)) as video:
+        assert [frame.shape for frame in video.read([0, 1])] == [(80, 100, 3)] * 2
 
     answer = sample.input_ids[length:]
     raw = processor.decode(answer)

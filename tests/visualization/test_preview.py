@@ -181,7 +181,7 @@ def test_a_model_that_cannot_be_asked_is_a_problem_of_the_record(processor):
 def test_a_record_that_cannot_be_encoded_is_shown_by_its_problem(processor):
     view = view_record(conversation(Image("nowhere.png")), processor)
     assert (view.title, view.stretches) == ("a.jsonl, record 3", ())
-    assert view.problem == "image nowhere.png does not exist."
+    assert view.problem.startswith("image nowhere.png does not exist. ") and "`image_root`" in view.problem
 
 
 class Elements(HTMLParser):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 from paddlemix.conversation import Conversation, RecordError, RecordId, Task
 from paddlemix.datasets.records.json_files import Located, Record, describe
@@ -100,11 +102,20 @@ def resolved(path: str, root: Path) -> str:
     """Tell where a record's image or video is.
 
     Args:
-        path: as the record has it, not blank; it may start with `file://`.
+        path: as the record has it, not blank. It may be a `file://` URL, begin with `~/`, or be written with the
+            backslashes of Windows.
         root: the folder of relative paths.
 
     Returns:
         http(s) addresses, data: URLs and absolute paths as they are, others from `root` on.
     """
-    is_address = path[:8].lower().startswith(("http://", "https://", "data:"))
-    return path if is_address else str(root / path.removeprefix("file://"))
+    if path.lstrip()[:8].lower().startswith(("http://", "https://", "data:")):
+        return path.strip()
+    given = path.removeprefix("file://")
+    if given != path:
+        plain = unquote(given.removeprefix("localhost"))
+    else:
+        plain = os.path.expanduser("~") + given[1:] if given.startswith(("~/", "~\\")) else given
+    # On most systems a name may hold these characters: what is there as it stands is meant as it stands.
+    *others, likeliest = dict.fromkeys((given, plain, plain.replace("\\", "/")))
+    return next((found for one in others if os.path.exists(found := str(root / one))), str(root / likeliest))

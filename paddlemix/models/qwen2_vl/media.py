@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,8 @@ from paddlemix.contract import Size
 from paddlemix.conversation import Conversation, Image, Video
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import VideoError, VideoInfo
-from paddlemix.media.images import ImageError, image_size
+from paddlemix.media.images import image_size
+from paddlemix.media.opening import DEFAULT_OPENING, ImageError, ImageOpening
 from paddlemix.media.records import naming_the_record, open_images
 from paddlemix.media.video import name_of, open_video
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
@@ -83,17 +84,24 @@ class MediaReader:
     Args:
         image_processor: how images are resized and cut.
         video_processor: how videos are; a video's own settings take precedence.
+        opening: how images are opened, and the images that are frames.
     """
 
-    def __init__(self, image_processor: Qwen2VLImageProcessor, video_processor: Qwen2VLVideoProcessor) -> None:
+    def __init__(
+        self,
+        image_processor: Qwen2VLImageProcessor,
+        video_processor: Qwen2VLVideoProcessor,
+        opening: ImageOpening = DEFAULT_OPENING,
+    ) -> None:
         self._image_processor = image_processor
         self._video_processor = video_processor
-        self._image_size: Callable[[str], Size] = image_size
+        self._opening = opening
+        self._image_size: Callable[[str], Size] = partial(image_size, opening=opening)
 
     def remembering_sizes(self) -> MediaReader:
         """Make a reader like this one that looks at the header of each image once, however many records show it."""
-        reader = MediaReader(self._image_processor, self._video_processor)
-        reader._image_size = lru_cache(maxsize=None)(image_size)
+        reader = MediaReader(self._image_processor, self._video_processor, self._opening)
+        reader._image_size = lru_cache(maxsize=None)(self._image_size)
         return reader
 
     def measure(self, conversation: Conversation) -> MediaSizes:
@@ -124,7 +132,7 @@ class MediaReader:
         Raises:
             RecordError: an image or video cannot be used.
         """
-        images = open_images(conversation)
+        images = open_images(conversation, self._opening)
         with naming_the_record(conversation):
             return self.cut(list(zip(conversation.images, images, strict=True)), conversation.videos)
 
@@ -161,12 +169,12 @@ class MediaReader:
             raise ImageError(f"image {shown(image.path)} cannot be shown as asked: {error}") from error
 
     def _clip(self, video: Video) -> Shown:
-        with open_video(video.path) as opened:
+        with open_video(video.path, self._opening) as opened:
             return _shown(self._plan(video, opened.info)[1], opened.info)
 
     def _read_video(self, video: Video) -> tuple[Shown, np.ndarray]:
         """Decode and cut up one video: what it comes to, and its patches float32[t * h * w, values]."""
-        with open_video(video.path) as opened:
+        with open_video(video.path, self._opening) as opened:
             processor, plan = self._plan(video, opened.info)
             return _shown(plan, opened.info), processor.patches(opened.read(plan.indices), plan)
 

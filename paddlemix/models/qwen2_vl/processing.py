@@ -81,7 +81,7 @@ class Qwen2VLProcessor(ProcessorBase):
         self.image_processor = image_processor
         self.video_processor = video_processor or Qwen2VLVideoProcessor.beside(image_processor)
         self.chat_template = chat_template
-        self._media = MediaReader(self.image_processor, self.video_processor)
+        self._media = MediaReader(self.image_processor, self.video_processor, self.image_opening)
         self._vision_token_ids = (tokenizer.token_id(IMAGE_PAD), tokenizer.token_id(VIDEO_PAD))
 
     @property
@@ -179,7 +179,8 @@ class Qwen2VLProcessor(ProcessorBase):
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         prompts = [list(self.chat_template.split(text)) for text in texts]
         check_media_counts(prompts, {IMAGE_PAD: len(images), VIDEO_PAD: len(videos)})
-        media = self._media.cut([as_image(image) for image in images], [as_video(video) for video in videos])
+        stills = [as_image(image, self.image_opening) for image in images]
+        media = self._media.cut(stills, [as_video(video) for video in videos])
         remaining = {IMAGE_PAD: iter(media.sizes.stills), VIDEO_PAD: iter(media.sizes.clips)}
         expanded = (expand_placeholders(pieces, remaining, self.image_processor.tokens)[0] for pieces in prompts)
         return [self.tokenizer.encode_pieces(pieces)[0] for pieces in expanded], self._inputs(media)

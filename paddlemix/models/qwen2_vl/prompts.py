@@ -12,6 +12,7 @@ import PIL.Image
 
 from paddlemix.contract import Piece
 from paddlemix.conversation import Image, Video
+from paddlemix.media.opening import ImageOpening
 from paddlemix.models.qwen2_vl.media import Grid, Shown
 from paddlemix.processors.batches import AskedMedium, opened_image
 
@@ -69,11 +70,12 @@ def check_media_counts(prompts: Sequence[Sequence[Piece]], given: Mapping[str, i
             )
 
 
-def as_image(source: Any) -> tuple[Image, PIL.Image.Image]:
+def as_image(source: Any, opening: ImageOpening) -> tuple[Image, PIL.Image.Image]:
     """Open an image that a call was given.
 
     Args:
         source: a path, an address or a PIL image, with settings or without.
+        opening: how it is opened.
 
     Returns:
         What is asked of it, and the image in RGB, upright.
@@ -82,10 +84,10 @@ def as_image(source: Any) -> tuple[Image, PIL.Image.Image]:
         ValueError: it is none of these, or cannot be used.
     """
     if isinstance(source, AskedMedium):
-        image, opened = as_image(source.source)
+        image, opened = as_image(source.source, opening)
         return replace(image, settings=source.settings), opened
     name = "that was given" if isinstance(source, PIL.Image.Image) else str(source)
-    return Image(name), opened_image(source)
+    return Image(name), opened_image(source, opening)
 
 
 def as_video(source: Any) -> Video:

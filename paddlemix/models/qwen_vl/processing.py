@@ -90,7 +90,7 @@ class QwenVLProcessor(ProcessorBase):
 
     @classmethod
     def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> QwenVLProcessor:
-        """Make a processor of a checkpoint's folder; variables of the environment are ignored."""
+        """Make a processor of a checkpoint's folder; the environment's sizes are ignored."""
         given_settings(settings, environment={})
         images = QwenVLImageProcessor.from_pretrained(folder)
         _refuse_settings(settings, images)
@@ -108,7 +108,7 @@ class QwenVLProcessor(ProcessorBase):
         return self.tokenizer.ranks, self.tokenizer.settings, self.image_processor.image_size
 
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
-        images = open_images(conversation)
+        images = open_images(conversation, self.image_opening)
         sizes = PlaceSizes.of_images(image.size for image in images)
         ids, weights = self._tokenize(conversation, sizes, add_generation_prompt=add_generation_prompt)
         ids, labels, loss_weights = self._labelled(ids, weights, conversation, is_prompt=add_generation_prompt)
@@ -129,7 +129,7 @@ class QwenVLProcessor(ProcessorBase):
                 f"`text` shows {spans} images `<img></img>`, but `images` holds {len(images)}; expected one each. "
                 "Render the messages with one part an image, and hand over what they show in that order."
             )
-        return rows, self._inputs([opened_image(image) for image in images])
+        return rows, self._inputs([opened_image(image, self.image_opening) for image in images])
 
     def _inputs(self, images: Sequence[PIL.Image.Image]) -> dict[str, np.ndarray]:
         """Make pixel_values float32[images, 3, S, S]; nothing where there are none."""

@@ -12,6 +12,7 @@ import numpy as np
 from paddlemix.contract import Model
 from paddlemix.generation import GenerationConfig, TokenStream, settled_config
 from paddlemix.media.images import open_image
+from paddlemix.media.opening import DEFAULT_OPENING, ImageOpening
 from paddlemix.models.qwen_vl.chat.answers import decode_tokens, stop_words_ids
 from paddlemix.models.qwen_vl.chat.context import MAX_WINDOW_SIZE, make_context
 from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM
@@ -36,6 +37,7 @@ class ChatSettings:
         generation_config: how answers are written.
         do_sample: as `model.generate` takes it.
         image_processor: the checkpoint's, where its images are not normalised as the published ones are.
+        image_opening: how images are opened; the checkpoint's, where it was trained with another than the usual.
     """
 
     system: str = DEFAULT_SYSTEM
@@ -45,6 +47,7 @@ class ChatSettings:
     generation_config: GenerationConfig | None = None
     do_sample: bool | None = None
     image_processor: QwenVLImageProcessor = field(default_factory=QwenVLImageProcessor)
+    image_opening: ImageOpening = DEFAULT_OPENING
 
     @classmethod
     def for_model(cls, model: Model, given: dict[str, Any]) -> ChatSettings:
@@ -135,7 +138,8 @@ class _Run:
             max_window_size=settings.max_window_size,
             chat_format=self.chat_format,
         )
-        self._model, self._tokenizer, self._image_processor = model, tokenizer, settings.image_processor
+        self._model, self._tokenizer = model, tokenizer
+        self._image_processor, self._image_opening = settings.image_processor, settings.image_opening
         config = settled_config(model, settings.generation_config, do_sample=settings.do_sample, **generation)
         stop_words = [*config.stop_words_ids, *stop_words_ids(tokenizer, self.chat_format), *settings.stop_words_ids]
         self._config = replace(config, stop_words_ids=stop_words)
@@ -143,7 +147,8 @@ class _Run:
     def tokens(self) -> Iterator[int]:
         """Write the answer's tokens, the end token last where there is one."""
         batch: dict[str, Any] = {"input_ids": np.array([self.context.ids], dtype=np.int64)}
-        images = [self._image_processor.pixels(open_image(path)) for path in self.context.images]
+        opened = [open_image(path, self._image_opening) for path in self.context.images]
+        images = [self._image_processor.pixels(image) for image in opened]
         if images:
             batch["pixel_values"] = np.stack(images)
         stream = TokenStream(self._model, batch, self._config, end_token_ids=[self._tokenizer.eod_id])

@@ -51,6 +51,7 @@ class QwenVLDialogue(Dialogue):
             system=self._system,
             generation_config=self._config,
             image_processor=self.processor.image_processor,
+            image_opening=self.processor.image_opening,
         )
         return pieces(texts)
 

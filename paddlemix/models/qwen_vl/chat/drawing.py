@@ -5,8 +5,12 @@ from __future__ import annotations
 from PIL import Image
 
 from paddlemix.media.images import open_image
+from paddlemix.media.opening import ImageOpening
 from paddlemix.models.qwen_vl.tags import Corners, History, boxes_with_names, to_list_format
 from paddlemix.visualization.draw import LabelledBox, draw_boxes
+
+# To draw on: a tokenizer does not know how its model was shown images, and this refuses none.
+_ANY_VALUES = ImageOpening(range="min_max")
 
 
 def latest_image(history: History | None) -> str | None:
@@ -39,7 +43,7 @@ def draw_on_latest_image(response: str, history: History | None = None) -> Image
     path, found = latest_image(history), boxes_with_names(response)
     if path is None or not found:
         return None
-    image = open_image(path)
+    image = open_image(path, _ANY_VALUES)
     return draw_boxes(image, [labelled(one.get("ref", ""), one["box"], image.size) for one in found])
 
 

@@ -59,7 +59,7 @@ def images(tmp_path, monkeypatch):
 def opened(monkeypatch):
     """The paths that a chat opens."""
     paths, open_image = [], qwen.open_image
-    monkeypatch.setattr(qwen, "open_image", lambda path: paths.append(path) or open_image(path))
+    monkeypatch.setattr(qwen, "open_image", lambda path, opening: paths.append(path) or open_image(path, opening))
     return paths
 
 

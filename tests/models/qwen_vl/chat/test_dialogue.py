@@ -38,6 +38,7 @@ def test_a_question_is_asked_after_the_history_in_the_form_of_model_chat(
     assert list(dialogue.reply([Exchange(first, "<ref>a star</ref>")], then)) == ["A", " bus", "."]
     query, before = "Picture 2: <img>b.jpg</img>\nAnd now?", "Picture 1: <img>a.jpg</img>\nWhat?"
     settings = {"system": None, "generation_config": config, "image_processor": processor.image_processor}
+    settings["image_opening"] = processor.image_opening
     assert asked == [(("model", qwen_tokenizer, query, [(before, "<ref>a star</ref>")]), settings)]
 
 
