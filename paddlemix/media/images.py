@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError, is_address
 from paddlemix.media.kept import fetch_kept
-from paddlemix.media.opening import DEFAULT_OPENING, MAX_PIXELS, ImageError, ImageOpening, MissingImageError
+from paddlemix.media.opening import DEFAULT_OPENING, MAX_PIXELS, ImageError, ImageOpening
 from paddlemix.media.rgb.grey_levels import as_8_bits, has_16_bits, has_more_than_8_bits
 from paddlemix.media.rgb.transparency import on_white, settle_transparent_value
 from paddlemix.media.unreadable.contents import HEAD_BYTES, is_heic, what_it_is
@@ -30,6 +30,7 @@ __all__ = ["MAX_PIXELS", "ImageError", "image_size", "open_image", "size_problem
 MAX_ASPECT_RATIO = 200
 EXIF_ORIENTATION = 0x0112
 TURNED_BY_90_DEGREES = (5, 6, 7, 8)
+_LIMIT_KEY = " Raise `image_pixel_limit` (IMAGE_PIXEL_LIMIT) where memory has room: decoding takes 7 bytes a pixel."
 
 
 def open_image(path: str, opening: ImageOpening = DEFAULT_OPENING) -> Image.Image:
@@ -133,7 +134,7 @@ def _opened(path: str, opening: ImageOpening) -> Iterator[Image.Image]:
     except FetchError as error:
         raise ImageError(f"image {error}") from error
     except FileNotFoundError as error:
-        raise MissingImageError(f"image {name} does not exist.{where_it_is_not(path)}") from error
+        raise ImageError(f"image {name} does not exist.{where_it_is_not(path)}") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"image {name} {_why_unidentified(_head(source))}") from error
     except Image.DecompressionBombError as error:
@@ -142,9 +143,6 @@ def _opened(path: str, opening: ImageOpening) -> Iterator[Image.Image]:
         ) from error
     except Exception as error:  # Broken bytes: the decoders raise OSError, SyntaxError, RuntimeError, TypeError ...
         raise ImageError(f"image {name} {_problem_of(error)}{_remedy(path)}") from error
-
-
-_LIMIT_KEY = " Raise `image_pixel_limit` (IMAGE_PIXEL_LIMIT) where memory has room: decoding takes 7 bytes a pixel."
 
 
 def _check_size(image: Image.Image, opening: ImageOpening, name: str) -> None:

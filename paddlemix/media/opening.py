@@ -15,10 +15,6 @@ class ImageError(ValueError):
     """An image that cannot be used; the message names it and says what was expected."""
 
 
-class MissingImageError(ImageError):
-    """A file that does not exist."""
-
-
 @dataclass(frozen=True)
 class ImageOpening:
     """How images are opened. Training and asking must share `range`, or a model sees other values than it learned.

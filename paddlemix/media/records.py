@@ -11,7 +11,9 @@ from paddlemix.contract import Size
 from paddlemix.conversation import Conversation, RecordError
 from paddlemix.media.frames import VideoError
 from paddlemix.media.images import image_size, open_image
-from paddlemix.media.opening import DEFAULT_OPENING, ImageError, ImageOpening, MissingImageError
+from paddlemix.media.opening import DEFAULT_OPENING, ImageError, ImageOpening
+
+_ROOT_KEY = " Relative paths start at the `image_root` of the set, or else at the folder of its file."
 
 
 @contextmanager
@@ -19,11 +21,15 @@ def naming_the_record(conversation: Conversation) -> Iterator[None]:
     """Raise what cannot be read inside as a RecordError of the conversation's record."""
     try:
         yield
-    except MissingImageError as error:
-        problem = f"{error} Relative paths start at the `image_root` of the set, or else at the folder of its file."
-        raise RecordError(conversation.source, problem) from error
     except (ImageError, VideoError) as error:
-        raise RecordError(conversation.source, str(error)) from error
+        raise RecordError(conversation.source, f"{error}{_ROOT_KEY if _is_missing(error) else ''}") from error
+
+
+def _is_missing(error: BaseException) -> bool:
+    """Tell whether a file that does not exist is behind an error; a video's may have a frame's behind it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, FileNotFoundError)
 
 
 def image_sizes(conversation: Conversation, opening: ImageOpening = DEFAULT_OPENING) -> list[Size]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import pytest
 
-from paddlemix.conversation import Conversation, Image, RecordError, RecordId, Text, Turn
+from paddlemix.conversation import Conversation, Image, RecordError, RecordId, Text, Turn, Video
 from paddlemix.media.images import ImageError, image_size
-from paddlemix.media.records import image_sizes
 from paddlemix.media.unreadable import missing
 
 
@@ -54,7 +54,19 @@ def test_only_so_many_names_of_a_folder_are_looked_at(tmp_path, monkeypatch):
     assert refusal(tmp_path / "A.png").endswith("does not exist.")
 
 
-def test_a_record_names_the_key_that_its_paths_start_from(tmp_path):
-    shown = Turn("user", (Image(str(tmp_path / "a.jpg")), Text("q")))
-    with pytest.raises(RecordError, match=r"^a.json, record 3: image .*a.jpg does not exist\. .*`image_root`"):
-        image_sizes(Conversation((shown,), RecordId("a.json", 3)))
+@pytest.mark.parametrize("shown", [Image("{}/a.jpg"), Video("{}/a.mp4"), Video(("{}/1.jpg", "{}/2.jpg"))])
+def test_a_record_names_the_key_that_its_paths_start_from(make_processor, tmp_path, shown):
+    paths = shown.path if isinstance(shown.path, str) else list(shown.path)
+    there = json.loads(json.dumps(paths).replace("{}", str(tmp_path)))
+    part = type(shown)(there if isinstance(there, str) else tuple(there))
+    turns = (Turn("user", (part, Text("q"))), Turn("assistant", (Text("a"),)))
+    with pytest.raises(RecordError, match=r"^a.json, record 3: .* does not exist\. .*`image_root` of the set"):
+        make_processor().measure(Conversation(turns, RecordId("a.json", 3)))
+
+
+def test_an_image_that_is_there_and_broken_names_no_folder(make_processor, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    turns = (Turn("user", (Image(str(tmp_path / "a.jpg")), Text("q"))), Turn("assistant", (Text("a"),)))
+    with pytest.raises(RecordError) as caught:
+        make_processor().measure(Conversation(turns, RecordId("a.json", 3)))
+    assert "image_root" not in str(caught.value)

@@ -37,7 +37,7 @@ def settle_transparent_value(image: Image.Image) -> None:
     """
     value, tiles = image.info.get("transparency"), getattr(image, "tile", None)
     layout = tiles[0][3] if tiles else ""
-    if isinstance(value, int) and layout in _STEPS:
+    if isinstance(value, int) and isinstance(layout, str) and layout in _STEPS:
         image.info["transparency"] = value * _STEPS[layout]
     elif isinstance(value, tuple) and layout == "RGB;16B":
         image.info["transparency"] = tuple(channel >> 8 for channel in value)
