@@ -207,7 +207,7 @@ def test_skip_does_not_train_on_a_set_of_which_nothing_is_left(folder):
 @pytest.mark.parametrize(
     ("spec", "content", "problem"),
     [
-        ({}, '[{"a": 1}', "malformed JSON at line 1"),
+        ({}, '[{"a": 1}', "the list is not closed by `]`"),
         ({}, "[]", "the list is empty"),
         ({}, '{"images": []}', "the file holds one object; chatml_dataset expects a list of records"),
         ({"name": "coco_caption"}, '{"images": []}', "`images` is the list []"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.records.json_files import Located, Record, as_entries, describe, result_or_error
+from paddlemix.conversation import RecordError, RecordId, result_or_error
+from paddlemix.datasets.records.json_files import Located, Record, as_entries, describe
 
 Key = int | str
 

@@ -18,8 +18,8 @@ from paddlemix.datasets.formats import AUTO, find_format
 from paddlemix.datasets.loading.measure import Measured, Measuring
 from paddlemix.datasets.loading.sequences import Conversations, RecordSequence, parse_located
 from paddlemix.datasets.loading.sizes import UNUSABLE, SizeTable
-from paddlemix.datasets.records.data_files import FileContent, read_files
-from paddlemix.datasets.records.indexed_file import RecordFile, expanded
+from paddlemix.datasets.records.data_files import FileContent, divide_contents, read_files
+from paddlemix.datasets.records.indexed_file import expanded
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.records.selection import select
 from paddlemix.datasets.spec import DatasetSpec
@@ -90,15 +90,12 @@ def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequ
         The records of all its files; those that are made of whole files come after the others.
 
     Raises:
-        ValueError: a file holds one object that the format does not expand.
+        ValueError: a file holds one object that the format neither reads nor expands.
     """
-    lists = [content for _, content in contents if isinstance(content, RecordFile)]
-    documents = {file: content for file, content in contents if isinstance(content, dict)}
+    lists, documents = divide_contents(contents, spec.name, find_format(spec.name))
     expand = find_format(spec.name).expand
-    if not documents:
+    if not documents or expand is None:
         return RecordSequence(lists)
-    if expand is None:
-        raise ValueError(f"{next(iter(documents))}: the file holds one object; {spec.name} expects a list of records")
     depends_on = [_code(), *map(identity, documents)]
     return RecordSequence([*lists, expanded(partial(expand, documents), list(documents), spec.name, depends_on)])
 

@@ -6,36 +6,63 @@ import glob
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from paddlemix.conversation import RecordId
+from paddlemix.cache import identity
+from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.formats.format import Format
-from paddlemix.datasets.records.indexed_file import RecordFile, open_records
-from paddlemix.datasets.records.json_files import SUFFIXES, Entry, Located, Record, endings, kind_of
+from paddlemix.datasets.records.file_names import SUFFIXES, check_folder, endings, kind_of, spelled_out
+from paddlemix.datasets.records.indexed_file import Records, open_records
+from paddlemix.datasets.records.json_files import Entry, Located, Record
+from paddlemix.datasets.records.stores.stored import StoredRecords
 
-# A file, and what it holds: records, or one object whose tables a format has to expand.
-FileContent = tuple[str, RecordFile | list[Entry] | Record]
+# A file, and what it holds: records, or one object: a record alone, or tables that a format has to expand.
+FileContent = tuple[str, StoredRecords | list[Entry] | Record]
+_SHOWN_CHARACTERS = 300
+
+
+class OneRecord:
+    """The record of a file that is one object.
+
+    Args:
+        record: the object.
+        source: its place.
+    """
+
+    def __init__(self, record: Record, source: RecordId) -> None:
+        self.identity = identity(source.file)
+        self._record = record
+        self._source = source
+
+    def __len__(self) -> int:
+        return 1
+
+    def located(self, rows: Iterable[int]) -> Iterator[Located]:
+        """Give the record; see `RecordFile.located`."""
+        return ((self._record, self._source) for _ in rows)
 
 
 def find_record_files(name: str) -> list[str]:
     """Find the record files that an entry of `data_files` means.
 
     Args:
-        name: a file; a folder, for the record files that lie right in it; or a pattern such as `part-*.jsonl` or
-            `**/*.json`.
+        name: a file; a folder, for the record files that lie right in it; a pattern such as `part-*.jsonl` or
+            `**/*.json`; or a stretch of numbered files such as `shard-{000..127}.tar`.
 
     Returns:
         Their paths, sorted; a name that is no folder and no pattern comes back as it is, whether it exists or not.
 
     Raises:
         FileNotFoundError: the folder has no record file, or nothing matches the pattern.
+        ValueError: the folder holds its records in files of another kind, or there is no such stretch.
     """
     if Path(name).is_dir():
+        check_folder(Path(name))
         found = [str(path) for path in Path(name).iterdir() if path.is_file() and kind_of(path) in SUFFIXES]
         missing = f"no file in this folder ends in {endings()}"
     elif glob.has_magic(name) and not Path(name).exists():
         found = [path for path in glob.glob(name, recursive=True) if Path(path).is_file()]
         missing = "no file matches this pattern"
     else:
-        return [name]
+        return spelled_out(name)
     if not found:
         raise FileNotFoundError(f"{name}: {missing}; correct `data_files` (relative to {Path.cwd()})")
     return sorted(found)
@@ -70,15 +97,57 @@ def locate_records(contents: Iterable[FileContent], name: str, record_format: Fo
         Each record and its place.
 
     Raises:
-        ValueError: a file holds one object that the format does not expand.
+        ValueError: a file holds one object that the format neither reads nor expands.
     """
     documents: dict[str, Record] = {}
     for file, content in contents:
         if not isinstance(content, dict):
             yield from ((entry, RecordId(file, index)) for index, entry in enumerate(content))
-        elif record_format.expand is None:
-            raise ValueError(f"{file}: the file holds one object; {name} expects a list of records")
+        elif _is_record(content, file, name, record_format):
+            yield content, RecordId(file, 0)
         else:
             documents[file] = content
     if documents and record_format.expand is not None:
         yield from record_format.expand(documents)
+
+
+def divide_contents(
+    contents: Iterable[FileContent], name: str, record_format: Format
+) -> tuple[list[Records], dict[str, Record]]:
+    """Tell files of records from those that are tables.
+
+    Args:
+        contents: what `read_files` gives.
+        name: the format's name, for errors.
+        record_format: tells a record alone from tables.
+
+    Returns:
+        The records of the former, file by file; and what each of the latter holds.
+
+    Raises:
+        ValueError: a file holds one object that the format neither reads nor expands.
+    """
+    records: list[Records] = []
+    documents: dict[str, Record] = {}
+    for file, content in contents:
+        if isinstance(content, StoredRecords):
+            records.append(content)
+        elif isinstance(content, dict) and _is_record(content, file, name, record_format):
+            records.append(OneRecord(content, RecordId(file, 0)))
+        elif isinstance(content, dict):
+            documents[file] = content
+    return records, documents
+
+
+def _is_record(document: Record, file: str, name: str, record_format: Format) -> bool:
+    """Tell whether an object is a record; ValueError where it is neither that nor tables."""
+    try:
+        record_format.parse(document, RecordId(file, 0), Path(file).parent)
+    except RecordError as error:
+        if record_format.expand is not None:
+            return False
+        raise ValueError(
+            f"{file}: the file holds one object; {name} expects a list of records, and the object is none itself: "
+            f"{error.problem[:_SHOWN_CHARACTERS]}"
+        ) from error
+    return True

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import mmap
 import os
-import shutil
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,24 +10,20 @@ from typing import Protocol
 import numpy as np
 import orjson
 
-from paddlemix.cache import cache_folder, digest_of, identity, kept, only_one
+from paddlemix.cache import cache_folder, digest_of, identity, kept
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.records.index import index_lines, index_list
-from paddlemix.datasets.records.json_files import (
-    GZIP_SUFFIX,
-    Entry,
-    Located,
-    Record,
-    as_record,
-    checked_file,
-    kind_of,
-    malformed,
-    read_records,
-)
+from paddlemix.datasets.records.file_names import checked_file, kind_of
+from paddlemix.datasets.records.json_files import Located, Record
+from paddlemix.datasets.records.stores.csv_store import DELIMITERS, CsvRecords, index_csv
+from paddlemix.datasets.records.stores.json_store import RecordFile, index_json, read_object
+from paddlemix.datasets.records.stores.parquet_store import ParquetRecords
+from paddlemix.datasets.records.stores.stored import StoredFile, StoredRecords
+from paddlemix.datasets.records.stores.tar_store import TarRecords, index_tar
+from paddlemix.datasets.records.unpacking import unpacked
 from paddlemix.files import replacing
 
 # Raise it where an index comes to mean something else.
-_VERSION = 1
+_VERSION = 2
 
 
 class Records(Protocol):
@@ -47,52 +39,6 @@ class Records(Protocol):
     def identity(self) -> str:
         """A text that other contents would not have."""
         ...
-
-
-class RecordFile:
-    """The records of a `.jsonl` file, or of a `.json` file that is one list.
-
-    Args:
-        name: the file, as errors name it.
-        plain: the same, not compressed.
-        spans: int64[records, 2 or 3]: where each record begins and ends, and the number of its line in a `.jsonl`.
-        identity: of the contents.
-    """
-
-    def __init__(self, name: str, plain: Path, spans: np.ndarray, identity: str) -> None:
-        self.name = name
-        self.identity = identity
-        self._plain = plain
-        self._spans = spans
-
-    def __len__(self) -> int:
-        return len(self._spans)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return (entry for entry, _ in self.located(range(len(self))))
-
-    def located(self, rows: Iterable[int]) -> Iterator[Located]:
-        """Read some of the records.
-
-        Args:
-            rows: which of them.
-
-        Yields:
-            Each record, or why it is none, and its place.
-        """
-        with open(self._plain, "rb") as file:
-            for row in rows:
-                begin, end, *line = self._spans[row].tolist()
-                source = RecordId(self.name, int(row))
-                yield self._entry(os.pread(file.fileno(), end - begin, begin), line, source), source
-
-    def _entry(self, text: bytes, line: list[int], source: RecordId) -> Entry:
-        try:
-            return as_record(orjson.loads(text), source)
-        except orjson.JSONDecodeError as error:
-            if line:
-                return RecordError(source, malformed(error, text, first_line=line[0]))
-            return RecordError(source, "the file has changed since it was indexed; start again")
 
 
 class ExpandedRecords:
@@ -125,28 +71,34 @@ class ExpandedRecords:
                 yield RecordError(source, entry) if isinstance(entry, str) else entry, source
 
 
-def open_records(path: str) -> RecordFile | Record:
+def open_records(path: str) -> StoredRecords | Record:
     """Open a record file; what was indexed once is found at the next start.
 
     Args:
-        path: a `.json` or `.jsonl` file, as `read_records` takes it.
+        path: a `.json` file with a list of records, or one object; a `.jsonl` file with a record a line; either may be
+            written as the other. A `.csv` or `.tsv` file with a line of names, a `.parquet` file, or a `.tar` file as
+            webdataset writes it. Text files may be gzipped.
 
     Returns:
         Its records, or the object that it consists of.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: as `read_records`.
+        ValueError: the file as a whole cannot be read.
     """
-    file, content = checked_file(path), identity(path)
-    plain, kind = _unpacked(file, content), kind_of(file)
-    kept_at = cache_folder("index") / f"{digest_of(_VERSION, kind, content)}.npy"
-    spans = kept(kept_at, lambda: _index(plain, kind, path))
-    if not len(spans):
-        document = read_records(path)
-        assert isinstance(document, dict), f"{path} holds a list, but was not indexed as one"
-        return document
-    return RecordFile(path, plain, spans, content)
+    file = checked_file(path)
+    kind = kind_of(file)
+    stored = StoredFile.of(path, unpacked(file, identity(file)))
+    if kind == ".parquet":
+        return ParquetRecords(stored)
+    spans = kept(
+        cache_folder("index") / f"{digest_of(_VERSION, kind, stored.content)}.npy", lambda: _index(stored, kind)
+    )
+    if kind in DELIMITERS:
+        return CsvRecords(stored, spans, DELIMITERS[kind])
+    if kind == ".tar":
+        return TarRecords(stored, spans)
+    return RecordFile(stored, spans) if len(spans) else read_object(stored)
 
 
 def expanded(
@@ -169,22 +121,6 @@ def expanded(
     return ExpandedRecords(path, places, files, content)
 
 
-def _unpacked(file: Path, content: str) -> Path:
-    """Return the file itself, or what a gzipped one holds, kept in the cache: only there a record can be read alone."""
-    if file.suffix != GZIP_SUFFIX:
-        return file
-    unpacked = cache_folder("unpacked") / f"{digest_of(content)}{kind_of(file)}"
-    with only_one(unpacked.with_suffix(".lock")):
-        if not unpacked.is_file():
-            try:
-                with replacing(unpacked) as beside, gzip.open(file) as packed, open(beside, "wb") as plain:
-                    shutil.copyfileobj(packed, plain, 1 << 20)
-            except (OSError, EOFError, zlib.error):
-                read_records(file)  # says what is wrong with it
-                raise
-    return unpacked
-
-
 def _write(records: Iterable[Located], files: Sequence[str], path: Path) -> np.ndarray:
     number = {file: place for place, file in enumerate(files)}
     places, end = [], 0
@@ -196,14 +132,17 @@ def _write(records: Iterable[Located], files: Sequence[str], path: Path) -> np.n
     return np.array(places, dtype=np.int64).reshape(-1, 4)
 
 
-def _index(plain: Path, kind: str, path: str) -> np.ndarray:
-    """Find the spans of the records, none for a file that is one object; ValueError where it is neither."""
-    if not plain.stat().st_size:
-        read_records(path)  # says that it is empty
-    with open(plain, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        spans = index_lines(content) if kind == ".jsonl" else index_list(content)
-    if spans is None or not len(spans):
-        document = read_records(path)  # says what is wrong, where it is not one object
-        assert isinstance(document, dict), f"{path}: no record was found in {len(document)}"
-        return np.empty((0, 2), dtype=np.int64)
+def _index(stored: StoredFile, kind: str) -> np.ndarray:
+    """Find the records of a file; ValueError where there are none, or the file changes meanwhile."""
+    if kind in DELIMITERS:
+        spans = index_csv(stored, DELIMITERS[kind])
+    elif kind == ".tar":
+        spans = index_tar(stored)
+    else:
+        spans = index_json(stored, has_lines=kind == ".jsonl")
+    with open(stored.plain, "rb") as file:
+        if not stored.is_unchanged(file):
+            raise ValueError(
+                f"{stored.name}: the file was written to while it was indexed; start again when it is done"
+            )
     return spans

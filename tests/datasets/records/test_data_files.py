@@ -45,7 +45,10 @@ def test_a_name_means_a_file_a_folder_or_a_pattern(folder, name, found):
     ("name", "problem"),
     [
         ("*.csv", "no file matches this pattern; correct `data_files`"),
-        ("empty", "no file in this folder ends in .json or .jsonl, with or without .gz after it"),
+        (
+            "empty",
+            "no file in this folder ends in .json, .jsonl, .csv, .tsv (with or without .gz after it), .parquet or .tar",
+        ),
     ],
 )
 def test_a_name_that_means_nothing_is_refused(folder, name, problem):

@@ -1,0 +1,80 @@
+"""Where the lines of a JSON Lines file begin and end."""
+
+from __future__ import annotations
+
+import codecs
+import mmap
+
+import numpy as np
+
+_CHUNK = 1 << 22
+_NEWLINE = ord("\n")
+_BLANK = b" \t\r\n"
+_OPENING, _CLOSING = (np.frombuffer(characters, dtype=np.uint8) for characters in (b"{[", b"}]"))
+
+
+def start_of(content: mmap.mmap | bytes) -> int:
+    """Tell how many bytes a byte order mark takes."""
+    return len(codecs.BOM_UTF8) if content[:3] == codecs.BOM_UTF8 else 0
+
+
+def start_of_text(content: mmap.mmap | bytes) -> int:
+    """Find the first byte that is neither blank nor of a byte order mark; the file's length where there is none."""
+    start = start_of(content)
+    while start < len(content):
+        chunk = content[start : start + _CHUNK]
+        rest = chunk.lstrip(_BLANK)
+        if rest:
+            return start + len(chunk) - len(rest)
+        start += _CHUNK
+    return len(content)
+
+
+def end_of_text(content: mmap.mmap | bytes) -> int:
+    """Find the end of the last byte that is not blank; 0 where there is none."""
+    end = len(content)
+    while end > 0:
+        start = max(end - _CHUNK, 0)
+        rest = content[start:end].rstrip(_BLANK)
+        if rest:
+            return start + len(rest)
+        end = start
+    return 0
+
+
+def index_lines(content: mmap.mmap | bytes) -> tuple[np.ndarray, float]:
+    """Find the lines that are not blank.
+
+    Args:
+        content: of a record file; a byte order mark is ignored.
+
+    Returns:
+        int64[lines, 3], where each begins and ends in bytes, and its number, from 1 on; and the share of them that look
+        like an object, or a list, from their first character to their last.
+    """
+    begins = [np.array([start_of(content)])]
+    for offset in range(start_of(content), len(content), _CHUNK):
+        chunk = np.frombuffer(content[offset : offset + _CHUNK], dtype=np.uint8)
+        begins.append(np.flatnonzero(chunk == _NEWLINE) + offset + 1)
+    bounds = np.concatenate([*begins, [len(content) + 1]])
+    lines = np.stack([bounds[:-1], bounds[1:] - 1, np.arange(1, len(bounds))], axis=1)
+    is_whole = _look_whole(content, lines)
+    rest = np.flatnonzero(~is_whole)
+    texts = [content[first:last].strip(_BLANK) for first, last in lines[rest, :2].tolist()]
+    is_blank = np.zeros(len(lines), dtype=bool)
+    is_blank[rest] = [not text for text in texts]
+    is_whole[rest] = [(text[:1] + text[-1:]) in (b"{}", b"[]") for text in texts]
+    lines = lines[~is_blank]
+    return lines, float(is_whole.sum() / max(len(lines), 1))
+
+
+def _look_whole(content: mmap.mmap | bytes, lines: np.ndarray) -> np.ndarray:
+    """Tell which lines open with a bracket and end with one; of the others some may, with blanks around them."""
+    characters = np.frombuffer(content, dtype=np.uint8)
+    begins, ends = lines[:, 0], lines[:, 1]
+    is_long = ends - begins > 2
+    if not len(characters):
+        return is_long
+    begins, ends = np.where(is_long, begins, 0), np.where(is_long, ends, 1)
+    ends = ends - (characters[ends - 1] == ord("\r")) * is_long
+    return is_long & np.isin(characters[begins], _OPENING) & np.isin(characters[ends - 1], _CLOSING)

@@ -1,0 +1,142 @@
+"""Parquet files, read one record at a time; of the file, a stretch of rows at once is in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from paddlemix.conversation import RecordError
+from paddlemix.datasets.records.json_files import Entry
+from paddlemix.datasets.records.stores.plain_values import plain
+from paddlemix.datasets.records.stores.stored import StoredFile, StoredRecords
+
+# A row group that is no larger is decoded as a whole; of others, so many bytes at once.
+_KEPT_BYTES = 1 << 28
+# Rows that are all alike take next to no room; records are not.
+_MOST_ROWS_A_BYTE = 64
+_SHOWN_CHARACTERS = 200
+_INDEX_COLUMN = "__index_level_"
+
+
+@dataclass
+class _Cursor:
+    """Where in a file a thread reads.
+
+    Attributes:
+        stored: the file.
+        group: the row group.
+        batches: of the group, those not read yet.
+        batch: the last that was read.
+        first: the number of its first row in the group.
+    """
+
+    stored: StoredFile
+    group: int
+    batches: Iterator[Any]
+    batch: Any
+    first: int = 0
+
+
+# One for each thread, so that however many files a set has, one stretch of one of them is in memory.
+_local = threading.local()
+
+
+class ParquetRecords(StoredRecords):
+    """The rows of a Parquet file.
+
+    Args:
+        stored: the file.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        ValueError: it is no Parquet file, broken, or has no rows.
+    """
+
+    def __init__(self, stored: StoredFile) -> None:
+        super().__init__(stored)
+        parquet = _parquet()
+        try:
+            with parquet.ParquetFile(stored.plain) as file:
+                groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+                sizes = [(group.num_rows, group.total_byte_size) for group in groups]
+                repeated = [name for name, count in Counter(file.schema_arrow.names).items() if count > 1]
+        except _errors() as error:
+            raise ValueError(f"{stored.name}: the file is no Parquet file, or broken: {_words(error)}") from error
+        rows, self._bytes = np.array(sizes, dtype=np.int64).reshape(-1, 2).T
+        self._starts = np.cumsum([0, *rows.tolist()])
+        if (rows < 0).any() or not 0 < len(self) <= _MOST_ROWS_A_BYTE * stored.size:
+            raise ValueError(
+                f"{stored.name}: the file says that it has {len(self):,} rows; expected at least one record"
+            )
+        if repeated:
+            raise ValueError(f"{stored.name}: column `{repeated[0]}` comes twice; expected a name for each column")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _read(self, file: BinaryIO, rows: list[int]) -> Iterator[Entry]:
+        del file  # pyarrow opens it by its name
+        for row in rows:
+            try:
+                yield self._record(row)
+            except _errors() as error:
+                yield RecordError(self.place(row), _words(error))
+
+    def _record(self, row: int) -> Entry:
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        place = row - int(self._starts[group])
+        cursor = self._cursor(group, place)
+        while place >= cursor.first + cursor.batch.num_rows:
+            cursor.first += cursor.batch.num_rows
+            cursor.batch = next(cursor.batches, None)
+            if cursor.batch is None:
+                del _local.cursor
+                raise ValueError("the file is broken: a row group has fewer rows than it says")
+        (record,) = cursor.batch.slice(place - cursor.first, 1).to_pylist()
+        return {
+            name: plain(value, name)
+            for name, value in record.items()
+            if value is not None and not name.startswith(_INDEX_COLUMN)
+        }
+
+    def _cursor(self, group: int, place: int) -> _Cursor:
+        cursor = getattr(_local, "cursor", None)
+        if cursor and (cursor.stored, cursor.group) == (self._stored, group) and cursor.first <= place:
+            return cursor
+        _local.cursor = None  # what was decoded is let go of before more is
+        rows = int(self._starts[group + 1] - self._starts[group])
+        together = rows if self._bytes[group] <= _KEPT_BYTES else max(rows * _KEPT_BYTES // int(self._bytes[group]), 1)
+        file = _parquet().ParquetFile(self._stored.plain)
+        batches = file.iter_batches(together, row_groups=[group], use_threads=False)
+        first = next(batches, None)
+        if first is None:
+            raise ValueError("the file is broken: a row group has fewer rows than it says")
+        _local.cursor = _Cursor(self._stored, group, batches, first)
+        return _local.cursor
+
+
+def _parquet() -> Any:
+    """Import what reads Parquet, which takes a third of a second, where it is needed."""
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImportError(
+            'Parquet files are read by pyarrow, which is not installed: pip install "pyarrow<21"'
+        ) from error
+    return parquet
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Name what pyarrow raises of files that are broken, and Python of values that it has no words for."""
+    from pyarrow import ArrowException
+
+    return (ArrowException, OSError, ValueError, OverflowError, ArithmeticError, RecursionError, MemoryError)
+
+
+def _words(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:_SHOWN_CHARACTERS]
