@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,11 +12,10 @@ from pathlib import Path
 from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError, is_address
+from paddlemix.media.image_headers import EXIF_ORIENTATION, keep_from_mapping, upright_size
 from paddlemix.media.kept import fetch_kept
 from paddlemix.media.opening import DEFAULT_OPENING, MAX_PIXELS, ImageError, ImageOpening
 from paddlemix.media.rgb.grey_levels import as_8_bits, has_16_bits, has_more_than_8_bits
@@ -28,8 +26,6 @@ from paddlemix.media.unreadable.missing import where_it_is_not
 __all__ = ["MAX_PIXELS", "ImageError", "image_size", "open_image", "size_problem", "upright"]
 
 MAX_ASPECT_RATIO = 200
-EXIF_ORIENTATION = 0x0112
-TURNED_BY_90_DEGREES = (5, 6, 7, 8)
 _LIMIT_KEY = " Raise `image_pixel_limit` (IMAGE_PIXEL_LIMIT) where memory has room: decoding takes 7 bytes a pixel."
 
 
@@ -83,11 +79,10 @@ def image_size(path: str, opening: ImageOpening = DEFAULT_OPENING) -> tuple[int,
             tell.
     """
     with _opened(path, opening) as image:
-        width, height = _stored_size(image)
-        orientation = _orientation(image)
+        size = upright_size(image)
         if opening.range == "bit_depth" and has_more_than_8_bits(image) and not has_16_bits(image):
             as_8_bits(image, opening.range, shown(path), is_16_bits=False)
-        return (height, width) if orientation in TURNED_BY_90_DEGREES else (width, height)
+        return size
 
 
 def is_on_its_side(path: str, opening: ImageOpening = DEFAULT_OPENING) -> bool:
@@ -126,7 +121,7 @@ def _opened(path: str, opening: ImageOpening) -> Iterator[Image.Image]:
         source = _source(path)
         with _identified(source) as image:
             _check_size(image, opening, name)
-            _keep_from_mapping(image)
+            keep_from_mapping(image)
             settle_transparent_value(image)
             yield image
     except ImageError:
@@ -171,16 +166,6 @@ def _identified(source: IO[bytes] | Path) -> Image.Image:
         if not (is_heic(_head(source)) and _has_heif_decoder()):
             raise
         return Image.open(source)
-
-
-def _keep_from_mapping(image: Image.Image) -> None:
-    """Have a TIFF's pixels read, not mapped from its file.
-
-    Pillow 12 maps uncompressed ones of 1, 2 and 4 bytes a pixel with the width and height of the upright image, which
-    scrambles those that are turned by 90 degrees.
-    """
-    if isinstance(image, TiffImageFile):
-        image.filename = ""  # without which it does not map
 
 
 @cache
@@ -238,30 +223,3 @@ def _upright(image: Image.Image, opening: ImageOpening, name: str) -> Image.Imag
     if has_more_than_8_bits(image):
         turned = as_8_bits(turned, opening.range, name, is_16_bits=has_16_bits(image))
     return on_white(turned)
-
-
-def _stored_size(image: Image.Image) -> tuple[int, int]:
-    # The size of a TIFF is upright from the start in some releases of Pillow, and after decoding in others.
-    if isinstance(image, TiffImageFile):
-        return image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-    return image.size
-
-
-def _orientation(image: Image.Image) -> int | None:
-    # A PNG's getexif decodes all pixels to see what follows them; it has to only where something does.
-    if isinstance(image, PngImageFile) and image.fp and not _has_metadata_behind_pixels(image.fp):
-        return Image.Image.getexif(image).get(EXIF_ORIENTATION)
-    return image.getexif().get(EXIF_ORIENTATION)
-
-
-def _has_metadata_behind_pixels(png: IO[bytes]) -> bool:
-    """Walk the heads of a PNG's chunks and leave the file where it stood."""
-    start, behind_pixels, found = png.tell(), False, False
-    png.seek(8)
-    while len(head := png.read(8)) == 8 and not found:
-        length, kind = struct.unpack(">I4s", head)
-        behind_pixels = behind_pixels or kind == b"IDAT"
-        found = behind_pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
-        png.seek(length + 4, io.SEEK_CUR)
-    png.seek(start)
-    return found
