@@ -24,7 +24,12 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
         Width and height in pixels.
     """
     width, height = _stored_size(image)
-    return (height, width) if _orientation(image) in TURNED_BY_90_DEGREES else (width, height)
+    return (height, width) if is_on_its_side(image) else (width, height)
+
+
+def is_on_its_side(image: Image.Image) -> bool:
+    """Tell whether the EXIF orientation of an open image turns it by a quarter."""
+    return _orientation(image) in TURNED_BY_90_DEGREES
 
 
 def keep_from_mapping(image: Image.Image) -> None:

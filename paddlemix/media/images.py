@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError, is_address
-from paddlemix.media.image_headers import EXIF_ORIENTATION, keep_from_mapping, upright_size
+from paddlemix.media.image_headers import EXIF_ORIENTATION, is_on_its_side, keep_from_mapping, upright_size
 from paddlemix.media.kept import fetch_kept
 from paddlemix.media.opening import DEFAULT_OPENING, MAX_PIXELS, ImageError, ImageOpening
 from paddlemix.media.rgb.grey_levels import as_8_bits, has_16_bits, has_more_than_8_bits
@@ -23,7 +23,7 @@ from paddlemix.media.rgb.transparency import on_white, settle_transparent_value
 from paddlemix.media.unreadable.contents import HEAD_BYTES, is_heic, what_it_is
 from paddlemix.media.unreadable.missing import where_it_is_not
 
-__all__ = ["MAX_PIXELS", "ImageError", "image_size", "open_image", "size_problem", "upright"]
+__all__ = ["MAX_PIXELS", "ImageError", "image_size", "lies_on_its_side", "open_image", "size_problem", "upright"]
 
 MAX_ASPECT_RATIO = 200
 _LIMIT_KEY = " Raise `image_pixel_limit` (IMAGE_PIXEL_LIMIT) where memory has room: decoding takes 7 bytes a pixel."
@@ -85,7 +85,7 @@ def image_size(path: str, opening: ImageOpening = DEFAULT_OPENING) -> tuple[int,
         return size
 
 
-def is_on_its_side(path: str, opening: ImageOpening = DEFAULT_OPENING) -> bool:
+def lies_on_its_side(path: str, opening: ImageOpening = DEFAULT_OPENING) -> bool:
     """Tell whether an image's EXIF orientation turns it by a quarter, so that width and height change places.
 
     Args:
@@ -99,7 +99,7 @@ def is_on_its_side(path: str, opening: ImageOpening = DEFAULT_OPENING) -> bool:
         ImageError: as `open_image`, as far as the header tells.
     """
     with _opened(path, opening) as image:
-        return _orientation(image) in TURNED_BY_90_DEGREES
+        return is_on_its_side(image)
 
 
 def size_problem(width: int, height: int, pixel_limit: int | None = None) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from paddlemix.contract import PlaceSizes, Size
 from paddlemix.conversation import Conversation, Placed, Point, Quad, RecordError, goes_round
 from paddlemix.media.data_url import shown
-from paddlemix.media.images import is_on_its_side
+from paddlemix.media.images import lies_on_its_side
 from paddlemix.media.opening import MAX_PIXELS, ImageOpening
 from paddlemix.media.records import naming_the_record
 from paddlemix.processors.coordinates import size_under
@@ -132,4 +132,4 @@ def _is_on_its_side(conversation: Conversation, placed: Placed, size: Size) -> b
     width, height = size
     # Whatever the limit of this run is, the image was within it when its size was read.
     opening = ImageOpening(pixel_limit=max(MAX_PIXELS, width * height))
-    return is_on_its_side(conversation.images[placed.image].path, opening)
+    return lies_on_its_side(conversation.images[placed.image].path, opening)

@@ -59,7 +59,7 @@ OUTSIDE = {
 
 @pytest.mark.parametrize(("placed", "problem"), OUTSIDE.values(), ids=OUTSIDE)
 def test_what_lies_outside_is_refused_with_its_numbers_the_size_and_the_cause(placed, problem, monkeypatch):
-    monkeypatch.setattr("paddlemix.processors.places.is_on_its_side", lambda path: False)
+    monkeypatch.setattr("paddlemix.processors.places.lies_on_its_side", lambda *_: False)
     with pytest.raises(RecordError) as caught:
         check_places(about(placed), SIZES)
     assert str(caught.value).startswith("a.json, record 3: ")

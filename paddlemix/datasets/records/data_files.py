@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from paddlemix.cache import identity
-from paddlemix.conversation import RecordError, RecordId
+from paddlemix.conversation import RecordError, RecordId, UnknownKeysError
 from paddlemix.datasets.formats.format import Format
+from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.records.file_names import SUFFIXES, check_folder, endings, kind_of, spelled_out
 from paddlemix.datasets.records.indexed_file import Records, open_records
 from paddlemix.datasets.records.json_files import Entry, Located, Record
@@ -142,7 +143,10 @@ def divide_contents(
 def _is_record(document: Record, file: str, name: str, record_format: Format) -> bool:
     """Tell whether an object is a record; ValueError where it is neither that nor tables."""
     try:
-        record_format.parse(document, RecordId(file, 0), Path(file).parent)
+        record_format.parse(document, Reading(RecordId(file, 0), Path(file).parent))
+    except UnknownKeysError:
+        # Tables have keys of their own; elsewhere they are a record's, and told with those of all others.
+        return record_format.expand is None
     except RecordError as error:
         if record_format.expand is not None:
             return False

@@ -60,7 +60,9 @@ def _wide_encoding(head: bytes) -> str | None:
 def _narrow_encoding(head: bytes) -> str | None:
     stretches = _BEYOND_ASCII.findall(head)
     well_formed = sum(len(stretch) for stretch in stretches if _is_utf8(stretch))
-    if 2 * well_formed >= sum(map(len, stretches)):
+    lines = head.splitlines()
+    # Broken bytes in a few lines of many are those lines' own problem.
+    if 2 * well_formed >= sum(map(len, stretches)) or 2 * sum(map(_is_utf8, lines)) > len(lines):
         return None
     try:
         codecs.getincrementaldecoder("gb18030")().decode(head)
