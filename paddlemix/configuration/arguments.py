@@ -210,6 +210,10 @@ class DataArguments(MediaArguments):
         description="Form of boxes and points where the family has several, such as Qwen2.5-VL: a JSON list, or tags "
         "round each, as ms-swift's `QWENVL_BBOX_FORMAT=legacy`; null asks the model.",
     )
+    allow_control_tokens: bool = Field(
+        default=False,
+        description="Read control tokens that texts spell, such as `<|im_end|>`, as such; for texts of your own only.",
+    )
     max_length: int = Field(default=2048, gt=0, description="Tokens a record may have, those of images included.")
     on_overlong: Literal["raise", "skip", "truncate_text"] = Field(
         default="raise",

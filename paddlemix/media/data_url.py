@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import mimetypes
 import re
 
 from paddlemix.media.fetch import MAX_BYTES, FetchError
 
+UNKNOWN_TYPE = "application/octet-stream"
 _SCHEME = "data:"
 _SHOWN_CHARACTERS = 80  # of a data: URL
 _LONGEST_PATH = 1000
@@ -30,6 +32,9 @@ _MAGIC: tuple[tuple[str, tuple[tuple[int, bytes], ...]], ...] = (
     ("image/avif", ((4, b"ftypavif"),)),
     ("image/heic", ((4, b"ftyphei"),)),
     ("image/heic", ((4, b"ftypmif1"),)),
+    ("video/x-msvideo", ((0, b"RIFF"), (8, b"AVI "))),
+    ("video/webm", ((0, b"\x1aE\xdf\xa3"),)),
+    ("video/mp4", ((4, b"ftyp"),)),
 )
 _MAGIC_BYTES = 12
 
@@ -40,17 +45,16 @@ def is_data_url(path: str) -> bool:
 
 
 def data_url_of(content: bytes | str) -> str | None:
-    """Make a data: URL of an image that stands in a record as it is.
+    """Make a data: URL of an image or a video that stands in a record as it is.
 
     Args:
         content: its bytes, or their base64 without `data:` before it, as a text of at least 48 characters.
 
     Returns:
-        The URL; None where `content` does not begin as an image does, or is a text that is not base64.
+        The URL; None where `content` begins as no image or video does, or is a text that is not base64.
     """
     if isinstance(content, bytes):
-        kind = _image_type(content)
-        return kind and f"{_SCHEME}{kind};base64,{base64.b64encode(content).decode()}"
+        return as_data_url(content) if _kind_of(content) else None
     text = content.strip()
     if len(text) < _FEWEST_CHARACTERS:
         return None
@@ -58,12 +62,26 @@ def data_url_of(content: bytes | str) -> str | None:
         head = base64.b64decode("".join(text[: _MAGIC_BYTES * 2].split())[: _MAGIC_BYTES * 4 // 3], validate=True)
     except (binascii.Error, ValueError):  # ValueError: characters beyond ASCII
         return None
-    kind = _image_type(head)
+    kind = _kind_of(head)
     return f"{_SCHEME}{kind};base64,{''.join(text.split())}" if kind and _BASE64.fullmatch(text) else None
 
 
-def _image_type(head: bytes) -> str | None:
-    """Recognise an image by its first bytes."""
+def as_data_url(content: bytes, name: str = "") -> str:
+    """Write the bytes of any file as a data: URL.
+
+    Args:
+        content: of an image, a video or another file.
+        name: of that file, which says what it is where its first bytes do not.
+
+    Returns:
+        The URL.
+    """
+    kind = _kind_of(content) or mimetypes.guess_type(name)[0] or UNKNOWN_TYPE
+    return f"{_SCHEME}{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _kind_of(head: bytes) -> str | None:
+    """Recognise an image or a video by its first bytes."""
     return next(
         (kind for kind, magic in _MAGIC if all(head.startswith(part, place) for place, part in magic)),
         None,

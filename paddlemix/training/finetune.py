@@ -79,6 +79,7 @@ class Run:
             folder,
             **data.media_settings,
             grounding=data.grounding,
+            allow_control_tokens=data.allow_control_tokens,
             max_length=data.max_length,
             truncate_text=data.on_overlong == "truncate_text",
         )

@@ -7,7 +7,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from paddlemix.datasets.records.stores.data_urls import data_url_of
+from paddlemix.media.data_url import as_data_url
 
 _MEDIA_KEYS = {"bytes", "path"}
 
@@ -48,12 +48,12 @@ def _object(value: dict[Any, Any], name: str) -> dict[str, Any]:
 
 def _media(value: dict[str, Any]) -> str | None:
     content, path = value["bytes"], value.get("path")
-    return path if content is None else data_url_of(content, path or "")
+    return path if content is None else as_data_url(content, path or "")
 
 
 def _text_or_url(content: bytes) -> str:
     """Read bytes, which are texts where a writer did not say so."""
-    url = data_url_of(content)
+    url = as_data_url(content)
     try:
         return content.decode() if url.startswith("data:application/") else url
     except UnicodeDecodeError:

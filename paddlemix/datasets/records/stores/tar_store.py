@@ -15,8 +15,8 @@ from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.records.json_files import Entry, Record
 from paddlemix.datasets.records.json_text.problems import Start, problem_of
 from paddlemix.datasets.records.json_text.reading import read_record
-from paddlemix.datasets.records.stores.data_urls import data_url_of
 from paddlemix.datasets.records.stores.stored import StoredFile, StoredRecords
+from paddlemix.media.data_url import as_data_url
 
 # Of one record's files together; images and videos may be no larger anyway.
 _LARGEST = 1 << 28
@@ -144,7 +144,7 @@ def _add_media(record: Record, contents: dict[str, bytes], source: RecordId) -> 
     """Move images and videos into the record, in place of the names that it may have for them."""
     for kinds, one, several in ((_IMAGES, "image", "images"), (_VIDEOS, "video", "videos")):
         endings = [ending for ending in contents if _is_media(ending, kinds)]
-        urls = [data_url_of(contents.pop(ending), ending) for ending in endings]
+        urls = [as_data_url(contents.pop(ending), ending) for ending in endings]
         if not urls:
             continue
         named = record.get(several)
@@ -177,4 +177,4 @@ def _text(content: bytes) -> str:
     try:
         return content.decode().strip()
     except UnicodeDecodeError:
-        return data_url_of(content)
+        return as_data_url(content)
