@@ -378,7 +378,10 @@ class UnknownKeysError(RecordError):
 
     def __init__(self, source: RecordId, keys: tuple[str, ...]) -> None:
         names = ", ".join(f"`{key}`" for key in keys)
-        super().__init__(source, f"nothing reads {names}; name them in `ignore_keys` of the set if they may be ignored")
+        super().__init__(
+            source,
+            f"nothing reads {names}; correct the spelling, use `columns` of the set, or name it in `ignore_keys`",
+        )
         self.keys = keys
 
     def __reduce__(self) -> tuple[type[RecordError], tuple[Any, ...]]:

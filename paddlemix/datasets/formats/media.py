@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 from paddlemix.conversation import Image, ImageSettings, Video, VideoSettings
 from paddlemix.datasets.formats.format import checked_text, resolved
@@ -14,6 +14,7 @@ from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.records.json_files import describe
 from paddlemix.media.data_url import data_url_of
 
+SettingsT = TypeVar("SettingsT", ImageSettings, VideoSettings)
 Named = dict[str, Image]
 """Images by the placeholders that show them, such as "<image_00>"."""
 
@@ -94,7 +95,7 @@ def image_from(value: object, name: str, reading: Reading, settings: ImageSettin
     """
     if isinstance(value, dict):
         check_keys(value, (*_WHERE, *_IMAGE_SETTINGS, *_ABOUT), reading, _path(name))
-        settings = image_settings(value, name, reading) if is_given(value) else settings
+        settings = _either(image_settings(value, name, reading), settings)
     return Image(_place(value, name, reading), settings)
 
 
@@ -119,7 +120,7 @@ def video_from(value: object, name: str, reading: Reading, settings: VideoSettin
         return Video(tuple(_place(frame, f"a frame of {name}", reading) for frame in value), settings)
     if isinstance(value, dict):
         check_keys(value, (*_WHERE, *VIDEO_SETTING_KEYS, *_ABOUT), reading, _path(name))
-        settings = video_settings(value, name, reading)
+        settings = _either(video_settings(value, name, reading), settings)
     return Video(_place(value, name, reading), settings)
 
 
@@ -166,6 +167,11 @@ def video_settings(holder: Mapping[str, Any], name: str, reading: Reading) -> Vi
             )
             given.setdefault(setting, holder[key])
     return VideoSettings(**given)
+
+
+def _either(own: SettingsT, others: SettingsT) -> SettingsT:
+    """Take the settings that stand in an object itself, and for those that do not, the ones beside it."""
+    return replace(others, **{key: value for key, value in vars(own).items() if value is not None})
 
 
 def _check_number(

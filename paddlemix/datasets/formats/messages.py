@@ -12,7 +12,7 @@ parts of its own; `<ref>` and `<box>` are text, since XML and wikis have them to
 
 from __future__ import annotations
 
-from paddlemix.conversation import Conversation, Image
+from paddlemix.conversation import Conversation, Image, UnknownKeysError, Video
 from paddlemix.datasets.formats.converse import converse
 from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.formats.keys import IMAGE_KEYS, VIDEO_KEYS, check_keys, is_given
@@ -25,6 +25,7 @@ from paddlemix.datasets.records.json_files import Record
 
 # ms-swift's way to bound all images of a record.
 _TEMPLATE_KEY = "chat_template_kwargs"
+_NAMES_OF_MEDIA = ("image_id", "video_id")
 BESIDE_TURNS = (*IMAGE_KEYS, *VIDEO_KEYS, *SYSTEM_KEYS, "objects", "tools", _TEMPLATE_KEY)
 
 
@@ -68,16 +69,27 @@ def converse_beside(record: Record, turns: list[Said], reading: Reading, *, mark
     images, turns = images_of(record, reading), with_system(record, turns, reading)
     if isinstance(images, list):
         images = _with_settings(record, images, reading)
-    shown = len(images) + sum(isinstance(piece, Image) for said in turns for piece in said.pieces)
+    videos = videos_of(record, reading)
+    own = [piece for said in turns for piece in said.pieces if isinstance(piece, (Image, Video))]
+    if not images and not videos and not own:
+        _refuse_names_of_media(record, reading)
+    shown = len(images) + sum(isinstance(piece, Image) for piece in own)
     return converse(
         turns,
         reading,
         images=images,
-        videos=videos_of(record, reading),
+        videos=videos,
         others=objects_of(record, turns, shown, reading),
         markup=markup,
         tools=tools_of(record, reading),
     )
+
+
+def _refuse_names_of_media(record: Record, reading: Reading) -> None:
+    """Refuse keys that say which image a record is about where it shows none."""
+    named = tuple(key for key in _NAMES_OF_MEDIA if is_given(record.get(key)))
+    if named:
+        raise UnknownKeysError(reading.source, named)
 
 
 def _with_settings(record: Record, images: list[Image], reading: Reading) -> list[Image]:

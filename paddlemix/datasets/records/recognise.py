@@ -63,10 +63,7 @@ def recognise(spec: DatasetSpec, contents: Sequence[FileContent]) -> DatasetSpec
     readable = {source for attempt in attempts.values() for source in attempt.conversations}
     files = ", ".join(spec.files)
     if not readable:
-        raise ValueError(
-            f"{files}: the first records are in no format that is known. Nearest are\n{_nearest(attempts)}\n"
-            "Name the format as `name`, and keys that it calls otherwise in `columns`."
-        )
+        raise ValueError(f"{files}: {_why_in_none(attempts)}")
     some = {name: attempt for name, attempt in attempts.items() if attempt.conversations}
     for name, attempt in some.items():
         if len(attempt.conversations) == len(readable) and all(map(attempt.is_read_as_in, some.values())):
@@ -116,14 +113,17 @@ def _read(spec: DatasetSpec, record: Record, source: RecordId, attempt: Attempt)
             attempt.unknown += len(error.keys)
 
 
-def _nearest(attempts: dict[str, Attempt]) -> str:
+def _why_in_none(attempts: dict[str, Attempt]) -> str:
     """Tell what is wrong with the first records in those formats that know most of their keys."""
-    problems = {name: attempt.problems.most_common(1) for name, attempt in attempts.items()}
-    names = sorted((name for name in attempts if problems[name]), key=lambda name: _distance(attempts[name]))
-    lines = [f"  {name}: {problems[name][0][0]}" for name in names[:_NEAREST]]
-    return "\n".join(lines or ["  there is no record"])
-
-
-def _distance(attempt: Attempt) -> tuple[int, bool]:
-    (problem, _), *_ = attempt.problems.most_common(1)
-    return attempt.unknown, "would be ignored" in problem or "one object" in problem
+    problems = {name: next(iter(attempt.problems.most_common(1)), None) for name, attempt in attempts.items()}
+    told = {name: problem[0] for name, problem in problems.items() if problem}
+    if not told:
+        return "there is no record"
+    if len(set(told.values())) == 1:
+        return f"none of the first records can be read: {next(iter(told.values()))}"
+    names = sorted(told, key=lambda name: (attempts[name].unknown, "would be ignored" in told[name]))[:_NEAREST]
+    nearest = "\n".join(f"  {name}: {told[name]}" for name in names)
+    return (
+        f"the first records are in no format that is known. Nearest are\n{nearest}\n"
+        "Name the format as `name`, and keys that it calls otherwise in `columns`."
+    )

@@ -124,7 +124,7 @@ A = "an answer"
 BAD = {
     "no conversations": (
         bad(image="a.jpg", text="q"),
-        "nothing reads `text`; name them in `ignore_keys` of the set if they",
+        "nothing reads `text`; correct the spelling",
     ),
     "an empty record": (bad(), "which has no key at all"),
     "conversations of another kind": (bad(conversations="q"), '`conversations` of the record is the text "q"'),

@@ -392,3 +392,18 @@ def test_columns_of_nothing_mean_that_nothing_is_there():
         "x": None,
     }
     assert read(record) == Conversation((Turn("user", (Text("q"),)), Turn("assistant", (Text("a"),))), SOURCE)
+
+
+@pytest.mark.parametrize("key", ["image_id", "video_id"])
+def test_a_record_that_names_an_image_and_shows_none_is_refused(key):
+    with pytest.raises(UnknownKeysError) as caught:
+        read({"messages": said("q"), key: "7"})
+    assert caught.value.keys == (key,)
+    assert first({"messages": said("q"), key: "7", "image": "a.jpg"}) == (A, Text("q"))
+
+
+def test_settings_beside_an_address_and_in_its_object_are_read_together():
+    part = {"type": "video_url", "video_url": {"url": "https://h/v.mp4", "max_pixels": 784}, "fps": 1}
+    assert first({"messages": said([part])}) == (Video("https://h/v.mp4", VideoSettings(fps=1, max_pixels=784)),)
+    part = {"type": "image_url", "image_url": {"url": "https://h/a.jpg", "detail": "high"}, "max_pixels": 784}
+    assert first({"messages": said([part])}) == (Image("https://h/a.jpg", ImageSettings(max_pixels=784)),)

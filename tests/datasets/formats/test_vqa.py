@@ -25,7 +25,7 @@ BAD = [
     ({"image": "a.jpg", "question": "q"}, "key `answer` is missing"),
     (
         {"image": "a.jpg", "question": "q", "answers": ["a"]},
-        "nothing reads `answers`; name them in `ignore_keys` of the set if",
+        "nothing reads `answers`; correct the spelling",
     ),
     ({"image": 1, "question": "q", "answer": "a"}, "`image` is the number 1; expected a text that is not blank"),
     ({"image": "  ", "question": "q", "answer": "a"}, '`image` is the text "  "; expected a text that is not blank'),
