@@ -15,8 +15,8 @@ from pydantic.dataclasses import dataclass
 
 from paddlemix.configuration.problems import Place
 from paddlemix.contract import GroundingForm
-from paddlemix.datasets.formats.reading import Placeholders
 from paddlemix.datasets.mixing.packs import DEFAULT_WINDOW
+from paddlemix.datasets.reading.context import Placeholders
 from paddlemix.datasets.train_on import TrainOn
 from paddlemix.media.opening import ImageRange
 

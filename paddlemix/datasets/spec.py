@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats import AUTO, find_format
-from paddlemix.datasets.formats.reading import Placeholders, Reading, ReadOptions, renamed
+from paddlemix.datasets.reading.context import Placeholders, Reading, ReadOptions, renamed
 from paddlemix.datasets.records.json_files import Record
 from paddlemix.datasets.records.selection import split_bounds
 from paddlemix.datasets.train_on import CHOICES, TrainOn

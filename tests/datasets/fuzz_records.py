@@ -25,7 +25,7 @@ from unittest.mock import patch
 import paddlemix  # noqa: F401  first: it sets the environment of the mathematics
 from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.formats import AUTO, FORMATS
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.records.data_files import locate_records, read_files
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.spec import DatasetSpec

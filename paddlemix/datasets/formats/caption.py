@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 
 from paddlemix.conversation import Conversation, RecordError, RecordId
 from paddlemix.datasets.formats.format import Format
-from paddlemix.datasets.formats.keys import IMAGE_KEYS, check_keys, only_key
-from paddlemix.datasets.formats.question import ask, shown_images, texts_at
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.tables import Key, joined, rows_by_key, table
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.reading.question import ask, shown_images, texts_at
+from paddlemix.datasets.reading.tables import Key, joined, rows_by_key, table
 from paddlemix.datasets.records.json_files import Located, Record, describe
 
 DEFAULT_PROMPT = "Describe this picture."

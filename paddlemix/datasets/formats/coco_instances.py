@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.formats.tables import rows_by_key, table
+from paddlemix.datasets.reading.tables import rows_by_key, table
 from paddlemix.datasets.records.json_files import Located, Record, describe
 
 

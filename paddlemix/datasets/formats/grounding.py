@@ -9,14 +9,15 @@ from __future__ import annotations
 from functools import partial
 
 from paddlemix.conversation import Conversation, Part, Reference, Text, Turn
-from paddlemix.datasets.formats.boxes import Corners, box_unit, place_of
-from paddlemix.datasets.formats.checks import build_conversation
 from paddlemix.datasets.formats.coco_instances import expand
-from paddlemix.datasets.formats.format import Format, require, text_at
-from paddlemix.datasets.formats.keys import IMAGE_KEYS, check_keys, only_key
-from paddlemix.datasets.formats.objects import many_boxes
-from paddlemix.datasets.formats.question import shown_images
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.formats.format import Format
+from paddlemix.datasets.reading.checks import build_conversation
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.fields import require, text_at
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.reading.places.boxes import Corners, box_unit, place_of
+from paddlemix.datasets.reading.places.objects import many_boxes
+from paddlemix.datasets.reading.question import shown_images
 from paddlemix.datasets.records.json_files import Record
 
 PHRASE = "{phrase}"

@@ -9,15 +9,15 @@ from dataclasses import replace
 import orjson
 
 from paddlemix.conversation import Conversation, Image, Video
-from paddlemix.datasets.formats.converse import converse
-from paddlemix.datasets.formats.format import checked_text
-from paddlemix.datasets.formats.media import image_from, images_of, video_from, videos_of
 from paddlemix.datasets.formats.messages import converse_beside
-from paddlemix.datasets.formats.objects import objects_of
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.slots import Piece
-from paddlemix.datasets.formats.tools import tools_of
-from paddlemix.datasets.formats.turns import Said, with_system
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.converse import converse
+from paddlemix.datasets.reading.fields import checked_text
+from paddlemix.datasets.reading.media import image_from, images_of, video_from, videos_of
+from paddlemix.datasets.reading.places.objects import objects_of
+from paddlemix.datasets.reading.slots import Piece
+from paddlemix.datasets.reading.tools import tools_of
+from paddlemix.datasets.reading.turns import Said, with_system
 from paddlemix.datasets.records.json_files import Record, describe
 
 _SHOWN_IMAGES, _SHOWN_CHARACTERS = 3, 200

@@ -13,14 +13,14 @@ parts of its own; `<ref>` and `<box>` are text, since XML and wikis have them to
 from __future__ import annotations
 
 from paddlemix.conversation import Conversation, Image, UnknownKeysError, Video
-from paddlemix.datasets.formats.converse import converse
 from paddlemix.datasets.formats.format import Format
-from paddlemix.datasets.formats.keys import IMAGE_KEYS, VIDEO_KEYS, check_keys, is_given
-from paddlemix.datasets.formats.media import IMAGE_SETTING_KEYS, image_settings, images_of, videos_of
-from paddlemix.datasets.formats.objects import objects_of
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.tools import tools_of
-from paddlemix.datasets.formats.turns import SYSTEM_KEYS, Said, read_turns, turns_key, with_system
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.converse import converse
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, VIDEO_KEYS, check_keys, is_given
+from paddlemix.datasets.reading.media import IMAGE_SETTING_KEYS, image_settings, images_of, videos_of
+from paddlemix.datasets.reading.places.objects import objects_of
+from paddlemix.datasets.reading.tools import tools_of
+from paddlemix.datasets.reading.turns import SYSTEM_KEYS, Said, read_turns, turns_key, with_system
 from paddlemix.datasets.records.json_files import Record
 
 # ms-swift's way to bound all images of a record.

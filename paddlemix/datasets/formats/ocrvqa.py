@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from paddlemix.conversation import Conversation, RecordError, RecordId
-from paddlemix.datasets.formats.format import Format, checked_text, require
-from paddlemix.datasets.formats.keys import IMAGE_KEYS, check_keys, only_key
-from paddlemix.datasets.formats.question import ask, shown_images
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.formats.format import Format
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.fields import checked_text, require
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.reading.question import ask, shown_images
 from paddlemix.datasets.records.json_files import Located, Record, as_entries
 
 # The numbers that OCR-VQA's own file has for them.

@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 from paddlemix.conversation import Conversation
-from paddlemix.datasets.formats.format import Format, require
+from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.formats.inline import with_inline_media
-from paddlemix.datasets.formats.keys import check_keys
 from paddlemix.datasets.formats.messages import BESIDE_TURNS
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.turns import Said
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.fields import require
+from paddlemix.datasets.reading.keys import check_keys
+from paddlemix.datasets.reading.turns import Said
 from paddlemix.datasets.records.json_files import Record, describe
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from paddlemix.conversation import Conversation
-from paddlemix.datasets.formats.format import Format, text_at
-from paddlemix.datasets.formats.keys import IMAGE_KEYS, check_keys, only_key
-from paddlemix.datasets.formats.question import ask, shown_images, texts_at
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.tables import joined, table
+from paddlemix.datasets.formats.format import Format
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.fields import text_at
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.reading.question import ask, shown_images, texts_at
+from paddlemix.datasets.reading.tables import joined, table
 from paddlemix.datasets.records.json_files import Located, Record
 
 # What TextVQA's and DocVQA's own files say of a record beside it.

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from paddlemix.conversation import Conversation
-from paddlemix.datasets.formats.format import Format, text_at
-from paddlemix.datasets.formats.keys import IMAGE_KEYS, check_keys
-from paddlemix.datasets.formats.question import ask, shown_images, texts_at
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.formats.vqav2 import join
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.fields import text_at
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys
+from paddlemix.datasets.reading.question import ask, shown_images, texts_at
 from paddlemix.datasets.records.json_files import Record
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.formats.tables import Key, joined, rows_by_key, table
+from paddlemix.datasets.reading.tables import Key, joined, rows_by_key, table
 from paddlemix.datasets.records.json_files import Located, Record, describe
 
 

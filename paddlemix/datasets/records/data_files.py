@@ -9,7 +9,7 @@ from pathlib import Path
 from paddlemix.cache import identity
 from paddlemix.conversation import RecordError, RecordId, UnknownKeysError
 from paddlemix.datasets.formats.format import Format
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.records.file_names import SUFFIXES, check_folder, endings, kind_of, spelled_out
 from paddlemix.datasets.records.indexed_file import Records, open_records
 from paddlemix.datasets.records.json_files import Entry, Located, Record

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 
 
 @pytest.fixture

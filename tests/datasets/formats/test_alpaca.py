@@ -6,7 +6,7 @@ import pytest
 
 from paddlemix.conversation import Image, RecordId, Text, Turn
 from paddlemix.datasets.formats.alpaca import parse
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 
 SOURCE, ROOT = RecordId("train.jsonl", 3), Path("root")
 RECORD = {"instruction": "<image>What?", "output": "A box.", "images": ["a.jpg"]}

@@ -7,7 +7,7 @@ import pytest
 
 from paddlemix.conversation import Box, Image, RecordError, RecordId, Reference, Text, Turn
 from paddlemix.datasets.formats.caption import DEFAULT_PROMPT, expand, parse
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 
 SOURCE = RecordId("captions.json", 5)
 ROOT = Path("图")

@@ -7,7 +7,7 @@ import pytest
 
 from paddlemix.conversation import Box, Conversation, Image, RecordError, RecordId, Reference, Text, Turn, Video
 from paddlemix.datasets.formats.chatml import parse
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 
 SOURCE = RecordId("train.json", 3)
 ROOT = Path("数据") / "图片"

@@ -7,7 +7,7 @@ import pytest
 from paddlemix.conversation import Box, Image, RecordError, RecordId, Reference
 from paddlemix.datasets.formats import find_format
 from paddlemix.datasets.formats.coco_instances import expand
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 
 IMAGES = [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}]
 CATEGORIES = [{"id": 3, "name": "bus"}, {"id": 4, "name": "cat"}]

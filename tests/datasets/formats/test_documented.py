@@ -9,7 +9,7 @@ import pytest
 
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats import AUTO, FORMATS
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.spec import DatasetSpec
 

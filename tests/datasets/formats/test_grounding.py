@@ -7,7 +7,7 @@ import pytest
 
 from paddlemix.conversation import Box, Conversation, Image, Point, Quad, RecordId, Reference, Text, Turn
 from paddlemix.datasets.formats.grounding import XYWH, XYXY, parse
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")

@@ -6,7 +6,7 @@ import pytest
 
 from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference, Text, Turn, Video
 from paddlemix.datasets.formats.messages import parse
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")

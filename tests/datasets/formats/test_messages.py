@@ -22,9 +22,9 @@ from paddlemix.conversation import (
     VideoSettings,
 )
 from paddlemix.datasets.formats import find_format
-from paddlemix.datasets.formats.keys import IMAGE_KEYS, VIDEO_KEYS
 from paddlemix.datasets.formats.messages import parse
-from paddlemix.datasets.formats.reading import Reading, ReadOptions
+from paddlemix.datasets.reading.context import Reading, ReadOptions
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, VIDEO_KEYS
 
 SOURCE, ROOT = RecordId("train.jsonl", 3), Path("root")
 A, B = Image("root/a.jpg"), Image("root/b.jpg")

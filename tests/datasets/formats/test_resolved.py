@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.datasets.formats.format import resolved
+from paddlemix.datasets.reading.fields import resolved
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import Image, RecordId, Text, Turn
-from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.formats.textvqa import expand, parse
+from paddlemix.datasets.reading.context import Reading
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from paddlemix.conversation import Box, Image, RecordError, RecordId, Reference, Text, Turn
-from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.formats.vqa import parse
+from paddlemix.datasets.reading.context import Reading
 
 SOURCE = RecordId("vqa.jsonl", 2)
 ROOT = Path("图")

@@ -6,8 +6,8 @@ import pytest
 
 from paddlemix.conversation import Image, RecordError, RecordId, Text
 from paddlemix.datasets.formats import FORMATS, vqa
-from paddlemix.datasets.formats.reading import Reading
 from paddlemix.datasets.formats.vqav2 import join
+from paddlemix.datasets.reading.context import Reading
 
 QUESTION = {"question_id": 4580, "image_id": 458752, "question": "What is this?"}
 ANNOTATION = {"question_id": 4580, "answers": [{"answer": "a net"}, {"answer": "net"}, {"answer": "net"}]}

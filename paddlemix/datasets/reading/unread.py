@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 
 from paddlemix.conversation import Part, Text
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.slots import IMAGE, VIDEO, other_spellings
-from paddlemix.datasets.formats.turns import Said
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.slots import IMAGE, VIDEO, other_spellings
+from paddlemix.datasets.reading.turns import Said
 
 _CONTROL = re.compile(r"<\|\w{1,40}\|>")
 # What reads as a placeholder of a box or a name, or as a box, where it was not taken for one.

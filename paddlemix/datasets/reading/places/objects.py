@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from paddlemix.conversation import Part, Reference
-from paddlemix.datasets.formats.boxes import box_unit, image_index, place_of
-from paddlemix.datasets.formats.converse import Listed
-from paddlemix.datasets.formats.format import checked_text, require
-from paddlemix.datasets.formats.keys import check_keys, is_given
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.slots import BOX, NAME
-from paddlemix.datasets.formats.tools import parsed
-from paddlemix.datasets.formats.turns import Said
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.converse import Listed
+from paddlemix.datasets.reading.fields import checked_text, require
+from paddlemix.datasets.reading.keys import check_keys, is_given
+from paddlemix.datasets.reading.places.boxes import box_unit, image_index, place_of
+from paddlemix.datasets.reading.slots import BOX, NAME
+from paddlemix.datasets.reading.tools import parsed
+from paddlemix.datasets.reading.turns import Said
 from paddlemix.datasets.records.json_files import Record, describe
 
 _EXPECTED = (

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from paddlemix.conversation import Image, Video
-from paddlemix.datasets.formats.keys import check_keys
-from paddlemix.datasets.formats.media import (
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.keys import check_keys
+from paddlemix.datasets.reading.media import (
     IMAGE_SETTING_KEYS,
     VIDEO_SETTING_KEYS,
     image_from,
@@ -14,8 +15,7 @@ from paddlemix.datasets.formats.media import (
     video_from,
     video_settings,
 )
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.slots import IMAGE, VIDEO, Piece, Slot
+from paddlemix.datasets.reading.slots import IMAGE, VIDEO, Piece, Slot
 from paddlemix.datasets.records.json_files import describe
 
 _TEXT_TYPES = ("text", "input_text", "output_text")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 
 from paddlemix.conversation import Part, Placed, RecordError, RecordId, Reference, Text
-from paddlemix.datasets.formats.boxes import as_place, look_like_fractions
+from paddlemix.datasets.reading.places.boxes import as_place, look_like_fractions
 
 # The second spelling is that of control tokens, which hardly stands in a text by chance.
 _ANGLES = {"<ref>": "</ref>", "<box>": "</box>", "<quad>": "</quad>"}

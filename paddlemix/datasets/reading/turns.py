@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paddlemix.conversation import Role, ToolCall
-from paddlemix.datasets.formats.format import require
-from paddlemix.datasets.formats.keys import MEDIA_KEYS, check_keys, is_given, only_key
-from paddlemix.datasets.formats.media import images_of, videos_of
-from paddlemix.datasets.formats.parts import pieces_of
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.slots import IMAGE, VIDEO, Piece, Slot, cut_at
-from paddlemix.datasets.formats.tools import calls_from, parsed
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.fields import require
+from paddlemix.datasets.reading.keys import MEDIA_KEYS, check_keys, is_given, only_key
+from paddlemix.datasets.reading.media import images_of, videos_of
+from paddlemix.datasets.reading.parts import pieces_of
+from paddlemix.datasets.reading.slots import IMAGE, VIDEO, Piece, Slot, cut_at
+from paddlemix.datasets.reading.tools import calls_from, parsed
 from paddlemix.datasets.records.json_files import Record, describe
 
 # The keys of a list of turns, of a turn's speaker and of its text.

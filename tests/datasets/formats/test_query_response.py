@@ -7,7 +7,7 @@ import pytest
 
 from paddlemix.conversation import Box, Conversation, Image, Point, RecordId, Reference, Text, Turn, Video
 from paddlemix.datasets.formats.query_response import parse
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 
 SOURCE = RecordId("train.jsonl", 3)
 ROOT = Path("图")

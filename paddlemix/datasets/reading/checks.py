@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from paddlemix.conversation import Conversation, Image, Part, Placed, Reference, Task, Text, Turn, Video
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 
 
 def plain_text(parts: Iterable[Part]) -> str:

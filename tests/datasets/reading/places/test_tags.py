@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddlemix.conversation import Box, Point, Quad, RecordError, RecordId, Reference, Text
-from paddlemix.datasets.formats.tags import split_tags
+from paddlemix.datasets.reading.places.tags import split_tags
 
 SOURCE = RecordId("a.json", 4)
 

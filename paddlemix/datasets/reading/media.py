@@ -8,9 +8,9 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from paddlemix.conversation import Image, ImageSettings, Video, VideoSettings
-from paddlemix.datasets.formats.format import checked_text, resolved
-from paddlemix.datasets.formats.keys import IMAGE_KEYS, VIDEO_KEYS, check_keys, is_given, only_key
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.fields import checked_text, resolved
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, VIDEO_KEYS, check_keys, is_given, only_key
 from paddlemix.datasets.records.json_files import describe
 from paddlemix.media.data_url import data_url_of
 

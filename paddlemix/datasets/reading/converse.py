@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from paddlemix.conversation import Conversation, Image, Part, Task, Text, Turn, Video
-from paddlemix.datasets.formats.checks import build_conversation, plain_text
-from paddlemix.datasets.formats.media import Named
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.slots import (
+from paddlemix.datasets.reading.checks import build_conversation, plain_text
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.media import Named
+from paddlemix.datasets.reading.places.tags import split_tags, without_escapes
+from paddlemix.datasets.reading.slots import (
     BOX,
     IMAGE,
     NAME,
@@ -19,9 +20,8 @@ from paddlemix.datasets.formats.slots import (
     cut_at,
     cut_at_other_spellings,
 )
-from paddlemix.datasets.formats.tags import split_tags, without_escapes
-from paddlemix.datasets.formats.turns import Said
-from paddlemix.datasets.formats.unread import note_unread, note_unused_placeholders
+from paddlemix.datasets.reading.turns import Said
+from paddlemix.datasets.reading.unread import note_unread, note_unused_placeholders
 
 # Places that only texts of users, systems and tools have: models answer in words.
 _MEDIA = (IMAGE, VIDEO)

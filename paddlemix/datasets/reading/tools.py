@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from paddlemix.conversation import ToolCall
-from paddlemix.datasets.formats.keys import is_given
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.keys import is_given
 from paddlemix.datasets.records.json_files import Record, describe
 
 

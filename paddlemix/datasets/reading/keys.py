@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from paddlemix.conversation import UnknownKeysError
-from paddlemix.datasets.formats.reading import Reading
+from paddlemix.datasets.reading.context import Reading
 
 # How sets spell the key of the images, or videos, that a record or a turn shows.
 IMAGE_KEYS = (

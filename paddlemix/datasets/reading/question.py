@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from paddlemix.conversation import Conversation, Image, Task
-from paddlemix.datasets.formats.converse import converse
-from paddlemix.datasets.formats.format import checked_text, require
-from paddlemix.datasets.formats.keys import IMAGE_KEYS, is_given
-from paddlemix.datasets.formats.media import images_of
-from paddlemix.datasets.formats.reading import Reading
-from paddlemix.datasets.formats.turns import Said
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.converse import converse
+from paddlemix.datasets.reading.fields import checked_text, require
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, is_given
+from paddlemix.datasets.reading.media import images_of
+from paddlemix.datasets.reading.turns import Said
 from paddlemix.datasets.records.json_files import Record, describe
 
 
