@@ -97,6 +97,11 @@ class DatasetItem:
         gt=0,
         description="How often an epoch goes through this set; 0.5 takes half of it, another half each time.",
     )
+    ignore_keys: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description='Keys of the records that may be ignored, such as `"score"`, or `"messages[].score"` in one place.',
+    )
 
     @property
     def files(self) -> list[str]:
@@ -194,8 +199,17 @@ class DataArguments(MediaArguments):
     group_by_length: bool = Field(
         default=False, description="Batch records of about the same length, so that little is padded."
     )
+    shuffle: bool = Field(
+        default=True, description="Draw in another order each epoch; false keeps the order of the files."
+    )
     on_bad_record: Literal["raise", "skip"] = Field(
-        default="raise", description="`raise` stops at a record that cannot be used, `skip` counts and lists it."
+        default="raise",
+        description="`raise` stops at a record that cannot be used, `skip` counts and lists it; one that turns out to "
+        "be bad once it is drawn is replaced.",
+    )
+    check_media: Literal["headers", "full"] = Field(
+        default="headers",
+        description="What of images and videos is checked before the first step: `headers` alone, or all by decoding.",
     )
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from paddlemix.conversation import Conversation
+from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats import AUTO, find_format
+from paddlemix.datasets.ignored_keys import without_keys
+from paddlemix.datasets.records.json_files import Record
 from paddlemix.datasets.records.selection import split_bounds
 
 
@@ -29,6 +31,7 @@ class DatasetSpec:
         seed: shuffles the records before `splits` and `max_samples` choose among them; None keeps their order.
         weight: probability mass where sets are interleaved; 1 when None.
         repeat: how often an epoch goes through the set.
+        ignore_keys: keys that are taken out of every record before it is read, as `without_keys` takes them.
 
     Raises:
         ValueError: a value cannot be used; checked when the spec is made.
@@ -43,6 +46,7 @@ class DatasetSpec:
     seed: int | None = None
     weight: float | None = None
     repeat: float = 1.0
+    ignore_keys: list[str] | None = None
 
     def __post_init__(self) -> None:
         if self.name != AUTO:
@@ -55,6 +59,8 @@ class DatasetSpec:
             raise ValueError(f"{self.name}: `max_samples` is {self.max_samples}; expected 1 or more, or null for all")
         for split in self.split_list:
             split_bounds(split, 0)
+        if self.ignore_keys is not None and not all(self.ignore_keys):
+            raise ValueError(f'{self.name}: `ignore_keys` is {self.ignore_keys}; expected names such as "score"')
         for key, value in (("weight", self.weight), ("repeat", self.repeat)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{self.name}: `{key}` is {value}; expected a number of more than 0")
@@ -78,9 +84,11 @@ class DatasetSpec:
 
     @property
     def parse(self) -> Callable[..., Conversation]:
-        """The format's `parse(record, source, root)`, with this set's prompt."""
+        """The format's `parse(record, source, root)`, with this set's prompt and without the keys that it ignores."""
         parse = find_format(self.name).parse
-        return parse if self.prompt is None else partial(parse, prompt=self.prompt)
+        if self.prompt is not None:
+            parse = partial(parse, prompt=self.prompt)
+        return partial(_parse_rest, parse, tuple(self.ignore_keys)) if self.ignore_keys else parse
 
     def media_root(self, file: str) -> Path:
         """Tell where relative image paths of one record file start.
@@ -92,3 +100,9 @@ class DatasetSpec:
             `image_root`, or the file's own folder.
         """
         return Path(file).parent if self.image_root is None else Path(self.image_root)
+
+
+def _parse_rest(
+    parse: Callable[..., Conversation], ignored: tuple[str, ...], record: Record, source: RecordId, root: Path
+) -> Conversation:
+    return parse(without_keys(record, ignored), source, root)
