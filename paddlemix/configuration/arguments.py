@@ -116,6 +116,11 @@ class DatasetItem:
         description="What is learned where a record does not say so: what the assistant says, its last turn only, or "
         "the words of every turn.",
     )
+    ignore_keys: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description='Keys of the records that may be ignored, such as `"score"`, or `"messages[].score"` in one place.',
+    )
 
     @property
     def files(self) -> list[str]:
@@ -227,8 +232,17 @@ class DataArguments(MediaArguments):
     group_by_length: bool = Field(
         default=False, description="Batch records of about the same length, so that little is padded."
     )
+    shuffle: bool = Field(
+        default=True, description="Draw in another order each epoch; false keeps the order of the files."
+    )
     on_bad_record: Literal["raise", "skip"] = Field(
-        default="raise", description="`raise` stops at a record that cannot be used, `skip` counts and lists it."
+        default="raise",
+        description="`raise` stops at a record that cannot be used, `skip` counts and lists it; one that turns out to "
+        "be bad once it is drawn is replaced.",
+    )
+    check_media: Literal["headers", "full"] = Field(
+        default="headers",
+        description="What of images and videos is checked before the first step: `headers` alone, or all by decoding.",
     )
     refetch: bool = Field(
         default=False,

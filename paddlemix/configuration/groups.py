@@ -15,13 +15,14 @@ MODEL_KEYS = (
     *("bf16", "fp16", "fp16_opt_level", "optim"),
 )
 SAMPLE_KEYS = (
-    *(name for name in _DATA if name not in ("dataset", "on_bad_record", "refetch")),
+    *(name for name in _DATA if name not in ("dataset", "on_bad_record", "check_media", "refetch")),
     *("seed", "dataloader_drop_last", "dataset.train"),
 )
 # What it may change as long as the same records are drawn together: files may be moved, and a global batch cut anew.
 DRAW_KEYS = (
     "dataset.train.data_files",
     "on_bad_record",
+    "check_media",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "cards",

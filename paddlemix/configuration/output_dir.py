@@ -10,9 +10,11 @@ from pathlib import Path
 from paddlemix.checkpoints.store import CheckpointStore
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.problems import ConfigError, Problem
+from paddlemix.datasets.bad_records import FILE as BAD_RECORDS_FILE
 
 # What the trainer leaves at the top of its folder beside the weights.
 _RUN_MARKS = ("trainer_state.json", "train_results.json", "eval_results.json", "all_results.json")
+_RUN_LISTS = (BAD_RECORDS_FILE,)
 _WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json", "adapter_model.safetensors", "adapter_config.json")
 # At least one of these is in every checkpoint that a run has begun to write.
 _CHECKPOINT_MARKS = (
@@ -63,7 +65,8 @@ def clear_output_dir(config: FinetuneConfig) -> list[Path]:
 
     Deleted are `checkpoint-<number>` folders that hold a checkpoint's files, the trainer's state and results, and, if
     there was any of these, the weights beside them: if they stayed, the trainer would count the old checkpoints among
-    the new, and a broken run would seem to have ended. Everything else stays, logs and files of others above all.
+    the new, and a broken run would seem to have ended. So is its list of bad records. Everything else stays, logs and
+    files of others above all.
     Nothing is deleted while resuming, evaluating only, or in any but the first process.
 
     Args:
@@ -129,7 +132,8 @@ def _check_that_overwriting_is_safe(config: FinetuneConfig, folder: Path) -> Non
 def _files_of_a_run(folder: Path) -> list[Path]:
     found = [path for path in _checkpoints(folder) if _holds_any(path, _CHECKPOINT_MARKS)]
     found += _matches(folder, _RUN_MARKS)
-    return found + _matches(folder, _WEIGHTS) if found else []
+    found += _matches(folder, _WEIGHTS) if found else []
+    return found + _matches(folder, _RUN_LISTS)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -236,6 +236,19 @@ CONSISTENCY: tuple[Rule, ...] = (
         "`group_by_length` and `mixtoken` are both true; expected at most one: packs have no padding to save. Set "
         "`group_by_length` to false.",
     ),
+    Rule(
+        ("group_by_length", "shuffle"),
+        lambda groups, shuffles: groups and not shuffles,
+        "`group_by_length` is true and `shuffle` false, which keeps the order of the files; expected at most one. Set "
+        "`group_by_length` to false, or take `shuffle` out.",
+    ),
+    Rule(
+        ("mixtoken_window", "shuffle"),
+        lambda _, shuffles: not shuffles,
+        "`mixtoken_window` has no effect while `shuffle` is false: packs are filled in the order of the files. Take "
+        "the key out.",
+        only_if_given=True,
+    ),
     *(
         Rule(
             (key, "lora"),

@@ -38,7 +38,7 @@ class Batching:
     def training(
         self, dataset: MixDataset, shape: BatchShape, *, seed: int, drop_last: bool = False
     ) -> GlobalBatchSampler:
-        """Draw every sample of a set once an epoch, shuffled.
+        """Draw every sample of a set once an epoch, in the order of its mixture or, in packs, roughly so.
 
         Args:
             dataset: the set.
@@ -71,10 +71,10 @@ class Batching:
         return WholeSetSampler(rows, _targets(dataset), shape, max_batches=max_batches)
 
     def _plan(self, dataset: MixDataset, shape: BatchShape, seed: int) -> RowPlan:
-        lengths, order = _lengths(dataset), dataset.mixture.order
+        lengths, order, in_order = _lengths(dataset), dataset.mixture.order, not dataset.mixture.shuffle
         if self.pack_tokens is not None:
-            return PackedRows(lengths, order, seed, PackPlanner(self.pack_tokens, self.window))
-        return SingleRows(lengths, order, seed, grouped=shape.wide if self.group_by_length else 1)
+            return PackedRows(lengths, order, seed, PackPlanner(self.pack_tokens, self.window), in_order=in_order)
+        return SingleRows(lengths, order, seed, grouped=shape.wide if self.group_by_length else 1, in_order=in_order)
 
 
 def _lengths(dataset: MixDataset) -> np.ndarray:

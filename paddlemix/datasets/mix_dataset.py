@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from paddle.io import Dataset
 
 from paddlemix.contract import ConversationProcessor, Sample
 from paddlemix.conversation import Conversation, OverlongError, RecordError
-from paddlemix.datasets.loading.load import LoadedSet, load_set
+from paddlemix.datasets.loading.drawn import DrawnRecords
+from paddlemix.datasets.loading.load import LoadedSet, Start, load_set
 from paddlemix.datasets.loading.sequences import Chained
 from paddlemix.datasets.loading.sizes import SizeTable
 from paddlemix.datasets.mixing.mixture import MixedSet, MixStrategy, Mixture
@@ -63,18 +65,23 @@ class MixDataset(Dataset):
         processor: what encodes a record when it is drawn.
         strategy: how the sets are mixed; see `Mixture`.
         seed: of the mixture's order.
+        shuffle: draw in another order than that of the files; see `Mixture`.
+        on_bad_record: what becomes of records that turn out to be bad once they are drawn: "raise" ends the run, "skip"
+            puts others in their place.
 
     Attributes:
         conversations: all usable records, the first set's first; `dataset[i]` encodes `conversations[i]`.
         sizes: what each of them will cost.
         mixture: in which order an epoch draws them.
         skipped: why each of the other records was left out.
+        on_bad_record: as given.
     """
 
     conversations: Sequence[Conversation]
     sizes: SizeTable
     mixture: Mixture
     skipped: list[RecordError]
+    on_bad_record: BadRecordPolicy
 
     def __init__(
         self,
@@ -82,6 +89,9 @@ class MixDataset(Dataset):
         processor: ConversationProcessor,
         strategy: MixStrategy = "concat",
         seed: int = 0,
+        *,
+        shuffle: bool = True,
+        on_bad_record: BadRecordPolicy = "raise",
     ) -> None:
         super().__init__()
         self._sets = tuple(sets)
@@ -89,8 +99,12 @@ class MixDataset(Dataset):
         self.conversations = Chained([one.conversations for one in sets])
         self.sizes = SizeTable(np.concatenate([one.sizes.table for one in sets]))
         self.mixture = Mixture(
-            tuple(MixedSet(len(one.sizes), one.spec.weight or 1.0, one.spec.repeat) for one in sets), strategy, seed
+            tuple(MixedSet(len(one.sizes), one.spec.weight or 1.0, one.spec.repeat) for one in sets),
+            strategy,
+            seed,
+            shuffle,
         )
+        self.on_bad_record = on_bad_record
         self.skipped = list(chain.from_iterable(one.errors for one in sets))
 
     @classmethod
@@ -103,16 +117,21 @@ class MixDataset(Dataset):
         skip_overlong: bool = False,
         strategy: MixStrategy = "concat",
         seed: int = 0,
+        shuffle: bool = True,
+        start: Start | None = None,
     ) -> MixDataset:
         """Read, parse and measure all records, so that bad ones are known before training.
 
         Args:
             specs: the sets, in the order in which they follow one another.
             processor: what measures, in several processes at once, and encodes.
-            on_bad_record: "raise" refuses all sets if one record is bad, "skip" leaves bad records out.
+            on_bad_record: "raise" refuses all sets if one record is bad, "skip" leaves bad records out, and replaces
+                those that turn out to be bad later.
             skip_overlong: leave records with too many tokens out, whatever becomes of other bad records.
             strategy: how the sets are mixed; see `Mixture`.
             seed: of the mixture's order.
+            shuffle: draw in another order than that of the files; see `Mixture`.
+            start: what is looked at, and what a run that goes on draws; see `load_set`.
 
         Returns:
             The data set of all usable records.
@@ -120,13 +139,17 @@ class MixDataset(Dataset):
         Raises:
             FileNotFoundError: a record file does not exist.
             ValueError: there is no set, a record file as a whole cannot be read, `on_bad_record` is "raise" and
-                records are bad (one error names up to 20 of them), or a set has no usable record.
+                records are bad (one error names up to 20 of them), a set has no usable record, or records have keys
+                that nothing reads (one error names all keys).
         """
         if on_bad_record not in get_args(BadRecordPolicy):
             raise ValueError(f'`on_bad_record` is {on_bad_record!r}; expected "raise" or "skip"')
         if not specs:
             raise ValueError("the data set list is empty; expected at least one set with `name` and `data_files`")
-        dataset = cls([load_set(spec, processor) for spec in specs], processor, strategy, seed)
+        sets = [load_set(spec, processor, start) for spec in specs]
+        _refuse_unknown_keys(sets)
+        dataset = cls(sets, processor, strategy, seed, shuffle=shuffle, on_bad_record=on_bad_record)
+        dataset._report_became_bad()
         dataset._report_skipped(on_bad_record, skip_overlong)
         dataset._report_cut()
         dataset._report_clamped()
@@ -156,9 +179,25 @@ class MixDataset(Dataset):
             for one, drawn in zip(self._sets, self.mixture.draws, strict=True)
         ]
 
+    def set_name(self, index: int) -> str:
+        """Return the format's name of the set that a record belongs to."""
+        return self._sets[int(self.mixture.set_of([index])[0])].spec.name
+
     def conversations_by_set(self) -> list[tuple[str, Sequence[Conversation]]]:
         """Return each set's format name and usable records, in the order of the sets."""
         return [(one.spec.name, one.conversations) for one in self._sets]
+
+    def drawn_records(self) -> DrawnRecords:
+        """Return what a run that goes on needs to draw the same."""
+        return DrawnRecords({one.key: one.table for one in self._sets if one.table is not None})
+
+    def _report_became_bad(self) -> None:
+        errors = list(chain.from_iterable(one.became_bad for one in self._sets))
+        if errors:
+            logger.warning(
+                "%d of the %d records that the run began with cannot be used any more; others take their places:\n%s",
+                len(errors), len(self), _list_problems(errors),
+            )  # fmt: skip
 
     def _report_skipped(self, on_bad_record: BadRecordPolicy, skip_overlong: bool) -> None:
         if not self.skipped:
@@ -208,6 +247,21 @@ class MixDataset(Dataset):
                     len(one.sizes),
                     _list_problems(found, len(rows)),
                 )
+
+
+def _refuse_unknown_keys(sets: Sequence[LoadedSet]) -> None:
+    """Raise a ValueError that lists the keys that nothing reads, of all sets, with how many records have each."""
+    lines = []
+    for one in sets:
+        if one.unknown_keys:
+            keys = (f"`{key.text}` ({key.records}, first: {key.first})" for key in one.unknown_keys)
+            names = dict.fromkeys(key.text.rpartition(".")[2] for key in one.unknown_keys)
+            lines.append(
+                f"{', '.join(one.spec.files)} ({one.spec.name}): keys that nothing reads: {', '.join(keys)}. Correct "
+                f"their spelling, or name them in `ignore_keys` of the set: {json.dumps(list(names))}"
+            )
+    if lines:
+        raise ValueError("\n".join(lines))
 
 
 def _list_problems(errors: Sequence[RecordError], count: int | None = None) -> str:

@@ -6,13 +6,15 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from paddlemix.conversation import Conversation, RecordId
 from paddlemix.datasets.formats import AUTO, find_format
 from paddlemix.datasets.reading.context import Placeholders, Reading, ReadOptions, renamed
+from paddlemix.datasets.reading.ignored_keys import without_keys
 from paddlemix.datasets.records.json_files import Record
 from paddlemix.datasets.records.selection import split_bounds
-from paddlemix.datasets.train_on import CHOICES, TrainOn
+from paddlemix.datasets.train_on import CHOICES, TrainOn, with_weights
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class DatasetSpec:
         placeholders: likewise.
         join_turns: likewise.
         train_on: which turns are learned; see `paddlemix.datasets.train_on.with_weights`.
+        ignore_keys: keys that are taken out of every record before it is read, as `without_keys` takes them.
 
     Raises:
         ValueError: a value cannot be used; checked when the spec is made.
@@ -55,6 +58,7 @@ class DatasetSpec:
     placeholders: Placeholders = "exact"
     join_turns: bool = False
     train_on: TrainOn = "assistant"
+    ignore_keys: list[str] | None = None
 
     def __post_init__(self) -> None:
         if self.name != AUTO:
@@ -69,6 +73,8 @@ class DatasetSpec:
             split_bounds(split, 0)
         if self.train_on not in CHOICES:
             raise ValueError(f"{self.name}: `train_on` is {self.train_on!r}; expected one of {', '.join(CHOICES)}")
+        if self.ignore_keys is not None and not all(self.ignore_keys):
+            raise ValueError(f'{self.name}: `ignore_keys` is {self.ignore_keys}; expected names such as "score"')
         for key, value in (("weight", self.weight), ("repeat", self.repeat)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{self.name}: `{key}` is {value}; expected a number of more than 0")
@@ -103,18 +109,24 @@ class DatasetSpec:
         Raises:
             RecordError: the record cannot be used.
         """
-        record_format = find_format(self.name)
         reading = Reading(source, self.media_root(source.file), self.options)
+        if self.ignore_keys:
+            record = without_keys(record, self.ignore_keys)
         if self.columns:
             record = renamed(record, self.columns, source)
-        if self.prompt is None:
-            return record_format.parse(record, reading)
-        return record_format.parse(record, reading, prompt=self.prompt)
+        prompt = {} if self.prompt is None else {"prompt": self.prompt}
+        return with_weights(find_format(self.name).parse(record, reading, **prompt), self.train_on)
 
     @cached_property
     def options(self) -> ReadOptions:
         """What formats are told of how to read the records."""
         return ReadOptions(self.markup, self.placeholders, self.join_turns)
+
+    @property
+    def reading_keys(self) -> tuple[Any, ...]:
+        """All that decides on what a record of given content is read as."""
+        ignored, columns = sorted(self.ignore_keys or ()), sorted(self.columns.items())
+        return self.prompt, self.train_on, ignored, columns, self.options
 
     def media_root(self, file: str) -> Path:
         """Tell where relative image paths of one record file start.

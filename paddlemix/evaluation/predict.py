@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from tqdm import tqdm
 
 from paddlemix.contract import Model, Processor, ShownSize, Size
-from paddlemix.conversation import Box, Conversation, Point, Quad, Reference, Text, Turn
+from paddlemix.conversation import (
+    Box,
+    Conversation,
+    Point,
+    Quad,
+    RecordError,
+    Reference,
+    Text,
+    Turn,
+    result_or_error,
+)
 from paddlemix.evaluation.grounding import BoxLike
 from paddlemix.evaluation.report import Prediction
 from paddlemix.generation import GenerationConfig
@@ -25,7 +35,8 @@ def predict_set(
     batch_size: int,
     title: str = "predicting",
     grounding: bool | None = None,
-) -> Iterator[Prediction]:
+    skip: bool = False,
+) -> Iterator[Prediction | RecordError]:
     """Let the model give each conversation's last answer, with a progress bar.
 
     In a chat set whose answers mostly hold boxes every question asks for boxes: an answer without any means that there
@@ -40,18 +51,54 @@ def predict_set(
         title: of the progress bar.
         grounding: whether every question asks for boxes; None finds out from the conversations, which have to be all of
             the set's then.
+        skip: go on where a record cannot be used.
 
     Yields:
-        Predictions in the order of the conversations.
+        For each conversation, in their order, the prediction; with `skip`, why there is none.
+
+    Raises:
+        RecordError: a record cannot be used, and `skip` is false.
     """
     grounding = asks_for_boxes(conversations) if grounding is None else grounding
     with tqdm(total=len(conversations), desc=title, unit="record", disable=None) as bar:
         for start in range(0, len(conversations), batch_size):
-            batch = conversations[start : start + batch_size]
-            answers = answer(model, processor, [question_of(one) for one in batch], config)
-            for conversation, raw in zip(batch, answers, strict=True):
-                yield _prediction(processor, conversation, raw, grounding)
+            batch = [_read(conversations, place) for place in range(start, min(start + batch_size, len(conversations)))]
+            for found in _predict(model, processor, batch, config, grounding=grounding):
+                if isinstance(found, RecordError) and not skip:
+                    raise found
+                yield found
             bar.update(len(batch))
+
+
+def _read(conversations: Sequence[Conversation], place: int) -> Conversation | RecordError:
+    return result_or_error(conversations.__getitem__, place)
+
+
+def _predict(
+    model: Model,
+    processor: Processor,
+    batch: Sequence[Conversation | RecordError],
+    config: GenerationConfig,
+    *,
+    grounding: bool,
+) -> list[Prediction | RecordError]:
+    """Let the model answer a batch; records that cannot be used are left out of it."""
+    asked = [one for one in batch if isinstance(one, Conversation)]
+    try:
+        answers = iter(answer(model, processor, [question_of(one) for one in asked], config) if asked else [])
+    except RecordError as error:
+        # All questions are encoded before the first is answered, so little is done twice.
+        problems = {
+            one.source: found
+            for one in asked
+            if isinstance(found := result_or_error(processor.encode_prompt, question_of(one)), RecordError)
+        } or {error.source: error}
+        rest = [problems.get(one.source, one) if isinstance(one, Conversation) else one for one in batch]
+        return _predict(model, processor, rest, config, grounding=grounding)
+    return [
+        result_or_error(_prediction, processor, one, next(answers), grounding) if isinstance(one, Conversation) else one
+        for one in batch
+    ]
 
 
 def question_of(conversation: Conversation) -> Conversation:

@@ -82,6 +82,26 @@ def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
     return report
 
 
+def report_of(predictions: Sequence[Prediction], left_out: int | None) -> dict[str, Any]:
+    """Score predictions, and say how many records could not be asked about.
+
+    Args:
+        predictions: what the model said.
+        left_out: records that could not be used; None where the first of them would have ended all.
+
+    Returns:
+        What `score` gives, and `left_out`.
+
+    Raises:
+        ValueError: there are no predictions.
+        RecordError: as `score`.
+    """
+    if left_out and not predictions:
+        raise ValueError(f"none of {left_out} records can be used, so nothing can be scored; the log names them.")
+    report = score(predictions)
+    return report if left_out is None else {"predictions": report.pop("predictions"), "left_out": left_out, **report}
+
+
 @contextmanager
 def _naming(source: RecordId) -> Iterator[None]:
     try:

@@ -75,6 +75,7 @@ def run(config: FinetuneConfig) -> None:
         metrics |= trainer.train(checkpoint).metrics
         if trainer.interruption.has_ended_training:
             trainer.interruption.exit()
+        metrics |= trainer.bad_record_metrics()
     if args.do_eval:
         metrics |= trainer.evaluate()
     save_results(trainer, metrics)

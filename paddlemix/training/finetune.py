@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+from paddlemix.checkpoints.store import CheckpointStore
 from paddlemix.checkpoints.write_failure import write_failure
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.configuration.rules import evaluates, recomputes
 from paddlemix.contract import Model, Processor
+from paddlemix.datasets.bad_records import FILE as BAD_RECORDS_FILE
+from paddlemix.datasets.bad_records import BadRecords
 from paddlemix.datasets.batching import Batching
+from paddlemix.datasets.loading.drawn import DrawnRecords
+from paddlemix.datasets.loading.load import Start
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.distributed.ranks import from_first
 from paddlemix.files import write_json
@@ -95,11 +101,31 @@ class Run:
             FileNotFoundError: a record file is missing.
             ValueError: records are bad and `on_bad_record` is "raise".
         """
-        sets, training = self.config.data.dataset, self.config.training
-        mixing = {"strategy": self.config.data.mix_strategy, "seed": training["seed"]}
-        train = self._load_mix(sets.train, **mixing) if training["do_train"] else None
-        evaluation = self._load_mix(sets.eval) if evaluates(training) else None
+        data, training = self.config.data, self.config.training
+        # What one rank has looked at the others take as it found it, so that all draw from the same records.
+        start = Start(data.check_media, token=from_first(lambda: uuid4().hex))
+        mixing = {"strategy": data.mix_strategy, "seed": training["seed"], "shuffle": data.shuffle}
+        drawn = replace(start, drawn=self._drawn_before())
+        train = self._load_mix(data.dataset.train, start=drawn, **mixing) if training["do_train"] else None
+        evaluation = self._load_mix(data.dataset.eval, start=start) if evaluates(training) else None
         return train, evaluation
+
+    def _drawn_before(self) -> DrawnRecords | None:
+        """Find what the run draws that is to go on, where records that became bad since are to be replaced."""
+        resumed = self.config.training["resume_from_checkpoint"]
+        if not resumed or self.config.data.on_bad_record == "raise":
+            return None
+        if isinstance(resumed, str):
+            return DrawnRecords.read(Path(resumed).expanduser())
+        checkpoints = CheckpointStore(Path(self.config.training["output_dir"]).expanduser()).checkpoints()
+        return DrawnRecords.read(checkpoints[-1]) if checkpoints else None
+
+    @property
+    def bad_records(self) -> BadRecords | None:
+        """What names the records that turn out to be bad; None where the first of them ends the run."""
+        if self.config.data.on_bad_record == "raise":
+            return None
+        return BadRecords(Path(self.config.training["output_dir"]).expanduser() / BAD_RECORDS_FILE)
 
     def load_model(self, args: TrainingArguments) -> MixPretrainedModel | MixLoRAModel:
         """Load the model, freeze it or put adapters on it where the config says so, and say how this process computes.
@@ -194,6 +220,7 @@ class Run:
             self.processor,
             max_new_tokens=training["max_new_tokens"],
             batch_size=rows,
+            bad_records=self.bad_records,
             limit=batches * rows * ranks if batches > 0 else None,
         )
 
@@ -250,8 +277,7 @@ def prepare_resume(args: TrainingArguments) -> str | None:
     Raises:
         ValueError: there are checkpoints, but no run can go on from any of them.
     """
-    from paddlemix.checkpoints.store import CheckpointStore, choose_checkpoint
-    from paddlemix.distributed.ranks import from_first
+    from paddlemix.checkpoints.store import choose_checkpoint
 
     def decide() -> str:
         store = CheckpointStore(args.output_dir)

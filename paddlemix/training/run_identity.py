@@ -11,6 +11,8 @@ from paddlemix.configuration.groups import DRAW_KEYS, FREE_KEYS, MODEL_KEYS, SAM
 
 KNOWN_KEYS = IdentityKeys(model=MODEL_KEYS, samples=SAMPLE_KEYS, draws=DRAW_KEYS, free=FREE_KEYS)
 _FILES = ("data_files", "image_root")
+# Left out where they are not given, so that a run goes on that began before they were known.
+_LATER = ("ignore_keys",)
 
 
 def identity_keys(config: FinetuneConfig) -> dict[str, Any]:
@@ -20,7 +22,13 @@ def identity_keys(config: FinetuneConfig) -> dict[str, Any]:
         **asdict(config.model),
         **asdict(config.data),
         **config.training,
-        "dataset.train": [{name: value for name, value in one.items() if name not in _FILES} for one in sets],
+        "dataset.train": [_without_files(one) for one in sets],
         "dataset.train.data_files": [{name: one[name] for name in _FILES} for one in sets],
     }
     return {name: values[name] for name in KNOWN_KEYS.all if name in values}
+
+
+def _without_files(item: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value for name, value in item.items() if name not in _FILES and not (name in _LATER and value is None)
+    }

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 from paddlenlp.trainer import TrainerState, TrainingArguments
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
@@ -17,12 +18,14 @@ from paddlenlp.trainer.trainer_utils import EvalLoopOutput
 
 from paddlemix.checkpoints.identity import RunIdentity, check_same_run
 from paddlemix.contract import Model, Processor
+from paddlemix.datasets.bad_records import FILE as BAD_RECORDS_FILE
+from paddlemix.datasets.bad_records import BadRecords
 from paddlemix.datasets.batching import Batching
 from paddlemix.datasets.collate import TrainingCollator
 from paddlemix.datasets.loading.workers import BatchLoader
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.mixing.loss_weights import WeightedRow
-from paddlemix.datasets.mixing.sampler import BatchShape, GlobalBatchSampler, Place
+from paddlemix.datasets.mixing.sampler import BatchShape, GlobalBatchSampler, Place, WholeSetSampler
 from paddlemix.datasets.row_dataset import RowDataset
 from paddlemix.distributed.ranks import wait_for_all
 from paddlemix.distributed.sharding import whole_parameters
@@ -91,8 +94,8 @@ class RunTrainer(CheckpointingTrainer):
             model=model,
             args=args,
             data_collator=TrainingCollator(processor.tokenizer.pad_token_id, packs=sampling.packs),
-            train_dataset=None if train_dataset is None else RowDataset(train_dataset),
-            eval_dataset=None if eval_dataset is None else RowDataset(eval_dataset),
+            train_dataset=_rows_of(train_dataset, args.output_dir, sampling, trains=True),
+            eval_dataset=_rows_of(eval_dataset, args.output_dir, sampling, trains=False),
             # What Trainer calls the tokenizer it only saves; the processor saves the tokenizer and the rest.
             tokenizer=processor,
             early_stopping=early_stopping,
@@ -102,6 +105,7 @@ class RunTrainer(CheckpointingTrainer):
             self.add_callback(callback)
         args.disable_tqdm = True  # the bar that is left is PaddleNLP's for skipped batches, of which we read none
         self._identity_keys = identity_keys or {}
+        self._drawn_records = None if train_dataset is None else train_dataset.drawn_records()
         self._answers = answers
         self._rate_factors = rate_factors or {}
         self.watch_memory_with(SamplingMemoryTracker(args.skip_memory_metrics))
@@ -195,11 +199,13 @@ class RunTrainer(CheckpointingTrainer):
         del description, prediction_loss_only, ignore_keys, max_eval_iters
         self.model.eval()
         total = 0.0
+        dataloader.dataset.forget_left_out()
         for inputs in dataloader:
             with paddle.no_grad(), self.autocast_smart_context_manager():
                 total += float(self.batch_loss(self.model, self.prepared(inputs)))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        metrics = {"loss": self._sum_over_ranks(total), **self._score_answers()}
+        left_out = dataloader.dataset.left_out
+        metrics = {**self._mean_loss(total, left_out, dataloader.batch_sampler), **self._score_answers()}
         self.model.train()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(None, None, metrics, num_samples=len(dataloader.dataset))
@@ -210,14 +216,50 @@ class RunTrainer(CheckpointingTrainer):
         with paddle.no_grad(), self.autocast_smart_context_manager():
             return self._answers.metrics(self.model, rank=self.args.dataset_rank, ranks=self.args.dataset_world_size)
 
-    def _sum_over_ranks(self, value: float) -> float:
+    def _mean_loss(self, total: float, left_out: np.ndarray, sampler: WholeSetSampler) -> dict[str, float]:
+        """Take the mean over the records that were not left out.
+
+        Args:
+            total: what this rank's batches add up to, as if none had been.
+            left_out: int64[n], the records of this rank that were.
+            sampler: has drawn them.
+
+        Returns:
+            The loss, and how many were left out where any was.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        share = float(sampler.targets[left_out].sum()) / max(sampler.drawn_targets, 1)
+        loss, share, count = self._sums_over_ranks([total, share, len(left_out)])
+        if not count:
+            return {"loss": loss}
+        if share > 1 - 0.5 / max(sampler.drawn_targets, 1):
+            raise ValueError(
+                f"none of the records to evaluate on can be used; {BAD_RECORDS_FILE} in `output_dir` names them"
+            )
+        return {"loss": loss / (1 - share), "left_out": count}
+
+    def _sums_over_ranks(self, values: list[float]) -> list[float]:
         wait_for_all()  # one rank's records may have taken minutes longer
-        total = paddle.to_tensor(value, dtype="float64")
+        totals = paddle.to_tensor(values, dtype="float64")
         if self.args.dataset_world_size > 1:
-            paddle.distributed.all_reduce(total)
+            paddle.distributed.all_reduce(totals)
             # Ranks that share a model have computed the same, and each has brought it.
-            total *= self.args.dataset_world_size / self.args.world_size
-        return float(total)
+            totals *= self.args.dataset_world_size / self.args.world_size
+        return totals.tolist()
+
+    def bad_record_metrics(self) -> dict[str, float]:
+        """Count the records in whose places others were trained, and tell; nothing where bad records end the run."""
+        names = None if self.train_dataset is None else self.train_dataset.bad_records
+        if names is None:
+            return {}
+        count = names.count_replaced()
+        if count:
+            logger.warning(
+                "%d records turned out to be bad and were replaced; they are listed in %s.", count, names.path
+            )
+        return {"bad_records": count}
 
     def _shape(self, rows: int, accumulation: int) -> BatchShape:
         return BatchShape(rows, accumulation, self.args.dataset_world_size, self.args.dataset_rank)
@@ -267,8 +309,10 @@ class RunTrainer(CheckpointingTrainer):
             super().write_part(folder)
 
     def write_run_files(self, folder: Path) -> None:
-        """Write the run's identity."""
+        """Write the run's identity, and the records that it draws."""
         self._identity().write(folder)
+        if self._drawn_records is not None:
+            self._drawn_records.write(folder)
 
     def check_same_run(self, checkpoint: Path) -> None:
         """Refuse a checkpoint of another run; log what has changed and may."""
@@ -311,3 +355,11 @@ class RunTrainer(CheckpointingTrainer):
             self.model.load_adapter(checkpoint)
             return
         load_weights(self.model, checkpoint, self.model.weight_layout(self.model.config))
+
+
+def _rows_of(dataset: MixDataset | None, output_dir: str, sampling: Batching, *, trains: bool) -> RowDataset | None:
+    """Ask a data set for rows, and let it replace records, or leave them out, that turn out to be bad, if it may."""
+    if dataset is None:
+        return None
+    names = BadRecords(Path(output_dir) / BAD_RECORDS_FILE) if dataset.on_bad_record == "skip" else None
+    return RowDataset(dataset, names, pack_tokens=sampling.pack_tokens, trains=trains)

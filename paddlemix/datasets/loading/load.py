@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 import paddlemix
-from paddlemix.cache import cache_folder, digest_of, identity, kept
+from paddlemix.cache import cache_folder, digest_of, identity, only_one
 from paddlemix.contract import ConversationProcessor
-from paddlemix.conversation import Conversation, RecordError
+from paddlemix.conversation import Conversation, RecordError, RecordId, UnknownKeysError
 from paddlemix.datasets.formats import AUTO, find_format
+from paddlemix.datasets.loading.decoding import Decoding
+from paddlemix.datasets.loading.drawn import DrawnRecords
+from paddlemix.datasets.loading.kept_set import is_of_start, mark_start, read_kept, write_kept
 from paddlemix.datasets.loading.measure import Measured, Measuring
 from paddlemix.datasets.loading.sequences import Conversations, RecordSequence, parse_located
 from paddlemix.datasets.loading.sizes import UNUSABLE, SizeTable
+from paddlemix.datasets.loading.tallies import Tally
 from paddlemix.datasets.records.data_files import FileContent, divide_contents, read_files
 from paddlemix.datasets.records.indexed_file import expanded
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.records.selection import select
 from paddlemix.datasets.spec import DatasetSpec
-from paddlemix.files import replacing
+
+logger = logging.getLogger(__name__)
+
+CheckMedia = Literal["headers", "full"]
+# How many records with keys that nothing reads become errors of their own; a million may have the same key.
+_LISTED = 20
+_MENDED = "it was bad when the run began, which draws the same records until its end."
 
 
 @dataclass(frozen=True)
@@ -34,23 +46,75 @@ class LoadedSet:
         spec: the set's entry in the config; its `name` is the format that the records are in.
         conversations: the usable records, in their order.
         sizes: what each of them will cost.
-        errors: why each of the others cannot be used.
+        errors: why each of the others cannot be used; of those with keys that nothing reads the first 20.
+        became_bad: why records cannot be used that the run that goes on draws.
         is_recognised: whether the format was found out from the records.
+        unknown_keys: the keys that nothing reads.
+        table: int32[records, columns] of all records, `UNUSABLE` where one is not used.
+        key: the name under which what is known of the set is kept.
     """
 
     spec: DatasetSpec
     conversations: Sequence[Conversation]
     sizes: SizeTable
     errors: tuple[RecordError, ...]
+    became_bad: tuple[RecordError, ...] = ()
     is_recognised: bool = False
+    unknown_keys: tuple[Finding, ...] = ()
+    table: np.ndarray | None = None
+    key: str = ""
 
 
-def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
+@dataclass(frozen=True)
+class Finding:
+    """What holds of several records of a set.
+
+    Attributes:
+        text: says it.
+        count: of how many records.
+        first: of them.
+    """
+
+    text: str
+    count: int
+    first: RecordId
+
+    @property
+    def records(self) -> str:
+        """How many, in words."""
+        return f"{self.count:,} record{'s' if self.count > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the loading of all sets has in common.
+
+    Attributes:
+        check_media: "headers" reads the headers of images and videos, "full" decodes all of them.
+        token: the same in all ranks of a run, and in no other run; files that one of them has looked at the others
+            take as it found them. None looks at all files.
+        drawn: what the run that goes on draws; its records keep their places and sizes, whatever became of them.
+    """
+
+    check_media: CheckMedia = "headers"
+    token: str | None = None
+    drawn: DrawnRecords | None = None
+
+    def __post_init__(self) -> None:
+        if self.check_media not in get_args(CheckMedia):
+            raise ValueError(f'`check_media` is {self.check_media!r}; expected "headers" or "full"')
+
+
+def load_set(spec: DatasetSpec, processor: ConversationProcessor, start: Start | None = None) -> LoadedSet:
     """Check and measure the records of a set that no earlier run has measured, with a progress bar.
+
+    What was measured earlier is measured again where an image, a video or the record file has changed. What a user
+    should know of how records were read is logged.
 
     Args:
         spec: the set.
         processor: what measures; several processes do so at once.
+        start: what all sets have in common; None looks at every file, and at no more than headers.
 
     Returns:
         The usable records with their sizes, and why the others are not.
@@ -62,21 +126,29 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor) -> LoadedSet:
     """
     if spec.image_root is not None and not Path(spec.image_root).is_dir():
         raise ValueError(f"{spec.name}: `image_root` is {spec.image_root!r}; expected a folder that exists")
+    start = start or Start()
     contents = list(read_files(spec.files))
     is_recognised = spec.name == AUTO
     spec = recognise(spec, contents) if is_recognised else spec
     records = join_files(contents, spec)
     rows = select(len(records), splits=spec.split_list, max_samples=spec.max_samples, seed=spec.seed)
-    measuring = Measuring(records.located, partial(parse_located, spec), processor, spec.name)
-    table, errors = _measured(measuring, rows, _size_file(spec, contents, rows, processor))
+    path = _kept_at(spec, contents, rows, processor)
+    measured = _Checking(records, spec, processor, rows).measured(path, start)
+    table = measured.table if start.drawn is None else start.drawn.tables.get(path.stem, measured.table)
     is_usable = table[:, 0] != UNUSABLE
-    return LoadedSet(
+    loaded = LoadedSet(
         spec,
         conversations=Conversations(spec, records, rows[is_usable]),
-        sizes=SizeTable(table[is_usable]),
-        errors=tuple(error for _, error in errors),
+        sizes=SizeTable(table if is_usable.all() else table[is_usable]),
+        errors=_errors(measured, records, rows, is_usable),
+        became_bad=tuple(error for place, error in measured.errors if is_usable[place]),
         is_recognised=is_recognised,
+        unknown_keys=_findings(measured.unknown_keys, records, rows),
+        table=table,
+        key=path.stem,
     )
+    _log_notes(loaded, _findings(measured.notes, records, rows))
+    return loaded
 
 
 def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequence:
@@ -100,43 +172,94 @@ def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequ
     return RecordSequence([*lists, expanded(partial(expand, documents), list(documents), spec.name, depends_on)])
 
 
-def _measured(measuring: Measuring, rows: np.ndarray, path: Path | None) -> Measured:
-    """Return the table, kept between runs; bad records are measured again, since they may have been mended."""
-    found: list[tuple[int, RecordError]] | None = None
+class _Checking:
+    """Measures the records of a set, and decodes what they show where that is wanted.
 
-    def measure() -> np.ndarray:
-        nonlocal found
-        table, found = measuring.measure(rows)
-        return table
+    Args:
+        records: of the set's files.
+        spec: the set.
+        processor: what measures.
+        rows: int64[n], which of the records.
+    """
 
-    if path is None:
-        return measure(), found or []
-    table = kept(path, measure)
-    if found is not None:
-        return table, found
-    return _measured_again(measuring, rows, np.array(table), path)
+    def __init__(
+        self, records: RecordSequence, spec: DatasetSpec, processor: ConversationProcessor, rows: np.ndarray
+    ) -> None:
+        how = records.located, partial(parse_located, spec), processor, spec.name
+        self._measuring, self._decoding = Measuring(*how), Decoding(*how)
+        self._rows = rows
+
+    def measured(self, path: Path, start: Start) -> Measured:
+        """Return what is known of the records, kept between runs; others that ask for it meanwhile wait.
+
+        Args:
+            path: where it is kept.
+            start: decides what is looked at again.
+
+        Returns:
+            What holds now.
+        """
+        token = start.token and f"{start.token} {start.check_media}"
+        with only_one(path.with_suffix(".lock")):
+            earlier = read_kept(path)
+            if earlier is not None and is_of_start(path, token):
+                return earlier
+            now = self._measuring.measure(self._rows) if earlier is None else self._renewed(earlier)
+            decoded = np.count_nonzero(now.media.decoded)
+            try:
+                now = self._decoding.check(self._rows, now) if start.check_media == "full" else now
+            finally:  # what took hours until somebody stopped it is not done again
+                if now is not earlier or np.count_nonzero(now.media.decoded) > decoded:
+                    write_kept(path, now)
+            mark_start(path, token)
+        return now
+
+    def _renewed(self, earlier: Measured) -> Measured:
+        """Measure bad records again, since they may have been mended, and those that show what has changed."""
+        changed = earlier.media.changed(f"{self._measuring.title}: looking for changes")
+        bad = np.flatnonzero(earlier.table[:, 0] == UNUSABLE)
+        places = np.union1d(bad, earlier.media.users(changed))
+        if not len(places):
+            return earlier
+        now = earlier.renewed(self._measuring.measure(self._rows[places]), places)
+        return now if changed.any() or not now.says_the_same(earlier) else earlier
 
 
-def _measured_again(measuring: Measuring, rows: np.ndarray, table: np.ndarray, path: Path) -> Measured:
-    places = np.flatnonzero(table[:, 0] == UNUSABLE)
-    if not len(places):
-        return table, []
-    again, errors = measuring.measure(rows[places])
-    if len(errors) < len(places):
-        table[places] = again
-        with replacing(path) as beside:
-            np.save(beside, table, allow_pickle=False)
-    return table, [(int(places[place]), error) for place, error in errors]
+def _errors(
+    measured: Measured, records: RecordSequence, rows: np.ndarray, is_usable: np.ndarray
+) -> tuple[RecordError, ...]:
+    """List why records are not used, in their order."""
+    unread = measured.unknown_keys.of_first(_LISTED)
+    errors = {place: error for place, error in measured.errors if not is_usable[place]}
+    errors |= {place: UnknownKeysError(_source(records, rows[place]), keys) for place, keys in unread.items()}
+    for place in np.flatnonzero(~is_usable & (measured.table[:, 0] != UNUSABLE)).tolist():
+        errors[place] = RecordError(_source(records, rows[place]), _MENDED)
+    return tuple(errors[place] for place in sorted(errors))
 
 
-def _size_file(
+def _findings(tally: Tally, records: RecordSequence, rows: np.ndarray) -> tuple[Finding, ...]:
+    return tuple(Finding(text, count, _source(records, rows[place])) for text, count, place in tally.counts())
+
+
+def _source(records: RecordSequence, row: int) -> RecordId:
+    ((_, source),) = records.located([row])
+    return source
+
+
+def _log_notes(loaded: LoadedSet, notes: Sequence[Finding]) -> None:
+    if notes:
+        lines = (f"  {note.records}: {note.text} (first: {note.first})" for note in notes)
+        logger.warning("%s (%s):\n%s", ", ".join(loaded.spec.files), loaded.spec.name, "\n".join(lines))
+
+
+def _kept_at(
     spec: DatasetSpec, contents: Sequence[FileContent], rows: np.ndarray, processor: ConversationProcessor
 ) -> Path:
-    """Name the file of the sizes after all that they depend on, except for the images, which may be a million."""
+    """Name the file after all that it depends on, except for the images, which may be a million."""
     files = [(identity(file), spec.media_root(file).absolute()) for file, _ in contents]
     chosen = hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest()
-    name = digest_of(_code(), *files, spec.name, spec.prompt, spec.train_on, chosen, processor.fingerprint())
-    return cache_folder("sizes") / f"{name}.npy"
+    name = digest_of(_code(), *files, spec.name, spec.reading_keys, chosen, processor.fingerprint())
+    return cache_folder("sizes") / f"{name}.npz"
 
 
 @cache

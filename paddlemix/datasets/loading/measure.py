@@ -2,32 +2,92 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
 
-from paddlemix._environment import usable_cores
 from paddlemix.contract import ConversationProcessor, SampleSize
-from paddlemix.conversation import Conversation, RecordError, result_or_error
-from paddlemix.datasets.loading.forking import ready_to_fork
+from paddlemix.conversation import Conversation, RecordError, UnknownKeysError, result_or_error
+from paddlemix.datasets.loading.media_table import MediaTable
+from paddlemix.datasets.loading.processes import mapping
 from paddlemix.datasets.loading.sizes import SizeTable
+from paddlemix.datasets.loading.tallies import Tally
 from paddlemix.datasets.records.json_files import Located
 
 # Records measured together: enough that what they share is computed once, few enough that the bar moves.
 CHUNK = 1024
-# Below this many chunks for each, further processes take longer to start than they save.
-_CHUNKS_WORTH_A_PROCESS = 4
 
-Measured = tuple[np.ndarray, list[tuple[int, RecordError]]]
-Function = Callable[[np.ndarray], Measured]
 Parse = Callable[[Located], Conversation]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found out about some records, by their places among them.
+
+    Attributes:
+        table: int32[n, columns], `UNUSABLE` where a record is bad.
+        errors: the place of each bad one, ascending, and why it is; none for those of `unknown_keys`.
+        media: what they show.
+        notes: what a user should know of those that are usable.
+        unknown_keys: the keys of bad ones that nothing reads.
+    """
+
+    table: np.ndarray
+    errors: list[tuple[int, RecordError]]
+    media: MediaTable
+    notes: Tally
+    unknown_keys: Tally
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Measured, np.ndarray]], count: int) -> Measured:
+        """Join what was found out about several lots.
+
+        Args:
+            parts: each with int[records], the place that each of its records has in the whole; of a place that comes
+                twice the last size counts.
+            count: records of the whole.
+
+        Returns:
+            The whole.
+        """
+        table = np.empty((count, SizeTable.of([]).table.shape[1]), dtype=np.int32)
+        for part, places in parts:
+            table[places] = part.table
+        errors = [(int(places[place]), error) for part, places in parts for place, error in part.errors]
+        return cls(
+            table,
+            sorted(errors, key=lambda found: found[0]),
+            MediaTable.joined([(part.media, places) for part, places in parts]),
+            Tally.joined([(part.notes, places) for part, places in parts]),
+            Tally.joined([(part.unknown_keys, places) for part, places in parts]),
+        )
+
+    def renewed(self, again: Measured, places: np.ndarray) -> Measured:
+        """Put in what was found out anew about some of the records.
+
+        Args:
+            again: about these.
+            places: int64[n], ascending, which they are.
+
+        Returns:
+            What holds now.
+        """
+        forgotten = set(places.tolist())
+        others = replace(
+            self,
+            errors=[(place, error) for place, error in self.errors if place not in forgotten],
+            media=self.media.without(places),
+            notes=self.notes.without(places),
+            unknown_keys=self.unknown_keys.without(places),
+        )
+        return Measured.joined([(others, np.arange(len(self.table))), (again, places)], len(self.table))
+
+    def says_the_same(self, other: Measured) -> bool:
+        """Tell whether the same records are found as good or as bad as in another one of these."""
+        found, others = ([(place, str(error)) for place, error in one.errors] for one in (self, other))
+        return found == others and np.array_equal(self.table, other.table)
 
 
 @dataclass(frozen=True)
@@ -53,28 +113,36 @@ class Measuring:
             rows: int64[n], which of them.
 
         Returns:
-            int32[n, columns], `UNUSABLE` where a record is bad; and of each bad one its place in `rows`, and why.
+            What was found out, by their places in `rows`.
         """
         chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-        with _mapping(self._measure_chunk, len(chunks)) as each, self._bar(len(rows)) as bar:
-            tables, errors = [SizeTable.of([]).table], []
-            for number, (table, found) in enumerate(each(chunks)):
-                tables.append(table)
-                errors += [(number * CHUNK + place, error) for place, error in found]
-                bar.update(len(table))
-        return np.concatenate(tables), errors
+        parts = [self._measure_chunk(rows[:0])]
+        # None switches the bar off where there is no terminal.
+        bar = tqdm(total=len(rows), desc=self.title, unit=" records", disable=None)
+        with mapping(self._measure_chunk, len(chunks)) as each, bar:
+            for part in each(chunks):
+                parts.append(part)
+                bar.update(len(part.table))
+        places = [rows[:0], *(np.arange(start, start + CHUNK) for start in range(0, len(rows), CHUNK))]
+        return Measured.joined(
+            [(part, own[: len(part.table)]) for part, own in zip(parts, places, strict=True)], len(rows)
+        )
 
     def _measure_chunk(self, rows: np.ndarray) -> Measured:
         parsed = [result_or_error(self.parse, located) for located in self.located(rows)]
-        usable = [one for one in parsed if isinstance(one, Conversation)]
-        sizes = iter(measure_many(self.processor, usable))
+        usable = [(place, one) for place, one in enumerate(parsed) if isinstance(one, Conversation)]
+        # Before a header is read: what changes after it is seen at the next start.
+        media = MediaTable.of(usable)
+        sizes = iter(measure_many(self.processor, [one for _, one in usable]))
         results = [next(sizes) if isinstance(one, Conversation) else one for one in parsed]
-        table = SizeTable.of(None if isinstance(result, RecordError) else result for result in results).table
-        return table, [(place, result) for place, result in enumerate(results) if isinstance(result, RecordError)]
-
-    def _bar(self, total: int) -> tqdm:
-        # None switches the bar off where there is no terminal.
-        return tqdm(total=total, desc=self.title, unit=" records", disable=None)
+        errors = [(place, result) for place, result in enumerate(results) if isinstance(result, RecordError)]
+        return Measured(
+            SizeTable.of(None if isinstance(result, RecordError) else result for result in results).table,
+            [(place, error) for place, error in errors if not isinstance(error, UnknownKeysError)],
+            media,
+            Tally.of((place, one.notes) for place, one in usable if not isinstance(results[place], RecordError)),
+            Tally.of((place, error.keys) for place, error in errors if isinstance(error, UnknownKeysError)),
+        )
 
 
 def measure_many(processor: ConversationProcessor, conversations: list[Conversation]) -> list[SampleSize | RecordError]:
@@ -91,37 +159,3 @@ def measure_many(processor: ConversationProcessor, conversations: list[Conversat
     if together is not None:
         return together(conversations)
     return [result_or_error(processor.measure, conversation) for conversation in conversations]
-
-
-@contextmanager
-def _mapping(function: Function, count: int) -> Iterator[Callable[[Iterable[np.ndarray]], Iterator[Measured]]]:
-    """Lend a `map` that keeps the order, over processes where the work is worth it."""
-    processes = min(usable_cores(), count // _CHUNKS_WORTH_A_PROCESS)
-    # Only a forked process inherits the function, whatever it holds, and needs no main module to import.
-    if processes < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        yield partial(map, function)
-        return
-    context = multiprocessing.get_context("fork")
-    with ready_to_fork(), ProcessPoolExecutor(processes, context, partial(_take_over, function)) as pool:
-        try:
-            yield partial(pool.map, _call)
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "a process that measured records was killed, as the system does where memory runs out"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-_function: Function
-
-
-def _take_over(function: Function) -> None:
-    """Keep what the parent hands over, which need not be pickled for it."""
-    global _function
-    _function = function
-
-
-def _call(rows: np.ndarray) -> Measured:
-    return _function(rows)

@@ -13,7 +13,6 @@ from paddlemix.conversation import Conversation, RecordError
 from paddlemix.datasets.records.indexed_file import Records
 from paddlemix.datasets.records.json_files import Located
 from paddlemix.datasets.spec import DatasetSpec
-from paddlemix.datasets.train_on import with_weights
 
 
 class RecordSequence:
@@ -114,4 +113,4 @@ def parse_located(spec: DatasetSpec, located: Located) -> Conversation:
     entry, source = located
     if isinstance(entry, RecordError):
         raise entry
-    return with_weights(spec.read(entry, source), spec.train_on)
+    return spec.read(entry, source)

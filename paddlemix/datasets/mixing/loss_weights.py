@@ -73,6 +73,20 @@ def weigh(rows: Sequence[Row], targets: np.ndarray, loss_per: LossPer) -> list[W
     return [WeightedRow(tuple(row), tuple(next(weights) for _ in row)) for row in rows]
 
 
+def taken_over(weight: float, targets: int, new_targets: int) -> float:
+    """Weigh a sample that stands in for another one, so that the weights of the global batch stay what they add up to.
+
+    Args:
+        weight: of the other one.
+        targets: the other one's target tokens, as `weigh` counted them.
+        new_targets: those of the sample itself.
+
+    Returns:
+        By what the loss of each of its target tokens is multiplied; 0 where the other one has no targets.
+    """
+    return weight if targets == new_targets else weight * targets / max(new_targets, 1)
+
+
 def count_targets(labels: np.ndarray) -> int:
     """Count the labels int64[L] of one sample that are asked for; nothing predicts its first token."""
     return int((labels[1:] != IGNORED_LABEL).sum())

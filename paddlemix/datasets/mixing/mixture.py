@@ -38,11 +38,14 @@ class Mixture:
             weights, evenly all over the epoch, until the first of them has no more; "interleave_over" until each has
             been gone through, beginning the others again, in another order.
         seed: of the order.
+        shuffle: False keeps the order of the files: "concat" draws one set after the other, the others draw each set
+            in its order. A set of which an epoch draws a part goes on in the next where it was.
     """
 
     sets: tuple[MixedSet, ...]
     strategy: MixStrategy = "concat"
     seed: int = 0
+    shuffle: bool = True
 
     def __post_init__(self) -> None:
         if self.strategy not in get_args(MixStrategy):
@@ -78,6 +81,8 @@ class Mixture:
         Returns:
             int64[n]; n is the same for every epoch.
         """
+        if not self.shuffle:
+            return self._order_of_files(epoch)
         generator = np.random.default_rng([self.seed, epoch])
         starts, draws = self.offsets, self.draws
         drawn = [
@@ -87,6 +92,17 @@ class Mixture:
         if self.strategy == "concat":
             return generator.permutation(np.concatenate(drawn))
         times = [(np.arange(n) + generator.random(n)) / n for n in draws]
+        return np.concatenate(drawn)[np.argsort(np.concatenate(times), kind="stable")]
+
+    def _order_of_files(self, epoch: int) -> np.ndarray:
+        starts, draws = self.offsets, self.draws
+        drawn = [
+            start + (epoch * n + np.arange(n)) % one.count
+            for start, one, n in zip(starts[:-1], self.sets, draws, strict=True)
+        ]
+        if self.strategy == "concat":
+            return np.concatenate(drawn)
+        times = [(np.arange(n) + 0.5) / n for n in draws]
         return np.concatenate(drawn)[np.argsort(np.concatenate(times), kind="stable")]
 
     def set_of(self, records: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -56,6 +56,32 @@ class PackPlanner:
             packs += [planned[place] for place in generator.permutation(len(planned)).tolist()]
         return packs
 
+    def plan_in_order(self, order: np.ndarray, lengths: np.ndarray) -> list[Pack]:
+        """Pack the samples of one epoch without changing their order; packs are less full for it.
+
+        Args:
+            order: int64[n], which samples.
+            lengths: int64[samples], tokens of every sample that `order` may name.
+
+        Returns:
+            The packs, one behind the other they are `order`.
+
+        Raises:
+            ValueError: one sample alone is longer than `capacity`.
+
+        Source: next-fit, Johnson, "Near-optimal bin packing algorithms", 1973.
+        """
+        _check_lengths(lengths[order], self.capacity)
+        packs: list[Pack] = []
+        room = 0
+        for index, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+            if length > room:
+                packs.append([])
+                room = self.capacity
+            packs[-1].append(index)
+            room -= length
+        return packs
+
     def _join(self, parts: list[Pack], lengths: np.ndarray) -> list[Pack]:
         """Plan packs of whole parts, the emptiest last."""
         members = [index for part in parts for index in part]
@@ -78,10 +104,7 @@ def plan_packs(lengths: Sequence[int], *, capacity: int) -> list[Pack]:
     Raises:
         ValueError: one sample alone is longer than `capacity`, or shorter than one token.
     """
-    if len(lengths) and not 1 <= min(lengths) <= max(lengths) <= capacity:
-        raise ValueError(
-            f"lengths from {min(lengths)} to {max(lengths)}; expected 1 to {capacity}, the tokens one pack holds."
-        )
+    _check_lengths(lengths, capacity)
     packs: list[Pack] = []
     rooms = _OpenPacks(capacity)
     for index in np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist():
@@ -95,6 +118,14 @@ def plan_packs(lengths: Sequence[int], *, capacity: int) -> list[Pack]:
     if emptiest is not None:
         packs.append(packs.pop(emptiest))
     return packs
+
+
+def _check_lengths(lengths: Sequence[int] | np.ndarray, capacity: int) -> None:
+    if not len(lengths):
+        return
+    shortest, longest = np.min(lengths), np.max(lengths)
+    if shortest < 1 or longest > capacity:
+        raise ValueError(f"lengths from {shortest} to {longest}; expected 1 to {capacity}, the tokens one pack holds.")
 
 
 class _OpenPacks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import overload
 
 import numpy as np
@@ -28,11 +28,13 @@ class RowPlan(ABC):
         lengths: int64[samples], tokens.
         order: `order(epoch)` is int64[n], the samples that an epoch draws, as `Mixture.order` gives them.
         seed: of what is not `order`'s to say.
+        in_order: whether the rows show the samples in the order of `order`, and not roughly so.
     """
 
     lengths: np.ndarray
     order: Callable[[int], np.ndarray]
     seed: int
+    in_order: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def rows(self, epoch: int) -> Sequence[Row]:
@@ -86,6 +88,8 @@ class PackedRows(RowPlan):
 
     def rows(self, epoch: int) -> list[Row]:
         """Pack the samples; other epochs pack them otherwise. See `RowPlan.rows`."""
+        if self.in_order:
+            return self.planner.plan_in_order(self.order(epoch), self.lengths)
         return self.planner.plan(self.order(epoch), self.lengths, np.random.default_rng([self.seed, epoch, _OWN]))
 
 

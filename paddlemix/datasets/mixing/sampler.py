@@ -143,13 +143,15 @@ class GlobalBatchSampler(DistributedBatchSampler):
         return digest.hexdigest()
 
     def _epoch_rows(self, epoch: int) -> Sequence[Row]:
-        """Return the epoch's own rows, or the first epoch's in another order where its own take more or fewer steps.
+        """Return the epoch's own rows, or the first epoch's where its own take more or fewer steps, in another order.
 
         Packs of another order may be one more or fewer, and the trainer takes every epoch for as long as the first.
         """
         rows = self.plan.rows(epoch)
         if self._count_steps(rows) == self.steps:
             return rows
+        if self.plan.in_order:
+            return self.first_rows
         order = np.random.default_rng(epoch).permutation(len(self.first_rows))
         return [self.first_rows[place] for place in order.tolist()]
 
@@ -181,11 +183,20 @@ class WholeSetSampler:
         targets: int64[samples], target tokens.
         shape: of the batches.
         max_batches: batches of each rank to stop after; 0 takes all.
+
+    Attributes:
+        targets: as given.
+        drawn_targets: those of all samples that are drawn, by all ranks.
     """
+
+    targets: np.ndarray
+    drawn_targets: int
 
     def __init__(self, rows: Sequence[Row], targets: np.ndarray, shape: BatchShape, *, max_batches: int = 0) -> None:
         taken = rows[: max_batches * shape.wide] if max_batches else rows
-        weighted = _shared_out(weigh(taken, np.asarray(targets), "token"), shape)
+        self.targets = np.asarray(targets)
+        self.drawn_targets = int(self.targets[[index for row in taken for index in row]].sum())
+        weighted = _shared_out(weigh(taken, self.targets, "token"), shape)
         self.batch_size = shape.rows
         self._batches = [weighted[start : start + shape.rows] for start in range(0, len(weighted), shape.rows)]
 

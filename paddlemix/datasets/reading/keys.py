@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -112,33 +112,6 @@ def only_key(record: Mapping[str, Any], keys: Iterable[str], reading: Reading) -
     if len(found) > 1 and any(record[key] != record[found[0]] for key in found[1:]):
         raise reading.error(f"{', '.join(f'`{key}`' for key in found)} mean the same; expected one of them")
     return found[0] if found else None
-
-
-def without_keys(record: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Leave keys out of a record and of the objects in it.
-
-    Args:
-        record: stays as it is.
-        names: a key, which is left out wherever it is; or the end of a path, as errors write it, such as
-            "messages[].score".
-
-    Returns:
-        The record without them.
-    """
-    return _without(dict(record), "", tuple(names))
-
-
-def _without(value: Any, path: str, names: tuple[str, ...]) -> Any:
-    if isinstance(value, list):
-        return [_without(one, f"{path}[]", names) for one in value]
-    if not isinstance(value, dict):
-        return value
-    kept = {}
-    for key, inner in value.items():
-        place = f"{path}.{key}"
-        if not any(place.endswith(f".{name}") for name in names):
-            kept[key] = _without(inner, place, names)
-    return kept
 
 
 @lru_cache(maxsize=64)

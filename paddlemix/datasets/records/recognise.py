@@ -10,7 +10,7 @@ from itertools import islice
 
 from paddlemix.conversation import Conversation, RecordError, RecordId, UnknownKeysError
 from paddlemix.datasets.formats import AUTO, FORMATS, find_format
-from paddlemix.datasets.reading.keys import without_keys
+from paddlemix.datasets.reading.ignored_keys import without_keys
 from paddlemix.datasets.records.data_files import FileContent, locate_records
 from paddlemix.datasets.records.json_files import Record
 from paddlemix.datasets.spec import DatasetSpec

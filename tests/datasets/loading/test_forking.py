@@ -9,7 +9,7 @@ import pytest
 
 from paddlemix.contract import SampleSize
 from paddlemix.conversation import Conversation, RecordId
-from paddlemix.datasets.loading import measure as measuring
+from paddlemix.datasets.loading import processes
 from paddlemix.datasets.loading.forking import ready_to_fork
 from paddlemix.datasets.loading.measure import CHUNK, Measuring
 from paddlemix.datasets.loading.workers import BatchLoader
@@ -49,7 +49,7 @@ class CollectingProcessor:
 
 
 def test_processes_that_measure_destroy_nothing_of_this_one(notes, monkeypatch):
-    monkeypatch.setattr(measuring, "usable_cores", lambda: 2)
+    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
     pids = multiprocessing.get_context("fork").SimpleQueue()
 
     def parse(row):
@@ -57,8 +57,8 @@ def test_processes_that_measure_destroy_nothing_of_this_one(notes, monkeypatch):
             pids.put(os.getpid())
         return Conversation((), RecordId("a.json", int(row)))
 
-    sizes, errors = Measuring(iter, parse, CollectingProcessor(), "test").measure(np.arange(8 * CHUNK))
-    assert len(sizes) == 8 * CHUNK and not errors
+    measured = Measuring(iter, parse, CollectingProcessor(), "test").measure(np.arange(8 * CHUNK))
+    assert len(measured.table) == 8 * CHUNK and not measured.errors
     assert os.getpid() not in {pids.get() for _ in range(8)}
     assert set(notes.read_text().split()) == {str(os.getpid())}
 

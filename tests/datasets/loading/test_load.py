@@ -14,7 +14,7 @@ import pytest
 from paddlemix.cache import cache_folder, kept
 from paddlemix.contract import SampleSize
 from paddlemix.conversation import RecordError, Text
-from paddlemix.datasets.loading import measure as measuring_module
+from paddlemix.datasets.loading import processes
 from paddlemix.datasets.loading.load import load_set
 from paddlemix.datasets.loading.measure import CHUNK
 from paddlemix.datasets.records.indexed_file import RecordFile, open_records
@@ -93,7 +93,7 @@ def test_a_bad_record_is_looked_at_again_and_may_have_been_mended(tmp_path):
 def test_a_kept_file_that_is_broken_is_made_again(tmp_path, caplog):
     spec = write(tmp_path / "a.json", ["1", "22"])
     measured(spec)
-    (kept_at,) = cache_folder("sizes").glob("*.npy")
+    (kept_at,) = cache_folder("sizes").glob("*.npz")
     kept_at.write_bytes(b"half")
     assert measured(spec)[1] == 2
     assert "it is made again" in caplog.text
@@ -108,7 +108,7 @@ def test_where_nothing_can_be_kept_records_load_nevertheless(tmp_path, monkeypat
 
 
 def test_many_records_are_measured_by_several_processes_in_their_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(measuring_module, "usable_cores", lambda: 2)
+    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
     count = 8 * CHUNK + 7
     spec = write(tmp_path / "a.json", ["/none" if n % 5000 == 4999 else "x" * (n % 50) + "y" for n in range(count)])
     loaded, in_this_process = measured(spec)

@@ -1,0 +1,41 @@
+"""Taking keys out of a record that its user knows to mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from paddlemix.datasets.records.json_files import Record
+
+# Below these lie a user's own names: of functions, of their arguments, and of what these may be.
+_NAMED_BY_USERS = ("tools", "arguments", "parameters")
+
+
+def without_keys(record: Record, ignored: Collection[str]) -> Record:
+    """Leave keys out of a record, and out of the turns, parts and other objects in it.
+
+    Args:
+        record: as its file has it; stays as it is.
+        ignored: names of keys, such as "score", wherever they stand; or with the end of the way to them, such as
+            "messages[].score" in each of a list and "image.score" in an object.
+
+    Returns:
+        The rest of the record.
+    """
+    return _object_without(record, ignored, "")
+
+
+def _object_without(value: Record, ignored: Collection[str], place: str) -> Record:
+    return {
+        key: inner if key in _NAMED_BY_USERS else _without(inner, ignored, f"{place}{key}")
+        for key, inner in value.items()
+        if not any(f".{place}{key}".endswith(f".{name}") for name in ignored)
+    }
+
+
+def _without(value: Any, ignored: Collection[str], place: str) -> Any:
+    if isinstance(value, dict):
+        return _object_without(value, ignored, f"{place}.")
+    if isinstance(value, list):
+        return [_without(one, ignored, f"{place}[]") for one in value]
+    return value
