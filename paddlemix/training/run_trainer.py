@@ -230,24 +230,22 @@ class RunTrainer(CheckpointingTrainer):
         Raises:
             ValueError: nothing is left.
         """
-        share = float(sampler.targets[left_out].sum()) / max(sampler.drawn_targets, 1)
-        loss, share, count = self._sums_over_ranks([total, share, len(left_out)])
-        if not count:
+        loss = self._sum_over_ranks(total)
+        if not (self.eval_dataset.bad_records and (count := self._sum_over_ranks(len(left_out)))):
             return {"loss": loss}
-        if share > 1 - 0.5 / max(sampler.drawn_targets, 1):
-            raise ValueError(
-                f"none of the records to evaluate on can be used; {BAD_RECORDS_FILE} in `output_dir` names them"
-            )
-        return {"loss": loss / (1 - share), "left_out": count}
+        targets = self._sum_over_ranks(sampler.targets[left_out].sum())
+        if targets > sampler.drawn_targets - 0.5:
+            raise ValueError(f"no record to evaluate on can be used; {BAD_RECORDS_FILE} in `output_dir` names them.")
+        return {"loss": loss * sampler.drawn_targets / (sampler.drawn_targets - targets), "left_out": count}
 
-    def _sums_over_ranks(self, values: list[float]) -> list[float]:
+    def _sum_over_ranks(self, value: float) -> float:
         wait_for_all()  # one rank's records may have taken minutes longer
-        totals = paddle.to_tensor(values, dtype="float64")
+        total = paddle.to_tensor(float(value), dtype="float64")
         if self.args.dataset_world_size > 1:
-            paddle.distributed.all_reduce(totals)
+            paddle.distributed.all_reduce(total)
             # Ranks that share a model have computed the same, and each has brought it.
-            totals *= self.args.dataset_world_size / self.args.world_size
-        return totals.tolist()
+            total *= self.args.dataset_world_size / self.args.world_size
+        return float(total)
 
     def bad_record_metrics(self) -> dict[str, float]:
         """Count the records in whose places others were trained, and tell; nothing where bad records end the run."""
@@ -256,9 +254,7 @@ class RunTrainer(CheckpointingTrainer):
             return {}
         count = names.count_replaced()
         if count:
-            logger.warning(
-                "%d records turned out to be bad and were replaced; they are listed in %s.", count, names.path
-            )
+            logger.warning("bad records that were replaced by others: %d; %s lists them.", count, names.path)
         return {"bad_records": count}
 
     def _shape(self, rows: int, accumulation: int) -> BatchShape:

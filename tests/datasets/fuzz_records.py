@@ -23,9 +23,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 import paddlemix  # noqa: F401  first: it sets the environment of the mathematics
-from paddlemix.conversation import RecordError, RecordId
+from paddlemix.conversation import Conversation, RecordError, RecordId, UnknownKeysError
 from paddlemix.datasets.formats import AUTO, FORMATS
-from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.context import Reading, ReadOptions
+from paddlemix.datasets.reading.ignored_keys import without_keys
 from paddlemix.datasets.records.data_files import locate_records, read_files
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.spec import DatasetSpec
@@ -228,7 +229,7 @@ class Fuzzer:
             with bounded():
                 if isinstance(entry, RecordError):
                     raise entry
-                conversation = FORMATS[name].parse(entry, Reading(source, self.folder))
+                conversation = self._read(name, entry, source)
                 self.processor.measure(conversation)
                 if self.chance.random() < 0.05:
                     self.processor.encode(conversation)
@@ -238,6 +239,24 @@ class Fuzzer:
             self._judge(named and len(str(error)) < 50_000, "refused", error, entry)
         except BaseException as error:
             self._judge(False, "", error, entry)
+
+    def _read(self, name: str, record: dict, source: RecordId) -> Conversation:
+        """Read a record; of half of those with unknown keys, what is left without them."""
+        try:
+            return FORMATS[name].parse(record, Reading(source, self.folder, self._options()))
+        except UnknownKeysError as error:
+            rest = without_keys(record, error.keys)
+            if rest == record or self.chance.random() < 0.5:
+                raise
+            return self._read(name, rest, source)
+
+    def _options(self) -> ReadOptions:
+        """Choose how a set's entry asks for its records to be read."""
+        return ReadOptions(
+            markup=self.chance.choice((None, True, False)),
+            placeholders=self.chance.choice(("exact", "any")),
+            join_turns=self.chance.random() < 0.5,
+        )
 
     def _judge(self, is_right: bool, outcome: str, error: BaseException, record: object) -> None:
         if isinstance(error, KeyboardInterrupt):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from paddlemix.auto import AutoProcessorMIX
-from paddlemix.contract import Processor
+from paddlemix.contract import Processor, ShownSize
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.names import IGNORED_LABEL
@@ -71,7 +71,7 @@ def test_each_box_left_has_an_area_in_what_is_trained(case, processor, records) 
         sample.input_ids[np.asarray(sample.labels) != IGNORED_LABEL] for sample in map(dataset.__getitem__, range(4))
     ]
     texts = [processor.decode(answer) for answer in answers]
-    found = [processor.grounding.parse(text, [(640, 480)])[0] for text in texts]
+    found = [processor.grounding.parse(text, [ShownSize((640, 480))])[0] for text in texts]
     assert [len(boxes) for boxes in found] == [1, 1, 1, 1]
     if case.model_type != "qwen2_5_vl":
         assert all(corners in text for corners, text in zip(THOUSANDTHS, texts, strict=True))
@@ -89,6 +89,6 @@ def test_quads_are_learned_between_their_tags_or_refused_with_what_to_do(case, p
             MixDataset.load([spec], processor)
         processor.choose_grounding("tagged")
     (sample,) = MixDataset.load([spec], processor)
-    ((found,),) = processor.grounding.parse_quads(processor.decode(sample.input_ids), [(640, 480)])
+    ((found,),) = processor.grounding.parse_quads(processor.decode(sample.input_ids), [ShownSize((640, 480))])
     # The tiny Qwen2.5-VL sees few pixels, and counts in them.
     assert found.corners == pytest.approx(quad, abs=12 if case.model_type == "qwen2_5_vl" else 1)

@@ -14,7 +14,7 @@ DRIVER = runpy.run_path(str(Path(__file__).with_name("fuzz_records.py")))
 
 def test_every_mutated_record_is_accepted_or_refused_by_name():
     with DRIVER["fuzzer"](seed=0) as one:
-        one.run(400)
+        one.run(1200)
     assert one.failures == []
     # Guards: both happen, and whole files are among them.
     assert one.outcomes["accepted"] >= 20 and one.outcomes["refused"] >= 200 and one.outcomes["files read"] >= 1

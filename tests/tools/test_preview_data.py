@@ -35,7 +35,7 @@ def test_the_first_records_of_each_set_are_on_the_page(config, tmp_path, capsys)
     output = tmp_path / "new" / "page.html"
     preview_data.main([config, "--output", str(output), "--records", "2", "--max_length", "4096"])
     page = output.read_text("utf-8")
-    assert "<h2>train: messages, recognised (" in page
+    assert "<h2>train: chatml_dataset, recognised (" in page
     assert page.count("<article>") == 2 + 2 + 1
     assert page.count('src="data:image/jpeg;base64,') == 3
     assert "q&lt;b&gt;" in page and "q<b>" not in page

@@ -66,7 +66,7 @@ def test_a_format_that_was_recognised_is_said_to_be(tmp_path: Path, shapes: Path
     file = str(shapes / "train_grounding.json")
     train = MixDataset.load([DatasetSpec("auto", file), DatasetSpec("chatml_dataset", file)], processor)
     lines = plan(tmp_path, train, tiny_checkpoint).splitlines()
-    assert f"  train: messages, recognised from its records ({file})" in lines
+    assert f"  train: chatml_dataset, recognised from its records ({file})" in lines
     assert f"  train: chatml_dataset ({file})" in lines
 
 

@@ -95,3 +95,24 @@ def test_each_record_is_found_in_its_set():
 def test_an_unknown_strategy_is_refused():
     with pytest.raises(ValueError, match="`mix_strategy` is 'shuffle'; expected one of concat, interleave_under"):
         Mixture((MixedSet(1),), "shuffle")
+
+
+def unshuffled(*sets, strategy="concat"):
+    return Mixture(sets, strategy, seed=5, shuffle=False)
+
+
+def test_without_shuffling_sets_follow_one_another_as_their_files_have_them_in_every_epoch():
+    mixture = unshuffled(MixedSet(3), MixedSet(2), MixedSet(4, repeat=2))
+    assert all(mixture.order(epoch).tolist() == [0, 1, 2, 3, 4, *[5, 6, 7, 8] * 2] for epoch in range(3))
+
+
+def test_without_shuffling_a_set_drawn_in_part_goes_on_where_it_was():
+    mixture = unshuffled(MixedSet(4, repeat=0.5), MixedSet(1))
+    assert [mixture.order(epoch).tolist() for epoch in range(3)] == [[0, 1, 4], [2, 3, 4], [0, 1, 4]]
+
+
+def test_without_shuffling_interleaved_sets_keep_their_own_order():
+    mixture = unshuffled(MixedSet(6, weight=2), MixedSet(3), strategy="interleave_over")
+    order = mixture.order(0)
+    assert order.tolist() == [0, 6, 1, 2, 7, 3, 4, 8, 5]
+    assert mixture.order(1).tolist() == order.tolist()

@@ -102,3 +102,12 @@ def test_a_window_keeps_packs_near_the_order():
 
 def test_the_mean_fill_is_the_share_that_samples_take():
     assert mean_fill([[0, 1], [2]], np.array([3, 4, 8]), 10) == 0.75
+
+
+def test_packs_in_order_are_the_order_cut_where_a_pack_is_full():
+    lengths = np.array([30, 30, 10, 50, 60, 5, 5])
+    order = np.array([6, 0, 1, 2, 3, 4, 5])
+    packs = PackPlanner(60).plan_in_order(order, lengths)
+    assert packs == [[6, 0], [1, 2], [3], [4], [5]]
+    with pytest.raises(ValueError, match="expected 1 to 59"):
+        PackPlanner(59).plan_in_order(order, lengths)

@@ -245,3 +245,24 @@ def test_samplers_that_draw_otherwise_have_other_fingerprints():
     ]
     assert len(set(prints)) == len(prints)
     assert make(ranks=2, rows=2).fingerprint == make().fingerprint == make(ranks=2, rows=2, rank=1).fingerprint
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_rows_keep_the_order_of_the_files_in_every_epoch(packs):
+    def make_in_order(repeat, epoch):
+        order, lengths = Mixture((MixedSet(60, repeat=repeat),), shuffle=False).order, lengths_of(60)
+        plan = (
+            PackedRows(lengths, order, 0, PackPlanner(CAPACITY), in_order=True)
+            if packs
+            else SingleRows(lengths, order, 0, in_order=True)
+        )
+        sampler = GlobalBatchSampler(range(60), plan, targets_of(60), BatchShape(1))
+        sampler.set_epoch(epoch)
+        return sampler
+
+    for epoch in range(3):
+        assert indices(make_in_order(1, epoch)) == list(range(60))
+        # Of a part of the set other epochs may take more or fewer packs than the first, which then come again.
+        drawn = indices(make_in_order(0.5, epoch))
+        assert drawn == sorted(drawn) and len(make_in_order(0.5, epoch)) == len(make_in_order(0.5, 0))
+    assert make_in_order(1, 0).fingerprint != make(60, rows=1, packs=packs).fingerprint
