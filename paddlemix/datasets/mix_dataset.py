@@ -258,7 +258,8 @@ def _refuse_unknown_keys(sets: Sequence[LoadedSet]) -> None:
             names = dict.fromkeys(key.text.rpartition(".")[2] for key in one.unknown_keys)
             lines.append(
                 f"{', '.join(one.spec.files)} ({one.spec.name}): keys that nothing reads: {', '.join(keys)}. Correct "
-                f"their spelling, or name them in `ignore_keys` of the set: {json.dumps(list(names))}"
+                "their spelling, rename them with `columns`, or name them in `ignore_keys` of the set: "
+                f"{json.dumps(list(names))}"
             )
     if lines:
         raise ValueError("\n".join(lines))

@@ -43,7 +43,10 @@ CPU_SECONDS = 5  # for one record; they take milliseconds
 WORDS = (
     "<image>", "<video>", "<bbox>", "<ref-object>", "<img>", "</img>", "<img>a.jpg</img>", "<video>a.mp4</video>",
     "<ref>", "</ref>", "<box>", "</box>", "<box>(1,2),(3,4)</box>", "<box>(9,9),(1,1)</box>", "<box>(1,2)</box>",
-    "(1,2),(3,4)", "<|box_start|>", "<|box_end|>", "<|object_ref_start|>", "<|im_end|>", "<|image_pad|>", "<quad>",
+    "(1,2),(3,4)", "<quad>(1,2),(30,4),(50,60),(7,80)</quad>", "\\<image>", "\\<box>", "<Image>", "<image1>",
+    "<|image_2|>",
+    "<tool_call>", "<|box_start|>(1,2),(3,4)<|box_end|>", "<|box_start|>", "<|box_end|>", "<|object_ref_start|>",
+    "<|im_end|>", "<|image_pad|>", "<quad>",
     "[[", "{\"", "\\", "\n", "\r\n", "\x00", "图", "🚌", "\u2028", "\u202e", "a.jpg", "../a.jpg", "file://a.jpg",
     "https://h/a.jpg", "data:image/png;base64,AAAA", "data:,", "norm_1000", "real", "user", "assistant", "system",
     "{phrase}", "{{ 1 }}", "%s", " ",
@@ -51,7 +54,10 @@ WORDS = (
 VALUES = (
     None, True, False, 0, 1, -1, 3.5, 1e308, 10**19, 10**400, "", " ", "a.jpg", "real", [], {}, [[]], [None],
     [[1, 2, 3, 4]], [1, 2, 3, 4], [9, 9, 1, 1], [1, 2], [[1, 2]], [0.1, 0.1, 0.9, 0.9], {"path": "a.jpg"},
-    {"url": "a.jpg"}, {"from": "human", "value": "q"}, {"role": "user", "content": "q"}, ["q", "a"], [["q", "a"]],
+    {"url": "a.jpg"}, {"type": "image"}, {"bytes": "AAAA"}, {"<image_0>": "a.jpg"}, {"name": "f",
+    "arguments": "{}"}, float("nan"),
+    [1, 2, 3, 4, 5, 6, 7, 8], {"from": "human", "value": "q"}, {"role": "user", "content": "q"}, ["q", "a"], [["q",
+    "a"]],
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.converse import converse
 from paddlemix.datasets.reading.fields import checked_text
 from paddlemix.datasets.reading.media import image_from, images_of, video_from, videos_of
-from paddlemix.datasets.reading.places.objects import objects_of
+from paddlemix.datasets.reading.places.objects import Counts, objects_of
 from paddlemix.datasets.reading.slots import Piece
 from paddlemix.datasets.reading.tools import tools_of
 from paddlemix.datasets.reading.turns import Said, with_system
@@ -59,7 +59,7 @@ def with_inline_media(record: Record, turns: Sequence[Said], reading: Reading) -
         with_system(record, cut, reading),
         reading,
         videos=videos_of(record, reading),
-        others=objects_of(record, cut, len(inline), reading),
+        others=objects_of(record, cut, Counts(len(inline)), reading),
         markup=True,
         tools=tools_of(record, reading),
     )

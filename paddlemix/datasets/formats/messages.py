@@ -18,7 +18,7 @@ from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.converse import converse
 from paddlemix.datasets.reading.keys import IMAGE_KEYS, VIDEO_KEYS, check_keys, is_given
 from paddlemix.datasets.reading.media import IMAGE_SETTING_KEYS, image_settings, images_of, videos_of
-from paddlemix.datasets.reading.places.objects import objects_of
+from paddlemix.datasets.reading.places.objects import Counts, objects_of
 from paddlemix.datasets.reading.tools import tools_of
 from paddlemix.datasets.reading.turns import SYSTEM_KEYS, Said, read_turns, turns_key, with_system
 from paddlemix.datasets.records.json_files import Record
@@ -73,7 +73,8 @@ def converse_beside(record: Record, turns: list[Said], reading: Reading, *, mark
     own = [piece for said in turns for piece in said.pieces if isinstance(piece, (Image, Video))]
     if not images and not videos and not own:
         _refuse_names_of_media(record, reading)
-    shown = len(images) + sum(isinstance(piece, Image) for piece in own)
+    own_images = sum(isinstance(piece, Image) for piece in own)
+    shown = Counts(len(images) + own_images, len(videos) + len(own) - own_images)
     return converse(
         turns,
         reading,

@@ -407,3 +407,12 @@ def test_settings_beside_an_address_and_in_its_object_are_read_together():
     assert first({"messages": said([part])}) == (Video("https://h/v.mp4", VideoSettings(fps=1, max_pixels=784)),)
     part = {"type": "image_url", "image_url": {"url": "https://h/a.jpg", "detail": "high"}, "max_pixels": 784}
     assert first({"messages": said([part])}) == (Image("https://h/a.jpg", ImageSettings(max_pixels=784)),)
+
+
+def test_boxes_lie_on_a_video_where_no_image_is_shown(check_refused):
+    objects = {"ref": ["bus"], "bbox": [[1, 2, 3, 4]]}
+    record = {"messages": said("<video>Find <ref-object>", "<bbox>"), "videos": ["v.mp4"], "objects": objects}
+    assert read(record).turns[1].parts == (Box(1, 2, 3, 4, video=0),)
+    tagged = {"messages": said("q", "<|box_start|>(1,2),(3,4)<|box_end|>"), "videos": ["v.mp4", "w.mp4"]}
+    assert read(tagged).turns[1].parts == (Box(1, 2, 3, 4, "thousandth", video=1),)
+    check_refused(parse, {**record, "objects": {**objects, "image_id": [1]}}, "of one of 1 videos")

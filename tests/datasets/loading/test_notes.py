@@ -18,8 +18,9 @@ from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.spec import DatasetSpec
 
 
-def parse(record, source, root):
+def parse(record, reading):
     """A format that reads `text`, and tells of each `note`."""
+    source = reading.source
     turns = record.get("turns", [])
     unknown = [key for key in record if key not in ("text", "note", "turns", "tools")]
     unknown += [f"turns[].{key}" for turn in turns for key in turn if key != "text"]
@@ -94,7 +95,7 @@ def test_keys_that_nothing_reads_are_listed_in_one_error_whatever_the_policy(tmp
         with pytest.raises(ValueError, match="nothing reads") as caught:
             load(*specs, policy=policy)
         a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-        remedy = "Correct their spelling, or name them in `ignore_keys` of the set:"
+        remedy = "Correct their spelling, rename them with `columns`, or name them in `ignore_keys` of the set:"
         assert str(caught.value).splitlines() == [
             f"{a} (openai): keys that nothing reads: `score` (2 records, first: {a}, record 1), "
             f'`turns[].foo` (1 record, first: {a}, record 2). {remedy} ["score", "foo"]',

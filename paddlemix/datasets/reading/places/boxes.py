@@ -145,24 +145,25 @@ def look_like_fractions(numbers: Sequence[float]) -> bool:
     return all(0 <= number <= 1 for number in numbers) and any(number % 1 for number in numbers)
 
 
-def image_index(value: object, key: str, images: int, source: RecordId) -> int:
-    """Read which image a box or a point lies on.
+def shown_index(value: object, key: str, kind: str, count: int, source: RecordId) -> int:
+    """Read which image or video a box or a point lies on.
 
     Args:
         value: the index.
         key: where it stands, to name in errors.
-        images: how many there are.
+        kind: "image" or "video".
+        count: how many there are.
         source: the record to name in errors.
 
     Returns:
         The index.
 
     Raises:
-        RecordError: there is no such image.
+        RecordError: there is no such image or video.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < images:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
         raise RecordError(
-            source, f"`{key}` is {describe(value)}; expected the index, from 0, of one of {images} images"
+            source, f"`{key}` is {describe(value)}; expected the index, from 0, of one of {count} {kind}s"
         )
     return value
 
