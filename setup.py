@@ -24,6 +24,7 @@ INSTALL_REQUIRES = [
     "paddlenlp==3.0.0b4",
     "pillow>=10.1,<13",  # Pillow 13 resizes differently from what published models were trained with
     "psutil",
+    "pyarrow<21",  # newer ones need numpy 2
     "pycocoevalcap",
     "pydantic-core",
     "pydantic>=2",
@@ -42,7 +43,6 @@ INSTALL_REQUIRES = [
 FOR_PADDLENLP = [
     "aistudio-sdk==0.2.6",  # 0.3 has no `hub.download`
     "datasets<4",
-    "pyarrow<21",  # newer ones need numpy 2
     "setuptools<81",  # Paddle imports `setuptools.command.easy_install`, PaddleNLP `distutils` (gone from Python 3.12)
 ]
 

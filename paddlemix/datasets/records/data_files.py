@@ -10,6 +10,7 @@ from paddlemix.cache import identity
 from paddlemix.conversation import RecordError, RecordId, UnknownKeysError
 from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.ignored_keys import without_keys
 from paddlemix.datasets.records.file_names import SUFFIXES, check_folder, endings, kind_of, spelled_out
 from paddlemix.datasets.records.indexed_file import Records, open_records
 from paddlemix.datasets.records.json_files import Entry, Located, Record
@@ -144,9 +145,10 @@ def _is_record(document: Record, file: str, name: str, record_format: Format) ->
     """Tell whether an object is a record; ValueError where it is neither that nor tables."""
     try:
         record_format.parse(document, Reading(RecordId(file, 0), Path(file).parent))
-    except UnknownKeysError:
+    except UnknownKeysError as error:
         # Tables have keys of their own; elsewhere they are a record's, and told with those of all others.
-        return record_format.expand is None
+        rest = without_keys(document, error.keys)
+        return rest != document and record_format.expand is None and _is_record(rest, file, name, record_format)
     except RecordError as error:
         if record_format.expand is not None:
             return False

@@ -67,11 +67,13 @@ def check_folder(folder: Path) -> None:
         ValueError: `datasets` has written it with save_to_disk.
     """
     has_arrow = any(folder.glob("*.arrow")) and (folder / "dataset_info.json").is_file()
-    if has_arrow or (folder / "dataset_dict.json").is_file():
+    has_splits = (folder / "dataset_dict.json").is_file()
+    if has_arrow or has_splits:
+        split = '["train"]' if has_splits else ""
         raise ValueError(
             f"{folder}: the folder is what `save_to_disk` of Hugging Face's datasets writes, Arrow files; write its "
-            'records as Parquet with datasets.load_from_disk(...).to_parquet("train.parquet") and name that file in '
-            "`data_files`"
+            f'records as Parquet with datasets.load_from_disk(...){split}.to_parquet("train.parquet") and name that '
+            "file in `data_files`"
         )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import gzip
+import io
 import json
 import os
+import tarfile
 import threading
 
 import numpy as np
@@ -17,7 +20,6 @@ from paddlemix.conversation import RecordError, Text
 from paddlemix.datasets.loading import processes
 from paddlemix.datasets.loading.load import load_set
 from paddlemix.datasets.loading.measure import CHUNK
-from paddlemix.datasets.records.indexed_file import RecordFile, open_records
 from paddlemix.datasets.spec import DatasetSpec
 
 
@@ -141,20 +143,53 @@ def test_what_fails_is_not_kept_and_the_next_may_try(tmp_path):
     assert kept(tmp_path / "a.npy", lambda: np.arange(2)).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".json", ".json.gz"])
-def test_records_of_every_ending_are_read_one_by_one(tmp_path, ending):
-    values = [{"n": n, "text": 'a "quoted" 图\n'} for n in range(300)]
-    lines = (
-        "[" + ",\n".join(map(json.dumps, values)) + "]" if "jsonl" not in ending else "\n".join(map(json.dumps, values))
-    )
-    content = lines.encode()
-    file = tmp_path / f"a{ending}"
-    file.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".tsv.gz", ".parquet", ".tar"])
+@pytest.mark.parametrize("name", ["caption_dataset", "auto"])
+def test_records_of_every_ending_are_read_one_by_one(tmp_path, ending, name):
+    values = [{"image": f"{n}.jpg", "caption": f'{n}, a "quoted" 图\nof {n}'} for n in range(300)]
+    file = write_as(tmp_path / f"a{ending}", values)
     for _ in range(2):
-        records = open_records(str(file))
-        assert isinstance(records, RecordFile)
-        assert list(records) == values
-        assert [entry["n"] for entry, _ in records.located([299, 0, 7])] == [299, 0, 7]
+        loaded, _ = measured(DatasetSpec(name, str(file)))
+        assert not loaded.errors
+        captions = [conversation.answers[0] for conversation in loaded.conversations]
+        assert captions == [value["caption"] for value in values]
+        assert loaded.conversations[299].source.index == 299
+
+
+def test_shards_of_a_pattern_are_one_set(tmp_path):
+    for shard in range(3):
+        write_as(tmp_path / f"s-{shard:03d}.tar", [{"image": f"{n}.jpg", "caption": f"{shard}{n}"} for n in range(4)])
+    for name in ("s-*.tar", "s-{000..002}.tar", "."):
+        loaded, _ = measured(DatasetSpec("caption_dataset", str(tmp_path / name)))
+        assert [one.answers[0] for one in loaded.conversations] == [f"{s}{n}" for s in range(3) for n in range(4)]
+
+
+def write_as(file, values):
+    """Write records in the way that a file's ending says."""
+    kind = file.suffixes[0]
+    if kind == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(values), file, row_group_size=70)
+        return file
+    if kind == ".tar":
+        with tarfile.open(file, "w") as archive:
+            for number, value in enumerate(values):
+                content = json.dumps(value).encode()
+                member = tarfile.TarInfo(f"{number:05d}.json")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        return file
+    text = io.StringIO()
+    if kind in (".csv", ".tsv"):
+        writer = csv.DictWriter(text, list(values[0]), delimiter={".csv": ",", ".tsv": "\t"}[kind])
+        writer.writeheader()
+        writer.writerows(values)
+    else:
+        lines = list(map(json.dumps, values))
+        text.write("\n".join(lines) if kind == ".jsonl" else f"[{','.join(lines)}]")
+    content = text.getvalue().encode()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+    return file
 
 
 def test_memory_does_not_grow_with_the_records(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from paddlemix.conversation import RecordId
 from paddlemix.datasets.formats import find_format
-from paddlemix.datasets.records.data_files import find_record_files, locate_records, read_files
+from paddlemix.datasets.records.data_files import divide_contents, find_record_files, locate_records, read_files
 
 
 @pytest.fixture
@@ -72,6 +73,36 @@ def test_files_behind_those_that_are_needed_are_not_read(folder):
     assert next(locate_records(contents, "llava", find_format("llava")))[0] == {"x": 1}
     with pytest.raises(FileNotFoundError):
         next(contents)
+
+
+CHAT = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
+CAPTION = {"image": "a.jpg", "caption": "c"}
+TABLES = {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [{"image_id": 7, "caption": "c"}]}
+
+
+@pytest.mark.parametrize(("name", "record"), [("llava", CHAT), ("caption_dataset", CAPTION)])
+def test_a_file_of_one_object_that_is_a_record_is_read_as_one(tmp_path, name, record):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(record))
+    contents = list(read_files([str(file)]))
+    wanted = [(record, RecordId(str(file), 0))]
+    assert list(locate_records(contents, name, find_format(name))) == wanted
+    (records,), documents = divide_contents(contents, name, find_format(name))
+    assert (list(records.located([0])), len(records), documents) == (wanted, 1, {})
+
+
+def test_tables_beside_a_record_alone_stay_tables(tmp_path):
+    for name, content in (("a.json", CAPTION), ("b.json", TABLES), ("c.json", [CAPTION])):
+        (tmp_path / name).write_text(json.dumps(content))
+    contents = list(read_files([str(tmp_path)]))
+    records, documents = divide_contents(contents, "coco_caption", find_format("coco_caption"))
+    assert ([len(one) for one in records], list(documents)) == ([1, 1], [str(tmp_path / "b.json")])
+
+
+@pytest.mark.parametrize("read", [locate_records, divide_contents])
+def test_one_object_that_is_no_record_of_the_format_is_refused_with_why(read):
+    with pytest.raises(ValueError, match="a.json: the file holds one object; llava expects a list of records, and the"):
+        list(read([("a.json", TABLES)], "llava", find_format("llava")))
 
 
 def test_tables_in_several_files_are_joined():

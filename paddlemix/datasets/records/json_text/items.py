@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from paddlemix.datasets.records.json_text.lines import end_of_text
+from paddlemix.datasets.records.json_text.reading import LONGEST
 from paddlemix.datasets.records.json_text.structure import COMMA, Scanner, Structure
 
 # In a list a record begins as the first one does, in its own words; where values follow one another, with a line.
@@ -23,7 +24,7 @@ _NEXT_VALUE = re.compile(rb"[\r\n]+(?=\{)")
 _TOKEN = re.compile(rb'\s+|("(?:[^"\\]|\\.)*")|([\[{])|([\]}])|[,:]|([^\s"\[\]{},:]+)|"', re.DOTALL)
 _BETWEEN_VALUES = b", \t\r\n"
 # A longer text is not checked token by token.
-_LONGEST_CHECKED = 1 << 26
+_LONGEST_CHECKED = 1 << 20
 
 # In how many brackets the records stand: those of a list, or of no list.
 Level = Literal[0, 1]
@@ -51,7 +52,7 @@ class Items:
         self._next = self._next_start() if level else _NEXT_VALUE
         self._line, self._counted = 1, 0
         # A record that never closes costs a scan up to the end: how many bytes may be scanned in all.
-        self._budget = 16 * len(content) + (1 << 28)
+        self._budget = 8 * len(content) + (1 << 26)
 
     def find(self) -> np.ndarray:
         """Find the records.
@@ -99,7 +100,8 @@ class Items:
         if not self._level:
             begin = self._skip(begin, end)
         try:
-            orjson.loads(self._content[begin:end])
+            # A longer one is told when it is read.
+            orjson.loads(self._content[begin:end] if end - begin <= LONGEST else b"")
         except orjson.JSONDecodeError:
             return self._take_bad(begin, end)
         self._spans.extend((begin, end, 0))

@@ -60,10 +60,11 @@ def index_lines(content: mmap.mmap | bytes) -> tuple[np.ndarray, float]:
     lines = np.stack([bounds[:-1], bounds[1:] - 1, np.arange(1, len(bounds))], axis=1)
     is_whole = _look_whole(content, lines)
     rest = np.flatnonzero(~is_whole)
-    texts = [content[first:last].strip(_BLANK) for first, last in lines[rest, :2].tolist()]
     is_blank = np.zeros(len(lines), dtype=bool)
-    is_blank[rest] = [not text for text in texts]
-    is_whole[rest] = [(text[:1] + text[-1:]) in (b"{}", b"[]") for text in texts]
+    for number, (first, last) in zip(rest.tolist(), lines[rest, :2].tolist(), strict=True):
+        text = content[first:last].strip(_BLANK)
+        is_blank[number] = not text
+        is_whole[number] = text[:1] + text[-1:] in (b"{}", b"[]")
     lines = lines[~is_blank]
     return lines, float(is_whole.sum() / max(len(lines), 1))
 

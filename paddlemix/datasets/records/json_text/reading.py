@@ -11,6 +11,9 @@ import orjson
 from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.records.json_files import Entry, as_record
 
+# Bytes of a record; more is no record but what a broken one has swallowed, or a file of another kind.
+LONGEST = 1 << 28
+
 
 def read_record(text: bytes, source: RecordId) -> Entry:
     """Read the text of a record.

@@ -13,9 +13,11 @@ from paddlemix.datasets.records.json_text.encodings import check_encoding
 from paddlemix.datasets.records.json_text.items import Items, NotClosedError
 from paddlemix.datasets.records.json_text.lines import end_of_text, index_lines, start_of_text
 from paddlemix.datasets.records.json_text.problems import PYTHON_FORM, Start, problem_of
+from paddlemix.datasets.records.json_text.reading import LONGEST
 from paddlemix.datasets.records.json_text.structure import Scanner
 
 _HEAD = 1 << 16
+_SAMPLE = 1 << 20
 _IN_PYTHON = re.compile(rb"[\[{(]\s*(?:[\[{(]\s*)*'")
 # Most lines of a file with a record to each line look like one, also where some are broken.
 _MOST = 0.5
@@ -45,7 +47,7 @@ def index_records(content: mmap.mmap | bytes, *, has_lines: bool) -> np.ndarray 
     """
     begin = start_of_text(content)
     head = content[begin : begin + _HEAD]
-    _check_kind(content[: 1 << 20], head)
+    _check_kind(content[:_SAMPLE], head)
     opening = head[:1]
     if opening == b"[" and not _may_be_lines(content, begin):
         try:
@@ -69,11 +71,20 @@ def index_records(content: mmap.mmap | bytes, *, has_lines: bool) -> np.ndarray 
 
 def _lines(content: mmap.mmap | bytes, *, has_lines: bool) -> np.ndarray | None:
     """Find lines where most of them look like a record, or the first is one; None where records take several lines."""
-    lines, share = index_lines(content)
-    first = content[lines[0, 0] : lines[0, 1]].strip()
-    if has_lines and first[:1] in (b"{", b"[") and _is_json(first):
-        return lines
-    return lines if share > _MOST and len(lines) > 1 else None
+    sample, share = index_lines(content[:_SAMPLE])
+    # A document of many lines is not indexed line by line, nor one of a single line.
+    if _are_records(content, sample, share, has_lines) or len(sample) <= 2:
+        lines, share = index_lines(content)
+        return lines if _are_records(content, lines, share, has_lines) else None
+    return None
+
+
+def _are_records(content: mmap.mmap | bytes, lines: np.ndarray, share: float, has_lines: bool) -> bool:
+    if has_lines and len(lines):
+        first = content[lines[0, 0] : lines[0, 1]].strip()
+        if first[:1] in (b"{", b"[") and _is_json(first):
+            return True
+    return share > _MOST and len(lines) > 1
 
 
 def _check_kind(head: bytes, text: bytes) -> None:
@@ -111,7 +122,7 @@ def _end_of_value(content: mmap.mmap | bytes, begin: int) -> int | None:
 
 
 def _problem_of_other(content: mmap.mmap | bytes) -> str:
-    text = content[:]
+    text = content[:LONGEST]
     try:
         return f"the file holds {describe(orjson.loads(text))}; expected a list of records"
     except orjson.JSONDecodeError as error:

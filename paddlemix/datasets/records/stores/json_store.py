@@ -14,7 +14,7 @@ from paddlemix.conversation import RecordError
 from paddlemix.datasets.records.json_files import Entry
 from paddlemix.datasets.records.json_text.lines import start_of
 from paddlemix.datasets.records.json_text.problems import Start, problem_of
-from paddlemix.datasets.records.json_text.reading import read_record, repeated_key
+from paddlemix.datasets.records.json_text.reading import LONGEST, read_record, repeated_key
 from paddlemix.datasets.records.json_text.shape import index_records
 from paddlemix.datasets.records.stores.stored import CHANGED, StoredFile, StoredRecords, rows_of
 
@@ -40,8 +40,11 @@ class RecordFile(StoredRecords):
     def _read(self, file: BinaryIO, rows: list[int]) -> Iterator[Entry]:
         descriptor = file.fileno()
         for row, (begin, end, line) in zip(rows, rows_of(self._spans, rows), strict=True):
-            text = os.pread(descriptor, end - begin, begin)
             source = self.place(row)
+            if end - begin > LONGEST:
+                yield RecordError(source, f"the record takes {end - begin:,} bytes; expected at most {LONGEST:,}")
+                continue
+            text = os.pread(descriptor, end - begin, begin)
             try:
                 yield read_record(text, source)
             except orjson.JSONDecodeError as error:

@@ -12,6 +12,9 @@ import pytest
 from paddlemix.conversation import RecordError
 from paddlemix.datasets.records import unpacking
 from paddlemix.datasets.records.indexed_file import open_records
+from paddlemix.datasets.records.json_text import items, shape
+from paddlemix.datasets.records.json_text.lines import index_lines
+from paddlemix.datasets.records.stores import json_store
 
 CASES = Path(__file__).parents[5] / "shared" / "cases"
 
@@ -95,6 +98,26 @@ def test_one_bad_record_does_not_hide_the_others(tmp_path, name, content, proble
         assert isinstance(bad, RecordError)
         assert problem in str(bad)
         assert (bad.source.file, bad.source.index) == (path, 1)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_record_that_is_too_long_is_not_read(tmp_path, monkeypatch, name):
+    for module in (items, json_store):
+        monkeypatch.setattr(module, "LONGEST", 100)
+    lines = ['{"a": 1}', f'{{"a": "{"x" * 100}"}}', '{"c": 3}']
+    text = "\n".join(lines) if name.endswith("l") else f"[{','.join(lines)}]"
+    first, bad, last = open_records(write(tmp_path, name, text))
+    assert (first, last) == ({"a": 1}, {"c": 3}) and "takes 109 bytes; expected at most 100" in str(bad)
+
+
+def test_lines_of_a_long_document_are_not_indexed_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(shape, "_SAMPLE", 1000)
+    indexed = []
+    monkeypatch.setattr(shape, "index_lines", lambda content: indexed.append(len(content)) or index_lines(content))
+    document = {"images": [{"id": number} for number in range(1000)]}
+    assert open_records(write(tmp_path, "a.json", json.dumps(document, indent=1))) == document
+    assert len(list(open_records(write(tmp_path, "b.json", '{"a": 1}\n' * 1000)))) == 1000
+    assert indexed == [1000, 1000, 9000]
 
 
 def test_a_place_far_into_a_line_is_counted_in_bytes(tmp_path):
