@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,36 @@ def test_several_hundred_records_are_read_in_any_order(tmp_path):
     values = [{"n": n, "text": 'a "quoted" 图\n'} for n in range(300)]
     records = open_records(write(tmp_path, "a.json", json.dumps(values)))
     assert [entry["n"] for entry, _ in records.located([299, 0, 7, 7])] == [299, 0, 7, 7]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("shape", ["list", "lines", "indented list", "indented values", "object"])
+def test_a_file_whose_bytes_are_changed_ends_in_words_whatever_they_are(tmp_path, name, shape):
+    values = [{"id": n, "said": [{"id": "a"}, ["图", "\\"]], "x": {"y": None}} for n in range(6)]
+    indent = 1 if shape.startswith("indented") else None
+    text = {
+        "list": json.dumps(values, indent=indent),
+        "lines": "\n".join(map(json.dumps, values)),
+        "values": "\n".join(json.dumps(value, indent=indent) for value in values),
+        "object": json.dumps({"a": values}),
+    }[shape.removeprefix("indented ")].encode()
+    chance = random.Random(f"{name} {shape}")
+    outcomes = set()
+    for _ in range(60):
+        changed = bytearray(text)
+        for _ in range(chance.choice((1, 1, 2, 9))):
+            place = chance.randrange(len(changed))
+            changed[place : place + chance.randrange(3)] = bytes(
+                chance.choices(b'[]{},":\\\n x\xff\x00', k=chance.randrange(3))
+            )
+        path = write(tmp_path, name, bytes(changed))
+        try:
+            records = open_records(path)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)  # noqa: PT017
+            outcomes.add("refused")
+            continue
+        entries = [records] if isinstance(records, dict) else list(records)
+        assert entries and not any("has changed since" in str(entry) for entry in entries)
+        outcomes |= {type(entry) for entry in entries}
+    assert outcomes >= ({dict} if shape == "object" else {dict, RecordError})
