@@ -15,7 +15,7 @@ from paddlemix.datasets.reading.converse import converse
 from paddlemix.datasets.reading.fields import checked_text
 from paddlemix.datasets.reading.media import image_from, images_of, video_from, videos_of
 from paddlemix.datasets.reading.places.objects import Counts, objects_of
-from paddlemix.datasets.reading.slots import Piece
+from paddlemix.datasets.reading.slots.placeholders import Piece
 from paddlemix.datasets.reading.tools import tools_of
 from paddlemix.datasets.reading.turns import Said, with_system
 from paddlemix.datasets.records.json_files import Record, describe

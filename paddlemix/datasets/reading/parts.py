@@ -15,7 +15,7 @@ from paddlemix.datasets.reading.media import (
     video_from,
     video_settings,
 )
-from paddlemix.datasets.reading.slots import IMAGE, VIDEO, Piece, Slot
+from paddlemix.datasets.reading.slots.placeholders import IMAGE, VIDEO, Piece, Slot
 from paddlemix.datasets.records.json_files import describe
 
 _TEXT_TYPES = ("text", "input_text", "output_text")

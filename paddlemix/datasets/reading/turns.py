@@ -12,7 +12,7 @@ from paddlemix.datasets.reading.fields import require
 from paddlemix.datasets.reading.keys import MEDIA_KEYS, check_keys, is_given, only_key
 from paddlemix.datasets.reading.media import images_of, videos_of
 from paddlemix.datasets.reading.parts import pieces_of
-from paddlemix.datasets.reading.slots import IMAGE, VIDEO, Piece, Slot, cut_at
+from paddlemix.datasets.reading.slots.placeholders import IMAGE, VIDEO, Piece, Slot, cut_at
 from paddlemix.datasets.reading.tools import calls_from, parsed
 from paddlemix.datasets.records.json_files import Record, describe
 

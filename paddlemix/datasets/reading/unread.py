@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from paddlemix.conversation import Part, Text
 from paddlemix.datasets.reading.context import Reading
-from paddlemix.datasets.reading.slots import IMAGE, VIDEO, other_spellings
+from paddlemix.datasets.reading.slots.placeholders import IMAGE, VIDEO, other_spellings
 from paddlemix.datasets.reading.turns import Said
 
 _CONTROL = re.compile(r"<\|\w{1,40}\|>")

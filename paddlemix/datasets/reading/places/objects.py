@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from paddlemix.conversation import Part, Reference
 from paddlemix.datasets.reading.context import Reading
-from paddlemix.datasets.reading.converse import Listed
 from paddlemix.datasets.reading.fields import checked_text, require
 from paddlemix.datasets.reading.keys import check_keys, is_given
 from paddlemix.datasets.reading.places.boxes import box_unit, place_of, shown_index
-from paddlemix.datasets.reading.slots import BOX, NAME
+from paddlemix.datasets.reading.slots.filling import Listed
+from paddlemix.datasets.reading.slots.placeholders import BOX, NAME
 from paddlemix.datasets.reading.tools import parsed
 from paddlemix.datasets.reading.turns import Said
 from paddlemix.datasets.records.json_files import Record, describe

@@ -1,0 +1,185 @@
+"""Texts whose placeholders, such as `<image>`, stand for what lists of the record hold, in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from paddlemix.conversation import Image, Part, Video
+from paddlemix.datasets.reading.context import Reading
+from paddlemix.datasets.reading.media import Named
+from paddlemix.datasets.reading.slots.placeholders import (
+    BOX,
+    IMAGE,
+    NAME,
+    VIDEO,
+    Piece,
+    Slot,
+    cut_at,
+    cut_at_other_spellings,
+)
+from paddlemix.datasets.reading.turns import Said
+from paddlemix.datasets.reading.unread import note_unused_placeholders
+
+# Places that only texts of users, systems and tools have: models answer in words.
+_MEDIA = (IMAGE, VIDEO)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What the slots of one kind stand for.
+
+    Attributes:
+        tag: the kind, such as "<image>".
+        key: where the record lists it.
+        parts: what each slot becomes, in order.
+    """
+
+    tag: str
+    key: str
+    parts: Sequence[Sequence[Part]]
+
+
+def fill(
+    turns: Sequence[Said],
+    reading: Reading,
+    *,
+    images: Sequence[Image] | Named,
+    videos: Sequence[Video],
+    others: Sequence[Listed],
+) -> list[Said]:
+    """Put everything listed where its slots are.
+
+    Args:
+        turns: of the record.
+        reading: of it.
+        images: that it lists; where no slot of a kind is anywhere, all of it comes before the first question.
+        videos: likewise. Where images are listed nowhere, `<image>` stands for them too.
+        others: names and boxes, which answers have slots for too.
+
+    Returns:
+        The turns, no slot left in them.
+
+    Raises:
+        RecordError: there are more slots than things listed or fewer.
+    """
+    named = images if isinstance(images, dict) else {}
+    listed = [
+        Listed(IMAGE, "images", [[image] for image in (images.values() if isinstance(images, dict) else images)]),
+        Listed(VIDEO, "videos", [[video] for video in videos]),
+    ]
+    tags = (*named, *_MEDIA), tuple(one.tag for one in others)
+    lists_media = any(one.parts for one in listed)
+    cut = [_cut(said, *tags, reading, lists_media=lists_media) for said in turns]
+    return _filled(_with_slots(cut, listed, reading), [*listed, *others], named, reading)
+
+
+def _cut(said: Said, media: tuple[str, ...], others: tuple[str, ...], reading: Reading, *, lists_media: bool) -> Said:
+    """Cut a turn's texts at the placeholders that count in it: those of images and videos do in no answer.
+
+    Nor do they in a turn that shows images of its own while the record lists none: there they are words.
+    """
+    has_places = said.role != "assistant" and (lists_media or all(isinstance(piece, str) for piece in said.pieces))
+    tags = (*(media if has_places else ()), *others)
+    reads_any = has_places and reading.options.placeholders == "any"
+    pieces: list[Piece] = []
+    for piece in said.pieces:
+        if not isinstance(piece, str) or "<" not in piece:
+            pieces.append(piece)
+            continue
+        if not has_places and said.role != "assistant":
+            note_unused_placeholders(piece, reading)
+        text = piece if has_places else _without_escapes(piece)
+        for one in cut_at(text, tags) if tags else [text]:
+            pieces += cut_at_other_spellings(one) if reads_any and isinstance(one, str) else [one]
+    return replace(said, pieces=pieces)
+
+
+def _without_escapes(text: str) -> str:
+    """Take the backslash away from placeholders where they do not count."""
+    return text.replace(f"\\{IMAGE}", IMAGE).replace(f"\\{VIDEO}", VIDEO)
+
+
+def _slots(turns: Iterable[Said]) -> list[Slot]:
+    return [piece for said in turns for piece in said.pieces if isinstance(piece, Slot)]
+
+
+def _with_slots(turns: list[Said], listed: Sequence[Listed], reading: Reading) -> list[Said]:
+    """Add the slots that are missing altogether, and let `<image>` stand for videos where only these are listed."""
+    images, videos = listed
+    tags = [slot.tag for slot in _slots(turns)]
+    if videos.parts and not images.parts and VIDEO not in tags and tags.count(IMAGE) == len(videos.parts):
+        return [_renamed(said, IMAGE, VIDEO) for said in turns]
+    has_named = any(tag not in (IMAGE, VIDEO, BOX, NAME) for tag in tags)
+    missing = [
+        Slot(one.tag)
+        for one in listed
+        for _ in one.parts
+        if one.tag not in tags and not (one.tag == IMAGE and has_named)
+    ]
+    first_user = next((number for number, said in enumerate(turns) if said.role == "user"), None)
+    if missing and first_user is None:
+        raise reading.error("the record shows images or videos, but has no user's turn that could show them")
+    return [
+        replace(said, pieces=(*missing, *said.pieces)) if number == first_user else said
+        for number, said in enumerate(turns)
+    ]
+
+
+def _renamed(said: Said, old: str, new: str) -> Said:
+    pieces = [
+        piece._replace(tag=new) if isinstance(piece, Slot) and piece.tag == old else piece for piece in said.pieces
+    ]
+    return replace(said, pieces=pieces)
+
+
+def _filled(turns: list[Said], listed: Sequence[Listed], named: Named, reading: Reading) -> list[Said]:
+    """Put what is listed into the slots."""
+    slots = _slots(turns)
+    for one in listed:
+        _check_slots([slot for slot in slots if slot.tag == one.tag], one, named, slots, reading)
+    remaining = {one.tag: iter(one.parts) for one in listed}
+    parts = {one.tag: one.parts for one in listed}
+    first = {tag: _first_number([slot for slot in slots if slot.tag == tag]) for tag in parts}
+    filled = []
+    for said in turns:
+        pieces: list[Piece] = []
+        for piece in said.pieces:
+            if not isinstance(piece, Slot):
+                pieces.append(piece)
+            elif piece.tag in named:
+                pieces.append(named[piece.tag])
+            elif piece.number is None:
+                pieces += next(remaining[piece.tag])
+            else:
+                pieces += parts[piece.tag][piece.number - first[piece.tag]]
+        filled.append(replace(said, pieces=pieces))
+    return filled
+
+
+def _check_slots(own: list[Slot], listed: Listed, named: Named, slots: list[Slot], reading: Reading) -> None:
+    """Refuse slots that do not show each listed thing once, or at least once where they are numbered."""
+    count = len(listed.parts)
+    if named and listed.tag == IMAGE and not own:
+        missing = [name for name in named if not any(slot.tag == name for slot in slots)]
+        if missing and len(missing) < len(named):
+            raise reading.error(f"no turn shows the image {missing[0]}; expected each placeholder of the images")
+        return
+    numbers = [slot.number for slot in own if slot.number is not None]
+    if numbers and len(numbers) == len(own):
+        first = _first_number(own)
+        if {number - first for number in numbers} == set(range(count)):
+            return
+        shown = ", ".join(sorted({slot.spelled for slot in own}))
+        expected = f"the numbers {first} to {count - 1 + first}"
+        raise reading.error(f"the turns show {shown}, but `{listed.key}` lists {count}; expected {expected}")
+    if len(own) != count or numbers:
+        raise reading.error(
+            f"the turns have {len(own)} `{listed.tag}`, but `{listed.key}` lists {count}; expected one each (a "
+            f"`\\{listed.tag}` with a backslash is text)"
+        )
+
+
+def _first_number(slots: Iterable[Slot]) -> int:
+    """Tell from which number on placeholders count."""
+    return 0 if any(slot.number == 0 for slot in slots) else 1
