@@ -79,7 +79,7 @@ def read_turns(record: Record, key: str, reading: Reading) -> list[Said]:
 
     Args:
         record: the record.
-        key: where the list stands.
+        key: where the list stands; it may be JSON text.
         reading: of the record.
 
     Returns:
@@ -88,6 +88,9 @@ def read_turns(record: Record, key: str, reading: Reading) -> list[Said]:
     Raises:
         RecordError: there is no such list, a turn is written otherwise, or says more than is read.
     """
+    value = record.get(key)
+    if isinstance(value, str) and value.lstrip()[:1] == "[":  # as tables keep lists
+        record = {**record, key: parsed(value, f"`{key}` of the record", reading)}
     items = require(record, key, list, "a list of turns", reading.source)
     said: list[Said] = []
     for number, item in enumerate(items):
@@ -141,9 +144,10 @@ def _read_turn(item: Any, key: str, name: str, reading: Reading) -> list[Said]:
 
 
 def _spoken(item: Record, speaker_key: str, name: str, reading: Reading) -> Said:
-    speaker = require(item, speaker_key, str, f"one of {', '.join(_SPEAKERS)}", reading.source, within=name)
+    expected = f"one of {', '.join(_SPEAKERS)}"
+    speaker = require(item, speaker_key, str, expected, reading.source, within=name).lower()
     if speaker not in _SPEAKERS:
-        raise reading.error(f"`{speaker_key}` of {name} is {describe(speaker)}; expected one of {', '.join(_SPEAKERS)}")
+        raise reading.error(f"`{speaker_key}` of {name} is {describe(item[speaker_key])}; expected {expected}")
     weight = _weight(item, name, reading)
     if speaker in _CALLERS:
         text = require(item, _text_key(item), str, "a call as JSON", reading.source, within=name)

@@ -416,3 +416,9 @@ def test_boxes_lie_on_a_video_where_no_image_is_shown(check_refused):
     tagged = {"messages": said("q", "<|box_start|>(1,2),(3,4)<|box_end|>"), "videos": ["v.mp4", "w.mp4"]}
     assert read(tagged).turns[1].parts == (Box(1, 2, 3, 4, "thousandth", video=1),)
     check_refused(parse, {**record, "objects": {**objects, "image_id": [1]}}, "of one of 1 videos")
+
+
+def test_turns_as_a_table_keeps_them_are_read(check_refused):
+    record = {"messages": '[{"role": "User", "content": "q"}, {"role": "ASSISTANT", "content": "a"}]'}
+    assert read(record).turns == (Turn("user", (Text("q"),)), Turn("assistant", (Text("a"),)))
+    check_refused(parse, {"messages": "[{]"}, "`messages` of the record is the text")
