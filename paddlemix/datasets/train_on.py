@@ -24,6 +24,8 @@ def with_weights(conversation: Conversation, train_on: TrainOn) -> Conversation:
     Returns:
         The conversation; but for "assistant" every turn has a weight.
     """
+    if train_on == "assistant" and any(turn.role == "assistant" and turn.weight is None for turn in conversation.turns):
+        return conversation  # as most are
     last = max((place for place, turn in enumerate(conversation.turns) if turn.role == "assistant"), default=-1)
     learned = {"last": (last,), "all": range(len(conversation.turns))}
     turns = conversation.turns

@@ -12,9 +12,11 @@ from paddlemix.datasets.formats.messages import BESIDE_TURNS, converse_beside
 from paddlemix.datasets.formats.query_response import history_of
 from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.fields import checked_text, require
-from paddlemix.datasets.reading.keys import check_keys
+from paddlemix.datasets.reading.keys import check_keys, keys
 from paddlemix.datasets.reading.turns import Said
 from paddlemix.datasets.records.json_files import Record, describe
+
+_READ = keys("instruction", "input", "output", "history", *BESIDE_TURNS)
 
 
 def parse(record: Record, reading: Reading) -> Conversation:
@@ -30,7 +32,7 @@ def parse(record: Record, reading: Reading) -> Conversation:
     Raises:
         RecordError: the record has another shape.
     """
-    check_keys(record, ("instruction", "input", "output", "history", *BESIDE_TURNS), reading)
+    check_keys(record, _READ, reading)
     instruction = require(record, "instruction", str, "a text", reading.source)
     given = record.get("input") or ""
     if not isinstance(given, str):

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from paddlemix.conversation import Conversation, RecordError, RecordId
 from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.reading.context import Reading
-from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, keys, only_key
 from paddlemix.datasets.reading.question import ask, shown_images, texts_at
 from paddlemix.datasets.reading.tables import Key, joined, rows_by_key, table
 from paddlemix.datasets.records.json_files import Located, Record, describe
 
 DEFAULT_PROMPT = "Describe this picture."
 _CAPTION_KEYS = ("caption", "captions", "text", "blip_caption")
+_READ = keys(*IMAGE_KEYS, *_CAPTION_KEYS)
 
 
 def parse(record: Record, reading: Reading, prompt: str = DEFAULT_PROMPT) -> Conversation:
@@ -35,7 +36,7 @@ def parse(record: Record, reading: Reading, prompt: str = DEFAULT_PROMPT) -> Con
     Raises:
         RecordError: the record has another shape.
     """
-    check_keys(record, (*IMAGE_KEYS, *_CAPTION_KEYS), reading)
+    check_keys(record, _READ, reading)
     key = only_key(record, _CAPTION_KEYS, reading) or _CAPTION_KEYS[0]
     captions = texts_at(record, key, reading)
     return ask(shown_images(record, reading), [prompt], [captions], reading, "caption")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from paddlemix.conversation import Conversation
 from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.formats.inline import with_inline_media
-from paddlemix.datasets.formats.messages import BESIDE_TURNS
+from paddlemix.datasets.formats.messages import MESSAGES
 from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.keys import check_keys
 from paddlemix.datasets.reading.turns import read_turns, turns_key
@@ -37,7 +37,7 @@ def parse(record: Record, reading: Reading) -> Conversation:
         RecordError: the record has another shape.
     """
     key = turns_key(record, reading)
-    check_keys(record, (key, *BESIDE_TURNS), reading)
+    check_keys(record, MESSAGES, reading)
     return with_inline_media(record, read_turns(record, key, reading), reading)
 
 

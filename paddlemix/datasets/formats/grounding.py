@@ -14,7 +14,7 @@ from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.reading.checks import build_conversation
 from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.fields import require, text_at
-from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, keys, only_key
 from paddlemix.datasets.reading.places.boxes import Corners, box_unit, place_of
 from paddlemix.datasets.reading.places.objects import many_boxes
 from paddlemix.datasets.reading.question import shown_images
@@ -25,6 +25,7 @@ DEFAULT_PROMPT = f"Find {PHRASE}."
 # The names that sets of this kind have for the same things.
 _PHRASE_KEYS = ("phrase", "expression", "sent", "ref")
 _BOX_KEYS = ("bbox", "box")
+_READ = keys(*IMAGE_KEYS, *_PHRASE_KEYS, *_BOX_KEYS, "bbox_type")
 
 
 def parse(record: Record, reading: Reading, prompt: str = DEFAULT_PROMPT, *, corners: Corners) -> Conversation:
@@ -42,7 +43,7 @@ def parse(record: Record, reading: Reading, prompt: str = DEFAULT_PROMPT, *, cor
     Raises:
         RecordError: the record has another shape.
     """
-    check_keys(record, (*IMAGE_KEYS, *_PHRASE_KEYS, *_BOX_KEYS, "bbox_type"), reading)
+    check_keys(record, _READ, reading)
     key = only_key(record, _PHRASE_KEYS, reading) or _PHRASE_KEYS[0]
     phrase = Reference(text_at(record, key, reading.source))
     before, after = prompt.split(PHRASE, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 import orjson
 
@@ -45,7 +44,7 @@ def with_inline_media(record: Record, turns: Sequence[Said], reading: Reading) -
         RecordError: a tag has no partner, the texts and the record show different images, or the turns make no
             conversation.
     """
-    cut = [replace(said, pieces=_cut(said, reading)) for said in turns]
+    cut = [said._replace(pieces=_cut(said, reading)) for said in turns]
     inline = [piece for said in cut for piece in said.pieces if isinstance(piece, Image)]
     if not inline:
         return converse_beside(record, cut, reading, markup=True)

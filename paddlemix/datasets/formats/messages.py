@@ -16,17 +16,18 @@ from paddlemix.conversation import Conversation, Image, UnknownKeysError, Video
 from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.converse import converse
-from paddlemix.datasets.reading.keys import IMAGE_KEYS, VIDEO_KEYS, check_keys, is_given
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, VIDEO_KEYS, check_keys, is_given, keys
 from paddlemix.datasets.reading.media import IMAGE_SETTING_KEYS, image_settings, images_of, videos_of
 from paddlemix.datasets.reading.places.objects import Counts, objects_of
 from paddlemix.datasets.reading.tools import tools_of
-from paddlemix.datasets.reading.turns import SYSTEM_KEYS, Said, read_turns, turns_key, with_system
+from paddlemix.datasets.reading.turns import SYSTEM_KEYS, TURN_KEYS, Said, read_turns, turns_key, with_system
 from paddlemix.datasets.records.json_files import Record
 
 # ms-swift's way to bound all images of a record.
 _TEMPLATE_KEY = "chat_template_kwargs"
 _NAMES_OF_MEDIA = ("image_id", "video_id")
-BESIDE_TURNS = (*IMAGE_KEYS, *VIDEO_KEYS, *SYSTEM_KEYS, "objects", "tools", _TEMPLATE_KEY)
+BESIDE_TURNS = keys(*IMAGE_KEYS, *VIDEO_KEYS, *SYSTEM_KEYS, "objects", "tools", _TEMPLATE_KEY)
+MESSAGES = keys(*TURN_KEYS, *BESIDE_TURNS)
 
 
 def parse(record: Record, reading: Reading) -> Conversation:
@@ -44,7 +45,7 @@ def parse(record: Record, reading: Reading) -> Conversation:
         RecordError: the record has another shape.
     """
     key = turns_key(record, reading)
-    check_keys(record, (key, *BESIDE_TURNS), reading)
+    check_keys(record, MESSAGES, reading)
     return converse_beside(record, read_turns(record, key, reading), reading, markup=False)
 
 

@@ -13,7 +13,7 @@ from paddlemix.conversation import Conversation, RecordError, RecordId
 from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.fields import checked_text, require
-from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, keys, only_key
 from paddlemix.datasets.reading.question import ask, shown_images
 from paddlemix.datasets.records.json_files import Located, Record, as_entries
 
@@ -23,6 +23,7 @@ SPLITS = {"train": 1, "val": 2, "test": 3}
 
 # What OCR-VQA's own file says of a book beside its questions.
 _BESIDE = ("title", "authorName", "genre")
+_READ = keys(*IMAGE_KEYS, "imageURL", "questions", "answers", *_BESIDE)
 
 
 def parse(record: Record, reading: Reading) -> Conversation:
@@ -38,7 +39,7 @@ def parse(record: Record, reading: Reading) -> Conversation:
     Raises:
         RecordError: the record has another shape.
     """
-    check_keys(record, (*IMAGE_KEYS, "imageURL", "questions", "answers", *_BESIDE), reading)
+    check_keys(record, _READ, reading)
     if only_key(record, IMAGE_KEYS, reading) is None and "imageURL" in record:
         record = {**record, "image": record["imageURL"]}
     images = shown_images(record, reading)

@@ -15,9 +15,11 @@ from paddlemix.datasets.formats.inline import with_inline_media
 from paddlemix.datasets.formats.messages import BESIDE_TURNS
 from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.fields import require
-from paddlemix.datasets.reading.keys import check_keys
+from paddlemix.datasets.reading.keys import check_keys, keys
 from paddlemix.datasets.reading.turns import Said
 from paddlemix.datasets.records.json_files import Record, describe
+
+_READ = keys("query", "response", "history", *BESIDE_TURNS)
 
 
 def parse(record: Record, reading: Reading) -> Conversation:
@@ -34,7 +36,7 @@ def parse(record: Record, reading: Reading) -> Conversation:
     Raises:
         RecordError: the record has another shape.
     """
-    check_keys(record, ("query", "response", "history", *BESIDE_TURNS), reading)
+    check_keys(record, _READ, reading)
     query, response = (require(record, key, str, "a text", reading.source) for key in ("query", "response"))
     turns = [*history_of(record, reading), Said("user", (query,)), Said("assistant", (response,))]
     return with_inline_media(record, turns, reading)

@@ -12,7 +12,7 @@ from paddlemix.conversation import Conversation
 from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.fields import text_at
-from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, only_key
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, keys, only_key
 from paddlemix.datasets.reading.question import ask, shown_images, texts_at
 from paddlemix.datasets.reading.tables import joined, table
 from paddlemix.datasets.records.json_files import Located, Record
@@ -32,6 +32,7 @@ _BESIDE = (
     "question_types",
     "data_split",
 )
+_READ = keys(*IMAGE_KEYS, "image_id", "question", "answers", *_BESIDE)
 
 
 def parse(record: Record, reading: Reading) -> Conversation:
@@ -47,7 +48,7 @@ def parse(record: Record, reading: Reading) -> Conversation:
     Raises:
         RecordError: the record has another shape.
     """
-    check_keys(record, (*IMAGE_KEYS, "image_id", "question", "answers", *_BESIDE), reading)
+    check_keys(record, _READ, reading)
     if only_key(record, IMAGE_KEYS, reading) is None:
         record = {**record, "image": f"{text_at(record, 'image_id', reading.source)}.jpg"}
     question, answers = text_at(record, "question", reading.source), texts_at(record, "answers", reading)

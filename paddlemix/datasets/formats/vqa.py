@@ -11,9 +11,11 @@ from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.formats.vqav2 import join
 from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.fields import text_at
-from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, check_keys, keys
 from paddlemix.datasets.reading.question import ask, shown_images, texts_at
 from paddlemix.datasets.records.json_files import Record
+
+_READ = keys(*IMAGE_KEYS, "question", "answer")
 
 
 def parse(record: Record, reading: Reading) -> Conversation:
@@ -29,7 +31,7 @@ def parse(record: Record, reading: Reading) -> Conversation:
     Raises:
         RecordError: the record has another shape.
     """
-    check_keys(record, (*IMAGE_KEYS, "question", "answer"), reading)
+    check_keys(record, _READ, reading)
     question = text_at(record, "question", reading.source)
     return ask(shown_images(record, reading), [question], [texts_at(record, "answer", reading)], reading, "vqa")
 

@@ -72,11 +72,16 @@ def _check_order(turns: Sequence[Turn], reading: Reading) -> None:
 
 
 def _check_turn(turn: Turn, number: int, reading: Reading) -> None:
-    for kind, name in ((Image, "an image"), (Video, "a video")):
-        if turn.role in ("system", "assistant") and any(isinstance(part, kind) for part in turn.parts):
-            raise reading.error(f"turn {number} ({turn.role}) shows {name}; only turns of users and tools may")
-    says_something = (
-        turn.calls or plain_text(turn.parts).strip() or any(isinstance(part, Placed) for part in turn.parts)
-    )
-    if turn.role == "assistant" and not says_something:
+    if turn.role in ("system", "assistant"):
+        _refuse_shown(turn, number, reading)
+    if turn.role != "assistant" or turn.calls or plain_text(turn.parts).strip():
+        return
+    if not any(isinstance(part, Placed) for part in turn.parts):
         raise reading.error(f"turn {number} (assistant) is blank; expected the answer to learn")
+
+
+def _refuse_shown(turn: Turn, number: int, reading: Reading) -> None:
+    for part in turn.parts:
+        if isinstance(part, (Image, Video)):
+            name = "an image" if isinstance(part, Image) else "a video"
+            raise reading.error(f"turn {number} ({turn.role}) shows {name}; only turns of users and tools may")

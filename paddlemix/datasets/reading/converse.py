@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from paddlemix.conversation import Conversation, Image, Part, Task, Text, Turn, Video
 from paddlemix.datasets.reading.checks import build_conversation, plain_text
@@ -64,12 +63,14 @@ def joined(turns: Sequence[Said], reading: Reading) -> list[Said]:
     Returns:
         The turns, a line end between what was joined.
     """
+    if not reading.options.join_turns:
+        return list(turns)
     result: list[Said] = []
     for said in turns:
         last = result[-1] if result else None
-        if reading.options.join_turns and last and _are_one(last, said):
+        if last and _are_one(last, said):
             between = ("\n",) if last.pieces and said.pieces else ()
-            result[-1] = replace(said, pieces=(*last.pieces, *between, *said.pieces))
+            result[-1] = said._replace(pieces=(*last.pieces, *between, *said.pieces))
         else:
             result.append(said)
     return result

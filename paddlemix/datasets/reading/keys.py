@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from paddlemix.conversation import UnknownKeysError
 from paddlemix.datasets.reading.context import Reading
 
+Keys = dict[str, None]
+"""Names of keys: in an order for messages, and found at once."""
+
+
+def keys(*names: str) -> Keys:
+    """Make keys of their names."""
+    return dict.fromkeys(names)
+
+
 # How sets spell the key of the images, or videos, that a record or a turn shows.
-IMAGE_KEYS = (
+IMAGE_KEYS = keys(
     "images", "image", "image_path", "image_paths", "image_file", "image_files", "image_url", "image_urls",
     "image_list", "image_name", "img", "imgs", "img_path", "img_paths", "img_url", "picture", "pictures", "photo",
     "file_name", "Image", "Images",
 )  # fmt: skip
-VIDEO_KEYS = (
-    "videos",
-    "video",
-    "video_path",
-    "video_paths",
-    "video_file",
-    "video_url",
-    "video_urls",
-    "Video",
-    "Videos",
+VIDEO_KEYS = keys(
+    "videos", "video", "video_path", "video_paths", "video_file", "video_url", "video_urls", "Video", "Videos"
 )
-# All but the one that messages name.
-_SPELLINGS = frozenset((*IMAGE_KEYS[1:], *VIDEO_KEYS[1:]))
-MEDIA_KEYS = frozenset((*IMAGE_KEYS, *VIDEO_KEYS))
+MEDIA_KEYS = keys(*IMAGE_KEYS, *VIDEO_KEYS)
+# All but the ones that messages name.
+_SPELLINGS = MEDIA_KEYS.keys() - {"images", "videos"}
 
 # Keys that mean something in one format or another, and what that is. Ignored, half of a record would be trained.
 _MEANINGFUL = {
@@ -66,7 +66,7 @@ def is_given(value: Any) -> bool:
     return value is not None and value != "" and value != [] and value != {}
 
 
-def check_keys(record: Mapping[str, Any], read: tuple[str, ...], reading: Reading, within: str = "") -> None:
+def check_keys(record: Mapping[str, Any], read: Collection[str], reading: Reading, within: str = "") -> None:
     """Refuse a record, or an object in it, that says more than what is read of it.
 
     Args:
@@ -79,8 +79,7 @@ def check_keys(record: Mapping[str, Any], read: tuple[str, ...], reading: Readin
         RecordError: a key that means something is not read here.
         UnknownKeysError: a key has a name that means nothing here, so that it may be a misspelling.
     """
-    known = _read_or_about(read)
-    unread = [key for key in record if key not in known and is_given(record[key])]
+    unread = [key for key in record if key not in read and key not in _ABOUT and is_given(record[key])]
     if not unread:
         return
     place = f"{within}." if within else ""
@@ -94,12 +93,12 @@ def check_keys(record: Mapping[str, Any], read: tuple[str, ...], reading: Readin
     raise UnknownKeysError(reading.source, tuple(f"{place}{key}" for key in unread))
 
 
-def only_key(record: Mapping[str, Any], keys: Iterable[str], reading: Reading) -> str | None:
+def only_key(record: Mapping[str, Any], spellings: Collection[str], reading: Reading) -> str | None:
     """Find the one of several keys with one meaning that a record has.
 
     Args:
         record: the record, or an object in it.
-        keys: that mean the same.
+        spellings: keys that mean the same.
         reading: the record's.
 
     Returns:
@@ -108,12 +107,7 @@ def only_key(record: Mapping[str, Any], keys: Iterable[str], reading: Reading) -
     Raises:
         RecordError: several are given, with different values.
     """
-    found = [key for key in keys if key in record and is_given(record[key])]
+    found = [key for key in record if key in spellings and is_given(record[key])]
     if len(found) > 1 and any(record[key] != record[found[0]] for key in found[1:]):
         raise reading.error(f"{', '.join(f'`{key}`' for key in found)} mean the same; expected one of them")
     return found[0] if found else None
-
-
-@lru_cache(maxsize=64)
-def _read_or_about(read: tuple[str, ...]) -> frozenset[str]:
-    return _ABOUT.union(read)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from paddlemix.conversation import Image, ImageSettings, Video, VideoSettings
 from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.fields import checked_text, resolved
-from paddlemix.datasets.reading.keys import IMAGE_KEYS, VIDEO_KEYS, check_keys, is_given, only_key
+from paddlemix.datasets.reading.keys import IMAGE_KEYS, VIDEO_KEYS, check_keys, is_given, keys, only_key
 from paddlemix.datasets.records.json_files import describe
 from paddlemix.media.data_url import data_url_of
 
@@ -30,6 +30,8 @@ _ABOUT = ("detail", "format", "mime_type", "media_type")
 _INDEX = re.compile(r"\[\d+\]")
 IMAGE_SETTING_KEYS = _IMAGE_SETTINGS
 VIDEO_SETTING_KEYS = (*_VIDEO_SETTINGS, *_SETTING_NAMES, "raw_fps")
+_READ_OF_IMAGES = keys(*_WHERE, *_IMAGE_SETTINGS, *_ABOUT)
+_READ_OF_VIDEOS = keys(*_WHERE, *VIDEO_SETTING_KEYS, *_ABOUT)
 
 
 def images_of(holder: Mapping[str, Any], reading: Reading) -> list[Image] | Named:
@@ -94,7 +96,7 @@ def image_from(value: object, name: str, reading: Reading, settings: ImageSettin
         RecordError: it is none of these.
     """
     if isinstance(value, dict):
-        check_keys(value, (*_WHERE, *_IMAGE_SETTINGS, *_ABOUT), reading, _path(name))
+        check_keys(value, _READ_OF_IMAGES, reading, _path(name))
         settings = _either(image_settings(value, name, reading), settings)
     return Image(_place(value, name, reading), settings)
 
@@ -119,7 +121,7 @@ def video_from(value: object, name: str, reading: Reading, settings: VideoSettin
             raise reading.error(f"{name} is an empty list; expected a path, or the paths of its frames")
         return Video(tuple(_place(frame, f"a frame of {name}", reading) for frame in value), settings)
     if isinstance(value, dict):
-        check_keys(value, (*_WHERE, *VIDEO_SETTING_KEYS, *_ABOUT), reading, _path(name))
+        check_keys(value, _READ_OF_VIDEOS, reading, _path(name))
         settings = _either(video_settings(value, name, reading), settings)
     return Video(_place(value, name, reading), settings)
 

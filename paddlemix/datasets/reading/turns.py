@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from paddlemix.conversation import Role, ToolCall
 from paddlemix.datasets.reading.context import Reading
 from paddlemix.datasets.reading.fields import require
-from paddlemix.datasets.reading.keys import MEDIA_KEYS, check_keys, is_given, only_key
+from paddlemix.datasets.reading.keys import MEDIA_KEYS, check_keys, is_given, keys, only_key
 from paddlemix.datasets.reading.media import images_of, videos_of
 from paddlemix.datasets.reading.parts import pieces_of
 from paddlemix.datasets.reading.slots.placeholders import IMAGE, VIDEO, Piece, Slot, cut_at
@@ -26,7 +25,10 @@ _LARGEST_WEIGHT = 1e6
 _CALL_KEYS = ("tool_calls", "function_call")
 # A turn that is a question and its answer.
 _QUESTION_KEYS, _ANSWER_KEYS = ("human", "user"), ("assistant", "gpt")
-_READ = (*_SPEAKER_KEYS, *_TEXT_KEYS, *WEIGHT_KEYS, *_CALL_KEYS, *MEDIA_KEYS)
+_READ = keys(*_SPEAKER_KEYS, *_TEXT_KEYS, *WEIGHT_KEYS, *_CALL_KEYS, *MEDIA_KEYS)
+_READ_OF_PAIRS = keys(*_QUESTION_KEYS, *_ANSWER_KEYS, *WEIGHT_KEYS)
+# Of turns that hold only these, there is no more to find.
+_COMMON = {*_SPEAKER_KEYS, *_TEXT_KEYS}
 
 # The role that each name of a speaker means.
 ROLES: dict[str, Role] = {
@@ -37,11 +39,11 @@ ROLES: dict[str, Role] = {
 }
 # Speakers whose text is a call, or several in a list, as JSON.
 _CALLERS = ("tool_call", "function_call")
-_SPEAKERS = (*ROLES, *_CALLERS)
+_SPEAKERS = keys(*ROLES, *_CALLERS)
+_EXPECTED_SPEAKER = f"one of {', '.join(_SPEAKERS)}"
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """A turn whose texts are not read yet.
 
     Attributes:
@@ -96,7 +98,7 @@ def read_turns(record: Record, key: str, reading: Reading) -> list[Said]:
     for number, item in enumerate(items):
         for one in _read_turn(item, key, f"`{key}[{number}]`", reading):
             if said and one.calls and said[-1].role == "assistant" and not any(map(is_given, one.pieces)):
-                said[-1] = replace(said[-1], calls=(*said[-1].calls, *one.calls))
+                said[-1] = said[-1]._replace(calls=(*said[-1].calls, *one.calls))
             else:
                 said.append(one)
     return said
@@ -130,11 +132,12 @@ def _read_turn(item: Any, key: str, name: str, reading: Reading) -> list[Said]:
     if isinstance(item, dict):
         speaker = next((one for one in _SPEAKER_KEYS if one in item), None)
         if speaker is not None:
-            check_keys(item, _READ, reading, f"{key}[]")
+            if not item.keys() <= _COMMON:
+                check_keys(item, _READ, reading, f"{key}[]")
             return [_spoken(item, speaker, name, reading)]
         question, answer = (next((one for one in keys if one in item), "") for keys in (_QUESTION_KEYS, _ANSWER_KEYS))
         if question and answer:
-            check_keys(item, (*_QUESTION_KEYS, *_ANSWER_KEYS, *WEIGHT_KEYS), reading, f"{key}[]")
+            check_keys(item, _READ_OF_PAIRS, reading, f"{key}[]")
             texts = [require(item, one, str, "a text", reading.source, within=name) for one in (question, answer)]
             return [Said("user", (texts[0],)), Said("assistant", (texts[1],), _weight(item, name, reading))]
     raise reading.error(
@@ -144,10 +147,11 @@ def _read_turn(item: Any, key: str, name: str, reading: Reading) -> list[Said]:
 
 
 def _spoken(item: Record, speaker_key: str, name: str, reading: Reading) -> Said:
-    expected = f"one of {', '.join(_SPEAKERS)}"
-    speaker = require(item, speaker_key, str, expected, reading.source, within=name).lower()
+    speaker = require(item, speaker_key, str, _EXPECTED_SPEAKER, reading.source, within=name).lower()
     if speaker not in _SPEAKERS:
-        raise reading.error(f"`{speaker_key}` of {name} is {describe(item[speaker_key])}; expected {expected}")
+        raise reading.error(f"`{speaker_key}` of {name} is {describe(item[speaker_key])}; expected {_EXPECTED_SPEAKER}")
+    if item.keys() <= _COMMON and speaker in ROLES:
+        return Said(ROLES[speaker], _content(item, name, reading, may_be_missing=False))
     weight = _weight(item, name, reading)
     if speaker in _CALLERS:
         text = require(item, _text_key(item), str, "a call as JSON", reading.source, within=name)
@@ -174,7 +178,7 @@ def _content(item: Record, name: str, reading: Reading, *, may_be_missing: bool)
         pieces = pieces_of(content, name, reading)
     else:
         pieces = [require(item, key, str, "a text or a list of parts", reading.source, within=name)]
-    return _with_own_media(pieces, item, name, reading) if not MEDIA_KEYS.isdisjoint(item) else pieces
+    return _with_own_media(pieces, item, name, reading) if not MEDIA_KEYS.keys().isdisjoint(item) else pieces
 
 
 def _with_own_media(pieces: list[Piece], item: Record, name: str, reading: Reading) -> list[Piece]:

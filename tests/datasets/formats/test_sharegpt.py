@@ -72,7 +72,7 @@ BAD = {
     "nothing": ({}, "key `messages` is missing in the record, which has no key at all;"),
     "both columns": (
         {"conversations": said("q"), "messages": messages("q")},
-        "`messages`, `conversations` mean the same; expected one of them",
+        "`conversations`, `messages` mean the same; expected one of them",
     ),
     "an observation": (
         {"conversations": [{"from": "observation", "value": "q"}]},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from paddlemix.conversation import Image, Part, Video
 from paddlemix.datasets.reading.context import Reading
@@ -79,6 +79,8 @@ def _cut(said: Said, media: tuple[str, ...], others: tuple[str, ...], reading: R
 
     Nor do they in a turn that shows images of its own while the record lists none: there they are words.
     """
+    if not any(isinstance(piece, str) and "<" in piece for piece in said.pieces):
+        return said
     has_places = said.role != "assistant" and (lists_media or all(isinstance(piece, str) for piece in said.pieces))
     tags = (*(media if has_places else ()), *others)
     reads_any = has_places and reading.options.placeholders == "any"
@@ -92,7 +94,7 @@ def _cut(said: Said, media: tuple[str, ...], others: tuple[str, ...], reading: R
         text = piece if has_places else _without_escapes(piece)
         for one in cut_at(text, tags) if tags else [text]:
             pieces += cut_at_other_spellings(one) if reads_any and isinstance(one, str) else [one]
-    return replace(said, pieces=pieces)
+    return said._replace(pieces=pieces)
 
 
 def _without_escapes(text: str) -> str:
@@ -117,11 +119,13 @@ def _with_slots(turns: list[Said], listed: Sequence[Listed], reading: Reading) -
         for _ in one.parts
         if one.tag not in tags and not (one.tag == IMAGE and has_named)
     ]
+    if not missing:
+        return turns
     first_user = next((number for number, said in enumerate(turns) if said.role == "user"), None)
-    if missing and first_user is None:
+    if first_user is None:
         raise reading.error("the record shows images or videos, but has no user's turn that could show them")
     return [
-        replace(said, pieces=(*missing, *said.pieces)) if number == first_user else said
+        said._replace(pieces=(*missing, *said.pieces)) if number == first_user else said
         for number, said in enumerate(turns)
     ]
 
@@ -130,7 +134,7 @@ def _renamed(said: Said, old: str, new: str) -> Said:
     pieces = [
         piece._replace(tag=new) if isinstance(piece, Slot) and piece.tag == old else piece for piece in said.pieces
     ]
-    return replace(said, pieces=pieces)
+    return said._replace(pieces=pieces)
 
 
 def _filled(turns: list[Said], listed: Sequence[Listed], named: Named, reading: Reading) -> list[Said]:
@@ -143,6 +147,9 @@ def _filled(turns: list[Said], listed: Sequence[Listed], named: Named, reading: 
     first = {tag: _first_number([slot for slot in slots if slot.tag == tag]) for tag in parts}
     filled = []
     for said in turns:
+        if not any(isinstance(piece, Slot) for piece in said.pieces):
+            filled.append(said)
+            continue
         pieces: list[Piece] = []
         for piece in said.pieces:
             if not isinstance(piece, Slot):
@@ -153,7 +160,7 @@ def _filled(turns: list[Said], listed: Sequence[Listed], named: Named, reading: 
                 pieces += next(remaining[piece.tag])
             else:
                 pieces += parts[piece.tag][piece.number - first[piece.tag]]
-        filled.append(replace(said, pieces=pieces))
+        filled.append(said._replace(pieces=pieces))
     return filled
 
 
