@@ -14,8 +14,9 @@ from paddle.io import Dataset
 
 from paddlemix.contract import ConversationProcessor, Sample
 from paddlemix.conversation import Conversation, OverlongError, RecordError
+from paddlemix.datasets.loading.checking import Start
 from paddlemix.datasets.loading.drawn import DrawnRecords
-from paddlemix.datasets.loading.load import LoadedSet, Start, load_set
+from paddlemix.datasets.loading.load import LoadedSet, load_set
 from paddlemix.datasets.loading.sequences import Chained
 from paddlemix.datasets.loading.sizes import SizeTable
 from paddlemix.datasets.mixing.mixture import MixedSet, MixStrategy, Mixture

@@ -17,8 +17,8 @@ from paddlemix.contract import Model, Processor
 from paddlemix.datasets.bad_records import FILE as BAD_RECORDS_FILE
 from paddlemix.datasets.bad_records import BadRecords
 from paddlemix.datasets.batching import Batching
+from paddlemix.datasets.loading.checking import Start
 from paddlemix.datasets.loading.drawn import DrawnRecords
-from paddlemix.datasets.loading.load import Start
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.distributed.ranks import from_first
 from paddlemix.files import write_json

@@ -541,6 +541,11 @@ class TestRules:
             ),
             ({"mixtoken_window": 64}, "`mixtoken_window` has no effect unless `mixtoken` is true."),
             ({"mixtoken": True, "group_by_length": True}, "`group_by_length` and `mixtoken` are both true;"),
+            ({"shuffle": False, "group_by_length": True}, "`group_by_length` is true and `shuffle` false,"),
+            (
+                {"shuffle": False, "mixtoken": True, "mixtoken_window": 64},
+                "`mixtoken_window` has no effect while `shuffle` is false",
+            ),
             ({"pipeline_parallel_degree": 2}, "`pipeline_parallel_degree` is 2, but splitting a model over cards in"),
             ({"pipeline_parallel_degree": 4}, "`pipeline_parallel_degree` is 4, but"),
             ({"sharding_parallel_config": "split_param"}, '`sharding_parallel_config` is "split_param", but none of'),

@@ -134,3 +134,9 @@ def test_a_link_named_like_a_checkpoint_is_not_followed(tmp_path):
     (out / "checkpoint-1").symlink_to(tmp_path / "elsewhere")
     clear_output_dir(config_for(out, overwrite_output_dir=True))
     assert names_in(tmp_path / "elsewhere") == {"model.safetensors"}
+
+
+def test_a_list_of_bad_records_goes_with_its_run_and_is_no_reason_to_delete_weights(tmp_path):
+    touch(tmp_path, "model.safetensors", "bad_records.jsonl")
+    assert clear_output_dir(config_for(tmp_path, overwrite_output_dir=True)) == [tmp_path / "bad_records.jsonl"]
+    assert names_in(tmp_path) == {"model.safetensors"}

@@ -28,3 +28,14 @@ def test_moved_files_leave_the_sets_the_same_and_another_prompt_does_not() -> No
 
 def test_no_key_means_two_things() -> None:
     assert len(set(KNOWN_KEYS.all)) == len(KNOWN_KEYS.all) > 40
+
+
+def test_a_key_of_sets_that_is_not_given_says_nothing_to_runs_that_began_before_it_was_known() -> None:
+    before = {"prompt": None, "max_samples": None, "splits": None, "seed": None, "weight": None, "repeat": 1.0}
+    assert identity_keys(config_with(data_files="a"))["dataset.train"] == [{"name": "auto", **before}]
+    (given,) = identity_keys(config_with(data_files="a", ignore_keys=["score"]))["dataset.train"]
+    assert given["ignore_keys"] == ["score"]
+
+
+def test_other_checks_go_on_with_the_same_records_and_another_order_does_not() -> None:
+    assert "shuffle" in KNOWN_KEYS.samples and {"check_media", "on_bad_record"} <= set(KNOWN_KEYS.draws)

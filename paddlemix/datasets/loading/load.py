@@ -8,20 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 import paddlemix
-from paddlemix.cache import cache_folder, digest_of, identity, only_one
+from paddlemix.cache import cache_folder, digest_of, identity
 from paddlemix.contract import ConversationProcessor
 from paddlemix.conversation import Conversation, RecordError, RecordId, UnknownKeysError
 from paddlemix.datasets.formats import AUTO, find_format
-from paddlemix.datasets.loading.decoding import Decoding
-from paddlemix.datasets.loading.drawn import DrawnRecords
-from paddlemix.datasets.loading.kept_set import is_of_start, mark_start, read_kept, write_kept
-from paddlemix.datasets.loading.measure import Measured, Measuring
-from paddlemix.datasets.loading.sequences import Conversations, RecordSequence, parse_located
+from paddlemix.datasets.loading.checking import Checking, Start
+from paddlemix.datasets.loading.measure import Measured
+from paddlemix.datasets.loading.sequences import Conversations, RecordSequence
 from paddlemix.datasets.loading.sizes import UNUSABLE, SizeTable
 from paddlemix.datasets.loading.tallies import Tally
 from paddlemix.datasets.records.data_files import FileContent, divide_contents, read_files
@@ -32,7 +29,6 @@ from paddlemix.datasets.spec import DatasetSpec
 
 logger = logging.getLogger(__name__)
 
-CheckMedia = Literal["headers", "full"]
 # How many records with keys that nothing reads become errors of their own; a million may have the same key.
 _LISTED = 20
 _MENDED = "it was bad when the run began, which draws the same records until its end."
@@ -85,26 +81,6 @@ class Finding:
         return f"{self.count:,} record{'s' if self.count > 1 else ''}"
 
 
-@dataclass(frozen=True)
-class Start:
-    """What the loading of all sets has in common.
-
-    Attributes:
-        check_media: "headers" reads the headers of images and videos, "full" decodes all of them.
-        token: the same in all ranks of a run, and in no other run; files that one of them has looked at the others
-            take as it found them. None looks at all files.
-        drawn: what the run that goes on draws; its records keep their places and sizes, whatever became of them.
-    """
-
-    check_media: CheckMedia = "headers"
-    token: str | None = None
-    drawn: DrawnRecords | None = None
-
-    def __post_init__(self) -> None:
-        if self.check_media not in get_args(CheckMedia):
-            raise ValueError(f'`check_media` is {self.check_media!r}; expected "headers" or "full"')
-
-
 def load_set(spec: DatasetSpec, processor: ConversationProcessor, start: Start | None = None) -> LoadedSet:
     """Check and measure the records of a set that no earlier run has measured, with a progress bar.
 
@@ -133,7 +109,7 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor, start: Start |
     records = join_files(contents, spec)
     rows = select(len(records), splits=spec.split_list, max_samples=spec.max_samples, seed=spec.seed)
     path = _kept_at(spec, contents, rows, processor)
-    measured = _Checking(records, spec, processor, rows).measured(path, start)
+    measured = Checking(records, spec, processor, rows).measured(path, start)
     table = measured.table if start.drawn is None else start.drawn.tables.get(path.stem, measured.table)
     is_usable = table[:, 0] != UNUSABLE
     loaded = LoadedSet(
@@ -170,59 +146,6 @@ def join_files(contents: Iterable[FileContent], spec: DatasetSpec) -> RecordSequ
         return RecordSequence(lists)
     depends_on = [_code(), *map(identity, documents)]
     return RecordSequence([*lists, expanded(partial(expand, documents), list(documents), spec.name, depends_on)])
-
-
-class _Checking:
-    """Measures the records of a set, and decodes what they show where that is wanted.
-
-    Args:
-        records: of the set's files.
-        spec: the set.
-        processor: what measures.
-        rows: int64[n], which of the records.
-    """
-
-    def __init__(
-        self, records: RecordSequence, spec: DatasetSpec, processor: ConversationProcessor, rows: np.ndarray
-    ) -> None:
-        how = records.located, partial(parse_located, spec), processor, spec.name
-        self._measuring, self._decoding = Measuring(*how), Decoding(*how)
-        self._rows = rows
-
-    def measured(self, path: Path, start: Start) -> Measured:
-        """Return what is known of the records, kept between runs; others that ask for it meanwhile wait.
-
-        Args:
-            path: where it is kept.
-            start: decides what is looked at again.
-
-        Returns:
-            What holds now.
-        """
-        token = start.token and f"{start.token} {start.check_media}"
-        with only_one(path.with_suffix(".lock")):
-            earlier = read_kept(path)
-            if earlier is not None and is_of_start(path, token):
-                return earlier
-            now = self._measuring.measure(self._rows) if earlier is None else self._renewed(earlier)
-            decoded = np.count_nonzero(now.media.decoded)
-            try:
-                now = self._decoding.check(self._rows, now) if start.check_media == "full" else now
-            finally:  # what took hours until somebody stopped it is not done again
-                if now is not earlier or np.count_nonzero(now.media.decoded) > decoded:
-                    write_kept(path, now)
-            mark_start(path, token)
-        return now
-
-    def _renewed(self, earlier: Measured) -> Measured:
-        """Measure bad records again, since they may have been mended, and those that show what has changed."""
-        changed = earlier.media.changed(f"{self._measuring.title}: looking for changes")
-        bad = np.flatnonzero(earlier.table[:, 0] == UNUSABLE)
-        places = np.union1d(bad, earlier.media.users(changed))
-        if not len(places):
-            return earlier
-        now = earlier.renewed(self._measuring.measure(self._rows[places]), places)
-        return now if changed.any() or not now.says_the_same(earlier) else earlier
 
 
 def _errors(

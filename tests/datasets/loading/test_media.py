@@ -14,7 +14,8 @@ from PIL import Image as PILImage
 from paddlemix.contract import SampleSize
 from paddlemix.conversation import Conversation, Image, RecordError, RecordId, Text, Turn, Video, VideoSettings
 from paddlemix.datasets.loading import decoding, processes
-from paddlemix.datasets.loading.load import Start, load_set
+from paddlemix.datasets.loading.checking import Start
+from paddlemix.datasets.loading.load import load_set
 from paddlemix.datasets.loading.media_table import MediaTable, digest_of, file_status
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.spec import DatasetSpec

@@ -13,7 +13,8 @@ from paddlemix.conversation import Conversation, OverlongError, RecordError, Tex
 from paddlemix.datasets import spec as spec_module
 from paddlemix.datasets.formats.format import Format
 from paddlemix.datasets.loading import processes
-from paddlemix.datasets.loading.load import Start, load_set
+from paddlemix.datasets.loading.checking import Start
+from paddlemix.datasets.loading.load import load_set
 from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.spec import DatasetSpec
 
