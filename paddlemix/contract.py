@@ -72,8 +72,7 @@ class SampleSize:
     clamped: int = 0
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A stretch of a prompt.
 
     Attributes:

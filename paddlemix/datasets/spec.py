@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -137,4 +137,10 @@ class DatasetSpec:
         Returns:
             `image_root`, or the file's own folder.
         """
-        return Path(file).parent if self.image_root is None else Path(self.image_root)
+        return _folder_of(file) if self.image_root is None else Path(self.image_root)
+
+
+@lru_cache(maxsize=1024)
+def _folder_of(file: str) -> Path:
+    """Return the folder of a record file; asked for with each record of it."""
+    return Path(file).parent

@@ -6,13 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from paddlemix.checkpoints.identity import IdentityKeys
-from paddlemix.configuration.arguments import FinetuneConfig
+from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig
 from paddlemix.configuration.groups import DRAW_KEYS, FREE_KEYS, MODEL_KEYS, SAMPLE_KEYS
 
 KNOWN_KEYS = IdentityKeys(model=MODEL_KEYS, samples=SAMPLE_KEYS, draws=DRAW_KEYS, free=FREE_KEYS)
 _FILES = ("data_files", "image_root")
-# Left out where they are not given, so that a run goes on that began before they were known.
-_LATER = ("ignore_keys",)
+# Left out where they say nothing, so that a run goes on that began before they were known.
+_LATER = ("columns", "markup", "placeholders", "join_turns", "train_on", "ignore_keys")
+_NOTHING = {name: value for name, value in asdict(DatasetItem("auto", "a.json")).items() if name in _LATER}
 
 
 def identity_keys(config: FinetuneConfig) -> dict[str, Any]:
@@ -30,5 +31,7 @@ def identity_keys(config: FinetuneConfig) -> dict[str, Any]:
 
 def _without_files(item: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: value for name, value in item.items() if name not in _FILES and not (name in _LATER and value is None)
+        name: value
+        for name, value in item.items()
+        if name not in _FILES and not (name in _LATER and value == _NOTHING[name])
     }

@@ -51,7 +51,7 @@ def build_conversation(
     conversation = Conversation(
         tuple(turns), reading.source, answers=answers, task=task, tools=tools, notes=reading.notes
     )
-    if not conversation.images and any(isinstance(part, Placed) and part.video is None for part in conversation.parts):
+    if any(isinstance(part, Placed) and part.video is None for part in conversation.parts) and not conversation.images:
         raise reading.error("the record has boxes but no image that they could lie on")
     return conversation
 

@@ -94,6 +94,9 @@ def _read(turns: Sequence[Said], reading: Reading, *, markup: bool) -> list[Turn
         for piece in said.pieces:
             assert not isinstance(piece, Slot), "slots were filled before"
             if isinstance(piece, str):
+                if "<" not in piece:  # as in most
+                    parts += (Text(piece),) if piece else ()
+                    continue
                 read = _split(piece, kind, max(shown - 1, 0), reading, markup=markup)
                 note_unread(read, said, reading)
                 parts += read

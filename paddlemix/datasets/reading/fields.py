@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -11,6 +12,8 @@ from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.records.json_files import Record, describe
 
 _TEXT = "a text that is not blank"
+# A path that pathlib would leave as it is.
+_PLAIN = re.compile(r"/?(?!~|\.{1,2}/)[^/\\:\s.~][^/\\:]*(?:/[^/\\:\s.][^/\\:]*)*\Z")
 T = TypeVar("T")
 
 
@@ -87,6 +90,8 @@ def resolved(path: str, root: Path) -> str:
     Returns:
         http(s) addresses, data: URLs and absolute paths as they are, others from `root` on.
     """
+    if _PLAIN.match(path):  # as most are; pathlib takes ten times as long
+        return path if path[0] == "/" else f"{root}/{path}" if str(root) != "." else path
     if path.lstrip()[:8].lower().startswith(("http://", "https://", "data:")):
         return path.strip()
     given = path.removeprefix("file://")

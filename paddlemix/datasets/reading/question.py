@@ -58,7 +58,7 @@ def ask(
     """
     turns = []
     for question, given in zip(questions, answers, strict=True):
-        (most_common, _), *_ = Counter(given).most_common(1)
+        most_common = given[0] if len(given) == 1 else Counter(given).most_common(1)[0][0]
         turns += [Said("user", (question,)), Said("assistant", (most_common,))]
     return converse(turns, reading, images=images, markup=True, answers=tuple(answers[-1]), task=task)
 

@@ -27,7 +27,6 @@ _CALL_KEYS = ("tool_calls", "function_call")
 _QUESTION_KEYS, _ANSWER_KEYS = ("human", "user"), ("assistant", "gpt")
 _READ = keys(*_SPEAKER_KEYS, *_TEXT_KEYS, *WEIGHT_KEYS, *_CALL_KEYS, *MEDIA_KEYS)
 _READ_OF_PAIRS = keys(*_QUESTION_KEYS, *_ANSWER_KEYS, *WEIGHT_KEYS)
-# Of turns that hold only these, there is no more to find.
 _COMMON = {*_SPEAKER_KEYS, *_TEXT_KEYS}
 
 # The role that each name of a speaker means.
@@ -150,8 +149,10 @@ def _spoken(item: Record, speaker_key: str, name: str, reading: Reading) -> Said
     speaker = require(item, speaker_key, str, _EXPECTED_SPEAKER, reading.source, within=name).lower()
     if speaker not in _SPEAKERS:
         raise reading.error(f"`{speaker_key}` of {name} is {describe(item[speaker_key])}; expected {_EXPECTED_SPEAKER}")
-    if item.keys() <= _COMMON and speaker in ROLES:
-        return Said(ROLES[speaker], _content(item, name, reading, may_be_missing=False))
+    if speaker in ROLES and item.keys() <= _COMMON:  # as most are: there is no more to find
+        text = item.get(_text_key(item))
+        content = (text,) if isinstance(text, str) else _content(item, name, reading, may_be_missing=False)
+        return Said(ROLES[speaker], content)
     weight = _weight(item, name, reading)
     if speaker in _CALLERS:
         text = require(item, _text_key(item), str, "a call as JSON", reading.source, within=name)

@@ -158,8 +158,11 @@ class Qwen2VLImageProcessor:
 
     def grid(self, width: int, height: int) -> tuple[int, int, int]:
         """Count patches in time, height and width of a still image of this size in pixels."""
-        new_width, new_height = self.resized(width, height)
-        return 1, new_height // self.patch_size, new_width // self.patch_size
+        return self.grid_of_resized(*self.resized(width, height))
+
+    def grid_of_resized(self, width: int, height: int) -> tuple[int, int, int]:
+        """Count patches in time, height and width of a still image resized to this size in pixels."""
+        return 1, height // self.patch_size, width // self.patch_size
 
     def tokens(self, grid: tuple[int, int, int]) -> int:
         """Count the tokens of the language model that a grid of patches becomes."""

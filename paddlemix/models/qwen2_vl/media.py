@@ -159,7 +159,8 @@ class MediaReader:
 
     def _still(self, image: Image, size: Size) -> Shown:
         processor = self._processor_of(image)
-        return Shown(processor.grid(*size), size, processor.resized(*size))
+        seen = processor.resized(*size)
+        return Shown(processor.grid_of_resized(*seen), size, seen)
 
     def _processor_of(self, image: Image) -> Qwen2VLImageProcessor:
         """Make the processor of one image."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +161,8 @@ class Qwen2VLProcessor(ProcessorBase):
 
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
         media = self._media.read(conversation)
-        pieces, shown = self._prompt(conversation, media.sizes, add_generation_prompt=add_generation_prompt)
+        places = self._place_sizes(media.sizes)
+        pieces, shown = self._prompt(conversation, media.sizes, places, add_generation_prompt=add_generation_prompt)
         ids, labels, loss_weights = self._labelled(
             *self.tokenizer.encode_pieces(pieces), conversation, is_prompt=add_generation_prompt
         )
@@ -195,16 +195,23 @@ class Qwen2VLProcessor(ProcessorBase):
     def _measured_prompt(self, conversation: Conversation, media: MediaReader) -> tuple[list[Piece], list[Shown], int]:
         """Write a training prompt from headers, and count what is clamped; see `_prompt`."""
         sizes = media.measure(conversation)
-        return *self._prompt(conversation, sizes), count_clamped(conversation, self._place_sizes(sizes))
+        places = self._place_sizes(sizes)
+        return *self._prompt(conversation, sizes, places), count_clamped(conversation, places)
 
     def _prompt(
-        self, conversation: Conversation, sizes: MediaSizes, *, add_generation_prompt: bool = False
+        self,
+        conversation: Conversation,
+        sizes: MediaSizes,
+        places: PlaceSizes,
+        *,
+        add_generation_prompt: bool = False,
     ) -> tuple[list[Piece], list[Shown]]:
         """Write a prompt; the placeholder of each image and video is repeated once a merged patch.
 
         Args:
             conversation: what is said.
             sizes: what it shows.
+            places: what its boxes are counted on.
             add_generation_prompt: end with the opening of an assistant's turn.
 
         Returns:
@@ -214,9 +221,9 @@ class Qwen2VLProcessor(ProcessorBase):
             RecordError: a box lies outside its image, or on none, there are not as many placeholders as images and
                 videos, or the chat template does not show the record's tools.
         """
-        turns = self._written(conversation, self._place_sizes(sizes))
+        turns = self._written(conversation, places)
         if self.allow_control_tokens:
-            turns = [replace(turn, written=self.chat_template.read_again(turn.written)) for turn in turns]
+            turns = [turn._replace(written=self.chat_template.read_again(turn.written)) for turn in turns]
         templated = self.chat_template.pieces(turns, conversation.tools, add_generation_prompt=add_generation_prompt)
         try:
             pieces = list(templated)

@@ -41,7 +41,7 @@ def expand_placeholders(
     for piece in pieces:
         if piece.control and piece.text in remaining:
             order.append(next(remaining[piece.text]))
-            piece = replace(piece, repeat=tokens(order[-1].grid))
+            piece = piece._replace(repeat=tokens(order[-1].grid))
         expanded.append(piece)
     return expanded, order
 

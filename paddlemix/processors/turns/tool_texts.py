@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from paddlemix.contract import Piece, Written
@@ -99,11 +98,11 @@ def _response(turn: WrittenTurn, *, is_first: bool) -> list[Written]:
 
 def _with_calls(turn: WrittenTurn) -> WrittenTurn:
     text = calls_text(turn.calls)
-    return _followed_by(replace(turn, calls=()), f"\n{text}" if turn.written else text)
+    return _followed_by(turn._replace(calls=()), f"\n{text}" if turn.written else text)
 
 
 def _followed_by(turn: WrittenTurn, text: str) -> WrittenTurn:
-    return replace(turn, written=[*turn.written, turn.spoken(Piece(text))])
+    return turn._replace(written=[*turn.written, turn.spoken(Piece(text))])
 
 
 def _says_something(written: Sequence[Written]) -> bool:

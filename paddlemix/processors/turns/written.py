@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from paddlemix.contract import Piece, Written
 from paddlemix.conversation import Role, ToolCall, Turn
 
 
-@dataclass(frozen=True)
-class WrittenTurn:
+class WrittenTurn(NamedTuple):
     """A turn whose texts, references, boxes and points are pieces of a prompt.
 
     Attributes:

@@ -65,7 +65,7 @@ def split_tags(
         RecordError: with `markup`, a tag has no partner, a reference is blank, or a box is malformed, out of 0..1000 or
             without an area.
     """
-    if not markup and image is None and video is None:
+    if "<" not in text or (not markup and image is None and video is None):
         return (Text(text),) if text else ()
     pattern = _ANY_TAG if markup else _BAR_TAG
     parts: list[Part] = []

@@ -64,14 +64,15 @@ def fill(
         RecordError: there are more slots than things listed or fewer.
     """
     named = images if isinstance(images, dict) else {}
-    listed = [
-        Listed(IMAGE, "images", [[image] for image in (images.values() if isinstance(images, dict) else images)]),
-        Listed(VIDEO, "videos", [[video] for video in videos]),
-    ]
+    shown = list(images.values()) if isinstance(images, dict) else list(images)
     tags = (*named, *_MEDIA), tuple(one.tag for one in others)
-    lists_media = any(one.parts for one in listed)
+    lists_media = bool(shown or videos)
     cut = [_cut(said, *tags, reading, lists_media=lists_media) for said in turns]
-    return _filled(_with_slots(cut, listed, reading), [*listed, *others], named, reading)
+    slots = _slots(cut)
+    if not slots and not others:  # as in most records, which need no more
+        return _with_first([*shown, *videos], cut, reading)
+    listed = [Listed(IMAGE, "images", [[one] for one in shown]), Listed(VIDEO, "videos", [[one] for one in videos])]
+    return _filled(_with_slots(cut, listed, slots, reading), [*listed, *others], named, reading)
 
 
 def _cut(said: Said, media: tuple[str, ...], others: tuple[str, ...], reading: Reading, *, lists_media: bool) -> Said:
@@ -106,10 +107,10 @@ def _slots(turns: Iterable[Said]) -> list[Slot]:
     return [piece for said in turns for piece in said.pieces if isinstance(piece, Slot)]
 
 
-def _with_slots(turns: list[Said], listed: Sequence[Listed], reading: Reading) -> list[Said]:
+def _with_slots(turns: list[Said], listed: Sequence[Listed], slots: list[Slot], reading: Reading) -> list[Said]:
     """Add the slots that are missing altogether, and let `<image>` stand for videos where only these are listed."""
     images, videos = listed
-    tags = [slot.tag for slot in _slots(turns)]
+    tags = [slot.tag for slot in slots]
     if videos.parts and not images.parts and VIDEO not in tags and tags.count(IMAGE) == len(videos.parts):
         return [_renamed(said, IMAGE, VIDEO) for said in turns]
     has_named = any(tag not in (IMAGE, VIDEO, BOX, NAME) for tag in tags)
@@ -119,14 +120,21 @@ def _with_slots(turns: list[Said], listed: Sequence[Listed], reading: Reading) -
         for _ in one.parts
         if one.tag not in tags and not (one.tag == IMAGE and has_named)
     ]
-    if not missing:
+    return _with_first(missing, turns, reading)
+
+
+def _with_first(pieces: Sequence[Piece], turns: list[Said], reading: Reading) -> list[Said]:
+    """Put pieces before what the first user says."""
+    if not pieces:
         return turns
     first_user = next((number for number, said in enumerate(turns) if said.role == "user"), None)
     if first_user is None:
         raise reading.error("the record shows images or videos, but has no user's turn that could show them")
+    first = turns[first_user]
     return [
-        said._replace(pieces=(*missing, *said.pieces)) if number == first_user else said
-        for number, said in enumerate(turns)
+        *turns[:first_user],
+        first._replace(pieces=(*pieces, *first.pieces)),
+        *turns[first_user + 1 :],
     ]
 
 
