@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from paddlemix.foreign.explain import explain
 from paddlemix.names import CONFIG_FILE
 
 
@@ -25,7 +26,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder}: no {CONFIG_FILE}; `model_name_or_path` must name a folder that holds a model."
+            f"{folder}: no {CONFIG_FILE}; `model_name_or_path` must name a folder that holds a model.{explain(folder)}"
         )
     try:
         values = json.loads(path.read_text("utf-8"))

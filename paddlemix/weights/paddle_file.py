@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddlemix.foreign.explain import refuse_pointer
 from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, Span, read_pickle
 from paddlemix.weights.stored_tensor import StoredTensor
@@ -55,6 +56,7 @@ def read_paddle_file(file: Path) -> list[StoredTensor]:
     Raises:
         ValueError: not such a file, damaged, or it holds something else than tensors.
     """
+    refuse_pointer(file)
     try:
         with open(file, "rb") as opened:
             found = read_pickle(opened, _CALLS)

@@ -11,6 +11,7 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
+from paddlemix.foreign.explain import refuse_pointer
 from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, read_pickle
 from paddlemix.weights.stored_tensor import StoredTensor
@@ -51,6 +52,7 @@ def read_torch_file(file: Path) -> list[StoredTensor]:
     Raises:
         ValueError: not such a file, damaged, or it holds something else than tensors.
     """
+    refuse_pointer(file)
     if not zipfile.is_zipfile(file):
         raise ValueError(f"{file}: damaged or cut off, or in a format from before PyTorch 1.6; {_AS_SAFETENSORS}.")
     try:
