@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from shutil import copyfile
+from typing import Any
 
 from paddlemix.contract import ModelConfig
 from paddlemix.conversion.joined import join
@@ -16,7 +18,7 @@ from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.config_file import read_config
 from paddlemix.models.registry import find_family
 from paddlemix.models.tensor_parallel import SplitPlan
-from paddlemix.names import CONFIG_FILE
+from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.peft.merge import settings_files
 from paddlemix.weights.layout import WeightLayout, checkpoint_tensors
 from paddlemix.weights.loading import match, without_initial_values
@@ -27,6 +29,8 @@ from paddlemix.weights.stored_tensor import Source, StoredTensor
 
 # What says which tokens there are: files of two tokenizers are not mixed.
 _VOCABULARY = ("tokenizer.json", "vocab.json", "*.tiktoken")
+# What PaddleNLP's QWenConfig writes where it was told nothing: ids of another vocabulary, at which answers would end.
+_INVENTED = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "merges.txt", *_VOCABULARY)
 
 
@@ -104,8 +108,9 @@ def empty_model(folder: Path, dtype: str = "float32") -> MixPretrainedModel:
         ValueError: it names no family that is known here, or makes no sense.
     """
     family = find_family(folder)
+    values = _without_invented(read_config(folder))
     with without_initial_values():
-        return family.model_class.from_config(family.config_class(**read_config(folder)), dtype=dtype)
+        return family.model_class.from_config(family.config_class(**values), dtype=dtype)
 
 
 def join_ranks(
@@ -140,16 +145,34 @@ def copy_settings(folder: Path, source: Path, base: Path) -> None:
         source: whose files go before.
         base: of the rest.
     """
-    own = settings_files(source)
+    own = _own_settings(source)
     has_vocabulary = any(_matches(file, _VOCABULARY) for file in own)
     names = {file.name for file in own}
     others = [
         file
-        for file in settings_files(base)
+        for file in _own_settings(base)
         if file.name not in names and not (has_vocabulary and _matches(file, _TOKENIZER))
     ]
     for file in (*own, *others):
         copyfile(file, folder / file.name)
+
+
+def _without_invented(values: dict[str, Any]) -> dict[str, Any]:
+    if "paddlenlp_version" not in values or any(values.get(name) != one for name, one in _INVENTED.items()):
+        return values
+    return {name: value for name, value in values.items() if name not in _INVENTED}
+
+
+def _own_settings(folder: Path) -> list[Path]:
+    return [file for file in settings_files(folder) if not _is_invented(file)]
+
+
+def _is_invented(file: Path) -> bool:
+    """Tell whether a generation_config.json was made of such ids."""
+    if file.name != GENERATION_FILE:
+        return False
+    values = json.loads(file.read_text("utf-8"))
+    return isinstance(values, dict) and _without_invented(values) != values
 
 
 def _matches(file: Path, globs: Sequence[str]) -> bool:

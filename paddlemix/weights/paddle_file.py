@@ -31,15 +31,20 @@ class _Dtype:
 class _Array:
     shape: tuple[int, ...] = ()
     dtype: str = ""
+    by_columns: bool = False
     numbers: Span | None = None
 
     def set_state(self, state: tuple) -> None:
         _version, shape, dtype, is_fortran, numbers = state
-        if type(dtype) is not _Dtype or dtype.code not in _DTYPES or not dtype.is_little or is_fortran:
-            raise PickleRefusal("holds an array that is not of little-endian floating-point numbers, row by row")
-        if not all(type(size) is int and size >= 0 for size in shape) or type(numbers) is not Span:
+        if type(dtype) is not _Dtype or dtype.code not in _DTYPES or not dtype.is_little:
+            raise PickleRefusal("holds an array that is not of little-endian floating-point numbers")
+        if is_fortran and len(shape) != 2:
+            raise PickleRefusal("holds an array that lies neither row by row nor, as a matrix, column by column")
+        are_counts = all(type(size) is int and size >= 0 for size in shape)
+        if not are_counts or type(numbers) is not Span or type(is_fortran) is not bool:
             raise TypeError("no array")
         self.shape, self.dtype, self.numbers = tuple(shape), _DTYPES[dtype.code], numbers
+        self.by_columns = is_fortran  # numpy stores a transposed matrix as it lies
         if math.prod(self.shape) * STORED_DTYPES[self.dtype].itemsize != numbers.length:
             raise ValueError("an array's bytes are not those of its shape")
 
@@ -73,7 +78,15 @@ def _place(file: Path, name: str, value: Any) -> StoredTensor:
     array = value[1] if type(value) is tuple and len(value) == 2 else value
     if type(array) is not _Array or array.numbers is None:
         raise PickleRefusal(f"{name} is no tensor; save a model's state dict alone, as safetensors")
-    return StoredTensor(name, file, array.numbers.offset, array.shape, array.dtype, in_paddles_order=True)
+    return StoredTensor(
+        name,
+        file,
+        array.numbers.offset,
+        array.shape,
+        array.dtype,
+        in_paddles_order=True,
+        by_columns=array.by_columns,
+    )
 
 
 def _reconstruct(array_type: Any, *_empty: Any) -> _Array:

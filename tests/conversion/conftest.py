@@ -73,7 +73,7 @@ def split_over_two():
             actions = _actions(config, rank)
             ranks.append({})
             for name, array in tensors.items():
-                action = next((one for ending, one in actions.items() if name.endswith(ending)), None)
+                action = next((one for ending, one in actions.items() if f".{name}".endswith(ending)), None)
                 ranks[rank][name] = np.ascontiguousarray(action(array) if action else array)
         return ranks
 

@@ -242,3 +242,16 @@ def test_the_index_of_several_files_lists_every_tensor(tiny_checkpoint, convert,
     index = json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))
     assert set(index["weight_map"]) == set(load_file(tiny_checkpoint / "model.safetensors"))
     AutoModelMIX.from_pretrained(folder)
+
+
+def test_ids_that_paddlenlp_invented_for_qwen_vl_do_not_end_answers(tiny_qwen_vl, convert, tmp_path):
+    theirs = tmp_path / "theirs"
+    PretrainedModel.save_pretrained(AutoModelMIX.from_pretrained(tiny_qwen_vl), str(theirs))
+    invented = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "paddlenlp_version": "3.0.0b4"}
+    (theirs / "config.json").write_text(json.dumps({**read_config(theirs), **invented}))
+    (theirs / "generation_config.json").write_text(json.dumps(invented))
+    folder = convert(theirs)
+    assert not {name for name in invented if read_config(folder).get(name) is not None}
+    assert not (folder / "generation_config.json").exists()
+    whole = convert(theirs, "--base", tiny_qwen_vl, output="whole")
+    assert read_config(whole).get("eos_token_id") == read_config(tiny_qwen_vl).get("eos_token_id")

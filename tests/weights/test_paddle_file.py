@@ -44,6 +44,16 @@ def test_tensors_and_arrays_of_every_dtype_have_their_shape_and_numbers(tmp_path
         np.testing.assert_array_equal(values(found[name]), array, err_msg=name)
 
 
+def test_a_matrix_that_numpy_transposed_before_it_was_saved_has_its_shape_and_numbers(tmp_path):
+    wanted = counted(70, 300).T
+    [stored] = read_paddle_file(save(tmp_path, {"weight": wanted}))
+    assert stored.shape == (300, 70) and stored.by_columns
+    np.testing.assert_array_equal(values(stored), wanted)
+    part = np.empty([5, 3], np.float32)
+    stored.read_into(part, rows=slice(200, 205), columns=slice(66, 69))
+    np.testing.assert_array_equal(part, wanted[200:205, 66:69])
+
+
 def test_a_layers_state_dict_is_its_tensors(tmp_path):
     layer = paddle.nn.Linear(2, 3)
     found = {stored.name: values(stored) for stored in read_paddle_file(save(tmp_path, layer.state_dict()))}
@@ -86,7 +96,7 @@ def test_a_file_that_runs_a_command_is_refused_and_runs_nothing(tmp_path):
     ("contents", "said"),
     [
         ({"weight": np.arange(3)}, "not of little-endian floating-point"),
-        ({"weight": np.asfortranarray(counted(2, 3))}, "row by row"),
+        ({"weight": np.asfortranarray(counted(2, 3, 2))}, "neither row by row nor"),
         ({"weight": counted(3).astype(">f4")}, "little-endian"),
         ({"weight": np.array([{}, None])}, "not of little-endian floating-point"),
         ({"optimizer": {"weight": counted(3)}}, "optimizer is no tensor"),
