@@ -53,6 +53,24 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
         FileNotFoundError: no weights, or a file that the index names is missing.
         ValueError: a file is damaged, of another kind, or the index names one outside of the folder.
     """
+    found, files = _files_there(folder)
+    return sorted((tensor for file in files for tensor in found.read(file)), key=lambda one: (one.file, one.offset))
+
+
+def require_weights(folder: Path) -> None:
+    """Check that a checkpoint's files of weights are there, without opening any.
+
+    Args:
+        folder: as `stored_tensors` reads it.
+
+    Raises:
+        FileNotFoundError: no weights, or a file that the index names is missing.
+        ValueError: the index is damaged, or a folder stands in a file's place.
+    """
+    _files_there(folder)
+
+
+def _files_there(folder: Path) -> tuple[WeightFormat, list[Path]]:
     found, files = _format_and_files(folder)
     for file in files:
         if file.is_dir():
@@ -64,7 +82,7 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
         raise FileNotFoundError(
             f"{folder}: no {', '.join(missing)}; `model_name_or_path` must name a whole checkpoint.{explain(folder)}"
         )
-    return sorted((tensor for file in files for tensor in found.read(file)), key=lambda one: (one.file, one.offset))
+    return found, files
 
 
 def read_safetensors_file(file: Path) -> list[StoredTensor]:

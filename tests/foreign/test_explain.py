@@ -6,9 +6,11 @@ import shutil
 import pytest
 
 from paddlemix.auto import AutoModelMIX
+from paddlemix.configuration.arguments import DataArguments, FinetuneConfig, ModelArguments
 from paddlemix.foreign.explain import explain, refuse_pointer
 from paddlemix.foreign.kinds import KINDS, LAST_KINDS
 from paddlemix.peft.folders import find_folders
+from paddlemix.training.finetune import Run
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4976698592\n"
 # What lies in a folder, and what is said of it.
@@ -104,6 +106,14 @@ def test_a_config_beside_them_does_not_hide_what_is_missing(folder, tiny_checkpo
     shutil.copy(tiny_checkpoint / "config.json", made)
     with pytest.raises(FileNotFoundError, match=r"no model.safetensors; .* python zero_to_fp32.py \. out"):
         AutoModelMIX.from_pretrained(made)
+
+
+def test_fine_tuning_tells_before_it_reads_records(tiny_checkpoint, tmp_path):
+    made = shutil.copytree(tiny_checkpoint, tmp_path / "run")
+    (made / "model.safetensors").rename(made / "model.gguf")
+    run = Run.of(FinetuneConfig(ModelArguments(str(made)), DataArguments(), {}))
+    with pytest.raises(FileNotFoundError, match=r"no model.safetensors; .* model.gguf in it is llama.cpp's"):
+        run.load_datasets()
 
 
 def test_weights_that_are_a_folder_are_told_with_the_command(folder, tiny_checkpoint):
