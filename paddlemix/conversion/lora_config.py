@@ -54,12 +54,14 @@ def read_lora_config(folder: Path, base: str | None = None) -> AdapterConfig:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
     _refuse(path, values)
-    rank, alpha = _number(path, values, "r", (int,)), _number(path, values, "lora_alpha", (int, float))
+    rank, alpha = _number(path, values, "r", whole=True), _number(path, values, "lora_alpha")
     named = base or values.get("base_model_name_or_path")
+    if named is not None and not isinstance(named, str):
+        raise ValueError(f"{path}: `base_model_name_or_path` is {json.dumps(named)}; expected a text.")
     config = AdapterConfig(
         rank=rank,
         alpha=alpha,
-        dropout=values.get("lora_dropout") or 0.0,
+        dropout=_number(path, values, "lora_dropout") if values.get("lora_dropout") else 0.0,
         rslora=bool(values.get("rslora")),
         base=lasting_name(named) if named else None,
     )
@@ -83,9 +85,10 @@ def _refuse(path: Path, values: dict[str, Any]) -> None:
         )
 
 
-def _number(path: Path, values: dict[str, Any], name: str, kinds: tuple[type, ...]) -> Any:
+def _number(path: Path, values: dict[str, Any], name: str, *, whole: bool = False) -> Any:
     value = values.get(name, 8)
-    if isinstance(value, bool) or not isinstance(value, kinds) or value <= 0:  # type: ignore[operator]
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
         raise ValueError(f"{path}: `{name}` is {json.dumps(value)}; expected a number above 0.")
     return value
 

@@ -140,6 +140,7 @@ def _format_and_files(folder: Path) -> tuple[WeightFormat, list[Path]]:
 
 
 def _shards(index: Path) -> list[Path]:
+    refuse_pointer(index)
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         outside = [name for name in names if Path(name).name != name or name in ("", "..")]

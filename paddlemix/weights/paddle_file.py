@@ -12,8 +12,8 @@ from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, Span, read_pickle
 from paddlemix.weights.stored_tensor import StoredTensor
 
-# Numpy's name -> ours. Paddle writes bfloat16 as the unsigned integers of the same bits.
-_DTYPES = {"f8": "float64", "f4": "float32", "f2": "float16", "u2": "bfloat16"}
+# Numpy's name -> ours. Paddle writes bfloat16 as the unsigned integers of the same bits, or as ml_dtypes' type.
+_DTYPES = {"f8": "float64", "f4": "float32", "f2": "float16", "u2": "bfloat16", "ml_dtypes.bfloat16": "bfloat16"}
 # Paddle puts a table of its own names beside the tensors.
 _OWN_NAMES = "StructuredToParameterName@@"
 
@@ -96,9 +96,9 @@ def _reconstruct(array_type: Any, *_empty: Any) -> _Array:
 
 
 def _dtype(code: Any, *_flags: Any) -> _Dtype:
-    if type(code) is not str:
+    if type(code) not in (str, Name):
         raise TypeError("no dtype")
-    return _Dtype(code)
+    return _Dtype(str(code))
 
 
 _CALLS: Calls = {

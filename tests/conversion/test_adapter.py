@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from paddlemix.auto import AutoModelMIX
 from paddlemix.peft.lora_model import MixLoRAModel
 
-from ..families import FAMILIES, each_family
+from ..families import each_family
 
 SETTINGS = [{}, {"rslora": True, "lora_alpha": 3}, {"lora_plus_scale": 16.0, "lora_alpha": 5}, {"use_quick_lora": True}]
 FILE = "lora_model_state.pdparams"
@@ -118,7 +118,7 @@ def split_factors(theirs, degree=2):
     return ranks
 
 
-@pytest.mark.parametrize("case", [FAMILIES[0], FAMILIES[2]], ids=["qwen2_vl", "qwen"])
+@each_family
 def test_what_two_ranks_saved_of_an_adapter_is_put_together(
     case, request, paddlenlps_adapter, probe, convert, tmp_path
 ):
@@ -195,6 +195,9 @@ def test_an_adapter_of_lora_ga_takes_away_what_it_began_with(saved, tiny_checkpo
         ({"r": 0}, "`r` is 0; expected a number above 0"),
         ({"r": "4"}, '`r` is "4"; expected a number above 0'),
         ({"lora_alpha": None}, "`lora_alpha` is null; expected"),
+        ({"lora_alpha": float("nan")}, "`lora_alpha` is NaN; expected"),
+        ({"lora_dropout": "a little"}, '`lora_dropout` is "a little"; expected'),
+        ({"base_model_name_or_path": ["a"]}, '`base_model_name_or_path` is ["a"]; expected a text'),
         ({"scaling": 1.0}, "`scaling` is 1.0, but `lora_alpha` and `r` give 2"),
         ({"r": 8, "scaling": 1.0}, "wrong shape: model.layers.0.self_attn.q_proj.lora_A is"),
     ],

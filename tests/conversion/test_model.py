@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.models.config_file import read_config
 
-from ..families import FAMILIES, each_family
+from ..families import each_family
 
 # How PaddleNLP's own code saves a model.
 WAYS = {
@@ -90,7 +90,7 @@ def test_master_weights_alone_are_a_model(tiny_checkpoint, convert, tmp_path):
     assert_same(state_of(AutoModelMIX.from_pretrained(convert(theirs))), state_of(model))
 
 
-@pytest.mark.parametrize("case", [FAMILIES[0], FAMILIES[2]], ids=["qwen2_vl", "qwen"])
+@each_family
 def test_what_two_ranks_saved_of_a_model_is_put_together(
     case, request, convert, probe, split_over_two, paddlemix_names, tmp_path
 ):

@@ -144,6 +144,14 @@ def test_a_pointer_of_git_lfs_is_told_with_the_command(tiny_checkpoint, tmp_path
     refuse_pointer(tiny_checkpoint / "model.safetensors")
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_a_pointer_in_place_of_json_is_told_too(tiny_checkpoint, tmp_path, name):
+    shutil.copy(tiny_checkpoint / "config.json", tmp_path)
+    (tmp_path / name).write_bytes(POINTER)
+    with pytest.raises(ValueError, match=rf"{name}: holds no content, .* && git lfs pull"):
+        AutoModelMIX.from_pretrained(tmp_path)
+
+
 def test_a_pickle_beside_safetensors_is_never_read(tiny_checkpoint, tmp_path):
     class Runs:
         def __reduce__(self):
