@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from paddlemix.conversion.lora_config import base_folder, read_lora_config
+from paddlemix.conversion.lora_config import read_lora_config
 from paddlemix.conversion.model import copy_settings, empty_model, join_ranks
 from paddlemix.conversion.parts import ADAPTER_STEMS, Order, read_parts
+from paddlemix.hub import local_folder
 from paddlemix.models.base import MixPretrainedModel, read_carried_files
+from paddlemix.names import CONFIG_FILE
 from paddlemix.peft.adapter import FACTORS, is_factor, trained_tensors
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import linear_layers
@@ -22,8 +24,7 @@ class ConvertedAdapter:
 
     Args:
         source: the adapter's folder.
-        base: the model that it was trained on, a folder or a name of the hub; None where the source says it, and holds
-            the model's config.json, as PaddleNLP saves it.
+        base: the model that it was trained on, a folder or a name of the hub; None where the source says it.
         dtype: "float32", "float16" or "bfloat16" to store; None stores what the files do.
         order: in which the files' matrices lie, where their own word on it is wrong.
 
@@ -38,7 +39,7 @@ class ConvertedAdapter:
     ) -> None:
         config = read_lora_config(source, base)
         ranks = read_parts(source, ADAPTER_STEMS, order)
-        self._source, self._described_by = source, base_folder(source, base)
+        self._source, self._described_by = source, _described_by(source, base, config.base)
         model = empty_model(self._described_by, dtype or _dtype_of(ranks[0]))
         self._layout = model.weight_layout(model.config)
         plan = model.split_plan(model.config)
@@ -72,6 +73,13 @@ class ConvertedAdapter:
 
     def _size(self, name: str) -> int:
         return self._parameters[name].size * self._parameters[name].element_size()
+
+
+def _described_by(source: Path, base: str | None, named: str | None) -> Path:
+    """Find the folder whose config.json says what the adapter is for: PaddleNLP saves it beside the adapter."""
+    if base is None and ((source / CONFIG_FILE).is_file() or named is None):
+        return source
+    return local_folder(base or str(named))
 
 
 def _layers(model: MixPretrainedModel, names: list[str]) -> list[str]:

@@ -11,7 +11,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from paddlemix.hub import local_folder
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.folders import lasting_name
 
@@ -69,11 +68,6 @@ def read_lora_config(folder: Path, base: str | None = None) -> AdapterConfig:
     if not values.get("loraga"):
         return config
     return AdapterConfig(2 * rank, config.scaling * 2 * rank, config.dropout, base=config.base)
-
-
-def base_folder(folder: Path, base: str | None) -> Path:
-    """Find the folder whose config.json says what the adapter is for: the base's, or else the adapter's own."""
-    return local_folder(base) if base else folder
 
 
 def _refuse(path: Path, values: dict[str, Any]) -> None:

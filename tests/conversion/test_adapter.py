@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
+import sys
 
 import numpy as np
 import paddle
@@ -12,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from paddlemix.auto import AutoModelMIX
 from paddlemix.peft.lora_model import MixLoRAModel
+from paddlemix.tools import merge_lora_params
 
 from ..families import each_family
 
@@ -226,6 +229,16 @@ def test_all_that_does_not_fit_is_told_at_once(saved, convert, tmp_path):
     assert not list(tmp_path.glob("*converted*"))
 
 
+def test_the_base_that_an_adapter_names_describes_it_where_it_holds_no_config(saved, tiny_checkpoint, convert):
+    (saved / "config.json").unlink()
+    assert isinstance(AutoModelMIX.from_pretrained(convert(saved)), MixLoRAModel)
+    change_config(saved, base_model_name_or_path=None)
+    with pytest.raises(FileNotFoundError, match="no config.json"):
+        convert(saved, output="other")
+    folder = convert(saved, "--base", tiny_checkpoint, output="told")
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_checkpoint)
+
+
 def test_an_adapter_of_another_family_is_told(saved, tiny_qwen_vl, convert):
     with pytest.raises(ValueError, match="holds no lora_A and lora_B of a layer of the model .* as --base"):
         convert(saved, "--base", tiny_qwen_vl)
@@ -247,3 +260,23 @@ def test_weights_without_their_lora_config_are_not_guessed_about(saved, convert)
     (saved / "lora_config.json").unlink()
     with pytest.raises(FileNotFoundError, match="no lora_config.json, without which nothing says"):
         convert(saved)
+
+
+def test_a_base_with_paddlemix_names_is_merged_into_published_ones(
+    tiny_qwen_vl, paddlenlps_adapter, paddlemix_names, probe, convert, tmp_path, monkeypatch
+):
+    theirs = paddlenlps_adapter(tiny_qwen_vl)
+    theirs.save_pretrained(str(tmp_path / "adapter"))
+    base = shutil.copytree(tiny_qwen_vl, tmp_path / "base")
+    state = AutoModelMIX.from_pretrained(tiny_qwen_vl).state_dict()
+    tensors = {name: tensor.numpy() for name, tensor in paddlemix_names(state).items()}
+    save_file(tensors, base / "model.safetensors", {"format": "np"})
+    words = ["--model_name_or_path", base, "--lora_path", convert(tmp_path / "adapter"), "--device", "cpu"]
+    given = map(str, [*words, "--merge_model_path", tmp_path / "merged"])
+    monkeypatch.setattr(sys, "argv", ["merge_lora_params.py", *given])
+    merge_lora_params.main()
+    assert (
+        load_file(tmp_path / "merged/model.safetensors").keys() == load_file(tiny_qwen_vl / "model.safetensors").keys()
+    )
+    found = AutoModelMIX.from_pretrained(tmp_path / "merged")
+    np.testing.assert_allclose(probe(found, tiny_qwen_vl), probe(theirs, tiny_qwen_vl), atol=2e-4)
