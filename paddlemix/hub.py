@@ -24,6 +24,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from paddlemix.foreign.explain import explain
+
 logger = logging.getLogger(__name__)
 
 SMALL_FILES = ("*.json", "*.jinja", "*.tiktoken", "tokenizer*", "merges.txt", "vocab.txt")
@@ -57,7 +59,7 @@ def local_folder(name_or_path: str | os.PathLike[str], *, weights: bool = False)
         return folder
     if folder.exists():
         raise NotADirectoryError(
-            f"`model_name_or_path` {name_or_path} is a file; give the folder that holds the model."
+            f"`model_name_or_path` {name_or_path} is a file; give the folder that holds the model.{explain(folder)}"
         )
     if not isinstance(name_or_path, str) or not is_hub_name(name_or_path):
         raise FileNotFoundError(

@@ -230,3 +230,21 @@ def fresh_model(reference) -> Model:
     from paddlemix.auto import AutoModelMIX
 
     return AutoModelMIX.from_pretrained(reference.folder)
+
+
+@pytest.fixture(scope="session")
+def paddlemix_names():
+    """A function that calls tensors of a Qwen-VL as PaddleMIX's own model does, whose tower has two forms."""
+
+    def rename(tensors, tower="visual.vit."):
+        inner = ("conv1", "positional_embedding", "ln_pre", "transformer")
+        named = {}
+        for name, tensor in tensors.items():
+            visual = name.removeprefix("transformer.visual.")
+            if visual != name:
+                named[f"{tower if visual.startswith(inner) else 'visual.'}{visual}"] = tensor
+            else:
+                named[name.replace("transformer.", "transformer.llm.", 1)] = tensor
+        return named
+
+    return rename

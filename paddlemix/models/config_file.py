@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from paddlemix.foreign.explain import explain, refuse_pointer
 from paddlemix.names import CONFIG_FILE
 
 
@@ -20,13 +21,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is not a JSON object.
+        ValueError: it is not a JSON object, or a pointer of Git LFS.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder}: no {CONFIG_FILE}; `model_name_or_path` must name a folder that holds a model."
+            f"{folder}: no {CONFIG_FILE}; `model_name_or_path` must name a folder that holds a model.{explain(folder)}"
         )
+    refuse_pointer(path)
     try:
         values = json.loads(path.read_text("utf-8"))
     except json.JSONDecodeError as error:

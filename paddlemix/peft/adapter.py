@@ -9,6 +9,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
+from paddlemix.foreign.explain import explain
 from paddlemix.peft.adapter_config import AdapterConfig, read_adapter_config
 from paddlemix.peft.targets import HEAD
 from paddlemix.weights.files import read_safetensors_file
@@ -115,7 +116,7 @@ def _stored(folder: Path) -> list[StoredTensor]:
         return read_safetensors_file(folder / ADAPTER_FILE)
     if (folder / PICKLED_ADAPTER_FILE).is_file():
         return read_torch_file(folder / PICKLED_ADAPTER_FILE)
-    raise FileNotFoundError(f"{folder}: no {ADAPTER_FILE}; expected the folder of an adapter.")
+    raise FileNotFoundError(f"{folder}: no {ADAPTER_FILE}; expected the folder of an adapter.{explain(folder)}")
 
 
 def _name_here(stored: StoredTensor, layout: WeightLayout) -> str:

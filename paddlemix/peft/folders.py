@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from paddlemix.foreign.explain import explain
 from paddlemix.hub import PADDLEMIX_NAMES, is_hub_name, local_folder
 from paddlemix.names import GENERATION_FILE
 from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE, read_adapter_config
@@ -66,7 +67,9 @@ def find_folders(
         return _with_its_base(folder, weights) if is_adapter(folder) else ModelFolders(folder)
     adapter = adapter_folder(lora_path, weights=weights)
     if not is_adapter(adapter):
-        raise ValueError(f"`lora_path` {lora_path} holds no {ADAPTER_CONFIG_FILE}; give the folder of an adapter.")
+        raise ValueError(
+            f"`lora_path` {lora_path} holds no {ADAPTER_CONFIG_FILE}; give the folder of an adapter.{explain(adapter)}"
+        )
     if is_adapter(folder):
         raise ValueError(f"`model_name_or_path` {name_or_path} is an adapter itself; give the base of `lora_path`.")
     return ModelFolders(folder, adapter)

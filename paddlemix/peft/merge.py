@@ -15,11 +15,10 @@ from paddlemix.files import write_json
 from paddlemix.models.config_file import read_config
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.peft.adapter import Adapter
-from paddlemix.weights.dtypes import STORED_DTYPES
-from paddlemix.weights.files import INDEX_FILE, stored_tensors
+from paddlemix.weights.files import stored_tensors
 from paddlemix.weights.layout import WeightLayout
-from paddlemix.weights.safetensors_writer import Entry, write_safetensors
-from paddlemix.weights.saving import file_names
+from paddlemix.weights.published import published_numbers, published_shape, read_whole, write_sharded
+from paddlemix.weights.safetensors_writer import Entry
 from paddlemix.weights.stored_tensor import StoredTensor
 
 # Files of a base that hold weights, or are of no use beside others.
@@ -88,21 +87,12 @@ class Merge:
         shards: dict[Path, list[str]] = {}
         for name, stored in self.tensors.items():
             shards.setdefault(stored.file, []).append(name)
-        names = file_names(len(shards))
-        for file, parameters in zip(names, shards.values(), strict=True):
-            write_safetensors(folder / file, [self._entry(name) for name in parameters], written)
-        if len(shards) > 1:
-            weight_map = {
-                self.tensors[name].name: file
-                for file, parameters in zip(names, shards.values(), strict=True)
-                for name in parameters
-            }
-            write_json(folder / INDEX_FILE, {"metadata": {"total_size": self.bytes}, "weight_map": weight_map})
+        write_sharded(folder, [[self._entry(name) for name in parameters] for parameters in shards.values()], written)
 
     def write_side_files(self, folder: Path) -> None:
         """Copy all of the base but its weights, and what the adapter's folder says otherwise; config.json names the
         stored dtype."""
-        for file in (*_side_files(self.base), *_settings(self.adapter.folder)):
+        for file in (*_side_files(self.base), *settings_files(self.adapter.folder)):
             shutil.copyfile(file, folder / file.name)
         if self.dtype is not None:
             config = read_config(self.base)
@@ -128,42 +118,30 @@ class Merge:
 
     def _entry(self, name: str) -> Entry:
         stored = self.tensors[name]
-        return Entry(stored.name, self.dtype or stored.dtype, self._shape(name), lambda: self._numbers(name))
+        # Paddle's files may name layers as PaddleMIX does, which PyTorch's programs do not know.
+        name_there = name if stored.in_paddles_order else stored.name
+        return Entry(name_there, self.dtype or stored.dtype, self._shape(name), lambda: self._numbers(name))
 
     def _shape(self, name: str) -> tuple[int, ...]:
         """Read the weight's shape in PyTorch's order."""
-        stored = self.tensors[name]
-        if not stored.in_paddles_order or len(stored.shape) > 2:
-            return stored.shape
-        return tuple(self.layout.stored_shape(name, list(stored.shape)))
+        return published_shape(name, self.tensors[name], self.layout)
 
     def _numbers(self, name: str) -> np.ndarray:
         """Compute the merged weight in PyTorch's order."""
         layer = name.removesuffix(".weight")
         if name in self.adapter.tensors:
-            return _read(self.adapter.tensors[name], self.dtype or self.tensors[name].dtype)
+            return read_whole(self.adapter.tensors[name], self.dtype or self.tensors[name].dtype)
         is_adapted = f"{layer}.lora_A" in self.adapter.tensors
         stored = self.tensors[name]
-        numbers = _read(stored, "float32" if is_adapted else self.dtype or stored.dtype)
-        if stored.in_paddles_order and len(stored.shape) == 2 and self._is_turned(name):
-            numbers = numbers.T
-        numbers = numbers.reshape(self._shape(name))
+        dtype = "float32" if is_adapted else self.dtype or stored.dtype
+        numbers = published_numbers(name, stored, self.layout, dtype)
         return self._with_product(numbers, layer) if is_adapted else numbers
 
-    def _is_turned(self, name: str) -> bool:
-        return name in self.layout.convolution_kernels or self.layout.is_transposed(name, 2)
-
     def _with_product(self, weight: np.ndarray, layer: str) -> np.ndarray:
-        down, up = (paddle.to_tensor(_read(stored, "float32")) for stored in self._factors(layer))
+        down, up = (paddle.to_tensor(read_whole(stored, "float32")) for stored in self._factors(layer))
         scaling = self.adapter.config.scaling
         # In float32, and rounded once, when it is stored.
         return paddle.addmm(paddle.to_tensor(weight), up, down, alpha=scaling).numpy()
-
-
-def _read(stored: StoredTensor, dtype: str) -> np.ndarray:
-    numbers = np.empty(stored.matrix_shape, STORED_DTYPES[dtype])
-    stored.read_into(numbers)
-    return numbers.reshape(stored.shape)
 
 
 def _side_files(base: Path) -> list[Path]:
@@ -174,5 +152,6 @@ def _side_files(base: Path) -> list[Path]:
     ]
 
 
-def _settings(adapter: Path) -> list[Path]:
-    return sorted(file for pattern in _SETTINGS for file in adapter.glob(pattern) if file.is_file())
+def settings_files(folder: Path) -> list[Path]:
+    """List the files of tokenizer, processor and generation in a folder."""
+    return sorted(file for pattern in _SETTINGS for file in folder.glob(pattern) if file.is_file())

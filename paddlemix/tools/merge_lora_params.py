@@ -20,6 +20,7 @@ from tqdm import tqdm
 from paddlemix._environment import gpu_is_usable
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.files import new_folder
+from paddlemix.foreign.explain import explain
 from paddlemix.models.config_file import read_config
 from paddlemix.models.registry import find_family
 from paddlemix.peft.adapter import read_adapter
@@ -81,7 +82,10 @@ def find(args: argparse.Namespace) -> tuple[Path, Path]:
     named = (args.model_name_or_path, args.lora_path) if args.model_name_or_path else (args.lora_path,)
     folders = find_folders(*named, weights=True)
     if folders.adapter is None:
-        raise ValueError(f"`lora_path` {args.lora_path} holds no adapter_config.json; give the folder of an adapter.")
+        raise ValueError(
+            f"`lora_path` {args.lora_path} holds no adapter_config.json; give the folder of an adapter."
+            f"{explain(folders.model)}"
+        )
     if args.model_name_or_path:
         warn_of_another_base(args.model_name_or_path, folders.adapter)
     return folders.model, folders.adapter

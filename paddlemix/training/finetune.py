@@ -29,6 +29,7 @@ from paddlemix.names import END_OF_TURN
 from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.folders import is_adapter
 from paddlemix.training.freezing import any_matches, freeze
+from paddlemix.weights.files import require_weights
 
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
@@ -98,10 +99,12 @@ class Run:
             The mixture for training and that for evaluation.
 
         Raises:
-            FileNotFoundError: a record file is missing.
+            FileNotFoundError: a record file is missing, or the model's folder has no weights.
             ValueError: records are bad and `on_bad_record` is "raise".
         """
         data, training = self.config.data, self.config.training
+        if self.folder == Path(self.config.model.model_name_or_path).expanduser():
+            require_weights(self.folder)  # a folder's are missed now, not after its records were read
         # What one rank has looked at the others take as it found it, so that all draw from the same records.
         start = Start(data.check_media, token=from_first(lambda: uuid4().hex))
         mixing = {"strategy": data.mix_strategy, "seed": training["seed"], "shuffle": data.shuffle}

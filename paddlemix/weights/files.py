@@ -9,6 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from paddlemix.foreign.explain import explain, refuse_pointer
 from paddlemix.weights.dtypes import SAFETENSORS_CODES
 from paddlemix.weights.paddle_file import read_paddle_file
 from paddlemix.weights.stored_tensor import StoredTensor
@@ -17,6 +18,10 @@ from paddlemix.weights.torch_file import read_torch_file
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _DTYPES = {code: dtype for dtype, code in SAFETENSORS_CODES.items()}
+# Who writes these words as the file's `format` keeps a linear layer's weight as [in, out]: Paddle, and PaddleNLP and
+# PaddleFormers ("np"). They save bfloat16, of which numpy has none, as the unsigned integers of the same bits.
+_PADDLES_FORMATS = ("pd", "np")
+_PADDLES_DTYPES = {**_DTYPES, "U16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -48,16 +53,36 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
         FileNotFoundError: no weights, or a file that the index names is missing.
         ValueError: a file is damaged, of another kind, or the index names one outside of the folder.
     """
+    found, files = _files_there(folder)
+    return sorted((tensor for file in files for tensor in found.read(file)), key=lambda one: (one.file, one.offset))
+
+
+def require_weights(folder: Path) -> None:
+    """Check that a checkpoint's files of weights are there, without opening any.
+
+    Args:
+        folder: as `stored_tensors` reads it.
+
+    Raises:
+        FileNotFoundError: no weights, or a file that the index names is missing.
+        ValueError: the index is damaged, or a folder stands in a file's place.
+    """
+    _files_there(folder)
+
+
+def _files_there(folder: Path) -> tuple[WeightFormat, list[Path]]:
     found, files = _format_and_files(folder)
     for file in files:
         if file.is_dir():
-            raise ValueError(f"{file}: a folder stands where a file with weights was expected; fetch it again.")
+            raise ValueError(
+                f"{file}: a folder stands where a file with weights was expected; fetch it again.{explain(folder)}"
+            )
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{folder}: no {', '.join(missing)}; `model_name_or_path` must name a whole checkpoint."
+            f"{folder}: no {', '.join(missing)}; `model_name_or_path` must name a whole checkpoint.{explain(folder)}"
         )
-    return sorted((tensor for file in files for tensor in found.read(file)), key=lambda one: (one.file, one.offset))
+    return found, files
 
 
 def read_safetensors_file(file: Path) -> list[StoredTensor]:
@@ -72,23 +97,25 @@ def read_safetensors_file(file: Path) -> list[StoredTensor]:
     Raises:
         ValueError: it is damaged.
     """
+    refuse_pointer(file)
     try:
         # Checks the header: its size, and that the tensors fill the file without gap or overlap.
         with safe_open(file, framework="np") as opened:
-            in_paddles_order = (opened.metadata() or {}).get("format") == "pd"
+            in_paddles_order = (opened.metadata() or {}).get("format") in _PADDLES_FORMATS
     except SafetensorError as error:
         raise ValueError(f"{file}: damaged or cut off, fetch it again ({error}).") from error
     with open(file, "rb") as raw:
         header_length = int.from_bytes(raw.read(8), "little")
         header = json.loads(raw.read(header_length))
     header.pop("__metadata__", None)
+    dtypes = _PADDLES_DTYPES if in_paddles_order else _DTYPES
     return [
         StoredTensor(
             name,
             file,
             8 + header_length + entry["data_offsets"][0],
             tuple(entry["shape"]),
-            _DTYPES.get(entry["dtype"], entry["dtype"]),
+            dtypes.get(entry["dtype"], entry["dtype"]),
             in_paddles_order,
         )
         for name, entry in header.items()
@@ -113,6 +140,7 @@ def _format_and_files(folder: Path) -> tuple[WeightFormat, list[Path]]:
 
 
 def _shards(index: Path) -> list[Path]:
+    refuse_pointer(index)
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         outside = [name for name in names if Path(name).name != name or name in ("", "..")]

@@ -82,6 +82,22 @@ class WeightLayout:
             return shape, False
         return self.stored_shape(name, shape), self.is_transposed(name, len(shape))
 
+    def speaks_for_other_order(self, name: str, shape: list[int], source: Source) -> int:
+        """Tell what a matrix says of the order of axes that its file is read in.
+
+        Args:
+            name: of the parameter.
+            shape: of the parameter.
+            source: what is read.
+
+        Returns:
+            1 where it would fit only if rows and columns changed places, -1 where it fits only as it is, else 0.
+        """
+        wanted, found = self.reading(name, shape, source)[0], list(source.shape)
+        if wanted == wanted[::-1] or not self.is_transposed(name, len(found)):
+            return 0
+        return (found == wanted[::-1]) - (found == wanted)
+
 
 def checkpoint_tensors(model: nn.Layer) -> dict[str, paddle.Tensor]:
     """Return what a checkpoint holds: the parameters, and the constants that the published files hold beside them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import paddle
 from paddle import nn
 from paddlenlp.transformers.model_utils import no_init_weights
 
+from paddlemix.foreign.kinds import CONVERT
 from paddlemix.weights.dtypes import FLOAT_DTYPES, SAFETENSORS_CODES, STORED_DTYPES
 from paddlemix.weights.files import stored_tensors
 from paddlemix.weights.layout import WeightLayout, checkpoint_tensors
@@ -61,18 +62,35 @@ def load_weights(model: nn.Layer, folder: Path, layout: WeightLayout) -> None:
             any parameter changes.
     """
     parameters = checkpoint_tensors(model)
-    for name, source in _match(parameters, folder, layout).items():
+    for name, source in match(parameters, stored_tensors(folder), layout, folder).items():
         fill(parameters[name], source, layout.reading(name, list(parameters[name].shape), source)[1])
 
 
-def _match(parameters: dict[str, paddle.Tensor], folder: Path, layout: WeightLayout) -> dict[str, Source]:
-    """Find what each parameter is filled from, in the files' order."""
+def match(
+    parameters: Mapping[str, paddle.Tensor], stored: Iterable[Source], layout: WeightLayout, folder: Path
+) -> dict[str, Source]:
+    """Find what each parameter is filled from.
+
+    Args:
+        parameters: by name; they need no memory.
+        stored: the tensors of a checkpoint.
+        layout: the family's.
+        folder: the checkpoint's, for errors.
+
+    Returns:
+        What each parameter is read from, in the order of `stored`.
+
+    Raises:
+        ValueError: any missing, unexpected or wrong-shaped tensor; all of them are listed.
+    """
     matched: dict[str, Source] = {}
     problems = []
-    for name, source in layout.sources(stored_tensors(folder)):
+    for_other_order = 0
+    for name, source in layout.sources(stored):
         if name in parameters and name not in matched:
             matched[name] = source
             problems += misfit(name, parameters[name], source, layout)
+            for_other_order += layout.speaks_for_other_order(name, whole_shape(parameters[name]), source)
         elif name in parameters or name not in layout.optional:
             problems.append(f"{'twice' if name in parameters else 'unexpected'}: {source.name} ({source.file.name})")
     problems = [f"missing: {name}" for name in parameters if name not in matched] + problems
@@ -80,8 +98,18 @@ def _match(parameters: dict[str, paddle.Tensor], folder: Path, layout: WeightLay
         raise ValueError(
             f"{folder}: {len(problems)} tensors do not fit the model that config.json describes:\n  "
             + "\n  ".join(problems)
+            + (_other_order(folder, next(iter(matched.values()))) if for_other_order > 0 else "")
         )
     return matched
+
+
+def _other_order(folder: Path, source: Source) -> str:
+    """Say what to do where matrices would fit if their rows and columns changed places."""
+    order, other = ("Paddle's", "torch") if source.in_paddles_order else ("PyTorch's", "paddle")
+    return (
+        f"\nMatrices would fit with rows and columns exchanged: {source.file.name} is read in {order} order, as its "
+        f"format says. If that is wrong: {CONVERT} {folder} --output out --order {other}"
+    )
 
 
 def misfit(name: str, parameter: paddle.Tensor, source: Source, layout: WeightLayout) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,17 @@ from paddlemix.weights.files import INDEX_FILE, WEIGHTS_FILE
 from paddlemix.weights.layout import WeightLayout, checkpoint_tensors
 from paddlemix.weights.share import gather_whole, whole_shape
 
+MAX_SHARD_BYTES = 5 * 10**9
 SHARD_GLOB = "model-?????-of-?????.safetensors"
 
 
 def save_weights(
-    model: nn.Layer, folder: Path, layout: WeightLayout, *, dtype: str | None = None, max_shard_bytes: int = 5 * 10**9
+    model: nn.Layer,
+    folder: Path,
+    layout: WeightLayout,
+    *,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write the parameters as safetensors with the published names and shapes.
 
@@ -34,10 +40,11 @@ def save_weights(
         dtype: "float32", "float16" or "bfloat16" on disk; None keeps each parameter's own.
         max_shard_bytes: the largest file; a bigger model is cut into shards with an index.
     """
-    shards = list(_shards(checkpoint_tensors(model), max_shard_bytes))
+    parameters = checkpoint_tensors(model)
+    shards = list(cut({key: _size(parameter) for key, parameter in parameters.items()}, max_shard_bytes))
     names = file_names(len(shards))
     for name, shard in zip(names, shards, strict=True):
-        wholes = ((key, gather_whole(parameter, parameter)) for key, parameter in shard.items())
+        wholes = ((key, gather_whole(parameters[key], parameters[key])) for key in shard)
         save_tensors(folder / name, {key: to_stored_shape(whole, key, layout, dtype) for key, whole in wholes})
     if len(shards) > 1:
         weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
@@ -93,14 +100,26 @@ def to_stored_shape(parameter: paddle.Tensor, name: str, layout: WeightLayout, d
     return np.ascontiguousarray(value.T if layout.is_transposed(name, value.ndim) else value)
 
 
-def _shards(parameters: dict[str, paddle.Tensor], max_bytes: int) -> Iterator[dict[str, paddle.Tensor]]:
-    shard: dict[str, paddle.Tensor] = {}
+def cut(sizes: Mapping[str, int], max_bytes: int = MAX_SHARD_BYTES) -> Iterator[list[str]]:
+    """Share tensors out to files.
+
+    Args:
+        sizes: the bytes of each by name.
+        max_bytes: the largest file, unless one tensor is larger.
+
+    Yields:
+        The names of each file's tensors, in order.
+    """
+    shard: list[str] = []
     size = 0
-    for name, parameter in parameters.items():
-        bytes_ = math.prod(whole_shape(parameter)) * parameter.element_size()
+    for name, bytes_ in sizes.items():
         if shard and size + bytes_ > max_bytes:
             yield shard
-            shard, size = {}, 0
-        shard[name] = parameter
+            shard, size = [], 0
+        shard.append(name)
         size += bytes_
     yield shard
+
+
+def _size(parameter: paddle.Tensor) -> int:
+    return math.prod(whole_shape(parameter)) * parameter.element_size()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
@@ -58,7 +58,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a file holds a tensor: its numbers lie in C order, little-endian, uncompressed.
+    """Where a file holds a tensor: its numbers lie in C order unless it says so, little-endian, uncompressed.
 
     Attributes:
         name: in the file.
@@ -67,6 +67,7 @@ class StoredTensor:
         shape: in the file.
         dtype: a key of `STORED_DTYPES`, or what the file calls another kind of numbers.
         in_paddles_order: whether a linear layer's weight is [in, out], as Paddle keeps it, not [out, in].
+        by_columns: whether the numbers of a matrix lie column by column, as those of a transposed one do.
     """
 
     name: str
@@ -75,6 +76,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     dtype: str
     in_paddles_order: bool = False
+    by_columns: bool = False
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
@@ -93,6 +95,10 @@ class StoredTensor:
         Raises:
             ValueError: the file ends too early.
         """
+        if self.by_columns:
+            transposed = replace(self, shape=self.shape[::-1], by_columns=False)
+            transposed.read_into(target.T, rows=columns, columns=rows)
+            return
         first, end, _ = rows.indices(self.matrix_shape[0])
         left, right, _ = columns.indices(self.matrix_shape[1])
         block = np.empty([min(end - first, ROWS_AT_ONCE), right - left], dtype=STORED_DTYPES[self.dtype])

@@ -11,6 +11,7 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
+from paddlemix.foreign.explain import refuse_pointer
 from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, read_pickle
 from paddlemix.weights.stored_tensor import StoredTensor
@@ -51,6 +52,7 @@ def read_torch_file(file: Path) -> list[StoredTensor]:
     Raises:
         ValueError: not such a file, damaged, or it holds something else than tensors.
     """
+    refuse_pointer(file)
     if not zipfile.is_zipfile(file):
         raise ValueError(f"{file}: damaged or cut off, or in a format from before PyTorch 1.6; {_AS_SAFETENSORS}.")
     try:
@@ -80,14 +82,26 @@ def _place(file: Path, name: str, tensor: _Tensor, entry: zipfile.ZipInfo) -> St
     width = STORED_DTYPES[tensor.storage.dtype].itemsize
     sizes = list(accumulate(tensor.shape[::-1], mul, initial=1))
     in_order = tuple(sizes[-2::-1])
-    steps = zip(tensor.shape, tensor.strides, in_order, strict=True)
-    if any(size != 1 and stride != wanted for size, stride, wanted in steps):
+    # A transposed matrix is stored as it lies.
+    by_columns = len(tensor.shape) == 2 and not _lies(tensor, in_order) and _lies(tensor, (1, tensor.shape[0]))
+    if not by_columns and not _lies(tensor, in_order):
         raise PickleRefusal(f"{name} does not lie row by row; {_AS_SAFETENSORS}")
     if (tensor.first + sizes[-1]) * width > entry.file_size:
         raise LookupError(f"{name} ends after its storage")
     return StoredTensor(
-        name, file, _data_offset(file, entry) + tensor.first * width, tensor.shape, tensor.storage.dtype
+        name,
+        file,
+        _data_offset(file, entry) + tensor.first * width,
+        tensor.shape,
+        tensor.storage.dtype,
+        by_columns=by_columns,
     )
+
+
+def _lies(tensor: _Tensor, strides: tuple[int, ...]) -> bool:
+    """Tell whether numbers lie with such steps between them; an axis of one has none."""
+    steps = zip(tensor.shape, tensor.strides, strides, strict=True)
+    return all(size == 1 or stride == wanted for size, stride, wanted in steps)
 
 
 def _data_offset(file: Path, entry: zipfile.ZipInfo) -> int:

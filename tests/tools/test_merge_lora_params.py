@@ -13,12 +13,12 @@ import pytest
 
 from paddlemix.auto import AutoModelMIX
 from paddlemix.models.qwen2_vl.family import FAMILY as QWEN2_VL
-from paddlemix.peft import merge as merging
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.merge import Merge
 from paddlemix.peft.targets import language_layers
 from paddlemix.tools import merge_lora_params
+from paddlemix.weights import published
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing_behind(merge, tm
         file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(merging, "write_safetensors", write)
+    monkeypatch.setattr(published, "write_safetensors", write)
     with pytest.raises(OSError, match=r"merged cannot be written: No space left on device; make room there."):
         merge()
     assert not list(tmp_path.glob("*merged*"))

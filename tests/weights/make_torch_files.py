@@ -22,6 +22,7 @@ def main() -> None:
     torch.save(tensors(), ROOT / "tensors.bin")
     torch.save(tensors(), ROOT / "legacy.bin", _use_new_zipfile_serialization=False)
     torch.save({"weight": counted(2, 3).T}, ROOT / "transposed.bin")
+    torch.save({"weight": counted(2, 3, 2).transpose(0, 2)}, ROOT / "strided.bin")
     torch.save({"weight": counted(2, 3).long()}, ROOT / "integers.bin")
     torch.save({"model": tensors(), "epoch": 3}, ROOT / "training.bin")
     torch.save(torch.nn.Linear(2, 3), ROOT / "module.bin")

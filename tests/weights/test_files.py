@@ -67,3 +67,23 @@ def test_a_link_to_a_file_elsewhere_is_followed_as_the_hubs_cache_needs(tmp_path
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / WEIGHTS_FILE).symlink_to(tmp_path / "blob")
     assert [tensor.name for tensor in stored_tensors(tmp_path / "model")] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "is_paddles"),
+    [({"format": "np"}, True), ({"format": "pd"}, True), ({"format": "pt"}, False), (None, False)],
+)
+def test_the_word_in_the_file_decides_about_the_order_of_axes(tmp_path, metadata, is_paddles):
+    save_file({"square": np.zeros([2, 2])}, tmp_path / WEIGHTS_FILE, metadata)
+    assert [tensor.in_paddles_order for tensor in stored_tensors(tmp_path)] == [is_paddles]
+
+
+def test_unsigned_integers_are_bfloat16_only_where_paddle_wrote_them(tmp_path):
+    numbers = paddle.to_tensor([1.5, -2.0]).astype("bfloat16").numpy()
+    for word, dtype in (("np", "bfloat16"), ("pt", "uint16")):
+        save_file({"weight": numbers}, tmp_path / WEIGHTS_FILE, {"format": word})
+        [stored] = stored_tensors(tmp_path)
+        assert stored.dtype == dtype
+        target = np.empty(stored.matrix_shape, np.float32)
+        stored.read_into(target)
+        assert target.tolist() == ([[1.5, -2.0]] if word == "np" else [numbers.tolist()])

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 
+import ml_dtypes
 import numpy as np
 import paddle
 import pytest
@@ -42,6 +43,22 @@ def test_tensors_and_arrays_of_every_dtype_have_their_shape_and_numbers(tmp_path
     for name, array in {**wanted, "array": counted(70, 300)}.items():
         assert found[name].in_paddles_order
         np.testing.assert_array_equal(values(found[name]), array, err_msg=name)
+
+
+def test_a_matrix_that_numpy_transposed_before_it_was_saved_has_its_shape_and_numbers(tmp_path):
+    wanted = counted(70, 300).T
+    [stored] = read_paddle_file(save(tmp_path, {"weight": wanted}))
+    assert stored.shape == (300, 70) and stored.by_columns
+    np.testing.assert_array_equal(values(stored), wanted)
+    part = np.empty([5, 3], np.float32)
+    stored.read_into(part, rows=slice(200, 205), columns=slice(66, 69))
+    np.testing.assert_array_equal(part, wanted[200:205, 66:69])
+
+
+def test_arrays_of_ml_dtypes_bfloat16_are_read(tmp_path):
+    [stored] = read_paddle_file(save(tmp_path, {"weight": counted(3, 2).astype(ml_dtypes.bfloat16)}))
+    assert stored.dtype == "bfloat16"
+    np.testing.assert_array_equal(values(stored), counted(3, 2))
 
 
 def test_a_layers_state_dict_is_its_tensors(tmp_path):
@@ -85,8 +102,9 @@ def test_a_file_that_runs_a_command_is_refused_and_runs_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("contents", "said"),
     [
+        ({"weight": counted(3).astype(ml_dtypes.float8_e4m3fn)}, "not of little-endian floating-point"),
         ({"weight": np.arange(3)}, "not of little-endian floating-point"),
-        ({"weight": np.asfortranarray(counted(2, 3))}, "row by row"),
+        ({"weight": np.asfortranarray(counted(2, 3, 2))}, "neither row by row nor"),
         ({"weight": counted(3).astype(">f4")}, "little-endian"),
         ({"weight": np.array([{}, None])}, "not of little-endian floating-point"),
         ({"optimizer": {"weight": counted(3)}}, "optimizer is no tensor"),

@@ -50,11 +50,17 @@ def test_every_kind_of_tensor_has_its_shape_dtype_and_numbers():
         np.testing.assert_array_equal(values(stored), wanted, err_msg=name)
 
 
+def test_a_matrix_that_was_transposed_before_it_was_saved_has_its_shape_and_numbers():
+    [stored] = read_torch_file(FILES / "transposed.bin")
+    assert stored.shape == (3, 2)
+    np.testing.assert_array_equal(values(stored), (np.arange(6) / 4).reshape(2, 3).T)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("legacy.bin", r"legacy\.bin: damaged or cut off, or in a format from before PyTorch 1\.6; load it with"),
-        ("transposed.bin", "weight does not lie row by row; load it"),
+        ("strided.bin", "weight does not lie row by row; load it"),
         ("integers.bin", r"holds torch\.LongStorage; expected floating-point numbers"),
         ("training.bin", "holds more than a model's tensors"),
         ("module.bin", r"holds more than tensors \(pickle instruction"),

@@ -13,7 +13,8 @@ def weight_layout(config: QWenConfig) -> WeightLayout:
     patch = config.visual.patch_size
     tables = ("positional_embedding", "proj", "attn_pool.query", "attn_pool.pos_embed")
     return WeightLayout(
-        renamed=(),
+        # As PaddleMIX's own model calls them, its tower with and without a layer for the transformer.
+        renamed=(("visual.vit.", VISUAL), ("visual.", VISUAL), ("transformer.llm.", "transformer.")),
         convolution_kernels={f"{VISUAL}conv1.weight": (3, patch, patch)},
         not_transposed=("transformer.wte.weight", *(VISUAL + name for name in tables)),
     )
