@@ -155,6 +155,7 @@ class Qwen2VLProcessor(ProcessorBase):
     def _what_sizes_depend_on(self) -> tuple[Any, ...]:
         return (
             self.tokenizer.backend.to_str(),
+            self.tokenizer.added_tokens,
             self.chat_template.source,
             self.image_processor.to_published(),
             self.video_processor.to_published(),
