@@ -100,6 +100,7 @@ def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], di
             **config.data.media_settings,
             "grounding": config.data.grounding,
             "allow_control_tokens": config.data.allow_control_tokens,
+            "added_tokens": config.data.added_tokens,
             "max_length": config.data.max_length,
         }
     if not items:
