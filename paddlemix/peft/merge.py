@@ -118,12 +118,14 @@ class Merge:
     @cached_property
     def _longer(self) -> list[str]:
         """The embedding, and the head beside it, where the adapter has added tokens to the base's."""
-        size = vocab_size_of(read_config(self.base))
-        whole = [name for name in self.adapter.whole if name in self.tensors]
-        shapes = {name: (self._base_shape(name), self.adapter.tensors[name].shape) for name in whole}
-        return [
-            name for name, (base, own) in shapes.items() if base[0] == size and own[0] > base[0] and own[1:] == base[1:]
-        ]
+        shapes = {
+            name: (self._base_shape(name), self.adapter.tensors[name].shape)
+            for name in self.adapter.whole
+            if name in self.tensors
+        }
+        longer = {name: base[0] for name, (base, own) in shapes.items() if own[0] > base[0] and own[1:] == base[1:]}
+        rows = vocab_size_of(read_config(self.base)) if longer else None
+        return [name for name, before in longer.items() if before == rows]
 
     def _misfits(self) -> Iterator[str]:
         for layer in self.adapter.layers:
