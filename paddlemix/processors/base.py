@@ -120,10 +120,21 @@ class ProcessorBase(MessageCalls):
             allow_control_tokens=allow_control_tokens,
             image_opening=given_opening(settings, folder),
         )
-        processor.tokenizer.choose_added_tokens(added_tokens)
+        processor.choose_added_tokens(added_tokens)
         if grounding is not None:
             processor.choose_grounding(grounding)
         return processor
+
+    def choose_added_tokens(self, choice: AddedTokens) -> None:
+        """Read the checkpoint's own added tokens in texts from now on, or leave them letters.
+
+        Args:
+            choice: "read", or "text".
+
+        Raises:
+            ValueError: there is no such choice.
+        """
+        self.tokenizer.choose_added_tokens(choice)
 
     def choose_grounding(self, form: GroundingForm) -> None:
         """Write and read boxes and points in another form from now on, where the family has several.

@@ -138,6 +138,13 @@ class FastTokenizer:
         pieces = self.backend.get_vocab_size(with_added_tokens=False)
         return max(pieces, *(token_id + 1 for token_id in self.backend.get_added_tokens_decoder()))
 
+    @property
+    def own_tokens(self) -> tuple[str, ...]:
+        """The added tokens that are neither control tokens nor published words, in the order of their ids."""
+        known = {*self.control_tokens, *self.published_words}
+        added = sorted(self.backend.get_added_tokens_decoder().items(), key=lambda one: one[0])
+        return tuple(token.content for _, token in added if token.content not in known)
+
     def choose_added_tokens(self, choice: AddedTokens) -> None:
         """Read the checkpoint's own added tokens in texts from now on, or leave them letters.
 

@@ -10,7 +10,7 @@ Source: transformers 4.57, `PreTrainedTokenizerBase._from_pretrained` and `PreTr
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises no narrower one
         raise ValueError(f"{path}: no tokenizer of the tokenizers library: {error}. Fetch the file again.") from error
-    said = _by_id(path, ((int(one["id"]), _token(one)) for one in json.loads(text).get("added_tokens") or ()))
+    said = _by_id(path, ((one["id"], one) for one in json.loads(text).get("added_tokens") or ()))
     check_ids(tokenizer, said, path)
     return tokenizer
 
@@ -91,16 +91,14 @@ def said_beside(folder: Path, settings: Mapping[str, Any]) -> tuple[Path, Said]:
     decoder = settings.get("added_tokens_decoder")
     if decoder:
         path = folder / TOKENIZER_CONFIG_FILE
-        return path, _by_id(path, ((int(token_id), _token(one)) for token_id, one in decoder.items()))
+        return path, _by_id(path, decoder.items())
     path = folder / ADDED_TOKENS_FILE
     special = {token.content for token in named_specials(folder, settings)}
-    return path, _by_id(
-        path,
-        (
-            (int(token_id), AddedToken(text, special=text in special, normalized=text not in special))
-            for text, token_id in read_json(path).items()
-        ),
+    added = (
+        (token_id, {"content": text, "special": text in special, "normalized": text not in special})
+        for text, token_id in read_json(path).items()
     )
+    return path, _by_id(path, added)
 
 
 def named_specials(folder: Path, settings: Mapping[str, Any]) -> list[AddedToken]:
@@ -196,7 +194,7 @@ def check_ids(tokenizer: Tokenizer, said: Said, path: Path) -> None:
         holder = tokenizer.id_to_token(token_id)
         reason = (
             f"which is {holder!r} already; expected an id for each token"
-            if holder is not None and found != token_id and holder != token.content
+            if holder is not None
             else "and those before it belong to no token; expected ids without gaps behind the vocabulary"
         )
         raise ValueError(
@@ -224,9 +222,17 @@ def check_control_tokens(tokenizer: Tokenizer, names: Collection[str], folder: P
         )
 
 
-def _by_id(path: Path, tokens: Iterator[tuple[int, AddedToken]]) -> Said:
+def _by_id(path: Path, entries: Iterable[tuple[int | str, Mapping[str, Any]]]) -> Said:
+    """Read the fields of tokens by their ids."""
     said: Said = {}
-    for token_id, token in tokens:
+    for given, fields in entries:
+        try:
+            token_id, token = int(given), _token(fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: {fields!r} with the id {given!r} is no added token; expected `content` and a whole number. "
+                "Fetch the tokenizer's files again."
+            ) from error
         other = said.setdefault(token_id, token)
         if other.content != token.content:
             raise ValueError(

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from paddlemix.contract import NewToken
 from paddlemix.conversation import Conversation, RecordId, Text, Turn
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.tokenizer import CONTROL_TOKENS, Qwen2Tokenizer
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
 from paddlemix.names import IGNORED_LABEL
@@ -120,6 +121,22 @@ def test_the_words_of_strangers_spell_no_own_token_but_tools_are_written_with_th
     assert own.isdisjoint(pickle.loads(pickle.dumps(tokenizer)).encode(TEXTS[1]))
 
 
+def test_an_own_token_that_the_chat_template_writes_is_read_though_texts_spell_letters(grown, make_processor, tmp_path):
+    template = Qwen2VLChatTemplate("{% for m in messages %}<loc_1>{{ m.content[0].text }}<|im_end|>{% endfor %}")
+    make_processor(template=template).save_pretrained(tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(grown / name, tmp_path / "model" / name)
+    record = conversation("<loc_1>?", "<loc_1>.")
+    for choice, count in (("read", 4), ("text", 2)):
+        processor = Qwen2VLProcessor.from_pretrained(
+            tmp_path / "model", added_tokens=choice, allow_control_tokens=choice == "text"
+        )
+        for one in (processor, pickle.loads(pickle.dumps(processor))):
+            ids = one.encode(record).input_ids.tolist()
+            assert ids.count(one.tokenizer.token_id("<loc_1>")) == count
+            assert one.decode(ids) == "<loc_1><loc_1>?<|im_end|><loc_1><loc_1>.<|im_end|>"
+
+
 def test_decoding_shows_own_tokens_and_skipping_drops_the_special_ones_only(grown):
     tokenizer = Qwen2Tokenizer.from_pretrained(grown)
     ids = tokenizer.encode("a<loc_1>b<word>c")
@@ -189,6 +206,13 @@ def test_a_control_token_that_is_missing_is_refused_by_name_although_settings_na
     values["added_tokens"] = [one for one in values["added_tokens"] if one["content"] != "<|video_pad|>"]
     (saved / "tokenizer.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"the control tokens <\|video_pad\|> are no added tokens"):
+        Qwen2Tokenizer.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("fields", [{"special": True}, "<word>", None])
+def test_an_added_token_that_is_none_is_refused_with_its_file(saved, fields):
+    change(saved / "tokenizer_config.json", added_tokens_decoder={"x" if fields is None else "400": fields})
+    with pytest.raises(ValueError, match="tokenizer_config.json: .* is no added token; expected `content`"):
         Qwen2Tokenizer.from_pretrained(saved)
 
 
