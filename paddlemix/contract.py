@@ -28,6 +28,9 @@ Size = tuple[int, int]
 GroundingForm = Literal["json", "tagged"]
 """The forms of boxes and points that a family may let its user choose from."""
 
+AddedTokens = Literal["read", "text"]
+"""What texts that spell a checkpoint's own added tokens hold: the tokens, or letters."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -228,6 +231,19 @@ class Grounding(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class NewToken:
+    """A token that a vocabulary is to get.
+
+    Attributes:
+        token: its text.
+        special: whether answers are shown without it.
+    """
+
+    token: str
+    special: bool = False
+
+
 class Tokenizer(Protocol):
     """What processors, batches and answers ask of a tokenizer.
 
@@ -241,8 +257,21 @@ class Tokenizer(Protocol):
     eos_token_id: int
     settings: dict[str, Any]
 
+    @property
+    def size(self) -> int:
+        """The least number that is above all ids; a model's embedding has at least so many rows."""
+        ...
+
     def token_id(self, token: str) -> int:
         """Look up a control token."""
+        ...
+
+    def choose_added_tokens(self, choice: AddedTokens) -> None:
+        """Read a checkpoint's own added tokens in texts from now on, or leave them letters."""
+        ...
+
+    def add_tokens(self, tokens: Sequence[NewToken]) -> dict[int, list[int]]:
+        """Add tokens behind all others; give by the id of each, known ones too, the pieces its text is else cut to."""
         ...
 
     def decode(self, ids: Sequence[int], *, skip_control_tokens: bool = False) -> str:

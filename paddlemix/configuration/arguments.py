@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from paddlemix.configuration.problems import Place
-from paddlemix.contract import GroundingForm
+from paddlemix.contract import AddedTokens, GroundingForm
 from paddlemix.datasets.mixing.packs import DEFAULT_WINDOW
 from paddlemix.datasets.reading.context import Placeholders
 from paddlemix.datasets.train_on import TrainOn
@@ -24,6 +24,14 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 
 Reporter = Literal["none", "visualdl"]
 Strategy = Literal["no", "steps", "epoch"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TokenItem:
+    """A token to add to a vocabulary."""
+
+    token: str = Field(min_length=1, description="Its text.")
+    special: bool = Field(default=False, description="Whether answers are shown without it.")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -59,7 +67,20 @@ class ModelArguments:
     lora_modules_to_save: list[str] | None = Field(
         default=None,
         description="Layers that are trained and saved whole, as regular expressions for whole names; null: embedding "
-        "and head where a base model meets the tokens of turns, else none.",
+        "and head where a base model meets the tokens of turns, or any model `new_tokens`, else none.",
+    )
+    new_tokens: list[str | TokenItem] | str | None = Field(
+        default=None,
+        description='Tokens to add to the vocabulary, as texts or as `{"token": "<sep>", "special": true}`, or a file '
+        "with one a line; special ones are left out where answers are shown.",
+    )
+    new_tokens_init: Literal["mean", "random"] = Field(
+        default="mean",
+        description="What the rows of new tokens begin as: the mean of those of the pieces that their texts were cut "
+        "to, or random.",
+    )
+    new_tokens_multiple: int | None = Field(
+        default=None, ge=1, description="Where rows are added, add some more up to a multiple of this, such as 64."
     )
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None, description="Precision of the weights; null follows `bf16` and `fp16`, float32 without them."
@@ -218,6 +239,11 @@ class DataArguments(MediaArguments):
     allow_control_tokens: bool = Field(
         default=False,
         description="Read control tokens that texts spell, such as `<|im_end|>`, as such; for texts of your own only.",
+    )
+    added_tokens: AddedTokens = Field(
+        default="read",
+        description="What texts hold that spell a token which the checkpoint has added: `read` takes the token, `text` "
+        "its letters. Control tokens are `allow_control_tokens`.",
     )
     max_length: int = Field(default=2048, gt=0, description="Tokens a record may have, those of images included.")
     on_overlong: Literal["raise", "skip", "truncate_text"] = Field(

@@ -101,12 +101,12 @@ def _path_to(error: ErrorDetails) -> KeyPath:
     name, *steps = error["loc"]
     key = key_table()[str(name)]
     path = [name]
-    for step in steps:
+    for place, step in enumerate(steps, 1):
         if isinstance(step, int):
             key = items(key)
         elif step in members(key):
             key = members(key)[step]
-        elif error["type"] != "unexpected_keyword_argument":
+        elif error["type"] != "unexpected_keyword_argument" or place < len(steps):
             continue
         path.append(step)
     return tuple(path)

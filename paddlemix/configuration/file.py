@@ -147,7 +147,7 @@ def _check_rules(values: dict[str, Any], given: Given, path: str, *, has_gpu: bo
 def _into_groups(values: dict[str, Any], given: Given, path: str) -> FinetuneConfig:
     data = DataArguments(**_take(values, DataArguments))
     return FinetuneConfig(
-        model=ModelArguments(**_take(values, ModelArguments)),
+        model=_with_listed_tokens(ModelArguments(**_take(values, ModelArguments)), Path(path).parent),
         data=dataclasses.replace(data, dataset=_resolve_files(data.dataset, Path(path).parent)),
         training=values,
         source=path,
@@ -157,6 +157,17 @@ def _into_groups(values: dict[str, Any], given: Given, path: str) -> FinetuneCon
 
 def _take(values: dict[str, Any], group: type) -> dict[str, Any]:
     return {field.name: values.pop(field.name) for field in dataclasses.fields(group)}
+
+
+def _with_listed_tokens(model: ModelArguments, folder: Path) -> ModelArguments:
+    """Take the tokens of `new_tokens` out of the file that it names, so that a run is known by them."""
+    if not isinstance(model.new_tokens, str):
+        return model
+    file = Path(_resolve(model.new_tokens, folder)).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"`new_tokens` is {model.new_tokens}, which is no file; expected a list, or a file.")
+    lines = (line.strip() for line in file.read_text("utf-8-sig").splitlines())
+    return dataclasses.replace(model, new_tokens=[line for line in lines if line])
 
 
 def _resolve_files(dataset: DatasetArguments, folder: Path) -> DatasetArguments:

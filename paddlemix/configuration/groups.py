@@ -35,10 +35,11 @@ FREE_KEYS = (
     "refetch",
 )
 
-# What has no effect unless another key is true.
+# What has no effect unless another key is true, or given.
 NEEDS = {
     "lora": tuple(name for name in _MODEL if name.startswith("lora_") or name == "rslora"),
     "mixtoken": ("mixtoken_window",),
+    "new_tokens": ("new_tokens_init", "new_tokens_multiple"),
     "predict_with_generate": ("max_new_tokens",),
 }
 FREEZE_KEYS = tuple(name for name in _MODEL if name.startswith("freeze_"))

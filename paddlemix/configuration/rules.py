@@ -191,6 +191,19 @@ CONSISTENCY: tuple[Rule, ...] = (
         "cards. Set it to 1: several cards train adapters with data parallelism.",
     ),
     Rule(
+        ("added_tokens", "new_tokens"),
+        lambda added, new: added == "text" and new,
+        '`added_tokens` is "text" while `new_tokens` is given, so that no text would ever hold one of them. Take '
+        "`added_tokens` out.",
+    ),
+    Rule(
+        ("tensor_parallel_degree", "new_tokens"),
+        lambda degree, tokens: degree > 1 and tokens,
+        "`tensor_parallel_degree` is {tensor_parallel_degree} while `new_tokens` is given, but rows are added to whole "
+        "models only. Add them in a run with a degree of 1 and `max_steps` 1, and go on from its `output_dir` without "
+        "`new_tokens`; `new_tokens_multiple` lets the degree divide the rows.",
+    ),
+    Rule(
         ("tensor_parallel_degree", "sharding"),
         lambda degree, sharding: degree > 1 and sharding.strip() not in ("", "stage1"),
         '`tensor_parallel_degree` is {tensor_parallel_degree} while `sharding` is "{sharding}", but Paddle clips '

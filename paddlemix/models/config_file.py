@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,30 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
     return values
+
+
+def vocab_size_of(values: Mapping[str, Any]) -> int | None:
+    """Tell how many tokens the model of a config.json has rows for; None where the file leaves it to the family.
+
+    Args:
+        values: of the file; later writers nest the language model's in `text_config`.
+
+    Returns:
+        The rows of its embedding.
+    """
+    return (values.get("text_config") or {}).get("vocab_size") or values.get("vocab_size")
+
+
+def with_vocab_size(values: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """Say how many tokens a model has rows for, wherever the values of its config.json say so.
+
+    Args:
+        values: of the file.
+        rows: of the embedding.
+
+    Returns:
+        The changed values.
+    """
+    nested = values.get("text_config")
+    changed = {**values, "vocab_size": rows} if "vocab_size" in values or not nested else dict(values)
+    return {**changed, "text_config": {**nested, "vocab_size": rows}} if nested else changed

@@ -16,15 +16,14 @@ from paddlemix.files import replacing
 from paddlemix.models.base import CARRIED_FILES, MixPretrainedModel
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.replace import replace_layer
+from paddlemix.models.vocabulary import with_rows
 from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write_adapter
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.layers import LoRALinear
-from paddlemix.peft.targets import HEAD, linear_layers, shortest_endings
+from paddlemix.peft.targets import HEAD, HEAD_WEIGHT, linear_layers, shortest_endings
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.loading import fill, misfit
 from paddlemix.weights.stored_tensor import StoredTensor
-
-HEAD_WEIGHT = f"{HEAD}.weight"
 
 
 class MixLoRAModel(LoRAModel):
@@ -95,7 +94,7 @@ class MixLoRAModel(LoRAModel):
         """Put the adapter in a folder on the model that it was trained on.
 
         Args:
-            model: its layers are replaced in place.
+            model: its layers are replaced in place; where the adapter has added tokens, those of a larger model are.
             lora_path: a local folder in PEFT's layout.
             **unused: of PaddleNLP's own formats, which are not read.
 
@@ -108,6 +107,7 @@ class MixLoRAModel(LoRAModel):
         """
         del unused
         adapter = read_adapter(Path(lora_path), model.weight_layout(model.config))
+        model = _with_rows(model, adapter)
         _check_layers(model, adapter)
         adapted = cls.adapting(model, adapter.config, adapter.layers, _whole_parameters(model, adapter))
         adapted._read(adapter)
@@ -217,6 +217,16 @@ class MixLoRAModel(LoRAModel):
         """PEFT's copy of an embedding does not share the head any more: it is told to save both."""
         tied = self._tied_parameter
         return [HEAD] if tied is not None and tied in trained_tensors(self.model) else []
+
+
+def _with_rows(model: MixPretrainedModel, adapter: Adapter) -> MixPretrainedModel:
+    """Give the base rows for tokens that the adapter has added to it: those of its whole embedding."""
+    embedding = model.get_input_embeddings().weight
+    name = next(name for name, parameter in model.named_parameters() if parameter is embedding)
+    stored = adapter.tensors.get(name)
+    if stored is None or stored.shape[1:] != (embedding.shape[1],):
+        return model
+    return with_rows(model, max(stored.shape[0], model.config.vocab_size))
 
 
 def _check_layers(model: MixPretrainedModel, adapter: Adapter) -> None:

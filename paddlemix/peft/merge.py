@@ -6,15 +6,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import paddle
 
 from paddlemix.files import write_json
-from paddlemix.models.config_file import read_config
+from paddlemix.models.config_file import read_config, vocab_size_of, with_vocab_size
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.peft.adapter import Adapter
+from paddlemix.peft.targets import HEAD_WEIGHT
 from paddlemix.weights.files import stored_tensors
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.published import published_numbers, published_shape, read_whole, write_sharded
@@ -91,13 +93,29 @@ class Merge:
 
     def write_side_files(self, folder: Path) -> None:
         """Copy all of the base but its weights, and what the adapter's folder says otherwise; config.json names the
-        stored dtype."""
+        stored dtype, and the number of tokens."""
         for file in (*_side_files(self.base), *settings_files(self.adapter.folder)):
             shutil.copyfile(file, folder / file.name)
+        config = changed = read_config(self.base)
         if self.dtype is not None:
-            config = read_config(self.base)
             key = "dtype" if "dtype" in config else "torch_dtype"  # as later writers call it
-            write_json(folder / CONFIG_FILE, {**config, key: self.dtype})
+            changed = {**changed, key: self.dtype}
+        if rows := max((self._shape(name)[0] for name in self._longer), default=0):
+            changed = with_vocab_size(changed, rows)
+        if changed != config:
+            write_json(folder / CONFIG_FILE, changed)
+
+    @cached_property
+    def _longer(self) -> list[str]:
+        """The embedding, and the head beside it, where the adapter has added tokens to the base's."""
+        shapes = {
+            name: (self._base_shape(name), self.adapter.tensors[name].shape)
+            for name in self.adapter.whole
+            if name in self.tensors
+        }
+        longer = {name: base[0] for name, (base, own) in shapes.items() if own[0] > base[0] and own[1:] == base[1:]}
+        rows = vocab_size_of(read_config(self.base)) if longer else None
+        return [name for name, before in longer.items() if before == rows]
 
     def _misfits(self) -> Iterator[str]:
         for layer in self.adapter.layers:
@@ -112,6 +130,8 @@ class Merge:
                 yield f"{name}, which the base does not have"
             elif name in self.tensors and self._shape(name) != self.adapter.tensors[name].shape:
                 yield f"{name} of {list(self.adapter.tensors[name].shape)}, {list(self._shape(name))} in the base"
+        if self._longer and HEAD_WEIGHT in self.tensors and HEAD_WEIGHT not in self._longer:
+            yield f"{self._longer[0]}, which has rows for more tokens than the base's {HEAD_WEIGHT}"
 
     def _factors(self, layer: str) -> tuple[StoredTensor, StoredTensor]:
         return self.adapter.tensors[f"{layer}.lora_A"], self.adapter.tensors[f"{layer}.lora_B"]
@@ -123,7 +143,11 @@ class Merge:
         return Entry(name_there, self.dtype or stored.dtype, self._shape(name), lambda: self._numbers(name))
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        """Read the weight's shape in PyTorch's order."""
+        """Read the merged weight's shape in PyTorch's order."""
+        return self.adapter.tensors[name].shape if name in self._longer else self._base_shape(name)
+
+    def _base_shape(self, name: str) -> tuple[int, ...]:
+        """Read the base's shape in PyTorch's order."""
         return published_shape(name, self.tensors[name], self.layout)
 
     def _numbers(self, name: str) -> np.ndarray:

@@ -9,7 +9,10 @@ from fnmatch import fnmatchcase
 
 from paddle import nn
 
+from paddlemix.contract import Model
+
 HEAD = "lm_head"
+HEAD_WEIGHT = f"{HEAD}.weight"
 
 
 def linear_layers(model: nn.Layer) -> list[str]:
@@ -20,6 +23,14 @@ def linear_layers(model: nn.Layer) -> list[str]:
 def layers_with_weights(model: nn.Layer) -> list[str]:
     """Name all layers that hold parameters themselves, in the model's order."""
     return list(dict.fromkeys(name.rpartition(".")[0] for name, _ in model.named_parameters()))
+
+
+def token_layers(model: Model) -> dict[str, nn.Layer]:
+    """Find the layers that have numbers for each token: the embedding, and the head where it has its own; by name."""
+    embedding = model.get_input_embeddings()
+    return {
+        name: layer for name, layer in model.named_sublayers() if layer is embedding or name.rpartition(".")[2] == HEAD
+    }
 
 
 def language_layers(model: nn.Layer, globs: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import PIL.Image
 
-from paddlemix.contract import Grounding, GroundingForm, PlaceSizes, Sample, Size, Tokenizer
+from paddlemix.contract import AddedTokens, Grounding, GroundingForm, PlaceSizes, Sample, Size, Tokenizer
 from paddlemix.conversation import Conversation, RecordError
 from paddlemix.hub import local_folder
 from paddlemix.media.images import open_image
@@ -83,6 +83,7 @@ class ProcessorBase(MessageCalls):
         max_length: int = 2048,
         truncate_text: bool = False,
         allow_control_tokens: bool = False,
+        added_tokens: AddedTokens = "read",
         grounding: GroundingForm | None = None,
         **settings: Unpack[MediaSettings],
     ) -> Self:
@@ -93,6 +94,8 @@ class ProcessorBase(MessageCalls):
             max_length: tokens a training record may have.
             truncate_text: cut text behind the last image of longer ones.
             allow_control_tokens: read control tokens spelled in texts as such.
+            added_tokens: what texts hold that spell the checkpoint's own added tokens. "read" is for texts of the
+                model's owner; "text" keeps them letters, as a server does with what its users write.
             grounding: the form of boxes and points; None takes what the checkpoint was saved with, or else the
                 family's own. A family that has one form only refuses every value but None.
             **settings: min_pixels, max_pixels and others (see `paddlemix.processors.settings.MediaSettings`). What is
@@ -117,9 +120,21 @@ class ProcessorBase(MessageCalls):
             allow_control_tokens=allow_control_tokens,
             image_opening=given_opening(settings, folder),
         )
+        processor.choose_added_tokens(added_tokens)
         if grounding is not None:
             processor.choose_grounding(grounding)
         return processor
+
+    def choose_added_tokens(self, choice: AddedTokens) -> None:
+        """Read the checkpoint's own added tokens in texts from now on, or leave them letters.
+
+        Args:
+            choice: "read", or "text".
+
+        Raises:
+            ValueError: there is no such choice.
+        """
+        self.tokenizer.choose_added_tokens(choice)
 
     def choose_grounding(self, form: GroundingForm) -> None:
         """Write and read boxes and points in another form from now on, where the family has several.

@@ -39,6 +39,7 @@ class ChatTemplate:
 
     Args:
         source: jinja2 text, taken from a checkpoint, never from a request; None for the family's own.
+        own_tokens: more tokens that are control tokens where a template writes them, but text in all texts.
 
     Attributes:
         default: the family's own template.
@@ -48,8 +49,9 @@ class ChatTemplate:
     default: ClassVar[str]
     control_tokens: ClassVar[tuple[str, ...]]
 
-    def __init__(self, source: str | None = None) -> None:
+    def __init__(self, source: str | None = None, own_tokens: tuple[str, ...] = ()) -> None:
         self.source = self.default if source is None else source
+        self.own_tokens = own_tokens
         self._layout = lru_cache(_KEPT_SHAPES)(self._render_shape)
 
     @classmethod
@@ -64,9 +66,9 @@ class ChatTemplate:
                 return cls(source)
         return cls()
 
-    def __reduce__(self) -> tuple[type[ChatTemplate], tuple[str]]:
+    def __reduce__(self) -> tuple[type[ChatTemplate], tuple[str, tuple[str, ...]]]:
         # A compiled template cannot be pickled.
-        return type(self), (self.source,)
+        return type(self), (self.source, self.own_tokens)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write chat_template.json."""
@@ -122,9 +124,7 @@ class ChatTemplate:
 
     def split(self, text: str) -> Iterator[Piece]:
         """Split a rendered text into control tokens and the text between them."""
-        for place, stretch in enumerate(self._control.split(text)):
-            if stretch:
-                yield Piece(stretch, control=place % 2 == 1)
+        return _split(text, _any_of((*self.control_tokens, *self.own_tokens)))
 
     def read_again(self, written: Iterable[Written]) -> list[Written]:
         """Read the control tokens that texts spell as such.
@@ -138,7 +138,9 @@ class ChatTemplate:
         return [
             piece
             for one in written
-            for piece in (self.split(one.text) if isinstance(one, Piece) and not one.control else [one])
+            for piece in (
+                _split(one.text, _any_of(self.control_tokens)) if isinstance(one, Piece) and not one.control else [one]
+            )
         ]
 
     @cached_property
@@ -174,14 +176,23 @@ class ChatTemplate:
         return layout
 
     @cached_property
-    def _control(self) -> re.Pattern[str]:
-        return re.compile("(" + "|".join(map(re.escape, self.control_tokens)) + ")")
-
-    @cached_property
     def _compiled(self) -> Template:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.filters["tojson"] = as_json
         return environment.from_string(self.source)
+
+
+@lru_cache
+def _any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    """Make a pattern for tokens, of which a longer one goes before its beginning."""
+    return re.compile("(" + "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) + ")")
+
+
+def _split(text: str, tokens: re.Pattern[str]) -> Iterator[Piece]:
+    """Split a text into the tokens that a pattern finds and the text between them."""
+    for place, stretch in enumerate(tokens.split(text)):
+        if stretch:
+            yield Piece(stretch, control=place % 2 == 1)
 
 
 def _default_of(templates: str | list[dict[str, str]] | None) -> str | None:

@@ -1,26 +1,42 @@
-"""Text to tokens: the Rust tokenizer, with control tokens and a user's text kept apart."""
+"""Text to tokens: the Rust tokenizer, with control tokens and a user's text kept apart.
+
+Who wrote a text decides about control tokens, those of the family's own list: spelled in somebody's words they are
+text. All other tokens that a checkpoint has added are words of its vocabulary, and are read wherever they stand, unless
+`choose_added_tokens` says otherwise, as for the words of strangers.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
-from paddlemix.contract import Piece
+from paddlemix.contract import AddedTokens, NewToken, Piece
 from paddlemix.files import replacing, write_json
 from paddlemix.hub import local_folder
+from paddlemix.processors.tokens.files import (
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+    add_control_tokens,
+    add_named,
+    add_said,
+    check_control_tokens,
+    named_specials,
+    read_json,
+    read_tokenizer,
+    said_beside,
+    with_named_specials,
+)
+from paddlemix.processors.tokens.reading import reader
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-TOKENIZER_FILE = "tokenizer.json"
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
 
 class FastTokenizer:
@@ -29,28 +45,39 @@ class FastTokenizer:
     Args:
         tokenizer: holds the vocabulary and the control tokens.
         settings: the values of tokenizer_config.json, written back as they are; None for the family's.
+        added_tokens: what texts that spell the checkpoint's own added tokens hold.
 
     Attributes:
         default_settings: the family's tokenizer_config.json, which names at least `pad_token` and `eos_token`.
+        control_tokens: the family's, in the order of their ids; in texts they are letters.
+        published_words: other added tokens of the family's published vocabularies, in which tools and thoughts are
+            written; they are read in all texts.
+        backend: holds the vocabulary and all added tokens, as they are saved.
+        added_tokens: as given, or chosen since.
         pad_token_id: fills a batch.
         eos_token_id: ends an answer.
     """
 
     default_settings: ClassVar[Mapping[str, Any]]
+    control_tokens: ClassVar[tuple[str, ...]]
+    published_words: ClassVar[tuple[str, ...]] = ()
+    backend: Tokenizer
+    added_tokens: AddedTokens
     pad_token_id: int
     eos_token_id: int
 
-    def __init__(self, tokenizer: Tokenizer, settings: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, settings: dict[str, Any] | None = None, added_tokens: AddedTokens = "read"
+    ) -> None:
         self.backend = tokenizer
         self.settings = settings or dict(self.default_settings)
-        # Control tokens spelled out in somebody's text stay text; control tokens go in by id.
-        self.backend.encode_special_tokens = True
+        self.added_tokens = added_tokens
         self._control_ids: dict[str, int] = {}
         self.pad_token_id, self.eos_token_id = map(self._named_id, ("pad_token", "eos_token"))
 
-    def __reduce__(self) -> tuple[type[FastTokenizer], tuple[Tokenizer, dict[str, Any]]]:
-        # A copied or pickled backend forgets `encode_special_tokens`, so that __init__ has to set it again.
-        return type(self), (self.backend, self.settings)
+    def __reduce__(self) -> tuple[type[FastTokenizer], tuple[Tokenizer, dict[str, Any], AddedTokens]]:
+        # A copied or pickled backend forgets `encode_special_tokens`, so that the reader has to be made again.
+        return type(self), (self.backend, self.settings, self.added_tokens)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str]) -> Self:
@@ -65,13 +92,17 @@ class FastTokenizer:
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or it has no tokenizer.json and none of the
                 files that the family had before.
+            ValueError: a file is damaged, files give a token two ids or two tokens one, or a control token is missing.
         """
         folder = local_folder(name_or_path)
-        settings_path = folder / TOKENIZER_CONFIG_FILE
-        settings = json.loads(settings_path.read_text("utf-8")) if settings_path.is_file() else None
-        if (folder / TOKENIZER_FILE).is_file():
-            return cls(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), settings)
-        return cls(cls._read_other_files(folder), settings)
+        settings = read_json(folder / TOKENIZER_CONFIG_FILE)
+        backend = cls._read_backend(folder, settings)
+        check_control_tokens(backend, cls.control_tokens, folder)
+        add_control_tokens(backend, cls.control_tokens)  # special to the library, whatever the files call them
+        ends = (_token_text(settings.get(name)) for name in ("pad_token", "eos_token"))
+        missing = {text for text in ends if text and backend.token_to_id(text) is None}  # refused when it is looked up
+        add_named(backend, [one for one in named_specials(folder, settings) if one.content not in missing])
+        return cls(backend, settings)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
@@ -101,9 +132,54 @@ class FastTokenizer:
         self._control_ids[token] = token_id
         return token_id
 
+    @property
+    def size(self) -> int:
+        """The least number that is above all ids."""
+        pieces = self.backend.get_vocab_size(with_added_tokens=False)
+        return max(pieces, *(token_id + 1 for token_id in self.backend.get_added_tokens_decoder()))
+
+    @property
+    def own_tokens(self) -> tuple[str, ...]:
+        """The added tokens that are neither control tokens nor published words, in the order of their ids."""
+        known = {*self.control_tokens, *self.published_words}
+        added = sorted(self.backend.get_added_tokens_decoder().items(), key=lambda one: one[0])
+        return tuple(token.content for _, token in added if token.content not in known)
+
+    def choose_added_tokens(self, choice: AddedTokens) -> None:
+        """Read the checkpoint's own added tokens in texts from now on, or leave them letters.
+
+        Args:
+            choice: "text" for the words of strangers.
+
+        Raises:
+            ValueError: there is no such choice.
+        """
+        if choice not in get_args(AddedTokens):
+            raise ValueError(f"`added_tokens` is {choice!r}; expected one of {', '.join(get_args(AddedTokens))}.")
+        self.added_tokens = choice
+        self.__dict__.pop("_reader", None)
+
+    def add_tokens(self, tokens: Sequence[NewToken]) -> dict[int, list[int]]:
+        """Add tokens behind all others.
+
+        Args:
+            tokens: those that the vocabulary has already stay as they are.
+
+        Returns:
+            By the id of each token, known ones too, the ids of the pieces that its text is cut to without it.
+        """
+        letters = reader(self.backend, lambda _: True)
+        added = [one for one in tokens if self.backend.token_to_id(one.token) is None]
+        pieces = {one.token: letters.encode(one.token, add_special_tokens=False).ids for one in tokens}
+        self.backend.add_tokens([AddedToken(one.token, special=one.special) for one in added])
+        self.__dict__.pop("_reader", None)
+        if special := [one.token for one in added if one.special]:
+            self.settings = with_named_specials(self.settings, special)
+        return {self.token_id(text): ids for text, ids in pieces.items()}
+
     def encode(self, text: str) -> list[int]:
         """Encode plain text; control tokens spelled in it are text."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+        return self._reader.encode(text, add_special_tokens=False).ids
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> tuple[np.ndarray, np.ndarray]:
         """Encode a prompt, and tell what each of its ids weighs.
@@ -137,7 +213,7 @@ class FastTokenizer:
         """
         split = [_stretches(pieces) for pieces in prompts]
         texts = list({stretch for stretches in split for stretch, _ in stretches if isinstance(stretch, str)})
-        encoded = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        encoded = self._reader.encode_batch_fast(texts, add_special_tokens=False)
         lengths = dict(zip(texts, map(len, encoded), strict=True))
         counts = (
             [(lengths[stretch] if isinstance(stretch, str) else stretch, learned) for stretch, learned in stretches]
@@ -146,13 +222,39 @@ class FastTokenizer:
         return [_sums(one) for one in counts]
 
     def decode(self, ids: Sequence[int], *, skip_control_tokens: bool = False) -> str:
-        """Decode ids, int64[L] too; broken UTF-8 at the end shows as U+FFFD."""
+        """Decode ids, int64[L] too; broken UTF-8 at the end shows as U+FFFD.
+
+        Added tokens are shown; `skip_control_tokens` leaves the special ones among them out.
+        """
         return self.backend.decode(list(ids), skip_special_tokens=skip_control_tokens)
 
     @classmethod
-    def _read_other_files(cls, folder: Path) -> Tokenizer:
-        """Make a tokenizer of a checkpoint from before tokenizer.json, where the family has such."""
+    def _read_backend(cls, folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
+        """Read vocabulary and added tokens, from whichever files have them."""
+        path, said = said_beside(folder, settings)
+        if (folder / TOKENIZER_FILE).is_file():
+            backend = read_tokenizer(folder / TOKENIZER_FILE)
+        else:
+            backend = cls._read_vocabulary(folder)
+            if not said:
+                add_control_tokens(backend, cls.control_tokens)
+        add_said(backend, said, path)
+        return backend
+
+    @classmethod
+    def _read_vocabulary(cls, folder: Path) -> Tokenizer:
+        """Make a tokenizer, without added tokens, of a checkpoint from before tokenizer.json, where there are such."""
         raise FileNotFoundError(f"{folder}: no {TOKENIZER_FILE}.")
+
+    @cached_property
+    def _reader(self) -> Tokenizer:
+        """Encodes texts; made when it is first needed, since a large vocabulary takes a second."""
+        return reader(self.backend, self._stays_text)
+
+    def _stays_text(self, token: AddedToken) -> bool:
+        """Tell whether an added token is letters in a text."""
+        is_own = token.content not in self.published_words
+        return token.content in self.control_tokens or (self.added_tokens == "text" and is_own)
 
     def _named_id(self, name: str) -> int:
         """Look up the token that the settings name, or else the family's."""

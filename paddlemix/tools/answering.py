@@ -13,6 +13,7 @@ from paddlemix.generation import GenerationConfig
 from paddlemix.generation.dialogue import Dialogue
 from paddlemix.models.registry import find_family
 from paddlemix.peft.folders import find_folders, warn_of_another_base
+from paddlemix.processors.tokens.rows import check_rows
 from paddlemix.tools.precision import DTYPES, usable_dtype
 
 
@@ -128,8 +129,9 @@ class AskedModel:
 
         Raises:
             OSError: a file is missing, or cannot be fetched.
-            ValueError: a file is damaged.
+            ValueError: a file is damaged, or the model has no rows for some of the tokens.
         """
         processor = processor or self.load_processor()
         model = AutoModelMIX.from_pretrained(self.name_or_path, dtype=self.dtype, lora_path=self.lora_path)
+        check_rows(processor.tokenizer, model.config.vocab_size, self.lora_path or self.name_or_path)
         return self.dialogue_class(model, processor, self.generation)

@@ -26,6 +26,7 @@ from paddlemix.evaluation.report import Prediction
 from paddlemix.files import write_json
 from paddlemix.generation import GenerationConfig
 from paddlemix.media.kept import begin_refetch
+from paddlemix.processors.tokens.rows import check_rows
 from paddlemix.tools.answering import add_grounding_flag
 from paddlemix.tools.report_errors import report_errors
 
@@ -68,6 +69,7 @@ def main() -> None:
     output = args.output or scores_file(args.lora_path or folder)
     mix = MixDataset.load(sets, processor, args.on_bad_record)
     model = AutoModelMIX.from_pretrained(folder, dtype=args.dtype, lora_path=args.lora_path)
+    check_rows(processor.tokenizer, model.config.vocab_size, args.lora_path or folder)
     generation = GenerationConfig(max_new_tokens=args.max_new_tokens)
     report, predictions = evaluate_model(model, processor, mix, generation, batch_size=args.batch_size)
     write_json(output, report)
@@ -100,6 +102,7 @@ def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], di
             **config.data.media_settings,
             "grounding": config.data.grounding,
             "allow_control_tokens": config.data.allow_control_tokens,
+            "added_tokens": config.data.added_tokens,
             "max_length": config.data.max_length,
         }
     if not items:

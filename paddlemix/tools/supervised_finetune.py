@@ -38,6 +38,7 @@ def run(config: FinetuneConfig) -> None:
     config_file.check_degrees(config)
     only_first(lambda: config_file.check_output_dir(config))
     job = Run.of(config)
+    job.check_tokens()
     train, evaluation = job.load_datasets()
 
     args = config_file.build_training_arguments(config)

@@ -24,11 +24,14 @@ from paddlemix.distributed.ranks import from_first
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.media.kept import begin_refetch
+from paddlemix.models.config_file import read_config, vocab_size_of
 from paddlemix.models.registry import Family, find_family
 from paddlemix.names import END_OF_TURN
 from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.folders import is_adapter
+from paddlemix.processors.tokens.rows import check_rows
 from paddlemix.training.freezing import any_matches, freeze
+from paddlemix.training.new_tokens import Growth
 from paddlemix.weights.files import require_weights
 
 if TYPE_CHECKING:
@@ -51,13 +54,15 @@ class Run:
         config: checked.
         folder: where the checkpoint that it begins with is.
         family: of that checkpoint.
-        processor: the checkpoint's, with the config's bounds.
+        processor: the checkpoint's, with the config's bounds and new tokens.
+        growth: what the model needs for those.
     """
 
     config: FinetuneConfig
     folder: Path
     family: Family
     processor: Processor
+    growth: Growth
 
     @classmethod
     def of(cls, config: FinetuneConfig) -> Run:
@@ -71,7 +76,8 @@ class Run:
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or a file of its tokenizer is missing.
-            ValueError: config.json names no known model, or the checkpoint is an adapter.
+            ValueError: config.json names no known model, the checkpoint is an adapter, or its vocabulary cannot get the
+                config's new tokens.
         """
         folder, data = local_folder(config.model.model_name_or_path), config.data
         if is_adapter(folder):
@@ -87,10 +93,20 @@ class Run:
             **data.media_settings,
             grounding=data.grounding,
             allow_control_tokens=data.allow_control_tokens,
+            added_tokens=data.added_tokens,
             max_length=data.max_length,
             truncate_text=data.on_overlong == "truncate_text",
         )
-        return cls(config, folder, family, processor)
+        growth = Growth.of(config.model, processor.tokenizer, _rows(folder, family))
+        return cls(config, folder, family, processor, growth)
+
+    def check_tokens(self) -> None:
+        """Make sure that the model will have a row for every token.
+
+        Raises:
+            ValueError: the checkpoint's tokenizer has more tokens.
+        """
+        check_rows(self.processor.tokenizer, self.growth.rows, self.folder)
 
     def load_datasets(self) -> tuple[MixDataset | None, MixDataset | None]:
         """Load the sets to train on and to evaluate on, and check every record; None where the run needs none.
@@ -141,9 +157,10 @@ class Run:
 
         Raises:
             OSError: the checkpoint cannot be fetched, or a file of it is missing.
-            ValueError: config and weights do not fit, a pattern of what to train matches nothing, or so many ranks
-                cannot share the model.
+            ValueError: config and weights do not fit, a pattern of what to train matches nothing, so many ranks cannot
+                share the model, or it has no rows for some of the tokens.
         """
+        self.check_tokens()
         keys = self.config.model
         if not set_compute_dtype(keys.cpu_compute_dtype):
             logger.warning(
@@ -155,8 +172,11 @@ class Run:
             dtype=keys.dtype or weights_dtype(args),
             tensor_parallel_degree=max(args.tensor_parallel_degree, 1),
         )
+        loaded = self.growth.apply(loaded, seed=args.seed)
         is_base = keys.lora and not loaded.knows_turns(self.processor.tokenizer.token_id(END_OF_TURN))
-        return choose_trained(loaded, self.family, keys, is_base=is_base, seed=args.seed)
+        model = choose_trained(loaded, self.family, keys, is_base=is_base, seed=args.seed)
+        self.growth.warn_of_frozen_rows(model)
+        return model
 
     def set_recompute(self, model: Model) -> None:
         """Let the parts of a model that the config names compute their activations twice and not keep them.
@@ -332,6 +352,12 @@ def weights_dtype(args: TrainingArguments) -> str:
     if args.fp16_opt_level == "O2" and args.bf16:
         return "bfloat16"
     return "float16" if args.fp16_opt_level == "O2" and args.fp16 else "float32"
+
+
+def _rows(folder: Path, family: Family) -> int:
+    """Tell how many rows a checkpoint's embedding has; the family's classes take seconds to import."""
+    values = read_config(folder)
+    return vocab_size_of(values) or family.config_class(**values).vocab_size
 
 
 def _switched_globs(model: ModelArguments, family: Family) -> list[str]:

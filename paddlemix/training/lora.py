@@ -13,7 +13,7 @@ from paddlemix.models.registry import Family
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.folders import lasting_name
 from paddlemix.peft.lora_model import MixLoRAModel
-from paddlemix.peft.targets import HEAD, language_layers, layers_with_weights, linear_layers, match_layers
+from paddlemix.peft.targets import language_layers, layers_with_weights, linear_layers, match_layers, token_layers
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def add_adapters(
         layers = language_layers(model, family.language_globs)
     else:
         layers = match_layers("lora_target_modules", keys.lora_target_modules, linear_layers(model))
-    whole = _whole_parameters(model, keys.lora_modules_to_save, is_base=is_base)
+    whole = _whole_parameters(model, keys, is_base=is_base)
     layers = [layer for layer in layers if f"{layer}.weight" not in whole]
     if not layers:
         raise ValueError("`lora_modules_to_save` names every layer of `lora_target_modules`; leave some for adapters.")
@@ -52,22 +52,18 @@ def add_adapters(
     return MixLoRAModel.adapting(model, config, layers, whole, lora_plus_scale=keys.lora_plus_scale)
 
 
-def _whole_parameters(model: Model, patterns: list[str] | None, *, is_base: bool) -> list[str]:
+def _whole_parameters(model: Model, keys: ModelArguments, *, is_base: bool) -> list[str]:
     """Return the names of the parameters that are trained themselves."""
-    if patterns is None:
-        layers = _embedding_and_head(model) if is_base else []
+    if keys.lora_modules_to_save is not None:
+        layers = match_layers("lora_modules_to_save", keys.lora_modules_to_save, layers_with_weights(model))
+    else:
+        layers = list(token_layers(model)) if is_base or keys.new_tokens else []
         if layers:
             logger.info(
-                "%s is a base model, to which the tokens of turns are new: `lora_modules_to_save` is %s. Give [] to "
-                "train the adapters alone.",
-                type(model).__name__,
+                "%s: `lora_modules_to_save` is %s. Give [] to train the adapters alone.",
+                f"{type(model).__name__} is a base model, to which the tokens of turns are new"
+                if is_base
+                else "`new_tokens` have rows that would stay as they begin",
                 layers,
             )
-    else:
-        layers = match_layers("lora_modules_to_save", patterns, layers_with_weights(model))
     return [name for name, _ in model.named_parameters() if name.rpartition(".")[0] in layers]
-
-
-def _embedding_and_head(model: Model) -> list[str]:
-    embedding = model.get_input_embeddings()
-    return [name for name, layer in model.named_sublayers() if layer is embedding or name == HEAD]

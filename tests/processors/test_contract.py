@@ -77,6 +77,11 @@ def test_every_family_does_all_that_is_asked_of_a_processor(processor, save_imag
     assert tokenizer.decode([tokenizer.pad_token_id]) == "<|endoftext|>"
     assert tokenizer.decode([tokenizer.pad_token_id], skip_control_tokens=True) == ""
     assert tokenizer.settings["tokenizer_class"]
+    assert tokenizer.size > max(end, tokenizer.pad_token_id, int(sample.input_ids.max()))
+    assert tokenizer.add_tokens([]) == {}
+    for choice in ("text", "read"):
+        tokenizer.choose_added_tokens(choice)
+        assert processor.encode(record).input_ids.tolist() == sample.input_ids.tolist()
     (tmp_path / "tokenizer").mkdir()
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     assert "tokenizer_config.json" in os.listdir(tmp_path / "tokenizer")

@@ -40,7 +40,10 @@ def note_unread(parts: Iterable[Part], said: Said, reading: Reading) -> None:
             reading.note(f"`{tag}` in a text stays text: {_BOXES_KEY}")
         for token in _CONTROL.findall(text):
             name = _DIGITS.sub("1", token)
-            reading.note(f"`{name}` in a text stays text and is no control token; {_CONTROL_KEY}")
+            reading.note(
+                f"`{name}` in a text is no control token, and stays text unless the checkpoint has added such a token; "
+                f"{_CONTROL_KEY}"
+            )
 
 
 def note_unused_placeholders(text: str, reading: Reading) -> None:

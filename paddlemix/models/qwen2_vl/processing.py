@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddlemix.contract import Grounding, Piece, PlaceSizes, Sample, SampleSize, ShownSize
+from paddlemix.contract import AddedTokens, Grounding, Piece, PlaceSizes, Sample, SampleSize, ShownSize
 from paddlemix.conversation import Conversation, RecordError, result_or_error
 from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
@@ -125,6 +125,16 @@ class Qwen2VLProcessor(ProcessorBase):
             for conversation, prompt in zip(conversations, prompts, strict=True)
         ]
 
+    def choose_added_tokens(self, choice: AddedTokens) -> None:
+        """Read added tokens in texts or not, see `ProcessorBase`; those that the chat template writes are always read.
+
+        Args:
+            choice: "read", or "text".
+        """
+        super().choose_added_tokens(choice)
+        own = self.tokenizer.own_tokens if choice == "text" else ()
+        self.chat_template = type(self.chat_template)(self.chat_template.source, own)
+
     def place_sizes(self, conversation: Conversation) -> PlaceSizes:
         """Read the sizes of all that a conversation's boxes may lie on; see `ProcessorBase.place_sizes`."""
         return self._place_sizes(self._media.measure(conversation))
@@ -154,6 +164,7 @@ class Qwen2VLProcessor(ProcessorBase):
     def _what_sizes_depend_on(self) -> tuple[Any, ...]:
         return (
             self.tokenizer.backend.to_str(),
+            self.tokenizer.added_tokens,
             self.chat_template.source,
             self.image_processor.to_published(),
             self.video_processor.to_published(),

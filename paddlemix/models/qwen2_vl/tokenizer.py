@@ -6,17 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
-from paddlemix.processors.tokenizer import TOKENIZER_FILE, FastTokenizer
+from paddlemix.processors.tokenizer import FastTokenizer
+from paddlemix.processors.tokens.files import TOKENIZER_FILE
+from paddlemix.processors.tokens.files import add_control_tokens as add_in_order
 
 # In the order of their ids, which follow the vocabulary's.
 CONTROL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+# Plain tokens that Qwen2.5 and Qwen3 added: calls of tools, thoughts, code.
+PUBLISHED_WORDS = (
+    "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>", "<|fim_prefix|>",
+    "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
 )  # fmt: skip
 
 
@@ -33,16 +40,17 @@ class Qwen2Tokenizer(FastTokenizer):
         "clean_up_tokenization_spaces": False,
     }
 
+    control_tokens: ClassVar[tuple[str, ...]] = CONTROL_TOKENS
+    published_words: ClassVar[tuple[str, ...]] = PUBLISHED_WORDS
+
     @classmethod
-    def _read_other_files(cls, folder: Path) -> Tokenizer:
+    def _read_vocabulary(cls, folder: Path) -> Tokenizer:
         vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
         if not (vocabulary.is_file() and merges.is_file()):
             raise FileNotFoundError(f"{folder}: no {TOKENIZER_FILE}, and no vocab.json with merges.txt.")
-        tokenizer = untrained_tokenizer(BPE.from_file(str(vocabulary), str(merges)))
-        add_control_tokens(tokenizer)
-        return tokenizer
+        return untrained_tokenizer(BPE.from_file(str(vocabulary), str(merges)))
 
 
 def add_control_tokens(tokenizer: Tokenizer) -> None:
     """Give the control tokens the ids behind the vocabulary."""
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
+    add_in_order(tokenizer, CONTROL_TOKENS)

@@ -10,10 +10,9 @@ add nothing, and a span that is none is read token by token.
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tiktoken
 
-from paddlemix.contract import Piece
+from paddlemix.contract import AddedTokens, NewToken, Piece
 from paddlemix.files import write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.qwen_vl import tags as list_format
@@ -29,7 +28,7 @@ from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMAGE_TAGS, IMG, IMG_E
 from paddlemix.models.qwen_vl.tiktoken_file import Ranks, check_ranks, read_ranks, write_ranks
 from paddlemix.processors.batches import ModelInputs, as_tensors, check_choice, padded
 from paddlemix.processors.qwen_byte_pairs import WORD_PATTERN
-from paddlemix.processors.tokenizer import TOKENIZER_CONFIG_FILE
+from paddlemix.processors.tokens.files import ADDED_TOKENS_FILE, TOKENIZER_CONFIG_FILE, read_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -98,17 +97,50 @@ class QwenTokenizer:
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or it has no qwen.tiktoken.
-            ValueError: a file is damaged.
+            ValueError: a file is damaged, or adds tokens, which a vocabulary of this kind does not take.
         """
         folder = local_folder(name_or_path)
-        settings = folder / TOKENIZER_CONFIG_FILE
-        values = json.loads(settings.read_text("utf-8")) if settings.is_file() else None
-        return cls(read_ranks(folder / VOCABULARY_FILE), values)
+        tokenizer = cls(read_ranks(folder / VOCABULARY_FILE), read_json(folder / TOKENIZER_CONFIG_FILE))
+        tokenizer._refuse_added_tokens(read_json(folder / ADDED_TOKENS_FILE), folder)
+        return tokenizer
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write qwen.tiktoken and tokenizer_config.json."""
         write_ranks(Path(folder) / VOCABULARY_FILE, self.ranks)
         write_json(Path(folder) / TOKENIZER_CONFIG_FILE, self.settings)
+
+    @property
+    def size(self) -> int:
+        """The least number that is above all ids."""
+        return len(self)
+
+    def choose_added_tokens(self, choice: AddedTokens) -> None:
+        """Do nothing: a vocabulary of this kind has no added tokens beside its special ones, which texts never spell.
+
+        Args:
+            choice: either.
+        """
+        del choice
+
+    def add_tokens(self, tokens: Sequence[NewToken]) -> dict[int, list[int]]:
+        """Refuse any token, since no program reads a vocabulary of this kind that has grown.
+
+        Args:
+            tokens: to add.
+
+        Returns:
+            Nothing, where there is nothing to add.
+
+        Raises:
+            ValueError: there is.
+        """
+        if not tokens:
+            return {}
+        raise ValueError(
+            f"`new_tokens` lists {', '.join(one.token for one in tokens[:3])}, but {VOCABULARY_FILE} of Qwen-VL takes "
+            f"no others. Write <|extra_0|> to <|extra_{self.settings['n_extra_tokens'] - 1}|> in the records instead, "
+            "which it has to spare, and set `allow_control_tokens` to true; or take Qwen2-VL."
+        )
 
     def token_id(self, token: str) -> int:
         """Look up a special token.
@@ -273,6 +305,14 @@ class QwenTokenizer:
         )
 
         return draw_on_latest_image(response, history)
+
+    def _refuse_added_tokens(self, said: Mapping[str, Any], folder: Path) -> None:
+        """Refuse added tokens of a file that are none of the special ones."""
+        if unknown := [text for text, token_id in said.items() if self.special_tokens.get(text) != token_id]:
+            raise ValueError(
+                f"{folder / ADDED_TOKENS_FILE}: {', '.join(unknown)} cannot be added to {VOCABULARY_FILE}; expected "
+                "its own special tokens with their ids. Take the file away."
+            )
 
     def _text_ids(self, text: str, allowed: Collection[str]) -> list[int]:
         composed = unicodedata.normalize("NFC", text)

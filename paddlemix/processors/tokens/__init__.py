@@ -1,0 +1,1 @@
+"""The tokens that a checkpoint has beside its vocabulary of pieces."""

@@ -1,0 +1,252 @@
+"""What the files of a checkpoint say of its added tokens, brought into its tokenizer.
+
+tokenizer.json holds all of them as a rule. Others stand in tokenizer_config.json (`added_tokens_decoder`, or the names
+of special tokens alone), or before that in added_tokens.json with special_tokens_map.json. They are read in the order
+in which transformers reads them, so that each gets the same id.
+
+Source: transformers 4.57, `PreTrainedTokenizerBase._from_pretrained` and `PreTrainedTokenizerFast.__init__`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+ADDED_TOKENS_FILE = "added_tokens.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+
+# The keys that name a special token each, and those that name several: transformers 5 has `extra_special_tokens`.
+_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_LISTED = ("additional_special_tokens", "extra_special_tokens")
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+Said = dict[int, AddedToken]
+"""Added tokens by the ids that a file gives them."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where there is no such file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Its values.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
+    return values
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer.json, each of whose added tokens has the id that the file gives it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ValueError: the file is damaged, or gives ids that cannot be.
+    """
+    text = path.read_text("utf-8")
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the library raises no narrower one
+        raise ValueError(f"{path}: no tokenizer of the tokenizers library: {error}. Fetch the file again.") from error
+    said = _by_id(path, ((one["id"], one) for one in json.loads(text).get("added_tokens") or ()))
+    check_ids(tokenizer, said, path)
+    return tokenizer
+
+
+def said_beside(folder: Path, settings: Mapping[str, Any]) -> tuple[Path, Said]:
+    """Read what stands of added tokens beside tokenizer.json.
+
+    Args:
+        folder: of the checkpoint.
+        settings: its tokenizer_config.json; where that has `added_tokens_decoder`, added_tokens.json does not count.
+
+    Returns:
+        The file, and the tokens in it.
+
+    Raises:
+        ValueError: two tokens have one id.
+    """
+    decoder = settings.get("added_tokens_decoder")
+    if decoder:
+        path = folder / TOKENIZER_CONFIG_FILE
+        return path, _by_id(path, decoder.items())
+    path = folder / ADDED_TOKENS_FILE
+    special = {token.content for token in named_specials(folder, settings)}
+    added = (
+        (token_id, {"content": text, "special": text in special, "normalized": text not in special})
+        for text, token_id in read_json(path).items()
+    )
+    return path, _by_id(path, added)
+
+
+def named_specials(folder: Path, settings: Mapping[str, Any]) -> list[AddedToken]:
+    """List the tokens that the files call special, each once, in transformers' order.
+
+    Args:
+        folder: of the checkpoint.
+        settings: its tokenizer_config.json, which goes before special_tokens_map.json.
+
+    Returns:
+        The tokens.
+    """
+    given = {key: one for key, one in settings.items() if one}
+    earlier = {} if "added_tokens_decoder" in given else read_json(folder / SPECIAL_TOKENS_FILE)
+    values = {**earlier, **given}
+    named = [values[key] for key in _NAMED if values.get(key)]
+    for key in _LISTED:
+        several = values.get(key) or ()
+        named += several.values() if isinstance(several, Mapping) else several
+    tokens: dict[str, AddedToken] = {}
+    for one in named:
+        token = _special_token(one)
+        tokens.setdefault(token.content, token)
+    return list(tokens.values())
+
+
+def add_said(tokenizer: Tokenizer, said: Said, path: Path) -> None:
+    """Add tokens in the order of their ids; what a later file says of a token's flags counts.
+
+    Args:
+        tokenizer: gets them.
+        said: the tokens.
+        path: of the file that says so.
+
+    Raises:
+        ValueError: one would get another id than the file says.
+    """
+    tokenizer.add_tokens([token for _, token in sorted(said.items(), key=lambda one: one[0])])
+    check_ids(tokenizer, said, path)
+
+
+def add_named(tokenizer: Tokenizer, tokens: Collection[AddedToken]) -> None:
+    """Add special tokens that are no added tokens yet, behind all others.
+
+    Args:
+        tokenizer: gets them.
+        tokens: in their order.
+    """
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    tokenizer.add_tokens([token for token in tokens if token.content not in added])
+
+
+def add_control_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> None:
+    """Make a family's control tokens special; those that are missing get the ids behind the vocabulary.
+
+    Args:
+        tokenizer: gets them.
+        names: the control tokens, in the order of their ids.
+    """
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+
+
+def with_named_specials(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Name more special tokens in the values of a tokenizer_config.json, where those that it has are listed.
+
+    Args:
+        settings: the values; transformers 5 calls the list `extra_special_tokens`.
+        names: of the tokens.
+
+    Returns:
+        The values with them.
+    """
+    listed = [key for key in _LISTED if isinstance(settings.get(key), list)]
+    key = listed[-1] if listed else _LISTED[0]
+    return {**settings, key: [*(settings.get(key) or ()), *names]}
+
+
+def check_ids(tokenizer: Tokenizer, said: Said, path: Path) -> None:
+    """Check that each token has the id that a file gives it.
+
+    Args:
+        tokenizer: has the tokens.
+        said: the tokens by the file's ids.
+        path: of the file.
+
+    Raises:
+        ValueError: one has another id.
+    """
+    for token_id, token in said.items():
+        found = tokenizer.token_to_id(token.content)
+        if found == token_id:
+            continue
+        holder = tokenizer.id_to_token(token_id)
+        reason = (
+            f"which is {holder!r} already; expected an id for each token"
+            if holder is not None
+            else "and those before it belong to no token; expected ids without gaps behind the vocabulary"
+        )
+        raise ValueError(
+            f"{path}: the added token {token.content!r} has the id {token_id}, {reason}: it would get {found}. Fetch "
+            "the tokenizer's files again, all from one checkpoint."
+        )
+
+
+def check_control_tokens(tokenizer: Tokenizer, names: Collection[str], folder: Path) -> None:
+    """Check that a family's control tokens are added tokens, not pieces of text.
+
+    Args:
+        tokenizer: of a checkpoint.
+        names: the control tokens.
+        folder: of the checkpoint.
+
+    Raises:
+        ValueError: one is missing, or a piece of the vocabulary alone.
+    """
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    if missing := [name for name in names if name not in added]:
+        raise ValueError(
+            f"{folder}: the control tokens {', '.join(missing)} are no added tokens of its tokenizer; expected all "
+            f"{len(names)} of the family's. `model_name_or_path` holds another model's tokenizer, or part of one."
+        )
+
+
+def _by_id(path: Path, entries: Iterable[tuple[int | str, Mapping[str, Any]]]) -> Said:
+    """Read the fields of tokens by their ids."""
+    said: Said = {}
+    for given, fields in entries:
+        try:
+            token_id, token = int(given), _token(fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: {fields!r} with the id {given!r} is no added token; expected `content` and a whole number. "
+                "Fetch the tokenizer's files again."
+            ) from error
+        other = said.setdefault(token_id, token)
+        if other.content != token.content:
+            raise ValueError(
+                f"{path}: the added tokens {other.content!r} and {token.content!r} have one id, {token_id}; expected "
+                "one each. Fetch the tokenizer's files again."
+            )
+    return said
+
+
+def _token(fields: Mapping[str, Any]) -> AddedToken:
+    return AddedToken(fields["content"], **{flag: bool(fields[flag]) for flag in _FLAGS if flag in fields})
+
+
+def _special_token(token: str | Mapping[str, Any]) -> AddedToken:
+    if isinstance(token, str):
+        return AddedToken(token, special=True, normalized=False)
+    return _token({"normalized": False, **token, "special": True})

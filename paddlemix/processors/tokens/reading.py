@@ -1,0 +1,31 @@
+"""Which added tokens are read in texts: a tokenizer for what people wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from tokenizers import AddedToken, Tokenizer
+
+
+def reader(tokenizer: Tokenizer, stays_text: Callable[[AddedToken], bool]) -> Tokenizer:
+    """Make the tokenizer that encodes texts: some added tokens are letters to it, all others are read.
+
+    Args:
+        tokenizer: has all tokens.
+        stays_text: tells which of the added tokens are letters.
+
+    Returns:
+        The tokenizer itself where that will do, which is then told to leave special tokens alone; else one that
+        differs in which tokens count as special.
+    """
+    added = tokenizer.get_added_tokens_decoder()
+    letters = {token_id for token_id, token in added.items() if stays_text(token)}
+    if letters != {token_id for token_id, token in added.items() if token.special}:
+        # The library forgets no special token once it has one, so that another has to be made.
+        values = json.loads(tokenizer.to_str())
+        for one in values["added_tokens"]:
+            one["special"] = one["id"] in letters
+        tokenizer = Tokenizer.from_str(json.dumps(values))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
