@@ -41,6 +41,13 @@ class WeightLayout:
                 return here + name.removeprefix(there)
         return name
 
+    def name_in_memory(self, name: str) -> str:
+        """Return what transformers 4.52 and later call parameter `name` in memory, which PEFT writes into adapters."""
+        for there, here in self.renamed:
+            if name.startswith(here):
+                return there + name.removeprefix(here)
+        return name
+
     def sources(self, stored: Iterable[Source]) -> Iterator[tuple[str, Source]]:
         """Tell which parameter each stored tensor is for.
 

@@ -16,7 +16,7 @@ from paddlemix.models.qwen2_vl.family import FAMILY as QWEN2_VL
 from paddlemix.peft import merge as merging
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
-from paddlemix.peft.merge import Merge
+from paddlemix.peft.merging import adapted
 from paddlemix.peft.targets import language_layers
 from paddlemix.tools import merge_lora_params
 
@@ -74,7 +74,7 @@ def test_a_folder_that_is_not_empty_is_not_overwritten(merge, tmp_path):
 
 
 def test_a_merge_that_computes_something_else_leaves_nothing_behind(merge, tmp_path, monkeypatch):
-    monkeypatch.setattr(Merge, "_with_product", lambda self, weight, layer: weight)
+    monkeypatch.setattr(adapted, "with_adapter", lambda weight, layer, adapter: weight)
     with pytest.raises(ValueError, match=r"differ by .*; expected at most .*Nothing was written"):
         merge()
     assert not list(tmp_path.glob("*merged*"))
