@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from paddlemix.weights.saving import file_names
 
 # Files of a base that hold weights, or are of no use beside others.
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.index.json")
+# Files that say which tokens there are.
+_TOKENIZERS = ("tokenizer*", "added_tokens.json", "vocab.json", "*.tiktoken")
 # What an adapter's folder may say otherwise than its base does.
 _SETTINGS = (
     GENERATION_FILE, "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json",
-    "chat_template.*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-    "*.tiktoken",
+    "chat_template.*", "special_tokens_map.json", "merges.txt", *_TOKENIZERS,
 )  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,17 @@ class Merge:
     def write_side_files(self, folder: Path) -> None:
         """Copy all of the base but its weights, and what the adapter's folder says otherwise; config.json tells of the
         merged model: its stored dtype, its vocabulary, and whether its head is a weight of its own."""
-        for file in (*_side_files(self.weights.base), *_settings(self.weights.adapter.folder)):
+        settings = _settings(self.weights.adapter.folder)
+        for file in (*_side_files(self.weights.base), *settings):
             shutil.copyfile(file, folder / file.name)
         config = self.weights.config
+        if self.weights.vocabulary_changes and not any(_is_of_tokenizer(file) for file in settings):
+            logger.warning(
+                "%s holds an embedding of %d tokens, but has no tokenizer for them: the merged model has the base's. "
+                "Put the files of the tokenizer that it was trained with into the merged folder.",
+                self.weights.adapter.folder,
+                self.weights.tying.rows,
+            )
         if self.dtype is not None:
             config[_dtype_key(config)] = self.dtype
         if config != self.weights.values:
@@ -79,6 +91,10 @@ class Merge:
         source = self.weights.tensors[name]
         shape, dtype = self.weights.shape(name), self.dtype or source.dtype
         return Entry(source.name, dtype, shape, lambda: self.weights.numbers(name, dtype))
+
+
+def _is_of_tokenizer(file: Path) -> bool:
+    return any(fnmatch(file.name, pattern) for pattern in _TOKENIZERS)
 
 
 def _dtype_key(config: Mapping[str, Any]) -> str:

@@ -122,8 +122,8 @@ def compare(base: Path, adapter: Path, merged: Path) -> None:
     found = logits_of(AutoModelMIX.from_pretrained(merged), inputs)
     difference, largest = np.abs(found - wanted).max(), np.abs(wanted).max()
     said = (
-        f"logits of a probe: merged and base with adapter differ by {difference:.1e}; the adapter's products move them "
-        f"by {moved:.1e}, the largest is {largest:.1f}"
+        f"logits of a probe: merged and base with adapter differ by {difference:.1e}; the adapter moves them by "
+        f"{moved:.1e}, the largest is {largest:.1f}"
     )
     # config.json may say otherwise, or nothing.
     stored = {tensor.dtype for tensor in stored_tensors(merged)}

@@ -104,14 +104,17 @@ class AdaptedWeights:
     @property
     def config(self) -> dict[str, Any]:
         """What the merged model's config.json says."""
-        rows, changes = self.tying.rows, {}
-        if rows is not None and rows != self._shape(self.tying.embedding)[0]:
-            changes["vocab_size"] = rows
+        changes: dict[str, Any] = {"vocab_size": self.tying.rows} if self.vocabulary_changes else {}
         if self.tying.unties:
             changes["tie_word_embeddings"] = False
         nested = self.values.get("text_config")
         deeper = {"text_config": {**nested, **changes}} if changes and isinstance(nested, dict) else {}
         return {**self.values, **changes, **deeper}
+
+    @property
+    def vocabulary_changes(self) -> bool:
+        """Whether the merged model tells more or fewer tokens apart than the base."""
+        return self.tying.rows is not None and self.tying.rows != self._shape(self.tying.embedding)[0]
 
     @property
     def keeps_shape(self) -> bool:
