@@ -157,3 +157,16 @@ def test_a_products_bias_without_a_bias_to_add_it_to_is_told(tmp_path):
     save_file({**tensors, f"{layer}.lora_B.bias": np.ones(16, np.float32)}, folder / "adapter_model.safetensors")
     with pytest.raises(ValueError, match=r"`lora_bias` gives model.layers.0.mlp.down_proj a bias, and .* has none"):
         AutoModelMIX.from_pretrained(base_of(folder), lora_path=folder)
+
+
+def test_names_of_a_whole_state_with_the_adapters_own_name_are_read_too(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = copy(ROOT / "5.24" / "layers", tmp_path / "adapter")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file(
+        {name.replace(".weight", ".default.weight"): one for name, one in tensors.items()},
+        folder / "adapter_model.safetensors",
+    )
+    found = logits_of(AutoModelMIX.from_pretrained(base_of(folder), lora_path=folder))
+    np.testing.assert_allclose(found, np.load(folder / "reference.npz")["logits"], atol=TOLERANCE, rtol=0)
