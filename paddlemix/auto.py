@@ -58,7 +58,8 @@ class AutoModelMIX:
             tensor_parallel_degree: how many ranks share the model, see `MixPretrainedModel.from_pretrained`.
 
         Returns:
-            The family's model, in evaluation mode; with an adapter a `MixLoRAModel` around it.
+            The family's model, in evaluation mode; with an adapter a `MixLoRAModel` around it, or the model with the
+            adapter as a part of its weights where it is more than products beside linear layers.
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
@@ -66,20 +67,18 @@ class AutoModelMIX:
                 the model.
         """
         folders = find_folders(name_or_path, lora_path, weights=True)
-        family = find_family(folders.model)
-        model = family.model_class.from_pretrained(
-            folders.model, dtype=dtype, tensor_parallel_degree=tensor_parallel_degree
-        )
         if folders.adapter is None:
-            return model
+            return find_family(folders.model).model_class.from_pretrained(
+                folders.model, dtype=dtype, tensor_parallel_degree=tensor_parallel_degree
+            )
         if tensor_parallel_degree > 1:
             raise ValueError(
                 f"`tensor_parallel_degree` is {tensor_parallel_degree}, but adapters are not split over ranks. Merge "
                 f"{folders.adapter} into its base first with paddlemix/tools/merge_lora_params.py."
             )
-        from paddlemix.peft.lora_model import MixLoRAModel  # takes a second, so only once it is needed
+        from paddlemix.peft.loading import load_adapted  # takes a second, so only once it is needed
 
-        return MixLoRAModel.from_pretrained(model, folders.adapter)
+        return load_adapted(folders.model, folders.adapter, dtype)
 
 
 class AutoProcessorMIX:

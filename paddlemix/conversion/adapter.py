@@ -11,7 +11,8 @@ from paddlemix.conversion.parts import ADAPTER_STEMS, Order, read_parts
 from paddlemix.hub import local_folder
 from paddlemix.models.base import MixPretrainedModel, read_carried_files
 from paddlemix.names import CONFIG_FILE
-from paddlemix.peft.adapter import FACTORS, is_factor, trained_tensors
+from paddlemix.peft.adapter import trained_tensors
+from paddlemix.peft.adapter_names import DOWN, UP, is_part
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import linear_layers
 from paddlemix.weights.dtypes import PARAMETER_DTYPES
@@ -84,11 +85,11 @@ def _described_by(source: Path, base: str | None, named: str | None) -> Path:
 
 def _layers(model: MixPretrainedModel, names: list[str]) -> list[str]:
     """Name the linear layers that the adapter is put on; factors of other layers remain, to be told as unexpected."""
-    adapted = {name.rpartition(".")[0] for name in names if is_factor(name)}
+    adapted = {name.rpartition(".")[0] for name in names if is_part(name)}
     found = [name for name in linear_layers(model) if name in adapted]
     if not found:
         raise ValueError(
-            f"the adapter holds no {' and '.join(FACTORS)} of a layer of the model that config.json describes, but "
+            f"the adapter holds no {DOWN} and {UP} of a layer of the model that config.json describes, but "
             f"{', '.join(names[:3])} ...; give the base that it was trained on as --base."
         )
     return found

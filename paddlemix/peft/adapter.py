@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import paddle
 from paddle import nn
 
 from paddlemix.foreign.explain import explain
+from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter_config import AdapterConfig, read_adapter_config
+from paddlemix.peft.beside import weights_beside
 from paddlemix.peft.targets import HEAD
 from paddlemix.weights.files import read_safetensors_file
 from paddlemix.weights.layout import WeightLayout
@@ -19,8 +23,9 @@ from paddlemix.weights.stored_tensor import StoredTensor
 from paddlemix.weights.torch_file import read_torch_file
 
 ADAPTER_FILE, PICKLED_ADAPTER_FILE = "adapter_model.safetensors", "adapter_model.bin"
-FACTORS = ("lora_A", "lora_B")
-_PREFIX = "base_model.model."
+_PAIRS = ((names.DOWN, names.UP), (names.EMBEDDING_DOWN, names.EMBEDDING_UP))
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class Adapter:
     Attributes:
         folder: where it is.
         config: what it is.
-        tensors: what its file holds, by the name of the parameter that it is for: `<layer>.lora_A`, `<layer>.lora_B`,
-            and the weights that are saved whole by their own names.
+        tensors: what its files hold, by what it is for: `<layer>.<part>` with one of `adapter_names.PARTS`, and the
+            weights that are saved whole by the names of their parameters.
     """
 
     folder: Path
@@ -41,12 +46,36 @@ class Adapter:
     @property
     def layers(self) -> list[str]:
         """The names of the layers that it is put on."""
-        return list(dict.fromkeys(name.rpartition(".")[0] for name in self.tensors if is_factor(name)))
+        return list(dict.fromkeys(names.split_part(name)[0] for name in self.tensors if names.is_part(name)))
 
     @property
     def whole(self) -> list[str]:
         """The names of the parameters that take the place of the base's."""
-        return [name for name in self.tensors if not is_factor(name)]
+        return [name for name in self.tensors if not names.is_part(name)]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is nothing but products of one rank and scale beside linear layers, and whole weights."""
+        parts = {names.split_part(name)[1] for name in self.tensors if names.is_part(name)}
+        products = [self.tensors[f"{layer}.{names.DOWN}"] for layer in self.layers if parts <= {names.DOWN, names.UP}]
+        is_even = not self.config.rank_pattern and not self.config.alpha_pattern
+        return parts <= {names.DOWN, names.UP} and is_even and all(len(one.shape) == 2 for one in products)
+
+    def part(self, layer: str, part: str) -> StoredTensor | None:
+        """Return a part of the adapter on a layer; None where it has none."""
+        return self.tensors.get(f"{layer}.{part}")
+
+    def scaling_of(self, layer: str) -> float:
+        """Return how often the product on a layer counts."""
+        product = self.part(layer, names.DOWN) or self.part(layer, names.EMBEDDING_DOWN)
+        assert product is not None, "only layers that have one are asked for"
+        return self.config.scaling_of(self.name_in_file(layer), product.shape[0])
+
+    def name_in_file(self, layer: str) -> str:
+        """Return what its file calls a layer."""
+        stored = (self.part(layer, part) or self.tensors.get(f"{layer}.weight") for part in names.PARTS)
+        found = next(one for one in stored if one is not None)
+        return names.parse(found.name).place.removesuffix(".weight")
 
     def refusal(self, base: object, problems: Sequence[str]) -> ValueError:
         """Make the error of an adapter that is not for `base`."""
@@ -57,17 +86,26 @@ class Adapter:
             f"tensors, such as {problems[0]}. Give the base that it was trained on."
         )
 
+    def refuse_unless_plain(self) -> None:
+        """Make sure that adapters in memory can compute what it is.
 
-def is_factor(name: str) -> bool:
-    """Tell whether a parameter is one of the two matrices whose product is added to a weight."""
-    return name.rpartition(".")[2] in FACTORS
+        Raises:
+            ValueError: they cannot.
+        """
+        if not self.is_plain:
+            raise ValueError(
+                f"{self.folder}: this adapter is more than products of one rank beside linear layers, and is computed "
+                "as a part of the weights alone. Merge it into its base with paddlemix/tools/merge_lora_params.py, and "
+                "give the merged model as `model_name_or_path`."
+            )
 
 
 def read_adapter(folder: Path, layout: WeightLayout) -> Adapter:
     """Find out what the adapter in `folder` is, and where its tensors lie.
 
     Args:
-        folder: holds adapter_config.json and adapter_model.safetensors, or else adapter_model.bin.
+        folder: holds adapter_config.json and adapter_model.safetensors, or else adapter_model.bin; full weights beside
+            them are read with it.
         layout: of the family that it is for.
 
     Returns:
@@ -79,13 +117,18 @@ def read_adapter(folder: Path, layout: WeightLayout) -> Adapter:
     """
     config = read_adapter_config(folder)
     tensors: dict[str, StoredTensor] = {}
-    for stored in _stored(folder):
-        name = _name_here(stored, layout)
-        if name in tensors:
-            raise ValueError(f"{stored.file}: {stored.name} and {tensors[name].name} are for the same weight.")
-        tensors[name] = stored
+    for stored in (*stored_adapter(folder), *weights_beside(folder)):
+        if ".original_module." in stored.name:  # the base's own weight, beside the copy that was trained
+            continue
+        name = names.parse(stored.name).here(layout)
+        if name in tensors and not is_equal(tensors[name], stored):
+            raise ValueError(
+                f"{stored.file}: {stored.name} and {tensors[name].name} are for the same weight and differ. Save the "
+                "adapter again, into a folder of its own."
+            )
+        tensors.setdefault(name, stored)
     adapter = Adapter(folder, config, tensors)
-    _check_pairs(adapter)
+    _check_parts(adapter)
     return adapter
 
 
@@ -100,9 +143,11 @@ def write_adapter(
         layout: the family's.
         ties_head_to: the parameter, if it is among the tensors, that the head shares; PEFT wants both.
     """
-    stored = {_name_there(name): to_stored_shape(tensor, name, layout, None) for name, tensor in tensors.items()}
+    stored = {
+        names.name_there(name, layout): to_stored_shape(tensor, name, layout, None) for name, tensor in tensors.items()
+    }
     if ties_head_to is not None and ties_head_to in tensors:
-        stored[f"{_PREFIX}{HEAD}.weight"] = stored[_name_there(ties_head_to)].copy()
+        stored[f"{names.PREFIX}{HEAD}.weight"] = stored[names.name_there(ties_head_to, layout)].copy()
     save_tensors(folder / ADAPTER_FILE, stored)
 
 
@@ -111,37 +156,94 @@ def trained_tensors(model: nn.Layer) -> dict[str, paddle.Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
 
 
-def _stored(folder: Path) -> list[StoredTensor]:
+def is_equal(one: StoredTensor, other: StoredTensor) -> bool:
+    """Tell whether two tensors hold the same numbers."""
+    if one.shape != other.shape:
+        return False
+    first, second = (np.empty(stored.matrix_shape, np.float32) for stored in (one, other))
+    one.read_into(first)
+    other.read_into(second)
+    return np.array_equal(first, second)
+
+
+def stored_adapter(folder: Path) -> list[StoredTensor]:
+    """List the tensors of the adapter's own file.
+
+    Args:
+        folder: of the adapter.
+
+    Returns:
+        The tensors, under the names that the file has.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or none of PEFT's.
+    """
     if (folder / ADAPTER_FILE).is_file():
-        return read_safetensors_file(folder / ADAPTER_FILE)
-    if (folder / PICKLED_ADAPTER_FILE).is_file():
-        return read_torch_file(folder / PICKLED_ADAPTER_FILE)
-    raise FileNotFoundError(f"{folder}: no {ADAPTER_FILE}; expected the folder of an adapter.{explain(folder)}")
+        found = read_safetensors_file(folder / ADAPTER_FILE)
+    elif (folder / PICKLED_ADAPTER_FILE).is_file():
+        found = read_torch_file(folder / PICKLED_ADAPTER_FILE)
+    else:
+        raise FileNotFoundError(f"{folder}: no {ADAPTER_FILE}; expected the folder of an adapter.{explain(folder)}")
+    for stored in found:
+        if not stored.name.startswith(names.PREFIX):
+            raise ValueError(
+                f"{stored.file}: {stored.name} is no tensor of a PEFT adapter: expected {names.PREFIX}<layer>."
+            )
+    return found
 
 
-def _name_here(stored: StoredTensor, layout: WeightLayout) -> str:
-    if not stored.name.startswith(_PREFIX):
-        raise ValueError(f"{stored.file}: {stored.name} is no tensor of a PEFT adapter: expected {_PREFIX}<layer>.")
-    name = stored.name.removeprefix(_PREFIX)
-    bare = name.removesuffix(".weight")
-    return layout.name_here(bare if is_factor(bare) else name)
-
-
-def _name_there(name: str) -> str:
-    return f"{_PREFIX}{name}.weight" if is_factor(name) else f"{_PREFIX}{name}"
-
-
-def _check_pairs(adapter: Adapter) -> None:
-    """Check that every layer has both factors, of the rank that the config says."""
+def _check_parts(adapter: Adapter) -> None:
+    """Check that every layer has all parts that the config asks for, of the shapes that it says."""
     if not adapter.layers:
         raise ValueError(f"{adapter.folder}: {ADAPTER_FILE} holds no lora_A and lora_B; expected a LoRA adapter.")
     for layer in adapter.layers:
-        down, up = (adapter.tensors.get(f"{layer}.{factor}") for factor in FACTORS)
-        if down is None or up is None:
-            raise ValueError(f"{adapter.folder}: {layer} has one of lora_A and lora_B; fetch the adapter again.")
-        is_right = len(down.shape) == len(up.shape) == 2 and down.shape[0] == up.shape[1] == adapter.config.rank
-        if not is_right:
-            raise ValueError(
-                f"{adapter.folder}: `r` is {adapter.config.rank}, but {down.name} is {list(down.shape)} and {up.name} "
-                f"{list(up.shape)}. Fetch the adapter again."
-            )
+        for pair in _PAIRS:
+            _check_pair(adapter, layer, *pair)
+        _check_magnitude(adapter, layer)
+        _check_rows(adapter, layer)
+    if adapter.config.bias == "lora_only" and not any(name.endswith(".bias") for name in adapter.whole):
+        logger.warning(
+            "%s: `bias` is lora_only, but the file holds no biases, which older versions of PEFT did not write; the "
+            "base's are used, as PEFT does.",
+            adapter.folder,
+        )
+
+
+def _check_pair(adapter: Adapter, layer: str, down_part: str, up_part: str) -> None:
+    down, up = adapter.part(layer, down_part), adapter.part(layer, up_part)
+    if down is None and up is None:
+        return
+    if down is None or up is None:
+        raise ValueError(f"{adapter.folder}: {layer} has one of {down_part} and {up_part}; fetch the adapter again.")
+    rank = down.shape[0] if adapter.config.rank_pattern and down.shape else adapter.config.rank
+    if not (2 <= len(down.shape) == len(up.shape) and down.shape[0] == up.shape[1] == rank):
+        raise ValueError(
+            f"{adapter.folder}: `r` is {adapter.config.rank}, but {down.name} is {list(down.shape)} and {up.name} "
+            f"{list(up.shape)}. Fetch the adapter again."
+        )
+
+
+def _check_magnitude(adapter: Adapter, layer: str) -> None:
+    has_product = any(adapter.part(layer, part) is not None for part in (names.DOWN, names.EMBEDDING_DOWN))
+    if has_product and adapter.config.dora != (adapter.part(layer, names.MAGNITUDE) is not None):
+        held = "no" if adapter.config.dora else "a"
+        raise ValueError(
+            f"{adapter.folder}: `use_dora` is {str(adapter.config.dora).lower()}, but {layer} has {held} "
+            f"{names.MAGNITUDE}. Fetch the adapter again."
+        )
+
+
+def _check_rows(adapter: Adapter, layer: str) -> None:
+    rows = adapter.part(layer, names.TOKEN_ROWS)
+    if rows is not None and len(tokens_of(adapter, layer)) != rows.shape[0]:
+        raise ValueError(
+            f"{adapter.folder}: `trainable_token_indices` names {len(tokens_of(adapter, layer))} tokens for {layer}, "
+            f"whose file holds {rows.shape[0]} rows. Fetch the adapter again."
+        )
+
+
+def tokens_of(adapter: Adapter, layer: str) -> Sequence[int]:
+    """Return the tokens whose rows of a layer are trained."""
+    there = f".{adapter.name_in_file(layer)}"
+    return next((tokens for end, tokens in adapter.config.token_rows.items() if there.endswith(f".{end}")), ())

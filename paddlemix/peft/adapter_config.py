@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from paddlemix.files import write_json
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 # Values that ask for nothing; anything else asks for what would have to be computed otherwise. Absent is neutral.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",), "bias": ("none",), "fan_in_fan_out": (False,), "use_dora": (False,), "lora_bias": (False,),
-    "use_qalora": (False,), "use_bdlora": (False,), "rank_pattern": ({},), "alpha_pattern": ({},),
-    "layer_replication": (), "target_parameters": ([],), "trainable_token_indices": ({}, []), "arrow_config": (),
-    "alora_invocation_tokens": ([],), "kasa_config": (), "monteclora_config": (), "velora_config": (),
+    "peft_type": ("LORA",), "use_qalora": (False,), "use_bdlora": (False,), "layer_replication": (),
+    "target_parameters": ([],), "arrow_config": (), "alora_invocation_tokens": ([],), "kasa_config": (),
+    "monteclora_config": (), "velora_config": (),
     # Others start from weights that they take away from the base's, which the files do not say.
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }  # fmt: skip
+_DEFAULT_TOKENS_LAYER = "embed_tokens"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class AdapterConfig:
         dropout: in front of it while it is trained.
         rslora: as above.
         base: the model that it was trained on, a folder or `owner/name`; None where it was not said.
+        dora: whether each output's weights have a length of their own (DoRA).
+        rank_pattern: ranks of layers whose names end in a regular expression. Versions of PEFT differ in what fits, so
+            that a layer's rank is that of its product in the file.
+        alpha_pattern: likewise, in place of `alpha`; the first that fits.
+        modules_to_save: endings of the names of layers that are copied, trained and saved whole.
+        ties_head: whether head and embedding were trained as one weight.
+        token_rows: by an ending of a layer's name, the tokens whose rows are trained.
+        bias: which biases are trained: "none", "all" or "lora_only".
     """
 
     rank: int
@@ -40,11 +49,26 @@ class AdapterConfig:
     dropout: float = 0.0
     rslora: bool = False
     base: str | None = None
+    dora: bool = False
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    modules_to_save: tuple[str, ...] = ()
+    ties_head: bool = False
+    token_rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    bias: str = "none"
 
     @property
     def scaling(self) -> float:
         """How often the products count."""
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+        return self.scaling_of("", self.rank)
+
+    def scaling_of(self, layer: str, rank: int) -> float:
+        """Return how often a layer's product of a rank counts; the layer is called as in the adapter's file."""
+        return _by_pattern(self.alpha_pattern, layer, self.alpha) / (math.sqrt(rank) if self.rslora else rank)
+
+    def copies(self, layer: str) -> bool:
+        """Tell whether a layer, called as in the adapter's file, is one of `modules_to_save` or inside one."""
+        return any(f".{one}." in f".{layer}." for one in self.modules_to_save)
 
     def save(self, folder: Path, target_modules: Sequence[str], modules_to_save: Sequence[str]) -> None:
         """Write adapter_config.json.
@@ -75,6 +99,8 @@ class AdapterConfig:
 def read_adapter_config(folder: Path) -> AdapterConfig:
     """Read what `folder`'s adapter_config.json says.
 
+    `fan_in_fan_out` is not asked for: PEFT goes by it in layers that none of our families has.
+
     Args:
         folder: of an adapter.
 
@@ -95,13 +121,27 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
     _refuse_unsupported(path, values)
+    rank = _number(path, values, "r", 8, above=0)
     return AdapterConfig(
-        rank=_number(path, values, "r", 8, above=0),
+        rank=rank,
         alpha=_number(path, values, "lora_alpha", 8.0, above=0),
         dropout=_number(path, values, "lora_dropout", 0.0),
         rslora=bool(values.get("use_rslora")),
         base=values.get("base_model_name_or_path") or None,
+        dora=bool(values.get("use_dora")),
+        rank_pattern=_pattern(path, values, "rank_pattern", rank),
+        alpha_pattern=_pattern(path, values, "alpha_pattern", 8.0),
+        modules_to_save=tuple(values.get("modules_to_save") or ()),
+        ties_head=bool(values.get("ensure_weight_tying")),
+        token_rows=_token_rows(path, values.get("trainable_token_indices") or {}),
+        bias=values.get("bias") or "none",
     )
+
+
+def _by_pattern(patterns: Mapping[str, Any], layer: str, otherwise: Any) -> Any:
+    """Find the value of the first pattern that a layer's name ends in, as PEFT does."""
+    fits = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", layer))
+    return next(fits, otherwise)
 
 
 def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
@@ -109,9 +149,34 @@ def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
         value = values.get(name)
         if value is not None and value not in neutral:
             raise ValueError(
-                f"{path}: `{name}` is {json.dumps(value)}, which is not done here; merge the adapter with the program "
-                "that made it, and take the merged model."
+                f"{path}: `{name}` is {json.dumps(value)}, which is not done here. Merge the adapter with PEFT "
+                "(`PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(merged)`), and give the "
+                "merged model as `model_name_or_path`."
             )
+
+
+def _pattern(path: Path, values: dict[str, Any], name: str, like: float) -> dict[str, Any]:
+    """Read ranks or alphas by regular expressions; whole numbers where `like` is one."""
+    found = values.get(name) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: `{name}` is {json.dumps(found)}; expected an object of numbers by layers.")
+    for pattern in found:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{path}: `{name}`: {pattern!r} is no regular expression ({error}).") from error
+    return {pattern: _number(path, found, pattern, like, above=0) for pattern in found}
+
+
+def _token_rows(path: Path, value: Any) -> dict[str, tuple[int, ...]]:
+    """Read which tokens' rows are trained: by layer, or a list for the embedding."""
+    by_layer = {_DEFAULT_TOKENS_LAYER: value} if isinstance(value, list) else value
+    try:
+        return {layer: tuple(int(token) for token in tokens) for layer, tokens in by_layer.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: `trainable_token_indices` is {json.dumps(value)}; expected lists of token ids by layers."
+        ) from error
 
 
 def _number(path: Path, values: dict[str, Any], name: str, default: float, *, above: float = -1) -> Any:

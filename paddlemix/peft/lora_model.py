@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from paddle import nn
 from paddlenlp.peft.lora import LoRAConfig, LoRAModel
 
@@ -17,13 +16,12 @@ from paddlemix.models.base import CARRIED_FILES, MixPretrainedModel
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.replace import replace_layer
 from paddlemix.models.vocabulary import with_rows
-from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write_adapter
+from paddlemix.peft.adapter import Adapter, is_equal, read_adapter, trained_tensors, write_adapter
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.layers import LoRALinear
 from paddlemix.peft.targets import HEAD, HEAD_WEIGHT, linear_layers, shortest_endings
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.loading import fill, misfit
-from paddlemix.weights.stored_tensor import StoredTensor
 
 
 class MixLoRAModel(LoRAModel):
@@ -160,8 +158,8 @@ class MixLoRAModel(LoRAModel):
         write_adapter(folder, trained_tensors(self.model), self._layout, ties_head_to=self._tied_parameter)
         self.adapter_config.save(
             folder,
-            shortest_endings(self.adapted_layers, self._all_layers),
-            [*shortest_endings(self.whole_layers, self._all_layers), *self._tied_head],
+            self._endings(self.adapted_layers),
+            [*self._endings(self.whole_layers), *self._tied_head],
         )
         for name, content in self.model.carried_files.items():
             with replacing(folder / name) as staged:
@@ -200,6 +198,11 @@ class MixLoRAModel(LoRAModel):
         for name, stored in wanted.items():
             fill(parameters[name], stored, self._layout.reading(name, list(parameters[name].shape), stored)[1])
 
+    def _endings(self, layers: Sequence[str]) -> list[str]:
+        """Find endings of layers' names as PEFT calls them."""
+        there = {name: self._layout.name_in_memory(name) for name in self._all_layers}
+        return shortest_endings([there[name] for name in layers], list(there.values()))
+
     @property
     def _layout(self) -> WeightLayout:
         return self.model.weight_layout(self.model.config)
@@ -230,6 +233,7 @@ def _with_rows(model: MixPretrainedModel, adapter: Adapter) -> MixPretrainedMode
 
 
 def _check_layers(model: MixPretrainedModel, adapter: Adapter) -> None:
+    adapter.refuse_unless_plain()
     linear = set(linear_layers(model))
     problems = [f"{name}.lora_A, for which there is no linear layer" for name in adapter.layers if name not in linear]
     if problems:
@@ -246,15 +250,6 @@ def _whole_parameters(model: MixPretrainedModel, adapter: Adapter) -> list[str]:
         raise adapter.refusal("the model", problems)
     known = [name for name in adapter.whole if name in parameters]
     for name in unknown:
-        if not any(_equal(adapter.tensors[name], adapter.tensors[other]) for other in known):
+        if not any(is_equal(adapter.tensors[name], adapter.tensors[other]) for other in known):
             raise adapter.refusal("the model", [f"{name}, which differs from the embedding that it has to share"])
     return known
-
-
-def _equal(one: StoredTensor, other: StoredTensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    first, second = (np.empty(stored.matrix_shape, np.float32) for stored in (one, other))
-    one.read_into(first)
-    other.read_into(second)
-    return np.array_equal(first, second)

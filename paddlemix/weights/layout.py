@@ -27,18 +27,28 @@ class WeightLayout:
             and a matmul [C * T * P * P, E] here.
         not_transposed: matrices that lie the same way on both sides.
         optional: names on disk that may stand there without a parameter, such as a tied head.
+        in_memory: (prefix here, prefix in memory), tried in order, where transformers 4.52 and later call layers
+            otherwise in memory; PEFT names an adapter's tensors so.
     """
 
     renamed: tuple[tuple[str, str], ...]
     convolution_kernels: dict[str, tuple[int, ...]]
     not_transposed: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    in_memory: tuple[tuple[str, str], ...] = ()
 
     def name_here(self, name: str) -> str:
         """Return the parameter that `name` on disk is for."""
         for there, here in self.renamed:
             if name.startswith(there):
                 return here + name.removeprefix(there)
+        return name
+
+    def name_in_memory(self, name: str) -> str:
+        """Return what transformers 4.52 and later call parameter `name` in memory."""
+        for here, there in self.in_memory:
+            if name.startswith(here):
+                return there + name.removeprefix(here)
         return name
 
     def sources(self, stored: Iterable[Source]) -> Iterator[tuple[str, Source]]:

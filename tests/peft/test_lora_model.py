@@ -66,12 +66,9 @@ def test_logits_with_pefts_adapter_are_those_of_peft(variant, logits_of):
 
 
 @pytest.mark.parametrize("variant", PEFT_ADAPTERS)
-def test_pefts_adapter_is_written_again_as_it_was_read_but_for_later_names(variant, tmp_path):
+def test_pefts_adapter_is_written_again_as_it_was_read(variant, tmp_path):
     adapted(variant).save_pretrained(tmp_path)
-    theirs = {
-        name.replace(".model.language_model.", ".model.").replace(".model.visual.", ".visual."): array
-        for name, array in load_file(ADAPTERS / variant / "adapter_model.safetensors").items()
-    }
+    theirs = load_file(ADAPTERS / variant / "adapter_model.safetensors")
     ours = load_file(tmp_path / "adapter_model.safetensors")
     assert ours.keys() == theirs.keys() and len(ours) > 8
     assert all(np.array_equal(ours[name], array) for name, array in theirs.items())
@@ -197,27 +194,18 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"does not fit the model.*no linear layer"):
             AutoModelMIX.from_pretrained(tiny_qwen_vl, lora_path=ADAPTERS / "tied")
 
-    def test_a_head_that_differs_from_the_embedding_that_it_must_share_is_refused(self, tied, scramble, tmp_path):
-        model = MixLoRAModel.adapting(tied, CONFIG, ["model.layers.0.self_attn.q_proj"], ["model.embed_tokens.weight"])
-        model.save_pretrained(tmp_path)
-        AutoModelMIX.from_pretrained(BASES / "tied", lora_path=tmp_path)
-        file = tmp_path / "adapter_model.safetensors"
-        tensors = load_file(file)
-        tensors["base_model.model.lm_head.weight"] += 1
-        save_file(tensors, file)
-        with pytest.raises(ValueError, match="differs from the embedding"):
-            AutoModelMIX.from_pretrained(BASES / "tied", lora_path=tmp_path)
-
     @pytest.mark.parametrize(
         ("changes", "expected"),
         [
             ({"r": 0}, "`r` is 0; expected a number above 0"),
             ({"r": 4}, r"`r` is 4, but .*lora_A.weight is \[3, 64\]"),
             ({"lora_alpha": "8"}, '`lora_alpha` is "8"; expected'),
-            ({"use_dora": True}, "`use_dora` is true, which is not done here"),
+            ({"use_dora": True}, "`use_dora` is true, but .* has no lora_magnitude_vector"),
             ({"peft_type": "IA3"}, '`peft_type` is "IA3", which is not done here'),
-            ({"init_lora_weights": "pissa"}, "`init_lora_weights` is "),
-            ({"rank_pattern": {"q_proj": 4}}, "`rank_pattern` is "),
+            ({"init_lora_weights": "pissa"}, r'`init_lora_weights` is "pissa".*Merge the adapter with PEFT'),
+            ({"rank_pattern": {"q_proj": "4"}}, '`q_proj` is "4"; expected a number above 0'),
+            ({"alpha_pattern": {"(": 4}}, r"`alpha_pattern`: '\(' is no regular expression"),
+            ({"alpha_pattern": {"q_proj": 4}}, "more than products of one rank.*Merge it into its base with paddlemix"),
         ],
     )
     def test_a_config_that_asks_for_something_else_is_refused_by_its_key(self, changes, expected, tied, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import shutil
 import sys
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from paddlemix.auto import AutoModelMIX
 from paddlemix.models.qwen2_vl.family import FAMILY as QWEN2_VL
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
-from paddlemix.peft.merge import Merge
+from paddlemix.peft.merging import adapted
 from paddlemix.peft.targets import language_layers
 from paddlemix.tools import merge_lora_params
 from paddlemix.weights import published
@@ -74,9 +76,57 @@ def test_a_folder_that_is_not_empty_is_not_overwritten(merge, tmp_path):
 
 
 def test_a_merge_that_computes_something_else_leaves_nothing_behind(merge, tmp_path, monkeypatch):
-    monkeypatch.setattr(Merge, "_with_product", lambda self, weight, layer: weight)
+    monkeypatch.setattr(adapted, "with_adapter", lambda weight, layer, adapter: weight)
     with pytest.raises(ValueError, match=r"differ by .*; expected at most .*Nothing was written"):
         merge()
+    assert not list(tmp_path.glob("*merged*"))
+
+
+def with_more(adapter: Path, folder: Path, config: dict, **tensors: np.ndarray) -> Path:
+    """Copy an adapter, with more tensors by their layers' names and other values of its config."""
+    shutil.copytree(adapter, folder)
+    file = folder / "adapter_model.safetensors"
+    more = {f"base_model.model.{name.replace('__', '.')}.weight": array for name, array in tensors.items()}
+    save_file({**load_file(file), **more}, file)
+    values = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**values, **config}))
+    return folder
+
+
+def test_a_head_that_was_trained_apart_from_its_embedding_is_kept(merge, adapter, tiny_checkpoint, tmp_path):
+    weights = load_file(tiny_checkpoint / "model.safetensors")
+    embedding = weights["model.embed_tokens.weight"]
+    folder = with_more(adapter, tmp_path / "more", {"modules_to_save": ["lm_head"]}, lm_head=embedding * 2)
+    target = merge(lora_path=folder)
+    merged = load_file(target / "model.safetensors")
+    assert np.array_equal(merged["lm_head.weight"], embedding * 2)
+    assert np.array_equal(merged["model.embed_tokens.weight"], embedding)
+    assert json.loads((target / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize("has_tokenizer", [True, False])
+def test_a_vocabulary_that_has_grown_is_merged_and_its_tokenizer_asked_for(
+    merge, adapter, tiny_checkpoint, tmp_path, caplog, has_tokenizer
+):
+    embedding = load_file(tiny_checkpoint / "model.safetensors")["model.embed_tokens.weight"]
+    grown = np.concatenate([embedding, embedding[:3]])
+    folder = with_more(adapter, tmp_path / "more", {}, model__language_model__embed_tokens=grown, lm_head=grown.copy())
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    if has_tokenizer:
+        shutil.copyfile(tiny_checkpoint / "tokenizer.json", folder / "tokenizer.json")
+    target = merge(lora_path=folder)
+    config = json.loads((target / "config.json").read_text())
+    assert config["vocab_size"] == len(grown) and config["tie_word_embeddings"] is True
+    assert ("has no tokenizer for them" in caplog.text) is not has_tokenizer
+
+
+def test_a_quantised_base_is_refused_before_anything_is_written(merge, tiny_checkpoint, tmp_path):
+    base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    values = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**values, "quantization_config": {"quant_method": "bitsandbytes"}}))
+    with pytest.raises(ValueError, match=r"quantised \(`quantization_config`, bitsandbytes\)"):
+        merge("--model_name_or_path", base)
     assert not list(tmp_path.glob("*merged*"))
 
 

@@ -17,4 +17,5 @@ def weight_layout(config: Qwen2VLConfig) -> WeightLayout:
         not_transposed=("model.embed_tokens.weight",),
         # Files of a tied model may hold the head as well.
         optional=("lm_head.weight",) if config.tie_word_embeddings else (),
+        in_memory=(("visual.", "model.visual."), ("model.", "model.language_model.")),
     )
