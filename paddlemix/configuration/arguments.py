@@ -61,12 +61,27 @@ class ModelArguments:
         description="Layers that are trained and saved whole, as regular expressions for whole names; null: embedding "
         "and head where a base model meets the tokens of turns, else none.",
     )
+    lora_path: str | list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Adapter on `model_name_or_path` to train further; of several all but the last become part of the "
+        "model.",
+    )
+    create_new_adapter: bool = Field(
+        default=False,
+        description="Begin a new adapter on top of those named, which become part of the model.",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None, description="Precision of the weights; null follows `bf16` and `fp16`, float32 without them."
     )
     cpu_compute_dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="What float32 weights and activations are rounded to in products on the CPU."
     )
+
+    @property
+    def lora_paths(self) -> list[str]:
+        """The adapters as a list, however they were given."""
+        return [self.lora_path] if isinstance(self.lora_path, str) else self.lora_path or []
 
 
 @dataclass(frozen=True, config=STRICT)

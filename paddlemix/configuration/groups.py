@@ -37,7 +37,7 @@ FREE_KEYS = (
 
 # What has no effect unless another key is true.
 NEEDS = {
-    "lora": tuple(name for name in _MODEL if name.startswith("lora_") or name == "rslora"),
+    "lora": tuple(name for name in _MODEL if name.startswith("lora_") or name in ("rslora", "create_new_adapter")),
     "mixtoken": ("mixtoken_window",),
     "predict_with_generate": ("max_new_tokens",),
 }

@@ -6,12 +6,13 @@ import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from paddlemix.checkpoints.store import CheckpointStore
 from paddlemix.checkpoints.write_failure import write_failure
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig, ModelArguments
+from paddlemix.configuration.output_dir import merged_base_folder
 from paddlemix.configuration.rules import evaluates, recomputes
 from paddlemix.contract import Model, Processor
 from paddlemix.datasets.bad_records import FILE as BAD_RECORDS_FILE
@@ -22,12 +23,12 @@ from paddlemix.datasets.loading.load import Start
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.distributed.ranks import from_first
 from paddlemix.files import write_json
-from paddlemix.hub import local_folder
 from paddlemix.media.kept import begin_refetch
 from paddlemix.models.registry import Family, find_family
 from paddlemix.names import END_OF_TURN
 from paddlemix.ops import set_compute_dtype
-from paddlemix.peft.folders import is_adapter
+from paddlemix.peft.chain import AdapterChain, find_chain
+from paddlemix.peft.folders import lasting_name
 from paddlemix.training.freezing import any_matches, freeze
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ class Run:
 
     Attributes:
         config: checked.
-        folder: where the checkpoint that it begins with is.
-        family: of that checkpoint.
-        processor: the checkpoint's, with the config's bounds.
+        chain: the model that it begins with, and the adapters on it.
+        family: of that model.
+        processor: the model's, or the last adapter's, with the config's bounds.
     """
 
     config: FinetuneConfig
-    folder: Path
+    chain: AdapterChain
     family: Family
     processor: Processor
 
@@ -70,26 +71,35 @@ class Run:
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or a file of its tokenizer is missing.
-            ValueError: config.json names no known model, or the checkpoint is an adapter.
+            ValueError: config.json names no known model, or what should be a model is an adapter, or the other way
+                round.
         """
-        folder, data = local_folder(config.model.model_name_or_path), config.data
-        if is_adapter(folder):
+        keys, data = config.model, config.data
+        chain = find_chain(keys.model_name_or_path, keys.lora_paths, creates_new=keys.create_new_adapter)
+        if chain.adapters and not keys.lora:
             raise ValueError(
-                f"`model_name_or_path` {config.model.model_name_or_path} is an adapter; merge it into its base first "
-                "with paddlemix/tools/merge_lora_params.py, or name the base."
+                f"`model_name_or_path` {keys.model_name_or_path} is an adapter. Set `lora` to true to train it "
+                "further; or merge it into its base with paddlemix/tools/merge_lora_params.py, and give the merged "
+                "model."
             )
+        if chain.merged and chain.base == str(merged_base_folder(config)):
+            raise ValueError(
+                f"`output_dir` {config.training['output_dir']} holds the model that the adapters are on, {chain.base}, "
+                "and this run would write another there. Choose another `output_dir`."
+            )
+        folders = chain.folders()
         if data.refetch:
             begin_refetch(float(from_first(lambda: repr(time.time()))))
-        family = find_family(folder)
+        family = find_family(folders.model)
         processor = family.processor_class.from_pretrained(
-            folder,
+            folders.processor,
             **data.media_settings,
             grounding=data.grounding,
             allow_control_tokens=data.allow_control_tokens,
             max_length=data.max_length,
             truncate_text=data.on_overlong == "truncate_text",
         )
-        return cls(config, folder, family, processor)
+        return cls(config, chain, family, processor)
 
     def load_datasets(self) -> tuple[MixDataset | None, MixDataset | None]:
         """Load the sets to train on and to evaluate on, and check every record; None where the run needs none.
@@ -148,12 +158,32 @@ class Run:
                 "why."
             )
         loaded = self.family.model_class.from_pretrained(
-            keys.model_name_or_path,
+            self.chain.base,
             dtype=keys.dtype or weights_dtype(args),
             tensor_parallel_degree=max(args.tensor_parallel_degree, 1),
         )
+        if self.chain.merged:
+            from paddlemix.training.merged_base import merge_adapters  # takes a second, so only once it is needed
+
+            loaded = merge_adapters(loaded, self.chain.merged)
         is_base = keys.lora and not loaded.knows_turns(self.processor.tokenizer.token_id(END_OF_TURN))
-        return choose_trained(loaded, self.family, keys, is_base=is_base, seed=args.seed)
+        base = str(merged_base_folder(self.config)) if self.chain.merged else self.chain.base
+        start = AdapterStart(base, self.chain.continued, tuple(self.config.places))
+        return choose_trained(loaded, self.family, keys, is_base=is_base, seed=args.seed, start=start)
+
+    def write_merged_base(self, model: MixPretrainedModel | MixLoRAModel) -> None:
+        """Write the model that earlier adapters have become a part of, where there are any.
+
+        Args:
+            model: of `load_model`, not trained yet.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.chain.merged and self.config.training["do_train"]:
+            from paddlemix.training.merged_base import write_merged_base  # takes a second, so only once it is needed
+
+            write_merged_base(self.config, cast("MixLoRAModel", model), self.processor)
 
     def set_recompute(self, model: Model) -> None:
         """Let the parts of a model that the config names compute their activations twice and not keep them.
@@ -235,8 +265,29 @@ class Run:
         )
 
 
+@dataclass(frozen=True)
+class AdapterStart:
+    """What adapters begin with.
+
+    Attributes:
+        base: the name or path of the model that they are on, which they say when they are saved.
+        adapter: the folder of the one that is trained further; None begins new ones.
+        given: the keys that the config gives.
+    """
+
+    base: str
+    adapter: Path | None = None
+    given: tuple[str, ...] = ()
+
+
 def choose_trained(
-    loaded: MixPretrainedModel, family: Family, keys: ModelArguments, *, is_base: bool, seed: int
+    loaded: MixPretrainedModel,
+    family: Family,
+    keys: ModelArguments,
+    *,
+    is_base: bool,
+    seed: int,
+    start: AdapterStart | None = None,
 ) -> MixPretrainedModel | MixLoRAModel:
     """Freeze a model, or put adapters on it, as the config says.
 
@@ -246,6 +297,7 @@ def choose_trained(
         keys: say what to train.
         is_base: whether the model has never seen the tokens of turns.
         seed: of adapters.
+        start: what adapters begin with; None begins new ones on the model that the config names.
 
     Returns:
         The model, or one with adapters around it.
@@ -255,9 +307,13 @@ def choose_trained(
     """
     model: MixPretrainedModel | MixLoRAModel = loaded
     if keys.lora:
-        from paddlemix.training.lora import add_adapters  # takes a second, so only once it is needed
+        from paddlemix.training.lora import add_adapters, continue_adapter  # takes a second, so only once it is needed
 
-        model = add_adapters(loaded, family, keys, is_base=is_base, seed=seed)
+        start = start or AdapterStart(lasting_name(keys.model_name_or_path))
+        if start.adapter is None:
+            model = add_adapters(loaded, family, keys, base=start.base, is_base=is_base, seed=seed)
+        else:
+            model = continue_adapter(loaded, family, keys, start.adapter, base=start.base, given=start.given)
     model.begin_tuning_on_turns()
     # A model whose head is its embedding has no parameters of that name.
     switched = [glob for glob in _switched_globs(keys, family) if any_matches(model, glob)]
