@@ -304,15 +304,19 @@ def _whole_parameters(model: MixPretrainedModel, adapter: Adapter) -> list[str]:
     known = [name for name in adapter.whole if name in parameters]
     tied = model.get_input_embeddings().weight
     if HEAD_WEIGHT in optional and not unknown and any(parameters[name] is tied for name in known):
-        raise ValueError(
-            f"{adapter.folder}: this adapter holds an embedding without the head, which is the same weight in the "
-            "model: it was trained apart from the head (without PEFT's `ensure_weight_tying`). That is not done here; "
-            "merge the adapter with the program that made it, and take the merged model."
-        )
+        raise _trained_apart(adapter, "holds an embedding without the head")
     for name in unknown:
         if not any(_equal(adapter.tensors[name], adapter.tensors[other]) for other in known):
-            raise adapter.refusal("the model", [f"{name}, which differs from the embedding that it has to share"])
+            raise _trained_apart(adapter, f"holds {name}, which differs from the embedding")
     return known
+
+
+def _trained_apart(adapter: Adapter, what: str) -> ValueError:
+    return ValueError(
+        f"{adapter.folder}: this adapter {what}, but the two are one weight in the model: they were trained apart, "
+        "without PEFT's `ensure_weight_tying`. That is not done here; merge the adapter with the program that made it, "
+        "so that each has a weight of its own (`tie_word_embeddings` false in config.json), and take the merged model."
+    )
 
 
 def _equal(one: StoredTensor, other: StoredTensor) -> bool:
