@@ -29,6 +29,7 @@ from paddlemix.names import END_OF_TURN
 from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.chain import AdapterChain, find_chain
 from paddlemix.peft.folders import lasting_name
+from paddlemix.training.adapter_keys import check_numbers
 from paddlemix.training.freezing import any_matches, freeze
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Run:
                 "further; or merge it into its base with paddlemix/tools/merge_lora_params.py, and give the merged "
                 "model."
             )
+        if chain.continued is not None:
+            check_numbers(keys, config.places, chain.continued)
         if chain.merged and chain.base == str(merged_base_folder(config)):
             raise ValueError(
                 f"`output_dir` {config.training['output_dir']} holds the model that the adapters are on, {chain.base}, "

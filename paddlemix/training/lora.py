@@ -16,6 +16,7 @@ from paddlemix.peft.adapter import is_factor, trained_tensors
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import HEAD_WEIGHT, MixLoRAModel
 from paddlemix.peft.targets import HEAD, language_layers, layers_with_weights, linear_layers, match_layers
+from paddlemix.training.adapter_keys import other_shape
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +67,14 @@ def continue_adapter(
         keys: the config's; the adapter decides about its shape.
         adapter: its folder.
         base: the model's name or path, which the adapter says from now on.
-        given: the keys that the config gives, which must not ask for another shape.
+        given: the keys that the config gives; numbers among them are those of the adapter.
 
     Returns:
         The model with the adapter, which computes what it computed at the end of its training.
 
     Raises:
         FileNotFoundError: a file of the adapter is missing.
-        ValueError: it is damaged, was not trained on this model, or the config asks for another one.
+        ValueError: it is damaged, was not trained on this model, or the config names other layers.
     """
     wanted_whole = wanted_layers = None
     if keys.lora_modules_to_save is not None:
@@ -82,25 +83,9 @@ def continue_adapter(
         wanted_layers = _target_layers(model, family, keys)
     dropout = keys.lora_dropout if "lora_dropout" in given else None
     adapted = MixLoRAModel.continuing(model, adapter, base=base, dropout=dropout, lora_plus_scale=keys.lora_plus_scale)
-    problems = [
-        *_other_numbers(keys, adapted.adapter_config, given),
-        *_other_layers(adapted, wanted_layers, wanted_whole),
-    ]
-    if problems:
-        raise ValueError(
-            f"{'; '.join(problems)}; {adapter} goes on in the shape that it has. Take the key out, or begin a new "
-            "adapter on top of this one: set `create_new_adapter` to true."
-        )
+    if problems := list(_other_layers(adapted, wanted_layers, wanted_whole)):
+        raise other_shape(adapter, problems)
     return adapted
-
-
-def _other_numbers(keys: ModelArguments, config: AdapterConfig, given: Collection[str]) -> Iterator[str]:
-    for key, has in (("lora_rank", config.rank), ("lora_alpha", config.alpha), ("rslora", config.rslora)):
-        if key in given and getattr(keys, key) != has:
-            values = [
-                str(value).lower() if isinstance(value, bool) else f"{value:g}" for value in (getattr(keys, key), has)
-            ]
-            yield f"`{key}` is {values[0]}, but {values[1]} in the adapter that is trained further"
 
 
 def _other_layers(adapted: MixLoRAModel, layers: Sequence[str] | None, whole: Sequence[str] | None) -> Iterator[str]:
