@@ -82,12 +82,27 @@ class ModelArguments:
     new_tokens_multiple: int | None = Field(
         default=None, ge=1, description="Where rows are added, add some more up to a multiple of this, such as 64."
     )
+    lora_path: str | list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Adapter on `model_name_or_path` to train further; of several all but the last become part of the "
+        "model.",
+    )
+    create_new_adapter: bool = Field(
+        default=False,
+        description="Begin a new adapter on top of those named, which become part of the model.",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None, description="Precision of the weights; null follows `bf16` and `fp16`, float32 without them."
     )
     cpu_compute_dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="What float32 weights and activations are rounded to in products on the CPU."
     )
+
+    @property
+    def lora_paths(self) -> list[str]:
+        """The adapters as a list, however they were given."""
+        return [self.lora_path] if isinstance(self.lora_path, str) else self.lora_path or []
 
 
 @dataclass(frozen=True, config=STRICT)

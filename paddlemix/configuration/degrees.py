@@ -7,7 +7,7 @@ import os
 
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.problems import ConfigError, Problem
-from paddlemix.hub import local_folder
+from paddlemix.peft.folders import find_folders
 
 DEGREES = ("tensor_parallel_degree", "sharding_parallel_degree")
 
@@ -45,7 +45,7 @@ def _check_model(config: FinetuneConfig) -> None:
     from paddlemix.models.config_file import read_config
     from paddlemix.models.registry import find_family
 
-    folder = local_folder(config.model.model_name_or_path)
+    folder = find_folders(config.model.model_name_or_path).model
     family = find_family(folder)
     plan = family.model_class.split_plan(family.config_class(**read_config(folder)))
     try:

@@ -37,7 +37,7 @@ FREE_KEYS = (
 
 # What has no effect unless another key is true, or given.
 NEEDS = {
-    "lora": tuple(name for name in _MODEL if name.startswith("lora_") or name == "rslora"),
+    "lora": tuple(name for name in _MODEL if name.startswith("lora_") or name in ("rslora", "create_new_adapter")),
     "mixtoken": ("mixtoken_window",),
     "new_tokens": ("new_tokens_init", "new_tokens_multiple"),
     "predict_with_generate": ("max_new_tokens",),

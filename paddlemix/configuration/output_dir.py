@@ -12,6 +12,7 @@ from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.problems import ConfigError, Problem
 from paddlemix.datasets.bad_records import FILE as BAD_RECORDS_FILE
 
+_MERGED_BASE = "merged_base"
 # What the trainer leaves at the top of its folder beside the weights.
 _RUN_MARKS = ("trainer_state.json", "train_results.json", "eval_results.json", "all_results.json")
 _RUN_LISTS = (BAD_RECORDS_FILE,)
@@ -86,6 +87,11 @@ def clear_output_dir(config: FinetuneConfig) -> list[Path]:
     return deleted
 
 
+def merged_base_folder(config: FinetuneConfig) -> Path:
+    """Tell where a run writes the model that earlier adapters have become a part of, as an absolute path."""
+    return _folder(config).resolve() / _MERGED_BASE
+
+
 def _folder(config: FinetuneConfig) -> Path:
     return Path(config.training["output_dir"]).expanduser()
 
@@ -113,13 +119,14 @@ def _check_that_files_can_be_written(config: FinetuneConfig, folder: Path) -> No
 
 
 def _check_that_overwriting_is_safe(config: FinetuneConfig, folder: Path) -> None:
-    model = Path(config.model.model_name_or_path).expanduser()
-    if model.exists() and folder.resolve() in (model.resolve(), *model.resolve().parents):
-        raise _refusal(
-            config,
-            f"`output_dir` {folder} holds the model to train, {model}, and `overwrite_output_dir` is true. Choose "
-            "another `output_dir`.",
-        )
+    for name in (config.model.model_name_or_path, *config.model.lora_paths):
+        model = Path(name).expanduser()
+        if model.exists() and folder.resolve() in (model.resolve(), *model.resolve().parents):
+            raise _refusal(
+                config,
+                f"`output_dir` {folder} holds the model to train, {model}, and `overwrite_output_dir` is true. Choose "
+                "another `output_dir`.",
+            )
     unknown = [path for path in _checkpoints(folder) if not _holds_any(path, _CHECKPOINT_MARKS)]
     if unknown:
         raise _refusal(

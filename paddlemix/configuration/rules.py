@@ -347,6 +347,18 @@ CONSISTENCY: tuple[Rule, ...] = (
         for key in ("warmup_ratio", "warmup_steps")
     ),
     Rule(
+        ("lr_scheduler_type", "learning_rate", "lr_end"),
+        lambda scheduler, rate, end: scheduler == "polynomial" and rate <= end,
+        "`learning_rate` is {learning_rate}, not above `lr_end`, which is {lr_end} and to which the rate falls while "
+        '`lr_scheduler_type` is "polynomial". Raise the one or lower the other.',
+    ),
+    Rule(
+        ("max_steps", "do_train"),
+        lambda steps, do_train: do_train and steps == 0,
+        "`max_steps` is 0, and a run without a step trains nothing. Raise it, or take the key out: "
+        "`num_train_epochs` decides then.",
+    ),
+    Rule(
         ("sharding",),
         lambda sharding: "offload" not in sharding.split() and sharding.strip() not in STAGES,
         '`sharding` is "{sharding}"; expected "stage1", "stage2", "stage3" or "".',

@@ -8,14 +8,15 @@ from typing import Any
 
 from paddlemix.auto import AutoTokenizerMIX
 from paddlemix.configuration.arguments import ModelArguments
-from paddlemix.hub import PADDLEMIX_NAMES, local_folder
+from paddlemix.hub import PADDLEMIX_NAMES
 from paddlemix.models.base import MixPretrainedModel, read_carried_files
 from paddlemix.models.config_file import read_config
 from paddlemix.models.family import Family
 from paddlemix.models.registry import FAMILIES, find_family
 from paddlemix.names import END_OF_TURN
+from paddlemix.peft.chain import AdapterChain, chain_on, find_chain
 from paddlemix.peft.lora_model import MixLoRAModel
-from paddlemix.training.finetune import choose_trained
+from paddlemix.training.finetune import AdapterStart, choose_trained
 from paddlemix.weights.loading import without_initial_values
 
 # How the names of those that have seen the tokens of turns end.
@@ -36,19 +37,33 @@ def model_to_train(keys: ModelArguments, *, dtype: str) -> tuple[MixPretrainedMo
         OSError: there is no such model, or it cannot be fetched.
         ValueError: its config.json makes no sense, or a pattern of what to train matches nothing.
     """
-    name = PADDLEMIX_NAMES.get(keys.model_name_or_path, keys.model_name_or_path)
-    bare = next((name.removesuffix(end) for end in _TUNED if name.endswith(end)), name)
+    chain = _find_chain(keys)
+    family_values = _published(chain.base)
     with without_initial_values():
-        publisher = next((one for one in FAMILIES if bare in one.published), None)
-        if publisher is not None and not Path(name).exists():
-            family, is_base = publisher, bare == name
-            model = _empty(family, family.published[bare], dtype)
+        if family_values is not None:
+            family, is_base = family_values[0], not chain.base.endswith(_TUNED)
+            model = _empty(*family_values, dtype)
         else:
-            folder = local_folder(name)
-            family = find_family(folder)
-            model = _empty(family, read_config(folder), dtype)
-            is_base = keys.lora and _is_base(model, folder)
-        return choose_trained(model, family, keys, is_base=is_base, seed=0), family
+            folders = chain.folders()
+            family = find_family(folders.model)
+            model = _empty(family, read_config(folders.model), dtype)
+            is_base = keys.lora and _is_base(model, folders.model)
+        start = AdapterStart(chain.base, chain.continued)
+        return choose_trained(model, family, keys, is_base=is_base and not chain.merged, seed=0, start=start), family
+
+
+def _find_chain(keys: ModelArguments) -> AdapterChain:
+    """Find the adapters that the model begins with; a published model is not fetched to see that it is none."""
+    is_published = _published(PADDLEMIX_NAMES.get(keys.model_name_or_path, keys.model_name_or_path)) is not None
+    find = chain_on if is_published else find_chain
+    return find(keys.model_name_or_path, keys.lora_paths, creates_new=keys.create_new_adapter)
+
+
+def _published(name: str) -> tuple[Family, Mapping[str, Any]] | None:
+    """Return the family and the config.json of a model that its family knows by name; None of a folder or another."""
+    bare = next((name.removesuffix(end) for end in _TUNED if name.endswith(end)), name)
+    found = next((one for one in FAMILIES if bare in one.published), None)
+    return None if found is None or Path(name).exists() else (found, found.published[bare])
 
 
 def _empty(family: Family, values: Mapping[str, Any], dtype: str) -> MixPretrainedModel:

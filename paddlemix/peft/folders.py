@@ -64,12 +64,12 @@ def find_folders(
     """
     folder = local_folder(name_or_path, weights=weights)
     if lora_path is None:
-        return _with_its_base(folder, weights) if is_adapter(folder) else ModelFolders(folder)
+        if not is_adapter(folder):
+            return ModelFolders(folder)
+        return ModelFolders(local_folder(base_of_adapter(folder), weights=weights), folder)
     adapter = adapter_folder(lora_path, weights=weights)
     if not is_adapter(adapter):
-        raise ValueError(
-            f"`lora_path` {lora_path} holds no {ADAPTER_CONFIG_FILE}; give the folder of an adapter.{explain(adapter)}"
-        )
+        raise not_an_adapter(lora_path, adapter)
     if is_adapter(folder):
         raise ValueError(f"`model_name_or_path` {name_or_path} is an adapter itself; give the base of `lora_path`.")
     return ModelFolders(folder, adapter)
@@ -128,16 +128,36 @@ def lasting_name(name_or_path: str) -> str:
     return str(folder.resolve()) if folder.is_dir() else PADDLEMIX_NAMES.get(name_or_path, name_or_path)
 
 
-def _with_its_base(adapter: Path, weights: bool) -> ModelFolders:
-    base = read_adapter_config(adapter).base
+def base_of_adapter(adapter: Path) -> str:
+    """Read which model an adapter is on, and make sure that it is one.
+
+    Args:
+        adapter: its folder.
+
+    Returns:
+        The base's name or path.
+
+    Raises:
+        OSError: the base is neither there nor can be fetched.
+        ValueError: no base is named, or it is an adapter too.
+    """
+    file, base = adapter / ADAPTER_CONFIG_FILE, read_adapter_config(adapter).base
     way_out = "Give the base as `model_name_or_path` and the adapter as `lora_path`."
     if base is None:
-        raise ValueError(f"{adapter / ADAPTER_CONFIG_FILE} names no `base_model_name_or_path`. {way_out}")
+        raise ValueError(f"{file} names no `base_model_name_or_path`. {way_out}")
     if not Path(base).expanduser().is_dir() and not is_hub_name(base):
-        raise FileNotFoundError(
-            f"{adapter / ADAPTER_CONFIG_FILE}: `base_model_name_or_path` {base} is not there. {way_out}"
+        raise FileNotFoundError(f"{file}: `base_model_name_or_path` {base} is not there. {way_out}")
+    if is_adapter(local_folder(base)):
+        raise ValueError(
+            f"{file}: the base {base} is an adapter too. Merge that one into its base with "
+            f"paddlemix/tools/merge_lora_params.py, and give the merged model as `model_name_or_path` and {adapter} as "
+            "`lora_path`."
         )
-    folder = local_folder(base, weights=weights)
-    if is_adapter(folder):
-        raise ValueError(f"{adapter / ADAPTER_CONFIG_FILE}: the base {base} is an adapter too; merge that one first.")
-    return ModelFolders(folder, adapter)
+    return base
+
+
+def not_an_adapter(lora_path: str | os.PathLike[str], folder: Path) -> ValueError:
+    """Make the error of a folder that holds no adapter."""
+    return ValueError(
+        f"`lora_path` {lora_path} holds no {ADAPTER_CONFIG_FILE}; give the folder of an adapter.{explain(folder)}"
+    )

@@ -52,6 +52,13 @@ class LoRALinear(PaddleNLPLoRALinear):
         """The layer inside."""
         return self._base[0]
 
+    def take_off(self) -> Linear:
+        """Add the product to the weight of the layer inside, in float32 and rounded once, and return that layer."""
+        product = paddle.matmul(self.lora_A.astype("float32"), self.lora_B.astype("float32")) * self.scaling
+        weight = self.base.weight
+        weight.set_value((weight.astype("float32") + product).astype(weight.dtype))
+        return self.base
+
     def forward(self, x: paddle.Tensor, *unused: Any, **also_unused: Any) -> paddle.Tensor:
         """Transform float[..., in] to float[..., out]."""
         del unused, also_unused  # of PaddleNLP's signature

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -105,9 +106,46 @@ class MixLoRAModel(LoRAModel):
         """
         del unused
         adapter = read_adapter(Path(lora_path), model.weight_layout(model.config))
+        return cls._with_adapter(model, adapter, adapter.config)
+
+    @classmethod
+    def continuing(
+        cls,
+        model: MixPretrainedModel,
+        folder: Path,
+        *,
+        base: str,
+        dropout: float | None = None,
+        lora_plus_scale: float = 1.0,
+    ) -> MixLoRAModel:
+        """Put the adapter in a folder on a model, to train it further.
+
+        Args:
+            model: its layers are replaced in place; where the adapter has added tokens, those of a larger model are.
+            folder: in PEFT's layout.
+            base: the model's name or path, which the adapter says from now on.
+            dropout: in front of the adapter; None keeps the one that it was trained with.
+            lora_plus_scale: how many times the learning rate is for the factor that starts as zero.
+
+        Returns:
+            The model with the adapter.
+
+        Raises:
+            FileNotFoundError: a file of the adapter is missing.
+            ValueError: it is damaged, or was not trained on this model.
+        """
+        adapter = read_adapter(folder, model.weight_layout(model.config))
+        config = replace(adapter.config, base=base, dropout=adapter.config.dropout if dropout is None else dropout)
+        return cls._with_adapter(model, adapter, config, lora_plus_scale)
+
+    @classmethod
+    def _with_adapter(
+        cls, model: MixPretrainedModel, adapter: Adapter, config: AdapterConfig, lora_plus_scale: float = 1.0
+    ) -> MixLoRAModel:
         model = _with_rows(model, adapter)
         _check_layers(model, adapter)
-        adapted = cls.adapting(model, adapter.config, adapter.layers, _whole_parameters(model, adapter))
+        whole = _whole_parameters(model, adapter)
+        adapted = cls.adapting(model, config, adapter.layers, whole, lora_plus_scale=lora_plus_scale)
         adapted._read(adapter)
         for name in CARRIED_FILES:
             if (adapter.folder / name).is_file():
@@ -164,6 +202,31 @@ class MixLoRAModel(LoRAModel):
         for name, content in self.model.carried_files.items():
             with replacing(folder / name) as staged:
                 staged.write_bytes(content)
+
+    def save_base(self, folder: Path) -> None:
+        """Write the model inside as a whole model without its adapters; what is trained whole is written as it is.
+
+        Args:
+            folder: must exist.
+        """
+        adapted = {name: layer for name, layer in self.model.named_sublayers() if isinstance(layer, LoRALinear)}
+        try:
+            for name in adapted:
+                replace_layer(self.model, name, lambda layer: layer.base)
+            self.model.save_pretrained(folder)
+        finally:
+            for name, layer in adapted.items():
+                _put(self.model, name, layer)
+
+    def take_off(self) -> MixPretrainedModel:
+        """Make the adapters a part of the model inside; the object itself is of no use any more.
+
+        Returns:
+            That model, with layers as it had before, which computes what it computed with the adapters.
+        """
+        for name in self.adapted_layers:
+            replace_layer(self.model, name, lambda layer: layer.take_off())
+        return self.model
 
     def load_adapter(self, folder: Path) -> None:
         """Fill the adapters that are there from a folder.
@@ -232,6 +295,10 @@ def _with_rows(model: MixPretrainedModel, adapter: Adapter) -> MixPretrainedMode
     return with_rows(model, max(stored.shape[0], model.config.vocab_size))
 
 
+def _put(model: MixPretrainedModel, name: str, layer: nn.Layer) -> None:
+    replace_layer(model, name, lambda _: layer)
+
+
 def _check_layers(model: MixPretrainedModel, adapter: Adapter) -> None:
     adapter.refuse_unless_plain()
     linear = set(linear_layers(model))
@@ -249,7 +316,18 @@ def _whole_parameters(model: MixPretrainedModel, adapter: Adapter) -> list[str]:
     if problems:
         raise adapter.refusal("the model", problems)
     known = [name for name in adapter.whole if name in parameters]
+    tied = model.get_input_embeddings().weight
+    if HEAD_WEIGHT in optional and not unknown and any(parameters[name] is tied for name in known):
+        raise _trained_apart(adapter, "holds an embedding without the head")
     for name in unknown:
         if not any(is_equal(adapter.tensors[name], adapter.tensors[other]) for other in known):
-            raise adapter.refusal("the model", [f"{name}, which differs from the embedding that it has to share"])
+            raise _trained_apart(adapter, f"holds {name}, which differs from the embedding")
     return known
+
+
+def _trained_apart(adapter: Adapter, what: str) -> ValueError:
+    return ValueError(
+        f"{adapter.folder}: this adapter {what}, but the two are one weight in the model: they were trained apart, "
+        "without PEFT's `ensure_weight_tying`. Merge it into its base with paddlemix/tools/merge_lora_params.py, which "
+        "gives each a weight of its own, and give the merged model as `model_name_or_path`."
+    )

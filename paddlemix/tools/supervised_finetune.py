@@ -71,6 +71,7 @@ def run(config: FinetuneConfig) -> None:
         print(describe_plan(model, train, evaluation, args, trainer.train_sampler), flush=True)
     # The earlier run is given up only now that nothing is left to be refused.
     only_first(lambda: config_file.clear_output_dir(config))
+    only_first(lambda: job.write_merged_base(model))
     metrics: dict[str, float] = {}
     if args.do_train:
         metrics |= trainer.train(checkpoint).metrics

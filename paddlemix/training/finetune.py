@@ -6,12 +6,13 @@ import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from paddlemix.checkpoints.store import CheckpointStore
 from paddlemix.checkpoints.write_failure import write_failure
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig, ModelArguments
+from paddlemix.configuration.output_dir import merged_base_folder
 from paddlemix.configuration.rules import evaluates, recomputes
 from paddlemix.contract import Model, Processor
 from paddlemix.datasets.bad_records import FILE as BAD_RECORDS_FILE
@@ -22,14 +23,15 @@ from paddlemix.datasets.loading.drawn import DrawnRecords
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.distributed.ranks import from_first
 from paddlemix.files import write_json
-from paddlemix.hub import local_folder
 from paddlemix.media.kept import begin_refetch
 from paddlemix.models.config_file import read_config, vocab_size_of
 from paddlemix.models.registry import Family, find_family
 from paddlemix.names import END_OF_TURN
 from paddlemix.ops import set_compute_dtype
-from paddlemix.peft.folders import is_adapter
+from paddlemix.peft.chain import AdapterChain, find_chain
+from paddlemix.peft.folders import lasting_name
 from paddlemix.processors.tokens.rows import check_rows
+from paddlemix.training.adapter_keys import check_numbers
 from paddlemix.training.freezing import any_matches, freeze
 from paddlemix.training.new_tokens import Growth
 from paddlemix.weights.files import require_weights
@@ -52,14 +54,14 @@ class Run:
 
     Attributes:
         config: checked.
-        folder: where the checkpoint that it begins with is.
-        family: of that checkpoint.
-        processor: the checkpoint's, with the config's bounds and new tokens.
+        chain: the model that it begins with, and the adapters on it.
+        family: of that model.
+        processor: the model's, or the last adapter's, with the config's bounds and new tokens.
         growth: what the model needs for those.
     """
 
     config: FinetuneConfig
-    folder: Path
+    chain: AdapterChain
     family: Family
     processor: Processor
     growth: Growth
@@ -76,20 +78,30 @@ class Run:
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or a file of its tokenizer is missing.
-            ValueError: config.json names no known model, the checkpoint is an adapter, or its vocabulary cannot get the
-                config's new tokens.
+            ValueError: config.json names no known model, what should be a model is an adapter, or the other way round,
+                or the vocabulary cannot get the config's new tokens.
         """
-        folder, data = local_folder(config.model.model_name_or_path), config.data
-        if is_adapter(folder):
+        keys, data = config.model, config.data
+        chain = find_chain(keys.model_name_or_path, keys.lora_paths, creates_new=keys.create_new_adapter)
+        if chain.adapters and not keys.lora:
             raise ValueError(
-                f"`model_name_or_path` {config.model.model_name_or_path} is an adapter; merge it into its base first "
-                "with paddlemix/tools/merge_lora_params.py, or name the base."
+                f"`model_name_or_path` {keys.model_name_or_path} is an adapter. Set `lora` to true to train it "
+                "further; or merge it into its base with paddlemix/tools/merge_lora_params.py, and give the merged "
+                "model."
             )
+        if chain.continued is not None:
+            check_numbers(keys, config.places, chain.continued)
+        if chain.merged and chain.base == str(merged_base_folder(config)):
+            raise ValueError(
+                f"`output_dir` {config.training['output_dir']} holds the model that the adapters are on, {chain.base}, "
+                "and this run would write another there. Choose another `output_dir`."
+            )
+        folders = chain.folders()
         if data.refetch:
             begin_refetch(float(from_first(lambda: repr(time.time()))))
-        family = find_family(folder)
+        family = find_family(folders.model)
         processor = family.processor_class.from_pretrained(
-            folder,
+            folders.processor,
             **data.media_settings,
             grounding=data.grounding,
             allow_control_tokens=data.allow_control_tokens,
@@ -97,8 +109,7 @@ class Run:
             max_length=data.max_length,
             truncate_text=data.on_overlong == "truncate_text",
         )
-        growth = Growth.of(config.model, processor.tokenizer, _rows(folder, family))
-        return cls(config, folder, family, processor, growth)
+        return cls(config, chain, family, processor, _growth(keys, processor, chain, folders.model, family))
 
     def check_tokens(self) -> None:
         """Make sure that the model will have a row for every token.
@@ -106,7 +117,7 @@ class Run:
         Raises:
             ValueError: the checkpoint's tokenizer has more tokens.
         """
-        check_rows(self.processor.tokenizer, self.growth.rows, self.folder)
+        check_rows(self.processor.tokenizer, self.growth.rows, self.chain.base)
 
     def load_datasets(self) -> tuple[MixDataset | None, MixDataset | None]:
         """Load the sets to train on and to evaluate on, and check every record; None where the run needs none.
@@ -119,8 +130,8 @@ class Run:
             ValueError: records are bad and `on_bad_record` is "raise".
         """
         data, training = self.config.data, self.config.training
-        if self.folder == Path(self.config.model.model_name_or_path).expanduser():
-            require_weights(self.folder)  # a folder's are missed now, not after its records were read
+        if Path(self.chain.base).is_dir():
+            require_weights(Path(self.chain.base))  # a folder's are missed now, not after its records were read
         # What one rank has looked at the others take as it found it, so that all draw from the same records.
         start = Start(data.check_media, token=from_first(lambda: uuid4().hex))
         mixing = {"strategy": data.mix_strategy, "seed": training["seed"], "shuffle": data.shuffle}
@@ -168,15 +179,35 @@ class Run:
                 "why."
             )
         loaded = self.family.model_class.from_pretrained(
-            keys.model_name_or_path,
+            self.chain.base,
             dtype=keys.dtype or weights_dtype(args),
             tensor_parallel_degree=max(args.tensor_parallel_degree, 1),
         )
+        if self.chain.merged:
+            from paddlemix.training.merged_base import merge_adapters  # takes a second, so only once it is needed
+
+            loaded = merge_adapters(loaded, self.chain.merged)
         loaded = self.growth.apply(loaded, seed=args.seed)
         is_base = keys.lora and not loaded.knows_turns(self.processor.tokenizer.token_id(END_OF_TURN))
-        model = choose_trained(loaded, self.family, keys, is_base=is_base, seed=args.seed)
+        base = str(merged_base_folder(self.config)) if self.chain.merged else self.chain.base
+        start = AdapterStart(base, self.chain.continued, tuple(self.config.places))
+        model = choose_trained(loaded, self.family, keys, is_base=is_base, seed=args.seed, start=start)
         self.growth.warn_of_frozen_rows(model)
         return model
+
+    def write_merged_base(self, model: MixPretrainedModel | MixLoRAModel) -> None:
+        """Write the model that earlier adapters have become a part of, where there are any.
+
+        Args:
+            model: of `load_model`, not trained yet.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.chain.merged and self.config.training["do_train"]:
+            from paddlemix.training.merged_base import write_merged_base  # takes a second, so only once it is needed
+
+            write_merged_base(self.config, cast("MixLoRAModel", model), self.processor)
 
     def set_recompute(self, model: Model) -> None:
         """Let the parts of a model that the config names compute their activations twice and not keep them.
@@ -258,8 +289,29 @@ class Run:
         )
 
 
+@dataclass(frozen=True)
+class AdapterStart:
+    """What adapters begin with.
+
+    Attributes:
+        base: the name or path of the model that they are on, which they say when they are saved.
+        adapter: the folder of the one that is trained further; None begins new ones.
+        given: the keys that the config gives.
+    """
+
+    base: str
+    adapter: Path | None = None
+    given: tuple[str, ...] = ()
+
+
 def choose_trained(
-    loaded: MixPretrainedModel, family: Family, keys: ModelArguments, *, is_base: bool, seed: int
+    loaded: MixPretrainedModel,
+    family: Family,
+    keys: ModelArguments,
+    *,
+    is_base: bool,
+    seed: int,
+    start: AdapterStart | None = None,
 ) -> MixPretrainedModel | MixLoRAModel:
     """Freeze a model, or put adapters on it, as the config says.
 
@@ -269,6 +321,7 @@ def choose_trained(
         keys: say what to train.
         is_base: whether the model has never seen the tokens of turns.
         seed: of adapters.
+        start: what adapters begin with; None begins new ones on the model that the config names.
 
     Returns:
         The model, or one with adapters around it.
@@ -278,9 +331,13 @@ def choose_trained(
     """
     model: MixPretrainedModel | MixLoRAModel = loaded
     if keys.lora:
-        from paddlemix.training.lora import add_adapters  # takes a second, so only once it is needed
+        from paddlemix.training.lora import add_adapters, continue_adapter  # takes a second, so only once it is needed
 
-        model = add_adapters(loaded, family, keys, is_base=is_base, seed=seed)
+        start = start or AdapterStart(lasting_name(keys.model_name_or_path))
+        if start.adapter is None:
+            model = add_adapters(loaded, family, keys, base=start.base, is_base=is_base, seed=seed)
+        else:
+            model = continue_adapter(loaded, family, keys, start.adapter, base=start.base, given=start.given)
     model.begin_tuning_on_turns()
     # A model whose head is its embedding has no parameters of that name.
     switched = [glob for glob in _switched_globs(keys, family) if any_matches(model, glob)]
@@ -354,10 +411,32 @@ def weights_dtype(args: TrainingArguments) -> str:
     return "float16" if args.fp16_opt_level == "O2" and args.fp16 else "float32"
 
 
+def _growth(keys: ModelArguments, processor: Processor, chain: AdapterChain, model: Path, family: Family) -> Growth:
+    """Add the config's new tokens to the processor's, and find out what the model needs for them."""
+    rows = max([_rows(model, family), *(_adapter_rows(one, model, family) for one in chain.adapters)])
+    growth = Growth.of(keys, processor.tokenizer, rows)
+    if chain.continued is not None and growth.pieces:
+        raise ValueError(
+            f"`new_tokens` lists tokens that {chain.continued} has no rows for, and it goes on in the shape that it "
+            "has. Set `create_new_adapter` to true to begin an adapter with them on top of this one."
+        )
+    return growth
+
+
 def _rows(folder: Path, family: Family) -> int:
     """Tell how many rows a checkpoint's embedding has; the family's classes take seconds to import."""
     values = read_config(folder)
     return vocab_size_of(values) or family.config_class(**values).vocab_size
+
+
+def _adapter_rows(adapter: Path, model: Path, family: Family) -> int:
+    """Tell how many rows an adapter's embedding has; 0 where it holds none."""
+    from paddlemix.peft.adapter import read_adapter  # takes seconds, so only where there is one
+    from paddlemix.peft.merging.tying import Tying
+
+    config: Any = family.config_class(**read_config(model))
+    layout = family.model_class.weight_layout(config)
+    return Tying.of(read_adapter(adapter, layout), layout, config.decoder_shape.names.embedding).rows or 0
 
 
 def _switched_globs(model: ModelArguments, family: Family) -> list[str]:

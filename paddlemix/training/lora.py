@@ -1,8 +1,10 @@
-"""From the `lora_*` keys of a config to a model with adapters."""
+"""From the `lora_*` keys of a config to a model with adapters: new ones, or one that is trained further."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 import paddle
 
@@ -10,16 +12,18 @@ from paddlemix.configuration.arguments import ModelArguments
 from paddlemix.contract import Model
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.registry import Family
+from paddlemix.peft.adapter import trained_tensors
 from paddlemix.peft.adapter_config import AdapterConfig
-from paddlemix.peft.folders import lasting_name
+from paddlemix.peft.adapter_names import is_part
 from paddlemix.peft.lora_model import MixLoRAModel
-from paddlemix.peft.targets import language_layers, layers_with_weights, linear_layers, match_layers, token_layers
+from paddlemix.peft.targets import HEAD, HEAD_WEIGHT, language_layers, layers_with_weights, linear_layers, match_layers
+from paddlemix.training.adapter_keys import other_shape
 
 logger = logging.getLogger(__name__)
 
 
 def add_adapters(
-    model: MixPretrainedModel, family: Family, keys: ModelArguments, *, is_base: bool, seed: int
+    model: MixPretrainedModel, family: Family, keys: ModelArguments, *, base: str, is_base: bool, seed: int
 ) -> MixLoRAModel:
     """Put new adapters where the config says, and freeze everything else.
 
@@ -27,6 +31,7 @@ def add_adapters(
         model: as its checkpoint has it; its layers are replaced in place.
         family: the model's.
         keys: the config's.
+        base: the model's name or path, which the adapters say.
         is_base: whether the model has never seen the tokens of turns.
         seed: of the adapters' first values.
 
@@ -36,28 +41,80 @@ def add_adapters(
     Raises:
         ValueError: a pattern matches nothing, or no layer is left for an adapter.
     """
-    if keys.lora_target_modules is None:
-        layers = language_layers(model, family.language_globs)
-    else:
-        layers = match_layers("lora_target_modules", keys.lora_target_modules, linear_layers(model))
     whole = _whole_parameters(model, keys, is_base=is_base)
-    layers = [layer for layer in layers if f"{layer}.weight" not in whole]
+    layers = [layer for layer in _target_layers(model, family, keys) if f"{layer}.weight" not in whole]
     if not layers:
         raise ValueError("`lora_modules_to_save` names every layer of `lora_target_modules`; leave some for adapters.")
-    config = AdapterConfig(
-        keys.lora_rank, keys.lora_alpha, keys.lora_dropout, keys.rslora, lasting_name(keys.model_name_or_path)
-    )
+    config = AdapterConfig(keys.lora_rank, keys.lora_alpha, keys.lora_dropout, keys.rslora, base)
     # Every rank starts from the same adapters; PaddleNLP's trainer seeds only once it has the model.
     paddle.seed(seed)
     return MixLoRAModel.adapting(model, config, layers, whole, lora_plus_scale=keys.lora_plus_scale)
 
 
-def _whole_parameters(model: Model, keys: ModelArguments, *, is_base: bool) -> list[str]:
-    """Return the names of the parameters that are trained themselves."""
+def continue_adapter(
+    model: MixPretrainedModel,
+    family: Family,
+    keys: ModelArguments,
+    adapter: Path,
+    *,
+    base: str,
+    given: Collection[str],
+) -> MixLoRAModel:
+    """Put an adapter on a model to train it further, and freeze everything else.
+
+    Args:
+        model: that the adapter is on; its layers are replaced in place.
+        family: the model's.
+        keys: the config's; the adapter decides about its shape.
+        adapter: its folder.
+        base: the model's name or path, which the adapter says from now on.
+        given: the keys that the config gives; numbers among them are those of the adapter.
+
+    Returns:
+        The model with the adapter, which computes what it computed at the end of its training.
+
+    Raises:
+        FileNotFoundError: a file of the adapter is missing.
+        ValueError: it is damaged, was not trained on this model, or the config names other layers.
+    """
+    wanted_whole = wanted_layers = None
     if keys.lora_modules_to_save is not None:
-        layers = match_layers("lora_modules_to_save", keys.lora_modules_to_save, layers_with_weights(model))
-    else:
-        layers = list(token_layers(model)) if is_base or keys.new_tokens else []
+        wanted_whole = _whole_parameters(model, keys, is_base=False)
+    if keys.lora_target_modules is not None:
+        wanted_layers = _target_layers(model, family, keys)
+    dropout = keys.lora_dropout if "lora_dropout" in given else None
+    adapted = MixLoRAModel.continuing(model, adapter, base=base, dropout=dropout, lora_plus_scale=keys.lora_plus_scale)
+    if problems := list(_other_layers(adapted, wanted_layers, wanted_whole)):
+        raise other_shape(adapter, problems)
+    return adapted
+
+
+def _other_layers(adapted: MixLoRAModel, layers: Sequence[str] | None, whole: Sequence[str] | None) -> Iterator[str]:
+    """Say which patterns name others than the adapter has; None stands for a key that was not given."""
+    has_whole = [name for name in trained_tensors(adapted.model) if not is_part(name)]
+    if layers is not None:
+        layers = [layer for layer in layers if f"{layer}.weight" not in has_whole]
+    for key, named, has in (
+        ("lora_target_modules", layers, adapted.adapted_layers),
+        ("lora_modules_to_save", whole, has_whole),
+    ):
+        if named is not None and (others := set(named) ^ set(has)):
+            whose = "names" if min(others) in named else "does not name"
+            yield f"`{key}` {whose} {min(others)}, other than the adapter that is trained further"
+
+
+def _target_layers(model: MixPretrainedModel, family: Family, keys: ModelArguments) -> list[str]:
+    if keys.lora_target_modules is None:
+        return language_layers(model, family.language_globs)
+    return match_layers("lora_target_modules", keys.lora_target_modules, linear_layers(model))
+
+
+def _whole_parameters(model: MixPretrainedModel, keys: ModelArguments, *, is_base: bool) -> list[str]:
+    """Return the names of the parameters that are trained themselves."""
+    shares = HEAD_WEIGHT in model.weight_layout(model.config).optional
+    embedding = _embedding(model)
+    if keys.lora_modules_to_save is None:
+        layers = [embedding, HEAD] if is_base or keys.new_tokens else []
         if layers:
             logger.info(
                 "%s: `lora_modules_to_save` is %s. Give [] to train the adapters alone.",
@@ -66,4 +123,18 @@ def _whole_parameters(model: Model, keys: ModelArguments, *, is_base: bool) -> l
                 else "`new_tokens` have rows that would stay as they begin",
                 layers,
             )
+    else:
+        names = [*layers_with_weights(model), *([HEAD] if shares else [])]
+        layers = match_layers("lora_modules_to_save", keys.lora_modules_to_save, names)
+    if shares and (embedding in layers) != (HEAD in layers):
+        named, other = (embedding, HEAD) if embedding in layers else (HEAD, embedding)
+        raise ValueError(
+            f"`lora_modules_to_save` names {named} without {other}, but they are one weight in this model and cannot "
+            "be trained apart. Name both, which trains that weight, or neither."
+        )
     return [name for name, _ in model.named_parameters() if name.rpartition(".")[0] in layers]
+
+
+def _embedding(model: Model) -> str:
+    embedding = model.get_input_embeddings()
+    return next(name for name, layer in model.named_sublayers() if layer is embedding)

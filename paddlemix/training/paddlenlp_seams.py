@@ -73,6 +73,10 @@ class SeamTrainer(Trainer, ABC):
     def on_model_wrapped(self, wrapped: nn.Layer) -> None:
         """Look at the model as training calls it, once fleet has wrapped it."""
 
+    def planned_steps(self, max_steps: int) -> int:
+        """Return how many steps the run takes; PaddleNLP counts `max_steps`, and none where epochs ask for a part."""
+        return max_steps
+
     def outside_steps(self) -> AbstractContextManager[None]:
         """Return what encloses the logging, evaluating and saving between two steps."""
         return nullcontext()
@@ -155,6 +159,7 @@ class SeamTrainer(Trainer, ABC):
     ) -> TrainOutput:
         """Train; called by `train` at its end."""
         checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        max_steps = self.planned_steps(max_steps)
         num_train_epochs = self.begin_steps(train_dataloader, checkpoint, max_steps, num_train_epochs)
         return super()._inner_training_loop(
             args,

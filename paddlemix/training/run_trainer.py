@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+from paddle.optimizer.lr import LambdaDecay
 from paddlenlp.trainer import TrainerState, TrainingArguments
 from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
@@ -41,6 +42,7 @@ from paddlemix.training.callbacks.progress import ProgressBar, StepLog
 from paddlemix.training.callbacks.throughput import Throughput
 from paddlemix.training.checkpointing import CheckpointingTrainer
 from paddlemix.training.run_identity import KNOWN_KEYS
+from paddlemix.training.schedule import count_steps, end_safely
 from paddlemix.weights.loading import load_weights
 
 logger = logging.getLogger(__name__)
@@ -143,6 +145,24 @@ class RunTrainer(CheckpointingTrainer):
     def outside_steps(self) -> AbstractContextManager[None]:
         """Stop the clock for the time that logs, evaluations and checkpoints take."""
         return self._throughput.paused()
+
+    def planned_steps(self, max_steps: int) -> int:
+        """Count as the plan does."""
+        return max_steps if self.train_sampler is None else count_steps(self.train_sampler.steps, self.args)
+
+    def create_scheduler(self, num_training_steps: int) -> LambdaDecay:
+        """Make the learning rate's schedule.
+
+        Args:
+            num_training_steps: as PaddleNLP counts them.
+
+        Returns:
+            The schedule, over the steps of the plan.
+        """
+        steps = self.planned_steps(num_training_steps)
+        schedule = super().create_scheduler(steps)
+        end_safely(schedule, self.args, steps)
+        return schedule
 
     @abstractmethod
     def batch_loss(self, model: Model, inputs: dict[str, paddle.Tensor]) -> paddle.Tensor:

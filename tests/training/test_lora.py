@@ -74,11 +74,13 @@ def test_a_pattern_that_matches_nothing_is_refused_by_its_key(tiny_checkpoint, p
 def test_embedding_and_head_of_a_base_model_are_trained_with_a_message(tiny_checkpoint, tiny_qwen_vl, tmp_path, caplog):
     qwen2_vl = base_of(tmp_path / "a", tiny_checkpoint, eos_token_id=0)
     qwen_vl = base_of(tmp_path / "b", tiny_qwen_vl, chat_format="raw")
-    for folder, layers in ((qwen2_vl, ["model.embed_tokens"]), (qwen_vl, ["transformer.wte", "lm_head"])):
+    for folder, layers in ((qwen2_vl, ["model.embed_tokens", "lm_head"]), (qwen_vl, ["transformer.wte", "lm_head"])):
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="paddlemix"):
             model = load_model(keys(folder), ARGS)
-        assert model.whole_layers == layers and f"`lora_modules_to_save` is {layers}" in caplog.text
+        assert f"`lora_modules_to_save` is {layers}" in caplog.text
+        own = [layer for layer in layers if f"{layer}.weight" in dict(model.model.named_parameters())]
+        assert model.whole_layers == own == load_model(keys(folder, lora_modules_to_save=layers), ARGS).whole_layers
         assert load_model(keys(folder, lora_modules_to_save=[]), ARGS).whole_layers == []
 
 
@@ -96,9 +98,19 @@ def test_of_a_chat_model_only_what_is_named_is_trained_whole(tiny_checkpoint, ti
         load_model(keys(chat, lora_modules_to_save=[".*down_proj"], lora_target_modules=[".*down_proj"]), ARGS)
 
 
-def test_an_adapter_is_no_model_to_fine_tune(tiny_checkpoint, tmp_path):
+def test_an_adapter_is_no_model_to_fine_tune_without_lora(tiny_checkpoint, tmp_path):
     model = load_model(keys(tiny_checkpoint), ARGS)
     assert isinstance(model, MixLoRAModel)
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is an adapter; merge it into its base first"):
+    with pytest.raises(ValueError, match="is an adapter. Set `lora` to true to train it further; or merge it"):
         Run.of(FinetuneConfig(replace(keys(tmp_path), lora=False), DataArguments(), {}))
+    assert load_model(keys(tmp_path), ARGS).adapted_layers == model.adapted_layers
+
+
+@pytest.mark.parametrize(
+    ("pattern", "named", "missing"),
+    [(".*embed_tokens", "model.embed_tokens", "lm_head"), ("lm_head", "lm_head", "model.embed_tokens")],
+)
+def test_an_embedding_and_the_head_that_shares_it_are_not_trained_apart(tiny_checkpoint, pattern, named, missing):
+    with pytest.raises(ValueError, match=f"names {named} without {missing}, but they are one weight"):
+        load_model(keys(tiny_checkpoint, lora_modules_to_save=[pattern]), ARGS)

@@ -97,8 +97,8 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor, start: Start |
 
     Raises:
         FileNotFoundError: a record file does not exist.
-        ValueError: a record file as a whole cannot be read, `image_root` is no folder, or `name` is "auto" and the
-            records are in no format, or could be in several.
+        ValueError: a record file as a whole cannot be read, `splits` takes no record, `image_root` is no folder, or
+            `name` is "auto" and the records are in no format, or could be in several.
     """
     if spec.image_root is not None and not Path(spec.image_root).is_dir():
         raise ValueError(f"{spec.name}: `image_root` is {spec.image_root!r}; expected a folder that exists")
@@ -108,6 +108,11 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor, start: Start |
     spec = recognise(spec, contents) if is_recognised else spec
     records = join_files(contents, spec)
     rows = select(len(records), splits=spec.split_list, max_samples=spec.max_samples, seed=spec.seed)
+    if not len(rows):
+        raise ValueError(
+            f"{spec.name} ({', '.join(spec.files)}): `splits` {spec.split_list} takes none of the {len(records)} "
+            "records; take longer stretches"
+        )
     path = _kept_at(spec, contents, rows, processor)
     measured = Checking(records, spec, processor, rows).measured(path, start)
     table = measured.table if start.drawn is None else start.drawn.tables.get(path.stem, measured.table)
