@@ -125,7 +125,7 @@ def test_a_given_config_replaces_the_file_and_single_settings_win_over_it(case, 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"num_return_sequences": 4}, TypeError, "`generate` got num_return_sequences; expected"),
+        ({"num_return_sequences": 4}, ValueError, "`num_return_sequences` is 4, which is not done here"),
         ({"num_beams": 4, "temperature": 0.5}, ValueError, "beams are not drawn"),
         ({"max_new_token": 4}, TypeError, "max_new_token;.*max_new_tokens"),
         ({"max_new_tokens": 0}, ValueError, "`max_new_tokens` is 0"),
