@@ -73,7 +73,7 @@ class BeamSearch:
         # Enough that `num_beams` of them go on, whichever of the others are end tokens.
         candidates = _best_places(scores, max(2, 1 + len(self._ends)) * self._config.num_beams)
         parents = self._grow(scores, candidates)
-        best = scores[candidates[0]] if candidates else -np.inf
+        best = self.open[0].score if self.open else -np.inf
         self.is_done = not self.open or self._is_decided(float(best), length)
         return parents
 

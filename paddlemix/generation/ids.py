@@ -26,7 +26,7 @@ _SETTINGS = tuple(field.name for field in fields(GenerationConfig))
 def generate_ids(
     model: Model,
     input_ids: Any,
-    generation_config: GenerationConfig | None = None,
+    generation_config: Any = None,
     *,
     do_sample: bool | None = None,
     eos_token_id: int | Sequence[int] | None = None,
@@ -40,7 +40,8 @@ def generate_ids(
     Args:
         model: in evaluation mode; its `carried_files` may hold the checkpoint's generation_config.json.
         input_ids: int64[B, L], padding on the left.
-        generation_config: how answers are written; None for the checkpoint's file, without one the class's defaults.
+        generation_config: how answers are written, an object of ours or of transformers; None for the checkpoint's
+            file, without one our defaults.
         do_sample: as `GenerationConfig.from_published` takes it.
         eos_token_id: what ends an answer; None for the settings' `eos_token_ids`, and then what the checkpoint names.
         pad_token_id: fills rows that end early; None for the checkpoint's file, the model config's, an end token.
@@ -59,10 +60,8 @@ def generate_ids(
         ValueError: a setting makes no sense or asks for what is not done here, stop strings are asked for without a
             tokenizer or beams with a streamer, or a row is padded on the right.
     """
-    settings = {name: value for name, value in inputs_and_settings.items() if name in _SETTINGS}
+    settings = _settings(inputs_and_settings, eos_token_id)
     inputs = _inputs(model, {name: value for name, value in inputs_and_settings.items() if name not in _SETTINGS})
-    if eos_token_id is not None:
-        settings["eos_token_ids"] = end_ids(eos_token_id)
     config = settled_config(model, generation_config, do_sample=do_sample, **settings)
     if streamer is not None and config.num_beams > 1:
         raise ValueError(
@@ -83,7 +82,7 @@ def generate_ids(
 
 def settled_config(
     model: Model,
-    generation_config: GenerationConfig | None = None,
+    generation_config: Any = None,
     *,
     do_sample: bool | None = None,
     **settings: Any,
@@ -94,7 +93,7 @@ def settled_config(
         model: as `generate_ids` takes it.
         generation_config: as `generate_ids` takes it.
         do_sample: as `generate_ids` takes it.
-        **settings: attributes of `GenerationConfig`, which take precedence over it; None is a setting not given.
+        **settings: attributes of ours, which take precedence over it; None is a setting not given.
 
     Returns:
         The settings.
@@ -106,11 +105,12 @@ def settled_config(
     unknown = sorted(settings.keys() - set(_SETTINGS))
     if unknown:
         raise TypeError(f"{', '.join(unknown)} is no setting of answers; expected do_sample, {', '.join(_SETTINGS)}.")
-    if generation_config is not None:
+    if isinstance(generation_config, GenerationConfig):
         return generation_config.changed(do_sample=do_sample, **settings)
-    return GenerationConfig.from_published(
-        carried_values(model), Path(GENERATION_FILE), do_sample=do_sample, **settings
-    )
+    values, named = carried_values(model), GENERATION_FILE
+    if generation_config is not None:
+        values, named = generation_config.to_dict(), "generation_config"  # what transformers writes its file from
+    return GenerationConfig.from_published(values, Path(named), do_sample=do_sample, **settings)
 
 
 def greedy_config(model: Model, *, do_sample: bool | None = None, **settings: Any) -> GenerationConfig:
@@ -168,6 +168,16 @@ def _filled(answers: list[list[int]], filler: int) -> np.ndarray:
     """Lay answers out as int64[B, new], short rows filled up behind their end."""
     length = max(map(len, answers))
     return np.array([answer + [filler] * (length - len(answer)) for answer in answers], dtype=np.int64)
+
+
+def _settings(given: dict[str, Any], eos_token_id: int | Sequence[int] | None) -> dict[str, Any]:
+    """Take the settings of what a caller gives, who may name one end or one stop string without a list round it."""
+    settings = {name: value for name, value in given.items() if name in _SETTINGS}
+    if eos_token_id is not None:
+        settings["eos_token_ids"] = end_ids(eos_token_id)
+    if isinstance(settings.get("stop_strings"), str):
+        settings["stop_strings"] = [settings["stop_strings"]]
+    return settings
 
 
 def _inputs(model: Model, given: dict[str, Any]) -> dict[str, Any]:

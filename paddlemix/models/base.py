@@ -89,7 +89,8 @@ class MixPretrainedModel(PretrainedModel):
         Args:
             input_ids: int64[B, L], padding on the left.
             generation_config: how answers are written; None for the checkpoint's generation_config.json.
-            **inputs_and_settings: the processor's other inputs, settings such as `max_new_tokens`, and `do_sample`.
+            **inputs_and_settings: the processor's other inputs, settings such as `max_new_tokens`, `do_sample`, a
+                `streamer`, and the `tokenizer` that `stop_strings` need.
 
         Returns:
             int64[B, L + new], prompts and answers.
