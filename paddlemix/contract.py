@@ -437,7 +437,7 @@ class Model(Protocol):
     Attributes:
         config: its shape.
         training: whether it is in training mode.
-        carried_files: what the checkpoint says beside its weights, by file name; saved again as it was.
+        carried_files: what the checkpoint says beside its weights, by file name; saved with it.
     """
 
     config: ModelConfig
@@ -461,8 +461,8 @@ class Model(Protocol):
         """Tell whether the checkpoint was trained on conversations."""
         ...
 
-    def begin_tuning_on_turns(self) -> None:
-        """Change what `carried_files` say of answers, before fine-tuning on conversations."""
+    def begin_tuning_on_turns(self, end_of_turn: int, other_ends: Collection[int]) -> None:
+        """Let `carried_files` say that a turn's end ends answers, before fine-tuning on conversations."""
         ...
 
     def set_recompute(self, *, vision: bool, language: bool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from paddlemix.contract import Model, Processor
 from paddlemix.conversation import Conversation
 from paddlemix.datasets.collate import PadCollator
+from paddlemix.generation.ends import named_ends
 from paddlemix.generation.settings import GenerationConfig
 from paddlemix.generation.text import stream_text
 
@@ -66,6 +67,7 @@ def _pieces(
     tokenizer = processor.tokenizer
     collate = PadCollator(tokenizer.pad_token_id, side="left")
     batch = collate([processor.encode_prompt(question) for question in questions])
-    end_token_ids = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    named = named_ends(model) if config.eos_token_ids is None else ()
+    end_token_ids = (tokenizer.eos_token_id, tokenizer.pad_token_id, *named)
     config = replace(config, stop_token_ids=[*config.stop_token_ids, *processor.stop_token_ids])
     return stream_text(model, batch, config, decode=processor.decode, end_token_ids=end_token_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 from paddlemix.generation.reading import CachedReader
 from paddlemix.generation.sampling import check_numbers, ends_with_any, penalize_repetition, without_tokens
 from paddlemix.generation.settings import GenerationConfig
+
+IsOver = Callable[[Sequence[int], Sequence[int]], bool]
+"""Tells of the tokens of a prompt and of an answer so far whether the answer ends with the last of them."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Beam:
     Attributes:
         tokens: so far, without the end token.
         score: the sum of the tokens' log probabilities, the end token's included.
-        end: the end token of a whole one; None where it is open or was cut off.
+        end: the end token of a whole one; None where it is open, was cut off or ended otherwise.
     """
 
     tokens: tuple[int, ...] = ()
@@ -35,12 +38,19 @@ class BeamSearch:
         config: `num_beams`, `length_penalty`, `early_stopping`, and what else changes scores.
         end_token_ids: what ends an answer.
         stop_end: the end token behind stop words; None where there are none.
+        is_over: ends an answer behind its last token too; None for end tokens alone.
     """
 
     def __init__(
-        self, prompt: np.ndarray, config: GenerationConfig, end_token_ids: Collection[int], stop_end: int | None
+        self,
+        prompt: np.ndarray,
+        config: GenerationConfig,
+        end_token_ids: Collection[int],
+        stop_end: int | None,
+        is_over: IsOver | None = None,
     ) -> None:
         self._prompt, self._config = prompt, config
+        self._is_over, self._prompt_ids = is_over, prompt.tolist()
         self._ends, self._stop_end = sorted(end_token_ids), stop_end
         self._whole: list[tuple[float, Beam]] = []  # the best answers, with their scores by length
         self.open = [Beam()]
@@ -63,7 +73,7 @@ class BeamSearch:
         # Enough that `num_beams` of them go on, whichever of the others are end tokens.
         candidates = _best_places(scores, max(2, 1 + len(self._ends)) * self._config.num_beams)
         parents = self._grow(scores, candidates)
-        best = scores[candidates[0]] if candidates else -np.inf
+        best = self.open[0].score if self.open else -np.inf
         self.is_done = not self.open or self._is_decided(float(best), length)
         return parents
 
@@ -86,7 +96,7 @@ class BeamSearch:
         return beam.score + (without_tokens(changed, self._ends) if is_too_short else changed)
 
     def _grow(self, scores: np.ndarray, candidates: list[tuple[int, int]]) -> list[int]:
-        """Take the best candidates: those with an end token are whole, the others are open from now on.
+        """Take the best candidates: those that have ended are whole, the others are open from now on.
 
         Args:
             scores: float64[N, V] of the beams that were open.
@@ -98,15 +108,20 @@ class BeamSearch:
         parents, grown, width = [], [], self._config.num_beams
         for rank, (parent, token) in enumerate(candidates):
             tokens, score = self.open[parent].tokens, float(scores[parent, token])
-            if token not in self._ends:
+            is_end = token in self._ends
+            beam = Beam(tokens, score, end=token) if is_end else Beam((*tokens, token), score)
+            if not is_end and not self._ends_otherwise(beam):
                 parents.append(parent)
-                grown.append(Beam((*tokens, token), score))
+                grown.append(beam)
             elif rank < width:
-                self._add_whole(Beam(tokens, score, end=token), len(tokens) + 1)
+                self._add_whole(beam, len(tokens) + 1)
             if len(grown) == width:
                 break
         self.open = grown
         return parents
+
+    def _ends_otherwise(self, beam: Beam) -> bool:
+        return self._is_over is not None and self._is_over(self._prompt_ids, beam.tokens)
 
     def _add_whole(self, beam: Beam, length: int) -> None:
         self._whole.append((beam.score / length**self._config.length_penalty, beam))
@@ -125,7 +140,11 @@ class BeamSearch:
 
 
 def search_beams(
-    reader: CachedReader, config: GenerationConfig, end_token_ids: Collection[int], stop_end: int | None
+    reader: CachedReader,
+    config: GenerationConfig,
+    end_token_ids: Collection[int],
+    stop_end: int | None,
+    is_over: IsOver | None = None,
 ) -> list[Beam]:
     """Search the best answer to each prompt.
 
@@ -134,11 +153,12 @@ def search_beams(
         config: how to search.
         end_token_ids: what ends an answer.
         stop_end: the end token behind stop words; None where there are none.
+        is_over: as `BeamSearch` takes it.
 
     Returns:
         By prompt.
     """
-    searches = running = [BeamSearch(prompt, config, end_token_ids, stop_end) for prompt in reader.prompts]
+    searches = running = [BeamSearch(prompt, config, end_token_ids, stop_end, is_over) for prompt in reader.prompts]
     logits = reader.read_prompts()
     for length in range(1, config.max_new_tokens + 1):
         kept = _advance_all(running, logits)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from paddlemix.contract import Model
-from paddlemix.generation.beams import search_beams
+from paddlemix.generation.beams import IsOver, search_beams
 from paddlemix.generation.reading import Batch, CachedReader
 from paddlemix.generation.sampling import TokenChooser
 from paddlemix.generation.settings import GenerationConfig
@@ -24,6 +24,7 @@ class TokenStream:
         batch: input_ids int64[B, L]; attention_mask int64[B, L], padding on the left; images as the model takes them.
         config: how to choose, and when to stop; its `stop_strings` are left to those who read the tokens.
         end_token_ids: the tokenizer's own, which end an answer where the config names no others.
+        is_over: ends an answer behind its last token too; None for end tokens alone.
 
     Attributes:
         end_tokens: by row, the end token that its answer closed with; rows that are open or were cut off have none.
@@ -34,56 +35,83 @@ class TokenStream:
 
     end_tokens: dict[int, int]
 
-    def __init__(self, model: Model, batch: Batch, config: GenerationConfig, *, end_token_ids: Sequence[int]) -> None:
-        self._config = config
+    def __init__(
+        self,
+        model: Model,
+        batch: Batch,
+        config: GenerationConfig,
+        *,
+        end_token_ids: Sequence[int],
+        is_over: IsOver | None = None,
+    ) -> None:
+        self._config, self._is_over = config, is_over
         self._end_token_ids = config.end_token_ids(end_token_ids)
         self._stop_end = config.stop_words_end(end_token_ids)
         self._reader = CachedReader(model, batch, config.max_new_tokens)
         self._is_open = np.ones(len(self._reader.prompts), dtype=bool)
         self.end_tokens = {}
-        self._tokens = self._chosen() if config.num_beams == 1 else self._searched()
+        self._steps = self._chosen() if config.num_beams == 1 else self._searched()
+        self._tokens = self._without_ends()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return self._tokens
+
+    def steps(self) -> Iterator[dict[int, int]]:
+        """Give what iterating gives in other pieces.
+
+        Returns:
+            By row, the tokens of each step of the model, end tokens too; rows that have ended have none.
+        """
+        return self._steps
 
     def end(self, row: int) -> None:
         """Ask for no further token of a row; once all have ended nothing runs any more."""
         self._is_open[row] = False
 
-    def _chosen(self) -> Iterator[tuple[int, int]]:
+    def _without_ends(self) -> Iterator[tuple[int, int]]:
+        for said in self._steps:
+            yield from ((row, token) for row, token in said.items() if row not in self.end_tokens)
+
+    def _chosen(self) -> Iterator[dict[int, int]]:
         choosers = [TokenChooser(prompt, self._config, self._end_token_ids) for prompt in self._reader.prompts]
         # Rows that have ended go on with what stands here; nothing reads their logits.
         tokens = np.zeros(len(choosers), dtype=np.int64)
         for step in range(self._config.max_new_tokens):
+            said: dict[int, int] = {}
             for row in self._open_rows():
                 if choosers[row].has_met_stop_words:
-                    self._close(row, self._stop_end)
+                    assert self._stop_end is not None, "checked when it was looked for"
+                    said[row] = self._close(row, self._stop_end)
+            if self._open_rows():
+                logits = self._reader.read(tokens) if step else self._reader.read_prompts()
+            for row in self._open_rows():
+                tokens[row] = said[row] = choosers[row].choose(logits[row])
+                if said[row] in self._end_token_ids:
+                    self._close(row, said[row])
+                elif self._is_over is not None and self._is_over(choosers[row].prompt, choosers[row].answer):
+                    self.end(row)
+            yield said
             if not self._open_rows():
                 return
-            logits = self._reader.read(tokens) if step else self._reader.read_prompts()
-            for row in self._open_rows():
-                tokens[row] = choosers[row].choose(logits[row])
-                if tokens[row] in self._end_token_ids:
-                    self._close(row, int(tokens[row]))
-                else:
-                    yield row, int(tokens[row])
 
-    def _searched(self) -> Iterator[tuple[int, int]]:
-        answers = search_beams(self._reader, self._config, self._end_token_ids, self._stop_end)
+    def _searched(self) -> Iterator[dict[int, int]]:
+        answers = search_beams(self._reader, self._config, self._end_token_ids, self._stop_end, self._is_over)
         for row, answer in enumerate(answers):
             for token in answer.tokens:
                 if self._is_open[row]:
-                    yield row, token
-            if self._is_open[row]:
-                self._close(row, answer.end)
+                    yield {row: token}
+            if self._is_open[row] and answer.end is not None:
+                yield {row: self._close(row, answer.end)}
+            self.end(row)
 
     def _open_rows(self) -> list[int]:
         return np.flatnonzero(self._is_open).tolist()
 
-    def _close(self, row: int, end: int | None) -> None:
-        if end is not None:
-            self.end_tokens[row] = end
+    def _close(self, row: int, end: int) -> int:
+        """End a row with an end token, and return it."""
+        self.end_tokens[row] = end
         self.end(row)
+        return end
 
 
 def generate(

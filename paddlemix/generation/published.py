@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,28 +38,38 @@ _NO_EFFECT = frozenset({
     "is_assistant", "prompt_lookup_num_tokens", "max_matching_ngram_size", "pad_token_id", "bos_token_id",
     "decoder_start_token_id", "generation_kwargs", "transformers_version", "_from_model_config", "_commit_hash",
 })  # fmt: skip
+# Settings that say where an answer ends.
+_ENDS = ("eos_token_id", "stop_strings", "stop_words_ids")
+# What only a call can ask for, with the values that ask for nothing: in a file the first of them have no effect, since
+# files hold all of a writer's settings.
+_OF_CALLS: dict[str, tuple[Any, ...]] = {
+    "return_dict_in_generate": (False,), "output_attentions": (False,), "output_hidden_states": (False,),
+    "output_scores": (False,), "output_logits": (False,), "logits_processor": ([],), "stopping_criteria": ([],),
+    "prefix_allowed_tokens_fn": (), "assistant_model": (), "negative_prompt_ids": (),
+    "negative_prompt_attention_mask": (), "custom_generate": (), "synced_gpus": (False,),
+}  # fmt: skip
 _TRANSLATED = frozenset({"do_sample", "eos_token_id"})
 
 logger = logging.getLogger(__name__)
 
 
 def read_generation_file(folder: Path) -> dict[str, Any]:
-    """Read what a checkpoint's generation_config.json says, as attributes of `GenerationConfig`.
+    """Read the values of a checkpoint's generation_config.json.
 
     Args:
         folder: of the checkpoint.
 
     Returns:
-        The attributes that the file sets; none where there is no file.
+        The values; none where there is no file.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the file is no JSON object, or asks for what is not done here.
+        ValueError: the file is no JSON object.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no local folder; {GENERATION_FILE} is read from a checkpoint's folder.")
     path = folder / GENERATION_FILE
-    return published_attributes(published_object(path, path.read_bytes()), path) if path.is_file() else {}
+    return published_object(path, path.read_bytes()) if path.is_file() else {}
 
 
 def published_attributes(values: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -76,7 +87,38 @@ def published_attributes(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """
     _warn_of_unknown_keys(path, values)
     _refuse_unsupported(path, values)
-    return _as_attributes(path, values)
+    return attributes_of(path, values)
+
+
+def ends_alone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave of the values of a generation_config.json those that say where an answer ends."""
+    return {name: values[name] for name in _ENDS if name in values}
+
+
+def without_effect(name: str, value: Any) -> bool:
+    """Tell whether a caller's setting, by the name that transformers has for it, is one that changes nothing here.
+
+    Args:
+        name: of an argument.
+        value: of it.
+
+    Returns:
+        False where the name is none of those that are known.
+
+    Raises:
+        ValueError: the value asks for what is not done here.
+    """
+    neutral = {**_NEUTRAL, **_OF_CALLS}
+    if value is None:
+        return name in neutral or name in _NO_EFFECT
+    if name == "max_length":
+        raise ValueError(
+            f"`max_length` is {value}, which would count the prompt and its images too; set `max_new_tokens`, the "
+            "tokens of the longest answer."
+        )
+    if name in neutral and not any(value is one or value == one for one in neutral[name]):
+        raise ValueError(f"`{name}` is {value!r}, which is not done here; leave it out.")
+    return name in neutral or name in _NO_EFFECT
 
 
 def published_object(path: Path, content: bytes) -> dict[str, Any]:
@@ -106,7 +148,19 @@ def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
             )
 
 
-def _as_attributes(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+def attributes_of(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the values of a generation_config.json that were checked into attributes of `GenerationConfig`.
+
+    Args:
+        path: how errors call the file.
+        values: of the file, and perhaps a caller's `do_sample`.
+
+    Returns:
+        The attributes that they set.
+
+    Raises:
+        ValueError: `do_sample` is neither true nor false.
+    """
     do_sample = values.get("do_sample") or False
     if not isinstance(do_sample, bool):
         raise ValueError(f"{path}: `do_sample` is {json.dumps(do_sample)}; expected true or false.")

@@ -19,16 +19,27 @@ class TokenChooser:
         prompt: int64[L], without padding.
         config: how to choose.
         end_token_ids: not chosen among the first `min_new_tokens`.
+
+    Attributes:
+        prompt: its tokens.
     """
+
+    prompt: list[int]
 
     def __init__(self, prompt: np.ndarray, config: GenerationConfig, end_token_ids: Collection[int]) -> None:
         self._config = config
         self._end_token_ids = sorted(end_token_ids)
         self._seen = np.unique(prompt)
+        self.prompt = prompt.tolist()
         self._tokens = prompt.tolist()
         self._chosen = 0
         # Different prompts draw different numbers, or all records of a set would draw alike.
         self._generator = np.random.default_rng([config.seed, crc32(prompt.astype(np.int64).tobytes())])
+
+    @property
+    def answer(self) -> list[int]:
+        """The tokens that were chosen."""
+        return self._tokens[len(self.prompt) :]
 
     @property
     def has_met_stop_words(self) -> bool:

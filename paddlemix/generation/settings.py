@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from paddlemix.generation.published import read_generation_file
+from paddlemix.generation.published import attributes_of, published_attributes, read_generation_file
 from paddlemix.names import GENERATION_FILE
 
 
@@ -58,8 +58,8 @@ class GenerationConfig:
     early_stopping: bool | str = False
 
     def __post_init__(self) -> None:
-        for name, (is_right, expected) in _RULES.items():
-            if not is_right(getattr(self, name)):
+        for name in _RULES:
+            if (expected := problem_with(name, getattr(self, name))) is not None:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; expected {expected}.")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
@@ -76,15 +76,17 @@ class GenerationConfig:
                 object.__setattr__(self, name, tuple(getattr(self, name)))  # frozen, all of it
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], **overrides: Any) -> GenerationConfig:
+    def from_pretrained(
+        cls, folder: str | os.PathLike[str], *, do_sample: bool | None = None, **overrides: Any
+    ) -> GenerationConfig:
         """Read the settings that a checkpoint's generation_config.json asks for.
 
         What cannot change an answer here is ignored; an unknown key is ignored with a warning.
 
         Args:
             folder: a local folder; without such a file the defaults of this class hold.
-            **overrides: attributes of this class, which take precedence over the file; None leaves its value. A
-                temperature above 0 draws, also where the file says `do_sample: false`, and 0 does not.
+            do_sample: as `from_published` takes it.
+            **overrides: as `from_published` takes them.
 
         Returns:
             The settings.
@@ -94,12 +96,73 @@ class GenerationConfig:
             ValueError: the file is damaged, a value is out of range or asks for what is not done here.
             TypeError: an override is none of the attributes.
         """
-        settings = read_generation_file(Path(folder))
+        path = Path(folder) / GENERATION_FILE
+        return cls.from_published(read_generation_file(Path(folder)), path, do_sample=do_sample, **overrides)
+
+    @classmethod
+    def from_published(
+        cls, values: dict[str, Any], path: Path, *, do_sample: bool | None = None, **overrides: Any
+    ) -> GenerationConfig:
+        """Take the settings that the values of a generation_config.json ask for, and a caller's.
+
+        Args:
+            values: of the file.
+            path: how errors call it.
+            do_sample: False takes the likeliest token whatever the temperature; True draws, at temperature 1 among the
+                50 likeliest where nothing else is said; None leaves it to the file and the temperature.
+            **overrides: attributes of this class, which take precedence over the file; None leaves its value. A
+                temperature above 0 draws, also where the file says `do_sample: false`, and 0 does not.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ValueError: a value is out of range or asks for what is not done here, or the temperature that is to draw
+                is 0.
+            TypeError: an override is none of the attributes.
+        """
+        attributes = published_attributes(values, path)
         try:
-            published = cls(**settings)
+            cls(**attributes)
         except ValueError as error:
-            raise ValueError(f"{Path(folder) / GENERATION_FILE}: {error}") from error
-        return replace(published, **{name: value for name, value in overrides.items() if value is not None})
+            raise ValueError(f"{path}: {error}") from error
+        if do_sample is not None:
+            attributes = attributes_of(path, {**values, "do_sample": do_sample})
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return cls(**{**attributes, **_drawn(do_sample, given)}).checked_to_draw(do_sample)
+
+    def changed(self, *, do_sample: bool | None = None, **overrides: Any) -> GenerationConfig:
+        """Take a caller's settings in place of some of these.
+
+        Args:
+            do_sample: as `from_published` takes it.
+            **overrides: attributes of this class; None leaves the value that there is.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ValueError: a value is out of range, or the temperature that is to draw is 0.
+            TypeError: an override is none of the attributes.
+        """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return replace(self, **_drawn(do_sample, given)).checked_to_draw(do_sample)
+
+    def checked_to_draw(self, do_sample: bool | None) -> GenerationConfig:
+        """Return the settings, unless they are to draw at a temperature that draws nothing.
+
+        Args:
+            do_sample: as `from_published` takes it.
+
+        Returns:
+            The same settings.
+
+        Raises:
+            ValueError: they are.
+        """
+        if do_sample and self.temperature == 0:
+            raise ValueError("`do_sample` is True, but `temperature` is 0, which draws nothing; set it above 0.")
+        return self
 
     def end_token_ids(self, default: Sequence[int]) -> frozenset[int]:
         """Gather all tokens that end an answer; `default` are the tokenizer's own."""
@@ -127,6 +190,16 @@ class GenerationConfig:
 
     def _own_ends(self, default: Sequence[int]) -> Sequence[int]:
         return default if self.eos_token_ids is None else self.eos_token_ids
+
+
+def problem_with(name: str, value: Any) -> str | None:
+    """Say what was expected of a setting in place of a value; None where the value is right."""
+    is_right, expected = _RULES[name]
+    return None if is_right(value) else expected
+
+
+def _drawn(do_sample: bool | None, overrides: dict[str, Any]) -> dict[str, Any]:
+    return {**overrides, "temperature": 0.0} if do_sample is False else overrides
 
 
 def _is_whole(lowest: int) -> Callable[[Any], bool]:

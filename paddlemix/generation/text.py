@@ -72,6 +72,36 @@ class AnswerText:
         return text[:kept]
 
 
+class StopStrings:
+    """Finds the token with which a text has come to one of several stop strings, however it is cut into tokens.
+
+    Args:
+        decode: as `AnswerText` takes it.
+        stop_strings: none empty.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop_strings: Sequence[str]) -> None:
+        self._decode, self._stop_strings = decode, stop_strings
+        # Every token has a byte at least, so that no stop string is spread over more of them.
+        self._reach = max(len(stop.encode()) for stop in stop_strings)
+
+    def end(self, tokens: Sequence[int]) -> bool:
+        """Tell whether the last of `tokens` completes a stop string; it may go on behind it."""
+        near = tokens[-self._reach :]
+        before = len(self._decode(near[:-1]).rstrip(REPLACEMENT))
+        text = self._decode(near)
+        return any(text.find(stop, max(0, before - len(stop) + 1)) >= 0 for stop in self._stop_strings)
+
+    def end_answer(self, prompt: Sequence[int], answer: Sequence[int]) -> bool:
+        """Tell whether the last token of an answer completes a stop string that lies in the answer."""
+        del prompt
+        return self.end(answer)
+
+    def end_sequence(self, prompt: Sequence[int], answer: Sequence[int]) -> bool:
+        """Tell whether the last token of an answer completes a stop string, which may begin in the prompt."""
+        return self.end([*prompt[-self._reach :], *answer[-self._reach :]])
+
+
 def _first_stop(text: str, stop_strings: Sequence[str]) -> int | None:
     """Find where the stop string begins that is complete first."""
     places = [(place + len(stop), place) for stop in stop_strings if (place := text.find(stop)) >= 0]
@@ -104,7 +134,10 @@ def stream_text(
     Yields:
         A row and a piece of its answer, never empty and never half a character.
     """
-    stream = TokenStream(model, batch, config, end_token_ids=end_token_ids)
+    # Beams are compared as they end; token by token a row is ended below.
+    stops = StopStrings(decode, config.stop_strings) if config.stop_strings and config.num_beams > 1 else None
+    is_over = None if stops is None else stops.end_answer
+    stream = TokenStream(model, batch, config, end_token_ids=end_token_ids, is_over=is_over)
     texts = [AnswerText(decode, config.stop_strings) for _ in batch["input_ids"]]
     for row, token in stream:
         if piece := texts[row].add(token):

@@ -16,6 +16,7 @@ from paddlenlp.transformers.model_outputs import ModelOutput
 
 from paddlemix.contract import LayerCache
 from paddlemix.files import replacing, write_json
+from paddlemix.generation.ends import carried_values, end_ids, named_ends, values_with_end
 from paddlemix.hub import local_folder
 from paddlemix.models.config_file import read_config
 from paddlemix.models.tensor_parallel import SplitPlan, split_model, tensor_parallel_group
@@ -61,7 +62,8 @@ class MixPretrainedModel(PretrainedModel):
         config: of the family's `config_class`.
 
     Attributes:
-        carried_files: what the `CARRIED_FILES` of the checkpoint held, by name; saved again as they were.
+        carried_files: what the `CARRIED_FILES` of the checkpoint held, by name; saved again as they were, but for what
+            `begin_tuning_on_turns` changes.
     """
 
     carried_files: dict[str, bytes]
@@ -87,7 +89,8 @@ class MixPretrainedModel(PretrainedModel):
         Args:
             input_ids: int64[B, L], padding on the left.
             generation_config: how answers are written; None for the checkpoint's generation_config.json.
-            **inputs_and_settings: the processor's other inputs, settings such as `max_new_tokens`, and `do_sample`.
+            **inputs_and_settings: the processor's other inputs, settings such as `max_new_tokens`, `do_sample`, a
+                `streamer`, and the `tokenizer` that `stop_strings` need.
 
         Returns:
             int64[B, L + new], prompts and answers.
@@ -107,13 +110,25 @@ class MixPretrainedModel(PretrainedModel):
             end_of_turn: the token with which a turn ends.
 
         Returns:
-            False where the checkpoint's generation_config.json says what ends an answer, and it is something else.
+            False where the checkpoint's generation_config.json, or else its config.json, says what ends an answer, and
+            it is something else.
         """
-        ends = json.loads(self.carried_files.get(GENERATION_FILE, b"{}")).get("eos_token_id", end_of_turn)
-        return end_of_turn in (ends if isinstance(ends, list) else [ends])
+        ends = named_ends(self)
+        return not ends or end_of_turn in ends
 
-    def begin_tuning_on_turns(self) -> None:
-        """Change what `carried_files` say of answers, before fine-tuning on conversations; most families need not."""
+    def begin_tuning_on_turns(self, end_of_turn: int, other_ends: Collection[int]) -> None:
+        """Let `carried_files` say that a turn's end ends answers, before fine-tuning on conversations.
+
+        Args:
+            end_of_turn: the token with which a turn ends.
+            other_ends: the tokenizer's own, for a checkpoint whose generation_config.json names none.
+        """
+        if end_of_turn not in end_ids(carried_values(self).get("eos_token_id")):
+            self.carry_generation_values(values_with_end(self, end_of_turn, other_ends))
+
+    def carry_generation_values(self, values: dict[str, Any]) -> None:
+        """Let the generation_config.json that is saved with the model hold other values."""
+        self.carried_files[GENERATION_FILE] = f"{json.dumps(values, ensure_ascii=False, indent=2)}\n".encode()
 
     def set_recompute(self, *, vision: bool, language: bool) -> None:
         """Choose which parts' blocks compute their activations twice in training and do not keep them.

@@ -14,6 +14,7 @@ from paddlemix.generation.dialogue import Dialogue
 from paddlemix.models.registry import find_family
 from paddlemix.peft.folders import find_folders, warn_of_another_base
 from paddlemix.processors.tokens.rows import check_rows
+from paddlemix.tools.generation_flags import add_generation_flags, errors_name_flags, generation_settings
 from paddlemix.tools.precision import DTYPES, usable_dtype
 
 
@@ -34,15 +35,12 @@ def add_model_flags(parser: argparse.ArgumentParser, default_model: str | None) 
     parser.add_argument("--lora_path", help="an adapter's folder, where --model_name_or_path is its base")
     add_grounding_flag(parser)
     parser.add_argument("--dtype", choices=DTYPES, help="precision (default: bfloat16 on a GPU, float32 without one)")
-    parser.add_argument("--seed", type=int, default=1234, help="of sampling (default: 1234)")
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        help="0 takes the likeliest token, above 0 the answer is sampled (default: generation_config.json's, or 0)",
-    )
-    parser.add_argument("--max_new_tokens", type=int, help="longest answer (default: generation_config.json's, or 512)")
     parser.add_argument(
         "--output_dir", type=Path, default=Path("output"), help="for the drawn images (default: output)"
+    )
+    add_generation_flags(
+        parser,
+        otherwise="What is not given is as the model's generation_config.json says, or else up to 512 tokens, greedily",
     )
 
 
@@ -97,12 +95,8 @@ class AskedModel:
         folders = find_folders(args.model_name_or_path, args.lora_path)
         if args.lora_path and folders.adapter:
             warn_of_another_base(args.model_name_or_path, folders.adapter)
-        generation = GenerationConfig.from_pretrained(
-            folders.generation,
-            max_new_tokens=args.max_new_tokens,
-            temperature=args.temperature,
-            seed=args.seed,
-        )
+        with errors_name_flags():
+            generation = GenerationConfig.from_pretrained(folders.generation, **generation_settings(args))
         dialogue_class = find_family(folders.model).dialogue_class
         return cls(dialogue_class, args.model_name_or_path, args.lora_path, dtype, generation, args.grounding)
 

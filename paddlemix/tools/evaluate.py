@@ -24,10 +24,11 @@ from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.evaluation.evaluate import evaluate_model
 from paddlemix.evaluation.report import Prediction
 from paddlemix.files import write_json
-from paddlemix.generation import GenerationConfig
+from paddlemix.generation import greedy_config
 from paddlemix.media.kept import begin_refetch
 from paddlemix.processors.tokens.rows import check_rows
 from paddlemix.tools.answering import add_grounding_flag
+from paddlemix.tools.generation_flags import add_generation_flags, errors_name_flags, generation_settings
 from paddlemix.tools.report_errors import report_errors
 
 
@@ -44,9 +45,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="JSON file for the scores (default: metrics.json in the model)")
     parser.add_argument("--predictions", type=Path, help="JSON file for every answer beside what was right")
     parser.add_argument("--batch_size", type=int, default=16, help="records answered at once (default: 16)")
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer (default: 128)")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--on_bad_record", default="raise", choices=["raise", "skip"])
+    add_generation_flags(
+        parser,
+        otherwise="What is not given is greedy, and ends where the model's generation_config.json says",
+        defaults={"max_new_tokens": 128},
+    )
     return parser.parse_args()
 
 
@@ -70,7 +75,8 @@ def main() -> None:
     mix = MixDataset.load(sets, processor, args.on_bad_record)
     model = AutoModelMIX.from_pretrained(folder, dtype=args.dtype, lora_path=args.lora_path)
     check_rows(processor.tokenizer, model.config.vocab_size, args.lora_path or folder)
-    generation = GenerationConfig(max_new_tokens=args.max_new_tokens)
+    with errors_name_flags():
+        generation = greedy_config(model, **generation_settings(args))
     report, predictions = evaluate_model(model, processor, mix, generation, batch_size=args.batch_size)
     write_json(output, report)
     if args.predictions:

@@ -13,6 +13,7 @@ from paddlemix.contract import Processor, ShownSize
 from paddlemix.conversation import Image, Text, Video
 from paddlemix.generation.dialogue import Asked
 from paddlemix.tools.answering import AskedModel, add_model_flags
+from paddlemix.tools.generation_flags import parse_bool
 from paddlemix.visualization.answers import answer_boxes, save_drawn
 from paddlemix.visualization.draw import Labelled, LabelledPoint
 
@@ -68,14 +69,6 @@ def _add_media(parser: argparse.ArgumentParser, script: Script) -> None:
         shown.add_argument("--input_video", nargs="+", default=[], help=words)
     else:
         parser.set_defaults(input_video=[])
-
-
-def parse_bool(text: str) -> bool:
-    """Parse True or False as a command line spells it."""
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return values[text.lower()]
 
 
 def main(script: Script) -> None:

@@ -23,8 +23,9 @@ from paddlemix.datasets.loading.load import LoadedSet, load_set
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.evaluation.predict import question_of
 from paddlemix.files import replacing
-from paddlemix.generation import GenerationConfig
+from paddlemix.generation import greedy_config
 from paddlemix.generation.answer import answer
+from paddlemix.tools.generation_flags import add_generation_flags, errors_name_flags, generation_settings
 from paddlemix.tools.precision import usable_dtype
 from paddlemix.tools.report_errors import report_errors
 from paddlemix.training.finetune import Run
@@ -34,7 +35,10 @@ from paddlemix.visualization.preview_page import SetView, preview_page
 
 def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Read the command line, and the words of it that override keys of the config."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # Without abbreviations, which would take keys of the config for flags.
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("config", help="a fine-tuning config; behind it, `--key value` overrides a key")
     parser.add_argument("--output", type=Path, default=Path("preview.html"), help="the page (default: preview.html)")
     parser.add_argument("--records", type=int, default=8, help="records of each set (default: 8)")
@@ -42,8 +46,12 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
         "--answers", action="store_true", help="let the config's model answer, next to the right answer"
     )
     parser.add_argument("--lora_path", help="with --answers, an adapter's folder; the config's model is its base")
-    parser.add_argument(
-        "--max_new_tokens", type=int, default=128, help="with --answers, the longest answer (default: 128)"
+    # `--seed` is a key of the config.
+    add_generation_flags(
+        parser,
+        otherwise="With --answers; what is not given is greedy, and ends where the model's generation_config.json says",
+        defaults={"max_new_tokens": 128},
+        left_out=("seed",),
     )
     return parser.parse_known_args(arguments)
 
@@ -72,10 +80,11 @@ def answering(name_or_path: str, processor: Processor, args: argparse.Namespace)
         args: the command line.
 
     Returns:
-        A function that gives the likeliest raw answer in place of a record's last.
+        A function that gives the raw answer in place of a record's last.
     """
     model = AutoModelMIX.from_pretrained(name_or_path, dtype=usable_dtype(None), lora_path=args.lora_path)
-    settings = GenerationConfig(max_new_tokens=args.max_new_tokens)
+    with errors_name_flags():
+        settings = greedy_config(model, **generation_settings(args))
     return lambda conversation: answer(model, processor, [question_of(conversation)], settings)[0]
 
 

@@ -16,7 +16,7 @@ from paddlemix.distributed.ranks import gather_texts
 from paddlemix.evaluation.predict import asks_for_boxes, predict_set, unanswered
 from paddlemix.evaluation.report import Prediction, report_of, score
 from paddlemix.evaluation.score_names import ALL_SCORES
-from paddlemix.generation import GenerationConfig
+from paddlemix.generation import GenerationConfig, greedy_config
 
 # Of each set what was said to each question; None where the record could not be used.
 Answers = list[list[Prediction | None]]
@@ -63,7 +63,7 @@ class AnswerEvaluation:
     ) -> None:
         self._bad_records = bad_records
         self._processor, self._batch_size = processor, batch_size
-        self._config = GenerationConfig(max_new_tokens=max_new_tokens)
+        self._max_new_tokens = max_new_tokens
         self._sets = []
         for name, conversations in mix.conversations_by_set():
             asked = conversations if limit is None else conversations[:limit]
@@ -86,7 +86,8 @@ class AnswerEvaluation:
         Raises:
             ValueError: a record cannot be used or scored, or none is left.
         """
-        mine = [list(self._predict(model, one, rank, ranks)) for one in self._sets]
+        config = greedy_config(model, max_new_tokens=self._max_new_tokens)
+        mine = [list(self._predict(model, one, config, rank, ranks)) for one in self._sets]
         texts = gather_texts(f"{rank}\n{_ANSWERS.dump_json(mine).decode()}")
         shares = {int(text.partition("\n")[0]): text.partition("\n")[2] for text in texts}
         parts = [_ANSWERS.validate_json(shares[one]) for one in range(ranks)]
@@ -118,13 +119,15 @@ class AnswerEvaluation:
                     raise
                 yield error
 
-    def _predict(self, model: Model, asked: EvaluationSet, rank: int, ranks: int) -> Iterator[Prediction | None]:
+    def _predict(
+        self, model: Model, asked: EvaluationSet, config: GenerationConfig, rank: int, ranks: int
+    ) -> Iterator[Prediction | None]:
         """Answer a rank's share of a set; None stands for a question that cannot be asked."""
         predictions = predict_set(
             model,
             self._processor,
             asked.conversations[rank::ranks],
-            self._config,
+            config,
             batch_size=self._batch_size,
             title=asked.name,
             grounding=asked.grounding,

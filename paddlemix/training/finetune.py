@@ -14,7 +14,7 @@ from paddlemix.checkpoints.write_failure import write_failure
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.configuration.output_dir import merged_base_folder
 from paddlemix.configuration.rules import evaluates, recomputes
-from paddlemix.contract import Model, Processor
+from paddlemix.contract import Model, Processor, Tokenizer
 from paddlemix.datasets.bad_records import FILE as BAD_RECORDS_FILE
 from paddlemix.datasets.bad_records import BadRecords
 from paddlemix.datasets.batching import Batching
@@ -188,10 +188,15 @@ class Run:
 
             loaded = merge_adapters(loaded, self.chain.merged)
         loaded = self.growth.apply(loaded, seed=args.seed)
-        is_base = keys.lora and not loaded.knows_turns(self.processor.tokenizer.token_id(END_OF_TURN))
+        tokenizer = self.processor.tokenizer
+        end = tokenizer.token_id(END_OF_TURN)
+        is_base = not loaded.knows_turns(end)
         base = str(merged_base_folder(self.config)) if self.chain.merged else self.chain.base
         start = AdapterStart(base, self.chain.continued, tuple(self.config.places))
         model = choose_trained(loaded, self.family, keys, is_base=is_base, seed=args.seed, start=start)
+        model.begin_tuning_on_turns(end, (tokenizer.eos_token_id, tokenizer.pad_token_id))
+        if is_base:
+            _end_answers_with_turns(tokenizer, end)
         self.growth.warn_of_frozen_rows(model)
         return model
 
@@ -338,7 +343,6 @@ def choose_trained(
             model = add_adapters(loaded, family, keys, base=start.base, is_base=is_base, seed=seed)
         else:
             model = continue_adapter(loaded, family, keys, start.adapter, base=start.base, given=start.given)
-    model.begin_tuning_on_turns()
     # A model whose head is its embedding has no parameters of that name.
     switched = [glob for glob in _switched_globs(keys, family) if any_matches(model, glob)]
     freeze(model, [*(keys.freeze_include or []), *switched], keys.freeze_exclude)
@@ -399,6 +403,12 @@ def _write_results(trainer: RunTrainer, metrics: dict[str, float]) -> None:
     write_json(folder / "trainer_log.json", trainer.log_history)
     if any("loss" in entry for entry in trainer.log_history):
         plot_loss(trainer.log_history, folder / "loss.png")
+
+
+def _end_answers_with_turns(tokenizer: Tokenizer, end_of_turn: int) -> None:
+    """Let tokenizer_config.json name a turn's end, for tools that ask nothing else what ends an answer."""
+    if tokenizer.eos_token_id != end_of_turn:  # a Qwen-VL's is without being named
+        tokenizer.settings["eos_token"], tokenizer.eos_token_id = END_OF_TURN, end_of_turn
 
 
 def weights_dtype(args: TrainingArguments) -> str:

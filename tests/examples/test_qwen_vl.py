@@ -128,12 +128,13 @@ def test_a_base_model_completes_prompts_until_it_is_tuned_on_turns(tiny_qwen_vl:
     (folder / "generation_config.json").write_text(json.dumps({"chat_format": "raw", "top_p": 0.3}))
     model, tokenizer = AutoModelMIX.from_pretrained(folder), AutoTokenizerMIX.from_pretrained(folder)
     completed, _ = model.chat(tokenizer, "Hello", max_new_tokens=8)
-    model.begin_tuning_on_turns()
+    model.begin_tuning_on_turns(tokenizer.im_end_id, (tokenizer.eos_token_id, tokenizer.pad_token_id))
     answered, _ = model.chat(tokenizer, "Hello", max_new_tokens=8)
     assert completed != answered
     model.save_pretrained(tmp_path / "tuned")
     saved = json.loads((tmp_path / "tuned" / "generation_config.json").read_text())
-    assert saved == {"chat_format": "chatml", "top_p": 0.3}
+    ends = [tokenizer.im_end_id, tokenizer.eod_id]
+    assert saved == {"chat_format": "chatml", "top_p": 0.3, "eos_token_id": ends}
 
 
 def test_evaluate_finds_the_learned_box(

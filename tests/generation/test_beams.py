@@ -12,9 +12,9 @@ END, WORDS = 9, 10
 FLAT = np.zeros((2, WORDS), dtype=np.float32)  # every token has a tenth of the probability
 
 
-def search(*open_beams, **settings):
+def search(*open_beams, is_over=None, **settings):
     config = GenerationConfig(**{"num_beams": 2, "max_new_tokens": 5, **settings})
-    made = BeamSearch(np.array([1, 2]), config, {END}, END if config.stop_words_ids else None)
+    made = BeamSearch(np.array([1, 2]), config, {END}, END if config.stop_words_ids else None, is_over)
     made.open = list(open_beams) or made.open
     return made
 
@@ -35,6 +35,24 @@ def test_an_end_token_makes_a_beam_whole_only_among_the_best():
     made.advance(logits)
     assert len(made.open) == 2 and not any(END in beam.tokens for beam in made.open)
     assert made.answer() == Beam((3,), made.answer().score, end=END)
+
+
+def test_a_beam_may_be_over_without_an_end_token_and_keeps_its_last_token():
+    made = search(Beam((3,), -1.0), Beam((4,), -2.0), is_over=lambda prompt, answer: [*prompt, *answer][-2:] == [3, 5])
+    logits = FLAT.copy()
+    logits[:, 5] = 9
+    made.advance(logits)
+    assert (3, 5) not in [beam.tokens for beam in made.open] and len(made.open) == 2
+    assert (made.answer().tokens, made.answer().end) == ((3, 5), None)
+
+
+def test_what_is_whole_does_not_keep_a_search_going():
+    made = search(Beam((3, 4), -2.0), Beam((5, 6), -2.0))
+    made._whole = [(-0.5, Beam((7, 7), -1.5, END)), (-0.7, Beam((8, 8), -2.1, END))]
+    logits = FLAT.copy()
+    logits[:, END] = 9  # the best candidates end with -0.67, the best open ones have -3.7
+    made.advance(logits)
+    assert made.is_done
 
 
 def test_stop_words_end_a_beam_at_no_cost():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -125,18 +126,48 @@ def test_a_given_config_replaces_the_file_and_single_settings_win_over_it(case, 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"num_return_sequences": 4}, TypeError, "`generate` got num_return_sequences; expected"),
+        ({"num_return_sequences": 4}, ValueError, "`num_return_sequences` is 4, which is not done here"),
         ({"num_beams": 4, "temperature": 0.5}, ValueError, "beams are not drawn"),
         ({"max_new_token": 4}, TypeError, "max_new_token;.*max_new_tokens"),
         ({"max_new_tokens": 0}, ValueError, "`max_new_tokens` is 0"),
         ({"do_sample": True, "temperature": 0}, ValueError, "`temperature` is 0, which draws nothing"),
         ({"stop_strings": ["."]}, ValueError, "sees tokens only"),
+        ({"max_length": 40}, ValueError, "`max_length` is 40, which would count the prompt.*set `max_new_tokens`"),
+        ({"min_p": 0.1}, ValueError, "`min_p` is 0.1, which is not done here; leave it out"),
+        ({"return_dict_in_generate": True}, ValueError, "`return_dict_in_generate` is True, which is not done here"),
+        ({"logits_processor": [print]}, ValueError, "`logits_processor` is .*, which is not done here"),
     ],
 )
 def test_what_is_not_done_is_refused_by_name(case, settings, error, message):
     model, batch, _ = case
     with pytest.raises(error, match=message):
         model.generate(**batch, **settings)
+
+
+def test_settings_of_transformers_that_change_nothing_are_taken(case):
+    model, batch, tokens = case
+    names = {"use_cache": True, "num_return_sequences": 1, "min_p": None, "max_length": None, "output_scores": False}
+    names |= {"logits_processor": None, "stopping_criteria": [], "synced_gpus": False, "bos_token_id": 1}
+    names |= {"streamer": None, "tokenizer": None, "stop_strings": None, "top_p": None}
+    np.testing.assert_array_equal(new_tokens(model.generate(**batch, max_new_tokens=12, **names), batch), tokens)
+
+
+def test_a_config_of_transformers_is_taken(case, publish):
+    model, batch, tokens = case
+    publish(do_sample=True, temperature=3.0, max_new_tokens=3)
+    # The kinds of values that the one of transformers 4.57 has.
+    values = {"max_length": 20, "max_new_tokens": 12, "do_sample": False, "num_beams": 1, "temperature": 1.0}
+    values |= {"top_k": 50, "stop_strings": None, "output_scores": False, "typical_p": 1.0, "eos_token_id": None}
+    config = SimpleNamespace(to_dict=lambda: values)
+    np.testing.assert_array_equal(new_tokens(model.generate(**batch, generation_config=config), batch), tokens)
+
+
+def test_the_files_ends_count_beside_a_given_config_that_names_none(case, publish):
+    model, batch, tokens = case
+    end = int(tokens[1, 2])
+    publish(eos_token_id=[end], pad_token_id=9)
+    ids = model.generate(**batch, generation_config=GenerationConfig(max_new_tokens=12))
+    assert new_tokens(ids, batch).tolist() == ended(tokens, end, 9)
 
 
 def test_a_batch_padded_on_the_right_is_refused(case):

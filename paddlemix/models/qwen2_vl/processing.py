@@ -28,7 +28,7 @@ from paddlemix.models.qwen2_vl.prompts import (
 )
 from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
 from paddlemix.models.qwen2_vl.videos import MAX_FRAME_PIXELS, Qwen2VLVideoProcessor
-from paddlemix.names import PREPROCESSOR_FILE
+from paddlemix.names import END_OF_TURN, PREPROCESSOR_FILE
 from paddlemix.processors.base import Limits, ProcessorBase
 from paddlemix.processors.chat_template import ChatTemplate
 from paddlemix.processors.grounding import TaggedPlaces
@@ -85,8 +85,8 @@ class Qwen2VLProcessor(ProcessorBase):
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:
-        """None: published generation_config.json files name what ends a turn."""
-        return ()
+        """A turn's end: a base model's generation_config.json does not name it."""
+        return (self.tokenizer.token_id(END_OF_TURN),)
 
     def measure(self, conversation: Conversation) -> SampleSize:
         """Tell the size of a training sample, from text and the headers of images and videos.

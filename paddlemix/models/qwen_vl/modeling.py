@@ -6,13 +6,13 @@ Beyond", 2023, arXiv:2308.12966.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paddle
 from paddle import nn
 
+from paddlemix.generation.ends import carried_values
 from paddlemix.models.decoder import Decoder, Rotaries
 from paddlemix.models.qwen_vl.checkpoint import weight_layout
 from paddlemix.models.qwen_vl.config import QWenConfig
@@ -21,7 +21,6 @@ from paddlemix.models.qwen_vl.spans import image_places
 from paddlemix.models.qwen_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen_vl.vision import QWenVisionTower
 from paddlemix.models.vision_language import Inputs, Turned, Vision, VisionLanguageModel
-from paddlemix.names import GENERATION_FILE
 
 if TYPE_CHECKING:
     from paddlemix.models.qwen_vl.chat.context import History
@@ -56,14 +55,19 @@ class QWenLMHeadModel(VisionLanguageModel):
     def knows_turns(self, end_of_turn: int) -> bool:
         """Tell whether the checkpoint was trained on conversations: a base model's file asks for raw text."""
         del end_of_turn  # which the published files of neither model name
-        return json.loads(self.carried_files.get(GENERATION_FILE, b"{}")).get("chat_format") != "raw"
+        return carried_values(self).get("chat_format") != "raw"
 
-    def begin_tuning_on_turns(self) -> None:
-        """Let a base model, which completes its prompt as it stands, answer in turns once it is tuned on them."""
-        values = json.loads(self.carried_files.get(GENERATION_FILE, b"{}"))
-        if values.get("chat_format") == "raw":
-            content = json.dumps({**values, "chat_format": "chatml"}, ensure_ascii=False, indent=2)
-            self.carried_files[GENERATION_FILE] = f"{content}\n".encode()
+    def begin_tuning_on_turns(self, end_of_turn: int, other_ends: Collection[int]) -> None:
+        """Let a base model, which completes its prompt as it stands, answer in turns once it is tuned on them.
+
+        Args:
+            end_of_turn: as every model takes it.
+            other_ends: as every model takes them.
+        """
+        # A chat model's file names no turn's end: `chat` and its counterpart in the published code know it.
+        if carried_values(self).get("chat_format") != "chatml":
+            super().begin_tuning_on_turns(end_of_turn, other_ends)
+            self.carry_generation_values({**carried_values(self), "chat_format": "chatml"})
 
     def chat(  # type: ignore[override]  # the published one takes the tokenizer
         self,

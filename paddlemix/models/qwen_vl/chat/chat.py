@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +10,7 @@ import numpy as np
 
 from paddlemix.contract import Model
 from paddlemix.generation import GenerationConfig, TokenStream, settled_config
+from paddlemix.generation.ends import carried_values
 from paddlemix.media.images import open_image
 from paddlemix.media.opening import DEFAULT_OPENING, ImageOpening
 from paddlemix.models.qwen_vl.chat.answers import decode_tokens, stop_words_ids
@@ -19,7 +19,6 @@ from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.tags import History
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
-from paddlemix.names import GENERATION_FILE
 
 if TYPE_CHECKING:
     from paddlemix.models.qwen_vl.config import QWenConfig, QWenVisionConfig
@@ -52,8 +51,8 @@ class ChatSettings:
     @classmethod
     def for_model(cls, model: Model, given: dict[str, Any]) -> ChatSettings:
         """Take what is given, then what the checkpoint says, then the defaults; None is not given."""
-        published = json.loads(model.carried_files.get(GENERATION_FILE, b"{}"))
-        values = {
+        published = carried_values(model)
+        values: dict[str, Any] = {
             "chat_format": published.get("chat_format"),
             "max_window_size": published.get("max_window_size"),
             "image_processor": QwenVLImageProcessor(_vision_config(model).image_size),
