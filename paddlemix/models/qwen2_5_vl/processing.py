@@ -10,6 +10,7 @@ import numpy as np
 
 from paddlemix.contract import Grounding, GroundingForm, Size
 from paddlemix.files import write_json
+from paddlemix.models.qwen2_5_vl.seconds import PUBLISHED_STEPS, steps_per_second
 from paddlemix.models.qwen2_vl.media import Media, Shown
 from paddlemix.models.qwen2_vl.positions import TimeScale
 from paddlemix.models.qwen2_vl.processing import GROUNDING, VIDEO_PREPROCESSOR_FILE, Qwen2VLProcessor
@@ -23,8 +24,6 @@ from paddlemix.processors.settings import MediaSettings
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-# Of every published checkpoint; a folder's own config.json takes precedence.
-TOKENS_PER_SECOND = 2
 # Where a folder says that its model was trained with another form than the published ones: in the file of images, whose
 # pixels the numbers count. transformers ignores what it does not know there.
 FORM_KEY = "grounding"
@@ -53,7 +52,7 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
     def __init__(self, *parts: Any, **limits: Any) -> None:
         super().__init__(*parts, **limits)
         self.choose_grounding(PUBLISHED_FORM)
-        self.tokens_per_second = TOKENS_PER_SECOND
+        self.tokens_per_second = PUBLISHED_STEPS
 
     def choose_grounding(self, form: GroundingForm) -> None:
         """Write and read boxes and points in another form from now on.
@@ -77,7 +76,7 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
     def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
         processor = super()._read(folder, settings, **limits)
         vision = read_settings(folder / CONFIG_FILE).get("vision_config") or {}
-        processor.tokens_per_second = vision.get("tokens_per_second", TOKENS_PER_SECOND)
+        processor.tokens_per_second = steps_per_second(vision)
         try:
             processor.choose_grounding(read_settings(folder / PREPROCESSOR_FILE).get(FORM_KEY) or PUBLISHED_FORM)
         except ValueError as error:
