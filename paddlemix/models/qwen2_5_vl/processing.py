@@ -13,12 +13,12 @@ from paddlemix.files import write_json
 from paddlemix.models.qwen2_5_vl.seconds import PUBLISHED_STEPS, steps_per_second
 from paddlemix.models.qwen2_vl.media import Media, Shown
 from paddlemix.models.qwen2_vl.positions import TimeScale
-from paddlemix.models.qwen2_vl.processing import GROUNDING, VIDEO_PREPROCESSOR_FILE, Qwen2VLProcessor
-from paddlemix.names import CONFIG_FILE, PREPROCESSOR_FILE
+from paddlemix.models.qwen2_vl.processing import GROUNDING, Qwen2VLProcessor
+from paddlemix.names import CONFIG_FILE, PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE
 from paddlemix.processors.base import Limits
 from paddlemix.processors.coordinates import SeenPixels
 from paddlemix.processors.json_grounding import JsonPlaces
-from paddlemix.processors.preprocessor import read_settings
+from paddlemix.processors.preprocessor import read_settings, stored_settings
 from paddlemix.processors.settings import MediaSettings
 
 if TYPE_CHECKING:
@@ -77,10 +77,11 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
         processor = super()._read(folder, settings, **limits)
         vision = read_settings(folder / CONFIG_FILE).get("vision_config") or {}
         processor.tokens_per_second = steps_per_second(vision)
+        stored = stored_settings(folder, PREPROCESSOR_FILE)
         try:
-            processor.choose_grounding(read_settings(folder / PREPROCESSOR_FILE).get(FORM_KEY) or PUBLISHED_FORM)
+            processor.choose_grounding(stored.values.get(FORM_KEY) or PUBLISHED_FORM)
         except ValueError as error:
-            raise ValueError(f"{folder / PREPROCESSOR_FILE}: {error}") from error
+            raise ValueError(f"{stored.source}: {error}") from error
         return processor
 
     def _save_settings(self, folder: Path) -> None:

@@ -55,8 +55,8 @@ def test_logits_are_the_reference_implementations(case, family, expected):
 @pytest.mark.parametrize("case", CASES)
 def test_frequencies_of_published_sizes_are_the_reference_implementations(case, expected):
     found = scaled_frequencies(CASES[case], 1e6, 128, context=32768)
-    # PyTorch's power of one of the 64 exponents is off by a unit in the last place; ours is rounded right.
-    np.testing.assert_allclose(found.per_step, expected[f"{case}/frequencies"], rtol=1.2e-7, atol=0)
+    # PyTorch's power of one of the 64 exponents is off by a unit in the last place, the product by two.
+    np.testing.assert_allclose(found.per_step, expected[f"{case}/frequencies"], rtol=2.4e-7, atol=0)
     assert found.length == expected[f"{case}/length"]
 
 
