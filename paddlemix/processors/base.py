@@ -84,6 +84,7 @@ class ProcessorBase(MessageCalls):
         truncate_text: bool = False,
         allow_control_tokens: bool = False,
         grounding: GroundingForm | None = None,
+        chat_template: str | None = None,
         **settings: Unpack[MediaSettings],
     ) -> Self:
         """Read a checkpoint's tokenizer, and its settings of images and videos.
@@ -95,6 +96,8 @@ class ProcessorBase(MessageCalls):
             allow_control_tokens: read control tokens spelled in texts as such.
             grounding: the form of boxes and points; None takes what the checkpoint was saved with, or else the
                 family's own. A family that has one form only refuses every value but None.
+            chat_template: the name of one of the checkpoint's chat templates; None takes the one called "default", and
+                for conversations with tools the one called "tool_use" where there is one.
             **settings: min_pixels, max_pixels and others (see `paddlemix.processors.settings.MediaSettings`). What is
                 None is taken from the environment, then from the checkpoint. A family that has no such setting
                 refuses every value but None.
@@ -119,6 +122,8 @@ class ProcessorBase(MessageCalls):
         )
         if grounding is not None:
             processor.choose_grounding(grounding)
+        if chat_template is not None:
+            processor.choose_chat_template(chat_template)
         return processor
 
     def choose_grounding(self, form: GroundingForm) -> None:
@@ -132,6 +137,19 @@ class ProcessorBase(MessageCalls):
         """
         raise ValueError(
             f"`grounding` is {form!r}, but {type(self).__name__} has only one form of boxes and points; leave it out."
+        )
+
+    def choose_chat_template(self, name: str) -> None:
+        """Write prompts by another of the checkpoint's templates from now on, where the family reads them.
+
+        Args:
+            name: of the template.
+
+        Raises:
+            ValueError: the family has one template for all checkpoints, or the checkpoint none of this name.
+        """
+        raise ValueError(
+            f"`chat_template` is {name!r}, but {type(self).__name__} has one template for all checkpoints; omit it."
         )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

@@ -128,6 +128,10 @@ class Qwen2VLProcessor(ProcessorBase):
         """Read the sizes of all that a conversation's boxes may lie on; see `ProcessorBase.place_sizes`."""
         return self._place_sizes(self._media.measure(conversation))
 
+    def choose_chat_template(self, name: str) -> None:
+        """Write prompts by another of the checkpoint's templates from now on; see `ProcessorBase`."""
+        self.chat_template = self.chat_template.chosen(name)
+
     @classmethod
     def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
         """Make a processor of a checkpoint's folder; the published max_pixels becomes 1280 tokens' worth."""
