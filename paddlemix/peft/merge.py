@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -30,6 +30,9 @@ _SETTINGS = (
     "chat_template.*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
     "*.tiktoken",
 )  # fmt: skip
+
+# Of two forms of the same settings, the one that counts where a folder has both.
+_COUNTS_BEFORE = {"preprocessor_config.json": "processor_config.json", "chat_template.json": "chat_template.jinja"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ class Merge:
     def write_side_files(self, folder: Path) -> None:
         """Copy all of the base but its weights, and what the adapter's folder says otherwise; config.json names the
         stored dtype."""
-        for file in (*_side_files(self.base), *_settings(self.adapter.folder)):
+        settings = _settings(self.adapter.folder)
+        outdated = _outdated({file.name for file in settings})
+        for file in (*(one for one in _side_files(self.base) if one.name not in outdated), *settings):
             shutil.copyfile(file, folder / file.name)
         if self.dtype is not None:
             config = read_config(self.base)
@@ -172,6 +177,11 @@ def _side_files(base: Path) -> list[Path]:
         for file in sorted(base.iterdir())
         if file.is_file() and not file.name.startswith(".") and not any(fnmatch(file.name, one) for one in _WEIGHTS)
     ]
+
+
+def _outdated(names: Collection[str]) -> set[str]:
+    """Name what would count in place of an adapter's files of these names, if the base's were beside them."""
+    return {newer for older, newer in _COUNTS_BEFORE.items() if older in names and newer not in names}
 
 
 def _settings(adapter: Path) -> list[Path]:

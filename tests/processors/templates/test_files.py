@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import pickle
+import shutil
 
 import pytest
 
+from paddlemix import processors
 from paddlemix.contract import Piece
 from paddlemix.models.qwen2_vl.chat_template import TEMPLATE
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate as ChatTemplate
@@ -94,3 +96,17 @@ def test_a_template_of_another_kind_of_value_is_refused(tmp_path):
         ValueError, match="`chat_template` is a list; expected a text, or a list of names and templates"
     ):
         ChatTemplate.from_pretrained(tmp_path)
+
+
+def test_a_processor_is_told_which_template_to_use(several, processor_reference):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(processor_reference / name, several / name)
+    processor = processors.Qwen2VLProcessor.from_pretrained(several, chat_template="terse")
+    assert processor.chat_template.render([]) == "terse"
+    with pytest.raises(ValueError, match="`chat_template` is 'rude'"):
+        processors.Qwen2VLProcessor.from_pretrained(several, chat_template="rude")
+
+
+def test_a_family_with_one_template_refuses_a_choice(tiny_qwen_vl):
+    with pytest.raises(ValueError, match="QwenVLProcessor has one template for all checkpoints"):
+        processors.QwenVLProcessor.from_pretrained(tiny_qwen_vl, chat_template="terse")
