@@ -69,6 +69,33 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
         beside.write_text(text + "\n", encoding="utf-8")
 
 
+def read_json_object(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Args:
+        path: of a UTF-8 text, a byte order mark in front of it or not.
+        missing_ok: whether a file that is not there reads as an empty object.
+
+    Returns:
+        The object.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such text; the message names file and line.
+    """
+    if missing_ok and not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}.") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
+    return values
+
+
 # A full disk, a full quota, a file larger than allowed.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -173,7 +173,7 @@ class MixPretrainedModel(PretrainedModel):
             raise ValueError(f"`dtype` is {dtype!r}; expected one of {', '.join(PARAMETER_DTYPES)}.")
         folder = local_folder(name_or_path, weights=True)
         values = read_config(folder)
-        if values.get("quantization_config"):
+        if values.get("quantization_config") or (values.get("text_config") or {}).get("quantization_config"):
             raise ValueError(
                 f"{folder / CONFIG_FILE}: the weights are quantised (`quantization_config`), which is not read. Take "
                 "the checkpoint that they were made from."

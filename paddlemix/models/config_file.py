@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paddlemix.files import read_json_object
 from paddlemix.foreign.explain import explain, refuse_pointer
 from paddlemix.names import CONFIG_FILE
 
@@ -30,13 +30,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder}: no {CONFIG_FILE}; `model_name_or_path` must name a folder that holds a model.{explain(folder)}"
         )
     refuse_pointer(path)
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
-    return values
+    return read_json_object(path)
 
 
 def vocab_size_of(values: Mapping[str, Any]) -> int | None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from paddlemix.foreign.explain import explain
 from paddlemix.hub import PADDLEMIX_NAMES, is_hub_name, local_folder
-from paddlemix.names import GENERATION_FILE
+from paddlemix.names import GENERATION_FILE, PREPROCESSOR_FILE, PROCESSOR_FILE
 from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE, read_adapter_config
 
-# Every family's processor writes it; an adapter's folder with it has the processor that the adapter was trained with.
-_PROCESSOR_FILE = "preprocessor_config.json"
+# A processor writes one of them; an adapter's folder with it has the processor that the adapter was trained with.
+_PROCESSOR_FILES = (PREPROCESSOR_FILE, PROCESSOR_FILE)
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +33,16 @@ class ModelFolders:
     @property
     def processor(self) -> Path:
         """The folder whose tokenizer, template and image settings count."""
-        return self._first_with(_PROCESSOR_FILE)
+        return self._first_with(*_PROCESSOR_FILES)
 
     @property
     def generation(self) -> Path:
         """The folder whose generation_config.json counts."""
         return self._first_with(GENERATION_FILE)
 
-    def _first_with(self, name: str) -> Path:
-        return self.adapter if self.adapter is not None and (self.adapter / name).is_file() else self.model
+    def _first_with(self, *names: str) -> Path:
+        adapter = self.adapter
+        return adapter if adapter is not None and any((adapter / name).is_file() for name in names) else self.model
 
 
 def find_folders(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,6 +26,9 @@ _SETTINGS = (
     GENERATION_FILE, "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json",
     "chat_template.*", "special_tokens_map.json", "merges.txt", *_TOKENIZERS,
 )  # fmt: skip
+
+# Of two forms of the same settings, the one that counts where a folder has both.
+_COUNTS_BEFORE = {"preprocessor_config.json": "processor_config.json", "chat_template.json": "chat_template.jinja"}
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +66,8 @@ class Merge:
         """Copy all of the base but its weights, and what the adapter's folder says otherwise; config.json tells of the
         merged model: its stored dtype, its vocabulary, and whether its head is a weight of its own."""
         settings = settings_files(self.weights.adapter.folder)
-        for file in (*_side_files(self.weights.base), *settings):
+        outdated = _outdated({file.name for file in settings})
+        for file in (*(one for one in _side_files(self.weights.base) if one.name not in outdated), *settings):
             shutil.copyfile(file, folder / file.name)
         config = self.weights.config
         if self.weights.vocabulary_changes and not any(_is_of_tokenizer(file) for file in settings):
@@ -100,6 +104,11 @@ def _side_files(base: Path) -> list[Path]:
         for file in sorted(base.iterdir())
         if file.is_file() and not file.name.startswith(".") and not any(fnmatch(file.name, one) for one in _WEIGHTS)
     ]
+
+
+def _outdated(names: Collection[str]) -> set[str]:
+    """Name what would count in place of an adapter's files of these names, if the base's were beside them."""
+    return {newer for older, newer in _COUNTS_BEFORE.items() if older in names and newer not in names}
 
 
 def settings_files(folder: Path) -> list[Path]:

@@ -85,6 +85,7 @@ class ProcessorBase(MessageCalls):
         allow_control_tokens: bool = False,
         added_tokens: AddedTokens = "read",
         grounding: GroundingForm | None = None,
+        chat_template: str | None = None,
         **settings: Unpack[MediaSettings],
     ) -> Self:
         """Read a checkpoint's tokenizer, and its settings of images and videos.
@@ -98,6 +99,8 @@ class ProcessorBase(MessageCalls):
                 model's owner; "text" keeps them letters, as a server does with what its users write.
             grounding: the form of boxes and points; None takes what the checkpoint was saved with, or else the
                 family's own. A family that has one form only refuses every value but None.
+            chat_template: the name of one of the checkpoint's chat templates; None takes the one called "default", and
+                for conversations with tools the one called "tool_use" where there is one.
             **settings: min_pixels, max_pixels and others (see `paddlemix.processors.settings.MediaSettings`). What is
                 None is taken from the environment, then from the checkpoint. A family that has no such setting
                 refuses every value but None.
@@ -123,6 +126,8 @@ class ProcessorBase(MessageCalls):
         processor.choose_added_tokens(added_tokens)
         if grounding is not None:
             processor.choose_grounding(grounding)
+        if chat_template is not None:
+            processor.choose_chat_template(chat_template)
         return processor
 
     def choose_added_tokens(self, choice: AddedTokens) -> None:
@@ -147,6 +152,19 @@ class ProcessorBase(MessageCalls):
         """
         raise ValueError(
             f"`grounding` is {form!r}, but {type(self).__name__} has only one form of boxes and points; leave it out."
+        )
+
+    def choose_chat_template(self, name: str) -> None:
+        """Write prompts by another of the checkpoint's templates from now on, where the family reads them.
+
+        Args:
+            name: of the template.
+
+        Raises:
+            ValueError: the family has one template for all checkpoints, or the checkpoint none of this name.
+        """
+        raise ValueError(
+            f"`chat_template` is {name!r}, but {type(self).__name__} has one template for all checkpoints; omit it."
         )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

@@ -6,32 +6,37 @@ what replaces the markers afterwards is plain text, whatever it spells, and is k
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jinja2 import Template, TemplateError, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from paddlemix.contract import Piece, Written
-from paddlemix.files import write_json
-from paddlemix.processors.turns.layout import Laid, OfTurn, Shape, as_json, laid_out, marked, taken_apart
+from paddlemix.processors.settings import warn_once
+from paddlemix.processors.templates.environment import CompiledTemplate, TemplateProblem, is_refusal
+from paddlemix.processors.templates.files import (
+    DEFAULT,
+    NOTHING_STORED,
+    StoredTemplates,
+    stored_templates,
+    write_templates,
+)
+from paddlemix.processors.turns.layout import Laid, OfTurn, Shape, Stretch, laid_out, marked, taken_apart
 from paddlemix.processors.turns.tool_texts import spelled_out
 from paddlemix.processors.turns.written import WrittenTurn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-TEMPLATE_FILE = "chat_template.json"
-JINJA_FILE = "chat_template.jinja"  # Read only: newer checkpoints keep the bare text.
-
 # Renderings kept: records of a set share few shapes, and a rendering takes ten times as long as all that follows it.
 _KEPT_SHAPES = 1024
 # Stands for any words.
 _ANY = "\ue000"
+# Which of several templates is for conversations with tools, as transformers chooses.
+_OF_TOOLS = "tool_use"
+# Stands for a file in messages about a family's own template.
+_OWN_PLACE = "the family's own"
 
 
 class ChatTemplate:
@@ -39,6 +44,8 @@ class ChatTemplate:
 
     Args:
         source: jinja2 text, taken from a checkpoint, never from a request; None for the family's own.
+        stored: what else the checkpoint says: templates with names, and special tokens that templates may name.
+        name: which of the named templates `source` is; None without a choice.
         own_tokens: more tokens that are control tokens where a template writes them, but text in all texts.
 
     Attributes:
@@ -49,30 +56,79 @@ class ChatTemplate:
     default: ClassVar[str]
     control_tokens: ClassVar[tuple[str, ...]]
 
-    def __init__(self, source: str | None = None, own_tokens: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        source: str | None = None,
+        stored: StoredTemplates = NOTHING_STORED,
+        name: str | None = None,
+        own_tokens: tuple[str, ...] = (),
+    ) -> None:
         self.source = self.default if source is None else source
-        self.own_tokens = own_tokens
+        self.stored, self.name, self.own_tokens = stored, name, own_tokens
         self._layout = lru_cache(_KEPT_SHAPES)(self._render_shape)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
-        """Read a checkpoint's: chat_template.jinja, .json, tokenizer_config.json, or else the family's own."""
-        if (folder / JINJA_FILE).is_file():
-            return cls((folder / JINJA_FILE).read_text("utf-8"))
-        for name in (TEMPLATE_FILE, "tokenizer_config.json"):
-            path = folder / name
-            source = _default_of(json.loads(path.read_text("utf-8")).get("chat_template")) if path.is_file() else None
-            if source:
-                return cls(source)
-        return cls()
+        """Read a checkpoint's template, or else the family's own; see `stored_templates`.
 
-    def __reduce__(self) -> tuple[type[ChatTemplate], tuple[str, tuple[str, ...]]]:
+        Args:
+            folder: of the checkpoint.
+
+        Returns:
+            The template.
+
+        Raises:
+            ValueError: a file is damaged, or a template no jinja2.
+        """
+        stored = stored_templates(folder)
+        default = stored.named.get(DEFAULT)
+        if default is None and stored.named:
+            warn_once(
+                f"{folder}: of the chat templates {', '.join(sorted(stored.named))} none is called `{DEFAULT}`; the "
+                "family's own is used where `chat_template` chooses none."
+            )
+        template = cls(None if default is None else default.text, stored)
+        _ = template._compiled  # what is no jinja2 is refused here
+        return template
+
+    def chosen(self, name: str) -> Self:
+        """Take another of the checkpoint's templates.
+
+        Args:
+            name: of the template.
+
+        Returns:
+            The template.
+
+        Raises:
+            ValueError: there is none of this name, or it is no jinja2.
+        """
+        if name not in self.stored.named:
+            known = ", ".join(sorted(self.stored.named)) or "the family's own alone"
+            raise ValueError(f"`chat_template` is {name!r}; the checkpoint has {known}.")
+        template = type(self)(self.stored.named[name].text, self.stored, name, self.own_tokens)
+        _ = template._compiled
+        return template
+
+    def reading(self, own_tokens: tuple[str, ...]) -> Self:
+        """Make the same template, in which more tokens are control tokens where it writes them.
+
+        Args:
+            own_tokens: of the checkpoint; in texts they stay text.
+
+        Returns:
+            The template.
+        """
+        return type(self)(self.source, self.stored, self.name, own_tokens)
+
+    def __reduce__(self) -> tuple[type[ChatTemplate], tuple[Any, ...]]:
         # A compiled template cannot be pickled.
-        return type(self), (self.source, self.own_tokens)
+        return type(self), (self.source, self.stored, self.name, self.own_tokens)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write chat_template.json."""
-        write_json(folder / TEMPLATE_FILE, {"chat_template": self.source})
+        """Write the template, and others with names beside it, as releases of transformers read them."""
+        others = {name: one for name, one in self.stored.named.items() if name not in (DEFAULT, self.name)}
+        write_templates(folder, self.source, {name: one.text for name, one in others.items()})
 
     def render(
         self,
@@ -83,8 +139,16 @@ class ChatTemplate:
         add_vision_id: bool = False,
     ) -> str:
         """Write the prompt's text for messages of roles and contents, as the field has them."""
+        if tools and self._for_tools is not self:
+            return self._for_tools.render(
+                messages, tools=tools, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id
+            )
         return self._compiled.render(
-            messages=messages, tools=tools, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id
+            **self.stored.tokens,
+            messages=messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            add_vision_id=add_vision_id,
         )
 
     def pieces(
@@ -110,6 +174,9 @@ class ChatTemplate:
         Raises:
             ValueError: the template does not show the tools and calls as they are.
         """
+        if tools and self._for_tools is not self:
+            yield from self._for_tools.pieces(turns, tools, add_generation_prompt=add_generation_prompt)
+            return
         turns = [turn.weighed() for turn in turns]
         if not self.knows_tools and (tools or any(turn.calls or turn.role == "tool" for turn in turns)):
             turns, tools = spelled_out(turns, tools, self.default_system), ()
@@ -120,7 +187,7 @@ class ChatTemplate:
             elif isinstance(laid, OfTurn):
                 yield turns[laid.turn].spoken(laid.piece)
             else:
-                yield from stretches[laid]
+                yield from laid.put_in(stretches[laid.number])
 
     def split(self, text: str) -> Iterator[Piece]:
         """Split a rendered text into control tokens and the text between them."""
@@ -146,40 +213,65 @@ class ChatTemplate:
     @cached_property
     def knows_tools(self) -> bool:
         """Whether the template reads a list of tools."""
-        parsed = ImmutableSandboxedEnvironment().parse(self.source)
-        return any(name.name == "tools" for name in parsed.find_all(nodes.Name))
+        return self._compiled.names("tools")
 
     @cached_property
     def default_system(self) -> str:
         """What the template lets the system say where a conversation has no such turn; "" where it adds none."""
-        user, system = ({"role": role, "content": [{"type": "text", "text": _ANY}]} for role in ("user", "system"))
-        without = self.render([user])
-        before, _, after = self.render([system, user]).partition(_ANY)
-        has_turn = without.startswith(before) and without.endswith(after) and len(without) > len(before) + len(after)
-        return without[len(before) : len(without) - len(after)] if has_turn else ""
+        for any_words in ([{"type": "text", "text": _ANY}], _ANY):
+            user, system = ({"role": role, "content": any_words} for role in ("user", "system"))
+            try:
+                without, whole = self.render([user]), self.render([system, user])
+            except TemplateProblem:
+                continue
+            before, _, after = whole.partition(_ANY)
+            frame = len(before) + len(after)
+            if without.startswith(before) and without.endswith(after) and len(without) > frame:
+                return without[len(before) : len(without) - len(after)]
+        return ""
 
     def _render_shape(self, shape: Shape, tools: int, add_generation_prompt: bool) -> tuple[Laid, ...]:
-        """Lay out any turns of a shape, with so many tools."""
-        messages, listed = marked(shape, tools)
-        if not tools and not any(turn.calls for turn in shape):
-            rendered = self.render(messages, add_generation_prompt=add_generation_prompt)
-            return tuple(laid_out(rendered, shape, self.split))
-        try:
-            rendered = self.render(messages, tools=listed, add_generation_prompt=add_generation_prompt)
-            layout = tuple(laid_out(rendered, shape, self.split))
-            _check_all_are_there(layout, shape, tools)
-        except (TemplateError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"the checkpoint's chat template does not write tools and calls as they stand: {error}. Put another "
+        """Lay out any turns of a shape, with so many tools; for templates that take no lists, of strings."""
+        problems: list[ValueError] = []
+        for as_strings in (False, True):
+            try:
+                return self._laid_out(shape, tools, as_strings=as_strings, add_generation_prompt=add_generation_prompt)
+            except ValueError as error:
+                problems.append(error)
+        # A refusal of the template's own says more than what it does with a form of content that it does not take.
+        problem = next((one for one in problems if is_refusal(one)), problems[0])
+        if tools or any(turn.calls for turn in shape):
+            raise TemplateProblem(
+                f"the checkpoint's chat template does not write tools and calls as they stand: {problem} Put another "
                 "`chat_template.jinja` into the model's folder; one that does not read `tools` has Qwen2.5's form."
-            ) from error
+            ) from problem
+        raise problem
+
+    def _laid_out(self, shape: Shape, tools: int, *, as_strings: bool, add_generation_prompt: bool) -> tuple[Laid, ...]:
+        messages, listed = marked(shape, tools, as_strings=as_strings)
+        has_tools = bool(tools) or any(turn.calls for turn in shape)
+        rendered = self.render(
+            messages, tools=listed if has_tools else None, add_generation_prompt=add_generation_prompt
+        )
+        layout = tuple(laid_out(rendered, shape, self.split))
+        expected = tools + sum(turn.kinds.count("t") + 2 * turn.calls for turn in shape)
+        found = [one.number for one in layout if isinstance(one, Stretch)]
+        if set(found) != set(range(expected)) or (has_tools and len(found) != expected):
+            raise TemplateProblem(
+                f"{self._compiled.place}: the chat template loses what is said: of {expected} texts, tools and calls' "
+                f"names and arguments it writes {len(set(found))}."
+            )
         return layout
 
     @cached_property
-    def _compiled(self) -> Template:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.filters["tojson"] = as_json
-        return environment.from_string(self.source)
+    def _for_tools(self) -> ChatTemplate:
+        """The template for conversations with tools: where none was chosen, the checkpoint's own for them."""
+        return self.chosen(_OF_TOOLS) if self.name is None and _OF_TOOLS in self.stored.named else self
+
+    @cached_property
+    def _compiled(self) -> CompiledTemplate:
+        places = [one.place for one in self.stored.named.values() if one.text == self.source]
+        return CompiledTemplate(self.source, places[0] if places else _OWN_PLACE)
 
 
 @lru_cache
@@ -193,18 +285,3 @@ def _split(text: str, tokens: re.Pattern[str]) -> Iterator[Piece]:
     for place, stretch in enumerate(tokens.split(text)):
         if stretch:
             yield Piece(stretch, control=place % 2 == 1)
-
-
-def _default_of(templates: str | list[dict[str, str]] | None) -> str | None:
-    """Choose a checkpoint's only template, or the one called "default" of several."""
-    if isinstance(templates, list):
-        return {entry["name"]: entry["template"] for entry in templates}.get("default")
-    return templates
-
-
-def _check_all_are_there(layout: Sequence[Laid], shape: Shape, tools: int) -> None:
-    """Make sure that a template writes each tool, text and call once."""
-    expected = tools + sum(turn.kinds.count("t") + 2 * turn.calls for turn in shape)
-    found = sorted(one for one in layout if isinstance(one, int))
-    if found != list(range(expected)):
-        raise ValueError(f"of {expected} texts, tools and calls' names and arguments it writes {len(set(found))}")

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from paddlemix.files import write_json
+from paddlemix.files import read_json_object, write_json
 from paddlemix.media.opening import DEFAULT_OPENING, ImageOpening
 from paddlemix.names import PREPROCESSOR_FILE
-from paddlemix.processors.preprocessor import read_settings
+from paddlemix.processors.preprocessor import stored_settings
 from paddlemix.processors.settings import OPENING_VARIABLES, MediaSettings, log_once
 
 # In the file of images beside the family's own settings; transformers ignores what it does not know there.
@@ -34,7 +34,7 @@ def given_opening(arguments: MediaSettings, folder: Path, environment: Mapping[s
     Raises:
         ValueError: a value is none of those that a setting may have.
     """
-    values: dict[str, Any] = {_RANGE_KEY: read_settings(folder / PREPROCESSOR_FILE).get(_RANGE_KEY)}
+    values: dict[str, Any] = {_RANGE_KEY: stored_settings(folder, PREPROCESSOR_FILE).values.get(_RANGE_KEY)}
     values |= {
         name: _whole_number_or_text(found)
         for name, (variable,) in OPENING_VARIABLES.items()
@@ -66,7 +66,7 @@ def save_opening(opening: ImageOpening, folder: Path) -> None:
     """
     if opening.range != DEFAULT_OPENING.range:
         file = folder / PREPROCESSOR_FILE
-        write_json(file, {**read_settings(file), _RANGE_KEY: opening.range})
+        write_json(file, {**read_json_object(file, missing_ok=True), _RANGE_KEY: opening.range})
 
 
 def _whole_number_or_text(text: str) -> int | str:

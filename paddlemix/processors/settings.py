@@ -121,6 +121,12 @@ def log_once(message: str) -> None:
     logger.info(message)
 
 
+@cache
+def warn_once(message: str) -> None:
+    """Log a warning the first time it is given."""
+    logger.warning(message)
+
+
 def _checked_arguments(arguments: MediaSettings) -> dict[str, Any]:
     for name in arguments:
         if name not in VARIABLES:

@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from paddlemix.contract import AddedTokens, NewToken, Piece
-from paddlemix.files import replacing, write_json
+from paddlemix.files import read_json_object, replacing, write_json
 from paddlemix.hub import local_folder
 from paddlemix.processors.tokens.files import (
     TOKENIZER_CONFIG_FILE,
@@ -28,7 +28,6 @@ from paddlemix.processors.tokens.files import (
     add_said,
     check_control_tokens,
     named_specials,
-    read_json,
     read_tokenizer,
     said_beside,
     with_named_specials,
@@ -95,7 +94,7 @@ class FastTokenizer:
             ValueError: a file is damaged, files give a token two ids or two tokens one, or a control token is missing.
         """
         folder = local_folder(name_or_path)
-        settings = read_json(folder / TOKENIZER_CONFIG_FILE)
+        settings = read_json_object(folder / TOKENIZER_CONFIG_FILE, missing_ok=True)
         backend = cls._read_backend(folder, settings)
         check_control_tokens(backend, cls.control_tokens, folder)
         add_control_tokens(backend, cls.control_tokens)  # special to the library, whatever the files call them

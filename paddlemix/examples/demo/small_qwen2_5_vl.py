@@ -29,5 +29,6 @@ def small_config(tokenizer: Qwen2Tokenizer) -> Qwen25VLConfig:
         "intermediate_size": 342,
         "window_size": 56,
         "fullatt_block_indexes": [3],
+        "tokens_per_second": 2,
     }
     return Qwen25VLConfig(**language_values(tokenizer), vision_config=tower)

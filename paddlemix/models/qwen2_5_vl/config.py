@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from paddlemix.models.qwen2_5_vl.seconds import STEPS_KEY, steps_per_second
 from paddlemix.models.qwen2_vl.config import PatchTowerConfig, Qwen2VLConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass
@@ -33,6 +38,11 @@ class Qwen25VLVisionConfig(PatchTowerConfig):
     output_key: ClassVar[str] = "out_hidden_size"
     activation: ClassVar[str] = "silu"
 
+    @classmethod
+    def from_published(cls, values: Mapping[str, Any], *, output_size: int) -> Self:
+        """Take the known keys of a published `vision_config`; see `PatchTowerConfig.from_published`."""
+        return super().from_published({**values, STEPS_KEY: steps_per_second(values)}, output_size=output_size)
+
     @property
     def width(self) -> int:
         """Of what runs past the blocks."""
@@ -55,11 +65,9 @@ class Qwen25VLConfig(Qwen2VLConfig):
     model_type = "qwen2_5_vl"
     architecture = "Qwen2_5_VLForConditionalGeneration"
     vision_class = Qwen25VLVisionConfig
+    context = 128000
 
     vision_config: Qwen25VLVisionConfig
-
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**{"max_position_embeddings": 128000, **values})
 
     def _check(self) -> None:
         super()._check()

@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from paddlemix.contract import Grounding, GroundingForm, Size
-from paddlemix.files import write_json
+from paddlemix.files import read_json_object, write_json
+from paddlemix.models.qwen2_5_vl.seconds import PUBLISHED_STEPS, steps_per_second
 from paddlemix.models.qwen2_vl.media import Media, Shown
 from paddlemix.models.qwen2_vl.positions import TimeScale
-from paddlemix.models.qwen2_vl.processing import GROUNDING, VIDEO_PREPROCESSOR_FILE, Qwen2VLProcessor
-from paddlemix.names import CONFIG_FILE, PREPROCESSOR_FILE
+from paddlemix.models.qwen2_vl.processing import GROUNDING, Qwen2VLProcessor
+from paddlemix.names import CONFIG_FILE, PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE
 from paddlemix.processors.base import Limits
 from paddlemix.processors.coordinates import SeenPixels
 from paddlemix.processors.json_grounding import JsonPlaces
-from paddlemix.processors.preprocessor import read_settings
+from paddlemix.processors.preprocessor import stored_settings
 from paddlemix.processors.settings import MediaSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-# Of every published checkpoint; a folder's own config.json takes precedence.
-TOKENS_PER_SECOND = 2
 # Where a folder says that its model was trained with another form than the published ones: in the file of images, whose
 # pixels the numbers count. transformers ignores what it does not know there.
 FORM_KEY = "grounding"
@@ -53,7 +52,7 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
     def __init__(self, *parts: Any, **limits: Any) -> None:
         super().__init__(*parts, **limits)
         self.choose_grounding(PUBLISHED_FORM)
-        self.tokens_per_second = TOKENS_PER_SECOND
+        self.tokens_per_second = PUBLISHED_STEPS
 
     def choose_grounding(self, form: GroundingForm) -> None:
         """Write and read boxes and points in another form from now on.
@@ -76,19 +75,21 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
     @classmethod
     def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
         processor = super()._read(folder, settings, **limits)
-        vision = read_settings(folder / CONFIG_FILE).get("vision_config") or {}
-        processor.tokens_per_second = vision.get("tokens_per_second", TOKENS_PER_SECOND)
+        vision = read_json_object(folder / CONFIG_FILE, missing_ok=True).get("vision_config") or {}
+        processor.tokens_per_second = steps_per_second(vision)
+        stored = stored_settings(folder, PREPROCESSOR_FILE)
         try:
-            processor.choose_grounding(read_settings(folder / PREPROCESSOR_FILE).get(FORM_KEY) or PUBLISHED_FORM)
+            processor.choose_grounding(stored.values.get(FORM_KEY) or PUBLISHED_FORM)
         except ValueError as error:
-            raise ValueError(f"{folder / PREPROCESSOR_FILE}: {error}") from error
+            raise ValueError(f"{stored.source}: {error}") from error
         return processor
 
     def _save_settings(self, folder: Path) -> None:
         super()._save_settings(folder)
         form = {} if self.grounding_form == PUBLISHED_FORM else {FORM_KEY: self.grounding_form}
         for name, own in ((PREPROCESSOR_FILE, form), (VIDEO_PREPROCESSOR_FILE, {})):
-            write_json(folder / name, {**read_settings(folder / name), "processor_class": PROCESSOR_CLASS, **own})
+            values = read_json_object(folder / name, missing_ok=True)
+            write_json(folder / name, {**values, "processor_class": PROCESSOR_CLASS, **own})
 
     def _what_sizes_depend_on(self) -> tuple[Any, ...]:
         return *super()._what_sizes_depend_on(), self.grounding_form

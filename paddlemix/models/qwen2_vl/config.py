@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,13 +10,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from paddlenlp.transformers import PretrainedConfig
 
 from paddlemix.models.decoder import DecoderShape
+from paddlemix.models.fixed_values import QWEN2_LANGUAGE, refuse_acting_windows, refuse_other_values
+from paddlemix.models.layers.rope_scaling import ScaledFrequencies, check_scaling, published_scaling, scaled_frequencies
+from paddlemix.models.nested_config import flat_values
 from paddlemix.models.tower import TowerShape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Local names of Qwen2VLConfig.__init__ that are no values of a config.json; `super()` brings the last one.
-_NOT_VALUES = ("self", "kwargs", "text_config", "__class__")
+# For these the top level of a config.json counts.
+_OF_THE_WHOLE = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "vision_token_id")
+# What later releases of transformers call them as well.
+_TOWER_NAMES = {"num_attention_heads": "num_heads", "num_hidden_layers": "depth"}
+_KEY_HEADS = "num_key_value_heads"
+_SIDES = ("patch_size", "temporal_patch_size")
+_TOWER_ROPE = {"rope_theta": (10000,), "rope_type": ("axial", "default")}
 
 
 @dataclass
@@ -73,9 +82,18 @@ class PatchTowerConfig:
 
         Returns:
             The config.
+
+        Raises:
+            ValueError: they ask for what is not built in.
         """
+        said = {key: one for key, one in values.items() if one is not None}
+        said = {**{name: said[other] for other, name in _TOWER_NAMES.items() if other in said}, **said}
+        said |= {name: _one_side(name, said[name]) for name in _SIDES if name in said}
+        refuse_other_values(said, {"hidden_act": (cls.activation,)}, section="vision_config.")
+        refuse_other_values(said, {"in_chans": (said.get("in_channels", 3),)}, section="vision_config.")
+        refuse_other_values(said.get("rope_parameters") or {}, _TOWER_ROPE, section="vision_config.rope_parameters.")
         known = {field.name for field in fields(cls)}
-        return cls(**{cls.output_key: output_size, **{key: one for key, one in values.items() if key in known}})
+        return cls(**{cls.output_key: output_size, **{key: one for key, one in said.items() if key in known}})
 
 
 @dataclass
@@ -112,15 +130,29 @@ class Qwen2VLConfig(PretrainedConfig):
     """The whole model's shape; the defaults are those of the 7B model.
 
     Reads the flat config.json of the published checkpoints and the nested one (`text_config`) of later writers, with
-    `rope_scaling` and `rope_theta` or, newer still, `rope_parameters` that hold both; writes the flat one.
+    `rope_scaling` and `rope_theta` or, newer still, `rope_parameters` that hold both; writes the flat one, which every
+    release of transformers reads. A null in either says nothing.
     """
 
     model_type = "qwen2_vl"
     # What a kin has of its own.
     architecture: ClassVar[str] = "Qwen2VLForConditionalGeneration"
     vision_class: ClassVar[type[PatchTowerConfig]] = Qwen2VLVisionConfig
+    context: ClassVar[int] = 32768  # `max_position_embeddings` of the published models
 
-    def __init__(
+    def __init__(self, **values: Any) -> None:
+        known = inspect.signature(self._hold).parameters
+        flat = flat_values(values, known=known, of_the_whole=_OF_THE_WHOLE)
+        if _KEY_HEADS not in flat and any(_KEY_HEADS in level for level in (values, values.get("text_config") or {})):
+            # The one null that says something: as many as heads of queries.
+            flat[_KEY_HEADS] = flat.get("num_attention_heads", known["num_attention_heads"].default)
+        refuse_other_values(flat, QWEN2_LANGUAGE)
+        head_dim = flat.pop("head_dim", None)
+        self._hold(**flat)
+        refuse_other_values({"head_dim": head_dim}, {"head_dim": (self.head_dim,)})
+        refuse_acting_windows(flat, layers=self.num_hidden_layers, context=self.max_position_embeddings)
+
+    def _hold(
         self,
         vocab_size: int = 152064,
         hidden_size: int = 3584,
@@ -128,7 +160,7 @@ class Qwen2VLConfig(PretrainedConfig):
         num_hidden_layers: int = 28,
         num_attention_heads: int = 28,
         num_key_value_heads: int = 4,
-        max_position_embeddings: int = 32768,
+        max_position_embeddings: int | None = None,
         rms_norm_eps: float = 1e-6,
         rope_theta: float = 1e6,
         rope_scaling: dict[str, Any] | None = None,
@@ -139,25 +171,16 @@ class Qwen2VLConfig(PretrainedConfig):
         vision_start_token_id: int = 151652,
         vision_end_token_id: int = 151653,
         vision_config: dict[str, Any] | PatchTowerConfig | None = None,
-        rope_parameters: dict[str, Any] | None = None,
-        text_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if text_config is not None:
-            own = {name: value for name, value in locals().items() if name not in _NOT_VALUES}
-            nested = {key: value for key, value in text_config.items() if key not in ("model_type", "architectures")}
-            self.__init__(**{**kwargs, **own, **nested})  # type: ignore[misc]
-            return
-        if rope_parameters is not None:
-            rope_theta = rope_parameters.get("rope_theta", rope_theta)
-            rope_scaling = {key: value for key, value in rope_parameters.items() if key != "rope_theta"}
+        """Hold the values of the flat form, and check that they fit one another."""
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.intermediate_size = intermediate_size
         self.num_hidden_layers = num_hidden_layers
         self.num_attention_heads = num_attention_heads
         self.num_key_value_heads = num_key_value_heads
-        self.max_position_embeddings = max_position_embeddings
+        self.max_position_embeddings = max_position_embeddings or self.context
         self.rms_norm_eps = rms_norm_eps
         self.rope_theta = rope_theta
         self.rope_scaling = rope_scaling or {"type": "mrope", "mrope_section": [16, 24, 24]}
@@ -212,6 +235,13 @@ class Qwen2VLConfig(PretrainedConfig):
         )
 
     @property
+    def rotary(self) -> ScaledFrequencies:
+        """How positions turn the pairs of a head."""
+        return scaled_frequencies(
+            self.rope_scaling, self.rope_theta, self.head_dim, context=self.max_position_embeddings
+        )
+
+    @property
     def mrope_section(self) -> list[int]:
         """How many of a head's rotated pairs turn with time, height and width."""
         return list(self.rope_scaling["mrope_section"])
@@ -244,7 +274,6 @@ class Qwen2VLConfig(PretrainedConfig):
             "num_key_value_heads",
             "rms_norm_eps",
             "rope_theta",
-            "rope_scaling",
             "tie_word_embeddings",
             "video_token_id",
             "vision_end_token_id",
@@ -252,6 +281,7 @@ class Qwen2VLConfig(PretrainedConfig):
             "vocab_size",
         ]
         values = {name: getattr(self, name) for name in names}
+        values["rope_scaling"] = published_scaling(self.rope_scaling)
         vision = {
             "model_type": self.model_type,
             **asdict(self.vision_config),
@@ -265,11 +295,12 @@ class Qwen2VLConfig(PretrainedConfig):
                 f"config.json: `hidden_size` {self.hidden_size}, `num_attention_heads` {self.num_attention_heads} and "
                 f"`num_key_value_heads` {self.num_key_value_heads} must each be a multiple of the next."
             )
-        kind = self.rope_scaling.get("rope_type", self.rope_scaling.get("type"))
-        if kind not in ("mrope", "default") or "mrope_section" not in self.rope_scaling:
+        check_scaling(self.rope_scaling, context=self.max_position_embeddings)
+        refuse_other_values(self.rope_scaling, {"mrope_interleaved": (False,)}, section="rope_scaling.")
+        if "mrope_section" not in self.rope_scaling:
             raise ValueError(
-                f"config.json: `rope_scaling` is {self.rope_scaling}; expected the type mrope (or default) and a "
-                "`mrope_section`: other ways to scale positions are not built in."
+                f"config.json: `rope_scaling` is {self.rope_scaling}; expected a `mrope_section` in it, which says how "
+                "many of a head's pairs turn with time, height and width."
             )
         if sum(self.mrope_section) * 2 != self.head_dim:
             raise ValueError(
@@ -282,3 +313,12 @@ class Qwen2VLConfig(PretrainedConfig):
                 f"config.json: `vision_config.{vision.output_key}` {vision.output_size} differs from "
                 f"`hidden_size` {self.hidden_size}; the merger must end at the language model's width."
             )
+
+
+def _one_side(name: str, value: Any) -> Any:
+    """Read a list of equal sides, as later writers have it, as the one number that they are."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if len(set(value)) != 1:
+        raise ValueError(f"config.json: `vision_config.{name}` is {value!r}; only equal sides are built in.")
+    return value[0]

@@ -7,6 +7,7 @@ preprocessor.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 from paddlemix.conversation import ImageSettings
 from paddlemix.models.qwen2_vl.own_settings import bounds_beside, given_values
 from paddlemix.ops.images import patchify, resize_bicubic
-from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings
+from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings, pixel_bounds
 
 MIN_PIXELS = 56 * 56
 # The published checkpoints' 12845056 is 16384 tokens for one large photograph: more than most records' max_length and
@@ -89,14 +90,12 @@ class Qwen2VLImageProcessor:
             )
 
     @classmethod
-    def from_published(cls, values: dict[str, Any], **overrides: int) -> Qwen2VLImageProcessor:
-        """Take the settings of a preprocessor_config.json; `overrides` take precedence.
+    def from_published(cls, values: Mapping[str, Any], **overrides: int) -> Qwen2VLImageProcessor:
+        """Take the settings of a checkpoint, see `stored_settings`; `overrides` take precedence.
 
         A `max_pixels` that is the published checkpoints' becomes MAX_PIXELS; one that was chosen stays.
         """
-        size = values.get("size") or {}
-        published = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
-        published.update((name, value) for name, value in values.items() if value is not None)
+        published = {**values, **pixel_bounds(values)}
         if published["max_pixels"] == PUBLISHED_MAX_PIXELS:
             published["max_pixels"] = MAX_PIXELS
         known = known_settings(published, (field.name for field in fields(cls)))

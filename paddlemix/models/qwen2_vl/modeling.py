@@ -22,7 +22,7 @@ from paddlemix.models.qwen2_vl.positions import TimeScale, batch_mrope_positions
 from paddlemix.models.qwen2_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower
 from paddlemix.models.vision_language import Inputs, Turned, Vision, VisionLanguageModel
-from paddlemix.ops import Rotary, rotary_frequencies
+from paddlemix.ops import Rotary
 
 
 @dataclass
@@ -141,8 +141,9 @@ class Qwen2VLForConditionalGeneration(VisionLanguageModel):
 
     def _rotary(self, position_ids: paddle.Tensor) -> Rotary:
         """Compute cosines and sines float32[B, L, head_dim / 2]; mrope_section says which axis turns each pair."""
-        frequencies = rotary_frequencies(self.config.rope_theta, self.config.head_dim)
+        per_step, length = self.config.rotary
         axes = paddle.to_tensor(np.repeat(np.arange(3), self.config.mrope_section))
         positions = paddle.index_select(position_ids, axes, axis=0).transpose([1, 2, 0]).astype("float32")
-        angles = positions * paddle.to_tensor(frequencies)
-        return angles.cos(), angles.sin()
+        angles = positions * paddle.to_tensor(per_step)
+        cos, sin = angles.cos(), angles.sin()
+        return (cos, sin) if length == 1 else (cos * length, sin * length)

@@ -10,7 +10,6 @@ import numpy as np
 
 from paddlemix.contract import AddedTokens, Grounding, Piece, PlaceSizes, Sample, SampleSize, ShownSize
 from paddlemix.conversation import Conversation, RecordError, result_or_error
-from paddlemix.files import write_json
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.models.qwen2_vl.media import Media, MediaReader, MediaSizes, Shown
@@ -28,18 +27,17 @@ from paddlemix.models.qwen2_vl.prompts import (
 )
 from paddlemix.models.qwen2_vl.tokenizer import Qwen2Tokenizer
 from paddlemix.models.qwen2_vl.videos import MAX_FRAME_PIXELS, Qwen2VLVideoProcessor
-from paddlemix.names import END_OF_TURN, PREPROCESSOR_FILE
+from paddlemix.names import END_OF_TURN, PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE
 from paddlemix.processors.base import Limits, ProcessorBase
 from paddlemix.processors.chat_template import ChatTemplate
 from paddlemix.processors.grounding import TaggedPlaces
 from paddlemix.processors.places import count_clamped
-from paddlemix.processors.preprocessor import read_settings
+from paddlemix.processors.preprocessor import stored_settings, write_settings
 from paddlemix.processors.settings import GivenSettings, MediaSettings, given_settings, log_once
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-VIDEO_PREPROCESSOR_FILE = "video_preprocessor_config.json"
 GROUNDING = TaggedPlaces(
     ref=("<|object_ref_start|>", "<|object_ref_end|>"),
     box=("<|box_start|>", "<|box_end|>"),
@@ -133,19 +131,25 @@ class Qwen2VLProcessor(ProcessorBase):
         """
         super().choose_added_tokens(choice)
         own = self.tokenizer.own_tokens if choice == "text" else ()
-        self.chat_template = type(self.chat_template)(self.chat_template.source, own)
+        self.chat_template = self.chat_template.reading(own)
 
     def place_sizes(self, conversation: Conversation) -> PlaceSizes:
         """Read the sizes of all that a conversation's boxes may lie on; see `ProcessorBase.place_sizes`."""
         return self._place_sizes(self._media.measure(conversation))
 
+    def choose_chat_template(self, name: str) -> None:
+        """Write prompts by another of the checkpoint's templates from now on; see `ProcessorBase`."""
+        self.chat_template = self.chat_template.chosen(name)
+
     @classmethod
     def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
         """Make a processor of a checkpoint's folder; the published max_pixels becomes 1280 tokens' worth."""
         given = given_settings(settings, max_frame_pixels=MAX_FRAME_PIXELS)
-        images = Qwen2VLImageProcessor.from_published(read_settings(folder / PREPROCESSOR_FILE), **given.images)
-        published = read_settings(folder / VIDEO_PREPROCESSOR_FILE)
-        videos = Qwen2VLVideoProcessor.from_published(published) if published else Qwen2VLVideoProcessor.beside(images)
+        stills, clips = (stored_settings(folder, file) for file in (PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE))
+        images = Qwen2VLImageProcessor.from_published(stills.values, **given.images)
+        videos = Qwen2VLVideoProcessor.beside(images)
+        if clips.source is not None:
+            videos = Qwen2VLVideoProcessor.from_published(clips.values)
         processor = cls(
             Qwen2Tokenizer.from_pretrained(folder),
             images,
@@ -158,8 +162,8 @@ class Qwen2VLProcessor(ProcessorBase):
 
     def _save_settings(self, folder: Path) -> None:
         self.chat_template.save_pretrained(folder)
-        write_json(folder / PREPROCESSOR_FILE, self.image_processor.to_published())
-        write_json(folder / VIDEO_PREPROCESSOR_FILE, self.video_processor.to_published())
+        write_settings(folder, PREPROCESSOR_FILE, self.image_processor.to_published())
+        write_settings(folder, VIDEO_PREPROCESSOR_FILE, self.video_processor.to_published())
 
     def _what_sizes_depend_on(self) -> tuple[Any, ...]:
         return (

@@ -7,7 +7,7 @@ preprocessor.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from typing import Any
@@ -19,12 +19,13 @@ from paddlemix.media.frames import VideoError, VideoInfo, frame_bounds, frame_co
 from paddlemix.models.qwen2_vl.images import MIN_PIXELS, PUBLISHED_MAX_PIXELS, Qwen2VLImageProcessor, smart_resize
 from paddlemix.models.qwen2_vl.own_settings import BOUNDS, bounds_beside, given_values
 from paddlemix.ops.images import patchify, resize_bicubic
-from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings
+from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings, pixel_bounds
 
 FPS = 2.0
 MIN_FRAMES, MAX_FRAMES = 4, 768
 MIN_FRAME_PIXELS, MAX_FRAME_PIXELS = 128 * 28 * 28, 768 * 28 * 28
 TOTAL_PIXELS = 24576 * 28 * 28
+_SHARE_OF_CONTEXT = 0.9  # of `max_video_tokens`, which a video may take in transformers 5
 OF_ONE_VIDEO = ("start", "end", "resized_height", "resized_width")
 
 
@@ -105,18 +106,19 @@ class Qwen2VLVideoProcessor:
         return cls(**{name: getattr(image_processor, name) for name in shared})
 
     @classmethod
-    def from_published(cls, values: dict[str, Any]) -> Qwen2VLVideoProcessor:
-        """Take the settings of a video_preprocessor_config.json.
+    def from_published(cls, values: Mapping[str, Any]) -> Qwen2VLVideoProcessor:
+        """Take the settings of a checkpoint, see `stored_settings`.
 
         Bounds that transformers copied from the published image settings are ignored: the published models saw
         videos within the bounds that are the defaults here.
         """
-        size = values.get("size") or {}
-        published = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
-        published.update((name, value) for name, value in values.items() if value is not None)
+        published = {**values, **pixel_bounds(values)}
         published["nframes"] = values.get("num_frames")
         if (published["min_pixels"], published["max_pixels"]) == (MIN_PIXELS, PUBLISHED_MAX_PIXELS):
             published["min_pixels"] = published["max_pixels"] = None
+        if values.get("cap_pixels_per_frame") and values.get("max_video_tokens") and not values.get("total_pixels"):
+            area = (values.get("patch_size", cls.patch_size) * values.get("merge_size", cls.merge_size)) ** 2
+            published["total_pixels"] = int(values["max_video_tokens"] * area * _SHARE_OF_CONTEXT)
         return cls(**known_settings(published, {field.name for field in fields(cls)}.difference(OF_ONE_VIDEO)))
 
     def to_published(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from paddlenlp.transformers import PretrainedConfig
 
 from paddlemix.models.decoder import DecoderNames, DecoderShape
+from paddlemix.models.fixed_values import refuse_other_values
 from paddlemix.models.tower import TowerShape
 
 RESAMPLER_HEAD_DIM = 128  # of the published resampler; its number of heads follows from it
@@ -70,18 +71,22 @@ class QWenVisionConfig:
     def from_published(cls, values: dict[str, Any]) -> QWenVisionConfig:
         """Take the known keys of a published `visual` section."""
         known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        return cls(**{key: value for key, value in values.items() if key in known and value is not None})
 
 
 class QWenConfig(PretrainedConfig):
     """The whole model's shape; the defaults are the published ones.
 
-    `seq_length` is what the model was trained on: longer inputs get dynamic NTK and log-n attention.
+    `seq_length` is what the model was trained on: longer inputs get dynamic NTK and log-n attention. A null
+    in a config.json says nothing.
     """
 
     model_type = "qwen"
 
-    def __init__(
+    def __init__(self, **values: Any) -> None:
+        self._hold(**{key: one for key, one in values.items() if one is not None})
+
+    def _hold(
         self,
         vocab_size: int = 151936,
         hidden_size: int = 4096,
@@ -99,6 +104,7 @@ class QWenConfig(PretrainedConfig):
         visual: dict[str, Any] | QWenVisionConfig | None = None,
         **kwargs: Any,
     ) -> None:
+        """Hold the values, and check that they fit one another."""
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.num_hidden_layers = num_hidden_layers
@@ -115,7 +121,7 @@ class QWenConfig(PretrainedConfig):
         if not isinstance(visual, QWenVisionConfig):
             visual = QWenVisionConfig.from_published({"output_dim": hidden_size, **(visual or {})})
         self.visual = visual
-        _check_fixed(kwargs)
+        refuse_other_values(kwargs, {name: (built,) for name, built in _FIXED.items()})
         kwargs.setdefault("architectures", ["QWenLMHeadModel"])
         super().__init__(**{**kwargs, **_FIXED})
         self._check()
@@ -199,9 +205,3 @@ class QWenConfig(PretrainedConfig):
             )
         if round(visual.n_queries**0.5) ** 2 != visual.n_queries:
             raise ValueError(f"config.json: `visual.n_queries` is {visual.n_queries}; expected a square number.")
-
-
-def _check_fixed(values: dict[str, Any]) -> None:
-    for name, built in _FIXED.items():
-        if values.get(name, built) != built:
-            raise ValueError(f"config.json: `{name}` is {values[name]!r}; only {built!r} is built in.")

@@ -9,10 +9,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from paddlemix.files import write_json
+from paddlemix.files import read_json_object
 from paddlemix.names import CONFIG_FILE, PREPROCESSOR_FILE
 from paddlemix.ops.images import patchify, resize_bicubic
-from paddlemix.processors.preprocessor import CLIP_MEAN, CLIP_STD, known_settings, read_settings
+from paddlemix.processors.preprocessor import (
+    CLIP_MEAN,
+    CLIP_STD,
+    known_settings,
+    stored_settings,
+    write_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -40,14 +46,15 @@ class QwenVLImageProcessor:
         Returns:
             The processor.
         """
-        visual = read_settings(folder / CONFIG_FILE).get("visual") or {}
-        values = {"image_size": visual.get("image_size"), **read_settings(folder / PREPROCESSOR_FILE)}
+        visual = read_json_object(folder / CONFIG_FILE, missing_ok=True).get("visual") or {}
+        values = {"image_size": visual.get("image_size"), **stored_settings(folder, PREPROCESSOR_FILE).values}
         return cls(**known_settings(values, (field.name for field in fields(cls))))
 
     def save_pretrained(self, folder: Path) -> None:
         """Write preprocessor_config.json."""
-        write_json(
-            folder / PREPROCESSOR_FILE,
+        write_settings(
+            folder,
+            PREPROCESSOR_FILE,
             {"image_processor_type": "QwenVLImageProcessor", "processor_class": "QwenVLProcessor", **asdict(self)},
         )
 

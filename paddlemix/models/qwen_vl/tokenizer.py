@@ -21,14 +21,14 @@ import numpy as np
 import tiktoken
 
 from paddlemix.contract import AddedTokens, NewToken, Piece
-from paddlemix.files import write_json
+from paddlemix.files import read_json_object, write_json
 from paddlemix.hub import local_folder
 from paddlemix.models.qwen_vl import tags as list_format
 from paddlemix.models.qwen_vl.tags import GROUNDING_TAGS, IMAGE_TAGS, IMG, IMG_END, IMG_PAD, History, ImageSpan
 from paddlemix.models.qwen_vl.tiktoken_file import Ranks, check_ranks, read_ranks, write_ranks
 from paddlemix.processors.batches import ModelInputs, as_tensors, check_choice, padded
 from paddlemix.processors.qwen_byte_pairs import WORD_PATTERN
-from paddlemix.processors.tokens.files import ADDED_TOKENS_FILE, TOKENIZER_CONFIG_FILE, read_json
+from paddlemix.processors.tokens.files import ADDED_TOKENS_FILE, TOKENIZER_CONFIG_FILE
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -100,8 +100,10 @@ class QwenTokenizer:
             ValueError: a file is damaged, or adds tokens, which a vocabulary of this kind does not take.
         """
         folder = local_folder(name_or_path)
-        tokenizer = cls(read_ranks(folder / VOCABULARY_FILE), read_json(folder / TOKENIZER_CONFIG_FILE))
-        tokenizer._refuse_added_tokens(read_json(folder / ADDED_TOKENS_FILE), folder)
+        tokenizer = cls(
+            read_ranks(folder / VOCABULARY_FILE), read_json_object(folder / TOKENIZER_CONFIG_FILE, missing_ok=True)
+        )
+        tokenizer._refuse_added_tokens(read_json_object(folder / ADDED_TOKENS_FILE, missing_ok=True), folder)
         return tokenizer
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

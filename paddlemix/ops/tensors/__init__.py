@@ -10,7 +10,14 @@ from paddlemix.ops.tensors.interpolate import resize_grid
 from paddlemix.ops.tensors.linear import linear, set_compute_dtype
 from paddlemix.ops.tensors.mask import CausalMask
 from paddlemix.ops.tensors.norm import add_rms_norm, layer_norm, rms_norm
-from paddlemix.ops.tensors.rotary import Rotary, apply_rotary, rotary_frequencies, rotate_pair, rotate_split
+from paddlemix.ops.tensors.rotary import (
+    Rotary,
+    apply_rotary,
+    rotary_frequencies,
+    rotary_steps,
+    rotate_pair,
+    rotate_split,
+)
 from paddlemix.ops.tensors.segments import CausalSegments, Visible
 from paddlemix.ops.tensors.split_cross_entropy import split_linear_cross_entropy
 
@@ -39,6 +46,7 @@ __all__ = [
     "resize_grid",
     "rms_norm",
     "rotary_frequencies",
+    "rotary_steps",
     "rotate_pair",
     "rotate_split",
     "segment_attention",

@@ -24,11 +24,24 @@ def rotary_frequencies(base: float, size: int) -> np.ndarray:
 
     Source: Su et al., "RoFormer", 2021, arXiv:2104.09864.
     """
+    return np.float32(1) / rotary_steps(base, size)
+
+
+def rotary_steps(base: float, size: int) -> np.ndarray:
+    """Compute the steps of position in which each pair of a head turns by one radian.
+
+    Args:
+        base: the slowest pair takes about as many.
+        size: numbers that are turned, twice the pairs.
+
+    Returns:
+        float32[size / 2], from 1 upwards.
+    """
     # Rounded where the published code rounds, which other formulas miss by one unit in the last place: at position
     # 30000 that turns a pair by 2e-3 radians.
     exponents = np.arange(0, size, 2).astype(np.float32) / np.float32(size)
     base = float(np.float32(base))
-    return np.float32(1) / (base ** exponents.astype(np.float64)).astype(np.float32)
+    return (base ** exponents.astype(np.float64)).astype(np.float32)
 
 
 def apply_rotary(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> paddle.Tensor:

@@ -16,6 +16,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from paddlemix.files import read_json_object
+
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
@@ -28,29 +30,6 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 Said = dict[int, AddedToken]
 """Added tokens by the ids that a file gives them."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty where there is no such file.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        Its values.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
-    return values
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -96,7 +75,7 @@ def said_beside(folder: Path, settings: Mapping[str, Any]) -> tuple[Path, Said]:
     special = {token.content for token in named_specials(folder, settings)}
     added = (
         (token_id, {"content": text, "special": text in special, "normalized": text not in special})
-        for text, token_id in read_json(path).items()
+        for text, token_id in read_json_object(path, missing_ok=True).items()
     )
     return path, _by_id(path, added)
 
@@ -112,7 +91,7 @@ def named_specials(folder: Path, settings: Mapping[str, Any]) -> list[AddedToken
         The tokens.
     """
     given = {key: one for key, one in settings.items() if one}
-    earlier = {} if "added_tokens_decoder" in given else read_json(folder / SPECIAL_TOKENS_FILE)
+    earlier = {} if "added_tokens_decoder" in given else read_json_object(folder / SPECIAL_TOKENS_FILE, missing_ok=True)
     values = {**earlier, **given}
     named = [values[key] for key in _NAMED if values.get(key)]
     for key in _LISTED:

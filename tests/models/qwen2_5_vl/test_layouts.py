@@ -80,8 +80,7 @@ def test_every_layout_is_read_as_the_same_model_and_written_as_published(folder,
     inputs = reference.inputs("mixed_left")
     read = AutoModelMIX.from_pretrained(folder)
     assert read.config.mrope_section == model.config.mrope_section
-    as_stored = {"rope_scaling": model.config.rope_scaling}  # writers name its type otherwise
-    assert {**read.config.to_published(), **as_stored} == model.config.to_published()
+    assert read.config.to_published() == model.config.to_published()
     read.save_pretrained(tmp_path / "saved")
     again = AutoModelMIX.from_pretrained(tmp_path / "saved")
     with paddle.no_grad():

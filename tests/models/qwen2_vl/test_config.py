@@ -119,8 +119,22 @@ def test_the_vision_tower_ends_at_the_language_models_width_where_nothing_else_i
             {"rope_scaling": {"type": "mrope", "mrope_section": [16, 16, 16]}},
             "adds up to 48; half of a head's width is 64",
         ),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "mrope_section": [16, 24, 24]}}, "expected the type mrope"),
-        ({"rope_scaling": {"type": "mrope"}}, "expected the type mrope (or default) and a `mrope_section`"),
+        ({"rope_scaling": {"type": "mrope"}}, "expected a `mrope_section`"),
+        ({"rope_scaling": {"type": "yarn", "mrope_section": [16, 24, 24]}}, "yarn without a `factor`"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 0.5, "mrope_section": [16, 24, 24]}},
+            "`rope_scaling.factor` is 0.5; expected a number of at least 1",
+        ),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0, "mrope_section": [16, 24, 24]}}, "'dynamic'"),
+        (
+            {"rope_scaling": {"type": "yarn", "rope_type": "default", "factor": 4.0, "mrope_section": [16, 24, 24]}},
+            "has the `type` 'yarn' and the `rope_type` 'default'",
+        ),
+        (
+            {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24], "mrope_interleaved": True}},
+            "`rope_scaling.mrope_interleaved` is True",
+        ),
+        ({"rope_scaling": "yarn"}, "`rope_scaling` is 'yarn'; expected an object"),
         ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e6}}, "'linear'"),
         ({"vision_config": {"hidden_size": 8}}, "`vision_config.hidden_size` 8 differs"),
     ],
@@ -129,3 +143,117 @@ def test_numbers_that_contradict_one_another_are_refused(values, said):
     with pytest.raises(ValueError) as caught:
         Qwen2VLConfig(**values)
     assert said in str(caught.value)
+
+
+IDS = {"image_token_id": 7, "video_token_id": 8, "vision_start_token_id": 5, "vision_end_token_id": 6}
+
+
+def test_a_null_says_nothing_on_either_level(nested, caplog):
+    wanted = Qwen2VLConfig(**{**nested, **IDS}).to_published()
+    text = {**nested["text_config"], **dict.fromkeys(IDS), "vision_token_id": None, "rope_parameters": None}
+    outer = {**nested, **IDS, "hidden_size": None, "rope_scaling": None, "rope_theta": None, "vocab_size": None}
+    tower = {**nested["vision_config"], "in_channels": None, "rope_parameters": None}
+    assert Qwen2VLConfig(**{**outer, "text_config": text, "vision_config": tower}).to_published() == wanted
+    assert not caplog.records
+    # And where the top level says nothing, the nested ids are the model's.
+    inside = {key: value for key, value in nested.items() if key not in IDS}
+    assert Qwen2VLConfig(**{**inside, "text_config": {**nested["text_config"], **IDS}}).to_published() == wanted
+
+
+def test_a_null_for_key_heads_stands_for_as_many_as_there_are_query_heads():
+    assert Qwen2VLConfig(num_key_value_heads=None).num_key_value_heads == 28
+    assert Qwen2VLConfig(text_config={"num_attention_heads": 28, "num_key_value_heads": None}).num_key_value_heads == 28
+
+
+def test_of_two_ids_that_differ_the_top_levels_counts_and_of_other_values_the_nested_and_the_reason_is_told(caplog):
+    text = {"image_token_id": 9, "vocab_size": 900}
+    config = Qwen2VLConfig(image_token_id=7, vocab_size=700, text_config=text)
+    assert (config.image_token_id, config.vocab_size) == (7, 900)
+    said = [record.message for record in caplog.records]
+    assert said == [
+        "config.json: `image_token_id` is 7 at the top level and 9 in `text_config`; 7 counts: the whole model's ids "
+        "stand at the top level.",
+        "config.json: `vocab_size` is 700 at the top level and 900 in `text_config`; 900 counts: the language model's "
+        "values stand in `text_config`.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "tied"),
+    [
+        (None, None, False),
+        (True, None, True),
+        (None, True, True),
+        (False, True, True),
+        (False, None, False),
+        (False, False, False),
+    ],
+)
+def test_embeddings_are_tied_where_either_level_says_so(outer, inner, tied):
+    config = Qwen2VLConfig(tie_word_embeddings=outer, text_config={"tie_word_embeddings": inner})
+    assert config.tie_word_embeddings is tied
+
+
+def test_levels_that_contradict_one_another_on_tied_embeddings_are_refused():
+    with pytest.raises(ValueError, match="`tie_word_embeddings` is true at the top level and false in `text_config`"):
+        Qwen2VLConfig(tie_word_embeddings=True, text_config={"tie_word_embeddings": False})
+
+
+def test_a_text_config_that_is_no_object_is_refused():
+    with pytest.raises(ValueError, match="`text_config` is 'qwen2'; expected an object"):
+        Qwen2VLConfig(text_config="qwen2")
+
+
+def test_the_towers_numbers_are_read_under_their_later_names_and_forms():
+    vision = {"num_attention_heads": 8, "num_hidden_layers": 6, "patch_size": [14, 14], "temporal_patch_size": [2]}
+    vision |= {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "axial"}, "in_chans": 3}
+    config = Qwen2VLConfig(vision_config=vision).vision_config
+    assert (config.num_heads, config.depth, config.patch_size, config.temporal_patch_size) == (8, 6, 14, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"hidden_act": "gelu"}, "`hidden_act` is 'gelu'; only 'silu' or 'swish' is built in"),
+        ({"text_config": {"hidden_act": "relu"}}, "`hidden_act` is 'relu'"),
+        ({"vision_config": {"hidden_act": "gelu"}}, "`vision_config.hidden_act` is 'gelu'; only 'quick_gelu'"),
+        ({"vision_config": {"in_chans": 1}}, "`vision_config.in_chans` is 1; only 3 is built in"),
+        ({"vision_config": {"patch_size": [14, 16]}}, "only equal sides"),
+        ({"vision_config": {"rope_parameters": {"rope_theta": 5e5}}}, "`vision_config.rope_parameters.rope_theta`"),
+        ({"attention_bias": False}, "`attention_bias` is False"),
+        ({"mlp_bias": True}, "`mlp_bias` is True"),
+        ({"attention_dropout": 0.1}, "`attention_dropout` is 0.1"),
+        ({"partial_rotary_factor": 0.5}, "`partial_rotary_factor` is 0.5"),
+        ({"head_dim": 64}, "`head_dim` is 64; only 128"),
+        ({"layer_types": ["full_attention", "linear_attention"]}, "`layer_types` has linear_attention"),
+    ],
+)
+def test_what_nothing_computes_is_refused_by_name(values, said):
+    with pytest.raises(ValueError) as caught:
+        Qwen2VLConfig(**values)
+    assert said in str(caught.value) and str(caught.value).startswith("config.json: ")
+
+
+ACTING = {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 20}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [ACTING, {**ACTING, "max_window_layers": 28, "layer_types": ["full_attention"] * 27 + ["sliding_attention"]}],
+)
+def test_a_window_that_would_hide_tokens_is_refused(values):
+    with pytest.raises(ValueError, match="`use_sliding_window` is true, and with `sliding_window` 4096"):
+        Qwen2VLConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"use_sliding_window": False},
+        {"sliding_window": 32768},
+        {"max_window_layers": 28},
+        {"layer_types": ["full_attention"] * 28},
+    ],
+)
+def test_a_window_that_hides_nothing_is_read(change):
+    assert Qwen2VLConfig(**{**ACTING, **change}).num_hidden_layers == 28

@@ -1,0 +1,24 @@
+"""How many steps of the time axis a second is, as a `vision_config` says it or leaves it out; needs no Paddle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+STEPS_KEY = "tokens_per_second"
+# Of every published checkpoint.
+PUBLISHED_STEPS = 2
+# transformers up to 4.51 leaves its own default out of the files that it writes, and every release fills it in.
+UNSAID_STEPS = 4
+
+
+def steps_per_second(vision: Mapping[str, Any]) -> float:
+    """Read the steps of the time axis in a second.
+
+    Args:
+        vision: the `vision_config` of a config.json; empty where there is none.
+
+    Returns:
+        A number above 0.
+    """
+    return vision.get(STEPS_KEY) or (UNSAID_STEPS if vision else PUBLISHED_STEPS)
