@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 
 import paddle
+from paddle import nn
 
 from paddlemix.configuration.arguments import ModelArguments
+from paddlemix.configuration.layer_names import ALL_LINEAR, ending_in, layer_patterns
 from paddlemix.contract import Model
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.registry import Family
@@ -39,8 +41,8 @@ def add_adapters(
     if keys.lora_target_modules is None:
         layers = language_layers(model, family.language_globs)
     else:
-        layers = match_layers("lora_target_modules", keys.lora_target_modules, linear_layers(model))
-    whole = _whole_parameters(model, keys.lora_modules_to_save, is_base=is_base)
+        layers = _named("lora_target_modules", keys.lora_target_modules, linear_layers(model), model, family)
+    whole = _whole_parameters(model, family, keys.lora_modules_to_save, is_base=is_base)
     layers = [layer for layer in layers if f"{layer}.weight" not in whole]
     if not layers:
         raise ValueError("`lora_modules_to_save` names every layer of `lora_target_modules`; leave some for adapters.")
@@ -52,9 +54,22 @@ def add_adapters(
     return MixLoRAModel.adapting(model, config, layers, whole, lora_plus_scale=keys.lora_plus_scale)
 
 
-def _whole_parameters(model: Model, patterns: list[str] | None, *, is_base: bool) -> list[str]:
+def _named(key: str, given: str | list[str], names: list[str], model: nn.Layer, family: Family) -> list[str]:
+    """Find those of the layers `names` that a key of the config names."""
+    found, patterns = set(), []
+    for pattern in layer_patterns(given):
+        chosen = language_layers(model, family.language_globs) if pattern == ALL_LINEAR else ending_in(pattern, names)
+        found |= set(chosen)
+        patterns += [] if chosen else [pattern]
+    found |= set(match_layers(key, patterns, names))
+    return [name for name in names if name in found]
+
+
+def _whole_parameters(
+    model: MixPretrainedModel, family: Family, given: str | list[str] | None, *, is_base: bool
+) -> list[str]:
     """Return the names of the parameters that are trained themselves."""
-    if patterns is None:
+    if given is None:
         layers = _embedding_and_head(model) if is_base else []
         if layers:
             logger.info(
@@ -64,7 +79,7 @@ def _whole_parameters(model: Model, patterns: list[str] | None, *, is_base: bool
                 layers,
             )
     else:
-        layers = match_layers("lora_modules_to_save", patterns, layers_with_weights(model))
+        layers = _named("lora_modules_to_save", given, layers_with_weights(model), model, family)
     return [name for name, _ in model.named_parameters() if name.rpartition(".")[0] in layers]
 
 

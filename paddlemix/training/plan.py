@@ -14,6 +14,7 @@ from paddlemix.datasets.mixing.rows import PackedRows
 from paddlemix.datasets.mixing.sampler import GlobalBatchSampler
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.training.freezing import count_by_module
+from paddlemix.training.intervals import total_steps
 from paddlemix.training.rates import factors_by_module
 
 
@@ -102,7 +103,7 @@ def _pack_lines(train: MixDataset, sampler: GlobalBatchSampler) -> Iterator[str]
 
 def _step_lines(sampler: GlobalBatchSampler, args: TrainingArguments) -> Iterator[str]:
     shape, unit = sampler.shape, "packs" if isinstance(sampler.plan, PackedRows) else "records"
-    steps = args.max_steps if args.max_steps > 0 else int(sampler.steps * args.num_train_epochs)
+    steps = total_steps(sampler, args)
     degree = max(args.tensor_parallel_degree, 1)
     models = "cards" if degree == 1 else f"models, each on {degree} cards"
     yield (

@@ -279,7 +279,11 @@ class TestWrongKeys:
             ),
             ("lora_rank", 0, "`lora_rank` is 0; expected a whole number, at least 1."),
             ("lora_plus_scale", 0, "`lora_plus_scale` is 0; expected a number, more than 0."),
-            ("lora_target_modules", [], "`lora_target_modules` is []; expected a list of strings, not empty."),
+            (
+                "lora_target_modules",
+                [],
+                "`lora_target_modules` is []; expected a string or a list of strings, not empty.",
+            ),
             ("lora_dropout", 1.0, "`lora_dropout` is 1.0; expected a number, at least 0, less than 1."),
             ("freeze_include", "*visual*", '`freeze_include` is "*visual*"; expected a list of strings.'),
             ("freeze_include", [None], "`freeze_include[0]` is null; expected a string."),
