@@ -55,6 +55,7 @@ STEPS: list[ForeignKey] = [
         "TLS",
         'Others have no counterpart; "polynomial" with `lr_end` falls to a rate above 0.',
     ),
+    *never("max_epochs epochs num_epochs", "SV", "`num_train_epochs` is how often the records are gone through."),
     *never("warmup warmup_epochs", "V", "`warmup_steps` is a number of steps, `warmup_ratio` a share of all steps."),
     *never("data_seed", "T", "`seed` draws the records too: take the key out."),
     *never(
@@ -146,9 +147,21 @@ COMPUTATION: list[ForeignKey] = [
 
 CHECKPOINTS: list[ForeignKey] = [
     *chosen("stage", "L", {}, "Supervised fine-tuning is what can be trained.", idle=("sft",)),
+    *never(
+        "ref_model reward_model pref_beta pref_ftx pref_loss ppo_epochs kto_chosen_weight rlhf_type",
+        "LS",
+        "Supervised fine-tuning is what can be trained: take the key out.",
+    ),
+    *never("max_shard_size export_size", "TLS", "Weights are saved in files of up to 5 GB: take the key out."),
     *otherwise("save_strategy", "T", "`load_best_model_at_end` keeps the best checkpoint."),
     *same("save_only_model", "TLS", "ignore_save_lr_and_optim"),
-    *chosen("save_safetensors", "T", {}, "Weights are always saved as safetensors: take the key out.", idle=(True,)),
+    *chosen(
+        "save_safetensors safe_serialization",
+        "TS",
+        {},
+        "Weights are always saved as safetensors: take the key out.",
+        idle=(True,),
+    ),
     *never(
         "resume_only_model", "S", "Name the checkpoint as `model_name_or_path` to begin with its weights alone.", False
     ),
@@ -176,6 +189,9 @@ CHECKPOINTS: list[ForeignKey] = [
 ]
 
 EVALUATION: list[ForeignKey] = [
+    *same("early_stopping_steps early_stop_interval", "LS", "early_stopping_patience"),
+    *never("eval_limit", "S", "`max_evaluate_steps` is how many batches are evaluated at most."),
+    *never("eval_on_each_dataset", "L", "The loss is one of all sets: take the key out.", False),
     *same("eval_strategy", "TRLS", "evaluation_strategy"),
     *never(
         "eval_on_start",

@@ -73,6 +73,8 @@ SETS: list[ForeignKey] = [
         "Sizes of records that have changed are measured anew by themselves.",
     ),
     *chosen("strict", "S", {True: {"on_bad_record": "raise"}, False: {"on_bad_record": "skip"}}),
+    *never("model_name model_author custom_dataset_info external_plugins custom_register_path", "S", _SETS, []),
+    *passed_over("download_mode data_shared_file_system", "LS", "Record files are local."),
     *never("columns", "S", "`columns` of each set renames its keys, the format's name first, then the record's."),
     *never(
         "system default_system system_prompt",
@@ -122,6 +124,7 @@ LENGTHS: list[ForeignKey] = [
         },
         "`shuffle` and `group_by_length` say how records are drawn.",
     ),
+    *passed_over("padding_side", "S", "Batches are padded on the right in training, and on the left for answers."),
     *passed_over("length_column_name", "T", "Lengths are measured, not read from a column."),
 ]
 
@@ -136,6 +139,12 @@ LEARNED: list[ForeignKey] = [
         "T",
         {True: {"loss_per": "token"}},
         "The loss of a step is a mean over all cards, of tokens or, with `loss_per`, of records.",
+    ),
+    *never(
+        "use_dft_loss enable_dft_loss enable_channel_loss loss_type",
+        "LS",
+        "The loss is that of the next token, each with the weight that its record gives it: take the key out.",
+        False,
     ),
     *never("label_smoothing_factor", "T", "Labels are not smoothed: take the key out.", 0),
     *never("neftune_noise_alpha", "TRLS", "Embeddings are trained without noise: take the key out.", 0, False),
@@ -158,6 +167,9 @@ MEDIA: list[ForeignKey] = [
         "L",
         "The family's processor says how images are cut up: take the key out.",
         False,
+    ),
+    *never(
+        "norm_bbox", "S", "A family counts boxes as it was trained to; `grounding` is their form where it has several."
     ),
     *never("use_audio_in_video audio_sampling_rate", "LS", "No family hears: take the key out.", False),
 ]

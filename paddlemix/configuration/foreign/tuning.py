@@ -54,7 +54,24 @@ MODEL: list[ForeignKey] = [
         "hf_hub_token hub_token token", "TLS", "The environment variable HF_TOKEN holds the token: take the key out."
     ),
     *passed_over("trust_remote_code", "TRLS", "No code that comes with a checkpoint is run."),
-    *passed_over("use_fast_tokenizer low_cpu_mem_usage", "L", "There is one way to do it."),
+    *passed_over(
+        "use_fast_tokenizer low_cpu_mem_usage check_model print_param_status", "LS", "There is one way to do it."
+    ),
+    *passed_over(
+        "infer_backend infer_dtype use_kv_cache offload_folder stream stop_words logprobs",
+        "LS",
+        "It is about answers after training, for which paddlemix/tools/predict.py and chat.py have flags.",
+    ),
+    *never(
+        "train_from_scratch", "L", "Training begins with the weights of `model_name_or_path`: take the key out.", False
+    ),
+    *never("moe_aux_loss_coef router_aux_loss_coef", "LS", "No family has experts: take the key out.", 0),
+    *never(
+        "split_special_tokens",
+        "L",
+        "Control tokens that texts spell are text unless `allow_control_tokens` is true: take the key out.",
+        True,
+    ),
     *never(
         "flash_attn attn_impl attn_implementation use_flash_attention use_flash_attn",
         "TRLSM",
@@ -69,6 +86,14 @@ MODEL: list[ForeignKey] = [
         False,
         "none",
     ),
+    *never(
+        "new_special_tokens add_tokens add_special_tokens",
+        "LS",
+        "`new_tokens` lists tokens that are added to the vocabulary.",
+        [],
+        "",
+    ),
+    *passed_over("resize_vocab", "L", "The embedding has a row for every token."),
     *never("rope_scaling", "LS", "Positions are counted as the checkpoint's config.json says: take the key out."),
     *never(
         "device_map max_memory",
@@ -112,6 +137,7 @@ ADAPTERS: list[ForeignKey] = [
         _LORA,
         'Set `"lora": true` for adapters, or `"lora": false` to train the weights, of which the `freeze_*` keys name '
         "what is left out.",
+        note="Without adapters all is trained that no `freeze_*` key names, the vision tower too.",
     ),
     *same("use_peft use_lora lora_enable", "RV", "lora"),
     *same("lora_r r", "RPV", "lora_rank"),
@@ -147,6 +173,17 @@ ADAPTERS: list[ForeignKey] = [
         [],
         {},
     ),
+    *same("base_model_name_or_path", "P", "model_name_or_path"),
+    *passed_over("peft_type peft_version auto_mapping inference_mode tuner_backend", "PS", "Adapters are PEFT's LoRA."),
+    *never(
+        "fan_in_fan_out ensure_weight_tying layer_replication megatron_config megatron_core trainable_token_indices "
+        "loftq_config eva_config corda_config lora_ga_config alora_invocation_tokens arrow_config runtime_config",
+        "P",
+        _ONE_FORM,
+        False,
+        {},
+        [],
+    ),
     *never("lora_dtype", "S", "Adapters are held in the precision of the weights, see `dtype`: take the key out."),
     *never(
         "task_type lora_task_type",
@@ -156,10 +193,12 @@ ADAPTERS: list[ForeignKey] = [
         "causal_lm",
     ),
     *never(
-        "use_llama_pro use_galore use_apollo use_badam use_unsloth use_unsloth_gc shift_attn mixture_of_depths",
+        "use_llama_pro use_galore use_apollo use_badam use_unsloth use_unsloth_gc shift_attn mixture_of_depths "
+        "galore_target galore_rank apollo_rank lisa_activated_layers oft_rank oft_block_size oft_target optimizer",
         "LS",
         "That is not available: take the key out; `lora` and `recompute` save memory.",
         False,
+        0,
     ),
     *chosen("use_adam_mini", "L", {True: {"optim": "adamw_mini"}}, idle=(False,)),
     *never("use_muon", "LS", "`optim` names the optimizer; Muon is not among them.", False),

@@ -86,6 +86,8 @@ def _advice(text: str, position: int) -> str:
         return "JSON has no comma before a closing bracket: take it out."
     if here[:1] == "'":
         return "JSON has double quotes: write \"...\" in place of '...'."
+    if text[position:].startswith(("True", "False", "None")):
+        return "JSON spells them true, false and null."
     if here[:1].isalpha() and before.endswith(("{", ",")):
         return 'Keys stand in double quotes, as in {"seed": 1}.'
     return "Look for a missing comma, quote or bracket there."
