@@ -73,7 +73,8 @@ SETS: list[ForeignKey] = [
         "Sizes of records that have changed are measured anew by themselves.",
     ),
     *chosen("strict", "S", {True: {"on_bad_record": "raise"}, False: {"on_bad_record": "skip"}}),
-    *never("model_name model_author custom_dataset_info external_plugins custom_register_path", "S", _SETS, []),
+    *never("custom_dataset_info external_plugins custom_register_path", "S", _SETS, []),
+    *never("model_name model_author", "S", "Records are used as they stand, whoever they speak of: take the key out."),
     *passed_over("download_mode data_shared_file_system", "LS", "Record files are local."),
     *never("columns", "S", "`columns` of each set renames its keys, the format's name first, then the record's."),
     *never(

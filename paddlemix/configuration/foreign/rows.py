@@ -33,6 +33,7 @@ class ForeignKey:
         idle: values, by their JSON, that ask for nothing but what is done anyway; None: all values are.
         advice: what to do here in place of it, as sentences; ends a refusal.
         note: what differs although the key is taken, as sentences.
+        noted: the value, by its JSON, that the note is about; "" where it is about all.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ForeignKey:
     idle: frozenset[str] | None = frozenset()
     advice: str = ""
     note: str = ""
+    noted: str = ""
 
     def read(self, value: Any) -> Settings | None:
         """Give what a value sets here; nothing where it is idle, None where it is not taken."""
@@ -89,7 +91,7 @@ def chosen(
     advice: str = "",
     *,
     idle: tuple[Any, ...] = (),
-    note: str = "",
+    note: tuple[Any, str] | None = None,
 ) -> list[ForeignKey]:
     """Describe keys of which single values mean what keys of ours mean.
 
@@ -99,15 +101,17 @@ def chosen(
         values: what each sets here.
         advice: what to do in place of other values.
         idle: values that ask for nothing but what is done anyway.
-        note: what differs all the same.
+        note: a value, and what differs all the same where it is given.
 
     Returns:
         A row for each name.
     """
     settings = {as_json(value): sets for value, sets in values.items()}
     spelled = frozenset(map(as_json, idle))
+    noted, text = (as_json(note[0]), note[1]) if note else ("", "")
     return [
-        ForeignKey(name, systems, settings=settings, idle=spelled, advice=advice, note=note) for name in names.split()
+        ForeignKey(name, systems, settings=settings, idle=spelled, advice=advice, note=text, noted=noted)
+        for name in names.split()
     ]
 
 

@@ -70,7 +70,8 @@ class Translated:
             self.values[ours] = here
         if value is not None:
             here = " and ".join(f"`{ours}`: {short(given)}" for ours, given in settings.items())
-            self.notes.append(f"{place}: `{row.name}` is taken as {here}. {row.note}".rstrip())
+            note = row.note if row.noted in ("", as_json(value)) else ""
+            self.notes.append(f"{place}: `{row.name}` is taken as {here}. {note}".rstrip())
 
     def _differs(self, ours: str, here: Any) -> bool:
         return ours in self.values and as_json(self.values[ours]) != as_json(here)

@@ -137,7 +137,7 @@ ADAPTERS: list[ForeignKey] = [
         _LORA,
         'Set `"lora": true` for adapters, or `"lora": false` to train the weights, of which the `freeze_*` keys name '
         "what is left out.",
-        note="Without adapters all is trained that no `freeze_*` key names, the vision tower too.",
+        note=("full", "All is trained that no `freeze_*` key names, the vision tower too."),
     ),
     *same("use_peft use_lora lora_enable", "RV", "lora"),
     *same("lora_r r", "RPV", "lora_rank"),
