@@ -176,7 +176,11 @@ do_predict: on
             ("learning_rate: 1e999", "`learning_rate` is 1e999, which is too large for a number;"),
             ("run_name: None", "`run_name` is None, which YAML takes for text. Write null for the default, or put it"),
             ("seed: 1:30", '`seed` is "1:30"; expected a whole number.'),
-            ("seed: [1", "not valid YAML at column 1: expected ',' or ']'"),
+            (
+                "seed: [1",
+                "not valid YAML at column 7: expected ',' or ']', but got '<stream end>'. A bracket that begins",
+            ),
+            ('run_name: "x', "not valid YAML at column 11: found unexpected end of stream. A quote that begins here"),
             ("benchmark: 1", "`benchmark` is 1; expected true or false."),
             ("freeze_include: [*visual*]", "not valid YAML at column 25: expected alphabetic or numeric character"),
             (

@@ -20,7 +20,7 @@ MODEL: list[ForeignKey] = [
     *never(
         "adapters adapter_name_or_path resume_from_adapter ckpt_dir",
         "LS",
-        "`lora_path` names the adapter that a run goes on from, as one folder; a run that was broken off goes on with "
+        "`lora_path` names the adapters that a run goes on from; a run that was broken off goes on with "
         "`resume_from_checkpoint`.",
         [],
     ),

@@ -153,33 +153,36 @@ def _compose(text: str, path: str) -> yaml.Node | None:
         problem = f"not valid YAML: it holds a control character (U+{ord(text[error.position]):04X}). Take it out."
         raise ConfigError([Problem(Place(path, line), problem)]) from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Place(path, mark.line + 1) if mark else Place(path)
-        raise ConfigError([Problem(place, _syntax_sentence(error))]) from None
+        raise ConfigError([_syntax_problem(error, path)]) from None
     except RecursionError:
         problem = f"the YAML is nested more than {MAX_DEPTH} levels deep. Expected plain keys."
         raise ConfigError([Problem(Place(path), problem)]) from None
 
 
-def _syntax_sentence(error: yaml.MarkedYAMLError) -> str:
+def _syntax_problem(error: yaml.MarkedYAMLError, path: str) -> Problem:
     said = f"{error.context or ''} {error.problem or ''}"
-    column = f" at column {error.problem_mark.column + 1}" if error.problem_mark else ""
-    advice = next(
-        (advice for words, advice in _ADVICE if words in said), "Look at the indentation, quotes and brackets."
-    )
-    return f"not valid YAML{column}: {error.problem}. {advice}"
+    # What is never closed is found at the end of the file; where it begins says more.
+    is_open = error.context_mark and ("end of stream" in said or "stream end" in said)
+    mark = error.context_mark if is_open else error.problem_mark or error.context_mark
+    advice = next((advice for words, advice in _ADVICE if words in said), "Look at indentation, quotes and brackets.")
+    text = f"not valid YAML at column {mark.column + 1}: {error.problem}. {advice}"
+    return Problem(Place(path, mark.line + 1), text)
 
 
 _QUOTES = "Put quotes around a text that begins with one of * & ! % @ ` [ {, or that holds a colon and a space."
 _ADVICE = (
+    ("end of stream", "A quote that begins here is not closed."),
+    ("stream end", "A bracket that begins here is not closed."),
     ("alias", 'A text that begins with * stands in quotes, such as "*visual*".'),
     ("anchor", "A text that begins with & stands in quotes."),
     ("tag", "A text that begins with ! stands in quotes."),
     ("'\\t'", "Indent by spaces, not by tabs."),
     (
         "mapping values are not allowed",
-        "A text that holds a colon and a space, or ends with a colon, stands in quotes.",
+        "A text that holds a colon and a space, or ends with a colon, stands in quotes; keys of one level are indented "
+        "alike.",
     ),
+    ("could not find expected ':'", "A colon and a space stand behind a key."),
     ("but found another document", "Keep one document; take out the lines `---` between them."),
     ("cannot start any token", _QUOTES),
 )
