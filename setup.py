@@ -28,6 +28,7 @@ INSTALL_REQUIRES = [
     "pycocoevalcap",
     "pydantic-core",
     "pydantic>=2",
+    "pyyaml",
     "regex",
     "sacrebleu",
     "safetensors",

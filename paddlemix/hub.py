@@ -6,8 +6,10 @@ reads its usual environment variables: HF_ENDPOINT (a mirror), HF_TOKEN, HF_HOME
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from functools import cache
@@ -35,6 +37,11 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "model_state*.pdparams")
 PADDLEMIX_NAMES = {"qwen-vl/qwen-vl-7b": "Qwen/Qwen-VL", "qwen-vl/qwen-vl-chat-7b": "Qwen/Qwen-VL-Chat"}
 # Newer clients of the hub raise errors of httpx, which are no OSError.
 HUB_ERRORS = (OSError, httpx.HTTPError)
+# What the system answers where there is no room, and where a folder is not one to write to.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+# How the client's part in Rust, which raises RuntimeError, spells such an answer.
+_RUST = re.compile(r"os error (\d+)")
 
 
 def local_folder(name_or_path: str | os.PathLike[str], *, weights: bool = False) -> Path:
@@ -52,7 +59,7 @@ def local_folder(name_or_path: str | os.PathLike[str], *, weights: bool = False)
         FileNotFoundError: there is neither such a folder nor such a model.
         PermissionError: the hub does not give the model away without the right token.
         ConnectionError: the hub cannot be asked, and its cache does not hold the model.
-        OSError: fetching was broken off, or `name_or_path` is a file.
+        OSError: fetching was broken off, its cache cannot be written to or is full, or `name_or_path` is a file.
     """
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
@@ -111,7 +118,11 @@ def _from_hub(name: str, weights: bool) -> Path:
     except RepositoryNotFoundError as error:
         # Also a gated model: it is listed for everyone, its files are not given to everyone.
         raise _refusal(name, error) from error
-    except HUB_ERRORS as error:
+    except (*HUB_ERRORS, RuntimeError) as error:
+        if refusal := _cache_refusal(name, error):
+            raise refusal from error
+        if isinstance(error, RuntimeError):
+            raise
         raise OSError(
             f"fetching {name} from {constants.ENDPOINT} was broken off ({_short(error)}). Run it again: it goes on "
             "where it stopped."
@@ -157,6 +168,24 @@ def _refusal(name: str, error: Exception, cached: str = "does not hold it") -> O
         f"{begin} {in_cache}, while {hub} {what}. Check the connection, set HF_ENDPOINT to a mirror, or give a local "
         "folder."
     )
+
+
+def _cache_refusal(name: str, error: Exception) -> OSError | None:
+    """Say what to do where the hub's cache takes no files; None where the error is another one."""
+    said = _RUST.search(str(error))
+    number = int(said[1]) if said else getattr(error, "errno", None)
+    cache, reason = constants.HF_HUB_CACHE, os.strerror(number) if number else ""
+    if number in _NO_ROOM:
+        return OSError(
+            f"{name} cannot be fetched: the hub's cache {cache} has no room for it ({reason}). Make room there, or set "
+            "HF_HOME to a folder on a larger disk, then run it again: it goes on where it stopped."
+        )
+    if number in _NOT_WRITABLE:
+        return PermissionError(
+            f"{name} cannot be fetched: the hub's cache {cache} cannot be written to ({reason}). Set HF_HOME to a "
+            "folder where you may write; HF_HUB_OFFLINE=1 takes what the cache holds, where that is the whole model."
+        )
+    return None
 
 
 def _short(error: Exception) -> str:

@@ -199,6 +199,36 @@ def test_a_hub_that_is_not_there_is_a_sentence_that_names_mirror_and_folder(ask)
     assert "http://127.0.0.1:9 cannot be reached" in line and "HF_ENDPOINT" in line and "local folder" in line
 
 
+def test_a_cache_that_cannot_be_written_to_is_a_sentence_that_names_another_one(ask):
+    line = sentence_of(ask(HF_HOME="/sys/paddlemix"))  # where nobody makes folders, not even root
+    assert "the hub's cache /sys/paddlemix/hub cannot be written to" in line
+    assert "Set HF_HOME to a folder where you may write; HF_HUB_OFFLINE=1" in line and "broken off" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(28, "No space left on device"), "has no room for it (No space left on device). Make room there, or"),
+        (OSError(122, "Disk quota exceeded"), "has no room for it (Disk quota exceeded)"),
+        (RuntimeError("Data processing error: No space (os error 28)"), "has no room for it (No space left on device)"),
+        (OSError(30, "Read-only file system", "/x"), "cannot be written to (Read-only file system). Set HF_HOME to a"),
+        (RuntimeError("I/O error: Permission denied (os error 13)"), "cannot be written to (Permission denied)"),
+        (TimeoutError(110, "Connection timed out"), "was broken off (Connection timed out). Run it again"),
+        (RuntimeError("another bug"), "another bug"),
+    ],
+)
+def test_what_stops_the_fetching_is_told_apart(monkeypatch, error, expected):
+    def fail(*_, **__):
+        raise error
+
+    listed = type("Listed", (), {"siblings": []})
+    monkeypatch.setattr("paddlemix.hub.HfApi", lambda: type("Api", (), {"model_info": lambda *_, **__: listed})())
+    monkeypatch.setattr("paddlemix.hub.snapshot_download", fail)
+    with pytest.raises((OSError, RuntimeError)) as caught:
+        local_folder("Qwen/Never-kept", weights=True)
+    assert expected in str(caught.value)
+
+
 def test_an_unknown_model_is_a_sentence_that_says_so(ask, hub):
     line = sentence_of(ask("Qwen/Qwen3-VL-Nonesuch"))
     assert (

@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from paddlemix.configuration.keys import expectation, key_table, read_json
+from paddlemix.configuration.foreign.table import readable_keys
+from paddlemix.configuration.keys import expectation, read_json
 from paddlemix.configuration.problems import Place, Problem
-from paddlemix.configuration.source import Flags
-from paddlemix.configuration.strict_json import KeyPath, path_name, short
+from paddlemix.configuration.reading.flags import Flags
+from paddlemix.configuration.reading.strict_json import KeyPath, path_name, short
 
 Settings = dict[KeyPath, Any]
 
@@ -57,7 +58,7 @@ class AliasedFlags:
     def __init__(
         self, arguments: Sequence[str], aliases: Mapping[str, Alias], defaults: Mapping[str, Any], script: str
     ) -> None:
-        line = Flags(arguments, {**key_table(), **{name: alias.key for name, alias in aliases.items()}})
+        line = Flags(arguments, {**readable_keys(), **{name: alias.key for name, alias in aliases.items()}})
         self._aliases, self._script, self.problems = aliases, script, [*line.problems]
         self._given = {name: value for name, value in line.values.items() if value is not None}
         self._setters: dict[KeyPath, str] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -24,6 +24,8 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 
 Reporter = Literal["none", "visualdl"]
 Strategy = Literal["no", "steps", "epoch"]
+# A number of steps, or a share of all steps of the run.
+Interval = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -54,20 +56,21 @@ class ModelArguments:
     lora_rank: int = Field(default=8, ge=1, description="Rank of the adapters.")
     lora_alpha: int = Field(default=16, ge=1, description="Adapters are scaled by `lora_alpha / lora_rank`.")
     lora_dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout in front of the adapters.")
-    lora_target_modules: list[str] | None = Field(
+    lora_target_modules: str | list[str] | None = Field(
         default=None,
         min_length=1,
-        description="Linear layers that get an adapter, as regular expressions for whole names; null: all of the "
-        "language model.",
+        description="Linear layers that get an adapter, as names or their endings (`q_proj`) or regular expressions "
+        "for whole names (`.*_proj`), in a list or with commas between; `all-linear` and null: all of the language "
+        "model but its head.",
     )
     rslora: bool = Field(default=False, description="Scale by `lora_alpha / sqrt(lora_rank)`, for large ranks.")
     lora_plus_scale: float = Field(
         default=1.0, gt=0, description="LoRA+: the factor that starts as zero learns so many times as fast."
     )
-    lora_modules_to_save: list[str] | None = Field(
+    lora_modules_to_save: str | list[str] | None = Field(
         default=None,
-        description="Layers that are trained and saved whole, as regular expressions for whole names; null: embedding "
-        "and head where a base model meets the tokens of turns, or any model `new_tokens`, else none.",
+        description="Layers that are trained and saved whole, named as in `lora_target_modules`; null: embedding and "
+        "head where a base model meets the tokens of turns, or any model `new_tokens`, else none.",
     )
     new_tokens: list[str | TokenItem] | str | None = Field(
         default=None,
@@ -326,9 +329,14 @@ class TrainingKeys:
     )
     max_new_tokens: int = Field(default=128, ge=1, description="Tokens of the longest such answer.")
     save_strategy: Strategy = Field(default="steps", description="When to save a checkpoint.")
-    save_steps: int = Field(default=100, ge=1, description='Steps between checkpoints if `save_strategy` is "steps".')
-    eval_steps: int | None = Field(default=None, ge=1, description="Steps between evaluations; null: `logging_steps`.")
-    logging_steps: int = Field(default=1, ge=1, description="Steps between two lines of the log.")
+    save_steps: Interval = Field(
+        default=100,
+        description='Steps between checkpoints if `save_strategy` is "steps"; below 1, the share of all steps.',
+    )
+    eval_steps: Interval | None = Field(
+        default=None, description="Steps between evaluations, or their share; null: `logging_steps`."
+    )
+    logging_steps: Interval = Field(default=1, description="Steps between two lines of the log, or their share.")
     dataloader_num_workers: int = Field(default=0, ge=0, description="Processes that prepare records.")
     recompute: bool = Field(
         default=False, description="Keep the inputs of the blocks alone, and compute them again for the gradients."

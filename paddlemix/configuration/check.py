@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from paddlemix.configuration.foreign.table import FOREIGN_KEYS
 from paddlemix.configuration.keys import config_model, expectation, items, key_table, members, nearest, read_json
 from paddlemix.configuration.problems import Place, Problem
-from paddlemix.configuration.source import Given
-from paddlemix.configuration.strict_json import KeyPath, path_name, short
+from paddlemix.configuration.reading.source import Given
+from paddlemix.configuration.reading.strict_json import KeyPath, path_name, short
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -89,11 +90,25 @@ def _explain(name: str, found: Mapping[KeyPath, str], given: Given) -> Iterator[
 def _sentence(path: KeyPath, kind: str, value: Any) -> str:
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         known = key_table() if len(path) == 1 else members(_key_at(path[:-1]))
-        return f"unknown key `{path_name(path)}` (value {short(value)}). {nearest(str(path[-1]), known)}"
+        advice = _others_advice(path[-1]) or nearest(str(path[-1]), known)
+        return f"unknown key `{path_name(path)}` (value {short(value)}). {advice}"
     key = _key_at(path)
     if kind == "missing":
         return f"`{path_name(path)}` is missing; expected {expectation(key)}."
-    return f"`{path_name(path)}` is {short(value)}; expected {expectation(key)}.{_quotes_hint(value, key)}"
+    hint = _quotes_hint(value, key) or _others_hint(path)
+    return f"`{path_name(path)}` is {short(value)}; expected {expectation(key)}.{hint}"
+
+
+def _others_advice(name: str | int) -> str:
+    """Say what to do in place of a key of another system; nothing where no system has it."""
+    row = FOREIGN_KEYS.get(str(name))
+    return row.advice if row else ""
+
+
+def _others_hint(path: KeyPath) -> str:
+    """Say what to do in place of a value that another system gives to a key of ours."""
+    advice = _others_advice(path[0]) if len(path) == 1 else ""
+    return f" {advice}" if advice else ""
 
 
 def _path_to(error: ErrorDetails) -> KeyPath:

@@ -1,4 +1,4 @@
-"""From a JSON config and a command line to checked values; everything that is wrong is reported at once.
+"""From a config file and a command line to checked values; everything that is wrong is reported at once.
 
 A tool calls `read_command_line`, `check_degrees`, `check_output_dir`, `build_training_arguments` and, once all else is
 found to be right, `clear_output_dir`, in this order.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,15 +24,22 @@ from paddlemix.configuration.arguments import (
 )
 from paddlemix.configuration.check import check_values
 from paddlemix.configuration.degrees import check_degrees
+from paddlemix.configuration.foreign.table import readable_keys
+from paddlemix.configuration.foreign.translated import Translated
 from paddlemix.configuration.help import USAGE, help_text
-from paddlemix.configuration.keys import key_table, paddlenlp_keys
+from paddlemix.configuration.intervals import STAND_INS, has_shares
+from paddlemix.configuration.keys import paddlenlp_keys
 from paddlemix.configuration.output_dir import check_output_dir, clear_output_dir
 from paddlemix.configuration.problems import ConfigError, Place, Problem
+from paddlemix.configuration.reading.config_file import read_config_file
+from paddlemix.configuration.reading.flags import Flags
+from paddlemix.configuration.reading.source import Given, Source
 from paddlemix.configuration.rules import SHARES_GRADIENTS, find_broken_rules, recomputes
-from paddlemix.configuration.source import Flags, Given, JsonFile, Source
 
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "ConfigError",
@@ -71,7 +79,7 @@ def load_config(path: str, flags: Sequence[str] = (), *, has_gpu: bool) -> Finet
     """Read a config file, let command line flags override it, and check everything.
 
     Args:
-        path: the JSON file.
+        path: the file, in JSON, or in YAML where its name ends in .yaml or .yml.
         flags: `--key value` and `--key=value` words.
         has_gpu: whether Paddle can use a GPU here.
 
@@ -81,7 +89,8 @@ def load_config(path: str, flags: Sequence[str] = (), *, has_gpu: bool) -> Finet
     Raises:
         ConfigError: something is wrong; all of it is listed.
     """
-    return check_sources(JsonFile(path), Flags(flags, key_table()), name=path, has_gpu=has_gpu)
+    known = readable_keys()
+    return check_sources(read_config_file(path, known), Flags(flags, known), name=path, has_gpu=has_gpu)
 
 
 def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
@@ -98,10 +107,13 @@ def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
     Raises:
         ConfigError: something is wrong; all of it is listed.
     """
-    given = Given.from_sources(*sources)
+    translated = [Translated(source) for source in sources]
+    for note in (note for source in translated for note in source.notes):
+        logger.info("%s", note)
+    given = Given.from_sources(*translated)
     values, problems = check_values(given, name)
     problems += _check_rules(values, given, name, has_gpu=has_gpu)
-    problems += [problem for source in sources for problem in source.problems]
+    problems += [problem for source in translated for problem in source.problems]
     if problems:
         raise ConfigError(problems)
     return _into_groups(values, given, name)
@@ -114,8 +126,8 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
         config: a checked config.
 
     Returns:
-        The arguments; `device` is the GPU where Paddle can use one and `no_cuda` is false, else the CPU, unless the
-        config names it.
+        The arguments; intervals that are shares of all steps are stand-ins until these are counted. `device` is the
+        GPU where Paddle can use one and `no_cuda` is false, else the CPU, unless the config names it.
 
     Raises:
         ValueError: PaddleNLP refuses a combination of values that the config's checks let through.
@@ -127,6 +139,8 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
     # At its own level PaddleNLP lists every argument twice and each file it touches.
     logger.set_level("WARNING")
     values = {name: config.training[name] for name in paddlenlp_keys()}
+    if has_shares(values):
+        values |= STAND_INS
     # Data parallelism has to know of either: gradients come when blocks are computed again.
     values["recompute"] = recomputes(config.training, "vit") or recomputes(config.training, "llm")
     if values["release_grads"] is None:

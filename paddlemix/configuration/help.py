@@ -44,7 +44,7 @@ def help_text() -> str:
             USAGE,
             "",
             "Each --key value (or --key=value) overrides the file; lists and objects are given as JSON; null means",
-            "the default. CONFIG.json holds, for example:",
+            "the default. CONFIG.json may be YAML as well (config.yaml); it holds, for example:",
             "",
             _EXAMPLE,
             "",

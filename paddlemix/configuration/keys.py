@@ -27,14 +27,6 @@ _LIMIT_WORDS = {
 }
 
 
-_LEARNED = (
-    'Which turns are learned is `train_on` of each set in `dataset.train`: "assistant", "last" or "all"; a record may '
-    "give its turns weights of their own."
-)
-# What other systems call keys that stand elsewhere here.
-_FOREIGN = dict.fromkeys(("mask_history", "train_on_prompt", "loss_scale"), _LEARNED)
-
-
 @cache
 def key_table() -> Mapping[str, FieldInfo]:
     """Give all keys that a config may have at its top, by name. The first call imports PaddleNLP."""
@@ -124,9 +116,7 @@ def items(key: FieldInfo) -> FieldInfo:
 
 
 def nearest(name: str, known: Mapping[str, Any]) -> str:
-    """Write a sentence with the known key that looks or means most like `name`, or with the way to the list of them."""
-    if name in _FOREIGN:
-        return _FOREIGN[name]
+    """Write a sentence with the known key that looks most like `name`, or with the way to the list of them."""
     near = get_close_matches(name.lower(), known, n=1)
     if near:
         return f"Did you mean `{near[0]}`?"
@@ -135,7 +125,9 @@ def nearest(name: str, known: Mapping[str, Any]) -> str:
 
 def expectation(key: FieldInfo) -> str:
     """Say in words what a value has to be, such as "a whole number, at least 1"."""
-    words = " or ".join(_describe(kind) for kind in kinds(key.annotation))
+    allowed = kinds(key.annotation)
+    joint = ", or " if any(get_origin(kind) is Annotated for kind in allowed) else " or "
+    words = joint.join(map(_describe, allowed))
     return ", ".join([words, *_describe_limits(key.metadata)])
 
 
@@ -166,6 +158,10 @@ def _with_plain_values(kind: Any) -> Any:
 
 
 def _describe(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        limited, *fields = get_args(kind)
+        limits = [limit for field in fields for limit in getattr(field, "metadata", [field])]
+        return ", ".join([_describe(limited), *_describe_limits(limits)])
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(f'"{choice}"' for choice in get_args(kind))
     if get_origin(kind) is list:

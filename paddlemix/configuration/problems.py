@@ -8,13 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was given: a line of a file, a whole file, or a command line flag."""
+    """Where something was given.
+
+    Attributes:
+        source: a file, or a command line flag.
+        line: of the file; None for the whole of it.
+        name: of the key there, where it is not the one that a problem is about.
+    """
 
     source: str
     line: int | None = None
+    name: str | None = None
 
     def __str__(self) -> str:
-        return self.source if self.line is None else f"{self.source}:{self.line}"
+        line = "" if self.line is None else f":{self.line}"
+        return f"{self.source}{line}{f' (`{self.name}`)' if self.name else ''}"
 
 
 @dataclass(frozen=True)

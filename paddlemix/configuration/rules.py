@@ -17,6 +17,7 @@ from paddlemix.configuration.groups import (
     NEEDS,
     NOT_YET_SWITCHES,
 )
+from paddlemix.configuration.intervals import times
 from paddlemix.evaluation.score_names import ALL_SCORES, SCORES, section_of
 
 Values = Mapping[str, Any]
@@ -93,9 +94,11 @@ def _strategy(do_eval: bool, strategy: str) -> str:
 
 
 def _saves_between_evaluations(
-    keeps_best: bool, save_steps: int, eval_steps: int | None, logging_steps: int, strategy: str, do_eval: bool
+    keeps_best: bool, save_steps: float, eval_steps: float | None, logging_steps: float, strategy: str, do_eval: bool
 ) -> bool:
-    return keeps_best and _strategy(do_eval, strategy) == "steps" and save_steps % (eval_steps or logging_steps) > 0
+    if not keeps_best or _strategy(do_eval, strategy) != "steps":
+        return False
+    return times(save_steps, eval_steps or logging_steps) is None
 
 
 def _is_score_of_no_set(section: str) -> Callable[..., bool]:

@@ -20,6 +20,7 @@ from paddlemix._environment import gpu_is_usable
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.configuration.arguments import DatasetItem
 from paddlemix.configuration.file import load_config
+from paddlemix.configuration.reading.config_file import is_config_file
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.evaluation.evaluate import evaluate_model
 from paddlemix.evaluation.report import Prediction
@@ -98,7 +99,7 @@ def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], di
     """
     items: list[DatasetItem] = args.dataset or []
     folder, bounds = args.config_or_model, {}
-    if args.config_or_model.endswith(".json"):
+    if is_config_file(args.config_or_model):
         config = load_config(args.config_or_model, has_gpu=gpu_is_usable())
         if config.data.refetch:
             begin_refetch(time.time())

@@ -1,4 +1,4 @@
-"""Fine-tunes a vision-language model as a JSON config says.
+"""Fine-tunes a vision-language model as a config says, in JSON or YAML.
 
 Example:
     python paddlemix/tools/supervised_finetune.py paddlemix/config/demo/qwen2_vl_shapes.json --learning_rate 1e-4
@@ -50,8 +50,10 @@ def run(config: FinetuneConfig) -> None:
     rate_factors = job.set_learning_rates(model) if args.do_train else {}
 
     # Slow to import, so mistakes in a config are found before.
+    from paddlemix.training.intervals import count_intervals
     from paddlemix.training.plan import describe_plan
     from paddlemix.training.run_identity import identity_keys
+    from paddlemix.training.schedule import count_steps
     from paddlemix.training.sft import SFTTrainer
 
     trainer = SFTTrainer(
@@ -67,6 +69,8 @@ def run(config: FinetuneConfig) -> None:
         rate_factors=rate_factors,
         benchmark=config.training["benchmark"],
     )
+    if trainer.train_sampler is not None:
+        count_intervals(args, config.training, count_steps(trainer.train_sampler.steps, args))
     if trainer.is_world_process_zero():
         print(describe_plan(model, train, evaluation, args, trainer.train_sampler), flush=True)
     # The earlier run is given up only now that nothing is left to be refused.

@@ -31,7 +31,7 @@ from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.chain import AdapterChain, find_chain
 from paddlemix.peft.folders import lasting_name
 from paddlemix.processors.tokens.rows import check_rows
-from paddlemix.training.adapter_keys import check_numbers
+from paddlemix.training.adapters.keys import check_numbers
 from paddlemix.training.freezing import any_matches, freeze
 from paddlemix.training.new_tokens import Growth
 from paddlemix.weights.files import require_weights
@@ -184,7 +184,9 @@ class Run:
             tensor_parallel_degree=max(args.tensor_parallel_degree, 1),
         )
         if self.chain.merged:
-            from paddlemix.training.merged_base import merge_adapters  # takes a second, so only once it is needed
+            from paddlemix.training.adapters.merged_base import (
+                merge_adapters,  # takes a second, so only once it is needed
+            )
 
             loaded = merge_adapters(loaded, self.chain.merged)
         loaded = self.growth.apply(loaded, seed=args.seed)
@@ -210,7 +212,9 @@ class Run:
             OSError: it cannot be written.
         """
         if self.chain.merged and self.config.training["do_train"]:
-            from paddlemix.training.merged_base import write_merged_base  # takes a second, so only once it is needed
+            from paddlemix.training.adapters.merged_base import (
+                write_merged_base,  # takes a second, so only once it is needed
+            )
 
             write_merged_base(self.config, cast("MixLoRAModel", model), self.processor)
 
@@ -336,7 +340,10 @@ def choose_trained(
     """
     model: MixPretrainedModel | MixLoRAModel = loaded
     if keys.lora:
-        from paddlemix.training.lora import add_adapters, continue_adapter  # takes a second, so only once it is needed
+        from paddlemix.training.adapters.lora import (  # takes a second, so only once it is needed
+            add_adapters,
+            continue_adapter,
+        )
 
         start = start or AdapterStart(lasting_name(keys.model_name_or_path))
         if start.adapter is None:

@@ -279,7 +279,11 @@ class TestWrongKeys:
             ),
             ("lora_rank", 0, "`lora_rank` is 0; expected a whole number, at least 1."),
             ("lora_plus_scale", 0, "`lora_plus_scale` is 0; expected a number, more than 0."),
-            ("lora_target_modules", [], "`lora_target_modules` is []; expected a list of strings, not empty."),
+            (
+                "lora_target_modules",
+                [],
+                "`lora_target_modules` is []; expected a string or a list of strings, not empty.",
+            ),
             ("lora_dropout", 1.0, "`lora_dropout` is 1.0; expected a number, at least 0, less than 1."),
             ("freeze_include", "*visual*", '`freeze_include` is "*visual*"; expected a list of strings.'),
             ("freeze_include", [None], "`freeze_include[0]` is null; expected a string."),
@@ -383,6 +387,10 @@ class TestBrokenFiles:
             ("[1]", 'run.json:1: holds [1]; expected an object: { "key": value, ... }.'),
             ('{"learning_rate": NaN}', "run.json: NaN is not valid JSON; expected a finite number."),
             ('{"learning_rate": 1e999}', "run.json: 1e999 is too large for a number; expected a finite one."),
+            (
+                '{"a": 1, // one\n"b": 2}',
+                "run.json:1: not valid JSON at column 10: Expecting property name enclosed in",
+            ),
             ("[" * 100_000, "run.json: the JSON is nested more than 20 levels deep."),
             ('{"seed":' + "[" * 400 + "]" * 400 + "}", "run.json: the JSON is nested more than 20 levels deep."),
         ],
@@ -390,6 +398,28 @@ class TestBrokenFiles:
     def test_a_file_that_is_no_json_object_is_named_with_the_place(self, tmp_path, text, expected):
         (problem,) = problems_of(text, tmp_path)
         assert problem.startswith(expected)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (
+                '{"a": 1, // one\n"b": 2}',
+                "JSON has no comments: take it out, or write the config in YAML, as config.yaml.",
+            ),
+            ('{"a": 1 /* one */}', "JSON has no comments:"),
+            ('# one\n{"a": 1}', "JSON has no comments:"),
+            ('{"a": 1,\n}', "JSON has no comma before a closing bracket: take it out."),
+            ('{"a": [1, 2, ]}', "JSON has no comma before a closing bracket:"),
+            ("{'a': 1}", 'JSON has double quotes: write "..." in place of'),
+            ("{\"a\": 'b'}", "JSON has double quotes:"),
+            ("{a: 1}", 'Keys stand in double quotes, as in {"seed": 1}.'),
+            ('{"a": 1 "b": 2}', "Look for a missing comma, quote or bracket there."),
+            ('{"a": True}', "JSON spells them true, false and null."),
+        ],
+    )
+    def test_what_json_has_not_is_told_where_it_stands(self, tmp_path, text, expected):
+        (problem,) = problems_of(text, tmp_path)
+        assert "not valid JSON at column" in problem and expected in problem
 
     def test_a_file_that_is_not_there_is_named(self, tmp_path):
         with pytest.raises(ConfigError, match=r"none\.json: cannot be read: No such file"):

@@ -204,3 +204,36 @@ def test_packs_train_and_evaluate_a_whole_epoch_and_cut_records_are_named(
     log = json.loads((tmp_path / "out" / "trainer_log.json").read_text())
     assert packs > 2 and [entry["step"] for entry in log if "loss" in entry] == list(range(1, 2 * -(-packs // 2) + 1))
     assert np.isfinite(json.loads((tmp_path / "out" / "all_results.json").read_text())["eval_loss"])
+
+
+def test_a_config_of_another_system_in_yaml_trains_and_intervals_may_be_shares(
+    tiny_checkpoint: Path, shapes: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"""\
+model: {tiny_checkpoint}
+stage: sft
+dataset:
+  train: [{{name: chatml_dataset, data_files: {shapes / "train_grounding.json"}}}]
+output_dir: {tmp_path / "out"}
+do_train: yes
+finetuning_type: lora
+lora_target: all
+max_steps: 5
+save_steps: 0.5  # 3 of 5
+logging_steps: 0.4
+learning_rate: 1e-3
+eval_strategy: no
+ddp_timeout: 180000000
+report_to: none
+"""
+    )
+    ended = run(config)
+    assert ended.returncode == 0, ended.stderr
+    assert "`model` is taken as `model_name_or_path`: " in ended.stderr
+    assert "`save_steps` is 0.5 of 5 steps: every 3." in ended.stderr
+    assert {path.name for path in (tmp_path / "out").glob("checkpoint-*")} == {"checkpoint-3"}
+    log = json.loads((tmp_path / "out" / "trainer_log.json").read_text())
+    logged = [entry["step"] for entry in log if "loss" in entry]
+    assert {2, 4} <= set(logged) and 1 not in logged  # checkpoints and the end are logged besides

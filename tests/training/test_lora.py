@@ -71,6 +71,33 @@ def test_a_pattern_that_matches_nothing_is_refused_by_its_key(tiny_checkpoint, p
     assert str(caught.value).startswith(expected)
 
 
+@pytest.mark.parametrize(
+    "given", ["q_proj,v_proj", ["q_proj", "v_proj"], r".*\.(q|v)_proj", [".*q_proj", "self_attn.v_proj"]]
+)
+def test_layers_are_named_as_others_do(tiny_checkpoint, given):
+    model = load_model(keys(tiny_checkpoint, lora_target_modules=given, lora_modules_to_save="merger.mlp.0"), ARGS)
+    assert {name.rpartition(".")[2] for name in model.adapted_layers} == {"q_proj", "v_proj"}
+    assert len(model.adapted_layers) == 4 and model.whole_layers == ["visual.merger.mlp.0"]
+
+
+def test_all_linear_layers_are_those_of_the_language_model(tiny_checkpoint):
+    default, named, more = (
+        load_model(keys(tiny_checkpoint, lora_target_modules=given), ARGS).adapted_layers
+        for given in (None, "all-linear", "all-linear,visual.merger.mlp.0")
+    )
+    assert default == named and len(default) == 14
+    assert set(more) == {*default, "visual.merger.mlp.0"}
+
+
+@pytest.mark.parametrize("given", ["q_porj", ["v_proj", "q_porj"], "v_proj, q_porj", "q_por[j]"])
+def test_a_name_that_no_layer_has_is_refused_by_itself(tiny_checkpoint, given):
+    wrong = "q_por[j]" if "[" in given else "q_porj"
+    for key in ("lora_target_modules", "lora_modules_to_save"):
+        with pytest.raises(ValueError) as caught:
+            load_model(keys(tiny_checkpoint, **{key: given}), ARGS)
+        assert str(caught.value).startswith(f"`{key}` matches no layer: `{wrong}`.") and "q_proj" in str(caught.value)
+
+
 def test_embedding_and_head_of_a_base_model_are_trained_with_a_message(tiny_checkpoint, tiny_qwen_vl, tmp_path, caplog):
     qwen2_vl = base_of(tmp_path / "a", tiny_checkpoint, eos_token_id=0)
     qwen_vl = base_of(tmp_path / "b", tiny_qwen_vl, chat_format="raw")

@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import paddle
+from paddle import nn
 
 from paddlemix.configuration.arguments import ModelArguments
+from paddlemix.configuration.layer_names import ALL_LINEAR, ending_in, layer_patterns
 from paddlemix.contract import Model
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.registry import Family
@@ -17,7 +19,7 @@ from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.adapter_names import is_part
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import HEAD, HEAD_WEIGHT, language_layers, layers_with_weights, linear_layers, match_layers
-from paddlemix.training.adapter_keys import other_shape
+from paddlemix.training.adapters.keys import other_shape
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def add_adapters(
     Raises:
         ValueError: a pattern matches nothing, or no layer is left for an adapter.
     """
-    whole = _whole_parameters(model, keys, is_base=is_base)
+    whole = _whole_parameters(model, family, keys, is_base=is_base)
     layers = [layer for layer in _target_layers(model, family, keys) if f"{layer}.weight" not in whole]
     if not layers:
         raise ValueError("`lora_modules_to_save` names every layer of `lora_target_modules`; leave some for adapters.")
@@ -79,7 +81,7 @@ def continue_adapter(
     """
     wanted_whole = wanted_layers = None
     if keys.lora_modules_to_save is not None:
-        wanted_whole = _whole_parameters(model, keys, is_base=False)
+        wanted_whole = _whole_parameters(model, family, keys, is_base=False)
     if keys.lora_target_modules is not None:
         wanted_layers = _target_layers(model, family, keys)
     dropout = keys.lora_dropout if "lora_dropout" in given else None
@@ -106,10 +108,21 @@ def _other_layers(adapted: MixLoRAModel, layers: Sequence[str] | None, whole: Se
 def _target_layers(model: MixPretrainedModel, family: Family, keys: ModelArguments) -> list[str]:
     if keys.lora_target_modules is None:
         return language_layers(model, family.language_globs)
-    return match_layers("lora_target_modules", keys.lora_target_modules, linear_layers(model))
+    return _named("lora_target_modules", keys.lora_target_modules, linear_layers(model), model, family)
 
 
-def _whole_parameters(model: MixPretrainedModel, keys: ModelArguments, *, is_base: bool) -> list[str]:
+def _named(key: str, given: str | list[str], names: list[str], model: nn.Layer, family: Family) -> list[str]:
+    """Find those of the layers `names` that a key of the config names."""
+    found, patterns = set(), []
+    for pattern in layer_patterns(given):
+        chosen = language_layers(model, family.language_globs) if pattern == ALL_LINEAR else ending_in(pattern, names)
+        found |= set(chosen)
+        patterns += [] if chosen else [pattern]
+    found |= set(match_layers(key, patterns, names))
+    return [name for name in names if name in found]
+
+
+def _whole_parameters(model: MixPretrainedModel, family: Family, keys: ModelArguments, *, is_base: bool) -> list[str]:
     """Return the names of the parameters that are trained themselves."""
     shares = HEAD_WEIGHT in model.weight_layout(model.config).optional
     embedding = _embedding(model)
@@ -125,7 +138,7 @@ def _whole_parameters(model: MixPretrainedModel, keys: ModelArguments, *, is_bas
             )
     else:
         names = [*layers_with_weights(model), *([HEAD] if shares else [])]
-        layers = match_layers("lora_modules_to_save", keys.lora_modules_to_save, names)
+        layers = _named("lora_modules_to_save", keys.lora_modules_to_save, names, model, family)
     if shares and (embedding in layers) != (HEAD in layers):
         named, other = (embedding, HEAD) if embedding in layers else (HEAD, embedding)
         raise ValueError(

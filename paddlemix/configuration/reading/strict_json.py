@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 # All that follows the parsing walks down recursively; the deepest key that exists is five levels down.
-_MAX_DEPTH = 20
-_TOO_DEEP = f"the JSON is nested more than {_MAX_DEPTH} levels deep. Expected a plain object of keys."
+MAX_DEPTH = 20
+_TOO_DEEP = f"the JSON is nested more than {MAX_DEPTH} levels deep. Expected a plain object of keys."
 
 KeyPath = tuple[str | int, ...]
 
@@ -20,8 +20,12 @@ def path_name(path: KeyPath) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
-class _Object(dict[str, Any]):
-    """A JSON object that remembers which of its keys were repeated."""
+class ParsedObject(dict[str, Any]):
+    """An object of a file that remembers which of its keys were repeated.
+
+    Args:
+        pairs: its keys with their values, as they stand there.
+    """
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -42,11 +46,11 @@ def parse(text: str) -> Any:
     """
     try:
         document = json.loads(
-            text, object_pairs_hook=_Object, parse_constant=_refuse_constant, parse_float=read_finite_number
+            text, object_pairs_hook=ParsedObject, parse_constant=_refuse_constant, parse_float=read_finite_number
         )
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    if _is_deeper_than(_MAX_DEPTH, document):
+    if _is_deeper_than(MAX_DEPTH, document):
         raise ValueError(_TOO_DEEP)
     return document
 
@@ -59,8 +63,38 @@ def _is_deeper_than(limit: int, document: Any) -> bool:
 
 
 def syntax_sentence(error: json.JSONDecodeError) -> str:
-    """Say where a text is no JSON."""
-    return f"not valid JSON at column {error.colno}: {error.msg}. Look for a missing comma, quote or bracket there."
+    """Say where a text is no JSON, and what to look for there."""
+    return f"not valid JSON at column {error.colno}: {error.msg}. {_advice(error.doc, error.pos)}"
+
+
+def _advice(text: str, position: int) -> str:
+    """Tell what users of JSON's kin write that JSON has not, else where to look.
+
+    Args:
+        text: no JSON.
+        position: where a parser stopped; newer ones stop at a comma, older ones behind it.
+
+    Returns:
+        A sentence.
+    """
+    here, before = text[position : position + 2], text[:position].rstrip()
+    if here in ("//", "/*") or here[:1] == "#":
+        return "JSON has no comments: take it out, or write the config in YAML, as config.yaml."
+    if (here[:1] in ("}", "]") and before.endswith(",")) or (
+        text[position : position + 1] == "," and _closes(text, position)
+    ):
+        return "JSON has no comma before a closing bracket: take it out."
+    if here[:1] == "'":
+        return "JSON has double quotes: write \"...\" in place of '...'."
+    if text[position:].startswith(("True", "False", "None")):
+        return "JSON spells them true, false and null."
+    if here[:1].isalpha() and before.endswith(("{", ",")):
+        return 'Keys stand in double quotes, as in {"seed": 1}.'
+    return "Look for a missing comma, quote or bracket there."
+
+
+def _closes(text: str, position: int) -> bool:
+    return text[position + 1 :].lstrip()[:1] in ("}", "]")
 
 
 def _refuse_constant(name: str) -> Any:
@@ -77,7 +111,7 @@ def read_finite_number(text: str) -> float:
 
 def repeated_keys(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
     """Find the keys that a parsed document's objects repeat, and how often each stands there."""
-    if isinstance(node, _Object):
+    if isinstance(node, ParsedObject):
         yield from (((*path, name), times) for name, times in node.repeated.items())
     for step, child in _children(node):
         yield from repeated_keys(child, (*path, step))
