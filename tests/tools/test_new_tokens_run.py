@@ -115,6 +115,26 @@ def test_a_resumed_run_of_adapters_ends_as_one_that_was_never_stopped(adapter, f
     assert first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
+def test_an_adapter_with_more_tokens_is_trained_further(adapter, folder, tiny_checkpoint):
+    further = run(folder, tiny_checkpoint, "further", lora=True, lora_path=str(adapter))
+    first, second = (load_file(one / "adapter_model.safetensors") for one in (adapter, further))
+    assert {name: one.shape for name, one in first.items()} == {name: one.shape for name, one in second.items()}
+    assert all(not np.array_equal(first[name], second[name]) for name in first)
+    assert encoded(further) == encoded(adapter)
+
+
+def test_tokens_that_an_adapter_has_no_rows_for_need_a_new_adapter(adapter, folder, tiny_checkpoint):
+    keys = {"lora": True, "lora_path": str(adapter), "new_tokens": [*TOKENS, "<other>"]}
+    with pytest.raises(ValueError, match="has no rows for, .*Set `create_new_adapter` to true"):
+        run(folder, tiny_checkpoint, "refused", **keys)
+    above = run(folder, tiny_checkpoint, "above", create_new_adapter=True, **keys)
+    rows = read_config(tiny_checkpoint)["vocab_size"]
+    assert read_config(above / "merged_base")["vocab_size"] == rows + 4
+    tokenizer = AutoTokenizerMIX.from_pretrained(above)
+    assert tokenizer.encode("<other><loc_2>") == [rows + 3, rows + 1]
+    assert logits(AutoModelMIX.from_pretrained(above), [rows + 3]).shape[-1] == rows + 4
+
+
 def test_a_merged_model_has_the_adapters_tokens(merged, adapter):
     ids = encoded(merged)
     assert ids == encoded(adapter)
