@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
 
 from paddlemix.contract import ModelConfig
 from paddlemix.conversion.joined import join
 from paddlemix.conversion.parts import MODEL_STEMS, Order, read_parts
-from paddlemix.files import write_json
+from paddlemix.files import read_json_object, write_json
+from paddlemix.foreign.invented_ids import without_invented_ids
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.config_file import read_config
 from paddlemix.models.registry import find_family
@@ -29,8 +28,6 @@ from paddlemix.weights.stored_tensor import Source, StoredTensor
 
 # What says which tokens there are: files of two tokenizers are not mixed.
 _VOCABULARY = ("tokenizer.json", "vocab.json", "*.tiktoken")
-# What PaddleNLP's QWenConfig writes where it was told nothing: ids of another vocabulary, at which answers would end.
-_INVENTED = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "merges.txt", *_VOCABULARY)
 
 
@@ -108,7 +105,7 @@ def empty_model(folder: Path, dtype: str = "float32") -> MixPretrainedModel:
         ValueError: it names no family that is known here, or makes no sense.
     """
     family = find_family(folder)
-    values = _without_invented(read_config(folder))
+    values = read_config(folder)
     with without_initial_values():
         return family.model_class.from_config(family.config_class(**values), dtype=dtype)
 
@@ -157,22 +154,16 @@ def copy_settings(folder: Path, source: Path, base: Path) -> None:
         copyfile(file, folder / file.name)
 
 
-def _without_invented(values: dict[str, Any]) -> dict[str, Any]:
-    if "paddlenlp_version" not in values or any(values.get(name) != one for name, one in _INVENTED.items()):
-        return values
-    return {name: value for name, value in values.items() if name not in _INVENTED}
-
-
 def _own_settings(folder: Path) -> list[Path]:
     return [file for file in settings_files(folder) if not _is_invented(file)]
 
 
 def _is_invented(file: Path) -> bool:
-    """Tell whether a generation_config.json was made of such ids."""
+    """Tell whether a generation_config.json was made of ids that PaddleNLP invented."""
     if file.name != GENERATION_FILE:
         return False
-    values = json.loads(file.read_text("utf-8"))
-    return isinstance(values, dict) and _without_invented(values) != values
+    values = read_json_object(file)
+    return without_invented_ids(values) != values
 
 
 def _matches(file: Path, globs: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paddlemix.foreign.invented_ids import without_invented_ids
 from paddlemix.names import GENERATION_FILE
 
 # The attributes of `GenerationConfig` that the file spells the same way.
@@ -122,14 +123,14 @@ def without_effect(name: str, value: Any) -> bool:
 
 
 def published_object(path: Path, content: bytes) -> dict[str, Any]:
-    """Parse the JSON object in the content of a file that errors call `path`."""
+    """Parse the JSON object in the content of a generation_config.json that errors call `path`."""
     try:
         values = json.loads(content.decode("utf-8"))
     except ValueError as error:  # of the JSON, or of its UTF-8
         raise ValueError(f"{path}: not valid JSON: {error}.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
-    return values
+    return without_invented_ids(values)
 
 
 def _warn_of_unknown_keys(path: Path, values: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from paddlemix.files import read_json_object
 from paddlemix.foreign.explain import explain, refuse_pointer
+from paddlemix.foreign.invented_ids import without_invented_ids
 from paddlemix.names import CONFIG_FILE
 
 
@@ -18,7 +19,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         folder: of a checkpoint.
 
     Returns:
-        The JSON object.
+        The JSON object, without ids that its writer invented.
 
     Raises:
         FileNotFoundError: there is none.
@@ -30,7 +31,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder}: no {CONFIG_FILE}; `model_name_or_path` must name a folder that holds a model.{explain(folder)}"
         )
     refuse_pointer(path)
-    return read_json_object(path)
+    return without_invented_ids(read_json_object(path))
 
 
 def vocab_size_of(values: Mapping[str, Any]) -> int | None:

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
+from paddlemix.generation.ends import named_ends
 from paddlemix.models.config_file import read_config
 
 from ..families import each_family
@@ -250,6 +251,7 @@ def test_ids_that_paddlenlp_invented_for_qwen_vl_do_not_end_answers(tiny_qwen_vl
     invented = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "paddlenlp_version": "3.0.0b4"}
     (theirs / "config.json").write_text(json.dumps({**read_config(theirs), **invented}))
     (theirs / "generation_config.json").write_text(json.dumps(invented))
+    assert not {1, 2, 0} & {*named_ends(AutoModelMIX.from_pretrained(theirs))}
     folder = convert(theirs)
     assert not {name for name in invented if read_config(folder).get(name) is not None}
     assert not (folder / "generation_config.json").exists()
