@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from paddlemix.models.config_file import read_config
 from paddlemix.models.registry import find_family
 from paddlemix.peft.folders import find_folders
+from paddlemix.processors.sources import ProcessorSources
 
 if TYPE_CHECKING:
     from paddlemix.contract import ModelConfig, Processor, Tokenizer
@@ -103,7 +104,8 @@ class AutoProcessorMIX:
             ValueError: config.json names no known family.
         """
         folders = find_folders(name_or_path, lora_path)
-        return find_family(folders.model).processor_class.from_pretrained(folders.processor, **settings)
+        family = find_family(folders.model)
+        return family.processor_class.from_pretrained(folders.model, lora_path=folders.adapter, **settings)
 
 
 class AutoTokenizerMIX:
@@ -124,4 +126,5 @@ class AutoTokenizerMIX:
             ValueError: config.json names no known family.
         """
         folders = find_folders(name_or_path)
-        return find_family(folders.model).tokenizer_class.from_pretrained(folders.processor)
+        sources = ProcessorSources.of(folders.model, folders.adapter)
+        return find_family(folders.model).tokenizer_class.from_pretrained(sources.tokenizer)

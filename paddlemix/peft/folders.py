@@ -9,11 +9,8 @@ from pathlib import Path
 
 from paddlemix.foreign.explain import explain
 from paddlemix.hub import PADDLEMIX_NAMES, is_hub_name, local_folder
-from paddlemix.names import GENERATION_FILE, PREPROCESSOR_FILE, PROCESSOR_FILE
+from paddlemix.names import GENERATION_FILE
 from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE, read_adapter_config
-
-# A processor writes one of them; an adapter's folder with it has the processor that the adapter was trained with.
-_PROCESSOR_FILES = (PREPROCESSOR_FILE, PROCESSOR_FILE)
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +28,10 @@ class ModelFolders:
     adapter: Path | None = None
 
     @property
-    def processor(self) -> Path:
-        """The folder whose tokenizer, template and image settings count."""
-        return self._first_with(*_PROCESSOR_FILES)
-
-    @property
     def generation(self) -> Path:
         """The folder whose generation_config.json counts."""
-        return self._first_with(GENERATION_FILE)
-
-    def _first_with(self, *names: str) -> Path:
         adapter = self.adapter
-        return adapter if adapter is not None and any((adapter / name).is_file() for name in names) else self.model
+        return adapter if adapter is not None and (adapter / GENERATION_FILE).is_file() else self.model
 
 
 def find_folders(

@@ -27,6 +27,7 @@ from paddlemix.processors.image_opening import given_opening, save_opening, sizi
 from paddlemix.processors.length import fit_length
 from paddlemix.processors.places import check_places
 from paddlemix.processors.settings import MediaSettings
+from paddlemix.processors.sources import ProcessorSources
 from paddlemix.processors.turns.written import WrittenTurn, written_turn
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class ProcessorBase(MessageCalls):
         cls,
         name_or_path: str | os.PathLike[str],
         *,
+        lora_path: str | os.PathLike[str] | None = None,
         max_length: int = 2048,
         truncate_text: bool = False,
         allow_control_tokens: bool = False,
@@ -92,6 +94,8 @@ class ProcessorBase(MessageCalls):
 
         Args:
             name_or_path: a local folder, or a model `owner/name` of the hub.
+            lora_path: an adapter on it; the tokenizer, the chat template and the settings of images that its folder
+                holds go before the model's.
             max_length: tokens a training record may have.
             truncate_text: cut text behind the last image of longer ones.
             allow_control_tokens: read control tokens spelled in texts as such.
@@ -114,14 +118,15 @@ class ProcessorBase(MessageCalls):
             ValueError: a setting, or a variable of the environment, has a value that makes no sense, or a file is
                 damaged.
         """
-        folder = local_folder(name_or_path)
+        adapter = None if lora_path is None else local_folder(lora_path)
+        sources = ProcessorSources.of(local_folder(name_or_path), adapter)
         processor = cls._read(
-            folder,
+            sources,
             sizing_settings(settings),
             max_length=max_length,
             truncate_text=truncate_text,
             allow_control_tokens=allow_control_tokens,
-            image_opening=given_opening(settings, folder),
+            image_opening=given_opening(settings, sources.media),
         )
         processor.choose_added_tokens(added_tokens)
         if grounding is not None:
@@ -308,8 +313,8 @@ class ProcessorBase(MessageCalls):
 
     @classmethod
     @abstractmethod
-    def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
-        """Make a processor of a checkpoint's folder; `limits` are this class's own arguments."""
+    def _read(cls, sources: ProcessorSources, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
+        """Make a processor of a checkpoint's files; `limits` are this class's own arguments."""
 
     @abstractmethod
     def _save_settings(self, folder: Path) -> None:

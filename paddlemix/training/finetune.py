@@ -101,7 +101,8 @@ class Run:
             begin_refetch(float(from_first(lambda: repr(time.time()))))
         family = find_family(folders.model)
         processor = family.processor_class.from_pretrained(
-            folders.processor,
+            folders.model,
+            lora_path=folders.adapter,
             **data.media_settings,
             grounding=data.grounding,
             allow_control_tokens=data.allow_control_tokens,

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from paddlemix.auto import AutoProcessorMIX
+from paddlemix.auto import AutoProcessorMIX, AutoTokenizerMIX
+from paddlemix.contract import NewToken
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.folders import find_folders, lasting_name
+from paddlemix.processors.sources import ProcessorSources
 
 
 @pytest.fixture
@@ -20,7 +22,9 @@ def adapter(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 def test_an_adapter_alone_stands_on_the_base_that_it_names(adapter, tiny_checkpoint):
     found = find_folders(adapter)
-    assert (found.model, found.adapter) == (tiny_checkpoint, adapter) == (found.processor, adapter)
+    assert (found.model, found.adapter) == (tiny_checkpoint, adapter)
+    sources = ProcessorSources.of(found.model, found.adapter)
+    assert {sources.model, sources.media, sources.tokenizer, sources.template} == {tiny_checkpoint}
     assert find_folders(tiny_checkpoint).adapter is None
 
 
@@ -33,6 +37,27 @@ def test_the_processor_that_an_adapter_was_trained_with_goes_before_its_bases(ad
     AutoProcessorMIX.from_pretrained(tiny_checkpoint, max_pixels=112 * 112).save_pretrained(adapter)
     assert AutoProcessorMIX.from_pretrained(adapter).image_processor.max_pixels == 112 * 112
     assert AutoProcessorMIX.from_pretrained(tiny_checkpoint).image_processor.max_pixels == 56 * 56
+
+
+def test_a_tokenizer_alone_beside_an_adapter_counts_and_the_rest_is_the_bases(adapter, tiny_checkpoint, tmp_path):
+    base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    AutoProcessorMIX.from_pretrained(tiny_checkpoint, max_pixels=112 * 112).save_pretrained(base)
+    tokenizer = AutoTokenizerMIX.from_pretrained(base)
+    tokenizer.add_tokens([NewToken("<loc_1>")])
+    tokenizer.save_pretrained(adapter)
+    processor = AutoProcessorMIX.from_pretrained(base, lora_path=adapter)
+    assert processor.tokenizer.encode("<loc_1>") == [processor.tokenizer.size - 1]
+    assert processor.image_processor.max_pixels == 112 * 112
+    assert processor.chat_template.source == AutoProcessorMIX.from_pretrained(base).chat_template.source
+
+
+def test_what_config_json_says_of_videos_holds_beside_an_adapter(tiny_qwen2_5_vl, adapter, tmp_path):
+    base = shutil.copytree(tiny_qwen2_5_vl, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    config["vision_config"]["tokens_per_second"] = 7
+    (base / "config.json").write_text(json.dumps(config))
+    AutoProcessorMIX.from_pretrained(base).save_pretrained(adapter)
+    assert AutoProcessorMIX.from_pretrained(base, lora_path=adapter).tokens_per_second == 7
 
 
 def test_a_base_that_is_gone_is_told_with_the_way_out(adapter):

@@ -20,6 +20,7 @@ from paddlemix.processors.coordinates import SeenPixels
 from paddlemix.processors.json_grounding import JsonPlaces
 from paddlemix.processors.preprocessor import stored_settings
 from paddlemix.processors.settings import MediaSettings
+from paddlemix.processors.sources import ProcessorSources
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -73,11 +74,11 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
         self.grounding_form = form
 
     @classmethod
-    def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
-        processor = super()._read(folder, settings, **limits)
-        vision = read_json_object(folder / CONFIG_FILE, missing_ok=True).get("vision_config") or {}
+    def _read(cls, sources: ProcessorSources, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
+        processor = super()._read(sources, settings, **limits)
+        vision = read_json_object(sources.model / CONFIG_FILE, missing_ok=True).get("vision_config") or {}
         processor.tokens_per_second = steps_per_second(vision)
-        stored = stored_settings(folder, PREPROCESSOR_FILE)
+        stored = stored_settings(sources.media, PREPROCESSOR_FILE)
         try:
             processor.choose_grounding(stored.values.get(FORM_KEY) or PUBLISHED_FORM)
         except ValueError as error:

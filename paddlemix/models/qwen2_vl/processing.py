@@ -34,6 +34,7 @@ from paddlemix.processors.grounding import TaggedPlaces
 from paddlemix.processors.places import count_clamped
 from paddlemix.processors.preprocessor import stored_settings, write_settings
 from paddlemix.processors.settings import GivenSettings, MediaSettings, given_settings, log_once
+from paddlemix.processors.sources import ProcessorSources
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -142,18 +143,18 @@ class Qwen2VLProcessor(ProcessorBase):
         self.chat_template = self.chat_template.chosen(name)
 
     @classmethod
-    def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
-        """Make a processor of a checkpoint's folder; the published max_pixels becomes 1280 tokens' worth."""
+    def _read(cls, sources: ProcessorSources, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
+        """Make a processor of a checkpoint's files; the published max_pixels becomes 1280 tokens' worth."""
         given = given_settings(settings, max_frame_pixels=MAX_FRAME_PIXELS)
-        stills, clips = (stored_settings(folder, file) for file in (PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE))
+        stills, clips = (stored_settings(sources.media, file) for file in (PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE))
         images = Qwen2VLImageProcessor.from_published(stills.values, **given.images)
         videos = Qwen2VLVideoProcessor.beside(images)
         if clips.source is not None:
             videos = Qwen2VLVideoProcessor.from_published(clips.values)
         processor = cls(
-            Qwen2Tokenizer.from_pretrained(folder),
+            Qwen2Tokenizer.from_pretrained(sources.tokenizer),
             images,
-            Qwen2VLChatTemplate.from_pretrained(folder),
+            Qwen2VLChatTemplate.from_pretrained(sources.template),
             videos.with_settings(given.video),
             **limits,
         )

@@ -19,6 +19,7 @@ from paddlemix.processors.preprocessor import (
     stored_settings,
     write_settings,
 )
+from paddlemix.processors.sources import ProcessorSources
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,18 @@ class QwenVLImageProcessor:
     image_std: tuple[float, float, float] = CLIP_STD
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> QwenVLImageProcessor:
+    def from_pretrained(cls, sources: ProcessorSources) -> QwenVLImageProcessor:
         """Read the settings of a checkpoint.
 
         Args:
-            folder: of the checkpoint. Published ones say the size in config.json, `visual.image_size`, and nothing
-                else; a preprocessor_config.json takes precedence.
+            sources: the checkpoint's folders. Published ones say the size in config.json, `visual.image_size`, and
+                nothing else; a preprocessor_config.json takes precedence.
 
         Returns:
             The processor.
         """
-        visual = read_json_object(folder / CONFIG_FILE, missing_ok=True).get("visual") or {}
-        values = {"image_size": visual.get("image_size"), **stored_settings(folder, PREPROCESSOR_FILE).values}
+        visual = read_json_object(sources.model / CONFIG_FILE, missing_ok=True).get("visual") or {}
+        values = {"image_size": visual.get("image_size"), **stored_settings(sources.media, PREPROCESSOR_FILE).values}
         return cls(**known_settings(values, (field.name for field in fields(cls))))
 
     def save_pretrained(self, folder: Path) -> None:

@@ -21,6 +21,7 @@ from paddlemix.processors.base import Limits, ProcessorBase
 from paddlemix.processors.batches import AskedMedium, opened_image
 from paddlemix.processors.places import count_clamped
 from paddlemix.processors.settings import MediaSettings, given_settings, log_once
+from paddlemix.processors.sources import ProcessorSources
 from paddlemix.processors.turns.written import WrittenTurn
 
 if TYPE_CHECKING:
@@ -89,12 +90,12 @@ class QwenVLProcessor(ProcessorBase):
         )
 
     @classmethod
-    def _read(cls, folder: Path, settings: MediaSettings, **limits: Unpack[Limits]) -> QwenVLProcessor:
-        """Make a processor of a checkpoint's folder; the environment's sizes are ignored."""
+    def _read(cls, sources: ProcessorSources, settings: MediaSettings, **limits: Unpack[Limits]) -> QwenVLProcessor:
+        """Make a processor of a checkpoint's files; the environment's sizes are ignored."""
         given_settings(settings, environment={})
-        images = QwenVLImageProcessor.from_pretrained(folder)
+        images = QwenVLImageProcessor.from_pretrained(sources)
         _refuse_settings(settings, images)
-        tokenizer = QwenTokenizer.from_pretrained(folder)
+        tokenizer = QwenTokenizer.from_pretrained(sources.tokenizer)
         log_once(
             f"images: all are stretched to {images.image_size} x {images.image_size} pixels, "
             f"{tokenizer.n_queries} tokens each and 2 round them"
