@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -172,21 +171,3 @@ def test_an_adapter_of_another_base_is_refused_before_anything_is_written(tmp_pa
     ):
         merged(BASES / "untied", ADAPTERS / "tied", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
-
-
-def test_a_bases_newer_forms_do_not_count_before_an_adapters_own_settings(tiny_checkpoint, tmp_path):
-    base, adapter, folder = tmp_path / "base", tmp_path / "adapter", tmp_path / "merged"
-    shutil.copytree(tiny_checkpoint, base)
-    folder.mkdir()
-    adapter.mkdir()
-    for name in ("processor_config.json", "chat_template.jinja"):
-        (base / name).write_text("{}")
-    for name in ("preprocessor_config.json", "chat_template.json"):
-        (adapter / name).write_text("{}")
-    own = SimpleNamespace(folder=adapter)
-    merge = Merge(SimpleNamespace(base=base, adapter=own, config={}, values={}, vocabulary_changes=False))
-    merge.write_side_files(folder)
-    assert not {"processor_config.json", "chat_template.jinja"} & {file.name for file in folder.iterdir()}
-    (adapter / "processor_config.json").write_text("{}")
-    merge.write_side_files(folder)
-    assert (folder / "processor_config.json").is_file() and (folder / "preprocessor_config.json").is_file()
