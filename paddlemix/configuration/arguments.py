@@ -263,6 +263,12 @@ class DataArguments(MediaArguments):
         description="What texts hold that spell a token which the checkpoint has added: `read` takes the token, `text` "
         "its letters. Control tokens are `allow_control_tokens`.",
     )
+    chat_template: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Which of the checkpoint's chat templates writes prompts, by its name, where it has several; it is "
+        "the default of what is saved. null: the one called `default`.",
+    )
     max_length: int = Field(default=2048, gt=0, description="Tokens a record may have, those of images included.")
     on_overlong: Literal["raise", "skip", "truncate_text"] = Field(
         default="raise",

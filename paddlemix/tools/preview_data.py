@@ -4,6 +4,8 @@ Examples:
     python paddlemix/tools/preview_data.py paddlemix/config/demo/qwen2_vl_shapes.json --output preview.html
     python paddlemix/tools/preview_data.py paddlemix/config/demo/qwen2_vl_shapes.json --answers \\
         --model_name_or_path output/demo/model
+    python paddlemix/tools/preview_data.py paddlemix/config/demo/qwen2_vl_shapes_lora.json --answers \\
+        --lora_path output/demo/adapter
 """
 
 from __future__ import annotations
@@ -14,10 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from paddlemix.auto import AutoModelMIX
 from paddlemix.configuration.arguments import DatasetArguments
 from paddlemix.configuration.file import load_config
-from paddlemix.contract import Processor
+from paddlemix.contract import Model, Processor
 from paddlemix.conversation import Conversation
 from paddlemix.datasets.loading.load import LoadedSet, load_set
 from paddlemix.datasets.spec import DatasetSpec
@@ -45,7 +46,6 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]
     parser.add_argument(
         "--answers", action="store_true", help="let the config's model answer, next to the right answer"
     )
-    parser.add_argument("--lora_path", help="with --answers, an adapter's folder; the config's model is its base")
     # `--seed` is a key of the config.
     add_generation_flags(
         parser,
@@ -63,29 +63,33 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"--records is {args.records}; expected 1 or more")
     # A config for GPUs is looked at on a laptop too: nothing is trained here.
     config = load_config(args.config, overrides, has_gpu=True)
-    processor = Run.of(config).processor
-    answers = answering(config.model.model_name_or_path, processor, args) if args.answers else None
-    page = preview_page(args.config, list(view_sets(config.data.dataset, processor, args.records, answers)))
+    run = Run.of(config)
+    answers = answering(run, args) if args.answers else None
+    page = preview_page(args.config, list(view_sets(config.data.dataset, run.processor, args.records, answers)))
     with replacing(args.output) as beside:
         beside.write_text(page, encoding="utf-8")
     print(f"{args.output}: {len(page) / 2**20:.1f} MB")
 
 
-def answering(name_or_path: str, processor: Processor, args: argparse.Namespace) -> Callable[[Conversation], str]:
-    """Load a model that answers to records.
+def answering(run: Run, args: argparse.Namespace) -> Callable[[Conversation], str]:
+    """Load the model that a run begins with, to let it answer to records.
 
     Args:
-        name_or_path: of the model.
-        processor: of its family.
+        run: of the config.
         args: the command line.
 
     Returns:
         A function that gives the raw answer in place of a record's last.
     """
-    model = AutoModelMIX.from_pretrained(name_or_path, dtype=usable_dtype(None), lora_path=args.lora_path)
+    start = run.load_start(usable_dtype(None))
+    model: Model = start
+    if run.chain.continued is not None:
+        from paddlemix.peft.lora_model import MixLoRAModel  # takes a second, so only once it is needed
+
+        model = MixLoRAModel.from_pretrained(start, run.chain.continued)
     with errors_name_flags():
         settings = greedy_config(model, **generation_settings(args))
-    return lambda conversation: answer(model, processor, [question_of(conversation)], settings)[0]
+    return lambda conversation: answer(model, run.processor, [question_of(conversation)], settings)[0]
 
 
 def view_sets(

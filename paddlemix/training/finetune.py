@@ -107,6 +107,7 @@ class Run:
             grounding=data.grounding,
             allow_control_tokens=data.allow_control_tokens,
             added_tokens=data.added_tokens,
+            chat_template=data.chat_template,
             max_length=data.max_length,
             truncate_text=data.on_overlong == "truncate_text",
         )
@@ -158,6 +159,32 @@ class Run:
             return None
         return BadRecords(Path(self.config.training["output_dir"]).expanduser() / BAD_RECORDS_FILE)
 
+    def load_start(self, dtype: str, *, tensor_parallel_degree: int = 1) -> MixPretrainedModel:
+        """Load the model that training begins with, but for the adapter that is trained further.
+
+        Args:
+            dtype: "float32", "bfloat16" or "float16".
+            tensor_parallel_degree: how many ranks share it.
+
+        Returns:
+            The model; adapters below the last are a part of it, and it has rows for all tokens.
+
+        Raises:
+            OSError: a checkpoint cannot be fetched, or a file of it is missing.
+            ValueError: config and weights do not fit, so many ranks cannot share the model, or it has no rows for some
+                of the tokens.
+        """
+        self.check_tokens()
+        loaded = self.family.model_class.from_pretrained(
+            self.chain.base, dtype=dtype, tensor_parallel_degree=tensor_parallel_degree
+        )
+        if self.chain.merged:
+            # Takes a second, so only once it is needed.
+            from paddlemix.training.adapters.merged_base import merge_adapters
+
+            loaded = merge_adapters(loaded, self.chain.merged)
+        return self.growth.apply(loaded, seed=self.config.training["seed"])
+
     def load_model(self, args: TrainingArguments) -> MixPretrainedModel | MixLoRAModel:
         """Load the model, freeze it or put adapters on it where the config says so, and say how this process computes.
 
@@ -172,25 +199,14 @@ class Run:
             ValueError: config and weights do not fit, a pattern of what to train matches nothing, so many ranks cannot
                 share the model, or it has no rows for some of the tokens.
         """
-        self.check_tokens()
         keys = self.config.model
         if not set_compute_dtype(keys.cpu_compute_dtype):
             logger.warning(
                 "`cpu_compute_dtype` is bfloat16, but float32 is what can be had here; `python -m paddlemix.ops` tells "
                 "why."
             )
-        loaded = self.family.model_class.from_pretrained(
-            self.chain.base,
-            dtype=keys.dtype or weights_dtype(args),
-            tensor_parallel_degree=max(args.tensor_parallel_degree, 1),
-        )
-        if self.chain.merged:
-            from paddlemix.training.adapters.merged_base import (
-                merge_adapters,  # takes a second, so only once it is needed
-            )
-
-            loaded = merge_adapters(loaded, self.chain.merged)
-        loaded = self.growth.apply(loaded, seed=args.seed)
+        degree = max(args.tensor_parallel_degree, 1)
+        loaded = self.load_start(keys.dtype or weights_dtype(args), tensor_parallel_degree=degree)
         tokenizer = self.processor.tokenizer
         end = tokenizer.token_id(END_OF_TURN)
         is_base = not loaded.knows_turns(end)
@@ -213,9 +229,8 @@ class Run:
             OSError: it cannot be written.
         """
         if self.chain.merged and self.config.training["do_train"]:
-            from paddlemix.training.adapters.merged_base import (
-                write_merged_base,  # takes a second, so only once it is needed
-            )
+            # Takes a second, so only once it is needed.
+            from paddlemix.training.adapters.merged_base import write_merged_base
 
             write_merged_base(self.config, cast("MixLoRAModel", model), self.processor)
 

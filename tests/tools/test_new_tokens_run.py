@@ -16,9 +16,10 @@ from safetensors.numpy import load_file, save_file
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX, AutoTokenizerMIX
 from paddlemix.models.config_file import read_config
-from paddlemix.tools import merge_lora_params, supervised_finetune
+from paddlemix.tools import merge_lora_params, preview_data, supervised_finetune
 
 TEXTS = ["<loc_1>", "at <loc_1>, <loc_2> and <sep>", "<loc_1<loc_2>>"]
+EMBEDDING = "base_model.model.model.language_model.embed_tokens.weight"
 TOKENS = ["<loc_1>", "<loc_2>", {"token": "<sep>", "special": True}]
 
 
@@ -101,9 +102,7 @@ def test_an_adapter_with_more_tokens_loads_again_on_the_same_base(adapter, tiny_
     rows = read_config(tiny_checkpoint)["vocab_size"]
     model = AutoModelMIX.from_pretrained(adapter)
     assert model.config.vocab_size == rows + 3 and encoded(adapter)[0] == [rows]
-    stored = load_file(adapter / "adapter_model.safetensors")[
-        "base_model.model.model.language_model.embed_tokens.weight"
-    ]
+    stored = load_file(adapter / "adapter_model.safetensors")[EMBEDDING]
     assert np.array_equal(model.get_input_embeddings().weight.numpy(), stored) and stored.shape[0] == rows + 3
     assert AutoProcessorMIX.from_pretrained(adapter).tokenizer.size == rows + 3
     assert read_config(tiny_checkpoint)["vocab_size"] == rows
@@ -133,6 +132,18 @@ def test_tokens_that_an_adapter_has_no_rows_for_need_a_new_adapter(adapter, fold
     tokenizer = AutoTokenizerMIX.from_pretrained(above)
     assert tokenizer.encode("<other><loc_2>") == [rows + 3, rows + 1]
     assert logits(AutoModelMIX.from_pretrained(above), [rows + 3]).shape[-1] == rows + 4
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_preview_asks_the_model_that_a_run_begins_with(goes_on, adapter, folder, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(preview_data, "answer", lambda model, *rest: asked.append(model) or ["<loc_1>"])
+    words = [str(folder / "adapter.json"), "--output", str(tmp_path / "page.html"), "--records", "1", "--answers"]
+    preview_data.main([*words, *(["--lora_path", str(adapter)] if goes_on else [])])
+    [model] = asked
+    rows = model.get_input_embeddings().weight.numpy()
+    trained = load_file(adapter / "adapter_model.safetensors")[EMBEDDING]
+    assert rows.shape == trained.shape and np.array_equal(rows, trained) == goes_on
 
 
 def test_a_merged_model_has_the_adapters_tokens(merged, adapter):

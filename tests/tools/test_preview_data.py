@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from paddlemix.configuration.file import load_config
 from paddlemix.conversation import Conversation
+from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate
 from paddlemix.tools import preview_data
+from paddlemix.training.finetune import Run
 
 from ..families import FamilyCase, each_family
 
@@ -41,6 +45,19 @@ def test_the_first_records_of_each_set_are_on_the_page(config, tmp_path, capsys)
     assert "q&lt;b&gt;" in page and "q<b>" not in page
     assert "the turns have 1 `&lt;image&gt;`, but `images` lists 0" in page
     assert str(output) in capsys.readouterr().out
+
+
+def test_the_template_that_a_config_chooses_writes_prompts(config, tmp_path, tiny_checkpoint):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    words = ["--model_name_or_path", str(folder), "--chat_template", "terse"]
+    with pytest.raises(ValueError, match="`chat_template` is 'terse'; the checkpoint has default"):
+        Run.of(load_config(config, words, has_gpu=True))
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "terse.jinja").write_text("{{ messages[0].content }}")
+    chosen = Run.of(load_config(config, words, has_gpu=True)).processor
+    chosen.save_pretrained(tmp_path / "saved")
+    saved = Qwen2VLChatTemplate.from_pretrained(tmp_path / "saved")
+    assert chosen.chat_template.source == saved.source == "{{ messages[0].content }}"
 
 
 def test_no_records_are_refused(config):
