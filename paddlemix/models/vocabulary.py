@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 
 from paddlemix.models.base import MixPretrainedModel
-from paddlemix.weights.loading import without_initial_values
+from paddlemix.weights.loading import hand_over, without_initial_values
 
 FirstRows = Literal["mean", "random"]
 
@@ -36,7 +36,7 @@ def with_rows(model: MixPretrainedModel, rows: int) -> MixPretrainedModel:
     before = dict(model.named_parameters())
     for name, parameter in larger.named_parameters():
         held = before[name].detach()
-        (held if held.shape == parameter.shape else _extended(held, parameter.shape))._share_buffer_to(parameter)
+        hand_over(held if held.shape == parameter.shape else _extended(held, parameter.shape), parameter)
     larger.carried_files = model.carried_files
     larger.train() if model.training else larger.eval()
     return larger
@@ -66,7 +66,7 @@ def set_first_rows(
             numbers = generator.normal(0, model.config.initializer_range, [len(pieces), held.shape[1]])
             rows = paddle.to_tensor(numbers.astype(np.float32))
         changed = paddle.scatter(held, tokens, rows).astype(parameter.dtype)
-        (changed if axis == 0 else changed.T.contiguous())._share_buffer_to(parameter)
+        hand_over(changed if axis == 0 else changed.T.contiguous(), parameter)
 
 
 def _of_tokens(model: MixPretrainedModel) -> list[tuple[paddle.Tensor, int]]:

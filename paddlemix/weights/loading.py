@@ -133,7 +133,17 @@ def fill(parameter: paddle.Tensor, source: Source, is_transposed: bool) -> None:
     else:
         _read_share(source, np.atleast_2d(memory), share, is_transposed)
     device = paddle.device.get_device()
-    (fresh if device == "cpu" else fresh.to(device))._share_buffer_to(parameter)
+    hand_over(fresh if device == "cpu" else fresh.to(device), parameter)
+
+
+def hand_over(numbers: paddle.Tensor, parameter: paddle.Tensor) -> None:
+    """Let a parameter have the memory of a tensor, and so its shape and its numbers, without a copy of it.
+
+    Args:
+        numbers: not to be used any more.
+        parameter: of the same dtype and device.
+    """
+    numbers._share_buffer_to(parameter)
 
 
 def _read_share(source: Source, memory: np.ndarray, share: Share, is_transposed: bool) -> None:

@@ -41,8 +41,7 @@ def note_unread(parts: Iterable[Part], said: Said, reading: Reading) -> None:
         for token in _CONTROL.findall(text):
             name = _DIGITS.sub("1", token)
             reading.note(
-                f"`{name}` in a text is no control token, and stays text unless the checkpoint has added such a token; "
-                f"{_CONTROL_KEY}"
+                f"`{name}` in a text stays text, unless it is a token that the checkpoint has added; {_CONTROL_KEY}"
             )
 
 
