@@ -81,7 +81,7 @@ def answering(run: Run, args: argparse.Namespace) -> Callable[[Conversation], st
     Returns:
         A function that gives the raw answer in place of a record's last.
     """
-    start = run.load_start(usable_dtype(None))
+    start = run.load_start(usable_dtype(None), seed=run.config.training["seed"])
     model: Model = start
     if run.chain.continued is not None:
         from paddlemix.peft.lora_model import MixLoRAModel  # takes a second, so only once it is needed

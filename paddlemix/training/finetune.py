@@ -159,11 +159,12 @@ class Run:
             return None
         return BadRecords(Path(self.config.training["output_dir"]).expanduser() / BAD_RECORDS_FILE)
 
-    def load_start(self, dtype: str, *, tensor_parallel_degree: int = 1) -> MixPretrainedModel:
+    def load_start(self, dtype: str, *, seed: int, tensor_parallel_degree: int = 1) -> MixPretrainedModel:
         """Load the model that training begins with, but for the adapter that is trained further.
 
         Args:
             dtype: "float32", "bfloat16" or "float16".
+            seed: of rows of new tokens that begin random.
             tensor_parallel_degree: how many ranks share it.
 
         Returns:
@@ -183,7 +184,7 @@ class Run:
             from paddlemix.training.adapters.merged_base import merge_adapters
 
             loaded = merge_adapters(loaded, self.chain.merged)
-        return self.growth.apply(loaded, seed=self.config.training["seed"])
+        return self.growth.apply(loaded, seed=seed)
 
     def load_model(self, args: TrainingArguments) -> MixPretrainedModel | MixLoRAModel:
         """Load the model, freeze it or put adapters on it where the config says so, and say how this process computes.
@@ -206,7 +207,8 @@ class Run:
                 "why."
             )
         degree = max(args.tensor_parallel_degree, 1)
-        loaded = self.load_start(keys.dtype or weights_dtype(args), tensor_parallel_degree=degree)
+        dtype = keys.dtype or weights_dtype(args)
+        loaded = self.load_start(dtype, seed=args.seed, tensor_parallel_degree=degree)
         tokenizer = self.processor.tokenizer
         end = tokenizer.token_id(END_OF_TURN)
         is_base = not loaded.knows_turns(end)
