@@ -157,7 +157,7 @@ class ChatTemplate:
         tools: Sequence[str] = (),
         *,
         add_generation_prompt: bool = False,
-    ) -> Iterator[Piece]:
+    ) -> list[Piece]:
         """Put the template's control tokens and text round what is said.
 
         A template that knows nothing of tools is given them, calls and results in words (`spelled_out`).
@@ -167,7 +167,7 @@ class ChatTemplate:
             tools: the functions that an assistant may call, each an object as JSON text.
             add_generation_prompt: end with the opening of an assistant turn.
 
-        Yields:
+        Returns:
             The pieces in their order. What is said and the token that ends it have their turn's weight, calls and what
             the template writes round them included; all else that the template writes, and the tools, have none.
 
@@ -175,19 +175,20 @@ class ChatTemplate:
             ValueError: the template does not show the tools and calls as they are.
         """
         if tools and self._for_tools is not self:
-            yield from self._for_tools.pieces(turns, tools, add_generation_prompt=add_generation_prompt)
-            return
+            return self._for_tools.pieces(turns, tools, add_generation_prompt=add_generation_prompt)
         turns = [turn.weighed() for turn in turns]
         if not self.knows_tools and (tools or any(turn.calls or turn.role == "tool" for turn in turns)):
             turns, tools = spelled_out(turns, tools, self.default_system), ()
         shape, stretches = taken_apart(turns, tools)
+        pieces: list[Piece] = []
         for laid in self._layout(shape, len(tools), add_generation_prompt):
             if isinstance(laid, Piece):
-                yield laid
+                pieces.append(laid)
             elif isinstance(laid, OfTurn):
-                yield turns[laid.turn].spoken(laid.piece)
+                pieces.append(turns[laid.turn].spoken(laid.piece))
             else:
-                yield from laid.put_in(stretches[laid.number])
+                pieces += laid.put_in(stretches[laid.number])
+        return pieces
 
     def split(self, text: str) -> Iterator[Piece]:
         """Split a rendered text into control tokens and the text between them."""

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from paddlemix.contract import GroundedBox, GroundedPoint, GroundedQuad, Piece, PlaceSizes, ShownSize, Written
-from paddlemix.conversation import Image, Part, Quad, RawAnswer, Reference, Text, Turn, Video, goes_round
+from paddlemix.conversation import Image, Placed, Quad, RawAnswer, Reference, Text, Turn, Video, goes_round
 from paddlemix.processors.coordinates import Thousandths, Units, size_under
 
 _CORNER = r"\(\d{1,6},\s*\d{1,6}\)"
@@ -58,7 +58,13 @@ class TaggedPlaces:
         Raises:
             ValueError: a box, a point or a quad lies on what the conversation does not show.
         """
-        return [written for part in turn.parts for written in self._written(part, sizes)]
+        written: list[Written] = []
+        for part in turn.parts:
+            if isinstance(part, Text):  # most parts are: they are asked for first, and without a call
+                written.append(Piece(part.text))
+            else:
+                written += self._written(part, sizes)
+        return written
 
     def parse(self, text: str, sizes: Sequence[ShownSize]) -> list[list[GroundedBox]]:
         """Read the boxes of a raw answer; malformed ones are ignored.
@@ -103,11 +109,9 @@ class TaggedPlaces:
         """Take the tags out of a raw answer; names and corners stay."""
         return self._any_tag.sub("", text).strip()
 
-    def _written(self, part: Part, sizes: PlaceSizes) -> Iterator[Written]:
+    def _written(self, part: Image | Video | Reference | Placed | RawAnswer, sizes: PlaceSizes) -> Iterator[Written]:
         if isinstance(part, (Image, Video)):
             yield part
-        elif isinstance(part, Text):
-            yield Piece(part.text)
         elif isinstance(part, Reference):
             yield from _tagged(part.text, self.ref)
         elif isinstance(part, RawAnswer):

@@ -65,13 +65,12 @@ def clamped(placed: Placed, size: Size) -> tuple[float, ...]:
 
 def _placed(conversation: Conversation, sizes: PlaceSizes) -> Iterator[tuple[Placed, Size]]:
     """Pair what has a place with the original size of what it lies on."""
-    for part in conversation.parts:
-        if isinstance(part, Placed):
-            try:
-                size = size_under(part, sizes)
-            except ValueError as error:
-                raise RecordError(conversation.source, str(error)) from error
-            yield part, size.original
+    for part in [part for turn in conversation.turns for part in turn.parts if isinstance(part, Placed)]:
+        try:
+            size = size_under(part, sizes)
+        except ValueError as error:
+            raise RecordError(conversation.source, str(error)) from error
+        yield part, size.original
 
 
 def _meets(placed: Placed, size: Size) -> bool:

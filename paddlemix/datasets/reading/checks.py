@@ -8,6 +8,12 @@ from itertools import pairwise
 from paddlemix.conversation import Conversation, Image, Part, Placed, Reference, Task, Text, Turn, Video
 from paddlemix.datasets.reading.context import Reading
 
+# Who may speak behind whom; "" stands for the beginning.
+_MAY_FOLLOW = frozenset({
+    ("", "user"), ("user", "assistant"), ("assistant", "user"), ("assistant", "tool"), ("tool", "assistant"),
+    ("tool", "tool"),
+})  # fmt: skip
+
 
 def plain_text(parts: Iterable[Part]) -> str:
     """Leave out tags, boxes, points and images.
@@ -18,7 +24,7 @@ def plain_text(parts: Iterable[Part]) -> str:
     Returns:
         What the parts say, in the form in which answers are scored.
     """
-    return "".join(part.text for part in parts if isinstance(part, (Text, Reference)))
+    return "".join([part.text for part in parts if isinstance(part, (Text, Reference))])
 
 
 def build_conversation(
@@ -51,7 +57,8 @@ def build_conversation(
     conversation = Conversation(
         tuple(turns), reading.source, answers=answers, task=task, tools=tools, notes=reading.notes
     )
-    if any(isinstance(part, Placed) and part.video is None for part in conversation.parts) and not conversation.images:
+    placed = [part for turn in turns for part in turn.parts if isinstance(part, Placed)]
+    if placed and any(part.video is None for part in placed) and not conversation.images:
         raise reading.error("the record has boxes but no image that they could lie on")
     return conversation
 
@@ -59,10 +66,8 @@ def build_conversation(
 def _check_order(turns: Sequence[Turn], reading: Reading) -> None:
     roles = [turn.role for turn in turns]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
-    may_follow = {"": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
     before = ["", *spoken]
-    is_right = all(role in may_follow.get(last, ()) for last, role in zip(before, spoken, strict=False))
-    if not is_right or before[-1] != "assistant":
+    if before[-1] != "assistant" or not _MAY_FOLLOW.issuperset(zip(before, spoken, strict=False)):
         twice = any(first == second != "tool" for first, second in pairwise(spoken))
         remedy = "; set `join_turns` of the set to true to join consecutive turns of one role" if twice else ""
         raise reading.error(
@@ -74,9 +79,9 @@ def _check_order(turns: Sequence[Turn], reading: Reading) -> None:
 def _check_turn(turn: Turn, number: int, reading: Reading) -> None:
     if turn.role in ("system", "assistant"):
         _refuse_shown(turn, number, reading)
-    if turn.role != "assistant" or turn.calls or plain_text(turn.parts).strip():
+    if turn.role != "assistant" or turn.calls:
         return
-    if not any(isinstance(part, Placed) for part in turn.parts):
+    if not plain_text(turn.parts).strip() and not any(isinstance(part, Placed) for part in turn.parts):
         raise reading.error(f"turn {number} (assistant) is blank; expected the answer to learn")
 
 

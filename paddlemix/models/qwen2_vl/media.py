@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from paddlemix.contract import Size
-from paddlemix.conversation import Conversation, Image, Video
+from paddlemix.conversation import Conversation, Image, ImageSettings, Video
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import VideoError, VideoInfo
 from paddlemix.media.images import image_size
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 # The settings of videos that could not be kept to, each of which one warning tells.
 _warned_of: set[str] = set()
 Grid = tuple[int, int, int]
+_NOTHING_ASKED = ImageSettings()
 
 
 class Shown(NamedTuple):
@@ -97,11 +98,13 @@ class MediaReader:
         self._video_processor = video_processor
         self._opening = opening
         self._image_size: Callable[[str], Size] = partial(image_size, opening=opening)
+        self._shown_still: Callable[[Size], Shown] = partial(_shown_still, image_processor)
 
     def remembering_sizes(self) -> MediaReader:
         """Make a reader like this one that looks at the header of each image once, however many records show it."""
         reader = MediaReader(self._image_processor, self._video_processor, self._opening)
         reader._image_size = lru_cache(maxsize=None)(self._image_size)
+        reader._shown_still = lru_cache(maxsize=None)(self._shown_still)
         return reader
 
     def measure(self, conversation: Conversation) -> MediaSizes:
@@ -158,9 +161,9 @@ class MediaReader:
         )
 
     def _still(self, image: Image, size: Size) -> Shown:
-        processor = self._processor_of(image)
-        seen = processor.resized(*size)
-        return Shown(processor.grid_of_resized(*seen), size, seen)
+        if image.settings == _NOTHING_ASKED:
+            return self._shown_still(size)
+        return _shown_still(self._processor_of(image), size)
 
     def _processor_of(self, image: Image) -> Qwen2VLImageProcessor:
         """Make the processor of one image."""
@@ -189,6 +192,12 @@ class MediaReader:
         for setting, note in plan.notes:
             _warn_once(setting, video, note)
         return processor, plan
+
+
+def _shown_still(processor: Qwen2VLImageProcessor, size: Size) -> Shown:
+    """Tell what an image of a size comes to."""
+    seen = processor.resized(*size)
+    return Shown(processor.grid_of_resized(*seen), size, seen)
 
 
 def _shown(plan: VideoPlan, info: VideoInfo) -> Shown:

@@ -240,9 +240,8 @@ class Qwen2VLProcessor(ProcessorBase):
         turns = self._written(conversation, places)
         if self.allow_control_tokens:
             turns = [turn._replace(written=self.chat_template.read_again(turn.written)) for turn in turns]
-        templated = self.chat_template.pieces(turns, conversation.tools, add_generation_prompt=add_generation_prompt)
         try:
-            pieces = list(templated)
+            pieces = self.chat_template.pieces(turns, conversation.tools, add_generation_prompt=add_generation_prompt)
         except ValueError as error:
             raise RecordError(conversation.source, str(error)) from error
         shown = {IMAGE_PAD: sizes.stills, VIDEO_PAD: sizes.clips}

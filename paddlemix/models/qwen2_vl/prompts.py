@@ -37,18 +37,17 @@ def expand_placeholders(
     Returns:
         The pieces, and what is shown, images and videos in the order of the prompt.
     """
-    expanded, order = [], []
-    for piece in pieces:
-        if piece.control and piece.text in remaining:
-            order.append(next(remaining[piece.text]))
-            piece = piece._replace(repeat=tokens(order[-1].grid))
-        expanded.append(piece)
+    expanded, order = list(pieces), []
+    for place in [place for place, piece in enumerate(expanded) if piece.control and piece.text in remaining]:
+        piece = expanded[place]
+        order.append(next(remaining[piece.text]))
+        expanded[place] = piece._replace(repeat=tokens(order[-1].grid))
     return expanded, order
 
 
 def count_placeholders(pieces: Iterable[Piece], pad: str) -> int:
     """Count how often the control token `pad` stands in a prompt."""
-    return sum(piece.control and piece.text == pad for piece in pieces)
+    return [piece.text for piece in pieces if piece.control].count(pad)
 
 
 def check_media_counts(prompts: Sequence[Sequence[Piece]], given: Mapping[str, int]) -> None:

@@ -9,11 +9,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, groupby, zip_longest
+from itertools import count, zip_longest
 from typing import Any, NamedTuple
 
-from paddlemix.contract import Piece, Written
-from paddlemix.conversation import Image, Role, Video
+from paddlemix.contract import Piece
+from paddlemix.conversation import Image, Role
 from paddlemix.processors.turns.written import WrittenTurn
 
 # Characters of a private use area: no template writes them, and texts are put in only after the split. By its number
@@ -28,7 +28,6 @@ _SILENT = re.compile("\ue000s(\\d+)\ue001\\s*")
 # As JSON in ASCII spells what markers are made of.
 _ESCAPED = re.compile(r"\\u(e00[01]|2003)")
 _QUOTED_JSON = re.compile('"(\ue000j\\d+\ue001)"')
-_KINDS: dict[type, str] = {Image: "i", Video: "v"}
 
 
 class TurnShape(NamedTuple):
@@ -77,12 +76,16 @@ class Stretch:
     is_left_trimmed: bool = False
     is_right_trimmed: bool = False
 
-    def put_in(self, pieces: Sequence[Piece]) -> Iterator[Piece]:
+    def put_in(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
         """Give the stretch's pieces as the template shows them."""
-        for place, piece in enumerate(pieces):
-            text = piece.text.lstrip() if self.is_left_trimmed and not place else piece.text
-            text = text.rstrip() if self.is_right_trimmed and place == len(pieces) - 1 else text
-            yield piece if text == piece.text or piece.control else piece._replace(text=text)
+        if not self.is_left_trimmed and not self.is_right_trimmed:
+            return pieces
+        shown = list(pieces)
+        if self.is_left_trimmed and not shown[0].control:
+            shown[0] = shown[0]._replace(text=shown[0].text.lstrip())
+        if self.is_right_trimmed and not shown[-1].control:
+            shown[-1] = shown[-1]._replace(text=shown[-1].text.rstrip())
+        return shown
 
 
 Laid = Piece | OfTurn | Stretch
@@ -104,11 +107,14 @@ def taken_apart(turns: Sequence[WrittenTurn], tools: Sequence[str]) -> tuple[Sha
     stretches = [[Piece(tool)] for tool in tools]
     for turn in turns:
         kinds = ""
-        for kind, group in groupby(turn.written, key=_kind):
-            same: list[Any] = list(group)
-            kinds += kind if kind == "t" else kind * len(same)
-            if kind == "t":
-                stretches.append(same)
+        for written in turn.written:
+            if isinstance(written, Piece):
+                if kinds[-1:] != "t":
+                    kinds += "t"
+                    stretches.append([])
+                stretches[-1].append(written)
+            else:
+                kinds += "i" if isinstance(written, Image) else "v"
         stretches += [[turn.spoken(Piece(text))] for call in turn.calls for text in (call.name, call.arguments)]
         shape.append(TurnShape(turn.role, kinds, len(turn.calls), turn.is_answer or turn.weight > 0))
     return tuple(shape), stretches
@@ -210,10 +216,6 @@ def _cut(text: str) -> Iterator[tuple[str, _Marker | None]]:
         yield text[place : one.start()], _Marker(kind, int(one["number"]), is_left_trimmed, is_right_trimmed)
         place = one.end()
     yield text[place:], None
-
-
-def _kind(written: Written) -> str:
-    return _KINDS.get(type(written), "t")
 
 
 def _message(turn: TurnShape, place: int, number: Iterator[int]) -> dict[str, Any]:

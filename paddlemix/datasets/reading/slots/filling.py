@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from paddlemix.conversation import Image, Part, Video
@@ -71,6 +71,8 @@ def fill(
     slots = _slots(cut)
     if not slots and not others:  # as in most records, which need no more
         return _with_first([*shown, *videos], cut, reading)
+    if not named and not others and _are_in_order(slots, len(shown), len(videos)):  # as in most of the others
+        return _in_order(cut, {IMAGE: iter(shown), VIDEO: iter(videos)})
     listed = [Listed(IMAGE, "images", [[one] for one in shown]), Listed(VIDEO, "videos", [[one] for one in videos])]
     return _filled(_with_slots(cut, listed, slots, reading), [*listed, *others], named, reading)
 
@@ -105,6 +107,20 @@ def _without_escapes(text: str) -> str:
 
 def _slots(turns: Iterable[Said]) -> list[Slot]:
     return [piece for said in turns for piece in said.pieces if isinstance(piece, Slot)]
+
+
+def _are_in_order(slots: Sequence[Slot], images: int, videos: int) -> bool:
+    """Tell whether there is a slot for each image and video that is listed, none of them numbered."""
+    tags = [slot.tag for slot in slots if slot.number is None]
+    return len(tags) == len(slots) == images + videos and tags.count(IMAGE) == images and tags.count(VIDEO) == videos
+
+
+def _in_order(turns: list[Said], media: Mapping[str, Iterator[Image | Video]]) -> list[Said]:
+    """Put the next image or video into each slot."""
+    return [
+        said._replace(pieces=[next(media[piece.tag]) if isinstance(piece, Slot) else piece for piece in said.pieces])
+        for said in turns
+    ]
 
 
 def _with_slots(turns: list[Said], listed: Sequence[Listed], slots: list[Slot], reading: Reading) -> list[Said]:
