@@ -218,7 +218,9 @@ class ChatTemplate:
     @cached_property
     def end_of_answer(self) -> str | None:
         """The control token that the template writes behind an answer; None where it writes none, or takes no chat."""
-        shape, _ = taken_apart([WrittenTurn("user", [Piece(_ANY)], 0.0), WrittenTurn("assistant", [Piece(_ANY)], 1.0)], ())
+        shape, _ = taken_apart(
+            [WrittenTurn("user", [Piece(_ANY)], 0.0), WrittenTurn("assistant", [Piece(_ANY)], 1.0)], ()
+        )
         try:
             layout = self._layout(shape, 0, False)
         except TemplateProblem:

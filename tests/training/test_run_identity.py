@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from paddlemix.checkpoints.identity import RunIdentity
 from paddlemix.configuration.arguments import (
     DataArguments,
     DatasetArguments,
@@ -39,3 +42,27 @@ def test_a_key_of_sets_that_is_not_given_says_nothing_to_runs_that_began_before_
 
 def test_other_checks_go_on_with_the_same_records_and_another_order_does_not() -> None:
     assert "shuffle" in KNOWN_KEYS.samples and {"check_media", "on_bad_record"} <= set(KNOWN_KEYS.draws)
+
+
+@pytest.mark.parametrize(
+    ("key", "spellings", "other"),
+    [
+        ("lora_target_modules", ["q_proj,v_proj", ["q_proj", "v_proj"], ["v_proj , q_proj"]], ["q_proj"]),
+        ("lora_target_modules", [None, "all-linear", ["all-linear"]], "q_proj"),
+        ("lora_modules_to_save", ["embed_tokens,lm_head", ["lm_head", "embed_tokens"]], None),
+        ("lora_modules_to_save", [[], ""], None),
+        ("lora_path", ["a", ["a"]], ["a", "b"]),
+        ("lora_path", [["a", "b"]], ["b", "a"]),
+        ("new_tokens", [["<a>"], [{"token": "<a>", "special": False}]], [{"token": "<a>", "special": True}]),
+        ("freeze_include", [["a", "b"]], ["b"]),
+        ("dataset.train", [[{"splits": ":90%"}], [{"splits": [":90%"]}]], [{"splits": None}]),
+        ("dataset.train.data_files", [[{"data_files": "a"}], [{"data_files": ["a"]}]], [{"data_files": "b"}]),
+    ],
+)
+def test_one_value_in_several_spellings_is_one_run(key: str, spellings: list[Any], other: Any) -> None:
+    runs = [RunIdentity({key: value}, {}, "records") for value in spellings]
+    for run in runs:
+        assert not any(KNOWN_KEYS.changes(one.keys, run.keys, [key]) for one in runs)
+        assert run.differences(runs[0], KNOWN_KEYS, ignore_data=False) == []
+        (change,) = KNOWN_KEYS.changes({key: other}, run.keys, [key])
+        assert change.startswith(f"`{key}` ")
