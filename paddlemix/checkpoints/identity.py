@@ -26,6 +26,7 @@ class IdentityKeys:
         draws: these may change as long as the same records are drawn together: files may be moved, and a global batch
             cut anew.
         free: these may change; the run then goes on with the new values.
+        adapter: those of `model` that say which shape an adapter has.
         forms: by key, what makes one of all ways to write a value that mean the same; takes values as JSON has them.
     """
 
@@ -33,6 +34,7 @@ class IdentityKeys:
     samples: tuple[str, ...]
     draws: tuple[str, ...]
     free: tuple[str, ...]
+    adapter: tuple[str, ...] = ()
     forms: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
 
     def changes(self, before: Mapping[str, Any], now: Mapping[str, Any], names: Collection[str]) -> list[str]:
@@ -143,10 +145,27 @@ def check_same_run(checkpoint: Path, run: RunIdentity, known: IdentityKeys, *, i
     if differences := run.differences(earlier, known, ignore_data=ignore_data):
         raise ValueError(
             f"{checkpoint} is of another run: {'; '.join(differences)}. Restore what has changed, or start a new run "
-            "from its weights: take `resume_from_checkpoint` out, give another `output_dir` and set "
-            f"`model_name_or_path` to {checkpoint}."
+            "from its weights: take `resume_from_checkpoint` out, give another `output_dir` and "
+            f"{_begun_with(checkpoint, earlier, run, known)}."
         )
     return run.free_changes(earlier, known)
+
+
+def _begun_with(checkpoint: Path, earlier: RunIdentity, run: RunIdentity, known: IdentityKeys) -> str:
+    """Tell which keys begin a new run with a checkpoint's weights, an adapter or a whole model."""
+    begun = f"set `model_name_or_path` to {checkpoint}"
+    if not earlier.keys.get("lora"):
+        return begun
+    if not run.keys.get("lora"):
+        return (
+            "set `model_name_or_path` to what paddlemix/tools/merge_lora_params.py makes of its adapter and "
+            f"{earlier.keys.get('model_name_or_path')}"
+        )
+    if run.keys.get("lora_path"):
+        begun = f"take `lora_path` out, and {begun}"
+    if known.changes(earlier.keys, run.keys, known.adapter):
+        begun += ", with `create_new_adapter` true: a new adapter of any shape on top of that one"
+    return begun
 
 
 def _changes(

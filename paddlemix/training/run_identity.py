@@ -9,6 +9,7 @@ from paddlemix.checkpoints.identity import IdentityKeys
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig
 from paddlemix.configuration.groups import DRAW_KEYS, FREE_KEYS, MODEL_KEYS, SAMPLE_KEYS
 from paddlemix.configuration.layer_names import ALL_LINEAR, layer_patterns
+from paddlemix.peft.folders import lasting_name
 
 _FILES = ("data_files", "image_root")
 # Left out where they say nothing, so that a run goes on that began before they were known.
@@ -42,10 +43,12 @@ KNOWN_KEYS = IdentityKeys(
     samples=SAMPLE_KEYS,
     draws=DRAW_KEYS,
     free=FREE_KEYS,
+    adapter=("lora_rank", "lora_alpha", "rslora", "lora_target_modules", "lora_modules_to_save", "new_tokens"),
     forms={
+        "model_name_or_path": lasting_name,
         "lora_target_modules": _targets,
         "lora_modules_to_save": _names,
-        "lora_path": _listed,
+        "lora_path": lambda value: [lasting_name(one) for one in _listed(value)],
         "new_tokens": _tokens,
         "dataset.train": _sets,
         "dataset.train.data_files": _sets,
