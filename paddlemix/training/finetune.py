@@ -400,7 +400,7 @@ def prepare_resume(args: TrainingArguments) -> str | None:
 
 
 def save_results(trainer: RunTrainer, metrics: dict[str, float]) -> None:
-    """Write the model with its processor, the metrics and the loss curve into `output_dir`; rank 0 writes.
+    """Write the metrics into `output_dir`, and of a run that has trained the model, its processor, and the loss.
 
     Args:
         trainer: that has trained or evaluated.
@@ -421,13 +421,16 @@ def save_results(trainer: RunTrainer, metrics: dict[str, float]) -> None:
 
 
 def _write_results(trainer: RunTrainer, metrics: dict[str, float]) -> None:
-    trainer.save_model()
+    if trainer.args.do_train:  # what was evaluated alone lies where it was read from
+        trainer.save_model()
     if not trainer.is_world_process_zero():
         return
     from paddlemix.visualization.loss_curve import plot_loss
 
     folder = Path(trainer.args.output_dir)
     write_json(folder / "all_results.json", metrics)
+    if not trainer.args.do_train:
+        return
     write_json(folder / "trainer_log.json", trainer.log_history)
     if any("loss" in entry for entry in trainer.log_history):
         plot_loss(trainer.log_history, folder / "loss.png")
