@@ -13,7 +13,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from paddlemix.processors.turns.layout import as_json
 
-
 # What a template's own expressions can raise: a macro that calls itself has no end, and a text no bound.
 _STOPS = (
     *(TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
