@@ -337,6 +337,15 @@ class Processor(ConversationProcessor, Protocol):
         """Tokens that end an answer whatever else a checkpoint's generation_config.json names as its end."""
         ...
 
+    @property
+    def end_of_turn(self) -> str:
+        """The token that stands behind an answer in a conversation, and is learned with it."""
+        ...
+
+    def choose_added_tokens(self, choice: AddedTokens) -> None:
+        """Read the tokenizer's own added tokens in texts from now on, or leave them letters."""
+        ...
+
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write everything that `from_pretrained` reads beside a model."""
         ...

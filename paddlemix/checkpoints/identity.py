@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,29 @@ class IdentityKeys:
         draws: these may change as long as the same records are drawn together: files may be moved, and a global batch
             cut anew.
         free: these may change; the run then goes on with the new values.
+        adapter: those of `model` that say which shape an adapter has.
+        forms: by key, what makes one of all ways to write a value that mean the same; takes values as JSON has them.
     """
 
     model: tuple[str, ...]
     samples: tuple[str, ...]
     draws: tuple[str, ...]
     free: tuple[str, ...]
+    adapter: tuple[str, ...] = ()
+    forms: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+
+    def changes(self, before: Mapping[str, Any], now: Mapping[str, Any], names: Collection[str]) -> list[str]:
+        """Say which of some keys have other values.
+
+        Args:
+            before: values by key, of the earlier run.
+            now: of this run.
+            names: the keys; one that either side does not have is no change.
+
+        Returns:
+            The changes in words.
+        """
+        return list(_changes(before, now, names, self.forms))
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -90,22 +107,23 @@ class RunIdentity:
             What differs, with both values; empty where the runs are one.
         """
         shapes = [
-            f"the model's {changed}" for changed in _changes(earlier.model, self.model, set(self.model) - {*_NO_SHAPE})
+            f"the model's {changed}"
+            for changed in _changes(earlier.model, self.model, sorted(set(self.model) - {*_NO_SHAPE}), {})
         ]
         # A checkpoint holds all weights, but for those that adapters were trained on.
         base = ("model_name_or_path",) if self.keys.get("lora") else ()
-        found = shapes + list(_changes(earlier.keys, self.keys, (*known.model, *base)))
+        found = shapes + known.changes(earlier.keys, self.keys, (*known.model, *base))
         if ignore_data:
             return found
-        found += _changes(earlier.keys, self.keys, known.samples)
+        found += known.changes(earlier.keys, self.keys, known.samples)
         if self.drawn_from != earlier.drawn_from:
-            found += _changes(earlier.keys, self.keys, known.draws)
+            found += known.changes(earlier.keys, self.keys, known.draws)
             found = found or ["the records in the files of `dataset.train` are others than they were"]
         return found
 
     def free_changes(self, earlier: RunIdentity, known: IdentityKeys) -> list[str]:
         """Say what the run goes on with other values of, though it goes on."""
-        return list(_changes(earlier.keys, self.keys, known.free))
+        return known.changes(earlier.keys, self.keys, known.free)
 
 
 def check_same_run(checkpoint: Path, run: RunIdentity, known: IdentityKeys, *, ignore_data: bool) -> list[str]:
@@ -127,17 +145,44 @@ def check_same_run(checkpoint: Path, run: RunIdentity, known: IdentityKeys, *, i
     if differences := run.differences(earlier, known, ignore_data=ignore_data):
         raise ValueError(
             f"{checkpoint} is of another run: {'; '.join(differences)}. Restore what has changed, or start a new run "
-            "from its weights: take `resume_from_checkpoint` out, give another `output_dir` and set "
-            f"`model_name_or_path` to {checkpoint}."
+            "from its weights: take `resume_from_checkpoint` out, give another `output_dir` and "
+            f"{_begun_with(checkpoint, earlier, run, known)}."
         )
     return run.free_changes(earlier, known)
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], names: Collection[str]) -> Iterator[str]:
+def _begun_with(checkpoint: Path, earlier: RunIdentity, run: RunIdentity, known: IdentityKeys) -> str:
+    """Tell which keys begin a new run with a checkpoint's weights, an adapter or a whole model."""
+    begun = f"set `model_name_or_path` to {checkpoint}"
+    if not earlier.keys.get("lora"):
+        return begun
+    if not run.keys.get("lora"):
+        return (
+            "set `model_name_or_path` to what paddlemix/tools/merge_lora_params.py makes of its adapter and "
+            f"{earlier.keys.get('model_name_or_path')}"
+        )
+    if run.keys.get("lora_path"):
+        begun = f"take `lora_path` out, and {begun}"
+    if known.changes(earlier.keys, run.keys, known.adapter):
+        begun += ", with `create_new_adapter` true: a new adapter of any shape on top of that one"
+    return begun
+
+
+def _changes(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    names: Collection[str],
+    forms: Mapping[str, Callable[[Any], Any]],
+) -> Iterator[str]:
     """Yield the changes in words, by name; a name that either side does not have is none."""
-    for name in names if isinstance(names, tuple) else sorted(names):
-        if name in before and name in now and before[name] != now[name]:
+    for name in names:
+        form = forms.get(name, _as_it_is)
+        if name in before and name in now and form(before[name]) != form(now[name]):
             yield _change(name, before[name], now[name])
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _change(name: str, before: Any, now: Any) -> str:

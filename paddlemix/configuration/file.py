@@ -10,7 +10,7 @@ import dataclasses
 import glob
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from paddlemix.configuration.check import check_values
 from paddlemix.configuration.degrees import check_degrees
 from paddlemix.configuration.foreign.table import readable_keys
 from paddlemix.configuration.foreign.translated import Translated
+from paddlemix.configuration.groups import FREEZE_SEEING
 from paddlemix.configuration.help import USAGE, help_text
 from paddlemix.configuration.intervals import STAND_INS, has_shares
 from paddlemix.configuration.keys import paddlenlp_keys
@@ -34,7 +35,7 @@ from paddlemix.configuration.problems import ConfigError, Place, Problem
 from paddlemix.configuration.reading.config_file import read_config_file
 from paddlemix.configuration.reading.flags import Flags
 from paddlemix.configuration.reading.source import Given, Source
-from paddlemix.configuration.rules import SHARES_GRADIENTS, find_broken_rules, recomputes
+from paddlemix.configuration.rules import SHARES_GRADIENTS, adapts_language_alone, find_broken_rules, recomputes
 
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
@@ -116,7 +117,18 @@ def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
     problems += [problem for source in translated for problem in source.problems]
     if problems:
         raise ConfigError(problems)
+    for note in _notes_on_adapters(values, given):
+        logger.info("%s", note)
     return _into_groups(values, given, name)
+
+
+def _notes_on_adapters(values: dict[str, Any], given: Given) -> Iterator[str]:
+    """Tell what switches of the vision tower and the aligner, where they are given, mean to a run of adapters."""
+    if not values["lora"] or not adapts_language_alone(values["lora_target_modules"]):
+        return
+    for key in (key for key in FREEZE_SEEING if key in given.values):
+        ways_out = "" if values[key] else "; to put some on others, name their layers in `lora_target_modules`"
+        yield f"{given.place((key,))}: `{key}`: adapters are on layers of the language model alone{ways_out}."
 
 
 def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:

@@ -43,6 +43,8 @@ NEEDS = {
     "predict_with_generate": ("max_new_tokens",),
 }
 FREEZE_KEYS = tuple(name for name in _MODEL if name.startswith("freeze_"))
+# The switches of what sees, which gets no adapters where `lora_target_modules` names none of its layers.
+FREEZE_SEEING = ("freeze_vit", "freeze_aligner")
 FREEZE_SWITCHES = ("freeze_vit", "freeze_llm", "freeze_aligner")
 # Of which at most one may be true, and of which the first may not be above the second.
 EXCLUSIVE = (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval"))

@@ -12,12 +12,14 @@ from paddlemix.configuration.groups import (
     DEGREES_NOT_YET,
     EXCLUSIVE,
     FREEZE_KEYS,
+    FREEZE_SEEING,
     FREEZE_SWITCHES,
     HALF_PRECISION_SWITCHES,
     NEEDS,
     NOT_YET_SWITCHES,
 )
 from paddlemix.configuration.intervals import times
+from paddlemix.configuration.layer_names import ALL_LINEAR, layer_patterns
 from paddlemix.evaluation.score_names import ALL_SCORES, SCORES, section_of
 
 Values = Mapping[str, Any]
@@ -56,6 +58,11 @@ class Rule:
 def evaluates(values: Values) -> bool:
     """Tell whether a run evaluates: an `evaluation_strategy` switches evaluation on, as in PaddleNLP."""
     return _evaluates(values["do_eval"], values["evaluation_strategy"])
+
+
+def adapts_language_alone(targets: str | list[str] | None) -> bool:
+    """Tell whether `lora_target_modules` leaves vision tower and aligner without adapters, and says so for all."""
+    return targets is None or layer_patterns(targets) == [ALL_LINEAR]
 
 
 def recomputes(values: Values, part: str) -> bool:
@@ -267,8 +274,10 @@ CONSISTENCY: tuple[Rule, ...] = (
     ),
     *(
         Rule(
-            (key, "lora"),
-            lambda freezes, lora: freezes and lora,
+            (key, "lora", "lora_target_modules", "lora_modules_to_save"),
+            lambda freezes, lora, targets, whole, sees=key in FREEZE_SEEING: (
+                freezes and lora and not (sees and adapts_language_alone(targets) and not whole)
+            ),
             f"`{key}` has no effect while `lora` is true: all but the adapters is frozen. Take the key out; "
             "`lora_modules_to_save` names layers that are trained besides.",
         )

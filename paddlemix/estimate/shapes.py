@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paddlemix.auto import AutoTokenizerMIX
 from paddlemix.configuration.arguments import ModelArguments
 from paddlemix.hub import PADDLEMIX_NAMES
 from paddlemix.models.base import MixPretrainedModel, read_carried_files
 from paddlemix.models.config_file import read_config
 from paddlemix.models.family import Family
 from paddlemix.models.registry import FAMILIES, find_family
-from paddlemix.names import END_OF_TURN
 from paddlemix.peft.chain import AdapterChain, chain_on, find_chain
+from paddlemix.peft.folders import ModelFolders
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.training.finetune import AdapterStart, choose_trained
 from paddlemix.weights.loading import without_initial_values
@@ -23,12 +22,15 @@ from paddlemix.weights.loading import without_initial_values
 _TUNED = ("-Instruct", "-Chat")
 
 
-def model_to_train(keys: ModelArguments, *, dtype: str) -> tuple[MixPretrainedModel | MixLoRAModel, Family]:
+def model_to_train(
+    keys: ModelArguments, *, dtype: str, chat_template: str | None = None
+) -> tuple[MixPretrainedModel | MixLoRAModel, Family]:
     """Build the model that a run would train, frozen or with adapters; its parameters have shapes and no memory.
 
     Args:
         keys: name the model and what is trained of it.
         dtype: of the weights.
+        chat_template: which of a folder's chat templates writes prompts; None for its default.
 
     Returns:
         The model and its family.
@@ -47,7 +49,7 @@ def model_to_train(keys: ModelArguments, *, dtype: str) -> tuple[MixPretrainedMo
             folders = chain.folders()
             family = find_family(folders.model)
             model = _empty(family, read_config(folders.model), dtype)
-            is_base = keys.lora and _is_base(model, folders.model)
+            is_base = keys.lora and _is_base(model, family, folders, chat_template)
         start = AdapterStart(chain.base, chain.continued)
         return choose_trained(model, family, keys, is_base=is_base and not chain.merged, seed=0, start=start), family
 
@@ -70,6 +72,9 @@ def _empty(family: Family, values: Mapping[str, Any], dtype: str) -> MixPretrain
     return family.model_class.from_config(family.config_class(**values), dtype=dtype)
 
 
-def _is_base(model: MixPretrainedModel, folder: Path) -> bool:
-    model.carried_files = read_carried_files(folder)
-    return not model.knows_turns(AutoTokenizerMIX.from_pretrained(folder).token_id(END_OF_TURN))
+def _is_base(model: MixPretrainedModel, family: Family, folders: ModelFolders, chat_template: str | None) -> bool:
+    model.carried_files = read_carried_files(folders.model)
+    processor = family.processor_class.from_pretrained(
+        folders.model, lora_path=folders.adapter, chat_template=chat_template
+    )
+    return not model.knows_turns(processor.tokenizer.token_id(processor.end_of_turn))

@@ -56,13 +56,21 @@ def generate_ids(
         answer is part of it.
 
     Raises:
-        TypeError: a name is neither an input of the model nor a setting.
+        TypeError: a name is neither an input of the model nor a setting, or `generation_config` or `streamer` is not
+            what it is called.
         ValueError: a setting makes no sense or asks for what is not done here, stop strings are asked for without a
             tokenizer or beams with a streamer, or a row is padded on the right.
     """
     settings = _settings(inputs_and_settings, eos_token_id)
     inputs = _inputs(model, {name: value for name, value in inputs_and_settings.items() if name not in _SETTINGS})
     config = settled_config(model, generation_config, do_sample=do_sample, **settings)
+    if streamer is not None and (
+        isinstance(streamer, type) or not hasattr(streamer, "put") or not hasattr(streamer, "end")
+    ):
+        raise TypeError(
+            f"`streamer` is {streamer!r}; expected an object with `put(tokens)` and `end()`, such as "
+            "TextStreamer(processor, skip_prompt=True)."
+        )
     if streamer is not None and config.num_beams > 1:
         raise ValueError(
             f"`num_beams` is {config.num_beams}, but a `streamer` is given; what beams answer is certain at the end "
@@ -99,7 +107,7 @@ def settled_config(
         The settings.
 
     Raises:
-        TypeError: a name is none of the settings.
+        TypeError: a name is none of the settings, or `generation_config` no such thing.
         ValueError: a setting makes no sense.
     """
     unknown = sorted(settings.keys() - set(_SETTINGS))
@@ -109,6 +117,11 @@ def settled_config(
         return generation_config.changed(do_sample=do_sample, **settings)
     values, named = carried_values(model), GENERATION_FILE
     if generation_config is not None:
+        if not hasattr(generation_config, "to_dict"):
+            raise TypeError(
+                f"`generation_config` is {generation_config!r}; expected a GenerationConfig, ours or that of "
+                "transformers. Single settings are arguments of their own, such as `temperature=0.7`."
+            )
         values, named = generation_config.to_dict(), "generation_config"  # what transformers writes its file from
     return GenerationConfig.from_published(values, Path(named), do_sample=do_sample, **settings)
 

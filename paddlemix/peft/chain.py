@@ -67,12 +67,14 @@ def find_chain(name_or_path: str, lora_paths: Sequence[str] = (), *, creates_new
     """
     if not is_adapter(local_folder(name_or_path)):
         return chain_on(name_or_path, lora_paths, creates_new=creates_new)
-    if lora_paths:
-        listed = ", ".join(f'"{one}"' for one in [name_or_path, *lora_paths])
+    if others := [one for one in lora_paths if lasting_name(one) != lasting_name(name_or_path)]:
+        listed = ", ".join(f'"{one}"' for one in [name_or_path, *others])
         raise ValueError(
             f"`model_name_or_path` {name_or_path} is an adapter itself. Give the base of it, and set `lora_path` to "
             f"[{listed}]."
         )
+    if lora_paths:
+        raise ValueError(f"`model_name_or_path` and `lora_path` are both the adapter {name_or_path}; take one out.")
     adapter = local_folder(name_or_path, weights=True)
     return _chain(lasting_name(base_of_adapter(adapter)), [adapter], creates_new)
 
@@ -83,6 +85,9 @@ def chain_on(name_or_path: str, lora_paths: Sequence[str], *, creates_new: bool 
     for path, folder in zip(lora_paths, adapters, strict=True):
         if not is_adapter(folder):
             raise not_an_adapter(path, folder)
+    repeated = [path for place, path in enumerate(lora_paths) if adapters[place] in adapters[:place]]
+    if repeated:
+        raise ValueError(f"`lora_path` names {repeated[0]} twice, which would count twice; name each adapter once.")
     if adapters:
         warn_of_another_base(name_or_path, adapters[0])
     return _chain(lasting_name(name_or_path), adapters, creates_new)

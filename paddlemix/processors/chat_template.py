@@ -46,7 +46,7 @@ class ChatTemplate:
         source: jinja2 text, taken from a checkpoint, never from a request; None for the family's own.
         stored: what else the checkpoint says: templates with names, and special tokens that templates may name.
         name: which of the named templates `source` is; None without a choice.
-        own_tokens: more tokens that are control tokens where a template writes them, but text in all texts.
+        own_tokens: more tokens that are control tokens where a template writes them.
 
     Attributes:
         default: the family's own template.
@@ -114,12 +114,12 @@ class ChatTemplate:
         """Make the same template, in which more tokens are control tokens where it writes them.
 
         Args:
-            own_tokens: of the checkpoint; in texts they stay text.
+            own_tokens: of the checkpoint; what they are in texts, its tokenizer says.
 
         Returns:
             The template.
         """
-        return type(self)(self.source, self.stored, self.name, own_tokens)
+        return self if own_tokens == self.own_tokens else type(self)(self.source, self.stored, self.name, own_tokens)
 
     def __reduce__(self) -> tuple[type[ChatTemplate], tuple[Any, ...]]:
         # A compiled template cannot be pickled.
@@ -215,6 +215,18 @@ class ChatTemplate:
     def knows_tools(self) -> bool:
         """Whether the template reads a list of tools."""
         return self._compiled.names("tools")
+
+    @cached_property
+    def end_of_answer(self) -> str | None:
+        """The control token that the template writes behind an answer; None where it writes none, or takes no chat."""
+        shape, _ = taken_apart(
+            [WrittenTurn("user", [Piece(_ANY)], 0.0), WrittenTurn("assistant", [Piece(_ANY)], 1.0)], ()
+        )
+        try:
+            layout = self._layout(shape, 0, False)
+        except TemplateProblem:
+            return None
+        return next((one.piece.text for one in layout if isinstance(one, OfTurn)), None)
 
     @cached_property
     def default_system(self) -> str:

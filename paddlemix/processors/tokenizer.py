@@ -144,9 +144,12 @@ class FastTokenizer:
     @property
     def own_tokens(self) -> tuple[str, ...]:
         """The added tokens that are neither control tokens nor published words, in the order of their ids."""
-        known = {*self.control_tokens, *self.published_words}
-        added = sorted(self.backend.get_added_tokens_decoder().items(), key=lambda one: one[0])
-        return tuple(token.content for _, token in added if token.content not in known)
+        return tuple(token.content for token in self._own_added())
+
+    @property
+    def own_special_tokens(self) -> tuple[str, ...]:
+        """Those of `own_tokens` that are special, as tokens are that open and end turns."""
+        return tuple(token.content for token in self._own_added() if token.special)
 
     def choose_added_tokens(self, choice: AddedTokens) -> None:
         """Read the checkpoint's own added tokens in texts from now on, or leave them letters.
@@ -258,6 +261,11 @@ class FastTokenizer:
         """Tell whether an added token is letters in a text."""
         is_own = token.content not in self.published_words
         return token.content in self.control_tokens or (self.added_tokens == "text" and is_own)
+
+    def _own_added(self) -> list[AddedToken]:
+        known = {*self.control_tokens, *self.published_words}
+        added = sorted(self.backend.get_added_tokens_decoder().items(), key=lambda one: one[0])
+        return [token for _, token in added if token.content not in known]
 
     def _named_id(self, name: str) -> int:
         """Look up the token that the settings name, or else the family's."""

@@ -48,7 +48,9 @@ def main() -> None:
 
     logger.set_level("WARNING")
     setup = Setup.of(config, cards=args.cards, image_share=args.image_share)
-    model, family = model_to_train(config.model, dtype=weights_dtype_of(config))
+    model, family = model_to_train(
+        config.model, dtype=weights_dtype_of(config), chat_template=config.data.chat_template
+    )
     found, name = estimate(model, family, setup), config.model.model_name_or_path
     if args.json:
         print(json.dumps(as_json(name, found, setup), indent=2))

@@ -26,7 +26,6 @@ from paddlemix.files import write_json
 from paddlemix.media.kept import begin_refetch
 from paddlemix.models.config_file import read_config, vocab_size_of
 from paddlemix.models.registry import Family, find_family
-from paddlemix.names import END_OF_TURN
 from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.chain import AdapterChain, find_chain
 from paddlemix.peft.folders import lasting_name
@@ -111,7 +110,10 @@ class Run:
             max_length=data.max_length,
             truncate_text=data.on_overlong == "truncate_text",
         )
-        return cls(config, chain, family, processor, _growth(keys, processor, chain, folders.model, family))
+        growth = _growth(keys, processor, chain, folders.model, family)
+        if keys.new_tokens:
+            processor.choose_added_tokens(data.added_tokens)  # the chat template may write some of them
+        return cls(config, chain, family, processor, growth)
 
     def check_tokens(self) -> None:
         """Make sure that the model will have a row for every token.
@@ -210,14 +212,15 @@ class Run:
         dtype = keys.dtype or weights_dtype(args)
         loaded = self.load_start(dtype, seed=args.seed, tensor_parallel_degree=degree)
         tokenizer = self.processor.tokenizer
-        end = tokenizer.token_id(END_OF_TURN)
+        end_of_turn = self.processor.end_of_turn
+        end = tokenizer.token_id(end_of_turn)
         is_base = not loaded.knows_turns(end)
         base = str(merged_base_folder(self.config)) if self.chain.merged else self.chain.base
         start = AdapterStart(base, self.chain.continued, tuple(self.config.places))
         model = choose_trained(loaded, self.family, keys, is_base=is_base, seed=args.seed, start=start)
         model.begin_tuning_on_turns(end, (tokenizer.eos_token_id, tokenizer.pad_token_id))
         if is_base:
-            _end_answers_with_turns(tokenizer, end)
+            _end_answers_with(tokenizer, end_of_turn)
         self.growth.warn_of_frozen_rows(model)
         return model
 
@@ -397,7 +400,7 @@ def prepare_resume(args: TrainingArguments) -> str | None:
 
 
 def save_results(trainer: RunTrainer, metrics: dict[str, float]) -> None:
-    """Write the model with its processor, the metrics and the loss curve into `output_dir`; rank 0 writes.
+    """Write the metrics into `output_dir`, and of a run that has trained the model, its processor, and the loss.
 
     Args:
         trainer: that has trained or evaluated.
@@ -418,22 +421,26 @@ def save_results(trainer: RunTrainer, metrics: dict[str, float]) -> None:
 
 
 def _write_results(trainer: RunTrainer, metrics: dict[str, float]) -> None:
-    trainer.save_model()
+    if trainer.args.do_train:  # what was evaluated alone lies where it was read from
+        trainer.save_model()
     if not trainer.is_world_process_zero():
         return
     from paddlemix.visualization.loss_curve import plot_loss
 
     folder = Path(trainer.args.output_dir)
     write_json(folder / "all_results.json", metrics)
+    if not trainer.args.do_train:
+        return
     write_json(folder / "trainer_log.json", trainer.log_history)
     if any("loss" in entry for entry in trainer.log_history):
         plot_loss(trainer.log_history, folder / "loss.png")
 
 
-def _end_answers_with_turns(tokenizer: Tokenizer, end_of_turn: int) -> None:
+def _end_answers_with(tokenizer: Tokenizer, end_of_turn: str) -> None:
     """Let tokenizer_config.json name a turn's end, for tools that ask nothing else what ends an answer."""
-    if tokenizer.eos_token_id != end_of_turn:  # a Qwen-VL's is without being named
-        tokenizer.settings["eos_token"], tokenizer.eos_token_id = END_OF_TURN, end_of_turn
+    token_id = tokenizer.token_id(end_of_turn)
+    if tokenizer.eos_token_id != token_id:  # a Qwen-VL's is without being named
+        tokenizer.settings["eos_token"], tokenizer.eos_token_id = end_of_turn, token_id
 
 
 def weights_dtype(args: TrainingArguments) -> str:

@@ -8,12 +8,52 @@ from typing import Any
 from paddlemix.checkpoints.identity import IdentityKeys
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig
 from paddlemix.configuration.groups import DRAW_KEYS, FREE_KEYS, MODEL_KEYS, SAMPLE_KEYS
+from paddlemix.configuration.layer_names import ALL_LINEAR, layer_patterns
+from paddlemix.peft.folders import lasting_name
 
-KNOWN_KEYS = IdentityKeys(model=MODEL_KEYS, samples=SAMPLE_KEYS, draws=DRAW_KEYS, free=FREE_KEYS)
 _FILES = ("data_files", "image_root")
 # Left out where they say nothing, so that a run goes on that began before they were known.
 _LATER = ("columns", "markup", "placeholders", "join_turns", "train_on", "ignore_keys")
 _NOTHING = {name: value for name, value in asdict(DatasetItem("auto", "a.json")).items() if name in _LATER}
+
+
+def _names(value: str | list[str] | None) -> list[str] | None:
+    return None if value is None else sorted(set(layer_patterns(value)))
+
+
+def _targets(value: str | list[str] | None) -> list[str] | None:
+    return _names(ALL_LINEAR if value is None else value)
+
+
+def _listed(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else value or []
+
+
+def _tokens(value: list[str | dict[str, Any]] | None) -> list[Any]:
+    return [{"token": one, "special": False} if isinstance(one, str) else one for one in value or ()]
+
+
+def _sets(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    texts = ("splits", "ignore_keys", "data_files")
+    return [{name: _listed(one[name]) if name in texts else one[name] for name in one} for one in value]
+
+
+KNOWN_KEYS = IdentityKeys(
+    model=MODEL_KEYS,
+    samples=SAMPLE_KEYS,
+    draws=DRAW_KEYS,
+    free=FREE_KEYS,
+    adapter=("lora_rank", "lora_alpha", "rslora", "lora_target_modules", "lora_modules_to_save", "new_tokens"),
+    forms={
+        "model_name_or_path": lasting_name,
+        "lora_target_modules": _targets,
+        "lora_modules_to_save": _names,
+        "lora_path": lambda value: [lasting_name(one) for one in _listed(value)],
+        "new_tokens": _tokens,
+        "dataset.train": _sets,
+        "dataset.train.data_files": _sets,
+    },
+)
 
 
 def identity_keys(config: FinetuneConfig) -> dict[str, Any]:

@@ -455,6 +455,12 @@ class TestCommandLine:
         assert config.model.freeze_include == ["*visual*"]
         assert config.data.max_pixels is None
 
+    def test_a_list_of_texts_may_be_given_word_by_word(self, tmp_path):
+        flags = ["--lora", "--lora_target_modules", "q_proj", ".*v_proj", "--max_steps", "-1"]
+        config = load(tmp_path, *flags, "--modules_to_save=lm_head", "embed_tokens", lora=True, do_train=True)
+        assert config.model.lora_target_modules == ["q_proj", ".*v_proj"]
+        assert config.model.lora_modules_to_save == ["lm_head", "embed_tokens"]
+
     def test_a_flag_repairs_a_wrong_value_of_the_file(self, tmp_path):
         assert load(tmp_path, "--seed", "3", seed="x").training["seed"] == 3
 
@@ -486,6 +492,12 @@ class TestCommandLine:
             (["--seed", "1", "--seed=1"], "--seed: `seed` is given more than once; keep one of them."),
             (["--bf16", "maybe"], '--bf16: `bf16` is "maybe"; expected true or false.'),
             (["stray"], "argument `stray`: it belongs to no key."),
+            (["--seed", "1", "2"], "argument `2`: it belongs to no key."),
+            (["-lr", "2"], "argument `-lr`: it is no flag. Names of keys stand behind two dashes: --lr."),
+            (
+                ["--lora", "--lora_target_modules", "a", "-lr"],
+                "argument `-lr`: it is no flag. Names of keys stand behind two",
+            ),
             (["--dataset", "{"], "--dataset: not valid JSON at column 2"),
             (
                 ["--dataset", '{"eval": [], "eval": []}'],
@@ -610,7 +622,15 @@ class TestRules:
             ({"bf16": True, "fp16": True}, "`bf16` and `fp16` are both true; expected at most one."),
             ({"lora_rank": 8}, "`lora_rank` has no effect unless `lora` is true. Take the key out, or set"),
             ({"lora_plus_scale": 4, "lora": False}, "`lora_plus_scale` has no effect unless `lora` is true."),
-            ({"lora": True, "freeze_vit": True}, "`freeze_vit` has no effect while `lora` is true: all but the"),
+            ({"lora": True, "freeze_llm": True}, "`freeze_llm` has no effect while `lora` is true: all but the"),
+            (
+                {"lora": True, "freeze_vit": True, "lora_target_modules": ".*proj"},
+                "`freeze_vit` has no effect while `lora` is true: all but the",
+            ),
+            (
+                {"lora": True, "freeze_aligner": True, "lora_modules_to_save": ["visual.merger.mlp.0"]},
+                "`freeze_aligner` has no effect while `lora` is true: all but the",
+            ),
             ({"lora": True, "freeze_exclude": ["*"]}, "`freeze_exclude` has no effect while `lora` is true:"),
             (
                 {"freeze_vit": True, "freeze_llm": True, "freeze_aligner": True},
@@ -677,6 +697,18 @@ class TestRules:
     def test_lora_goes_with_freeze_keys_that_freeze_nothing(self, tmp_path):
         config = load(tmp_path, lora=True, freeze_vit=False, freeze_include=[], rslora=True, lora_modules_to_save=[])
         assert config.model.lora and config.model.rslora and config.model.lora_modules_to_save == []
+
+    @pytest.mark.parametrize("targets", [None, "all-linear", ["all-linear"]])
+    def test_lora_on_the_language_model_goes_with_a_frozen_tower_and_says_so(self, tmp_path, caplog, targets):
+        caplog.set_level("INFO")
+        keys = {"freeze_vit": True, "freeze_aligner": False, "lora_target_modules": targets}
+        assert load(tmp_path, lora=True, **keys).model.freeze_vit
+        said = caplog.messages
+        assert any("`freeze_vit`: adapters are on layers of the language model alone." in one for one in said)
+        assert any("`freeze_aligner`: adapters" in one and "in `lora_target_modules`." in one for one in said)
+        caplog.clear()
+        assert load(tmp_path, lora=True, lora_target_modules=targets)
+        assert not caplog.messages
 
     def test_a_constant_rate_accepts_a_warm_up_of_zero(self, tmp_path):
         assert load(tmp_path, lr_scheduler_type="constant").training["warmup_ratio"] == 0.01

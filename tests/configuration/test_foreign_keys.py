@@ -192,3 +192,39 @@ class TestRefused:
 
     def test_a_misspelled_key_of_others_is_answered_with_the_nearest(self, tmp_path):
         assert problems_with(tmp_path, "--cutof_len", "3")[0].endswith("Did you mean `cutoff_len`?")
+
+
+# What transformers' TrainingArguments write of themselves where nothing of it was chosen.
+UNCHOSEN = {
+    "accelerator_config": {
+        "split_batches": False,
+        "dispatch_batches": None,
+        "even_batches": True,
+        "use_seedable_sampler": True,
+        "non_blocking": False,
+        "gradient_accumulation_kwargs": None,
+    },
+    "fsdp": [],
+    "fsdp_config": {"min_num_params": 0, "xla": False, "xla_fsdp_v2": False, "xla_fsdp_grad_ckpt": False},
+    "hub_token": "<HUB_TOKEN>",
+    "push_to_hub_token": "<PUSH_TO_HUB_TOKEN>",
+    "activation_checkpointing": False,
+    "enable_jit_checkpoint": False,
+    "use_cache": False,
+    "dataloader_in_order": True,
+}
+
+
+def test_what_transformers_writes_of_settings_that_nobody_chose_is_taken(tmp_path: Path) -> None:
+    assert load(tmp_path, **UNCHOSEN).training["recompute"] is False
+    (problem,) = problems_with(tmp_path, **UNCHOSEN | {"hub_token": "hf_secret"})
+    assert "HF_TOKEN" in problem and "secret" not in problem
+    (problem,) = problems_with(tmp_path, accelerator_config={"split_batches": True})
+    assert "take the key out" in problem
+
+
+def test_names_of_older_releases_of_ms_swift_are_taken(tmp_path: Path) -> None:
+    config = load(
+        tmp_path, lora=True, deepspeed="default-zero2", lora_target_regex=".*q_proj", val_dataset_shuffle=False
+    )
+    assert config.training["sharding"] == "stage2" and config.model.lora_target_modules == ".*q_proj"

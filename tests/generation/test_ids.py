@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.generation import GenerationConfig
+from paddlemix.generation import GenerationConfig, TextStreamer
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 
 TINY = Path(__file__).parents[1] / "fixtures" / "qwen2_vl_tiny"
@@ -135,6 +135,9 @@ def test_a_given_config_replaces_the_file_and_single_settings_win_over_it(case, 
         ({"max_length": 40}, ValueError, "`max_length` is 40, which would count the prompt.*set `max_new_tokens`"),
         ({"min_p": 0.1}, ValueError, "`min_p` is 0.1, which is not done here; leave it out"),
         ({"return_dict_in_generate": True}, ValueError, "`return_dict_in_generate` is True, which is not done here"),
+        ({"streamer": object()}, TypeError, "`streamer` is <object .*expected an object with `put"),
+        ({"streamer": TextStreamer}, TypeError, "`streamer` is <class .*expected an object with `put"),
+        ({"generation_config": {"top_k": 1}}, TypeError, "`generation_config` is .*expected a GenerationConfig"),
         ({"logits_processor": [print]}, ValueError, "`logits_processor` is .*, which is not done here"),
     ],
 )

@@ -74,6 +74,7 @@ def test_every_family_does_all_that_is_asked_of_a_processor(processor, save_imag
     tokenizer = processor.tokenizer
     end = tokenizer.token_id("<|im_end|>")
     assert end in (*processor.stop_token_ids, tokenizer.eos_token_id) and end in answer
+    assert processor.end_of_turn == "<|im_end|>"
     assert tokenizer.decode([tokenizer.pad_token_id]) == "<|endoftext|>"
     assert tokenizer.decode([tokenizer.pad_token_id], skip_control_tokens=True) == ""
     assert tokenizer.settings["tokenizer_class"]
@@ -81,6 +82,7 @@ def test_every_family_does_all_that_is_asked_of_a_processor(processor, save_imag
     assert tokenizer.add_tokens([]) == {}
     for choice in ("text", "read"):
         tokenizer.choose_added_tokens(choice)
+        processor.choose_added_tokens(choice)
         assert processor.encode(record).input_ids.tolist() == sample.input_ids.tolist()
     (tmp_path / "tokenizer").mkdir()
     tokenizer.save_pretrained(tmp_path / "tokenizer")

@@ -127,7 +127,8 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_as_if_it_had_not_been_stopped
     run: Run, tiny_checkpoint: Path
 ) -> None:
     first = run("first", tiny_checkpoint)
-    for number, keys in enumerate(({"lora_path": str(first)}, {"lora_path": [str(first), str(first)]})):
+    second = shutil.copytree(first, first.parent / "second")
+    for number, keys in enumerate(({"lora_path": str(first)}, {"lora_path": [str(first), str(second)]})):
         keys |= {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
         whole = run(f"whole-{number}", tiny_checkpoint, **keys)
         stopped = shutil.copytree(whole, whole.parent / f"stopped-{number}")
@@ -224,6 +225,13 @@ class TestRefused:
         with pytest.raises(ValueError, match="the base .* is an adapter too. Merge that one") as caught:
             find_chain(str(other))
         assert f"{other} as `lora_path`" in str(caught.value)
+
+    def test_an_adapter_counts_once(self, adapter: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="are both the adapter .*; take one out"):
+            find_chain(str(adapter), [f"{adapter}/"])
+        other = self.save(tiny_checkpoint, tmp_path / "other", tiny_checkpoint)
+        with pytest.raises(ValueError, match=f"`lora_path` names {adapter} twice"):
+            find_chain(str(tiny_checkpoint), [str(adapter), str(other), str(adapter)])
 
     def test_a_new_adapter_needs_one_that_it_is_put_on(self, tiny_checkpoint: Path) -> None:
         with pytest.raises(ValueError, match="`create_new_adapter` is true, but no adapter is named"):

@@ -25,6 +25,7 @@ from paddlemix.configuration.arguments import DataArguments, FinetuneConfig, Mod
 from paddlemix.conversation import Conversation, RecordId, Text, Turn
 from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.generation.sampling import TokenChooser
+from paddlemix.models.vocabulary import with_rows
 from paddlemix.tools import chat, evaluate, merge_lora_params, predict, preview_data, supervised_finetune
 from paddlemix.training.answer_evaluation import AnswerEvaluation
 from paddlemix.training.finetune import Run
@@ -90,12 +91,12 @@ def ends_of(folder: Path) -> list[int]:
 
 
 @pytest.fixture
-def rig(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[int]]:
+def rig(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Lets every model say "a", end its turn and babble on; gives the places in answers that were chosen for."""
     made: list[int] = []
 
-    def rig(tokenizer: Any) -> list[int]:
-        says = [*tokenizer.encode("a")[:1], tokenizer.token_id("<|im_end|>")]
+    def rig(tokenizer: Any, end: str = "<|im_end|>") -> list[int]:
+        says = [*tokenizer.encode("a")[:1], tokenizer.token_id(end)]
 
         def scores(self: TokenChooser, logits: np.ndarray) -> np.ndarray:
             made.append(self._chosen)
@@ -152,7 +153,9 @@ def _tools(folder: Path, shapes: Path, out: Path, monkeypatch: pytest.MonkeyPatc
     named = ["--model_name_or_path", folder, "--output_dir", out / "drawn", "--max_new_tokens", LONGEST]
     item = {"name": "vqa_dataset", "data_files": str(shapes / "eval_vqa.json"), "max_samples": 1}
     scored = ["--dataset", json.dumps([item]), "--output", out / "metrics.json", "--max_new_tokens", LONGEST]
-    preview = SimpleNamespace(lora_path=None, max_new_tokens=LONGEST)
+    preview = SimpleNamespace(max_new_tokens=LONGEST)
+    keys = ModelArguments(model_name_or_path=str(folder), lora=(folder / "adapter_config.json").is_file())
+    run = Run.of(FinetuneConfig(keys, DataArguments(), {"seed": 3}))
 
     def scores() -> Any:
         mix = MixDataset.load([DatasetSpec(**item)], processor)
@@ -173,7 +176,7 @@ def _tools(folder: Path, shapes: Path, out: Path, monkeypatch: pytest.MonkeyPatc
         "chat": talk,
         "evaluate": lambda: _main(monkeypatch, evaluate.main, folder, *scored),
         "predict_with_generate": scores,
-        "preview": lambda: preview_data.answering(str(folder), processor, preview)(
+        "preview": lambda: preview_data.answering(run, preview)(
             Conversation((*question.turns, Turn("assistant", (Text("a"),))), question.source)
         ),
         "generate": generate,
@@ -182,6 +185,77 @@ def _tools(folder: Path, shapes: Path, out: Path, monkeypatch: pytest.MonkeyPatc
             processor.tokenizer if hasattr(model, "transformer") else processor, "What is it?", max_new_tokens=LONGEST
         ),
     }
+
+
+OWN_TURNS = (
+    "{% for m in messages %}<|turn|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% else %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% endif %}{% endfor %}{% endif %}END\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+)
+
+
+def with_own_turns(base: Path, end: str, added: list[dict[str, Any]]) -> Path:
+    """Let a base's template end turns in another way; `added` become tokens of its vocabulary."""
+    write(base / "chat_template.json", {"chat_template": OWN_TURNS.replace("END", end)})
+    tokens = read(base / "tokenizer.json")
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    first = max(one["id"] for one in tokens["added_tokens"]) + 1
+    tokens["added_tokens"] += [{"id": first + place, **flags, **one} for place, one in enumerate(added)]
+    write(base / "tokenizer.json", tokens)
+    if added:
+        with_rows(AutoModelMIX.from_pretrained(base), first + len(added)).save_pretrained(base)
+    return base
+
+
+EOT = {"content": "<|eot|>", "special": True}
+
+
+@pytest.mark.parametrize("adds", ["checkpoint", "new_tokens"])
+def test_the_end_that_a_checkpoints_template_writes_is_learned_and_ends_answers(
+    tiny_checkpoint, shapes, tmp_path, rig, monkeypatch, capsys, adds
+):
+    base = published_base(tiny_checkpoint, tmp_path / "base")
+    with_own_turns(base, "<|eot|>", [EOT] if adds == "checkpoint" else [])
+    new = {"new_tokens": [{"token": "<|eot|>", "special": True}]} if adds == "new_tokens" else {}
+    out = train(base, shapes, tmp_path / "out", lora=True, new_tokens_multiple=8 if new else None, **new)
+    tokenizer = AutoTokenizerMIX.from_pretrained(out)
+    end = tokenizer.token_id("<|eot|>")
+    for folder in (out, out / "checkpoint-1"):
+        assert read(folder / "generation_config.json")["eos_token_id"] == [end, tokenizer.token_id("<|endoftext|>")]
+        assert read(folder / "tokenizer_config.json")["eos_token"] == "<|eot|>"
+
+    processor = AutoProcessorMIX.from_pretrained(out)
+    turns = (Turn("user", (Text("Q"),)), Turn("assistant", (Text("a"),)))
+    sample = processor.encode(Conversation(turns, RecordId("x", 0)))
+    assert sample.labels[sample.labels >= 0].tolist() == [*tokenizer.encode("a"), end]
+
+    made = rig(tokenizer, "<|eot|>")
+    for name, ask in _tools(out, shapes, tmp_path, monkeypatch).items():
+        made.clear()
+        ask()
+        assert set(made) == {0, 1}, name
+    assert "answer: a\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("end", "added", "ends"),
+    [
+        ("<|endoftext|>", [], ["<|endoftext|>"]),
+        ("{{ eos_token }}", [], ["<|endoftext|>"]),
+        ("<|eot|><|im_end|>", [EOT], ["<|eot|>", "<|endoftext|>"]),
+        ("###", [], ["<|im_end|>", "<|endoftext|>"]),  # no token of the vocabulary
+        ("</s>", [{"content": "</s>", "special": False}], ["<|im_end|>", "<|endoftext|>"]),  # a word
+        ("{{ raise_exception('only once') }}", [], ["<|im_end|>", "<|endoftext|>"]),
+    ],
+)
+def test_other_ends_of_turns_in_templates(tiny_checkpoint, tmp_path, end, added, ends):
+    base = with_own_turns(published_base(tiny_checkpoint, tmp_path / "base"), end, added)
+    file, settings = trained_files(base, tmp_path / "out")
+    tokenizer = AutoTokenizerMIX.from_pretrained(base)
+    named = file["eos_token_id"]
+    assert (named if isinstance(named, list) else [named]) == [tokenizer.token_id(one) for one in ends]
+    assert settings["eos_token"] == ends[0]
 
 
 @each_family

@@ -134,6 +134,7 @@ def test_a_new_run_leaves_out_what_has_vanished(start: Start, tmp_path: Path) ->
 def test_an_evaluation_leaves_them_out_of_loss_and_scores_and_says_how_many(start: Start, tmp_path: Path) -> None:
     keys = {"do_eval": True, "do_train": False, "predict_with_generate": True, "max_new_tokens": 4}
     left = start("left", **keys)
+    assert not list(left.glob("*.safetensors")) and not (left / "trainer_log.json").exists()  # nothing was trained
     found = results_of(left)
     assert found["eval_left_out"] == found["eval_answers_left_out"] == 2
     assert found["eval_vqa_questions"] == RECORDS - 2

@@ -23,6 +23,14 @@ _ADAMW = (
     "adamw_torch_xla",
     "adamw_torch_npu_fused",
 )
+# What transformers writes of the settings of FSDP and of accelerate where a user has given none.
+_NO_FSDP = {"min_num_params": 0, "xla": False, "xla_fsdp_v2": False, "xla_fsdp_grad_ckpt": False}
+_PLAIN_ACCELERATOR = {
+    "split_batches": False,
+    "even_batches": True,
+    "use_seedable_sampler": True,
+    "non_blocking": False,
+}
 _OFF = "That is not available: take the key out."
 
 STEPS: list[ForeignKey] = [
@@ -65,6 +73,10 @@ STEPS: list[ForeignKey] = [
         False,
     ),
     *never("additional_saved_keys torch_empty_cache_steps", "T", _OFF),
+    *never(
+        "activation_checkpointing", "T", "`recompute` computes activations twice and does not keep them.", False, {}
+    ),
+    *passed_over("use_cache", "T", "Training keeps no cache of keys and values, answers always do."),
 ]
 
 COMPUTATION: list[ForeignKey] = [
@@ -114,11 +126,17 @@ COMPUTATION: list[ForeignKey] = [
     *chosen(
         "deepspeed",
         "TRLS",
-        {f"zero{stage}": {"sharding": f"stage{stage}" if stage else ""} for stage in range(4)},
+        {
+            f"{prefix}zero{stage}": {"sharding": f"stage{stage}" if stage else ""}
+            for prefix in ("", "default-")
+            for stage in range(4)
+        },
         _DEEPSPEED,
         idle=("",),
     ),
-    *never("fsdp fsdp_config fsdp_min_num_params fsdp_transformer_layer_cls_to_wrap", "TLS", _FSDP, "", [], 0, {}),
+    *never(
+        "fsdp fsdp_config fsdp_min_num_params fsdp_transformer_layer_cls_to_wrap", "TLS", _FSDP, "", [], 0, {}, _NO_FSDP
+    ),
     *never(
         "sequence_parallel_size ulysses_degree",
         "S",
@@ -128,6 +146,7 @@ COMPUTATION: list[ForeignKey] = [
     *passed_over(
         "ddp_timeout", "TLS", "A run ends at once where one of its ranks is lost, and waits as long as all are there."
     ),
+    *never("dataloader_in_order", "T", "Batches always come in the order in which they are drawn.", True),
     *passed_over("ddp_backend ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph", "TS", "Paddle has its own."),
     *passed_over(
         "dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor",
@@ -141,6 +160,7 @@ COMPUTATION: list[ForeignKey] = [
         "",
         "last",
         False,
+        _PLAIN_ACCELERATOR,
     ),
     *never("debug", "T", _OFF, "", []),
 ]
@@ -152,6 +172,7 @@ CHECKPOINTS: list[ForeignKey] = [
         "LS",
         "Supervised fine-tuning is what can be trained: take the key out.",
     ),
+    *never("enable_jit_checkpoint", "T", "A SIGTERM always ends a run with a checkpoint: take the key out.", False),
     *never("max_shard_size export_size", "TLS", "Weights are saved in files of up to 5 GB: take the key out."),
     *otherwise("save_strategy", "T", "`load_best_model_at_end` keeps the best checkpoint."),
     *same("save_only_model", "TLS", "ignore_save_lr_and_optim"),
@@ -179,9 +200,11 @@ CHECKPOINTS: list[ForeignKey] = [
         _HUB,
         False,
         "every_save",
+        "<PUSH_TO_HUB_TOKEN>",
     ),
     *never(
-        "export_dir merge_lora",
+        "export_dir export_device export_legacy_format export_hub_model_id export_quantization_bit "
+        "export_quantization_dataset merge_lora",
         "LS",
         "paddlemix/tools/merge_lora_params.py merges an adapter into its base: take the key out.",
         False,

@@ -54,8 +54,9 @@ SETS: list[ForeignKey] = [
     ),
     *inverse("disable_shuffling", "L", "shuffle"),
     *same("train_dataloader_shuffle", "S", "shuffle"),
+    *never("val_dataset_shuffle", "S", "The loss of an evaluation has no order: take the key out.", False),
     *never(
-        "dataset_shuffle val_dataset_shuffle",
+        "dataset_shuffle",
         "S",
         "`shuffle` draws in another order each epoch; `seed` of a set shuffles it before `splits` and `max_samples` "
         "choose.",
@@ -139,7 +140,7 @@ LEARNED: list[ForeignKey] = [
         "average_tokens_across_devices",
         "T",
         {True: {"loss_per": "token"}},
-        "The loss of a step is a mean over all cards, of tokens or, with `loss_per`, of records.",
+        "The loss of a step is a mean over all cards, of tokens or, with `loss_per`, of records: take the key out.",
     ),
     *never(
         "use_dft_loss enable_dft_loss enable_channel_loss loss_type",

@@ -45,7 +45,10 @@ MODEL: list[ForeignKey] = [
         1,
     ),
     *never(
-        "hf_hub_token hub_token token", "TLS", "The environment variable HF_TOKEN holds the token: take the key out."
+        "hf_hub_token hub_token token",
+        "TLS",
+        "The environment variable HF_TOKEN holds the token: take the key out.",
+        "<HUB_TOKEN>",  # what transformers writes in place of one
     ),
     *passed_over("trust_remote_code", "TRLS", "No code that comes with a checkpoint is run."),
     *passed_over(
@@ -138,7 +141,7 @@ ADAPTERS: list[ForeignKey] = [
     *same("use_rslora", "PLS", "rslora"),
     *same("loraplus_lr_ratio lorap_lr_ratio", "LS", "lora_plus_scale"),
     *same("lora_target", "L", "lora_target_modules", {"all": "all-linear"}),
-    *same("target_modules target_regex", "PS", "lora_target_modules"),
+    *same("target_modules target_regex lora_target_regex", "PS", "lora_target_modules"),
     *same("modules_to_save additional_target", "PLS", "lora_modules_to_save"),
     *never(
         "loraplus_lr_embedding lorap_emb_lr", "LS", "`lora_plus_scale` is the one factor of LoRA+: take the key out."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -32,9 +32,9 @@ class Flags:
     def __init__(self, arguments: Sequence[str], known: Mapping[str, FieldInfo]) -> None:
         self.values: dict[str, Any] = {}
         self.problems: list[Problem] = []
-        for name, text in self._split(arguments):
+        for name, words in self._split(arguments):
             try:
-                self._add(name, text, known)
+                self._add(name, words, known)
             except ValueError as error:
                 self.problems.append(Problem(self.place((name,)), str(error)))
 
@@ -42,26 +42,49 @@ class Flags:
         """Tell the flag that gave the value at `path`."""
         return Place(f"--{path[0]}")
 
-    def _split(self, arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    def _split(self, arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+        """Give each flag's name with the words behind it."""
         words = list(arguments)
         while words:
             word = words.pop(0)
             if not word.startswith("--"):
-                text = f"it belongs to no key. Write --key {word}, and put quotes around values with spaces."
-                self.problems.append(Problem(Place(f"argument `{word}`"), text))
+                self.problems.append(_stray(word))
+                while word.startswith("-") and words and not words[0].startswith("-"):
+                    words.pop(0)  # what was to be its value
                 continue
             name, equals, text = word[2:].partition("=")
-            if equals:
-                yield name, text
-            else:
-                yield name, words.pop(0) if words and not words[0].startswith("--") else None
+            values = [text] if equals else []
+            if not equals and words and not words[0].startswith("--"):
+                values.append(words.pop(0))
+            while values and words and not words[0].startswith("-"):
+                values.append(words.pop(0))
+            yield name, values
 
-    def _add(self, name: str, text: str | None, known: Mapping[str, FieldInfo]) -> None:
+    def _add(self, name: str, words: list[str], known: Mapping[str, FieldInfo]) -> None:
         if name not in known:
             raise ValueError(f"unknown key `{name}`. {nearest(name, known)}")
         if name in self.values:
             raise ValueError(f"`{name}` is given more than once; keep one of them.")
-        self.values[name] = without_nulls(_read_flag(text, known[name]))
+        if _is_list_of_words(words, known[name]):
+            self.values[name] = words
+            return
+        self.problems += map(_stray, words[1:])
+        self.values[name] = without_nulls(_read_flag(words[0] if words else None, known[name]))
+
+
+def _stray(word: str) -> Problem:
+    name = word.lstrip("-")
+    text = f"it belongs to no key. Write --key {name}, and put quotes around values with spaces."
+    if name != word and not name[:1].isdigit():
+        text = f"it is no flag. Names of keys stand behind two dashes: --{name}."
+    return Problem(Place(f"argument `{word}`"), text)
+
+
+def _is_list_of_words(words: Sequence[str], key: FieldInfo) -> bool:
+    """Tell whether words are the items of a list of texts, as other programs write one: `--target_modules a b`."""
+    if len(words) < 2 or words[0][:1] in ("[", "{"):
+        return False
+    return any(get_origin(kind) is list and str in kinds(get_args(kind)[0]) for kind in kinds(key.annotation))
 
 
 def _read_flag(text: str | None, key: FieldInfo) -> Any:

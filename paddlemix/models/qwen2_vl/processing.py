@@ -79,13 +79,19 @@ class Qwen2VLProcessor(ProcessorBase):
         self.image_processor = image_processor
         self.video_processor = video_processor or Qwen2VLVideoProcessor.beside(image_processor)
         self.chat_template = chat_template
+        self._read_own_tokens()
         self._media = MediaReader(self.image_processor, self.video_processor, self.image_opening)
         self._vision_token_ids = (tokenizer.token_id(IMAGE_PAD), tokenizer.token_id(VIDEO_PAD))
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:
         """A turn's end: a base model's generation_config.json does not name it."""
-        return (self.tokenizer.token_id(END_OF_TURN),)
+        return (self.tokenizer.token_id(self.end_of_turn),)
+
+    @property
+    def end_of_turn(self) -> str:
+        """The control token that the chat template writes behind an answer, or else the published one."""
+        return self.chat_template.end_of_answer or END_OF_TURN
 
     def measure(self, conversation: Conversation) -> SampleSize:
         """Tell the size of a training sample, from text and the headers of images and videos.
@@ -131,8 +137,7 @@ class Qwen2VLProcessor(ProcessorBase):
             choice: "read", or "text".
         """
         super().choose_added_tokens(choice)
-        own = self.tokenizer.own_tokens if choice == "text" else ()
-        self.chat_template = self.chat_template.reading(own)
+        self._read_own_tokens()
 
     def place_sizes(self, conversation: Conversation) -> PlaceSizes:
         """Read the sizes of all that a conversation's boxes may lie on; see `ProcessorBase.place_sizes`."""
@@ -290,6 +295,12 @@ class Qwen2VLProcessor(ProcessorBase):
             merge_size=self.image_processor.merge_size,
             time_scales=self._time_scales(shown),
         )
+
+    def _read_own_tokens(self) -> None:
+        """Let the template write the checkpoint's own tokens as such: those of turns, or all where texts spell none."""
+        tokenizer = self.tokenizer
+        own = tokenizer.own_tokens if tokenizer.added_tokens == "text" else tokenizer.own_special_tokens
+        self.chat_template = self.chat_template.reading(own)
 
     def _time_scales(self, shown: list[Shown]) -> list[TimeScale] | None:
         """Tell how time goes on from one patch to the next; None where patches are counted."""

@@ -17,6 +17,7 @@ from paddlemix.models.qwen_vl.chatml import DEFAULT_SYSTEM, ChatMLIds, ChatMLTex
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.tags import GROUNDING, IMAGE_TAGS, ImageSpan
 from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
+from paddlemix.names import END_OF_TURN
 from paddlemix.processors.base import Limits, ProcessorBase
 from paddlemix.processors.batches import AskedMedium, opened_image
 from paddlemix.processors.places import count_clamped
@@ -64,6 +65,11 @@ class QwenVLProcessor(ProcessorBase):
     def stop_token_ids(self) -> tuple[int, int]:
         """A turn's end, and the start of another; published generation_config.json files name neither."""
         return self.tokenizer.im_end_id, self.tokenizer.im_start_id
+
+    @property
+    def end_of_turn(self) -> str:
+        """ChatML's, in which all of the family's prompts are."""
+        return END_OF_TURN
 
     def measure(self, conversation: Conversation) -> SampleSize:
         """Tell the size of a training sample, from text and the headers of images.

@@ -13,6 +13,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from paddlemix.processors.turns.layout import as_json
 
+# What a template's own expressions can raise: a macro that calls itself has no end, and a text no bound.
+_STOPS = (
+    *(TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
+    *(RecursionError, MemoryError),
+)
+
 
 class TemplateProblem(ValueError):
     """A chat template cannot be read, or refuses or loses what it is given; the message names its file and line."""
@@ -38,6 +44,8 @@ class CompiledTemplate:
         except TemplateSyntaxError as error:
             said = (error.message or "it cannot be read").rstrip(".")
             raise TemplateProblem(f"{self._at(error.lineno)}: the chat template is no jinja2: {said}.") from error
+        except _STOPS as error:  # jinja2 computes what is constant at once
+            raise TemplateProblem(f"{place}: the chat template cannot be read: {_reason(error)}.") from error
         self._template = Template.from_code(self._environment, code, self._environment.make_globals(None))
 
     def render(self, **variables: Any) -> str:
@@ -54,11 +62,11 @@ class CompiledTemplate:
         """
         try:
             return self._template.render(**variables)
-        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except _STOPS as error:
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == self.place and frame.lineno]
-            said = str(error).rstrip(".") or type(error).__name__
-            raise TemplateProblem(f"{self._at(lines[-1] if lines else 1)}: the chat template stops: {said}.") from error
+            line = self._at(lines[-1] if lines else 1)
+            raise TemplateProblem(f"{line}: the chat template stops: {_reason(error)}.") from error
 
     def names(self, variable: str) -> bool:
         """Tell whether the template reads a variable."""
@@ -67,6 +75,10 @@ class CompiledTemplate:
     def _at(self, line: int) -> str:
         """Name a line of the template, which is one of the file where that holds nothing else."""
         return f"{self.place}:{line}" if self.place.endswith(".jinja") else f"{self.place}, line {line} of the template"
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def is_refusal(error: ValueError) -> bool:

@@ -75,10 +75,17 @@ def stored_templates(folder: Path) -> StoredTemplates:
         texts = _texts(values.get(_KEY), folder / name)
         named = {**named, **{one: TemplateText(text, str(folder / name)) for one, text in texts.items()}}
     for path in sorted((folder / ADDITIONAL_FOLDER).glob("*.jinja")):
-        named[path.stem] = TemplateText(path.read_text("utf-8"), str(path))
+        named[path.stem] = TemplateText(_text_of(path), str(path))
     if (folder / JINJA_FILE).is_file():
-        named[DEFAULT] = TemplateText((folder / JINJA_FILE).read_text("utf-8"), str(folder / JINJA_FILE))
+        named[DEFAULT] = TemplateText(_text_of(folder / JINJA_FILE), str(folder / JINJA_FILE))
     return StoredTemplates(named, special_tokens(settings))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")  # a mark that an editor has put in front is no part of prompts
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
 
 
 def write_templates(folder: Path, default: str, others: Mapping[str, str]) -> None:

@@ -78,6 +78,12 @@ def test_a_refusal_of_the_template_is_told_whatever_form_of_content_it_takes():
         ("\n{% for message in messages %}", "line 2 of the template: the chat template is no jinja2: "),
         ("\n\n{{ nothing.at.all }}", "line 3 of the template: the chat template stops: 'nothing' is undefined"),
         ("{{ 1 // 0 }}", "line 1 of the template: the chat template stops: "),
+        (
+            "{% macro a() %}\n{{ a() }}{% endmacro %}{{ a() }}",
+            "the chat template stops: maximum recursion depth exceeded",
+        ),
+        ("{{ messages[0].role * 10**15 }}", "line 1 of the template: the chat template stops: MemoryError"),
+        ("{{ (10**10000) | string }}", "the chat template cannot be read: Exceeds the limit"),
         ("{{ messages[9].content }}", "line 1 of the template: the chat template stops: "),
         ("{{ messages[0].content[0].text | upper | replace('T', '') }}", "of 1 texts, tools and calls' names"),
     ],

@@ -110,3 +110,11 @@ def test_a_processor_is_told_which_template_to_use(several, processor_reference)
 def test_a_family_with_one_template_refuses_a_choice(tiny_qwen_vl):
     with pytest.raises(ValueError, match="QwenVLProcessor has one template for all checkpoints"):
         processors.QwenVLProcessor.from_pretrained(tiny_qwen_vl, chat_template="terse")
+
+
+def test_a_template_file_may_begin_with_a_mark_and_is_utf_8(tmp_path):
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xef\xbb\xbf" + TEMPLATE.encode())
+    assert ChatTemplate.from_pretrained(tmp_path).source == TEMPLATE
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe{{ x }}")
+    with pytest.raises(ValueError, match=r"chat_template.jinja: is not UTF-8 \(.* at byte 0\). Save it as UTF-8."):
+        ChatTemplate.from_pretrained(tmp_path)
