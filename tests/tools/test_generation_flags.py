@@ -135,10 +135,22 @@ def test_evaluate_is_greedy_and_ends_where_the_file_says_unless_flags_say_otherw
 
 def test_the_previews_flags_do_not_take_keys_of_the_config():
     args, overrides = preview_data.parse_arguments(
-        ["config.json", "--seed", "5", "--lora", "true", "--temperature", "0.5", "--early_stopping_patience", "3"]
+        [
+            "config.json",
+            "--seed",
+            "5",
+            "--lora",
+            "true",
+            "--temperature",
+            "0.5",
+            "--early_stopping_patience",
+            "3",
+            "--lora_path",
+            "out",
+        ]
     )
-    assert overrides == ["--seed", "5", "--lora", "true", "--early_stopping_patience", "3"]
-    assert args.temperature == 0.5 and args.lora_path is None and args.early_stopping is None
+    assert overrides == ["--seed", "5", "--lora", "true", "--early_stopping_patience", "3", "--lora_path", "out"]
+    assert args.temperature == 0.5 and args.early_stopping is None
 
 
 def test_help_groups_the_flags_with_an_example(capsys):

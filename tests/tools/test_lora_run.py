@@ -66,7 +66,7 @@ def test_the_best_checkpoint_is_what_remains(finished):
 def test_the_output_folder_stands_for_the_model_with_its_processor(finished, tiny_checkpoint):
     out = finished.parent / "out"
     found = find_folders(out)
-    assert (found.model, found.processor) == (tiny_checkpoint, out)
+    assert (found.model, found.adapter) == (tiny_checkpoint, out)
     model = AutoModelMIX.from_pretrained(out)
     assert not model.training and len(model.adapted_layers) == 14
     assert AutoProcessorMIX.from_pretrained(out).image_processor.max_pixels == 56 * 56
