@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import paddle
 from paddle import nn
 
@@ -19,7 +18,7 @@ from paddlemix.peft.targets import HEAD
 from paddlemix.weights.files import read_safetensors_file
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.saving import save_tensors, to_stored_shape
-from paddlemix.weights.stored_tensor import StoredTensor
+from paddlemix.weights.stored_tensor import StoredTensor, same_numbers
 from paddlemix.weights.torch_file import read_torch_file
 
 ADAPTER_FILE, PICKLED_ADAPTER_FILE = "adapter_model.safetensors", "adapter_model.bin"
@@ -121,7 +120,7 @@ def read_adapter(folder: Path, layout: WeightLayout) -> Adapter:
         if ".original_module." in stored.name:  # the base's own weight, beside the copy that was trained
             continue
         name = names.parse(stored.name).here(layout)
-        if name in tensors and not is_equal(tensors[name], stored):
+        if name in tensors and not same_numbers(tensors[name], stored):
             raise ValueError(
                 f"{stored.file}: {stored.name} and {tensors[name].name} are for the same weight and differ. Save the "
                 "adapter again, into a folder of its own."
@@ -154,16 +153,6 @@ def write_adapter(
 def trained_tensors(model: nn.Layer) -> dict[str, paddle.Tensor]:
     """Collect what an adapter's file holds of a model with adapters: all that is trained."""
     return {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
-
-
-def is_equal(one: StoredTensor, other: StoredTensor) -> bool:
-    """Tell whether two tensors hold the same numbers."""
-    if one.shape != other.shape:
-        return False
-    first, second = (np.empty(stored.matrix_shape, np.float32) for stored in (one, other))
-    one.read_into(first)
-    other.read_into(second)
-    return np.array_equal(first, second)
 
 
 def stored_adapter(folder: Path) -> list[StoredTensor]:

@@ -21,6 +21,12 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     # Others start from weights that they take away from the base's, which the files do not say.
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }  # fmt: skip
+# What PEFT cannot merge either: kinds that put tokens or states before a prompt, add layers, or choose at each token.
+_NEVER_MERGED = ("use_qalora", "arrow_config", "alora_invocation_tokens")
+_KINDS_NEVER_MERGED = (
+    "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "ADAPTION_PROMPT", "CARTRIDGE",
+    "XLORA", "POLY", "BEFT",
+)  # fmt: skip
 _DEFAULT_TOKENS_LAYER = "embed_tokens"
 
 
@@ -149,10 +155,17 @@ def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
         value = values.get(name)
         if value is not None and value not in neutral:
             raise ValueError(
-                f"{path}: `{name}` is {json.dumps(value)}, which is not done here. Merge the adapter with PEFT "
-                "(`PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(merged)`), and give the "
-                "merged model as `model_name_or_path`."
+                f"{path}: `{name}` is {json.dumps(value)}, which is not done here. {_way_out(name, value)}"
             )
+
+
+def _way_out(name: str, value: Any) -> str:
+    if name in _NEVER_MERGED or (name == "peft_type" and value in _KINDS_NEVER_MERGED):
+        return "PEFT cannot merge it into the model's weights either: train a LoRA adapter in its place."
+    return (
+        "Merge the adapter with PEFT (`PeftModel.from_pretrained(base, folder).merge_and_unload()."
+        "save_pretrained(merged)`), and give the merged model as `model_name_or_path`."
+    )
 
 
 def _pattern(path: Path, values: dict[str, Any], name: str, like: float) -> dict[str, Any]:
