@@ -137,11 +137,20 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         dora=bool(values.get("use_dora")),
         rank_pattern=_pattern(path, values, "rank_pattern", rank),
         alpha_pattern=_pattern(path, values, "alpha_pattern", 8.0),
-        modules_to_save=tuple(values.get("modules_to_save") or ()),
+        modules_to_save=_names(path, values, "modules_to_save"),
         ties_head=bool(values.get("ensure_weight_tying")),
         token_rows=_token_rows(path, values.get("trainable_token_indices") or {}),
         bias=values.get("bias") or "none",
     )
+
+
+def _names(path: Path, values: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Read names, of which one may stand without a list."""
+    found = values.get(key) or []
+    listed = [found] if isinstance(found, str) else found
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        raise ValueError(f"{path}: `{key}` is {json.dumps(found)}; expected a list of names.")
+    return tuple(listed)
 
 
 def _by_pattern(patterns: Mapping[str, Any], layer: str, otherwise: Any) -> Any:
@@ -197,5 +206,6 @@ def _number(path: Path, values: dict[str, Any], name: str, default: float, *, ab
     value = values.get(name, default)
     kinds = (int,) if isinstance(default, int) else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or value <= above:
-        raise ValueError(f"{path}: `{name}` is {json.dumps(value)}; expected a number above {above}.")
+        expected = "a whole number" if isinstance(default, int) else "a number"
+        raise ValueError(f"{path}: `{name}` is {json.dumps(value)}; expected {expected} above {above:g}.")
     return value

@@ -133,13 +133,24 @@ WEIGHT_FORMATS = (
 def _format_and_files(folder: Path) -> tuple[WeightFormat, list[Path]]:
     for one in WEIGHT_FORMATS:
         if (folder / one.index).is_file():
-            return one, _shards(folder / one.index)
+            return one, shards_of(folder / one.index)
         if (folder / one.file).exists():
             return one, [folder / one.file]
     return WEIGHT_FORMATS[0], [folder / WEIGHTS_FILE]
 
 
-def _shards(index: Path) -> list[Path]:
+def shards_of(index: Path) -> list[Path]:
+    """List the files that an index names.
+
+    Args:
+        index: the file.
+
+    Returns:
+        The files, sorted; they need not be there.
+
+    Raises:
+        ValueError: it is damaged, or names a file outside of its folder.
+    """
     refuse_pointer(index)
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))

@@ -55,9 +55,9 @@ def refusal(folder: Path, problems: Sequence[str], remedy: str = "") -> ValueErr
     """
     lines = "".join(f"\n  {line}" for line in _first_of_each_kind(problems))
     cause = remedy or next((said for pattern, said in _CAUSES if any(map(pattern.search, problems))), "")
+    count = "1 tensor does" if len(problems) == 1 else f"{len(problems)} tensors do"
     return ValueError(
-        f"{folder}: {len(problems)} tensors do not fit the model that config.json describes:{lines}"
-        + (f"\n{cause}" if cause else "")
+        f"{folder}: {count} not fit the model that config.json describes:{lines}" + (f"\n{cause}" if cause else "")
     )
 
 

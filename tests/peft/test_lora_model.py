@@ -197,7 +197,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("changes", "expected"),
         [
-            ({"r": 0}, "`r` is 0; expected a number above 0"),
+            ({"r": 0}, "`r` is 0; expected a whole number above 0"),
             ({"r": 4}, r"`r` is 4, but .*lora_A.weight is \[3, 64\]"),
             ({"lora_alpha": "8"}, '`lora_alpha` is "8"; expected'),
             ({"use_dora": True}, "`use_dora` is true, but .* has no lora_magnitude_vector"),
@@ -206,7 +206,8 @@ class TestRefused:
             ({"peft_type": "LOHA"}, r'"LOHA".*`PeftModel.from_pretrained\(base, folder\).merge_and_unload\(\)'),
             ({"peft_type": "PROMPT_TUNING"}, '"PROMPT_TUNING".*PEFT cannot merge it.*train a LoRA adapter'),
             ({"alora_invocation_tokens": [5]}, r"`alora_invocation_tokens` is \[5\].*PEFT cannot merge it"),
-            ({"rank_pattern": {"q_proj": "4"}}, '`q_proj` is "4"; expected a number above 0'),
+            ({"rank_pattern": {"q_proj": "4"}}, '`q_proj` is "4"; expected a whole number above 0'),
+            ({"modules_to_save": {"merger": 1}}, '`modules_to_save` is {"merger": 1}; expected a list of names'),
             ({"alpha_pattern": {"(": 4}}, r"`alpha_pattern`: '\(' is no regular expression"),
             ({"alpha_pattern": {"q_proj": 4}}, "more than products of one rank.*Merge it into its base with paddlemix"),
         ],
