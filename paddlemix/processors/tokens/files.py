@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from paddlemix.files import read_json_object
+from paddlemix.files import read_json_object, refuse_pointer
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -44,6 +44,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     Raises:
         ValueError: the file is damaged, or gives ids that cannot be.
     """
+    refuse_pointer(path)
     text = path.read_text("utf-8")
     try:
         tokenizer = Tokenizer.from_str(text)
