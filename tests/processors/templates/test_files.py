@@ -13,7 +13,7 @@ from paddlemix.contract import Piece
 from paddlemix.models.qwen2_vl.chat_template import TEMPLATE
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate as ChatTemplate
 from paddlemix.processors.templates.environment import TemplateProblem
-from paddlemix.processors.templates.files import special_tokens
+from paddlemix.processors.templates.files import special_tokens, stored_templates
 from paddlemix.processors.turns.written import WrittenTurn
 
 
@@ -110,3 +110,11 @@ def test_a_processor_is_told_which_template_to_use(several, processor_reference)
 def test_a_family_with_one_template_refuses_a_choice(tiny_qwen_vl):
     with pytest.raises(ValueError, match="QwenVLProcessor has one template for all checkpoints"):
         processors.QwenVLProcessor.from_pretrained(tiny_qwen_vl, chat_template="terse")
+
+
+def test_an_empty_template_is_refused_and_an_empty_text_in_json_is_none(tmp_path):
+    write(tmp_path, "tokenizer_config.json", {"chat_template": ""})
+    assert not stored_templates(tmp_path).named
+    write(tmp_path, "chat_template.jinja", "\n")
+    with pytest.raises(ValueError, match=r"chat_template.jinja: a chat template in it is empty"):
+        stored_templates(tmp_path)
