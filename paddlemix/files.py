@@ -9,7 +9,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextmanager
@@ -81,10 +84,11 @@ def read_json_object(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no such text; the message names file and line.
+        ValueError: it is no such text, or a pointer of Git LFS; the message names the file, and the line.
     """
     if missing_ok and not path.is_file():
         return {}
+    refuse_pointer(path)
     try:
         values = json.loads(path.read_text("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -94,6 +98,24 @@ def read_json_object(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
     return values
+
+
+def refuse_pointer(file: Path) -> None:
+    """Refuse a file of Git LFS that stands for another one.
+
+    Args:
+        file: which is to be read.
+
+    Raises:
+        ValueError: it is such a pointer.
+    """
+    with open(file, "rb") as opened:
+        is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER
+    if is_pointer:
+        raise ValueError(
+            f"{file}: holds no content, only the pointer to it that Git LFS keeps. Fetch the content: `cd "
+            f"{quote(str(file.parent))} && git lfs pull`."
+        )
 
 
 # A full disk, a full quota, a file larger than allowed.

@@ -12,7 +12,6 @@ from paddlemix.foreign.listing import Listing, first_match
 
 # How deep below a run's folder its checkpoints lie: output/v0-20250101-120000/checkpoint-100.
 _DEPTH = 2
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def explain(path: Path) -> str:
@@ -31,24 +30,6 @@ def explain(path: Path) -> str:
     return f" {said}" if said else ""
 
 
-def refuse_pointer(file: Path) -> None:
-    """Refuse a file of Git LFS that stands for another one.
-
-    Args:
-        file: which is to be read.
-
-    Raises:
-        ValueError: it is such a pointer.
-    """
-    with open(file, "rb") as opened:
-        is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER
-    if is_pointer:
-        raise ValueError(
-            f"{file}: holds no content, only the pointer to it that Git LFS keeps. Fetch the content: `cd "
-            f"{quote(str(file.parent))} && git lfs pull`."
-        )
-
-
 def _of_kinds(listing: Listing, kinds: Iterable[Kind]) -> str | None:
     for kind in kinds:
         found = first_match(listing.folders, kind.folders) or first_match(listing.files, kind.files)
@@ -64,6 +45,10 @@ def _of_folders_below(listing: Listing) -> str | None:
     below = _folders_below(listing, _DEPTH)
     whole = [one.folder for one in below if one.holds_weights]
     if whole:
+        # Adapters of one model lie in folders of their names, none of which is the newest.
+        unnumbered = [str(one) for one in whole if not _is_numbered(one.name)]
+        if len(unnumbered) == len(whole) > 1:
+            return f"Weights lie in folders below: give one of {', '.join(unnumbered)}."
         others = f", the last of {len(whole)}" if len(whole) > 1 else ""
         return f"Weights lie in a folder below: give {whole[-1]}{others}."
     for one in reversed(below):
@@ -77,6 +62,10 @@ def _folders_below(listing: Listing, depth: int) -> list[Listing]:
     names = [name for name in listing.folders if not name.startswith(".") and not (listing.folder / name).is_symlink()]
     found = [listing.below(name) for name in sorted(names, key=_age)]
     return [deeper for one in found for deeper in (*(_folders_below(one, depth - 1) if depth > 1 else ()), one)]
+
+
+def _is_numbered(name: str) -> bool:
+    return _age(name)[0] >= 0
 
 
 def _age(name: str) -> tuple[int, str]:

@@ -99,7 +99,12 @@ KINDS = (
         "{found} in it is in the original layout of another publisher, under other names. Take the repository's files "
         "for transformers (model.safetensors, or model-00001-of-... with their index); if it holds the names of those, "
         "as a merge of a run's parts may, name it so: `mv {path} {folder}/model.safetensors`.",
-        files=("consolidated*.safetensors", "consolidated*.pth", "params.json"),
+        files=("consolidated*.safetensors",),
+    ),
+    Kind(
+        "{found} in it is in the original layout of another publisher, under other names. Take the repository's files "
+        "for transformers (model.safetensors, or model-00001-of-... with their index).",
+        files=("consolidated*.pth", "params.json"),
     ),
     Kind(
         "{found} in it is llama.cpp's: mostly rounded to a few bits, and without the tower or with it in another "
@@ -117,6 +122,11 @@ KINDS = (
         files=("*.incomplete", "*.part", "*.crdownload", "*.aria2"),
     ),
     Kind(
+        "{found} in it is of ModelScope's client, which did not fetch all. Fetch it again: `modelscope download "
+        "--model OWNER/NAME --local_dir {folder}` goes on where it stopped.",
+        folders=("._____temp",),
+    ),
+    Kind(
         "{found} in it holds weights for another program. Take the repository's safetensors, or export again from the "
         "model that it was made from.",
         files=("*.h5", "*.msgpack", "*.onnx", "openvino_model*", "*.npz", "*.ot", "*.engine", "*.mnn", "*.tflite"),
@@ -125,6 +135,11 @@ KINDS = (
 
 # What may lie in any folder, so that folders below are looked into before.
 LAST_KINDS = (
+    Kind(
+        "{found} in it holds the weights of a whole model, and config.json says what they are. Take it, and the files "
+        "of tokenizer and processor, from the model that this one was made from, if they are not there.",
+        files=("model.safetensors", "pytorch_model.bin", "model_state.pdparams"),
+    ),
     Kind(
         "{found} in it has another name than weights are looked for by. If it holds the whole model, name it "
         "model.safetensors: `mv {path} {folder}/model.safetensors`.",
@@ -143,5 +158,10 @@ LAST_KINDS = (
             "*.pdopt",
         ),
         folders=("optimizer_*",),
+    ),
+    Kind(
+        "{found} in it is of the hub's client, which did not fetch all. Fetch it again: `huggingface-cli download "
+        "OWNER/NAME --local-dir {folder}` goes on where it stopped.",
+        folders=(".cache",),
     ),
 )  # fmt: skip

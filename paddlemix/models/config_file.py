@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paddlemix.files import read_json_object
-from paddlemix.foreign.explain import explain, refuse_pointer
+from paddlemix.foreign.explain import explain
 from paddlemix.foreign.invented_ids import without_invented_ids
 from paddlemix.names import CONFIG_FILE
 
@@ -30,7 +30,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder}: no {CONFIG_FILE}; `model_name_or_path` must name a folder that holds a model.{explain(folder)}"
         )
-    refuse_pointer(path)
     return without_invented_ids(read_json_object(path))
 
 

@@ -37,11 +37,18 @@ def find_family(folder: Path) -> Family:
     for family in FAMILIES:
         if family.architecture in architectures or (not architectures and family.model_type == model_type):
             return family
+    whole = next((one.architecture for one in FAMILIES if model_type in (one.model_type, *_parts_of(one))), None)
+    way_out = f" Give a whole {whole}, saved with that class; this is a part of one, or has another head."
     known = ", ".join(f"{family.architecture} ({family.model_type})" for family in FAMILIES)
     raise ValueError(
         f"{folder / CONFIG_FILE}: `architectures` {architectures} and `model_type` {model_type!r} name no model known "
-        f"here. Known: {known}."
+        f"here. Known: {known}.{way_out if whole else ''}"
     )
+
+
+def _parts_of(family: Family) -> tuple[str, ...]:
+    """Name the `model_type`s that transformers gives to parts of a family's models that are saved alone."""
+    return f"{family.model_type}_text", f"{family.model_type}_vision"
 
 
 def family_of(config: ModelConfig) -> Family:

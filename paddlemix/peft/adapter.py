@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import paddle
 from paddle import nn
 
@@ -16,16 +14,17 @@ from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter_config import AdapterConfig, read_adapter_config
 from paddlemix.peft.beside import weights_beside
 from paddlemix.peft.targets import HEAD
-from paddlemix.weights.files import read_safetensors_file
+from paddlemix.processors.settings import warn_once
+from paddlemix.weights.files import read_safetensors_file, shards_of
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.saving import save_tensors, to_stored_shape
-from paddlemix.weights.stored_tensor import StoredTensor
+from paddlemix.weights.stored_tensor import StoredTensor, same_numbers
 from paddlemix.weights.torch_file import read_torch_file
 
 ADAPTER_FILE, PICKLED_ADAPTER_FILE = "adapter_model.safetensors", "adapter_model.bin"
+# Of transformers, whose models save an adapter that was put on them as they save a model.
+ADAPTER_INDEX_FILE = f"{ADAPTER_FILE}.index.json"
 _PAIRS = ((names.DOWN, names.UP), (names.EMBEDDING_DOWN, names.EMBEDDING_UP))
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def read_adapter(folder: Path, layout: WeightLayout) -> Adapter:
         if ".original_module." in stored.name:  # the base's own weight, beside the copy that was trained
             continue
         name = names.parse(stored.name).here(layout)
-        if name in tensors and not is_equal(tensors[name], stored):
+        if name in tensors and not same_numbers(tensors[name], stored):
             raise ValueError(
                 f"{stored.file}: {stored.name} and {tensors[name].name} are for the same weight and differ. Save the "
                 "adapter again, into a folder of its own."
@@ -156,16 +155,6 @@ def trained_tensors(model: nn.Layer) -> dict[str, paddle.Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
 
 
-def is_equal(one: StoredTensor, other: StoredTensor) -> bool:
-    """Tell whether two tensors hold the same numbers."""
-    if one.shape != other.shape:
-        return False
-    first, second = (np.empty(stored.matrix_shape, np.float32) for stored in (one, other))
-    one.read_into(first)
-    other.read_into(second)
-    return np.array_equal(first, second)
-
-
 def stored_adapter(folder: Path) -> list[StoredTensor]:
     """List the tensors of the adapter's own file.
 
@@ -179,14 +168,23 @@ def stored_adapter(folder: Path) -> list[StoredTensor]:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or none of PEFT's.
     """
-    if (folder / ADAPTER_FILE).is_file():
+    if (folder / ADAPTER_INDEX_FILE).is_file():
+        files = shards_of(folder / ADAPTER_INDEX_FILE)
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{folder}: no {', '.join(missing)}, which {ADAPTER_INDEX_FILE} names; fetch the adapter again."
+            )
+        found = [tensor for file in files for tensor in read_safetensors_file(file)]
+    elif (folder / ADAPTER_FILE).is_file():
         found = read_safetensors_file(folder / ADAPTER_FILE)
     elif (folder / PICKLED_ADAPTER_FILE).is_file():
         found = read_torch_file(folder / PICKLED_ADAPTER_FILE)
     else:
         raise FileNotFoundError(f"{folder}: no {ADAPTER_FILE}; expected the folder of an adapter.{explain(folder)}")
     for stored in found:
-        if not stored.name.startswith(names.PREFIX):
+        # transformers leaves the prefix out where it is not asked for PEFT's format.
+        if names.PREFIX not in stored.name and names.parse(stored.name).part is None:
             raise ValueError(
                 f"{stored.file}: {stored.name} is no tensor of a PEFT adapter: expected {names.PREFIX}<layer>."
             )
@@ -195,6 +193,14 @@ def stored_adapter(folder: Path) -> list[StoredTensor]:
 
 def _check_parts(adapter: Adapter) -> None:
     """Check that every layer has all parts that the config asks for, of the shapes that it says."""
+    empty = next((one for one in adapter.tensors.values() if 0 in one.shape), None)
+    if empty is not None:
+        raise ValueError(
+            f"{empty.file}: {empty.name} holds no numbers ({list(empty.shape)}), as what a rank of DeepSpeed's ZeRO-3 "
+            "saves of weights that are not gathered. Save the adapter again with "
+            "`stage3_gather_16bit_weights_on_model_save` true, or make it of the checkpoint's `global_step` folder "
+            "with zero_to_fp32.py."
+        )
     if not adapter.layers:
         raise ValueError(f"{adapter.folder}: {ADAPTER_FILE} holds no lora_A and lora_B; expected a LoRA adapter.")
     for layer in adapter.layers:
@@ -203,10 +209,9 @@ def _check_parts(adapter: Adapter) -> None:
         _check_magnitude(adapter, layer)
         _check_rows(adapter, layer)
     if adapter.config.bias == "lora_only" and not any(name.endswith(".bias") for name in adapter.whole):
-        logger.warning(
-            "%s: `bias` is lora_only, but the file holds no biases, which older versions of PEFT did not write; the "
-            "base's are used, as PEFT does.",
-            adapter.folder,
+        warn_once(  # an adapter is read by each who asks what it is
+            f"{adapter.folder}: `bias` is lora_only, but the file holds no biases, which older versions of PEFT did "
+            "not write; the base's are used, as PEFT does."
         )
 
 

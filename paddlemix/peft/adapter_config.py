@@ -21,6 +21,12 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     # Others start from weights that they take away from the base's, which the files do not say.
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }  # fmt: skip
+# What PEFT cannot merge either: kinds that put tokens or states before a prompt, add layers, or choose at each token.
+_NEVER_MERGED = ("use_qalora", "arrow_config", "alora_invocation_tokens")
+_KINDS_NEVER_MERGED = (
+    "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "ADAPTION_PROMPT", "CARTRIDGE",
+    "XLORA", "POLY", "BEFT",
+)  # fmt: skip
 _DEFAULT_TOKENS_LAYER = "embed_tokens"
 
 
@@ -131,11 +137,20 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         dora=bool(values.get("use_dora")),
         rank_pattern=_pattern(path, values, "rank_pattern", rank),
         alpha_pattern=_pattern(path, values, "alpha_pattern", 8.0),
-        modules_to_save=tuple(values.get("modules_to_save") or ()),
+        modules_to_save=_names(path, values, "modules_to_save"),
         ties_head=bool(values.get("ensure_weight_tying")),
         token_rows=_token_rows(path, values.get("trainable_token_indices") or {}),
         bias=values.get("bias") or "none",
     )
+
+
+def _names(path: Path, values: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Read names, of which one may stand without a list."""
+    found = values.get(key) or []
+    listed = [found] if isinstance(found, str) else found
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        raise ValueError(f"{path}: `{key}` is {json.dumps(found)}; expected a list of names.")
+    return tuple(listed)
 
 
 def _by_pattern(patterns: Mapping[str, Any], layer: str, otherwise: Any) -> Any:
@@ -149,10 +164,17 @@ def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
         value = values.get(name)
         if value is not None and value not in neutral:
             raise ValueError(
-                f"{path}: `{name}` is {json.dumps(value)}, which is not done here. Merge the adapter with PEFT "
-                "(`PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(merged)`), and give the "
-                "merged model as `model_name_or_path`."
+                f"{path}: `{name}` is {json.dumps(value)}, which is not done here. {_way_out(name, value)}"
             )
+
+
+def _way_out(name: str, value: Any) -> str:
+    if name in _NEVER_MERGED or (name == "peft_type" and value in _KINDS_NEVER_MERGED):
+        return "PEFT cannot merge it into the model's weights either: train a LoRA adapter in its place."
+    return (
+        "Merge the adapter with PEFT (`PeftModel.from_pretrained(base, folder).merge_and_unload()."
+        "save_pretrained(merged)`), and give the merged model as `model_name_or_path`."
+    )
 
 
 def _pattern(path: Path, values: dict[str, Any], name: str, like: float) -> dict[str, Any]:
@@ -184,5 +206,6 @@ def _number(path: Path, values: dict[str, Any], name: str, default: float, *, ab
     value = values.get(name, default)
     kinds = (int,) if isinstance(default, int) else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or value <= above:
-        raise ValueError(f"{path}: `{name}` is {json.dumps(value)}; expected a number above {above}.")
+        expected = "a whole number" if isinstance(default, int) else "a number"
+        raise ValueError(f"{path}: `{name}` is {json.dumps(value)}; expected {expected} above {above:g}.")
     return value

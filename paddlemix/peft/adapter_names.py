@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from paddlemix.weights.layout import WeightLayout
+from paddlemix.weights.layout import WeightLayout, unwrapped
 
 PREFIX = "base_model.model."
 DOWN, UP = "lora_A", "lora_B"
@@ -13,12 +13,13 @@ EMBEDDING_DOWN, EMBEDDING_UP = "lora_embedding_A", "lora_embedding_B"
 MAGNITUDE, UP_BIAS, TOKEN_ROWS = "lora_magnitude_vector", "lora_bias", "token_rows"
 PARTS = (DOWN, UP, EMBEDDING_DOWN, EMBEDDING_UP, MAGNITUDE, UP_BIAS, TOKEN_ROWS)
 
-# `default` is the adapter's name in memory, which trainers that write a model's whole state leave in.
+# The adapter's name in memory, mostly `default`, which trainers that write a model's whole state leave in.
+_NAME = r"(\.(?!weight$|bias$)[^.]+)?"
 _FACTOR = re.compile(
-    rf"(?P<layer>.+)\.(?P<part>{DOWN}|{UP}|{EMBEDDING_DOWN}|{EMBEDDING_UP}|{MAGNITUDE})(\.default)?(\.weight)?"
+    rf"(?P<layer>.+)\.(?P<part>{DOWN}|{UP}|{EMBEDDING_DOWN}|{EMBEDDING_UP}|{MAGNITUDE}){_NAME}(\.weight)?"
 )
-_UP_BIAS = re.compile(rf"(?P<layer>.+)\.{UP}(\.default)?\.bias")
-_TOKEN_ROWS = re.compile(r"(?P<layer>.+)\.token_adapter\.trainable_tokens_delta(\.default)?")
+_UP_BIAS = re.compile(rf"(?P<layer>.+)\.{UP}{_NAME}\.bias")
+_TOKEN_ROWS = re.compile(rf"(?P<layer>.+)\.token_adapter\.trainable_tokens_delta{_NAME}")
 _WRAPPERS = re.compile(r"\.(base_layer|modules_to_save(\.default)?)(?=\.)")
 
 
@@ -41,7 +42,7 @@ class TensorName(NamedTuple):
 
 
 def parse(name: str) -> TensorName:
-    """Read a tensor's name, with PEFT's prefix or without.
+    """Read a tensor's name, with PEFT's prefix or without, and whatever else wrapped the model.
 
     Args:
         name: in the file.
@@ -49,7 +50,7 @@ def parse(name: str) -> TensorName:
     Returns:
         What it is for.
     """
-    bare = name.removeprefix(PREFIX)
+    bare = unwrapped(name)
     for pattern, part in ((_UP_BIAS, UP_BIAS), (_TOKEN_ROWS, TOKEN_ROWS), (_FACTOR, None)):
         if found := pattern.fullmatch(bare):
             return TensorName(_WRAPPERS.sub("", found["layer"] + ".").removesuffix("."), part or found["part"])

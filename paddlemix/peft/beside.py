@@ -14,9 +14,12 @@ from paddlemix.weights.torch_file import read_torch_file
 _WHOLE_WEIGHTS = ("vit.safetensors", "non_lora_state_dict.bin", "non_lora_trainables.bin")
 # No part of the model: states of trainers, and the head that values answers in reinforcement learning.
 _NO_WEIGHTS = (
-    "adapter_model.*", "training_args.bin", "optimizer*", "scheduler*", "scaler*", "rng_state*", "trainer_state*",
-    "random_states*", "value_head.*", "v_head.*", ".*",
+    "adapter_model.*", "adapter_model-*", "training_args.bin", "optimizer*", "scheduler*", "scaler*", "rng_state*",
+    "trainer_state*", "random_states*", "value_head.*", "v_head.*", ".*",
 )  # fmt: skip
+# A whole model, as whoever saves a merged one into the adapter's folder leaves it.
+_WHOLE_MODELS = ("model.safetensors", "model-*.safetensors", "pytorch_model.bin", "pytorch_model-*.bin")
+_OF_ADAPTERS = "adapter_config.json and adapter_model.*"
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.gguf", "*.pdparams")
 
 
@@ -33,6 +36,12 @@ def weights_beside(folder: Path) -> list[StoredTensor]:
         ValueError: a file of weights lies there whose meaning is not known, or one is damaged.
     """
     for file in sorted(folder.iterdir()):
+        if any(fnmatch(file.name, pattern) for pattern in _WHOLE_MODELS) and file.is_file():
+            raise ValueError(
+                f"{file}: a whole model beside an adapter, and one of them is too much. If the adapter is merged into "
+                f"it, move {_OF_ADAPTERS} out of the folder, and give the folder as `model_name_or_path`; if it is the "
+                "adapter's base, give each a folder of its own, as `model_name_or_path` and as `lora_path`."
+            )
         if _is_of_unknown_weights(file):
             raise ValueError(
                 f"{file}: weights beside an adapter whose meaning is not known here; without them the model would not "

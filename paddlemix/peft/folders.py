@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddlemix.foreign.explain import explain
+from paddlemix.foreign.listing import Listing
 from paddlemix.hub import PADDLEMIX_NAMES, is_hub_name, local_folder
-from paddlemix.names import GENERATION_FILE
+from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE, read_adapter_config
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,8 @@ def base_of_adapter(adapter: Path) -> str:
 
 def not_an_adapter(lora_path: str | os.PathLike[str], folder: Path) -> ValueError:
     """Make the error of a folder that holds no adapter."""
+    is_model = (folder / CONFIG_FILE).is_file() and Listing.of(folder).holds_weights
+    way_out = " It holds a model: give it as `model_name_or_path`." if is_model else explain(folder)
     return ValueError(
-        f"`lora_path` {lora_path} holds no {ADAPTER_CONFIG_FILE}; give the folder of an adapter.{explain(folder)}"
+        f"`lora_path` {lora_path} holds no {ADAPTER_CONFIG_FILE}; give the folder of an adapter.{way_out}"
     )

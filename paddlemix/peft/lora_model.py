@@ -17,12 +17,13 @@ from paddlemix.models.base import CARRIED_FILES, MixPretrainedModel
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.replace import replace_layer
 from paddlemix.models.vocabulary import with_rows
-from paddlemix.peft.adapter import Adapter, is_equal, read_adapter, trained_tensors, write_adapter
+from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write_adapter
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.layers import LoRALinear
 from paddlemix.peft.targets import HEAD, HEAD_WEIGHT, linear_layers, shortest_endings
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.loading import fill, misfit
+from paddlemix.weights.stored_tensor import same_numbers
 
 
 class MixLoRAModel(LoRAModel):
@@ -320,7 +321,7 @@ def _whole_parameters(model: MixPretrainedModel, adapter: Adapter) -> list[str]:
     if HEAD_WEIGHT in optional and not unknown and any(parameters[name] is tied for name in known):
         raise _trained_apart(adapter, "holds an embedding without the head")
     for name in unknown:
-        if not any(is_equal(adapter.tensors[name], adapter.tensors[other]) for other in known):
+        if not any(same_numbers(adapter.tensors[name], adapter.tensors[other]) for other in known):
             raise _trained_apart(adapter, f"holds {name}, which differs from the embedding")
     return known
 

@@ -16,12 +16,14 @@ import numpy as np
 
 from paddlemix.files import write_json
 from paddlemix.peft import adapter_names as names
-from paddlemix.peft.adapter import ADAPTER_FILE, PICKLED_ADAPTER_FILE, stored_adapter
+from paddlemix.peft.adapter import ADAPTER_FILE, stored_adapter
 from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.published import read_whole
 from paddlemix.weights.saving import save_tensors
 
+# How the names of the files begin that are written again.
+_OF_ADAPTERS = ("adapter_model.", "adapter_model-", ADAPTER_CONFIG_FILE)
 # Say nothing of what is computed, and older versions of PEFT refuse to read a config with keys that they do not know.
 _OF_LATER_VERSIONS = (
     "peft_version",
@@ -43,7 +45,7 @@ def rename_adapter(folder: Path, target: Path, layout: WeightLayout, *, in_memor
         in_memory: whether names are those of transformers 4.52 and later; else those of the published checkpoints.
     """
     for file in folder.iterdir():
-        if file.is_file() and file.name not in (ADAPTER_FILE, PICKLED_ADAPTER_FILE, ADAPTER_CONFIG_FILE):
+        if file.is_file() and not file.name.startswith(_OF_ADAPTERS):
             shutil.copyfile(file, target / file.name)
     tensors: dict[str, np.ndarray] = {}
     layers: dict[str, None] = {}

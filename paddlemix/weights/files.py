@@ -9,7 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from paddlemix.foreign.explain import explain, refuse_pointer
+from paddlemix.files import refuse_pointer
+from paddlemix.foreign.explain import explain
 from paddlemix.weights.dtypes import SAFETENSORS_CODES
 from paddlemix.weights.paddle_file import read_paddle_file
 from paddlemix.weights.stored_tensor import StoredTensor
@@ -132,14 +133,26 @@ WEIGHT_FORMATS = (
 
 def _format_and_files(folder: Path) -> tuple[WeightFormat, list[Path]]:
     for one in WEIGHT_FORMATS:
-        if (folder / one.index).is_file():
-            return one, _shards(folder / one.index)
+        # As transformers, which reads the one file where a folder has shards of another time as well.
+        if (folder / one.index).is_file() and not (folder / one.file).is_file():
+            return one, shards_of(folder / one.index)
         if (folder / one.file).exists():
             return one, [folder / one.file]
     return WEIGHT_FORMATS[0], [folder / WEIGHTS_FILE]
 
 
-def _shards(index: Path) -> list[Path]:
+def shards_of(index: Path) -> list[Path]:
+    """List the files that an index names.
+
+    Args:
+        index: the file.
+
+    Returns:
+        The files, sorted; they need not be there.
+
+    Raises:
+        ValueError: it is damaged, or names a file outside of its folder.
+    """
     refuse_pointer(index)
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))

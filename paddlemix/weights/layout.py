@@ -6,8 +6,9 @@ else differs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from paddlemix.weights.stored_tensor import Source
@@ -15,6 +16,25 @@ from paddlemix.weights.stored_tensor import Source
 if TYPE_CHECKING:
     import paddle
     from paddle import nn
+
+# What programs that wrap a model, or parts of it, put into the names of its parameters: torch's data parallelism,
+# compiler, FSDP and checkpointing, DeepSpeed's engine in Lightning, and PEFT around a model that it has merged.
+_WRAPPERS = re.compile(
+    r"^(?:(?:module|_forward_module|_orig_mod|_fsdp_wrapped_module|base_model\.model)\.)+"
+    r"|(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+
+
+def unwrapped(name: str) -> str:
+    """Return the name that a stored tensor has without what wrappers of its model put into it.
+
+    Args:
+        name: in a file.
+
+    Returns:
+        As a published file has it.
+    """
+    return _WRAPPERS.sub("", name)
 
 
 @dataclass(frozen=True)
@@ -26,7 +46,8 @@ class WeightLayout:
         convolution_kernels: the kernel [C, T, P, P] of each parameter that is a convolution [E, C, T, P, P] on disk
             and a matmul [C * T * P * P, E] here.
         not_transposed: matrices that lie the same way on both sides.
-        optional: names on disk that may stand there without a parameter, such as a tied head.
+        optional: names on disk that may stand there without a parameter, such as a tied head, and the parameter whose
+            numbers each repeats.
         in_memory: (prefix here, prefix in memory), tried in order, where transformers 4.52 and later call layers
             otherwise in memory; PEFT names an adapter's tensors so.
     """
@@ -34,11 +55,12 @@ class WeightLayout:
     renamed: tuple[tuple[str, str], ...]
     convolution_kernels: dict[str, tuple[int, ...]]
     not_transposed: tuple[str, ...]
-    optional: tuple[str, ...] = ()
+    optional: Mapping[str, str] = field(default_factory=dict)
     in_memory: tuple[tuple[str, str], ...] = ()
 
     def name_here(self, name: str) -> str:
         """Return the parameter that `name` on disk is for."""
+        name = unwrapped(name)
         for there, here in self.renamed:
             if name.startswith(there):
                 return here + name.removeprefix(there)

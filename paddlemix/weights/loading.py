@@ -15,6 +15,7 @@ from paddlenlp.transformers.model_utils import no_init_weights
 from paddlemix.foreign.kinds import CONVERT
 from paddlemix.weights.dtypes import FLOAT_DTYPES, SAFETENSORS_CODES, STORED_DTYPES
 from paddlemix.weights.files import stored_tensors
+from paddlemix.weights.fit import check_repeated, refusal
 from paddlemix.weights.layout import WeightLayout, checkpoint_tensors
 from paddlemix.weights.share import Share, share_of, whole_shape
 from paddlemix.weights.stored_tensor import Source
@@ -58,8 +59,8 @@ def load_weights(model: nn.Layer, folder: Path, layout: WeightLayout) -> None:
 
     Raises:
         FileNotFoundError: no weights, or a shard of the index is missing.
-        ValueError: a damaged file, or any missing, unexpected or wrong-shaped tensor; all of them are listed, before
-            any parameter changes.
+        ValueError: a damaged file, or any missing, unexpected or wrong-shaped tensor; they are listed, before any
+            parameter changes.
     """
     parameters = checkpoint_tensors(model)
     for name, source in match(parameters, stored_tensors(folder), layout, folder).items():
@@ -81,9 +82,11 @@ def match(
         What each parameter is read from, in the order of `stored`.
 
     Raises:
-        ValueError: any missing, unexpected or wrong-shaped tensor; all of them are listed.
+        ValueError: any missing, unexpected or wrong-shaped tensor; the first of each kind are listed. Or one that
+            should repeat a parameter holds other numbers.
     """
     matched: dict[str, Source] = {}
+    repeating: dict[str, Source] = {}
     problems = []
     for_other_order = 0
     for name, source in layout.sources(stored):
@@ -91,15 +94,16 @@ def match(
             matched[name] = source
             problems += misfit(name, parameters[name], source, layout)
             for_other_order += layout.speaks_for_other_order(name, whole_shape(parameters[name]), source)
-        elif name in parameters or name not in layout.optional:
+        elif name not in parameters and name in layout.optional:
+            repeating[name] = source
+        else:
             problems.append(f"{'twice' if name in parameters else 'unexpected'}: {source.name} ({source.file.name})")
     problems = [f"missing: {name}" for name in parameters if name not in matched] + problems
     if problems:
-        raise ValueError(
-            f"{folder}: {len(problems)} tensors do not fit the model that config.json describes:\n  "
-            + "\n  ".join(problems)
-            + (_other_order(folder, next(iter(matched.values()))) if for_other_order > 0 else "")
+        raise refusal(
+            folder, problems, _other_order(folder, next(iter(matched.values()))) if for_other_order > 0 else ""
         )
+    check_repeated(folder, {**matched, **repeating}, layout)
     return matched
 
 
@@ -107,7 +111,7 @@ def _other_order(folder: Path, source: Source) -> str:
     """Say what to do where matrices would fit if their rows and columns changed places."""
     order, other = ("Paddle's", "torch") if source.in_paddles_order else ("PyTorch's", "paddle")
     return (
-        f"\nMatrices would fit with rows and columns exchanged: {source.file.name} is read in {order} order, as its "
+        f"Matrices would fit with rows and columns exchanged: {source.file.name} is read in {order} order, as its "
         f"format says. If that is wrong: {CONVERT} {folder} --output out --order {other}"
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddlemix.foreign.explain import refuse_pointer
+from paddlemix.files import refuse_pointer
 from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, Span, read_pickle
 from paddlemix.weights.stored_tensor import StoredTensor

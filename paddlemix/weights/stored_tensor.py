@@ -115,3 +115,29 @@ class StoredTensor:
             opened.seek(self.offset + ((row + index) * width + column) * block.itemsize)
             if opened.readinto(piece.view(np.uint8)) != piece.nbytes:
                 raise ValueError(f"{self.file}: ends within {self.name}; fetch it again.")
+
+
+def same_numbers(one: Source, other: Source) -> bool:
+    """Tell whether two stored tensors hold the same numbers.
+
+    Args:
+        one: a tensor.
+        other: another one; of several names for one place nothing is read.
+
+    Returns:
+        False also where their shapes differ.
+    """
+    if isinstance(one, StoredTensor) and isinstance(other, StoredTensor) and one == replace(other, name=one.name):
+        return True
+    if tuple(one.shape) != tuple(other.shape):
+        return False
+    rows, columns = one.matrix_shape
+    first, second = (np.empty([min(rows, ROWS_AT_ONCE), columns], np.float32) for _ in range(2))
+    for start in range(0, rows, ROWS_AT_ONCE):
+        part = slice(start, min(start + ROWS_AT_ONCE, rows))
+        found, wanted = first[: part.stop - start], second[: part.stop - start]
+        one.read_into(found, rows=part)
+        other.read_into(wanted, rows=part)
+        if not np.array_equal(found, wanted):
+            return False
+    return True

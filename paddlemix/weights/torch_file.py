@@ -11,7 +11,7 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
-from paddlemix.foreign.explain import refuse_pointer
+from paddlemix.files import refuse_pointer
 from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, read_pickle
 from paddlemix.weights.stored_tensor import StoredTensor

@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
-from paddlemix.auto import AutoModelMIX
+from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.configuration.arguments import DataArguments, FinetuneConfig, ModelArguments
-from paddlemix.foreign.explain import explain, refuse_pointer
+from paddlemix.files import refuse_pointer
+from paddlemix.foreign.explain import explain
 from paddlemix.foreign.kinds import KINDS, LAST_KINDS
 from paddlemix.peft.folders import find_folders
 from paddlemix.training.finetune import Run
@@ -34,7 +35,12 @@ FOLDERS = [
     (["master_weights-00001-of-00001.safetensors", "optimizer-00001-of-00001.safetensors"], "convert_checkpoint.py {}"),
     (["adapter_model.safetensors"], "without their adapter_config.json"),
     (["consolidated.safetensors", "params.json"], "mv {}/consolidated.safetensors {}/model.safetensors"),
-    (["consolidated.00.pth"], "original layout of another publisher"),
+    (["consolidated.00.pth"], "Take the repository's files for transformers (model.safetensors, or"),
+    (["params.json"], "Take the repository's files for transformers (model.safetensors, or"),
+    (["model.safetensors"], "holds the weights of a whole model, and config.json says what they are"),
+    (["._____temp/model.safetensors"], "modelscope download --model OWNER/NAME --local_dir {}"),
+    ([".cache/huggingface/download/x.incomplete"], "huggingface-cli download OWNER/NAME --local-dir {}"),
+    (["default/adapter_config.json", "reference/adapter_config.json"], "give one of {}/default, {}/reference."),
     (["model-Q4_K_M.gguf", "mmproj-f16.gguf"], "take the checkpoint that it was made from"),
     (["model_index.json", "unet/diffusion_pytorch_model.safetensors"], "a pipeline of diffusers"),
     (["diffusion_pytorch_model.safetensors"], "a pipeline of diffusers"),
@@ -150,6 +156,19 @@ def test_a_pointer_in_place_of_json_is_told_too(tiny_checkpoint, tmp_path, name)
     (tmp_path / name).write_bytes(POINTER)
     with pytest.raises(ValueError, match=rf"{name}: holds no content, .* && git lfs pull"):
         AutoModelMIX.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"])
+def test_a_pointer_in_place_of_a_file_of_the_processor_is_told_too(tiny_checkpoint, tmp_path, name):
+    copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    (copy / name).write_bytes(POINTER)
+    with pytest.raises(ValueError, match=rf"{name}: holds no content, .* && git lfs pull"):
+        AutoProcessorMIX.from_pretrained(copy)
+
+
+def test_a_model_in_place_of_an_adapter_is_told_where_to_give_it(tiny_checkpoint):
+    with pytest.raises(ValueError, match=r"holds no adapter_config.json; .* It holds a model: give it as `model_name_"):
+        find_folders(tiny_checkpoint, tiny_checkpoint)
 
 
 def test_a_pickle_beside_safetensors_is_never_read(tiny_checkpoint, tmp_path):

@@ -57,6 +57,20 @@ def test_an_unknown_model_is_refused_with_what_it_says_and_the_known_ones(folder
     ) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"architectures": ["Qwen2_5_VLModel"], "model_type": "qwen2_5_vl"},
+        {"architectures": ["Qwen2_5_VLTextModel"], "model_type": "qwen2_5_vl_text"},
+        {"architectures": ["Qwen2_5_VisionTransformerPretrainedModel"], "model_type": "qwen2_5_vl_vision"},
+        {"architectures": ["Qwen2_5_VLForTokenClassification"], "model_type": "qwen2_5_vl"},
+    ],
+)
+def test_a_part_of_a_known_model_is_refused_with_the_class_to_save_it_with(folder, values):
+    with pytest.raises(ValueError, match=r"Give a whole Qwen2_5_VLForConditionalGeneration, saved with that class"):
+        find_family(folder(**values))
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
 def test_every_class_a_family_names_can_be_imported(family):
     assert family.model_class.__name__ == family.architecture

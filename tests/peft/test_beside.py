@@ -55,6 +55,13 @@ def test_a_tower_under_names_of_another_model_is_refused(adapter, tmp_path):
         merged(adapter, tmp_path / "merged")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin"])
+def test_a_whole_model_beside_an_adapter_is_refused_with_what_to_move(adapter, name):
+    (adapter / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"{name}: a whole model .* move adapter_config.json and adapter_model.* out"):
+        AutoModelMIX.from_pretrained(BASE, lora_path=adapter)
+
+
 @pytest.mark.parametrize("name", ["new_embeddings.safetensors", "projector.bin", "model.pt"])
 def test_weights_of_unknown_meaning_are_refused_by_the_files_name(adapter, name):
     (adapter / name).write_bytes(b"x")

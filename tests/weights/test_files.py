@@ -35,6 +35,13 @@ def test_safetensors_are_read_where_other_formats_lie_beside_them(tmp_path):
     assert [tensor.name for tensor in stored_tensors(tmp_path)] == ["safe"]
 
 
+def test_the_one_file_is_read_where_shards_of_another_time_lie_beside_it(tmp_path):
+    for file in (WEIGHTS_FILE, "old.safetensors"):
+        save_file({file: np.zeros([1])}, tmp_path / file)
+    save_index(tmp_path, "old.safetensors")
+    assert [tensor.name for tensor in stored_tensors(tmp_path)] == [WEIGHTS_FILE]
+
+
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "sub/x.safetensors", "..", ".", ""])
 def test_an_index_that_names_a_file_outside_of_the_folder_is_refused(tmp_path, name):
     folder = tmp_path / "model"

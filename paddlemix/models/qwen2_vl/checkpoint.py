@@ -16,6 +16,6 @@ def weight_layout(config: Qwen2VLConfig) -> WeightLayout:
         convolution_kernels={"visual.patch_embed.proj.weight": kernel},
         not_transposed=("model.embed_tokens.weight",),
         # Files of a tied model may hold the head as well.
-        optional=("lm_head.weight",) if config.tie_word_embeddings else (),
+        optional={"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {},
         in_memory=(("visual.", "model.visual."), ("model.", "model.language_model.")),
     )

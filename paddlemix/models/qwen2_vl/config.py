@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from paddlenlp.transformers import PretrainedConfig
 
 from paddlemix.models.decoder import DecoderShape
-from paddlemix.models.fixed_values import QWEN2_LANGUAGE, refuse_acting_windows, refuse_other_values
+from paddlemix.models.fixed_values import (
+    QWEN2_LANGUAGE,
+    refuse_acting_windows,
+    refuse_no_object,
+    refuse_other_kinds,
+    refuse_other_values,
+)
 from paddlemix.models.layers.rope_scaling import ScaledFrequencies, check_scaling, published_scaling, scaled_frequencies
 from paddlemix.models.nested_config import flat_values
 from paddlemix.models.tower import TowerShape
@@ -92,7 +98,8 @@ class PatchTowerConfig:
         refuse_other_values(said, {"hidden_act": (cls.activation,)}, section="vision_config.")
         refuse_other_values(said, {"in_chans": (said.get("in_channels", 3),)}, section="vision_config.")
         refuse_other_values(said.get("rope_parameters") or {}, _TOWER_ROPE, section="vision_config.rope_parameters.")
-        known = {field.name for field in fields(cls)}
+        known = {field.name: field.default for field in fields(cls)}
+        refuse_other_kinds(said, known, section="vision_config.")
         return cls(**{cls.output_key: output_size, **{key: one for key, one in said.items() if key in known}})
 
 
@@ -146,6 +153,7 @@ class Qwen2VLConfig(PretrainedConfig):
         if _KEY_HEADS not in flat and any(_KEY_HEADS in level for level in (values, values.get("text_config") or {})):
             # The one null that says something: as many as heads of queries.
             flat[_KEY_HEADS] = flat.get("num_attention_heads", known["num_attention_heads"].default)
+        refuse_other_kinds(flat, {name: one.default for name, one in known.items()})
         refuse_other_values(flat, QWEN2_LANGUAGE)
         head_dim = flat.pop("head_dim", None)
         self._hold(**flat)
@@ -190,6 +198,7 @@ class Qwen2VLConfig(PretrainedConfig):
         self.vision_start_token_id = vision_start_token_id
         self.vision_end_token_id = vision_end_token_id
         if not isinstance(vision_config, PatchTowerConfig):
+            refuse_no_object(vision_config, section="vision_config")
             vision_config = self.vision_class.from_published(vision_config or {}, output_size=hidden_size)
         self.vision_config = vision_config
         kwargs["architectures"] = kwargs.get("architectures") or [self.architecture]

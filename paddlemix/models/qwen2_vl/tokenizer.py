@@ -47,7 +47,10 @@ class Qwen2Tokenizer(FastTokenizer):
     def _read_vocabulary(cls, folder: Path) -> Tokenizer:
         vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
         if not (vocabulary.is_file() and merges.is_file()):
-            raise FileNotFoundError(f"{folder}: no {TOKENIZER_FILE}, and no vocab.json with merges.txt.")
+            raise FileNotFoundError(
+                f"{folder}: no {TOKENIZER_FILE}, and no vocab.json with merges.txt. Copy the tokenizer's files from "
+                "the model that this one was made from."
+            )
         return untrained_tokenizer(BPE.from_file(str(vocabulary), str(merges)))
 
 

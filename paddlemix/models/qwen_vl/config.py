@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from paddlenlp.transformers import PretrainedConfig
 
 from paddlemix.models.decoder import DecoderNames, DecoderShape
-from paddlemix.models.fixed_values import refuse_other_values
+from paddlemix.models.fixed_values import refuse_no_object, refuse_other_kinds, refuse_other_values
 from paddlemix.models.tower import TowerShape
 
 RESAMPLER_HEAD_DIM = 128  # of the published resampler; its number of heads follows from it
@@ -70,7 +71,8 @@ class QWenVisionConfig:
     @classmethod
     def from_published(cls, values: dict[str, Any]) -> QWenVisionConfig:
         """Take the known keys of a published `visual` section."""
-        known = {field.name for field in fields(cls)}
+        known = {field.name: field.default for field in fields(cls)}
+        refuse_other_kinds(values, known, section="visual.")
         return cls(**{key: value for key, value in values.items() if key in known and value is not None})
 
 
@@ -84,7 +86,10 @@ class QWenConfig(PretrainedConfig):
     model_type = "qwen"
 
     def __init__(self, **values: Any) -> None:
-        self._hold(**{key: one for key, one in values.items() if one is not None})
+        said = {key: one for key, one in values.items() if one is not None}
+        known = inspect.signature(self._hold).parameters
+        refuse_other_kinds(said, {name: one.default for name, one in known.items()})
+        self._hold(**said)
 
     def _hold(
         self,
@@ -119,6 +124,7 @@ class QWenConfig(PretrainedConfig):
         self.use_logn_attn = use_logn_attn
         self.initializer_range = initializer_range
         if not isinstance(visual, QWenVisionConfig):
+            refuse_no_object(visual, section="visual")
             visual = QWenVisionConfig.from_published({"output_dim": hidden_size, **(visual or {})})
         self.visual = visual
         refuse_other_values(kwargs, {name: (built,) for name, built in _FIXED.items()})

@@ -18,7 +18,8 @@ from paddlemix.peft.merging.formulas import with_adapter, with_up_bias
 from paddlemix.peft.merging.misfits import check_base, check_fits
 from paddlemix.peft.merging.tying import Tying
 from paddlemix.weights.files import stored_tensors
-from paddlemix.weights.layout import WeightLayout
+from paddlemix.weights.fit import check_repeated
+from paddlemix.weights.layout import WeightLayout, unwrapped
 from paddlemix.weights.published import published_numbers, published_shape, read_whole
 from paddlemix.weights.stored_tensor import EVERYTHING, Source, StoredTensor
 
@@ -97,6 +98,7 @@ class AdaptedWeights:
         layout = family.model_class.weight_layout(config)
         adapter = read_adapter(folder, layout)
         stored = {layout.name_here(one.name): one for one in stored_tensors(base)}
+        check_repeated(base, stored, layout)
         tying = Tying.of(adapter, layout, config.decoder_shape.names.embedding)
         found = cls(base, values, adapter, layout, stored, tying)
         check_fits(adapter, base, {name: found._shape(name) for name in stored}, layout, tying)
@@ -141,11 +143,11 @@ class AdaptedWeights:
             name: of the parameter.
 
         Returns:
-            The base's own name for it, unless its files are Paddle's: they may name layers as PaddleMIX does, which
-            PyTorch's programs do not know.
+            The base's own name for it, without what wrappers put into it, unless its files are Paddle's: they may name
+            layers as PaddleMIX does, which PyTorch's programs do not know.
         """
         stored = self.stored[name]
-        return name if stored.in_paddles_order else stored.name
+        return name if stored.in_paddles_order else unwrapped(stored.name)
 
     def numbers(self, name: str, dtype: str) -> np.ndarray:
         """Read or compute the merged parameter in PyTorch's order.

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from paddlemix.peft import adapter_names as names
-from paddlemix.peft.adapter import Adapter, is_equal
+from paddlemix.peft.adapter import Adapter
 from paddlemix.peft.targets import HEAD, HEAD_WEIGHT
 from paddlemix.weights.layout import WeightLayout
-from paddlemix.weights.stored_tensor import StoredTensor
+from paddlemix.weights.stored_tensor import StoredTensor, same_numbers
 
 
 @dataclass(frozen=True)
@@ -81,4 +81,4 @@ def _differ(made: Mapping[str, StoredTensor | None], embedding: str) -> bool:
     one, other = made[embedding], made[HEAD_WEIGHT]
     if one is None or other is None:
         return one is not other
-    return one is not other and not is_equal(one, other)
+    return one is not other and not same_numbers(one, other)

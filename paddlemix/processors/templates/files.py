@@ -64,7 +64,7 @@ def stored_templates(folder: Path) -> StoredTemplates:
         The templates and tokens.
 
     Raises:
-        ValueError: a file is damaged.
+        ValueError: a file is damaged, or a template empty.
     """
     settings = read_json_object(folder / TOKENIZER_CONFIG_FILE, missing_ok=True)
     named: dict[str, TemplateText] = {}
@@ -78,6 +78,12 @@ def stored_templates(folder: Path) -> StoredTemplates:
         named[path.stem] = TemplateText(_text_of(path), str(path))
     if (folder / JINJA_FILE).is_file():
         named[DEFAULT] = TemplateText(_text_of(folder / JINJA_FILE), str(folder / JINJA_FILE))
+    empty = next((one.place for one in named.values() if not one.text.strip()), None)
+    if empty is not None:
+        raise ValueError(
+            f"{empty}: a chat template in it is empty, and prompts would be. Fetch the file again, or take the "
+            "template out of it, and the family's own counts."
+        )
     return StoredTemplates(named, special_tokens(settings))
 
 
@@ -122,13 +128,13 @@ def special_tokens(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _texts(value: Any, path: Path) -> dict[str, str]:
     """Read one template, or several with names."""
-    if isinstance(value, str):
+    if isinstance(value, str) and value:
         return {DEFAULT: value}
     if isinstance(value, list) and all(
         isinstance(one, Mapping) and {"name", "template"} <= one.keys() for one in value
     ):
         value = {one["name"]: one["template"] for one in value}
-    if value is None or value == []:
+    if value is None or value == [] or value == "":
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(one, str) for one in value.values()):
         raise ValueError(

@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from paddlemix.files import read_json_object
+from paddlemix.files import read_json_object, refuse_pointer
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -44,6 +44,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     Raises:
         ValueError: the file is damaged, or gives ids that cannot be.
     """
+    refuse_pointer(path)
     text = path.read_text("utf-8")
     try:
         tokenizer = Tokenizer.from_str(text)
@@ -65,11 +66,16 @@ def said_beside(folder: Path, settings: Mapping[str, Any]) -> tuple[Path, Said]:
         The file, and the tokens in it.
 
     Raises:
-        ValueError: two tokens have one id.
+        ValueError: two tokens have one id, or there is no object of tokens.
     """
     decoder = settings.get("added_tokens_decoder")
     if decoder:
         path = folder / TOKENIZER_CONFIG_FILE
+        if not isinstance(decoder, Mapping):
+            raise ValueError(
+                f"{path}: `added_tokens_decoder` is a {type(decoder).__name__}; expected an object of tokens by their "
+                "ids. Fetch the tokenizer's files again."
+            )
         return path, _by_id(path, decoder.items())
     path = folder / ADDED_TOKENS_FILE
     special = {token.content for token in named_specials(folder, settings)}
@@ -89,6 +95,9 @@ def named_specials(folder: Path, settings: Mapping[str, Any]) -> list[AddedToken
 
     Returns:
         The tokens.
+
+    Raises:
+        ValueError: one is no token.
     """
     given = {key: one for key, one in settings.items() if one}
     earlier = {} if "added_tokens_decoder" in given else read_json_object(folder / SPECIAL_TOKENS_FILE, missing_ok=True)
@@ -96,10 +105,12 @@ def named_specials(folder: Path, settings: Mapping[str, Any]) -> list[AddedToken
     named = [values[key] for key in _NAMED if values.get(key)]
     for key in _LISTED:
         several = values.get(key) or ()
-        named += several.values() if isinstance(several, Mapping) else several
+        named += (
+            several.values() if isinstance(several, Mapping) else [several] if isinstance(several, str) else several
+        )
     tokens: dict[str, AddedToken] = {}
-    for one in named:
-        token = _special_token(one)
+    for one in filter(None, named):
+        token = _special_token(one, folder)
         tokens.setdefault(token.content, token)
     return list(tokens.values())
 
@@ -225,7 +236,12 @@ def _token(fields: Mapping[str, Any]) -> AddedToken:
     return AddedToken(fields["content"], **{flag: bool(fields[flag]) for flag in _FLAGS if flag in fields})
 
 
-def _special_token(token: str | Mapping[str, Any]) -> AddedToken:
+def _special_token(token: Any, folder: Path) -> AddedToken:
     if isinstance(token, str):
         return AddedToken(token, special=True, normalized=False)
+    if not isinstance(token, Mapping) or not isinstance(token.get("content"), str):
+        raise ValueError(
+            f"{folder / TOKENIZER_CONFIG_FILE}, or {SPECIAL_TOKENS_FILE} beside it, names {token!r} as a special "
+            "token; expected a text, or an object with `content`. Fetch the tokenizer's files again."
+        )
     return _token({"normalized": False, **token, "special": True})

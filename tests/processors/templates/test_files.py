@@ -13,7 +13,7 @@ from paddlemix.contract import Piece
 from paddlemix.models.qwen2_vl.chat_template import TEMPLATE
 from paddlemix.models.qwen2_vl.chat_template import Qwen2VLChatTemplate as ChatTemplate
 from paddlemix.processors.templates.environment import TemplateProblem
-from paddlemix.processors.templates.files import special_tokens
+from paddlemix.processors.templates.files import special_tokens, stored_templates
 from paddlemix.processors.turns.written import WrittenTurn
 
 
@@ -118,3 +118,11 @@ def test_a_template_file_may_begin_with_a_mark_and_is_utf_8(tmp_path):
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe{{ x }}")
     with pytest.raises(ValueError, match=r"chat_template.jinja: is not UTF-8 \(.* at byte 0\). Save it as UTF-8."):
         ChatTemplate.from_pretrained(tmp_path)
+
+
+def test_an_empty_template_is_refused_and_an_empty_text_in_json_is_none(tmp_path):
+    write(tmp_path, "tokenizer_config.json", {"chat_template": ""})
+    assert not stored_templates(tmp_path).named
+    write(tmp_path, "chat_template.jinja", "\n")
+    with pytest.raises(ValueError, match=r"chat_template.jinja: a chat template in it is empty"):
+        stored_templates(tmp_path)

@@ -281,3 +281,30 @@ def test_transformers_gives_the_same_ids(grown, kind):
     expected = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     tokenizer = Qwen2Tokenizer.from_pretrained(grown)
     assert [tokenizer.encode(text) for text in TEXTS] == expected
+
+
+def with_settings(folder: Path, **values: object) -> Path:
+    """Change a folder's tokenizer_config.json."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"added_tokens_decoder": [1]}, "`added_tokens_decoder` is a list; expected an object"),
+        ({"additional_special_tokens": ["<a>", 5]}, "names 5 as a special token; expected a text, or"),
+        ({"extra_special_tokens": {"a_token": {"lstrip": True}}}, "as a special token; expected a text, or"),
+    ],
+)
+def test_settings_that_name_no_tokens_are_refused_with_the_file(values, said, saved):
+    with pytest.raises(ValueError, match=rf"tokenizer_config.json.*{said}"):
+        Qwen2Tokenizer.from_pretrained(with_settings(saved, **values))
+
+
+@pytest.mark.parametrize("extra", [{"a_token": "<a>", "b_token": None}, ["<a>", None], "<a>"])
+def test_extra_special_tokens_are_read_in_each_form_and_a_null_names_none(extra, saved):
+    before = Qwen2Tokenizer.from_pretrained(saved).size
+    tokenizer = Qwen2Tokenizer.from_pretrained(with_settings(saved, extra_special_tokens=extra))
+    assert tokenizer.encode("<a>") == [before] and tokenizer.size == before + 1
