@@ -17,7 +17,8 @@ import numpy as np
 from paddlemix.files import write_json
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import ADAPTER_FILE, PICKLED_ADAPTER_FILE, stored_adapter
-from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE
+from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE, Product, read_adapter_config
+from paddlemix.peft.patterns import with_patterns
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.published import read_whole
 from paddlemix.weights.saving import save_tensors
@@ -46,16 +47,26 @@ def rename_adapter(folder: Path, target: Path, layout: WeightLayout, *, in_memor
         if file.is_file() and file.name not in (ADAPTER_FILE, PICKLED_ADAPTER_FILE, ADAPTER_CONFIG_FILE):
             shutil.copyfile(file, target / file.name)
     tensors: dict[str, np.ndarray] = {}
+    config = json.loads((folder / ADAPTER_CONFIG_FILE).read_text("utf-8"))
+    has_patterns = any(config.get(key) for key in ("rank_pattern", "alpha_pattern"))
+    read = read_adapter_config(folder) if has_patterns else None
     layers: dict[str, None] = {}
+    products: dict[str, Product] = {}
     for stored in stored_adapter(folder):
         tensors[names.PREFIX + _renamed(stored.name.removeprefix(names.PREFIX), layout, in_memory)] = read_whole(
             stored, stored.dtype
         )
         found = names.parse(stored.name)
         if found.part in (names.DOWN, names.EMBEDDING_DOWN):
-            layers[_shared_ending(found.place, layout)] = None
+            ending = _shared_ending(found.place, layout)
+            layers[ending] = None
+            if read is not None:
+                products[ending] = Product(stored.shape[0], read.product_of(found.place).alpha)
     save_tensors(target / ADAPTER_FILE, tensors)
-    config = json.loads((folder / ADAPTER_CONFIG_FILE).read_text("utf-8"))
+    # Theirs may be about names that layers do not have any more.
+    if read is not None:
+        read = with_patterns(read, products)
+        config |= {"rank_pattern": dict(read.rank_pattern), "alpha_pattern": dict(read.alpha_pattern)}
     write_json(target / ADAPTER_CONFIG_FILE, _config(config, list(layers), layout))
 
 

@@ -9,7 +9,7 @@ _BY_NAME = (
     '`freeze_include` and `freeze_exclude` take patterns of parameters\' names: ["model.embed*"] for a prefix, and '
     '["*visual*"] for what a regular expression looks for.'
 )
-_ONE_FORM = "Adapters are plain LoRA, `rslora` or LoRA+ (`lora_plus_scale`): take the key out."
+_ONE_FORM = "Adapters are LoRA, `rslora`, DoRA (`lora_dora`) or LoRA+ (`lora_plus_scale`): take the key out."
 _WHOLE_WEIGHTS = 'Frozen weights are not quantized; `"dtype": "bfloat16"` halves them. Take the key out.'
 _LORA = {"lora": {"lora": True}, "full": {"lora": False}}
 
@@ -143,7 +143,13 @@ ADAPTERS: list[ForeignKey] = [
     *never(
         "loraplus_lr_embedding lorap_emb_lr", "LS", "`lora_plus_scale` is the one factor of LoRA+: take the key out."
     ),
-    *never("use_dora", "PLS", _ONE_FORM, False),
+    *same("use_dora", "PLS", "lora_dora"),
+    *same("rank_pattern", "PS", "lora_rank_pattern"),
+    *same("alpha_pattern", "PS", "lora_alpha_pattern"),
+    *same("bias", "PS", "lora_bias"),
+    *otherwise(
+        "lora_bias", "P", "PEFT's switch of this name is for biases of products, which adapters do not have here."
+    ),
     *never("pissa_init pissa_convert pissa use_mora use_qalora use_bdlora lokr vera", "PLM", _ONE_FORM, False),
     *never(
         "init_lora_weights init_weights",
@@ -153,19 +159,11 @@ ADAPTERS: list[ForeignKey] = [
         "true",
     ),
     *never(
-        "lora_bias bias",
-        "PS",
-        "Adapters have no biases, and those of the layers are not trained: take the key out.",
-        "none",
-        False,
-    ),
-    *never(
-        "exclude_modules target_parameters layers_to_transform layers_pattern rank_pattern alpha_pattern",
+        "exclude_modules target_parameters layers_to_transform layers_pattern",
         "PS",
         "`lora_target_modules` takes regular expressions for whole names of layers, such as "
-        r'["model\\.layers\\.[0-7]\\..*_proj"]; all adapters have one `lora_rank` and `lora_alpha`.',
+        r'["model\\.layers\\.[0-7]\\..*_proj"].',
         [],
-        {},
     ),
     *same("base_model_name_or_path", "P", "model_name_or_path"),
     *passed_over("peft_type peft_version auto_mapping inference_mode tuner_backend", "PS", "Adapters are PEFT's LoRA."),
