@@ -125,7 +125,7 @@ class TestTaken:
         assert (model.lora_rank_pattern, model.lora_alpha_pattern) == ({"q_proj": 4}, {"q_proj": 8.0})
         # What PEFT's config holds by default asks for nothing.
         neutral = {"use_dora": False, "bias": "none", "rank_pattern": {}, "alpha_pattern": {}}
-        model = load(tmp_path, use_peft=True, **neutral).model
+        model = load(tmp_path, use_rslora=False, **neutral).model
         assert (model.lora_dora, model.lora_bias, model.lora_rank_pattern) == (False, "none", {})
 
     def test_pefts_switch_for_biases_of_products_is_not_our_key(self, tmp_path):

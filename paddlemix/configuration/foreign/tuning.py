@@ -135,7 +135,7 @@ ADAPTERS: list[ForeignKey] = [
     ),
     *same("use_peft use_lora lora_enable", "RV", "lora"),
     *same("lora_r r", "RPV", "lora_rank"),
-    *same("use_rslora", "PLS", "rslora"),
+    *same("use_rslora", "PLS", "rslora", idle=(False,)),
     *same("loraplus_lr_ratio lorap_lr_ratio", "LS", "lora_plus_scale"),
     *same("lora_target", "L", "lora_target_modules", {"all": "all-linear"}),
     *same("target_modules target_regex", "PS", "lora_target_modules"),
@@ -143,10 +143,10 @@ ADAPTERS: list[ForeignKey] = [
     *never(
         "loraplus_lr_embedding lorap_emb_lr", "LS", "`lora_plus_scale` is the one factor of LoRA+: take the key out."
     ),
-    *same("use_dora", "PLS", "lora_dora"),
-    *same("rank_pattern", "PS", "lora_rank_pattern"),
-    *same("alpha_pattern", "PS", "lora_alpha_pattern"),
-    *same("bias", "PS", "lora_bias"),
+    *same("use_dora", "PLS", "lora_dora", idle=(False,)),
+    *same("rank_pattern", "PS", "lora_rank_pattern", idle=({},)),
+    *same("alpha_pattern", "PS", "lora_alpha_pattern", idle=({},)),
+    *same("bias", "PS", "lora_bias", idle=("none",)),
     *otherwise(
         "lora_bias", "P", "PEFT's switch of this name is for biases of products, which adapters do not have here."
     ),
