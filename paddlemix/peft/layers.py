@@ -135,7 +135,8 @@ class DoRALinear(LoRALinear):
         adapted = (without + self._product(seen)) * factor
         if is_dropped:
             return self.base(x) + (adapted - without)
-        return adapted if self.base.bias is None else adapted + self.base.bias
+        bias = self.base.bias
+        return adapted if bias is None else adapted + bias.astype(adapted.dtype)
 
     def _whole_weight(self) -> paddle.Tensor:
         return super()._whole_weight() * (self.lora_magnitude_vector.astype("float32") / self._lengths())
