@@ -63,9 +63,26 @@ class ModelArguments:
         "for whole names (`.*_proj`), in a list or with commas between; `all-linear` and null: all of the language "
         "model but its head.",
     )
+    lora_rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description="Ranks of layers, in place of `lora_rank`, by names, endings or regular expressions for endings: "
+        '`{"q_proj": 16, "layers.0.mlp.*": 4}`; the first that fits a layer decides.',
+    )
+    lora_alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="What `lora_alpha` is for single layers, named as in `lora_rank_pattern`."
+    )
     rslora: bool = Field(default=False, description="Scale by `lora_alpha / sqrt(lora_rank)`, for large ranks.")
+    lora_dora: bool = Field(
+        default=False, description="DoRA: of each output's weights the length is trained, beside their direction."
+    )
+    lora_bias: Literal["none", "all", "lora_only"] = Field(
+        default="none", description="Biases that are trained: `all` of the model, or those of layers with an adapter."
+    )
     lora_plus_scale: float = Field(
-        default=1.0, gt=0, description="LoRA+: the factor that starts as zero learns so many times as fast."
+        default=1.0,
+        gt=0,
+        description="LoRA+: the factor that starts as zero learns so many times as fast, and so do DoRA's lengths and "
+        "the biases of `lora_bias`.",
     )
     lora_modules_to_save: str | list[str] | None = Field(
         default=None,

@@ -42,6 +42,11 @@ NEEDS = {
     "new_tokens": ("new_tokens_init", "new_tokens_multiple"),
     "predict_with_generate": ("max_new_tokens",),
 }
+# What says which shape a run's adapter has.
+ADAPTER_KEYS = (
+    *("lora_rank", "lora_alpha", "lora_rank_pattern", "lora_alpha_pattern", "rslora", "lora_dora", "lora_bias"),
+    *("lora_target_modules", "lora_modules_to_save", "new_tokens"),
+)
 FREEZE_KEYS = tuple(name for name in _MODEL if name.startswith("freeze_"))
 # The switches of what sees, which gets no adapters where `lora_target_modules` names none of its layers.
 FREEZE_SEEING = ("freeze_vit", "freeze_aligner")

@@ -168,7 +168,10 @@ def _describe(kind: Any) -> str:
         return "a list of " + _describe_many(get_args(kind)[0])
     if dataclasses.is_dataclass(kind):
         return f"an object with {', '.join(own_keys(kind))}"
-    return _WORDS.get(kind, "an object" if kind is dict or get_origin(kind) is dict else "any JSON value")
+    if get_origin(kind) is dict:
+        _, value = get_args(kind)
+        return "an object" if value is Any else f"an object in which each value is {_describe(value)}"
+    return _WORDS.get(kind, "an object" if kind is dict else "any JSON value")
 
 
 def _describe_many(annotation: Any) -> str:

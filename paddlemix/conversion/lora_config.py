@@ -21,7 +21,7 @@ _NOT_DONE = {
     "use_mora": "is another product than LoRA's",
     "lora_use_mixer": "has a third factor",
     "do_qat": "rounds while it is trained",
-    "trainable_bias": "trains biases beside the products, which PEFT's form does not hold",
+    "trainable_bias": "trains biases beside the products, which are not converted",
     "enable_lora_list": "has products for parts of a layer alone",
 }
 

@@ -13,7 +13,7 @@ from paddlemix.estimate.activations import Activations, Trained, activations, sh
 from paddlemix.estimate.setup import Setup
 from paddlemix.models.family import Family
 from paddlemix.models.vision_language import VisionLanguageModel
-from paddlemix.peft.layers import LoRALinear
+from paddlemix.peft.layers import DoRALinear, LoRALinear
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import HEAD
 from paddlemix.training.freezing import matches
@@ -102,12 +102,17 @@ def _parts(model: VisionLanguageModel, family: Family) -> Trained:
 
 
 def _kept_by_adapters(model: VisionLanguageModel, globs: Iterable[str]) -> float:
-    """Count the numbers that adapters keep of a token: the low rank's twice and, under dropout, the input's."""
+    """Count the numbers that adapters keep of a token: the low rank's twice, under dropout the input's, and of DoRA
+    what the trained lengths are multiplied with."""
     layers = [
         layer
         for name, layer in model.named_sublayers()
         if isinstance(layer, LoRALinear) and matches(f"{name}.weight", globs)
     ]
-    return sum(
-        2 * layer.r + (layer.weight.shape[0] if isinstance(layer.lora_dropout, nn.Dropout) else 0) for layer in layers
-    )
+    return sum(_kept_of_a_token(layer) for layer in layers)
+
+
+def _kept_of_a_token(layer: LoRALinear) -> int:
+    inputs, outputs = layer.weight.shape
+    kept = 2 * layer.r + (inputs if isinstance(layer.lora_dropout, nn.Dropout) else 0)
+    return kept + (outputs if isinstance(layer, DoRALinear) else 0)

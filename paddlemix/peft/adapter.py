@@ -11,7 +11,7 @@ from paddle import nn
 
 from paddlemix.foreign.explain import explain
 from paddlemix.peft import adapter_names as names
-from paddlemix.peft.adapter_config import AdapterConfig, read_adapter_config
+from paddlemix.peft.adapter_config import AdapterConfig, Product, read_adapter_config
 from paddlemix.peft.beside import weights_beside
 from paddlemix.peft.targets import HEAD
 from paddlemix.processors.settings import warn_once
@@ -54,11 +54,16 @@ class Adapter:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is nothing but products of one rank and scale beside linear layers, and whole weights."""
+        """Whether it is nothing but products beside linear layers, with a magnitude or without, and whole weights."""
         parts = {names.split_part(name)[1] for name in self.tensors if names.is_part(name)}
-        products = [self.tensors[f"{layer}.{names.DOWN}"] for layer in self.layers if parts <= {names.DOWN, names.UP}]
-        is_even = not self.config.rank_pattern and not self.config.alpha_pattern
-        return parts <= {names.DOWN, names.UP} and is_even and all(len(one.shape) == 2 for one in products)
+        if not parts <= {names.DOWN, names.UP, names.MAGNITUDE}:
+            return False
+        return all(len(self.tensors[f"{layer}.{names.DOWN}"].shape) == 2 for layer in self.layers)
+
+    @property
+    def products(self) -> dict[str, Product]:
+        """What is on each layer, by its name."""
+        return {layer: self._product(layer) for layer in self.layers if self._down(layer) is not None}
 
     def part(self, layer: str, part: str) -> StoredTensor | None:
         """Return a part of the adapter on a layer; None where it has none."""
@@ -66,15 +71,21 @@ class Adapter:
 
     def scaling_of(self, layer: str) -> float:
         """Return how often the product on a layer counts."""
-        product = self.part(layer, names.DOWN) or self.part(layer, names.EMBEDDING_DOWN)
-        assert product is not None, "only layers that have one are asked for"
-        return self.config.scaling_of(self.name_in_file(layer), product.shape[0])
+        return self.config.scaling_of(self._product(layer))
 
     def name_in_file(self, layer: str) -> str:
         """Return what its file calls a layer."""
         stored = (self.part(layer, part) or self.tensors.get(f"{layer}.weight") for part in names.PARTS)
         found = next(one for one in stored if one is not None)
         return names.parse(found.name).place.removesuffix(".weight")
+
+    def _down(self, layer: str) -> StoredTensor | None:
+        return self.part(layer, names.DOWN) or self.part(layer, names.EMBEDDING_DOWN)
+
+    def _product(self, layer: str) -> Product:
+        down = self._down(layer)
+        assert down is not None, "only layers that have one are asked for"
+        return Product(down.shape[0], self.config.product_of(self.name_in_file(layer)).alpha)
 
     def refusal(self, base: object, problems: Sequence[str]) -> ValueError:
         """Make the error of an adapter that is not for `base`."""
@@ -93,7 +104,7 @@ class Adapter:
         """
         if not self.is_plain:
             raise ValueError(
-                f"{self.folder}: this adapter is more than products of one rank beside linear layers, and is computed "
+                f"{self.folder}: this adapter is more than products beside linear layers, and is computed "
                 "as a part of the weights alone. Merge it into its base with paddlemix/tools/merge_lora_params.py, and "
                 "give the merged model as `model_name_or_path`."
             )
@@ -142,8 +153,12 @@ def write_adapter(
         layout: the family's.
         ties_head_to: the parameter, if it is among the tensors, that the head shares; PEFT wants both.
     """
+    adapted = {names.split_part(name)[0] for name in tensors if names.is_part(name)}
     stored = {
-        names.name_there(name, layout): to_stored_shape(tensor, name, layout, None) for name, tensor in tensors.items()
+        names.name_there(name, layout, is_adapted=name.removesuffix(".bias") in adapted): to_stored_shape(
+            tensor, name, layout, None
+        )
+        for name, tensor in tensors.items()
     }
     if ties_head_to is not None and ties_head_to in tensors:
         stored[f"{names.PREFIX}{HEAD}.weight"] = stored[names.name_there(ties_head_to, layout)].copy()

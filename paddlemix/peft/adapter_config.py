@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paddlemix.files import write_json
 
@@ -28,6 +28,19 @@ _KINDS_NEVER_MERGED = (
     "XLORA", "POLY", "BEFT",
 )  # fmt: skip
 _DEFAULT_TOKENS_LAYER = "embed_tokens"
+BIASES = ("none", "all", "lora_only")
+
+
+class Product(NamedTuple):
+    """The product on a layer.
+
+    Attributes:
+        rank: of it.
+        alpha: see `AdapterConfig`.
+    """
+
+    rank: int
+    alpha: float
 
 
 @dataclass(frozen=True)
@@ -64,13 +77,24 @@ class AdapterConfig:
     bias: str = "none"
 
     @property
-    def scaling(self) -> float:
-        """How often the products count."""
-        return self.scaling_of("", self.rank)
+    def product(self) -> Product:
+        """What is on layers that no pattern is about."""
+        return Product(self.rank, self.alpha)
 
-    def scaling_of(self, layer: str, rank: int) -> float:
-        """Return how often a layer's product of a rank counts; the layer is called as in the adapter's file."""
-        return _by_pattern(self.alpha_pattern, layer, self.alpha) / (math.sqrt(rank) if self.rslora else rank)
+    @property
+    def scaling(self) -> float:
+        """How often the products count on layers that no pattern is about."""
+        return self.scaling_of(self.product)
+
+    def scaling_of(self, product: Product) -> float:
+        """Return how often a product counts."""
+        return product.alpha / (math.sqrt(product.rank) if self.rslora else product.rank)
+
+    def product_of(self, layer: str) -> Product:
+        """Return what is on a layer, which is called as in the adapter's file."""
+        return Product(
+            by_pattern(self.rank_pattern, [layer], self.rank), by_pattern(self.alpha_pattern, [layer], self.alpha)
+        )
 
     def copies(self, layer: str) -> bool:
         """Tell whether a layer, called as in the adapter's file, is one of `modules_to_save` or inside one."""
@@ -84,7 +108,7 @@ class AdapterConfig:
             target_modules: endings of the names of the layers that have an adapter.
             modules_to_save: endings of the names of the layers that are saved whole.
         """
-        values = {
+        values: dict[str, Any] = {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
             "base_model_name_or_path": self.base,
@@ -94,11 +118,15 @@ class AdapterConfig:
             "use_rslora": self.rslora,
             "target_modules": list(target_modules),
             "modules_to_save": list(modules_to_save) or None,
-            "bias": "none",
+            "bias": self.bias,
             "fan_in_fan_out": False,
             "init_lora_weights": True,
             "inference_mode": True,
         }
+        # Old versions of PEFT know no keys but those of their own time.
+        values |= {"use_dora": True} if self.dora else {}
+        values |= {"rank_pattern": dict(self.rank_pattern)} if self.rank_pattern else {}
+        values |= {"alpha_pattern": dict(self.alpha_pattern)} if self.alpha_pattern else {}
         write_json(folder / ADAPTER_CONFIG_FILE, values)
 
 
@@ -140,7 +168,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         modules_to_save=_names(path, values, "modules_to_save"),
         ties_head=bool(values.get("ensure_weight_tying")),
         token_rows=_token_rows(path, values.get("trainable_token_indices") or {}),
-        bias=values.get("bias") or "none",
+        bias=_bias(path, values.get("bias")),
     )
 
 
@@ -153,10 +181,30 @@ def _names(path: Path, values: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def _by_pattern(patterns: Mapping[str, Any], layer: str, otherwise: Any) -> Any:
-    """Find the value of the first pattern that a layer's name ends in, as PEFT does."""
-    fits = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", layer))
-    return next(fits, otherwise)
+def by_pattern(patterns: Mapping[str, Any], names: Sequence[str], otherwise: Any) -> Any:
+    """Find the value of the first pattern that a layer's name ends in, as PEFT does.
+
+    Args:
+        patterns: values by regular expressions.
+        names: what the layer is called; either may fit.
+        otherwise: the value where none fits.
+
+    Returns:
+        The value.
+    """
+    return next((value for pattern, value in patterns.items() if ends_in(pattern, names)), otherwise)
+
+
+def ends_in(pattern: str, names: Sequence[str]) -> bool:
+    """Tell whether one of a layer's names is, or after a dot ends in, what a regular expression stands for."""
+    return any(re.fullmatch(rf"(.*\.)?({pattern})", name) for name in names)
+
+
+def _bias(path: Path, value: Any) -> str:
+    found = value or "none"
+    if found not in BIASES:
+        raise ValueError(f"{path}: `bias` is {json.dumps(value)}; expected one of {', '.join(BIASES)}.")
+    return found
 
 
 def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:

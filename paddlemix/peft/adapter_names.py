@@ -68,15 +68,18 @@ def split_part(name: str) -> tuple[str, str]:
     return layer, part
 
 
-def name_there(name: str, layout: WeightLayout) -> str:
+def name_there(name: str, layout: WeightLayout, *, is_adapted: bool = False) -> str:
     """Name a tensor as PEFT does with transformers 4.52 and later.
 
     Args:
         name: as `Adapter.tensors` has it.
         layout: the family's.
+        is_adapted: whether it is the bias of a layer with an adapter, inside which PEFT keeps the layer itself.
 
     Returns:
         The name in the file.
     """
-    ending = ".weight" if name.rpartition(".")[2] in (DOWN, UP) else ""
-    return f"{PREFIX}{layout.name_in_memory(name)}{ending}"
+    there, ending = layout.name_in_memory(name), ".weight" if name.rpartition(".")[2] in (DOWN, UP) else ""
+    if is_adapted:
+        there = there.removesuffix(".bias") + ".base_layer.bias"
+    return f"{PREFIX}{there}{ending}"

@@ -27,8 +27,8 @@ def load_adapted(base: Path, adapter: Path, dtype: str) -> MixPretrainedModel | 
         dtype: "float32", "bfloat16" or "float16".
 
     Returns:
-        The model in evaluation mode: with adapters in it where they are products beside linear layers, else with the
-        adapter as a part of its weights.
+        The model in evaluation mode: with adapters in it where they are products beside linear layers without
+        magnitudes, else with the adapter as a part of its weights.
 
     Raises:
         FileNotFoundError: a file of either is missing.
@@ -37,11 +37,13 @@ def load_adapted(base: Path, adapter: Path, dtype: str) -> MixPretrainedModel | 
     family = find_family(base)
     layout = family.model_class.weight_layout(family.config_class(**read_config(base)))
     read = read_adapter(adapter, layout)
-    # Whatever changes head or embedding may change the shape of the model.
-    if read.is_plain and not any(name in (*layout.not_transposed, *layout.optional) for name in read.whole):
+    # Beside the layers, DoRA takes the length of all weights for each token. Whatever changes head or embedding may
+    # change the shape of the model.
+    is_beside = read.is_plain and not read.config.dora
+    if is_beside and not any(name in (*layout.not_transposed, *layout.optional) for name in read.whole):
         return _with_adapters(base, adapter, dtype)
     weights = AdaptedWeights.of(base, adapter)
-    return _with_adapters(base, adapter, dtype) if read.is_plain and weights.keeps_shape else _merged(weights, dtype)
+    return _with_adapters(base, adapter, dtype) if is_beside and weights.keeps_shape else _merged(weights, dtype)
 
 
 def _with_adapters(base: Path, adapter: Path, dtype: str) -> MixLoRAModel:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import paddle
 from paddle import nn
 from paddlenlp.peft.lora import LoRAConfig, LoRAModel
 
@@ -17,13 +18,18 @@ from paddlemix.models.base import CARRIED_FILES, MixPretrainedModel
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.replace import replace_layer
 from paddlemix.models.vocabulary import with_rows
+from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write_adapter
-from paddlemix.peft.adapter_config import AdapterConfig
-from paddlemix.peft.layers import LoRALinear
+from paddlemix.peft.adapter_config import AdapterConfig, Product
+from paddlemix.peft.layers import DoRALinear, LoRALinear
+from paddlemix.peft.patterns import with_patterns
 from paddlemix.peft.targets import HEAD, HEAD_WEIGHT, linear_layers, shortest_endings
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.loading import fill, misfit
 from paddlemix.weights.stored_tensor import same_numbers
+
+# What PaddleNLP calls which biases are trained.
+_TRAINABLE_BIAS = {"none": None, "all": "all", "lora_only": "lora"}
 
 
 class MixLoRAModel(LoRAModel):
@@ -35,20 +41,25 @@ class MixLoRAModel(LoRAModel):
         model: its layers are replaced in place.
         lora_config: its `target_modules` match linear layers, each by one pattern, and its `trainable_modules`
             parameters.
+        adapter_config: what adapter_config.json says of it; its patterns are about layers as that file calls them.
 
     Attributes:
         restore_layer_map: which layers PaddleNLP puts back when the adapters are taken off.
         model: the model inside.
         lora_config: as it was given.
+        adapter_config: as it was given.
     """
 
-    restore_layer_map: ClassVar[dict[type[nn.Layer], type[nn.Layer]]] = {LoRALinear: Linear}
+    restore_layer_map: ClassVar[dict[type[nn.Layer], type[nn.Layer]]] = {LoRALinear: Linear, DoRALinear: Linear}
 
     model: MixPretrainedModel
     lora_config: LoRAConfig
+    adapter_config: AdapterConfig
 
-    def __init__(self, model: MixPretrainedModel, lora_config: LoRAConfig) -> None:
+    def __init__(self, model: MixPretrainedModel, lora_config: LoRAConfig, adapter_config: AdapterConfig) -> None:
         self._all_layers = [name for name, _ in model.named_sublayers()]
+        self.adapter_config = adapter_config
+        self._there = model.weight_layout(model.config).name_in_memory
         super().__init__(model, lora_config)
 
     @classmethod
@@ -65,14 +76,19 @@ class MixLoRAModel(LoRAModel):
 
         Args:
             model: its layers are replaced in place.
-            config: rank, scale and dropout.
+            config: ranks, scales, dropout, whether layers have magnitudes, and which biases are trained.
             layers: the names of linear layers.
             whole: the names of parameters that are trained themselves.
-            lora_plus_scale: how many times the learning rate is for the factor that starts as zero.
+            lora_plus_scale: how many times the learning rate is for all of an adapter but the factor that starts as
+                random.
 
         Returns:
             The model with adapters, which do not change what it computes yet.
         """
+        there = model.weight_layout(model.config).name_in_memory
+        # What is saved: no more than what the layers have.
+        config = with_patterns(config, {there(layer): config.product_of(there(layer)) for layer in layers})
+        config = replace(config, modules_to_save=(), ties_head=False, token_rows={})
         lora_config = LoRAConfig(
             r=config.rank,
             lora_alpha=config.alpha,
@@ -82,10 +98,15 @@ class MixLoRAModel(LoRAModel):
             base_model_name_or_path=config.base,
             target_modules=[re.escape(name) for name in layers],
             trainable_modules=[re.escape(name) for name in whole],
+            trainable_bias=_TRAINABLE_BIAS[config.bias],
             tensor_parallel_degree=model.config.tensor_parallel_degree,
             dtype=str(next(iter(model.parameters())).dtype).removeprefix("paddle."),
         )
-        return cls(model, lora_config)
+        adapted = cls(model, lora_config, config)
+        for name in adapted.trained_biases:
+            bias = adapted._trained[name]
+            bias.optimize_attr = {**bias.optimize_attr, "learning_rate": lora_plus_scale}
+        return adapted
 
     @classmethod
     def from_pretrained(
@@ -146,6 +167,9 @@ class MixLoRAModel(LoRAModel):
         model = _with_rows(model, adapter)
         _check_layers(model, adapter)
         whole = _whole_parameters(model, adapter)
+        there = model.weight_layout(model.config).name_in_memory
+        # A product's rank is that in the file, whatever versions of PEFT understand by the patterns.
+        config = with_patterns(config, {there(layer): product for layer, product in adapter.products.items()})
         adapted = cls.adapting(model, config, adapter.layers, whole, lora_plus_scale=lora_plus_scale)
         adapted._read(adapter)
         for name in CARRIED_FILES:
@@ -155,23 +179,36 @@ class MixLoRAModel(LoRAModel):
         return adapted
 
     @property
-    def adapter_config(self) -> AdapterConfig:
-        """What its adapter_config.json says of it."""
-        config = self.lora_config
-        return AdapterConfig(
-            config.r, config.lora_alpha, config.lora_dropout, config.rslora, config.base_model_name_or_path
-        )
-
-    @property
     def adapted_layers(self) -> list[str]:
         """The names of the layers with an adapter, in the model's order."""
         return [name for name, layer in self.model.named_sublayers() if isinstance(layer, LoRALinear)]
 
     @property
+    def products(self) -> dict[str, Product]:
+        """What is on each layer with an adapter, by its name."""
+        return {name: self.adapter_config.product_of(self._there(name)) for name in self.adapted_layers}
+
+    @property
+    def whole_parameters(self) -> list[str]:
+        """The names of the parameters that are trained and saved themselves, but for biases that `bias` names."""
+        patterns = self.lora_config.trainable_modules or ()
+        return [name for name in self._trained if any(re.fullmatch(pattern, name) for pattern in patterns)]
+
+    @property
     def whole_layers(self) -> list[str]:
         """The names of the layers that are trained and saved whole."""
-        names = trained_tensors(self.model)
-        return [name for name in self._all_layers if any(f"{name}.{kind}" in names for kind in ("weight", "bias"))]
+        layers = {name.rpartition(".")[0] for name in self.whole_parameters}
+        return [name for name in self._all_layers if name in layers]
+
+    @property
+    def trained_biases(self) -> list[str]:
+        """The names of the biases that are trained because `bias` names them."""
+        whole = set(self.whole_parameters)
+        return [name for name in self._trained if not names.is_part(name) and name not in whole]
+
+    @property
+    def _trained(self) -> dict[str, paddle.Tensor]:
+        return trained_tensors(self.model)
 
     def save_pretrained(
         self,
@@ -251,7 +288,9 @@ class MixLoRAModel(LoRAModel):
         self, model: nn.Layer, module_name: str, lora_config: LoRAConfig, enable_lora: list[bool] | None
     ) -> None:
         del enable_lora
-        replace_layer(model, module_name, lambda layer: LoRALinear(layer, lora_config))
+        product = self.adapter_config.product_of(self._there(module_name))
+        kind = DoRALinear if self.adapter_config.dora else LoRALinear
+        replace_layer(model, module_name, lambda layer: kind(layer, lora_config, product))
 
     def _read(self, adapter: Adapter) -> None:
         parameters = dict(self.model.named_parameters())
@@ -264,7 +303,7 @@ class MixLoRAModel(LoRAModel):
 
     def _endings(self, layers: Sequence[str]) -> list[str]:
         """Find endings of layers' names as PEFT calls them."""
-        there = {name: self._layout.name_in_memory(name) for name in self._all_layers}
+        there = {name: self._there(name) for name in self._all_layers}
         return shortest_endings([there[name] for name in layers], list(there.values()))
 
     @property
@@ -309,7 +348,8 @@ def _check_layers(model: MixPretrainedModel, adapter: Adapter) -> None:
 
 
 def _whole_parameters(model: MixPretrainedModel, adapter: Adapter) -> list[str]:
-    """Name the parameters that the adapter replaces; a head that shares the embedding must go on doing so."""
+    """Name the parameters that the adapter replaces, but for biases that its `bias` names; a head that shares the
+    embedding must go on doing so."""
     parameters = dict(model.named_parameters())
     unknown = [name for name in adapter.whole if name not in parameters]
     optional = model.weight_layout(model.config).optional
@@ -323,7 +363,13 @@ def _whole_parameters(model: MixPretrainedModel, adapter: Adapter) -> list[str]:
     for name in unknown:
         if not any(same_numbers(adapter.tensors[name], adapter.tensors[other]) for other in known):
             raise _trained_apart(adapter, f"holds {name}, which differs from the embedding")
-    return known
+    return known if adapter.config.bias == "none" else [name for name in known if not _is_bias(adapter, name)]
+
+
+def _is_bias(adapter: Adapter, name: str) -> bool:
+    """Tell whether a parameter is a bias, and of no layer that is saved whole."""
+    there = names.parse(adapter.tensors[name].name).place
+    return "bias" in name and not adapter.config.copies(there.rpartition(".")[0])
 
 
 def _trained_apart(adapter: Adapter, what: str) -> ValueError:

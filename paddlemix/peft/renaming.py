@@ -6,7 +6,6 @@ Qwen2.5-VL's layers other names; versions on either side read only their own, bu
 
 from __future__ import annotations
 
-import json
 import shutil
 from itertools import takewhile
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from paddlemix.files import write_json
+from paddlemix.files import read_json_object, write_json
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import ADAPTER_FILE, stored_adapter
-from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE
+from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE, Product, read_adapter_config
+from paddlemix.peft.patterns import with_patterns
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.published import read_whole
 from paddlemix.weights.saving import save_tensors
@@ -48,16 +48,26 @@ def rename_adapter(folder: Path, target: Path, layout: WeightLayout, *, in_memor
         if file.is_file() and not file.name.startswith(_OF_ADAPTERS):
             shutil.copyfile(file, target / file.name)
     tensors: dict[str, np.ndarray] = {}
+    config = read_json_object(folder / ADAPTER_CONFIG_FILE)
+    has_patterns = any(config.get(key) for key in ("rank_pattern", "alpha_pattern"))
+    read = read_adapter_config(folder) if has_patterns else None
     layers: dict[str, None] = {}
+    products: dict[str, Product] = {}
     for stored in stored_adapter(folder):
         tensors[names.PREFIX + _renamed(stored.name.removeprefix(names.PREFIX), layout, in_memory)] = read_whole(
             stored, stored.dtype
         )
         found = names.parse(stored.name)
         if found.part in (names.DOWN, names.EMBEDDING_DOWN):
-            layers[_shared_ending(found.place, layout)] = None
+            ending = _shared_ending(found.place, layout)
+            layers[ending] = None
+            if read is not None:
+                products[ending] = Product(stored.shape[0], read.product_of(found.place).alpha)
     save_tensors(target / ADAPTER_FILE, tensors)
-    config = json.loads((folder / ADAPTER_CONFIG_FILE).read_text("utf-8"))
+    # Theirs may be about names that layers do not have any more.
+    if read is not None:
+        read = with_patterns(read, products)
+        config |= {"rank_pattern": dict(read.rank_pattern), "alpha_pattern": dict(read.alpha_pattern)}
     write_json(target / ADAPTER_CONFIG_FILE, _config(config, list(layers), layout))
 
 

@@ -65,10 +65,10 @@ def match_layers(key: str, patterns: Sequence[str], names: Sequence[str]) -> lis
     Raises:
         ValueError: a pattern is no regular expression, or matches nothing.
     """
-    compiled = [_compile(key, pattern) for pattern in patterns]
+    compiled = [compile_pattern(key, pattern) for pattern in patterns]
     for pattern in compiled:
         if not any(pattern.fullmatch(name) for name in names):
-            raise ValueError(_matches_nothing(key, pattern.pattern, names))
+            raise matches_nothing(key, pattern.pattern, names)
     return [name for name in names if any(pattern.fullmatch(name) for pattern in compiled)]
 
 
@@ -93,16 +93,29 @@ def shortest_endings(chosen: Collection[str], names: Sequence[str]) -> list[str]
     return list(endings)
 
 
-def _compile(key: str, pattern: str) -> re.Pattern[str]:
+def compile_pattern(key: str, pattern: str) -> re.Pattern[str]:
+    """Compile a regular expression of a config.
+
+    Args:
+        key: that gives it.
+        pattern: the expression.
+
+    Returns:
+        The compiled one.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         return re.compile(pattern)
     except re.error as error:
         raise ValueError(f"`{key}`: {pattern!r} is no regular expression ({error}).") from error
 
 
-def _matches_nothing(key: str, pattern: str, names: Sequence[str]) -> str:
+def matches_nothing(key: str, pattern: str, names: Sequence[str]) -> ValueError:
+    """Make the error of a pattern of a config that none of the layers `names` has."""
     kinds = sorted({name.rpartition(".")[2] for name in names})
     words = re.findall(r"[A-Za-z]\w*", pattern)
     near = get_close_matches(words[-1], kinds, n=1) if words else []
     hint = f" Did you mean `.*{near[0]}`?" if near else ""
-    return f"`{key}` matches no layer: `{pattern}`.{hint} Layers: {', '.join(kinds)}."
+    return ValueError(f"`{key}` matches no layer: `{pattern}`.{hint} Layers: {', '.join(kinds)}.")

@@ -70,10 +70,19 @@ def _adapter_lines(model: MixLoRAModel) -> Iterator[str]:
     config, layers = model.adapter_config, model.adapted_layers
     kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers))
     whole = f"; trained whole: {', '.join(model.whole_layers)}" if model.whole_layers else ""
+    products = model.products.values()
+    ranks = _span(sorted({product.rank for product in products}))
+    scales = _span(sorted({config.scaling_of(product) for product in products}))
+    biases = f"; {len(model.trained_biases)} biases ({config.bias})" if model.trained_biases else ""
     yield (
-        f"  lora: rank {config.rank}, scale {config.scaling:g}, dropout {config.dropout:g} on {len(layers)} layers "
-        f"({kinds}){whole}"
+        f"  {'dora' if config.dora else 'lora'}: rank {ranks}, scale {scales}, dropout {config.dropout:g} on "
+        f"{len(layers)} layers ({kinds}){whole}{biases}"
     )
+
+
+def _span(numbers: Sequence[float]) -> str:
+    """Write a number, or the least and the greatest of several, which are sorted."""
+    return f"{numbers[0]:g}" if len(numbers) == 1 else f"{numbers[0]:g} to {numbers[-1]:g}"
 
 
 def _rank_lines(args: TrainingArguments) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from paddlemix.checkpoints.identity import IdentityKeys
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig
-from paddlemix.configuration.groups import DRAW_KEYS, FREE_KEYS, MODEL_KEYS, SAMPLE_KEYS
+from paddlemix.configuration.groups import ADAPTER_KEYS, DRAW_KEYS, FREE_KEYS, MODEL_KEYS, SAMPLE_KEYS
 from paddlemix.configuration.layer_names import ALL_LINEAR, layer_patterns
 from paddlemix.peft.folders import lasting_name
 
@@ -43,7 +43,7 @@ KNOWN_KEYS = IdentityKeys(
     samples=SAMPLE_KEYS,
     draws=DRAW_KEYS,
     free=FREE_KEYS,
-    adapter=("lora_rank", "lora_alpha", "rslora", "lora_target_modules", "lora_modules_to_save", "new_tokens"),
+    adapter=ADAPTER_KEYS,
     forms={
         "model_name_or_path": lasting_name,
         "lora_target_modules": _targets,

@@ -298,6 +298,12 @@ class TestWrongKeys:
                 '`skip_data_intervals[0][1]` is "2"; expected a whole number. Drop the',
             ),
             ("dataset", [], "`dataset` is []; expected an object with train, eval."),
+            (
+                "lora_rank_pattern",
+                {"q_proj": 0},
+                '`lora_rank_pattern` is {"q_proj": 0}; expected an object in which each value is a whole number, at '
+                "least 1.",
+            ),
             ("output_dir", "", '`output_dir` is ""; expected a string, not empty.'),
             ("Learning-Rate", 1, "unknown key `Learning-Rate` (value 1). Did you mean `learning_rate`?"),
             ("zzzzqqqq", 1, "unknown key `zzzzqqqq` (value 1). --help lists the known keys."),

@@ -56,7 +56,8 @@ class TestTable:
     def test_no_key_of_ours_changes_its_meaning(self):
         own = {row.name for row in FOREIGN_KEYS.values() if row.name in key_table()}
         assert own == {
-            *("dataset", "device", "dtype", "lr_scheduler_type", "optim", "report_to", "save_strategy", "warmup_steps")
+            *("dataset", "device", "dtype", "lora_bias", "lr_scheduler_type", "optim", "report_to", "save_strategy"),
+            "warmup_steps",
         }
         assert all(not FOREIGN_KEYS[name].ours and not FOREIGN_KEYS[name].idle for name in own)
 
@@ -116,6 +117,20 @@ class TestTaken:
         assert (config.model.lora, config.model.lora_rank, config.model.rslora) == (True, 4, True)
         assert (config.model.lora_target_modules, config.model.lora_modules_to_save) == ("all-linear", "merger")
         assert config.model.lora_plus_scale == 16
+
+    def test_kinds_of_adapters_of_others_are_ours(self, tmp_path):
+        keys = {"use_peft": True, "use_dora": True, "bias": "lora_only", "rank_pattern": {"q_proj": 4}}
+        model = load(tmp_path, **keys, alpha_pattern={"q_proj": 8}).model
+        assert (model.lora_dora, model.lora_bias) == (True, "lora_only")
+        assert (model.lora_rank_pattern, model.lora_alpha_pattern) == ({"q_proj": 4}, {"q_proj": 8.0})
+        # What PEFT's config holds by default asks for nothing.
+        neutral = {"use_dora": False, "bias": "none", "rank_pattern": {}, "alpha_pattern": {}}
+        model = load(tmp_path, use_rslora=False, **neutral).model
+        assert (model.lora_dora, model.lora_bias, model.lora_rank_pattern) == (False, "none", {})
+
+    def test_pefts_switch_for_biases_of_products_is_not_our_key(self, tmp_path):
+        with pytest.raises(ConfigError, match="PEFT's switch of this name is for biases of products"):
+            load(tmp_path, lora=True, lora_bias=True)
 
     def test_keys_that_ask_for_nothing_are_one_line(self, tmp_path, caplog):
         caplog.set_level(logging.INFO, "paddlemix.configuration")

@@ -39,5 +39,5 @@ def test_what_needs_a_switch_and_the_switch_are_keys(switch: str) -> None:
 
 def test_adapters_keys_and_those_of_freezing_are_all_there() -> None:
     assert {"lora_rank", "lora_target_modules", "rslora", "lora_plus_scale"} <= set(groups.NEEDS["lora"])
-    assert "lora" not in groups.NEEDS["lora"] and len(groups.NEEDS["lora"]) == 9
+    assert "lora" not in groups.NEEDS["lora"] and len(groups.NEEDS["lora"]) == 13
     assert {"freeze_include", "freeze_exclude", *groups.FREEZE_SWITCHES} == set(groups.FREEZE_KEYS)

@@ -128,6 +128,8 @@ CASES: dict[str, dict[str, Any]] = {
     "language model frozen": {"freeze_llm": True},
     "LoRA": {"lora": True},
     "LoRA recomputed": {"lora": True, "llm": True, "vit": True},
+    "DoRA": {"lora": True, "lora_dora": True, "lora_dropout": 0.0},
+    "DoRA with dropout and biases": {"lora": True, "lora_dora": True, "lora_dropout": 0.1, "lora_bias": "all"},
     "LoRA with dropout on both": {
         "lora": True,
         "lora_dropout": 0.1,

@@ -209,7 +209,7 @@ class TestRefused:
             ({"rank_pattern": {"q_proj": "4"}}, '`q_proj` is "4"; expected a whole number above 0'),
             ({"modules_to_save": {"merger": 1}}, '`modules_to_save` is {"merger": 1}; expected a list of names'),
             ({"alpha_pattern": {"(": 4}}, r"`alpha_pattern`: '\(' is no regular expression"),
-            ({"alpha_pattern": {"q_proj": 4}}, "more than products of one rank.*Merge it into its base with paddlemix"),
+            ({"bias": "some"}, '`bias` is "some"; expected one of none, all, lora_only'),
         ],
     )
     def test_a_config_that_asks_for_something_else_is_refused_by_its_key(self, changes, expected, tied, tmp_path):

@@ -138,6 +138,37 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_as_if_it_had_not_been_stopped
         assert (stopped / ADAPTER_FILE).read_bytes() == (whole / ADAPTER_FILE).read_bytes()
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "patterns": {"lora_rank_pattern": {"q_proj": 2, "mlp.*": 3}, "lora_alpha_pattern": {"v_proj": 4}},
+    "dora": {"lora_dora": True, "lora_plus_scale": 2.0, "lora_rank_pattern": {"q_proj": 2}},
+    "biases": {"lora_bias": "all"},
+    "dora and biases": {"lora_dora": True, "lora_bias": "lora_only"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_goes_on_and_is_resumed_bit_for_bit(kind: str, run: Run, tiny_checkpoint: Path) -> None:
+    keys = KINDS[kind]
+    first = run("first", tiny_checkpoint, lora_dropout=0.0, **keys)
+    begun, ended = losses(first)
+    assert begun - ended > 0.01
+    second = run("second", first, lora_plus_scale=keys.get("lora_plus_scale", 1.0))
+    assert losses(second)[0] == pytest.approx(ended, rel=1e-5) and losses(second)[1] < ended
+    assert settings(second) == settings(first)
+    assert load_file(second / ADAPTER_FILE).keys() == load_file(first / ADAPTER_FILE).keys()
+    # On top of it, a plain one: it has become a part of the model.
+    third = run("third", first, create_new_adapter=True, lora_rank=2, lora_dropout=0.0)
+    assert losses(third)[0] == pytest.approx(ended, rel=1e-4) and "use_dora" not in settings(third)
+    # The kind is the adapter's, also where the config says it.
+    keys = {"lora_path": str(first), "max_steps": 4, "save_strategy": "steps", "save_steps": 2, **keys}
+    whole = run("whole", tiny_checkpoint, **keys)
+    stopped = shutil.copytree(whole, whole.parent / "stopped")
+    shutil.rmtree(stopped / "checkpoint-4")
+    (stopped / ADAPTER_FILE).unlink()
+    run("stopped", tiny_checkpoint, **keys, resume_from_checkpoint=True)
+    assert (stopped / ADAPTER_FILE).read_bytes() == (whole / ADAPTER_FILE).read_bytes()
+
+
 @pytest.mark.parametrize("variant", PEFT_ADAPTERS)
 def test_what_peft_wrote_is_trained_further(variant: str) -> None:
     base, folder = base_of(variant), PEFT_FOLDER / variant
@@ -181,6 +212,13 @@ class TestKeysThatContradictTheAdapter:
             ({"lora_rank": 8}, "`lora_rank` is 8, but 4 in the adapter"),
             ({"lora_alpha": 4}, "`lora_alpha` is 4, but 8 in the adapter"),
             ({"rslora": True}, "`rslora` is true, but false in the adapter"),
+            ({"lora_dora": True}, "`lora_dora` is true, but false in the adapter"),
+            ({"lora_bias": "all"}, "`lora_bias` is all, but none in the adapter"),
+            (
+                {"lora_rank_pattern": {"0.*q_proj": 8}},
+                "`lora_rank_pattern` gives model.layers.0.self_attn.q_proj rank 8",
+            ),
+            ({"lora_alpha_pattern": {"q_proj": 3.0}}, "gives model.layers.0.self_attn.q_proj alpha 3, but it has 8"),
             ({"lora_target_modules": [".*k_proj"]}, "`lora_target_modules` names model.layers.0.self_attn.k_proj"),
             (
                 {"lora_target_modules": [".*0.*q_proj"]},
@@ -199,6 +237,7 @@ class TestKeysThatContradictTheAdapter:
 
     def test_are_not_those_that_say_what_it_is_nor_those_of_training(self, adapter: Path) -> None:
         same = {"lora_rank": 4, "lora_alpha": 8, "rslora": False, "lora_target_modules": [".*q_proj"]}
+        same |= {"lora_dora": False, "lora_bias": "none", "lora_rank_pattern": {"q_proj": 4}}
         model = self.load(adapter, **same, lora_modules_to_save=[r"visual\.merger\.mlp\.0"], lora_dropout=0.5)
         assert (model.adapter_config.dropout, model.adapter_config.alpha) == (0.5, 8.0)
         assert self.load(adapter).adapter_config.dropout == 0.25

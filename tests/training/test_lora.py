@@ -71,6 +71,56 @@ def test_a_pattern_that_matches_nothing_is_refused_by_its_key(tiny_checkpoint, p
     assert str(caught.value).startswith(expected)
 
 
+def test_patterns_give_layers_ranks_and_scales_of_their_own(tiny_checkpoint):
+    model = load_model(
+        keys(
+            tiny_checkpoint,
+            lora_rank_pattern={
+                "layers.0.self_attn.q_proj": 2,
+                r"self_attn\..*": 3,
+                r"model\.language_model.*up_proj": 5,
+            },
+            lora_alpha_pattern={"down_proj": 4.0},
+            lora_dora=True,
+            lora_bias="lora_only",
+        ),
+        ARGS,
+    )
+    ranks = {name.split("layers.")[-1]: (one.rank, one.alpha) for name, one in model.products.items()}
+    assert ranks["0.self_attn.q_proj"] == (2, 16) and ranks["1.self_attn.q_proj"] == ranks["0.self_attn.o_proj"]
+    assert ranks["0.self_attn.o_proj"] == (3, 16) and ranks["1.mlp.up_proj"] == (5, 16)
+    assert ranks["0.mlp.down_proj"] == (8, 4) and ranks["0.mlp.gate_proj"] == (8, 16)
+    layer = model.model.model.layers[0].self_attn.q_proj
+    assert layer.lora_A.shape[1] == 2 and layer.scaling == 8 and not layer.lora_magnitude_vector.stop_gradient
+    assert next(_parameter_lines(model)) == (
+        "  dora: rank 2 to 8, scale 0.5 to 8, dropout 0.05 on 14 layers (q_proj, k_proj, v_proj, o_proj, gate_proj, "
+        "up_proj, down_proj); 6 biases (lora_only)"
+    )
+
+
+@pytest.mark.parametrize("key", ["lora_rank_pattern", "lora_alpha_pattern"])
+@pytest.mark.parametrize(
+    ("patterns", "said"),
+    [
+        ({"q_porj": 4}, "matches no layer: `q_porj`. Did you mean `.*q_proj`?"),
+        ({"visual.*": 4}, "matches no layer: `visual.*`."),
+        ({"(": 4}, "'(' is no regular expression"),
+        ({".*": 4, "q_proj": 2}, "`q_proj` decides nothing, because patterns before it match all of its layers"),
+    ],
+)
+def test_a_pattern_that_decides_about_no_layer_is_refused(tiny_checkpoint, key, patterns, said):
+    with pytest.raises(ValueError) as caught:
+        load_model(keys(tiny_checkpoint, **{key: patterns}), ARGS)
+    assert f"`{key}`" in str(caught.value) and said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_biases_of_layers_that_have_none_are_refused(tiny_checkpoint):
+    with pytest.raises(ValueError, match="`lora_bias` is lora_only, but no layer of `lora_target_modules` has a bias"):
+        load_model(keys(tiny_checkpoint, lora_bias="lora_only", lora_target_modules="o_proj"), ARGS)
+    model = load_model(keys(tiny_checkpoint, lora_bias="all", lora_target_modules="o_proj"), ARGS)
+    assert len(model.trained_biases) > 10 and model.whole_layers == []
+
+
 @pytest.mark.parametrize(
     "given", ["q_proj,v_proj", ["q_proj", "v_proj"], r".*\.(q|v)_proj", [".*q_proj", "self_attn.v_proj"]]
 )

@@ -53,12 +53,14 @@ class ForeignKey:
         spelled = as_json(value)
         if spelled in self.settings:
             return self.settings[spelled]
+        if self.idle is None or spelled in self.idle:
+            return {}
         if self.ours:
             is_list = self.commas and isinstance(value, str) and "," in value
             return {self.ours: [part.strip() for part in value.split(",")] if is_list else value}
         if self.members and isinstance(value, dict) and set(value) <= set(self.members):
             return value
-        return {} if self.idle is None or spelled in self.idle else None
+        return None
 
 
 def as_json(value: Any) -> str:
@@ -74,6 +76,7 @@ def same(
     ours: str,
     values: Mapping[Any, Any] | None = None,
     *,
+    idle: tuple[Any, ...] = (),
     note: str = "",
     commas: bool = False,
 ) -> list[ForeignKey]:
@@ -84,6 +87,7 @@ def same(
         systems: that have them.
         ours: our key.
         values: what single values are here; the others are the same.
+        idle: values that ask for nothing but what is done anyway, also where our key has no effect.
         note: what differs all the same.
         commas: whether a text may hold several values with commas between them.
 
@@ -91,7 +95,11 @@ def same(
         A row for each name.
     """
     settings = {as_json(value): {ours: here} for value, here in (values or {}).items()}
-    return [ForeignKey(name, systems, ours=ours, settings=settings, note=note, commas=commas) for name in names.split()]
+    spelled = frozenset(map(as_json, idle))
+    return [
+        ForeignKey(name, systems, ours=ours, settings=settings, idle=spelled, note=note, commas=commas)
+        for name in names.split()
+    ]
 
 
 def chosen(

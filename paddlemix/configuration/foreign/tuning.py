@@ -9,7 +9,7 @@ _BY_NAME = (
     '`freeze_include` and `freeze_exclude` take patterns of parameters\' names: ["model.embed*"] for a prefix, and '
     '["*visual*"] for what a regular expression looks for.'
 )
-_ONE_FORM = "Adapters are plain LoRA, `rslora` or LoRA+ (`lora_plus_scale`): take the key out."
+_ONE_FORM = "Adapters are LoRA, `rslora`, DoRA (`lora_dora`) or LoRA+ (`lora_plus_scale`): take the key out."
 _WHOLE_WEIGHTS = 'Frozen weights are not quantized; `"dtype": "bfloat16"` halves them. Take the key out.'
 _LORA = {"lora": {"lora": True}, "full": {"lora": False}}
 
@@ -138,7 +138,7 @@ ADAPTERS: list[ForeignKey] = [
     ),
     *same("use_peft use_lora lora_enable", "RV", "lora"),
     *same("lora_r r", "RPV", "lora_rank"),
-    *same("use_rslora", "PLS", "rslora"),
+    *same("use_rslora", "PLS", "rslora", idle=(False,)),
     *same("loraplus_lr_ratio lorap_lr_ratio", "LS", "lora_plus_scale"),
     *same("lora_target", "L", "lora_target_modules", {"all": "all-linear"}),
     *same("target_modules target_regex lora_target_regex", "PS", "lora_target_modules"),
@@ -146,7 +146,13 @@ ADAPTERS: list[ForeignKey] = [
     *never(
         "loraplus_lr_embedding lorap_emb_lr", "LS", "`lora_plus_scale` is the one factor of LoRA+: take the key out."
     ),
-    *never("use_dora", "PLS", _ONE_FORM, False),
+    *same("use_dora", "PLS", "lora_dora", idle=(False,)),
+    *same("rank_pattern", "PS", "lora_rank_pattern", idle=({},)),
+    *same("alpha_pattern", "PS", "lora_alpha_pattern", idle=({},)),
+    *same("bias", "PS", "lora_bias", idle=("none",)),
+    *otherwise(
+        "lora_bias", "P", "PEFT's switch of this name is for biases of products, which adapters do not have here."
+    ),
     *never("pissa_init pissa_convert pissa use_mora use_qalora use_bdlora lokr vera", "PLM", _ONE_FORM, False),
     *never(
         "init_lora_weights init_weights",
@@ -156,19 +162,11 @@ ADAPTERS: list[ForeignKey] = [
         "true",
     ),
     *never(
-        "lora_bias bias",
-        "PS",
-        "Adapters have no biases, and those of the layers are not trained: take the key out.",
-        "none",
-        False,
-    ),
-    *never(
-        "exclude_modules target_parameters layers_to_transform layers_pattern rank_pattern alpha_pattern",
+        "exclude_modules target_parameters layers_to_transform layers_pattern",
         "PS",
         "`lora_target_modules` takes regular expressions for whole names of layers, such as "
-        r'["model\\.layers\\.[0-7]\\..*_proj"]; all adapters have one `lora_rank` and `lora_alpha`.',
+        r'["model\\.layers\\.[0-7]\\..*_proj"].',
         [],
-        {},
     ),
     *same("base_model_name_or_path", "P", "model_name_or_path"),
     *passed_over("peft_type peft_version auto_mapping inference_mode tuner_backend", "PS", "Adapters are PEFT's LoRA."),

@@ -18,10 +18,16 @@ def check_numbers(keys: ModelArguments, given: Collection[str], adapter: Path) -
         adapter: its folder.
 
     Raises:
-        ValueError: rank or scale are others; all that are, are named.
+        ValueError: rank, scale, kind or biases are others; all that are, are named.
     """
     config = read_adapter_config(adapter)
-    has = {"lora_rank": config.rank, "lora_alpha": config.alpha, "rslora": config.rslora}
+    has: dict[str, float | bool | str] = {
+        "lora_rank": config.rank,
+        "lora_alpha": config.alpha,
+        "rslora": config.rslora,
+        "lora_dora": config.dora,
+        "lora_bias": config.bias,
+    }
     problems = [
         f"`{key}` is {_word(getattr(keys, key))}, but {_word(value)} in the adapter that is trained further"
         for key, value in has.items()
@@ -39,5 +45,5 @@ def other_shape(adapter: Path, problems: Sequence[str]) -> ValueError:
     )
 
 
-def _word(value: float | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+def _word(value: float | bool | str) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value).lower()

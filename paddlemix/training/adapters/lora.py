@@ -14,12 +14,12 @@ from paddlemix.configuration.layer_names import ALL_LINEAR, ending_in, layer_pat
 from paddlemix.contract import Model
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.registry import Family
-from paddlemix.peft.adapter import trained_tensors
 from paddlemix.peft.adapter_config import AdapterConfig
-from paddlemix.peft.adapter_names import is_part
 from paddlemix.peft.lora_model import MixLoRAModel
+from paddlemix.peft.patterns import with_patterns
 from paddlemix.peft.targets import HEAD, HEAD_WEIGHT, language_layers, layers_with_weights, linear_layers, match_layers
 from paddlemix.training.adapters.keys import other_shape
+from paddlemix.training.adapters.products import products_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,27 @@ def add_adapters(
     layers = [layer for layer in _target_layers(model, family, keys) if f"{layer}.weight" not in whole]
     if not layers:
         raise ValueError("`lora_modules_to_save` names every layer of `lora_target_modules`; leave some for adapters.")
-    config = AdapterConfig(keys.lora_rank, keys.lora_alpha, keys.lora_dropout, keys.rslora, base)
+    there = model.weight_layout(model.config).name_in_memory
+    config = AdapterConfig(
+        rank=keys.lora_rank,
+        alpha=keys.lora_alpha,
+        dropout=keys.lora_dropout,
+        rslora=keys.rslora,
+        base=base,
+        dora=keys.lora_dora,
+        bias=keys.lora_bias,
+    )
+    products = products_of(keys, {layer: there(layer) for layer in layers}, config.product)
+    config = with_patterns(config, {there(layer): product for layer, product in products.items()})
     # Every rank starts from the same adapters; PaddleNLP's trainer seeds only once it has the model.
     paddle.seed(seed)
-    return MixLoRAModel.adapting(model, config, layers, whole, lora_plus_scale=keys.lora_plus_scale)
+    adapted = MixLoRAModel.adapting(model, config, layers, whole, lora_plus_scale=keys.lora_plus_scale)
+    if keys.lora_bias != "none" and not adapted.trained_biases:
+        raise ValueError(
+            f"`lora_bias` is {keys.lora_bias}, but no layer of `lora_target_modules` has a bias. Take the key out, or "
+            'set it to "all".'
+        )
+    return adapted
 
 
 def continue_adapter(
@@ -86,14 +103,15 @@ def continue_adapter(
         wanted_layers = _target_layers(model, family, keys)
     dropout = keys.lora_dropout if "lora_dropout" in given else None
     adapted = MixLoRAModel.continuing(model, adapter, base=base, dropout=dropout, lora_plus_scale=keys.lora_plus_scale)
-    if problems := list(_other_layers(adapted, wanted_layers, wanted_whole)):
+    problems = [*_other_layers(adapted, wanted_layers, wanted_whole), *_other_products(adapted, keys, given)]
+    if problems:
         raise other_shape(adapter, problems)
     return adapted
 
 
 def _other_layers(adapted: MixLoRAModel, layers: Sequence[str] | None, whole: Sequence[str] | None) -> Iterator[str]:
     """Say which patterns name others than the adapter has; None stands for a key that was not given."""
-    has_whole = [name for name in trained_tensors(adapted.model) if not is_part(name)]
+    has_whole = adapted.whole_parameters
     if layers is not None:
         layers = [layer for layer in layers if f"{layer}.weight" not in has_whole]
     for key, named, has in (
@@ -103,6 +121,17 @@ def _other_layers(adapted: MixLoRAModel, layers: Sequence[str] | None, whole: Se
         if named is not None and (others := set(named) ^ set(has)):
             whose = "names" if min(others) in named else "does not name"
             yield f"`{key}` {whose} {min(others)}, other than the adapter that is trained further"
+
+
+def _other_products(adapted: MixLoRAModel, keys: ModelArguments, given: Collection[str]) -> Iterator[str]:
+    """Say where the config's patterns ask for another rank or alpha than a layer of the adapter has."""
+    has, there = adapted.products, adapted.model.weight_layout(adapted.model.config).name_in_memory
+    wanted = products_of(keys, {layer: there(layer) for layer in has}, adapted.adapter_config.product)
+    for key, kind in (("lora_rank_pattern", "rank"), ("lora_alpha_pattern", "alpha")):
+        numbers = {layer: (getattr(wanted[layer], kind), getattr(has[layer], kind)) for layer in has}
+        other = next((layer for layer, (one, found) in numbers.items() if one != found), None)
+        if key in given and other is not None:
+            yield f"`{key}` gives {other} {kind} {numbers[other][0]:g}, but it has {numbers[other][1]:g}"
 
 
 def _target_layers(model: MixPretrainedModel, family: Family, keys: ModelArguments) -> list[str]:
