@@ -6,10 +6,13 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from paddlemix.staging import clear_dead, clear_dead_once, name_beside
 
 
 @contextmanager
@@ -17,7 +20,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Lend a path beside `path` to write to, and rename it to `path` when the block ends well.
 
     A reader, or a run that starts after a crash, sees the old file or the new one, never half of one. When the block
-    raises, `path` stays as it was and the file beside it is removed. Missing folders are made.
+    raises, `path` stays as it was and the file beside it is removed; where the process is killed, a later one removes
+    it. Missing folders are made. The file gets the mode of any new file, whatever mode its writer gives it.
 
     Args:
         path: the file to write.
@@ -30,14 +34,31 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    clear_dead_once(str(target.parent.absolute()))
     # Not tempfile: its files are closed to everyone but their owner, and so would the renamed one be.
-    beside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    beside = name_beside(target)
     try:
         yield beside
+        _open_as_new_files_are(beside)
         flush_to_disk(beside)
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _open_as_new_files_are(path: Path) -> None:
+    """Give a file the mode of any new one, where its writer has closed it to everyone but its owner."""
+    if stat.S_IMODE(path.stat().st_mode) != 0o600:
+        return
+    sample = name_beside(path.with_name("mode"))
+    descriptor = os.open(
+        sample, os.O_CREAT | os.O_EXCL, 0o666
+    )  # `os.umask` would change it for other threads meanwhile
+    try:
+        path.chmod(stat.S_IMODE(os.fstat(descriptor).st_mode))
+    finally:
+        os.close(descriptor)
+        sample.unlink()
 
 
 def flush_to_disk(path: Path) -> None:
@@ -119,9 +140,10 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise FileExistsError(f"{target} is there already and is not overwritten; give another folder.")
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = name_beside(target)
     try:
         beside.mkdir(parents=True)
+        clear_dead(beside.parent)
     except OSError as error:
         raise OSError(f"{target} cannot be made: {error.strerror}; give a folder where you may write.") from error
     try:

@@ -49,7 +49,7 @@ def _in_save(happen: Callable[[Path], None]) -> Callable[[int], None]:
         whole = checkpointing.save_random_states
 
         def save_random_states(path: Path) -> None:
-            if path.parent.name == f".checkpoint-{step}.staging":
+            if path.parent.name.startswith(f".checkpoint-{step}."):
                 happen(path)
             whole(path)
 
