@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paddlemix.staging import clear_dead, clear_dead_once, name_beside
+from paddlemix.staging import clear_dead, clear_dead_once, delete, name_beside
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, in_folder: bool = False) -> Iterator[Path]:
     """Lend a path beside `path` to write to, and rename it to `path` when the block ends well.
 
     A reader, or a run that starts after a crash, sees the old file or the new one, never half of one. When the block
@@ -25,6 +25,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path: the file to write.
+        in_folder: lend a path in a hidden folder of its own. For writers that make files beside theirs, as safetensors
+            does: what they leave where they are killed is then known as ours.
 
     Yields:
         The path to write to; it has the suffix of `path`, from which writers tell the format.
@@ -36,14 +38,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     clear_dead_once(str(target.parent.absolute()))
     # Not tempfile: its files are closed to everyone but their owner, and so would the renamed one be.
-    beside = name_beside(target)
+    staged = name_beside(target)
+    if in_folder:
+        staged.mkdir()
+    beside = staged / target.name if in_folder else staged
     try:
         yield beside
         _open_as_new_files_are(beside)
         flush_to_disk(beside)
         os.replace(beside, target)
     finally:
-        beside.unlink(missing_ok=True)
+        delete(staged)
 
 
 def _open_as_new_files_are(path: Path) -> None:

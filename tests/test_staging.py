@@ -61,6 +61,14 @@ def test_names_differ_in_one_process_and_keep_suffix_and_length(tmp_path: Path) 
     assert all(path.suffix == ".json" and is_staged(path) and len(os.fsencode(path.name)) < 255 for path in names)
 
 
+def test_what_a_writer_makes_beside_its_file_is_cleared_with_it(tmp_path: Path) -> None:
+    with replacing(tmp_path / "model.safetensors", in_folder=True) as beside:
+        (beside.parent / ".tmpAb3xYz").touch()
+        beside.write_bytes(b"whole")
+        assert is_staged(beside.parent) and beside.suffix == ".safetensors"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o007])
 def test_a_file_gets_the_mode_of_any_new_one_whatever_its_writer_gives_it(tmp_path: Path, mask: int) -> None:
     earlier = os.umask(mask)

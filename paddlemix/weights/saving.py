@@ -75,7 +75,7 @@ def file_names(count: int) -> list[str]:
 
 def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """Write arrays in PyTorch's shapes as a safetensors file, whole or not at all."""
-    with replacing(path) as staged:
+    with replacing(path, in_folder=True) as staged:
         save_file(tensors, staged, metadata={"format": "pt"})
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - the program begins anew with the library before it imports what that is to watch
 """Kills training runs at chosen calls to the system, and goes on with each until it ends.
 
 At every kind of call that changes files, in the run's folder and in the cache: opening, writing (half of it is
