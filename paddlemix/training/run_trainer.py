@@ -47,6 +47,9 @@ from paddlemix.weights.loading import load_weights
 
 logger = logging.getLogger(__name__)
 
+# Forward passes of a step that nobody waits for long, whether or not they have a record of their own.
+_SPARE_BATCHES = 64
+
 
 class RunTrainer(CheckpointingTrainer):
     """PaddleNLP's Trainer with our batches, our checkpoints, our logs and our progress bar.
@@ -119,6 +122,7 @@ class RunTrainer(CheckpointingTrainer):
             self.train_sampler = sampling.training(
                 train_dataset, shape, seed=args.seed, drop_last=args.dataloader_drop_last
             )
+            _check_accumulation(args.gradient_accumulation_steps, len(self.train_sampler.first_rows))
             self._mixture_log = MixtureLog(train_dataset, self.train_sampler)
             self._throughput = Throughput(train_dataset, self.train_sampler, packs=sampling.packs)
         self._eval_sampler = None
@@ -371,6 +375,15 @@ class RunTrainer(CheckpointingTrainer):
             self.model.load_adapter(checkpoint)
             return
         load_weights(self.model, checkpoint, self.model.weight_layout(self.model.config))
+
+
+def _check_accumulation(batches: int, rows: int) -> None:
+    """Refuse steps most of whose forward passes would have no record of their own."""
+    if batches > max(rows, _SPARE_BATCHES):
+        raise ValueError(
+            f"`gradient_accumulation_steps` is {batches}, but an epoch has only {rows} rows for the forward passes of "
+            f"its steps. Set it to {rows} at most."
+        )
 
 
 def _rows_of(dataset: MixDataset | None, output_dir: str, sampling: Batching, *, trains: bool) -> RowDataset | None:

@@ -62,6 +62,10 @@ def _die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _be_stopped(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def _ask_to_stop(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -86,6 +90,7 @@ def _pause(trainer: Any) -> None:
 FAULTS = {
     "dies in step": _in_step(_die),
     "pauses in step": _in_step(_pause),
+    "is stopped in step": _in_step(_be_stopped),
     "is asked to stop in step": _in_step(_ask_to_stop),
     "dies in save": _in_save(_die_writing),
     "has no room in save": _in_save(_find_no_room),
