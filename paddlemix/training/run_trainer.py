@@ -111,6 +111,8 @@ class RunTrainer(CheckpointingTrainer):
         args.disable_tqdm = True  # the bar that is left is PaddleNLP's for skipped batches, of which we read none
         self._identity_keys = identity_keys or {}
         self._drawn_records = None if train_dataset is None else train_dataset.drawn_records()
+        # The first rank alone writes and compares it.
+        self._contents = [] if train_dataset is None or not self.is_world_process_zero() else train_dataset.contents()
         self._answers = answers
         self._rate_factors = rate_factors or {}
         self.watch_memory_with(SamplingMemoryTracker(args.skip_memory_metrics))
@@ -336,14 +338,23 @@ class RunTrainer(CheckpointingTrainer):
 
     def check_same_run(self, checkpoint: Path) -> None:
         """Refuse a checkpoint of another run; log what has changed and may."""
-        changed = check_same_run(checkpoint, self._identity(), KNOWN_KEYS, ignore_data=self.args.ignore_data_skip)
+        identity = self._identity()
+        changed = check_same_run(checkpoint, identity, KNOWN_KEYS, ignore_data=self.args.ignore_data_skip)
         logger.info("Going on from %s.", checkpoint)
         if changed:
             logger.warning("The run goes on with other values: %s.", "; ".join(changed))
+        for change in identity.content_changes(RunIdentity.read(checkpoint)):
+            logger.warning("%s.", change)
 
     def _identity(self) -> RunIdentity:
         drawn_from = self._required_sampler().fingerprint
-        return RunIdentity.of(self._identity_keys, self.model.config, drawn_from, ranks=self.args.dataset_world_size)
+        return RunIdentity.of(
+            self._identity_keys,
+            self.model.config,
+            drawn_from,
+            ranks=self.args.dataset_world_size,
+            contents=self._contents,
+        )
 
     def begin_steps(self, loader: BatchLoader, checkpoint: Path | None, max_steps: int, epochs: int) -> int:
         """Go on where a checkpoint was: PaddleNLP would draw and throw away all batches before it."""

@@ -29,8 +29,8 @@ def read_text(path: str) -> str:
         if len(content) <= _MAX_BYTES:
             return content.decode("utf-8-sig")
         text = (
-            f"has more than {_MAX_BYTES >> 20} MiB, and no config needs so much. Expected the path of a config, in JSON "
-            "or YAML."
+            f"has more than {_MAX_BYTES >> 20} MiB, and no config needs so much. Expected the path of a config, in "
+            "JSON or YAML."
         )
     except OSError as error:
         text = f"cannot be read: {error.strerror}. Expected the path of a config, in JSON or YAML."
