@@ -139,8 +139,7 @@ class RunIdentity:
             for before, now in ((SetContent(**one), SetContent(**other)) for one, other in pairs)
         ]
         return [
-            f"{name}, set {place} of `dataset.train`: {'; '.join(found[:_LISTED])}"
-            f"{f'; and {len(found) - _LISTED} more' if len(found) > _LISTED else ''}. The run goes on with what is there"
+            f"{name}, set {place} of `dataset.train`: {_listed(found)}. The run goes on with what is there"
             for place, (name, found) in enumerate(changes, 1)
             if found
         ]
@@ -173,6 +172,11 @@ def check_same_run(checkpoint: Path, run: RunIdentity, known: IdentityKeys, *, i
             f"`model_name_or_path` to {checkpoint}."
         )
     return run.free_changes(earlier, known)
+
+
+def _listed(found: Sequence[str]) -> str:
+    more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
+    return "; ".join([*found[:_LISTED], *more])
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], names: Collection[str]) -> Iterator[str]:

@@ -99,9 +99,7 @@ def test_what_a_kill_in_the_final_save_left_is_cleared_at_the_next_start(run: Ru
 def test_a_file_with_a_checkpoints_name_is_refused_with_a_sentence(run: Run) -> None:
     (run.folder / "out").mkdir()
     (run.folder / "out" / "checkpoint-2").touch()
-    with pytest.raises(
-        ValueError, match=r"checkpoint-2 has the name of a checkpoint, but is a file; expected a folder"
-    ):
+    with pytest.raises(ValueError, match=r"checkpoint-2 has the name of a checkpoint, but is a file; expected"):
         run("out")
 
 
@@ -114,11 +112,10 @@ def test_records_and_images_that_hold_something_else_are_told_by_set(
     text = file.read_text("utf-8")
     file.write_text(text.replace("What", "Whut").replace("what", "whut").replace("How", "Haw"), "utf-8")
     assert file.read_text("utf-8") != text
-    shown = json.dumps(json.loads(text)[:4])
-    image = next(
-        path for path in sorted(run.data.rglob("*.*")) if path.suffix in (".png", ".jpg") and path.name in shown
-    )
-    image.write_bytes(image.read_bytes())
+    images = [path for path in run.data.rglob("*") if path.suffix in (".png", ".jpg")]
+    assert len(images) > 4
+    for image in images:
+        image.write_bytes(image.read_bytes())
     with caplog.at_level(logging.WARNING):
         run("out", max_steps=3)
     told = [line for line in caplog.text.splitlines() if "vqa_dataset, set 1 of `dataset.train`: " in line]
