@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from paddlemix.files import replacing
+from paddlemix.staging import clear_dead_once
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def cache_folder(kind: str) -> Path:
     root = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "paddlemix").expanduser()
     try:
         (root / kind).mkdir(parents=True, exist_ok=True)
+        clear_dead_once(str((root / kind).absolute()))
         with tempfile.TemporaryFile(dir=root / kind):
             return root / kind
     except OSError as error:

@@ -6,24 +6,30 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from paddlemix.staging import clear_dead, clear_dead_once, delete, name_beside
+
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, in_folder: bool = False) -> Iterator[Path]:
     """Lend a path beside `path` to write to, and rename it to `path` when the block ends well.
 
     A reader, or a run that starts after a crash, sees the old file or the new one, never half of one. When the block
-    raises, `path` stays as it was and the file beside it is removed. Missing folders are made.
+    raises, `path` stays as it was and the file beside it is removed; where the process is killed, a later one removes
+    it. Missing folders are made. The file gets the mode of any new file, whatever mode its writer gives it.
 
     Args:
         path: the file to write.
+        in_folder: lend a path in a hidden folder of its own. For writers that make files beside theirs, as safetensors
+            does: what they leave where they are killed is then known as ours.
 
     Yields:
         The path to write to; it has the suffix of `path`, from which writers tell the format.
@@ -33,14 +39,33 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    clear_dead_once(str(target.parent.absolute()))
     # Not tempfile: its files are closed to everyone but their owner, and so would the renamed one be.
-    beside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    staged = name_beside(target)
+    if in_folder:
+        staged.mkdir()
+    beside = staged / target.name if in_folder else staged
     try:
         yield beside
+        _open_as_new_files_are(beside)
         flush_to_disk(beside)
         os.replace(beside, target)
     finally:
-        beside.unlink(missing_ok=True)
+        delete(staged)
+
+
+def _open_as_new_files_are(path: Path) -> None:
+    """Give a file the mode of any new one, where its writer has closed it to everyone but its owner."""
+    if stat.S_IMODE(path.stat().st_mode) != 0o600:
+        return
+    sample = name_beside(path.with_name("mode"))
+    # A file tells the umask; `os.umask` would change it for other threads meanwhile.
+    descriptor = os.open(sample, os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        path.chmod(stat.S_IMODE(os.fstat(descriptor).st_mode))
+    finally:
+        os.close(descriptor)
+        sample.unlink()
 
 
 def flush_to_disk(path: Path) -> None:
@@ -141,9 +166,10 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise FileExistsError(f"{target} is there already and is not overwritten; give another folder.")
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = name_beside(target)
     try:
         beside.mkdir(parents=True)
+        clear_dead(beside.parent)
     except OSError as error:
         raise OSError(f"{target} cannot be made: {error.strerror}; give a folder where you may write.") from error
     try:

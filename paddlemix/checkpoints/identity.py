@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paddlemix.contract import ModelConfig
-from paddlemix.files import write_json
+from paddlemix.datasets.records.content import SetContent
+from paddlemix.files import read_json_object, write_json
 
 FILE = "run.json"
+# How many changes of a set's files one sentence names.
+_LISTED = 5
 # Of a model's config: what says nothing about its shape.
 _NO_SHAPE = ("torch_dtype", "transformers_version", "_name_or_path")
 
@@ -64,14 +67,24 @@ class RunIdentity:
         keys: values by config key; those of an `IdentityKeys`.
         model: the model's config.json.
         drawn_from: the sampler's fingerprint.
+        contents: what each set's files hold; none where nobody has looked, as in checkpoints of earlier releases.
     """
 
     keys: Mapping[str, Any]
     model: Mapping[str, Any]
     drawn_from: str
+    contents: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
-    def of(cls, keys: Mapping[str, Any], model_config: ModelConfig, drawn_from: str, *, ranks: int = 1) -> RunIdentity:
+    def of(
+        cls,
+        keys: Mapping[str, Any],
+        model_config: ModelConfig,
+        drawn_from: str,
+        *,
+        ranks: int = 1,
+        contents: Sequence[SetContent] = (),
+    ) -> RunIdentity:
         """Describe the run of this process.
 
         Args:
@@ -79,11 +92,16 @@ class RunIdentity:
             model_config: of the model to train.
             drawn_from: the fingerprint of the sampler that draws what is trained.
             ranks: how many processes train, which becomes the key `cards`.
+            contents: of the sets to train on.
 
         Returns:
             The identity, as it would be read from a file.
         """
-        values = {"keys": {**keys, "cards": ranks}, "model": model_config.to_published()}
+        values = {
+            "keys": {**keys, "cards": ranks},
+            "model": model_config.to_published(),
+            "contents": [one.as_json() for one in contents],
+        }
         return cls(**json.loads(json.dumps(values)), drawn_from=drawn_from)
 
     def write(self, folder: Path) -> None:
@@ -92,8 +110,11 @@ class RunIdentity:
 
     @classmethod
     def read(cls, folder: Path) -> RunIdentity:
-        """Read that of the run that wrote a checkpoint."""
-        return cls(**json.loads((folder / FILE).read_text("utf-8")))
+        """Read that of the run that wrote a checkpoint; ValueError where the file is of another shape."""
+        try:
+            return cls(**read_json_object(folder / FILE))
+        except TypeError as error:
+            raise ValueError(f"{folder / FILE}: says other things than a run of ours ({error}).") from error
 
     def differences(self, earlier: RunIdentity, known: IdentityKeys, *, ignore_data: bool) -> list[str]:
         """Say why this run cannot go on where `earlier` was.
@@ -120,6 +141,26 @@ class RunIdentity:
             found += known.changes(earlier.keys, self.keys, known.draws)
             found = found or ["the records in the files of `dataset.train` are others than they were"]
         return found
+
+    def content_changes(self, earlier: RunIdentity) -> list[str]:
+        """Say in which sets files hold something else, though records of the same sizes are drawn.
+
+        Args:
+            earlier: of the checkpoint.
+
+        Returns:
+            A sentence a set.
+        """
+        pairs = zip(earlier.contents, self.contents, strict=False)
+        changes = [
+            (now.name, now.changes_since(before))
+            for before, now in ((SetContent(**one), SetContent(**other)) for one, other in pairs)
+        ]
+        return [
+            f"{name}, set {place} of `dataset.train`: {_listed(found)}. The run goes on with what is there"
+            for place, (name, found) in enumerate(changes, 1)
+            if found
+        ]
 
     def free_changes(self, earlier: RunIdentity, known: IdentityKeys) -> list[str]:
         """Say what the run goes on with other values of, though it goes on."""
@@ -166,6 +207,11 @@ def _begun_with(checkpoint: Path, earlier: RunIdentity, run: RunIdentity, known:
     if known.changes(earlier.keys, run.keys, known.adapter):
         begun += ", with `create_new_adapter` true: a new adapter of any shape on top of that one"
     return begun
+
+
+def _listed(found: Sequence[str]) -> str:
+    more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
+    return "; ".join([*found[:_LISTED], *more])
 
 
 def _changes(

@@ -45,7 +45,8 @@ def save_optimizer(optimizer: Any, model: nn.Layer, folder: Path, *, rank: int =
         deque(states, maxlen=0)
         return
     for number, shard in enumerate(_shards(states)):
-        with replacing(folder / f"optimizer-{rank:05d}-{number:05d}.safetensors") as staged:
+        path = folder / f"optimizer-{rank:05d}-{number:05d}.safetensors"
+        with replacing(path, in_folder=True) as staged:
             save_file(shard, staged)
 
 

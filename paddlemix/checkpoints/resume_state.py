@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from paddlemix.files import write_json
+from paddlemix.files import read_json_object, write_json
 
 FILE = "resume_state.json"
 
@@ -38,8 +38,11 @@ class ResumeState:
 
     @classmethod
     def read(cls, folder: Path) -> ResumeState:
-        """Read that of a checkpoint."""
-        return cls(**json.loads((folder / FILE).read_text("utf-8")))
+        """Read that of a checkpoint; ValueError where the file is of another shape."""
+        try:
+            return cls(**read_json_object(folder / FILE))
+        except TypeError as error:
+            raise ValueError(f"{folder / FILE}: says other things than a run of ours ({error}).") from error
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The checkpoints in a run's folder: each is complete or not there.
 
 A checkpoint is written into a hidden folder beside its own, brought to the disk, and renamed. Whatever a killed run
-leaves behind has a hidden name, never that of a checkpoint.
+leaves behind has a hidden name, never that of a checkpoint, and no other run writes under it.
 """
 
 from __future__ import annotations
@@ -9,15 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from paddlemix.checkpoints.manifest import FILE as MANIFEST
 from paddlemix.checkpoints.manifest import find_damage, write_manifest
 from paddlemix.files import flush_to_disk
+from paddlemix.staging import delete, is_staged
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_LEFTOVER = re.compile(r"\.checkpoint-\d+\.(staging|removed)")
+# Earlier releases wrote no run's name into the first, and a process's number alone into the second.
+_LEFTOVERS = (
+    re.compile(r"\.checkpoint-\d+\.([0-9a-f]+\.)?(staging|removed)"),
+    re.compile(r"\.(adapter_)?model(-\d+-of-\d+)?\.\d+\.safetensors"),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +33,12 @@ class CheckpointStore:
 
     Args:
         output_dir: of the run; it may be missing as long as nothing is written.
+        run: a word in hexadecimal digits, the same in all ranks of a run and in no other run; "" draws one.
     """
 
-    def __init__(self, output_dir: str | os.PathLike[str]) -> None:
+    def __init__(self, output_dir: str | os.PathLike[str], run: str = "") -> None:
         self.output_dir = Path(output_dir)
+        self._run = run or new_run()
 
     def folder(self, step: int) -> Path:
         """Return the folder of an optimizer step's checkpoint, once it is whole."""
@@ -38,7 +46,7 @@ class CheckpointStore:
 
     def staging(self, step: int) -> Path:
         """Return the folder in which it is written."""
-        return self.output_dir / f".checkpoint-{step}.staging"
+        return self.output_dir / f".checkpoint-{step}.{self._run}.staging"
 
     def checkpoints(self) -> list[Path]:
         """List all folders with a checkpoint's name, damaged ones too, by step."""
@@ -47,17 +55,33 @@ class CheckpointStore:
         found = [path for path in self.output_dir.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
         return sorted(found, key=step_of)
 
+    def check_names(self) -> None:
+        """Refuse a folder in which something else has a checkpoint's name.
+
+        Raises:
+            ValueError: there is a file, or a link that leads nowhere.
+        """
+        if not self.output_dir.is_dir():
+            return
+        for path in sorted(self.output_dir.iterdir()):
+            if _NAME.fullmatch(path.name) and not path.is_dir():
+                what = "a link that leads nowhere" if path.is_symlink() and not path.exists() else "a file"
+                raise ValueError(
+                    f"{path} has the name of a checkpoint, but is {what}; expected a folder. Move it away, or give "
+                    "another `output_dir`."
+                )
+
     def clear_leftovers(self) -> list[Path]:
-        """Delete what a run that was killed while it saved or deleted has left.
+        """Delete what a run that was killed while it saved or deleted has left; no other run may be at work here.
 
         Returns:
-            What was deleted.
+            What was deleted: half written files, folders, and links of such names, not what they lead to.
         """
         if not self.output_dir.is_dir():
             return []
-        found = sorted(path for path in self.output_dir.iterdir() if _LEFTOVER.fullmatch(path.name))
+        found = sorted(path for path in self.output_dir.iterdir() if _is_leftover(path))
         for path in found:
-            shutil.rmtree(path)
+            delete(path)
         return found
 
     def publish(self, step: int) -> Path:
@@ -76,16 +100,17 @@ class CheckpointStore:
         """
         staged, folder = self.staging(step), self.folder(step)
         write_manifest(staged)
-        replaced = _set_aside(folder) if folder.exists() else None
+        replaced = self._set_aside(folder) if os.path.lexists(folder) else None
         os.rename(staged, folder)
         flush_to_disk(self.output_dir)
         if replaced is not None:
-            shutil.rmtree(replaced)
+            delete(replaced)
         return folder
 
     def discard(self, step: int) -> None:
         """Delete the staged checkpoint of `step`."""
-        shutil.rmtree(self.staging(step), ignore_errors=True)
+        with suppress(OSError):
+            delete(self.staging(step))
 
     def newest_whole(self) -> Path | None:
         """Find the checkpoint to go on from: the highest step whose files are what its manifest says.
@@ -138,8 +163,20 @@ class CheckpointStore:
                 kept.add(path)
         removed = [path for path in ours if path not in kept]
         for path in removed:
-            shutil.rmtree(_set_aside(path))
+            delete(self._set_aside(path))
         return removed
+
+    def _set_aside(self, folder: Path) -> Path:
+        """Rename a checkpoint for deletion, so that a run that is killed in it leaves no part that looks like one."""
+        aside = folder.with_name(f".{folder.name}.{self._run}.removed")
+        delete(aside)
+        os.rename(folder, aside)
+        return aside
+
+
+def new_run() -> str:
+    """Draw a word by which a run's names differ from those of all others."""
+    return uuid4().hex[:12]
 
 
 def choose_checkpoint(store: CheckpointStore, wanted: bool | str | None) -> Path | None:
@@ -194,13 +231,8 @@ def step_of(folder: Path) -> int:
     return int(match[1])
 
 
-def _set_aside(folder: Path) -> Path:
-    """Rename a checkpoint for deletion, so that a run that is killed in it leaves no part that looks like one."""
-    aside = folder.with_name(f".{folder.name}.removed")
-    if aside.exists():
-        shutil.rmtree(aside)
-    os.rename(folder, aside)
-    return aside
+def _is_leftover(path: Path) -> bool:
+    return is_staged(path) or any(pattern.fullmatch(path.name) for pattern in _LEFTOVERS)
 
 
 def _looks_whole(folder: Path) -> bool:

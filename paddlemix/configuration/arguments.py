@@ -326,7 +326,9 @@ class TrainingKeys:
         default=1, ge=1, description="Records (or packs) per card and forward pass."
     )
     per_device_eval_batch_size: int = Field(default=1, ge=1, description="The same for evaluation.")
-    gradient_accumulation_steps: int = Field(default=1, ge=1, description="Forward passes per optimizer step.")
+    gradient_accumulation_steps: int = Field(
+        default=1, ge=1, le=65536, description="Forward passes per optimizer step."
+    )
     learning_rate: float = Field(default=1e-5, gt=0, description="Highest learning rate of the run.")
     vision_learning_rate: float | None = Field(
         default=None, gt=0, description="The same for the vision tower; null: `learning_rate`."
@@ -360,7 +362,7 @@ class TrainingKeys:
         default=None, description="Steps between evaluations, or their share; null: `logging_steps`."
     )
     logging_steps: Interval = Field(default=1, description="Steps between two lines of the log, or their share.")
-    dataloader_num_workers: int = Field(default=0, ge=0, description="Processes that prepare records.")
+    dataloader_num_workers: int = Field(default=0, ge=0, le=1024, description="Processes that prepare records.")
     recompute: bool = Field(
         default=False, description="Keep the inputs of the blocks alone, and compute them again for the gradients."
     )

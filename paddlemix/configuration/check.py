@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -18,6 +19,11 @@ from paddlemix.configuration.reading.strict_json import KeyPath, path_name, shor
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+# pydantic's objections to the value of each key, by the path to what is wrong.
+_Wrong = dict[str, dict[KeyPath, str]]
+# How many of them become sentences.
+_EXPLAINED = 50
+
 
 def check_values(given: Given, path: str) -> tuple[dict[str, Any], list[Problem]]:
     """Check each given value by itself, and give the other keys their defaults.
@@ -31,9 +37,12 @@ def check_values(given: Given, path: str) -> tuple[dict[str, Any], list[Problem]
     """
     wrong = _find_wrong(given.values)
     missing = [name for name, key in key_table().items() if key.is_required() and name not in given.values]
+    explained, untold = _first_of(wrong)
     sound = {name: value for name, value in given.values.items() if name not in wrong}
     values = dict(config_model().model_validate_json(json.dumps(sound)))
-    problems = [problem for name, found in wrong.items() for problem in _explain(name, found, given)]
+    problems = [problem for name, found in explained.items() for problem in _explain(name, found, given)]
+    if untold:
+        problems.append(Problem(Place(path), f"{untold:,} more keys or values are wrong; correct these first."))
     problems += [
         Problem(
             Place(path), f"`{name}` is missing; expected {expectation(key_table()[name])}. Add it, or give --{name}."
@@ -43,7 +52,25 @@ def check_values(given: Given, path: str) -> tuple[dict[str, Any], list[Problem]
     return {name: value for name, value in values.items() if name not in {*wrong, *missing}}, problems
 
 
-def _find_wrong(values: Mapping[str, Any]) -> dict[str, dict[KeyPath, str]]:
+def _first_of(wrong: _Wrong) -> tuple[_Wrong, int]:
+    """Take the first objections, as many as are worth reading: to look for what a key may have meant takes time.
+
+    Args:
+        wrong: what `_find_wrong` returns.
+
+    Returns:
+        Those, and how many others there are.
+    """
+    taken: _Wrong = {}
+    room = _EXPLAINED
+    for name, found in wrong.items():
+        if room:
+            taken[name] = dict(islice(found.items(), room))
+            room -= len(taken[name])
+    return taken, sum(map(len, wrong.values())) - (_EXPLAINED - room)
+
+
+def _find_wrong(values: Mapping[str, Any]) -> _Wrong:
     """Let pydantic look at all values.
 
     Args:
@@ -52,7 +79,7 @@ def _find_wrong(values: Mapping[str, Any]) -> dict[str, dict[KeyPath, str]]:
     Returns:
         For each wrong key, in the order in which they were given, pydantic's objections by the path to what is wrong.
     """
-    wrong: dict[str, dict[KeyPath, str]] = {name: {} for name in values}
+    wrong: _Wrong = {name: {} for name in values}
     readable = {}
     for name, value in values.items():
         if name not in key_table():

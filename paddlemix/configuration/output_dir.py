@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from paddlemix.checkpoints.run_lock import FILE as RUN_LOCK
 from paddlemix.checkpoints.store import CheckpointStore
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.problems import ConfigError, Problem
@@ -30,7 +31,7 @@ _CHECKPOINT_MARKS = (
 
 
 def check_output_dir(config: FinetuneConfig) -> None:
-    """Refuse an `output_dir` that a training run must not write into. Deletes nothing.
+    """Refuse an `output_dir` that a run must not write into. Deletes nothing.
 
     Only the first process looks: the others may find what it has written already.
 
@@ -38,19 +39,25 @@ def check_output_dir(config: FinetuneConfig) -> None:
         config: a checked config.
 
     Raises:
-        ConfigError: the folder is a file, or cannot be written to; or it is not empty and neither
+        ConfigError: the folder is a file, a link that leads nowhere, or cannot be written to; or it is to be trained
+            into, and something else in it has a checkpoint's name; or it is not empty and neither
             `overwrite_output_dir` nor `resume_from_checkpoint` is set; or overwriting it would delete the model to
             train or something that no run wrote.
     """
     folder = _folder(config)
-    if not _is_first_process() or not config.training["do_train"]:
+    if not _is_first_process():
         return
-    if folder.exists() and not folder.is_dir():
-        raise _refusal(config, f"`output_dir` is {folder}, a file; expected a folder. Choose another one.")
+    if os.path.lexists(folder) and not folder.is_dir():
+        what = "a file" if folder.exists() else "a link that leads nowhere"
+        raise _refusal(config, f"`output_dir` is {folder}, {what}; expected a folder. Choose another one.")
     _check_that_files_can_be_written(config, folder)
-    if not folder.exists():
+    if not config.training["do_train"] or not folder.exists():
         return
-    if config.training["resume_from_checkpoint"] or not any(folder.iterdir()):
+    try:
+        CheckpointStore(folder).check_names()
+    except ValueError as error:
+        raise _refusal(config, str(error)) from None
+    if config.training["resume_from_checkpoint"] or all(path.name == RUN_LOCK for path in folder.iterdir()):
         return
     if not config.training["overwrite_output_dir"]:
         raise _refusal(

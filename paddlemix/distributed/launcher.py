@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +33,13 @@ def end_with_launcher() -> None:
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGTERM))
 
 
+# Set once this process is about to abort; its other threads may end it with a better word.
+aborting = threading.Event()
+
+
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _wait_before_aborting(number: int) -> None:
+    aborting.set()
     time.sleep(_ABORT_LATE)
 
 

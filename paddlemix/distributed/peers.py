@@ -3,6 +3,10 @@
 Every rank keeps a connection to the first one. The system closes it when a process ends, however that comes about, and
 finds out in half a minute about a machine that has gone silent. Collectives wait longer (NCCL's for half an hour), and
 so may a rank that waits for files of others; Paddle's launcher watches its own machine alone.
+
+A process that is stopped (SIGSTOP, a debugger, a frozen container) keeps its connections. So ranks say every few
+seconds that they are there. One that does not is named, but ends nobody by that: a long call that holds Python's lock
+is silent too. Where a collective gives up meanwhile, that is the rank it has waited for.
 """
 
 from __future__ import annotations
@@ -21,20 +25,26 @@ from contextlib import contextmanager, suppress
 
 import paddle
 
-from paddlemix.distributed.launcher import abort_late, end_with_launcher, first_host, log_file
+from paddlemix.distributed.launcher import abort_late, aborting, end_with_launcher, first_host, log_file
 from paddlemix.distributed.ranks import gather_texts
 
 # Seconds for all ranks to start, once the store has seen each of them, and then to connect with the first.
 _START, _CONNECT = 300, 60
 # Bytes of every message: a rank that is lost, or that the sender leaves.
 _MESSAGE = 8
-_LEAVING = "parted"
+_LEAVING, _HERE = "parted", "here"
+# In front of a rank that the first one, which alone hears of all, does not hear of any more, or hears of again.
+_SILENT, _HEARD = "?", "!"
+# Seconds between two words of a rank that it is there, and without one after which it is named.
+_BEAT, _SILENCE = 5.0, 20.0
 # Linux: seconds of silence before the first probe, seconds between probes, and how many may go unanswered.
 _PROBES = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 # Seconds in which an error of this rank's own, told to all, ends it before it speaks of another rank that has ended.
 _OWN_ERROR_FIRST = 0.5
 # Seconds that follow: the launcher looks every second, and names the first failed process that it finds.
 _LAUNCHER_FIRST = 5
+# Seconds between two looks at whether this process is about to abort.
+_LOOK = 1.0
 # Seconds for the others to come to their end, once this rank has: the first one keeps the store that they share.
 _LEAVE = 60
 
@@ -88,6 +98,8 @@ class Peers:
         self._names = names
         self._left: set[int] = set()
         self._has_lost = threading.Event()
+        self._heard = dict.fromkeys(connections, time.monotonic())
+        self._silent: set[int] = set()
         for connection in connections.values():
             _probe(connection)
         # A forked worker must not keep open what this process's death should close.
@@ -117,9 +129,10 @@ class Peers:
             return cls(_accept_ranks(server, secret, world), _names(ranks))
 
     def end_if_one_is_lost(self) -> None:
-        """Return where no other rank is lost, else never: the process ends."""
+        """Return where no other rank is lost or silent, else never: the process ends."""
         if self._has_lost.wait(timeout=_LAUNCHER_FIRST):
             self._thread.join()
+        self._end_if_one_is_silent()
 
     def leave(self) -> None:
         """Tell the others that this rank has done its work; the first one waits until all have."""
@@ -132,25 +145,77 @@ class Peers:
         with selectors.DefaultSelector() as selector:
             for rank, connection in self._connections.items():
                 selector.register(connection, selectors.EVENT_READ, rank)
+            next_beat = time.monotonic() + _BEAT
             while len(self._left) < len(self._connections):
-                for key, _ in selector.select():
+                for key, _ in selector.select(timeout=_LOOK):
                     lost = self._receive(key.data)
                     if lost is not None:
                         self._lose(lost)
                         return
                     if key.data in self._left:
                         selector.unregister(key.fileobj)
+                if aborting.is_set():
+                    self._end_if_one_is_silent()
+                if time.monotonic() >= next_beat:
+                    self._send_to_all(_HERE)
+                    self._name_the_silent(late=time.monotonic() - next_beat)
+                    next_beat = time.monotonic() + _BEAT
 
     def _receive(self, rank: int) -> int | None:
-        """Read a rank's message, and return which rank is lost; None where that one has left."""
+        """Read a rank's message, and return which rank is lost; None where none is."""
         try:
             message = self._connections[rank].recv(_MESSAGE, socket.MSG_WAITALL).decode().strip()
         except OSError:
             message = ""
+        self._heard[rank] = time.monotonic()
+        if rank in self._silent and message:
+            self._note_heard(rank)
+            self._send_to_all(f"{_HEARD}{rank}")
+        if message == _HERE:
+            return None
+        if message.startswith((_SILENT, _HEARD)):
+            note = self._note_silent if message.startswith(_SILENT) else self._note_heard
+            note(int(message[1:]))
+            return None
         if message != _LEAVING:
             return int(message) if message else rank
         self._left.add(rank)
         return None
+
+    def _name_the_silent(self, late: float) -> None:
+        """Look for ranks that have not been heard of; not where this one was stopped itself, and so heard nobody."""
+        if late > _BEAT:
+            self._heard = dict.fromkeys(self._heard, time.monotonic())
+        for rank, heard in self._heard.items():
+            is_silent = time.monotonic() - heard > _SILENCE and rank not in self._left
+            if is_silent and rank not in self._silent:
+                self._note_silent(rank)
+                self._send_to_all(f"{_SILENT}{rank}", but=rank)
+
+    def _note_silent(self, rank: int) -> None:
+        self._silent.add(rank)
+        logger.warning(
+            "%s has not answered for %.0f s: it is stopped (SIGSTOP, a debugger, a frozen container), or in one call "
+            "that takes long. The others wait for it as long as their collectives do.",
+            self._names[rank],
+            _SILENCE,
+        )
+
+    def _note_heard(self, rank: int) -> None:
+        self._silent.discard(rank)
+        logger.warning("%s answers again.", self._names[rank])
+
+    def _end_if_one_is_silent(self) -> None:
+        """End the process where a collective has given up and a rank is silent; that one is why."""
+        if not self._silent or self.is_ending:
+            return
+        logger.error(
+            "%s does not answer, and a collective has given up waiting for it. Let it go on (SIGCONT) or end it, then "
+            "start again with `resume_from_checkpoint` set to true.",
+            self._names[min(self._silent)],
+        )
+        sys.stdout.flush()
+        os._exit(1)
 
     def _lose(self, rank: int) -> None:
         """End the process, unless it does so by itself."""
@@ -171,10 +236,12 @@ class Peers:
         sys.stdout.flush()
         os._exit(1)
 
-    def _send_to_all(self, message: str) -> None:
-        for connection in self._connections.values():
-            with suppress(OSError):  # it is gone itself
-                connection.sendall(message.ljust(_MESSAGE).encode())
+    def _send_to_all(self, message: str, *, but: int | None = None) -> None:
+        for rank, connection in self._connections.items():
+            if rank == but:
+                continue
+            with suppress(OSError):  # it is gone itself, or stopped for so long that no more words have room
+                connection.send(message.ljust(_MESSAGE).encode(), socket.MSG_DONTWAIT)
 
     def _close(self) -> None:
         for connection in self._connections.values():

@@ -16,6 +16,7 @@ from paddlemix.distributed.peers import watching_peers
 from paddlemix.distributed.ranks import only_first
 from paddlemix.tools.report_errors import report_errors
 from paddlemix.training.finetune import Run, prepare_resume, save_results
+from paddlemix.training.run_folder import alone_in_output_dir
 
 
 @watching_peers()
@@ -25,18 +26,23 @@ def main(arguments: list[str]) -> None:
 
 
 def run(config: FinetuneConfig) -> None:
-    """Load, print the plan, train, evaluate, save.
+    """Do a run, with its `output_dir` for itself.
 
     Args:
         config: checked.
 
     Raises:
-        OSError: a file is missing or cannot be written.
+        OSError: a file is missing or cannot be written, or another run is at work in `output_dir`.
         SystemExit: SIGTERM has ended training; a checkpoint is saved.
         ValueError: records, model and config do not fit one another, or a loss or weight is NaN or inf.
     """
     config_file.check_degrees(config)
-    only_first(lambda: config_file.check_output_dir(config))
+    with alone_in_output_dir(config):
+        _run(config)
+
+
+def _run(config: FinetuneConfig) -> None:
+    """Load, print the plan, train, evaluate, save."""
     job = Run.of(config)
     job.check_tokens()
     train, evaluation = job.load_datasets()

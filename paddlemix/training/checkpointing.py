@@ -16,9 +16,9 @@ from paddlemix.checkpoints.manifest import find_damage
 from paddlemix.checkpoints.optimizer_state import load_optimizer, save_optimizer
 from paddlemix.checkpoints.random_states import load_random_states, random_state_file, save_random_states
 from paddlemix.checkpoints.resume_state import ResumeState
-from paddlemix.checkpoints.store import CheckpointStore
+from paddlemix.checkpoints.store import CheckpointStore, new_run
 from paddlemix.checkpoints.write_failure import write_failure
-from paddlemix.distributed.ranks import gather_texts, wait_for_all
+from paddlemix.distributed.ranks import from_first, gather_texts, wait_for_all
 from paddlemix.distributed.sharding import is_cut, mend_stage3, whole_parameters, whole_parameters_to_fill
 from paddlemix.training.callbacks.early_stopping import BestCheckpoint, EarlyStopping, note_best
 from paddlemix.training.callbacks.interruption import Interruption
@@ -51,7 +51,7 @@ class CheckpointingTrainer(SeamTrainer):
     def __init__(self, *args: Any, early_stopping: EarlyStopping | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.interruption = Interruption()
-        self.store = CheckpointStore(self.args.output_dir)
+        self.store = CheckpointStore(self.args.output_dir, run=from_first(new_run))
         self.log_history = []
         self._early_stopping = early_stopping
         self._earlier_loss = 0.0

@@ -378,7 +378,7 @@ def choose_trained(
 
 
 def prepare_resume(args: TrainingArguments) -> str | None:
-    """Delete what a killed run has left half written, and choose the checkpoint to go on from.
+    """Choose the checkpoint to go on from.
 
     Args:
         args: of the run; made, so that ranks can talk to one another.
@@ -392,9 +392,7 @@ def prepare_resume(args: TrainingArguments) -> str | None:
     from paddlemix.checkpoints.store import choose_checkpoint
 
     def decide() -> str:
-        store = CheckpointStore(args.output_dir)
-        store.clear_leftovers()
-        return str(choose_checkpoint(store, args.resume_from_checkpoint) or "")
+        return str(choose_checkpoint(CheckpointStore(args.output_dir), args.resume_from_checkpoint) or "")
 
     return from_first(decide) or None
 

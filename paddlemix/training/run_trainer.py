@@ -47,6 +47,9 @@ from paddlemix.weights.loading import load_weights
 
 logger = logging.getLogger(__name__)
 
+# Forward passes of a step that nobody waits for long, whether or not they have a record of their own.
+_SPARE_BATCHES = 64
+
 
 class RunTrainer(CheckpointingTrainer):
     """PaddleNLP's Trainer with our batches, our checkpoints, our logs and our progress bar.
@@ -108,6 +111,8 @@ class RunTrainer(CheckpointingTrainer):
         args.disable_tqdm = True  # the bar that is left is PaddleNLP's for skipped batches, of which we read none
         self._identity_keys = identity_keys or {}
         self._drawn_records = None if train_dataset is None else train_dataset.drawn_records()
+        # The first rank alone writes and compares it.
+        self._contents = [] if train_dataset is None or not self.is_world_process_zero() else train_dataset.contents()
         self._answers = answers
         self._rate_factors = rate_factors or {}
         self.watch_memory_with(SamplingMemoryTracker(args.skip_memory_metrics))
@@ -119,6 +124,7 @@ class RunTrainer(CheckpointingTrainer):
             self.train_sampler = sampling.training(
                 train_dataset, shape, seed=args.seed, drop_last=args.dataloader_drop_last
             )
+            _check_accumulation(args.gradient_accumulation_steps, len(self.train_sampler.first_rows))
             self._mixture_log = MixtureLog(train_dataset, self.train_sampler)
             self._throughput = Throughput(train_dataset, self.train_sampler, packs=sampling.packs)
         self._eval_sampler = None
@@ -332,14 +338,23 @@ class RunTrainer(CheckpointingTrainer):
 
     def check_same_run(self, checkpoint: Path) -> None:
         """Refuse a checkpoint of another run; log what has changed and may."""
-        changed = check_same_run(checkpoint, self._identity(), KNOWN_KEYS, ignore_data=self.args.ignore_data_skip)
+        identity = self._identity()
+        changed = check_same_run(checkpoint, identity, KNOWN_KEYS, ignore_data=self.args.ignore_data_skip)
         logger.info("Going on from %s.", checkpoint)
         if changed:
             logger.warning("The run goes on with other values: %s.", "; ".join(changed))
+        for change in identity.content_changes(RunIdentity.read(checkpoint)):
+            logger.warning("%s.", change)
 
     def _identity(self) -> RunIdentity:
         drawn_from = self._required_sampler().fingerprint
-        return RunIdentity.of(self._identity_keys, self.model.config, drawn_from, ranks=self.args.dataset_world_size)
+        return RunIdentity.of(
+            self._identity_keys,
+            self.model.config,
+            drawn_from,
+            ranks=self.args.dataset_world_size,
+            contents=self._contents,
+        )
 
     def begin_steps(self, loader: BatchLoader, checkpoint: Path | None, max_steps: int, epochs: int) -> int:
         """Go on where a checkpoint was: PaddleNLP would draw and throw away all batches before it."""
@@ -371,6 +386,15 @@ class RunTrainer(CheckpointingTrainer):
             self.model.load_adapter(checkpoint)
             return
         load_weights(self.model, checkpoint, self.model.weight_layout(self.model.config))
+
+
+def _check_accumulation(batches: int, rows: int) -> None:
+    """Refuse steps most of whose forward passes would have no record of their own."""
+    if batches > max(rows, _SPARE_BATCHES):
+        raise ValueError(
+            f"`gradient_accumulation_steps` is {batches}, but an epoch has only {rows} rows for the forward passes of "
+            f"its steps. Set it to {rows} at most."
+        )
 
 
 def _rows_of(dataset: MixDataset | None, output_dir: str, sampling: Batching, *, trains: bool) -> RowDataset | None:

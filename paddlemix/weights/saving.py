@@ -75,12 +75,8 @@ def file_names(count: int) -> list[str]:
 
 def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """Write arrays in PyTorch's shapes as a safetensors file, whole or not at all."""
-    with replacing(path) as staged:
-        # safetensors closes its files to everyone but their owner; this one gets what any new file has.
-        staged.touch()
-        mode = staged.stat().st_mode
+    with replacing(path, in_folder=True) as staged:
         save_file(tensors, staged, metadata={"format": "pt"})
-        staged.chmod(mode)
 
 
 def _remove_other_weights(folder: Path, kept: list[str]) -> None:

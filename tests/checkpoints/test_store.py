@@ -10,6 +10,7 @@ import pytest
 
 from paddlemix.checkpoints.manifest import find_damage, write_manifest
 from paddlemix.checkpoints.store import CheckpointStore, choose_checkpoint
+from paddlemix.staging import name_beside
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_no_reader_finds_a_replaced_checkpoint_missing_for_as_long_as_it_is_dele
         whole_when_deleting.append(store.newest_whole())
         delete(folder)
 
-    monkeypatch.setattr("paddlemix.checkpoints.store.shutil.rmtree", watch)
+    monkeypatch.setattr("paddlemix.staging.shutil.rmtree", watch)
     save(store, 10)
     assert whole_when_deleting == [store.folder(10)]
 
@@ -124,10 +125,55 @@ def test_a_named_checkpoint_with_newer_ones_in_the_output_folder_is_refused(stor
 def test_what_a_killed_save_or_deletion_left_is_cleared_and_nothing_else(store):
     save(store, 1)
     stage(store, 2)
-    (store.output_dir / ".checkpoint-0.removed").mkdir()
-    (store.output_dir / ".checkpoint-mine").mkdir()
-    assert [path.name for path in store.clear_leftovers()] == [".checkpoint-0.removed", ".checkpoint-2.staging"]
-    assert names(store) == [".checkpoint-mine", "checkpoint-1"]
+    out, elsewhere = store.output_dir, store.output_dir.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    final = name_beside(out / "model.safetensors")
+    final.write_bytes(b"half a model")
+    name_beside(out / "merged_base").mkdir()
+    (out / ".checkpoint-0.removed").mkdir()
+    (out / ".checkpoint-3.staging").symlink_to(elsewhere)
+    (out / ".checkpoint-4.staging").write_text("a file")
+    (out / ".checkpoint-5.ab12.removed").symlink_to("nowhere")
+    (out / ".model-00001-of-00002.4711.safetensors").touch()  # as earlier releases named it
+    for name in (".checkpoint-mine", ".notes.2024.txt"):
+        (out / name).mkdir()
+    assert len(store.clear_leftovers()) == 8 and not final.exists()
+    assert names(store) == [".checkpoint-mine", ".notes.2024.txt", "checkpoint-1"]
+    assert (elsewhere / "kept").exists()
+
+
+def test_two_runs_in_one_folder_do_not_write_under_one_name(tmp_path):
+    stores = [CheckpointStore(tmp_path / "out") for _ in range(2)]
+    for number, one in enumerate(stores):
+        stage(one, 2, text=f"run {number}")
+    for number, one in enumerate(stores):
+        one.publish(2)
+        assert (one.folder(2) / "model.safetensors").read_text() == f"run {number} 2"
+        assert find_damage(one.folder(2)) is None
+    assert names(stores[0]) == ["checkpoint-2"]
+
+
+def test_what_only_has_the_name_of_a_checkpoint_is_named(store):
+    save(store, 1)
+    store.check_names()
+    for make, what in ((Path.touch, "a file"), (lambda path: path.symlink_to("nowhere"), "a link that leads nowhere")):
+        path = store.folder(2)
+        make(path)
+        assert store.newest_whole() == store.folder(1)
+        with pytest.raises(ValueError, match=rf"checkpoint-2 has the name of a checkpoint, but is {what}; expected"):
+            store.check_names()
+        path.unlink()
+
+
+def test_a_checkpoint_that_is_a_link_is_replaced_and_removed_without_what_it_leads_to(store, tmp_path):
+    save(store, 1, 2, 3)
+    moved = tmp_path / "moved"
+    store.folder(1).rename(moved)
+    store.folder(1).symlink_to(moved)
+    assert find_damage(store.folder(1)) is None
+    store.remove_older(3, 2)
+    assert names(store) == ["checkpoint-2", "checkpoint-3"] and find_damage(moved) is None
 
 
 def test_the_limit_deletes_the_oldest_and_keeps_the_newest_and_the_best(store):

@@ -49,7 +49,7 @@ def _in_save(happen: Callable[[Path], None]) -> Callable[[int], None]:
         whole = checkpointing.save_random_states
 
         def save_random_states(path: Path) -> None:
-            if path.parent.name == f".checkpoint-{step}.staging":
+            if path.parent.name.startswith(f".checkpoint-{step}."):
                 happen(path)
             whole(path)
 
@@ -60,6 +60,10 @@ def _in_save(happen: Callable[[Path], None]) -> Callable[[int], None]:
 
 def _die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _be_stopped(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _ask_to_stop(*_: object) -> None:
@@ -86,6 +90,7 @@ def _pause(trainer: Any) -> None:
 FAULTS = {
     "dies in step": _in_step(_die),
     "pauses in step": _in_step(_pause),
+    "is stopped in step": _in_step(_be_stopped),
     "is asked to stop in step": _in_step(_ask_to_stop),
     "dies in save": _in_save(_die_writing),
     "has no room in save": _in_save(_find_no_room),

@@ -38,10 +38,19 @@ def run(job: dict[str, Any]) -> tuple[list[int | None], float]:
     for rank in ranks:
         rank.start()
     for rank in ranks:
-        rank.join(TIMEOUT)
+        while rank.is_alive() and not is_stopped(rank.pid) and time.monotonic() - began < TIMEOUT:
+            rank.join(0.1)
         rank.kill()
         rank.join()
     return [rank.exitcode for rank in ranks], time.monotonic() - began
+
+
+def is_stopped(process: int) -> bool:
+    """Whether a process waits for SIGCONT."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
 
 
 def free_port() -> int:

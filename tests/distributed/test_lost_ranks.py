@@ -68,6 +68,7 @@ def ended(folder: Path, tiny_checkpoint: Path, shapes: Path) -> dict[str, Ended]
         job(config, "first dies in a save", 0, "dies in save", 4, to="killed"),
         job(config, "resumed", to="killed"),
         job(config, "asked to stop", 1, "is asked to stop in step", 3),
+        job(config, "is stopped", 1, "is stopped in step", 3),
         job(config, "disk full", 0, "has no room in save", 4),
         job(config, "read only", to="/proc/nowhere"),
         job(config, "no records", of_second=["--dataset", missing]),
@@ -144,6 +145,13 @@ def test_a_signal_to_one_rank_saves_one_checkpoint_and_ends_all_with_the_code_fo
         "checkpoint-2",
         "checkpoint-3",
     ]
+
+
+def test_a_rank_that_is_stopped_is_named_and_ends_the_others(ended: dict[str, Ended]) -> None:
+    job = ended["is stopped"]
+    (named,) = [line for line in job.logs[0].splitlines() if "has not answered for 20 s" in line]
+    assert "rank 1 of 2 (host " in named and job.codes == [1, -9]
+    assert "workerlog.1) does not answer, and a collective has given up waiting for it." in job.logs[0]
 
 
 @pytest.mark.parametrize(

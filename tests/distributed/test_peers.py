@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from threading import Thread
 
 import pytest
@@ -107,6 +108,46 @@ def test_a_rank_that_ends_for_a_reason_of_its_own_speaks_of_no_other(
     second.close()
     first._thread.join(5)
     assert codes == [] and caplog.records == []
+
+
+def test_a_rank_that_is_silent_is_named_to_all_ends_nobody_and_is_told_when_it_answers(
+    codes: list[int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("_BEAT", 0.05), ("_LOOK", 0.02), ("_SILENCE", 0.5)):
+        monkeypatch.setattr(peers, name, seconds)
+    first, (second, third) = first_of_three()
+    heard: list[bytes] = []
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and b"!1      " not in heard:
+        third.sendall(b"here    ")
+        heard.append(third.recv(8))
+        if b"?1      " in heard:
+            second.sendall(b"here    ")
+    assert heard[0] == b"here    " and heard.index(b"?1      ") < heard.index(b"!1      ") and codes == []
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0].startswith("second has not answered for") and "SIGSTOP" in told[0]
+    assert told[1] == "second answers again."
+    first.is_ending = True
+    second.close()
+
+
+def test_where_a_collective_gives_up_the_silent_rank_is_why(
+    codes: list[int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    third = Peers({0: ours}, ["first", "second", "third"])
+    third._end_if_one_is_silent()
+    assert codes == []
+    theirs.sendall(b"?1      ")
+    while not third._silent:
+        time.sleep(0.01)
+    third._end_if_one_is_silent()
+    assert codes == [1]
+    assert caplog.records[-1].getMessage().startswith("second does not answer, and a collective has given up waiting")
+    third.is_ending = True
+    theirs.close()
 
 
 def test_a_process_alone_watches_nobody() -> None:

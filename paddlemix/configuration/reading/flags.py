@@ -20,6 +20,9 @@ from paddlemix.configuration.reading.strict_json import (
     without_nulls,
 )
 
+# How many problems are told: to look for what a key may have meant takes time.
+_EXPLAINED = 50
+
 
 class Flags:
     """The keys of a command line's `--key value` and `--key=value` flags.
@@ -33,6 +36,10 @@ class Flags:
         self.values: dict[str, Any] = {}
         self.problems: list[Problem] = []
         for name, words in self._split(arguments):
+            if len(self.problems) >= _EXPLAINED:
+                text = f"--{name} and what follows it was not looked at; correct what comes before first."
+                self.problems.append(Problem(Place("command line"), text))
+                break
             try:
                 self._add(name, words, known)
             except ValueError as error:

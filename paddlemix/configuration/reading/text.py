@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from paddlemix.configuration.problems import ConfigError, Place, Problem
 from paddlemix.configuration.reading.strict_json import short
+
+# Bytes of the largest config: lists of files and of new tokens, which may lie in files of their own, are shorter.
+_MAX_BYTES = 1 << 20
 
 
 def read_text(path: str) -> str:
@@ -19,10 +21,17 @@ def read_text(path: str) -> str:
         What it holds, without a byte order mark.
 
     Raises:
-        ConfigError: it cannot be read, or is not UTF-8.
+        ConfigError: it cannot be read, is larger than any config, or is not UTF-8.
     """
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        with open(path, "rb") as file:  # of a pipe or a device as much as of a file: it may have no end
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) <= _MAX_BYTES:
+            return content.decode("utf-8-sig")
+        text = (
+            f"has more than {_MAX_BYTES >> 20} MiB, and no config needs so much. Expected the path of a config, in "
+            "JSON or YAML."
+        )
     except OSError as error:
         text = f"cannot be read: {error.strerror}. Expected the path of a config, in JSON or YAML."
     except UnicodeDecodeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
@@ -48,6 +48,8 @@ class LoadedSet:
         unknown_keys: the keys that nothing reads.
         table: int32[records, columns] of all records, `UNUSABLE` where one is not used.
         key: the name under which what is known of the set is kept.
+        files: its record files.
+        media: int64[n, 2], size and time of the last change of what the records show, in their order.
     """
 
     spec: DatasetSpec
@@ -59,6 +61,8 @@ class LoadedSet:
     unknown_keys: tuple[Finding, ...] = ()
     table: np.ndarray | None = None
     key: str = ""
+    files: tuple[str, ...] = ()
+    media: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor, start: Start |
         unknown_keys=_findings(measured.unknown_keys, records, rows),
         table=table,
         key=path.stem,
+        files=tuple(file for file, _ in contents),
+        media=measured.media.shown_in_order(),
     )
     _log_notes(loaded, _findings(measured.notes, records, rows))
     return loaded

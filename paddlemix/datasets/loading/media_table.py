@@ -139,6 +139,11 @@ class MediaTable:
         kept = self.uses[~np.isin(self.uses[:, 0], places)]
         return MediaTable(self.digests, self.paths, self.ends, self.status, self.decoded, kept)._used_alone()
 
+    def shown_in_order(self) -> np.ndarray:
+        """Return the `status` of what is shown, in the order of the records and within each, int64[u, 2]."""
+        order = np.argsort(self.uses[:, 0], kind="stable")
+        return self.status[self.uses[order, 1]]
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what `of_arrays` takes."""
         return {f"media_{field.name}": getattr(self, field.name) for field in fields(self)}

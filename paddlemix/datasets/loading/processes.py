@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -54,8 +55,9 @@ _function: Callable[[Any], Any]
 
 
 def _take_over(function: Callable[[Any], Any]) -> None:
-    """Keep what the parent hands over."""
+    """Keep what the parent hands over, and leave Ctrl-C, which reaches all processes of a terminal, to it."""
     global _function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _function = function
 
 
