@@ -1,4 +1,4 @@
-"""Writing files that are whole or not there at all."""
+"""Files that are written whole or not at all, and opened only where they are files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,29 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading; a pipe would let a reader wait for ever, and some devices never end.
+
+    Args:
+        path: of a regular file, or a link to one.
+
+    Returns:
+        The file, to be closed.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is a folder, a pipe, a socket or a device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"{path}: no regular file, but a folder, a pipe or a device; put the file itself there.")
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def flush_to_disk(path: Path) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from paddlemix.foreign.explain import explain
-from paddlemix.weights.files import read_safetensors_file
 from paddlemix.weights.paddle_file import read_paddle_file
+from paddlemix.weights.safetensors_file import read_safetensors_file
 from paddlemix.weights.stored_tensor import StoredTensor
 from paddlemix.weights.torch_file import read_torch_file
 

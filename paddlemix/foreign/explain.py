@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 
+from paddlemix.files import open_regular
 from paddlemix.foreign.kinds import KINDS, LAST_KINDS, Kind
 from paddlemix.foreign.listing import Listing, first_match
 
@@ -38,9 +39,9 @@ def refuse_pointer(file: Path) -> None:
         file: which is to be read.
 
     Raises:
-        ValueError: it is such a pointer.
+        ValueError: it is such a pointer, or no regular file.
     """
-    with open(file, "rb") as opened:
+    with open_regular(file) as opened:
         is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER
     if is_pointer:
         raise ValueError(

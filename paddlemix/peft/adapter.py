@@ -16,8 +16,8 @@ from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter_config import AdapterConfig, read_adapter_config
 from paddlemix.peft.beside import weights_beside
 from paddlemix.peft.targets import HEAD
-from paddlemix.weights.files import read_safetensors_file
 from paddlemix.weights.layout import WeightLayout
+from paddlemix.weights.safetensors_file import read_safetensors_file
 from paddlemix.weights.saving import save_tensors, to_stored_shape
 from paddlemix.weights.stored_tensor import StoredTensor
 from paddlemix.weights.torch_file import read_torch_file

@@ -19,6 +19,8 @@ from paddlemix.weights.layout import WeightLayout, checkpoint_tensors
 from paddlemix.weights.share import Share, share_of, whole_shape
 from paddlemix.weights.stored_tensor import Source
 
+_MOST_LISTED = 500  # problems in one error
+
 
 @contextmanager
 def without_initial_values() -> Iterator[None]:
@@ -58,8 +60,8 @@ def load_weights(model: nn.Layer, folder: Path, layout: WeightLayout) -> None:
 
     Raises:
         FileNotFoundError: no weights, or a shard of the index is missing.
-        ValueError: a damaged file, or any missing, unexpected or wrong-shaped tensor; all of them are listed, before
-            any parameter changes.
+        ValueError: a damaged file, or any missing, unexpected or wrong-shaped tensor; they are listed, before any
+            parameter changes.
     """
     parameters = checkpoint_tensors(model)
     for name, source in match(parameters, stored_tensors(folder), layout, folder).items():
@@ -81,7 +83,7 @@ def match(
         What each parameter is read from, in the order of `stored`.
 
     Raises:
-        ValueError: any missing, unexpected or wrong-shaped tensor; all of them are listed.
+        ValueError: any missing, unexpected or wrong-shaped tensor; the first hundreds are listed.
     """
     matched: dict[str, Source] = {}
     problems = []
@@ -95,9 +97,10 @@ def match(
             problems.append(f"{'twice' if name in parameters else 'unexpected'}: {source.name} ({source.file.name})")
     problems = [f"missing: {name}" for name in parameters if name not in matched] + problems
     if problems:
+        more = [f"and {len(problems) - _MOST_LISTED} others"] if len(problems) > _MOST_LISTED else []
         raise ValueError(
             f"{folder}: {len(problems)} tensors do not fit the model that config.json describes:\n  "
-            + "\n  ".join(problems)
+            + "\n  ".join((*problems[:_MOST_LISTED], *more))
             + (_other_order(folder, next(iter(matched.values()))) if for_other_order > 0 else "")
         )
     return matched
