@@ -120,10 +120,11 @@ def _kind(path: Path) -> str:
 def _shards(index: Path) -> list[Path]:
     refuse_pointer(index)
     with open_regular(index) as opened:
-        text = opened.read(_MOST_INDEX + 1)
+        is_large = os.fstat(opened.fileno()).st_size > _MOST_INDEX
+        text = b"" if is_large else opened.read(_MOST_INDEX)
     is_nested = text.count(b"[") + text.count(b"{") > _MOST_NESTED
     is_dense = len(text) < _SHORTEST_PAIR * (text.count(b",") - _FREE_PAIRS)
-    if len(text) > _MOST_INDEX or is_nested or is_dense:
+    if is_large or is_nested or is_dense:
         raise ValueError(f"{index}: no index of a model's files, but larger or more nested; fetch it again.")
     try:
         names = sorted(set(json.loads(text.decode("utf-8"))["weight_map"].values()))

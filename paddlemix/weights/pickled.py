@@ -119,6 +119,8 @@ class _Machine:
             self.spend(_INSTRUCTION)
             _INSTRUCTIONS[code](self)
         [result] = self.stack
+        if self.below_marks:
+            raise IndexError("a mark is left")
         return result
 
     def spend(self, room: int) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from paddlemix.files import open_regular
 from paddlemix.foreign.explain import refuse_pointer
@@ -41,6 +41,7 @@ _OPEN, _CLOSE, _COLON, _COMMA, _QUOTE = (
 )
 _NULL = re.compile(_SPACE + rb"(null)")
 _FLAT = re.compile(_SPACE + rb"(\{[^{}]{0,1024}\})")  # what is said of a tensor; no name in it has braces
+_FLAT_DECODER = json.JSONDecoder(object_pairs_hook=list, parse_constant=str)
 
 
 class _Damage(ValueError):
@@ -137,6 +138,8 @@ class _Header:
             key = self.text()
             if key in known:
                 raise _Damage(f"{shown(key)!r} stands there twice")
+            if len(known) > MOST_TENSORS:
+                raise _Damage(f"its header has more than {MOST_TENSORS} keys, as no model's has")
             known.add(key)
             self.need(_COLON)
             yield key
@@ -159,8 +162,6 @@ def _tensors(file: Path, header: bytes, size: int) -> list[StoredTensor]:
             in_paddles_order = _format(left) in _PADDLES_FORMATS
         else:
             places[name] = _place(name, left.need(_FLAT))
-        if len(places) > MOST_TENSORS:
-            raise _Damage(f"it lists more than {MOST_TENSORS} tensors, which no model has")
     left.require_end()
     first = _LENGTH + len(header)
     _check_places(places, size - first)
@@ -184,7 +185,7 @@ def _format(left: _Header) -> str | None:
 
 def _place(name: str, flat: bytes) -> _Place:
     """Read what the header says of a tensor."""
-    pairs: Any = json.loads(flat.decode("utf-8"), object_pairs_hook=list, parse_constant=str)
+    pairs = _FLAT_DECODER.decode(flat.decode("utf-8"))
     said = dict(pairs)
     code, shape, place = (said.get(key) for key in ("dtype", "shape", "data_offsets"))
     if len(said) != len(pairs) or type(code) is not str or code not in _BITS:
