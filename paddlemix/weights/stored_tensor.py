@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from paddlemix.files import open_regular
-from paddlemix.weights.dtypes import SAFETENSORS_CODES, STORED_DTYPES
+from paddlemix.weights.dtypes import STORED_DTYPES
 
 # What a file may say of a tensor, and how many it may hold: beyond what any model has, and cheap to carry on.
 LONGEST_NAME = 512  # characters
@@ -123,7 +123,7 @@ class StoredTensor:
         """
         if self.dtype not in STORED_DTYPES:
             raise ValueError(
-                f"{self.file}: {shown(self.name)} is of {self.dtype}; expected {', '.join(SAFETENSORS_CODES)}. Save it "
+                f"{self.file}: {shown(self.name)} is of {self.dtype}; expected {', '.join(STORED_DTYPES)}. Save it "
                 "as one of them."
             )
         if 0 in self.shape:  # of the other axis there may be billions
