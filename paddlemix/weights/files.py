@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from paddlemix.files import open_regular
@@ -21,8 +22,9 @@ MOST_TENSORS = 1 << 17  # of all files
 _MOST_FILES = 4096
 _LONGEST_FILE_NAME = 255
 # An index is flat: two objects in one, and a pair of names a tensor, each of 80 bytes and more. One that is larger,
-# nested, or denser is none, and would take twenty times its size to read.
-_MOST_INDEX, _MOST_NESTED, _SHORTEST_PAIR, _FREE_PAIRS = 16 << 20, 1000, 24, 4096
+# nested, or denser is none, and would take twenty times its size to read; a large one of other letters than ASCII's,
+# which a text has in four bytes each, four times.
+_MOST_INDEX, _MOST_WIDE, _MOST_NESTED, _SHORTEST_PAIR, _FREE_PAIRS = 16 << 20, 2 << 20, 1000, 24, 4096
 _MOST_NAMED = 3
 
 
@@ -123,20 +125,21 @@ def _shards(index: Path) -> list[Path]:
         is_large = os.fstat(opened.fileno()).st_size > _MOST_INDEX
         text = b"" if is_large else opened.read(_MOST_INDEX)
     is_nested = text.count(b"[") + text.count(b"{") > _MOST_NESTED
-    is_dense = len(text) < _SHORTEST_PAIR * (text.count(b",") - _FREE_PAIRS)
-    if is_large or is_nested or is_dense:
+    is_wide = len(text) > _MOST_WIDE and (b"\\u" in text or not text.isascii())
+    pairs = text.count(b",") - _FREE_PAIRS
+    if is_large or is_nested or is_wide or pairs > MOST_TENSORS or len(text) < _SHORTEST_PAIR * pairs:
         raise ValueError(f"{index}: no index of a model's files, but larger or more nested; fetch it again.")
     try:
-        names = sorted(set(json.loads(text.decode("utf-8"))["weight_map"].values()))
-        outside = [name for name in names if not _is_inside(name)]
+        names = set(json.loads(text.decode("utf-8"))["weight_map"].values())
+        outside = [name for name in islice(names, _MOST_FILES) if not _is_inside(name)]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{index}: damaged, no `weight_map` can be read from it; fetch it again.") from error
-    if outside:
-        named = repr(shown(outside[0]))
-        raise ValueError(f"{index}: names {named}, which is no file of this folder. Fetch it from its source.")
     if len(names) > _MOST_FILES:
         raise ValueError(f"{index}: names {len(names)} files, more than any model has; fetch it again.")
-    return [index.with_name(name) for name in names]
+    if outside:
+        named = repr(shown(min(outside)))
+        raise ValueError(f"{index}: names {named}, which is no file of this folder. Fetch it from its source.")
+    return [index.with_name(name) for name in sorted(names)]
 
 
 def _is_inside(name: str) -> bool:

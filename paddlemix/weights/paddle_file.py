@@ -20,7 +20,7 @@ _AS_SAFETENSORS = "save a model's state dict alone, as safetensors"
 _OWN_NAMES = "StructuredToParameterName@@"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Dtype:
     code: str
     is_little: bool = False
@@ -31,7 +31,7 @@ class _Dtype:
         self.is_little = state[1] == "<"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Array:
     shape: tuple[int, ...] = ()
     dtype: str = ""

@@ -27,15 +27,16 @@ MOST_REMEMBERED = 1 << 19  # values in the memo; a tensor has 10
 DEEPEST = 32  # containers in one another; a state dict has 5
 MOST_ARGUMENTS = 16
 # What reading may take, in bytes of memory: as much as the file has, and the first for small ones. Every instruction
-# counts for 64, so that the last bounds their number too, to a million; a tensor has 35.
-_ROOM, _MOST_ROOM, _INSTRUCTION, _PLACE = 8 << 20, 64 << 20, 64, 160
+# counts for 64, so that the last bounds their number too, to a million; a tensor has 35. Those that make an object or
+# call something take three times as long, and count so.
+_ROOM, _MOST_ROOM, _INSTRUCTION, _PLACE, _OBJECT = 8 << 20, 64 << 20, 64, 160, 192
 
 
 class PickleRefusal(ValueError):
     """A pickle that asks for more than laying out data, or that is damaged."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     """What a pickle would import."""
 
@@ -46,7 +47,7 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """Bytes that were left in the file."""
 
@@ -112,12 +113,13 @@ class _Machine:
 
     def run(self) -> Any:
         while (code := self.read(1)) != b".":
-            if code not in _INSTRUCTIONS:
+            instruction = _INSTRUCTIONS.get(code)
+            if instruction is None:
                 raise PickleRefusal(
                     f"holds more than tensors (pickle instruction {code!r}), which is not read; fetch it as safetensors"
                 )
             self.spend(_INSTRUCTION)
-            _INSTRUCTIONS[code](self)
+            instruction(self)
         [result] = self.stack
         if self.below_marks:
             raise IndexError("a mark is left")
@@ -143,8 +145,12 @@ class _Machine:
     def text(self, length: int) -> str:
         if length > LONGEST_TEXT:
             raise PickleRefusal(f"holds a text of {length} bytes, longer than any tensor's name; fetch it again")
-        self.spend(4 * length)
+        self.spend(_INSTRUCTION + 4 * length)
         return self.read(length).decode("utf-8")
+
+    def integer(self, length: int) -> int:
+        self.spend(_INSTRUCTION)
+        return int.from_bytes(self.read(length), "little", signed=True)
 
     def frame(self) -> None:
         # Helps only those who read ahead.
@@ -152,6 +158,7 @@ class _Machine:
             raise PickleRefusal("cut off, fetch it again")
 
     def span(self, length: int) -> Span:
+        self.spend(_OBJECT)
         offset = self.file.tell()
         if length > self.end - offset:
             raise PickleRefusal("cut off, fetch it again")
@@ -235,17 +242,20 @@ class _Machine:
     def line(self) -> str:
         found = self.file.readline(LONGEST_WORD)
         self.stream_left -= len(found)
+        self.spend(4 * len(found))
         if not found.endswith(b"\n"):
             raise PickleRefusal("damaged or cut off, fetch it again")
         return found[:-1].decode("utf-8")
 
     def push_name(self, module: Any, name: Any) -> None:
+        self.spend(_OBJECT)
         # Nothing else: what is hashed and printed must not be a tuple that holds others, over and over.
         if any(type(word) is not str or not 0 < len(word) <= LONGEST_WORD for word in (module, name)):
             raise TypeError("no name")
         self.push(Name(module, name))
 
     def reduce(self) -> None:
+        self.spend(_OBJECT)
         name, arguments = self.pop(2)
         if type(name) is not Name or str(name) not in self.calls:
             named = shown(str(name)) if type(name) is Name else "something"
@@ -255,11 +265,13 @@ class _Machine:
         self.push(self.calls[str(name)](*arguments))
 
     def build(self) -> None:
+        self.spend(_OBJECT)
         [state] = self.pop(1)
         if type(self.stack[-1]) is not dict:
             self.stack[-1].set_state(state)
 
     def load_persistent(self) -> None:
+        self.spend(_OBJECT)
         [identity] = self.pop(1)
         if self.persistent is None:
             raise PickleRefusal("refers to objects outside of it, which is not read; fetch it as safetensors")
@@ -276,7 +288,7 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"K": lambda machine: machine.push(machine.number("<B")),
     b"M": lambda machine: machine.push(machine.number("<H")),
     b"G": lambda machine: machine.push(machine.number(">d")),
-    b"\x8a": lambda machine: machine.push(int.from_bytes(machine.read(machine.number("<B")), "little", signed=True)),
+    b"\x8a": lambda machine: machine.push(machine.integer(machine.number("<B"))),
     b"\x8c": lambda machine: machine.push(machine.text(machine.number("<B"))),
     b"X": lambda machine: machine.push(machine.text(machine.number("<I"))),
     b"C": lambda machine: machine.push(machine.span(machine.number("<B"))),

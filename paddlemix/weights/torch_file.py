@@ -27,13 +27,13 @@ _STORAGE_DTYPES = {
 _AS_SAFETENSORS = "load it with the PyTorch that wrote it and save it as safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Storage:
     key: str
     dtype: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Tensor:
     storage: _Storage
     first: int

@@ -17,6 +17,7 @@ from paddlemix.weights.stored_tensor import MOST_TENSORS
 
 _MOST_ENTRIES = MOST_TENSORS + 64  # PyTorch writes a handful beside the storages
 _MOST_DIRECTORY = 16 << 20  # bytes; an entry has 100
+_LONGEST_EXTRA = 128  # bytes of an entry in the directory; three numbers of 64 bits take 28
 
 # Signature, four fields about disks and numbers of entries, size and place of the directory, length of a comment.
 _END = struct.Struct("<4s4HLLH")
@@ -141,9 +142,10 @@ def _parse(directory: bytes, count: int) -> list[ZipEntry]:
         name = _decoded(directory[at : at + lengths[0]])
         extra = directory[at + lengths[0] : at + lengths[0] + lengths[1]]
         at += sum(lengths)
-        wide = iter(_wide_fields(extra))
+        wide = iter(_wide_fields(extra[:_LONGEST_EXTRA]))
         size, packed, start = (next(wide, value) if value == _WIDE else value for value in (size, packed, start))
-        if signature != b"PK\x01\x02" or flags & _ENCRYPTED or ".." in name.split("/"):
+        is_odd = lengths[1] > _LONGEST_EXTRA or ".." in name.split("/")
+        if signature != b"PK\x01\x02" or flags & _ENCRYPTED or is_odd:
             raise ZipRefusal("damaged or cut off, fetch it again")
         if method or packed != size:
             raise ZipRefusal("compressed, which PyTorch never writes; fetch it again, and do not repack it")

@@ -80,6 +80,18 @@ def with_wide_end(count=1 << 62, place=None):
     return GOOD[: -END.size] + wide + locator + END.pack(b"PK\x05\x06", 0, 0, 65535, 65535, 2**32 - 1, 2**32 - 1, 0)
 
 
+def with_extra_fields(extra):
+    """Give each of two hundred entries extra fields in the list, which have to be gone through one by one."""
+    entries = [(f"m/data/{number}", bytes(16)) for number in range(200)]
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, content in (("m/data.pkl", state_dict()), *entries):
+            archive.writestr(name, content)
+        for entry in archive.filelist:
+            entry.extra = extra
+    return target.getvalue()
+
+
 ZIPS = {
     "a first number below zero": (zipped(state_dict(first=-1)), "damaged"),
     "strides below zero": (zipped(state_dict(strides=(-2, 1))), "damaged"),
@@ -106,6 +118,7 @@ ZIPS = {
     "a list of 2^62 entries": (with_wide_end(), "damaged"),
     "a list of 70000 entries": (with_wide_end(70_000), "damaged"),
     "an end that lies elsewhere": (with_wide_end(2, place=0), "damaged"),
+    "long extra fields": (with_extra_fields(bytes(65_532)), "damaged"),
     "bytes before it": (b"#!/bin/sh\n" + GOOD, "damaged"),
     "bytes behind it": (GOOD + b"\n", "damaged"),
     "another count": (GOOD[: -END.size] + END.pack(b"PK\x05\x06", 0, 0, 9, 9, 100, len(GOOD) - 100, 0), "damaged"),
@@ -217,6 +230,15 @@ MANY = {f"model.layers.{index}": f"model-{index:05}.bin" for index in range(50_0
 INDEXES = {
     "a million tensors": (one_file(1_000_000), "no index"),
     "many files": (json.dumps({"weight_map": MANY}).encode(), "names 50000 files"),
+    "pairs of 24 bytes": (
+        b'{"weight_map":{' + b",".join(b'"%09d":"%09d"' % (number, number) for number in range(650_000)) + b"}}",
+        "no index",
+    ),
+    "as many files as tensors": (
+        json.dumps({"weight_map": {f"layer{number}": f"{number}/a" for number in range(130_000)}}).encode(),
+        "names 130000 files",
+    ),
+    "one wide letter in a long text": (one_file(1, "a" * 15_000_000 + "😀"), "no index"),
     "lists": (b'{"weight_map":[' + b"[]," * 4_000_000, "no index"),
     "short texts": (b'{"weight_map":{' + b'"a":"b",' * 1_900_000, "no index"),
     "lists in one another": (b'{"weight_map":' + b"[" * 990, "damaged"),

@@ -110,6 +110,42 @@ def test_an_attack_takes_no_more_memory_than_its_file_and_a_few_megabytes(attack
         tracemalloc.stop()
 
 
+# Each makes as many objects, or calls, as fit; of a file that is large beside its pickle more of them do.
+DTYPE = b"cnumpy\ndtype\n"
+FLOODS = {
+    "bytes": (b"", b"C\0"),
+    "texts": (b"", b"\x8c\0"),
+    "integers": (b"", b"\x8a\x02ab"),
+    "names": (b"", b"ca\nb\n"),
+    "names of texts": (b"\x8c\x01a\x94", b"h\0h\0\x93"),
+    "calls": (DTYPE + b"\x94\x8c\x02f4\x85\x94", b"h\0h\x01R"),
+    "states": (DTYPE + b"\x8c\x02f4\x85R\x94K\x03\x8c\x01<\x86\x94", b"h\0h\x01b"),
+    "dicts": (b"\x8c\x01a\x94", b"}h\0Ns"),
+}
+
+
+def flood(name):
+    before, once = FLOODS[name]
+    return START + before + b"](" + (once * 60_000 + b"e](") * 20
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_objects_and_calls_of_a_large_file_take_a_second_at_most(name):
+    started = time.process_time()
+    with pytest.raises(PickleRefusal, match=TOO_MUCH):
+        read_pickle(io.BytesIO(flood(name)), CALLS, file_size=1 << 40)
+    assert time.process_time() - started < 1.5  # 1 where nothing else runs
+
+
+def test_objects_take_less_memory_than_they_are_charged():
+    data = flood("names")
+    tracemalloc.start()
+    with pytest.raises(PickleRefusal, match=TOO_MUCH):
+        read_pickle(io.BytesIO(data), CALLS, file_size=1 << 40)
+    assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    tracemalloc.stop()
+
+
 def test_what_is_nested_as_deep_as_is_allowed_is_read():
     assert read(START + b")" + b"\x85" * (DEEPEST - 1) + b".") is not None
     with pytest.raises(PickleRefusal, match=DEEP):
