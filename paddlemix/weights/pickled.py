@@ -180,11 +180,12 @@ class _Machine:
         inner = [item for item in items if type(item) in _CONTAINERS]
         if not inner:
             return
-        self.spend(_PLACE * (1 + len(inner)))
+        changing = [item for item in inner if type(item) is not tuple]
+        self.spend(_INSTRUCTION * len(inner) + _PLACE * (1 + len(changing)))
         depth = 1 + max(self.depth(item) for item in inner)
         if depth > DEEPEST:
             raise PickleRefusal(f"nested more than {DEEPEST} deep, as no model's tensors are; fetch it again")
-        self.placed.update((id(item), item) for item in inner if type(item) is not tuple)
+        self.placed.update((id(item), item) for item in changing)
         self.depths[id(holder)] = holder, max(depth, self.depth(holder))
         if id(holder) in self.placed:
             raise TypeError("it holds itself")
