@@ -6,6 +6,7 @@ making, or one more layer, changes.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from paddlemix.checkpoints.stored_states import StoredStates
 from paddlemix.distributed.paddle_seams import accumulators, make_states, master_weights
 from paddlemix.distributed.sharding import Updated, holds_copies, updated_here
 from paddlemix.files import replacing
-from paddlemix.weights.share import gather_whole, own_part
+from paddlemix.weights.share import gather_whole, own_part, whole_shape
 from paddlemix.weights.stored_tensor import shown
 
 MASTER = "master_weight"
@@ -74,6 +75,13 @@ def load_optimizer(optimizer: Any, model: nn.Layer, folder: Path) -> None:
             if tensor is None:
                 raise ValueError(
                     f"{folder}: holds {shown(state)} of {name}, which this optimizer does not keep; {_OTHER}."
+                )
+            # Before memory is taken for it: a sparse file may hold terabytes.
+            size = stored.size(name, state)
+            if size not in (tensor.size, own[name].size, math.prod(whole_shape(own[name].tensor))):
+                raise ValueError(
+                    f"{folder}: {shown(state)} of {name} has {size} numbers, expected {tensor.dtype}{tensor.shape}; "
+                    f"{_OTHER}."
                 )
             whole = own_part(stored.read(name, state), own[name].tensor)
             share = _share(whole, own[name], tensor)

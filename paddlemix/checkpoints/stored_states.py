@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -40,6 +41,10 @@ class StoredStates:
     def states(self) -> list[tuple[str, str]]:
         """Pairs of a parameter's and a state's name, in the order of the files."""
         return list(self._pieces)
+
+    def size(self, name: str, state: str) -> int:
+        """Count the numbers of a state, of which none is read."""
+        return sum(math.prod(piece.shape) for piece in self._pieces[name, state].values())
 
     def read(self, name: str, state: str) -> np.ndarray:
         """Read a state of a parameter.
