@@ -1,4 +1,4 @@
-"""Writing files that are whole or not there at all."""
+"""Files that are written whole or not at all, and opened only where they are files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -66,6 +67,29 @@ def _open_as_new_files_are(path: Path) -> None:
     finally:
         os.close(descriptor)
         sample.unlink()
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading; a pipe would let a reader wait for ever, and some devices never end.
+
+    Args:
+        path: of a regular file, or a link to one.
+
+    Returns:
+        The file, to be closed.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is a folder, a pipe, a socket or a device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"{path}: no regular file, but a folder, a pipe or a device; put the file itself there.")
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def flush_to_disk(path: Path) -> None:
@@ -132,9 +156,9 @@ def refuse_pointer(file: Path) -> None:
         file: which is to be read.
 
     Raises:
-        ValueError: it is such a pointer.
+        ValueError: it is such a pointer, or no regular file.
     """
-    with open(file, "rb") as opened:
+    with open_regular(file) as opened:
         is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER
     if is_pointer:
         raise ValueError(

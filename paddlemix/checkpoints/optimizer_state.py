@@ -6,6 +6,7 @@ making, or one more layer, changes.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,12 @@ from paddlemix.checkpoints.stored_states import StoredStates
 from paddlemix.distributed.paddle_seams import accumulators, make_states, master_weights
 from paddlemix.distributed.sharding import Updated, holds_copies, updated_here
 from paddlemix.files import replacing
-from paddlemix.weights.share import gather_whole, own_part
+from paddlemix.weights.share import gather_whole, own_part, whole_shape
+from paddlemix.weights.stored_tensor import shown
 
 MASTER = "master_weight"
 MAX_BYTES = 2 * 10**9
+_OTHER = "resume with the optimizer that wrote it, or from another checkpoint"
 
 
 def save_optimizer(optimizer: Any, model: nn.Layer, folder: Path, *, rank: int = 0, is_writer: bool = True) -> None:
@@ -59,7 +62,8 @@ def load_optimizer(optimizer: Any, model: nn.Layer, folder: Path) -> None:
         folder: of a checkpoint, written by any number of ranks, however they shared the states.
 
     Raises:
-        ValueError: no file of an optimizer is there, or one of them is about a parameter that is not trained.
+        ValueError: no file of an optimizer is there, one is damaged, or one holds states of a parameter that is not
+            trained, or others than this optimizer keeps.
     """
     stored = StoredStates(folder)
     trained = {name for name, parameter in model.named_parameters() if not parameter.stop_gradient}
@@ -69,23 +73,40 @@ def load_optimizer(optimizer: Any, model: nn.Layer, folder: Path) -> None:
     for name, state in stored.states:
         if name in own:
             tensor = _state_of(optimizer, own[name].tensor, state)
+            if tensor is None:
+                raise ValueError(
+                    f"{folder}: holds {shown(state)} of {name}, which this optimizer does not keep; {_OTHER}."
+                )
+            # Before memory is taken for it: a sparse file may hold terabytes.
+            size = stored.size(name, state)
+            if size not in (tensor.size, own[name].size, math.prod(whole_shape(own[name].tensor))):
+                raise ValueError(
+                    f"{folder}: {shown(state)} of {name} has {size} numbers, expected {tensor.dtype}{tensor.shape}; "
+                    f"{_OTHER}."
+                )
             whole = own_part(stored.read(name, state), own[name].tensor)
-            _set_value(tensor, _share(whole, own[name], tensor))
+            share = _share(whole, own[name], tensor)
+            if share is None or str(share.dtype) != str(tensor.dtype).removeprefix("paddle."):
+                raise ValueError(
+                    f"{folder}: {shown(state)} of {name} is {whole.dtype}{list(whole.shape)}, expected {tensor.dtype}"
+                    f"{tensor.shape}; {_OTHER}."
+                )
+            _set_value(tensor, share)
 
 
-def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Tensor:
+def _state_of(optimizer: Any, parameter: paddle.Tensor, state: str) -> paddle.Tensor | None:
     """Return a state's tensor, made if need be; parameters that the files do not name make theirs when they move."""
     make_states(optimizer, parameter)
     master = master_weights(optimizer).get(parameter.name)
     if state == MASTER:
         return master
-    return accumulators(optimizer)[state][(parameter if master is None else master).name]
+    return accumulators(optimizer).get(state, {}).get((parameter if master is None else master).name)
 
 
-def _share(whole: np.ndarray, own: Updated, tensor: paddle.Tensor) -> np.ndarray:
-    """Cut out of a state that the files hold whole what this rank keeps of it; zeros follow its end."""
+def _share(whole: np.ndarray, own: Updated, tensor: paddle.Tensor) -> np.ndarray | None:
+    """Cut out of a state that the files hold whole what this rank keeps of it, if it fits; zeros follow its end."""
     if own.start is None or whole.size != own.size:
-        return whole.reshape(tensor.shape)
+        return whole.reshape(tensor.shape) if whole.size == tensor.size else None
     piece = whole.reshape(-1)[own.start : own.start + tensor.size]
     return np.pad(piece, (0, tensor.size - piece.size))
 

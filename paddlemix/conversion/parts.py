@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Literal
 
 from paddlemix.foreign.explain import explain
-from paddlemix.weights.files import read_safetensors_file
 from paddlemix.weights.paddle_file import read_paddle_file
+from paddlemix.weights.safetensors_file import read_safetensors_file
 from paddlemix.weights.stored_tensor import StoredTensor
 from paddlemix.weights.torch_file import read_torch_file
 
 Order = Literal["paddle", "torch"]
-_REST = r"(?:\.(?P<variant>[a-z]+\d+(?:_[a-z]+\d+)*))?(?:-(?P<number>\d{5})-of-(?P<count>\d{5}))?"
+# Of ranks there are thousands at most.
+_REST = r"(?:\.(?P<variant>[a-z]+\d{1,4}(?:_[a-z]+\d{1,4})*))?(?:-(?P<number>\d{5})-of-(?P<count>\d{5}))?"
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,10 @@ def _check_whole(folder: Path, parts: Sequence[Part]) -> None:
         lacking = sorted(set(range(1, count + 1)) - there)
         missing += [f"{'.'.join(filter(None, ('part', variant)))} {number} of {count}" for number in lacking]
     if missing:
+        others = f" and {len(missing) - _MOST_NAMED} others" if len(missing) > _MOST_NAMED else ""
         raise FileNotFoundError(
-            f"{folder}: {', '.join(missing)} is missing beside {parts[0].file.name}. Give a folder with all parts."
+            f"{folder}: {', '.join(missing[:_MOST_NAMED])}{others} is missing beside {parts[0].file.name}. Give a "
+            "folder with all parts."
         )
 
 

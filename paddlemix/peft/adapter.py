@@ -15,8 +15,9 @@ from paddlemix.peft.adapter_config import AdapterConfig, Product, read_adapter_c
 from paddlemix.peft.beside import weights_beside
 from paddlemix.peft.targets import HEAD
 from paddlemix.processors.settings import warn_once
-from paddlemix.weights.files import read_safetensors_file, shards_of
+from paddlemix.weights.files import shards_of
 from paddlemix.weights.layout import WeightLayout
+from paddlemix.weights.safetensors_file import read_safetensors_file
 from paddlemix.weights.saving import save_tensors, to_stored_shape
 from paddlemix.weights.stored_tensor import StoredTensor, same_numbers
 from paddlemix.weights.torch_file import read_torch_file

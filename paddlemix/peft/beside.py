@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from pathlib import Path
 
-from paddlemix.weights.files import read_safetensors_file
+from paddlemix.weights.safetensors_file import read_safetensors_file
 from paddlemix.weights.stored_tensor import StoredTensor
 from paddlemix.weights.torch_file import read_torch_file
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
-from paddlemix.files import refuse_pointer
+from paddlemix.files import open_regular, refuse_pointer
 from paddlemix.foreign.explain import explain
-from paddlemix.weights.dtypes import SAFETENSORS_CODES
 from paddlemix.weights.paddle_file import read_paddle_file
-from paddlemix.weights.stored_tensor import StoredTensor
+from paddlemix.weights.safetensors_file import read_safetensors_file
+from paddlemix.weights.stored_tensor import StoredTensor, shown
 from paddlemix.weights.torch_file import read_torch_file
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_DTYPES = {code: dtype for dtype, code in SAFETENSORS_CODES.items()}
-# Who writes these words as the file's `format` keeps a linear layer's weight as [in, out]: Paddle, and PaddleNLP and
-# PaddleFormers ("np"). They save bfloat16, of which numpy has none, as the unsigned integers of the same bits.
-_PADDLES_FORMATS = ("pd", "np")
-_PADDLES_DTYPES = {**_DTYPES, "U16": "bfloat16"}
+MOST_TENSORS = 1 << 17  # of all files
+_MOST_FILES = 4096
+_LONGEST_FILE_NAME = 255
+# An index is flat: two objects in one, and a pair of names a tensor, each of 80 bytes and more. One that is larger,
+# nested, or denser is none, and would take twenty times its size to read; a large one of other letters than ASCII's,
+# which a text has in four bytes each, four times.
+_MOST_INDEX, _MOST_WIDE, _MOST_NESTED, _SHORTEST_PAIR, _FREE_PAIRS = 16 << 20, 2 << 20, 1000, 24, 4096
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,14 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
         ValueError: a file is damaged, of another kind, or the index names one outside of the folder.
     """
     found, files = _files_there(folder)
-    return sorted((tensor for file in files for tensor in found.read(file)), key=lambda one: (one.file, one.offset))
+    tensors: list[StoredTensor] = []
+    for file in files:
+        tensors += found.read(file)
+        if len(tensors) > MOST_TENSORS:
+            raise ValueError(
+                f"{folder}: its files hold more than {MOST_TENSORS} tensors, as no model does; fetch it again."
+            )
+    return sorted(tensors, key=lambda one: (one.file, one.offset))
 
 
 def require_weights(folder: Path) -> None:
@@ -74,53 +84,18 @@ def require_weights(folder: Path) -> None:
 def _files_there(folder: Path) -> tuple[WeightFormat, list[Path]]:
     found, files = _format_and_files(folder)
     for file in files:
-        if file.is_dir():
+        if file.exists() and not file.is_file():
             raise ValueError(
-                f"{file}: a folder stands where a file with weights was expected; fetch it again.{explain(folder)}"
+                f"{file}: {_kind(file)} stands where a file with weights was expected; fetch it again.{explain(folder)}"
             )
     missing = [file.name for file in files if not file.is_file()]
     if missing:
+        others = f" and {len(missing) - _MOST_NAMED} others" if len(missing) > _MOST_NAMED else ""
         raise FileNotFoundError(
-            f"{folder}: no {', '.join(missing)}; `model_name_or_path` must name a whole checkpoint.{explain(folder)}"
+            f"{folder}: no {', '.join(map(shown, missing[:_MOST_NAMED]))}{others}; `model_name_or_path` must name a "
+            f"whole checkpoint.{explain(folder)}"
         )
     return found, files
-
-
-def read_safetensors_file(file: Path) -> list[StoredTensor]:
-    """List the tensors of a safetensors file.
-
-    Args:
-        file: such as model.safetensors.
-
-    Returns:
-        Where the tensors lie.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    refuse_pointer(file)
-    try:
-        # Checks the header: its size, and that the tensors fill the file without gap or overlap.
-        with safe_open(file, framework="np") as opened:
-            in_paddles_order = (opened.metadata() or {}).get("format") in _PADDLES_FORMATS
-    except SafetensorError as error:
-        raise ValueError(f"{file}: damaged or cut off, fetch it again ({error}).") from error
-    with open(file, "rb") as raw:
-        header_length = int.from_bytes(raw.read(8), "little")
-        header = json.loads(raw.read(header_length))
-    header.pop("__metadata__", None)
-    dtypes = _PADDLES_DTYPES if in_paddles_order else _DTYPES
-    return [
-        StoredTensor(
-            name,
-            file,
-            8 + header_length + entry["data_offsets"][0],
-            tuple(entry["shape"]),
-            dtypes.get(entry["dtype"], entry["dtype"]),
-            in_paddles_order,
-        )
-        for name, entry in header.items()
-    ]
 
 
 # The first that is there is read: safetensors are the only ones without a pickle.
@@ -134,11 +109,15 @@ WEIGHT_FORMATS = (
 def _format_and_files(folder: Path) -> tuple[WeightFormat, list[Path]]:
     for one in WEIGHT_FORMATS:
         # As transformers, which reads the one file where a folder has shards of another time as well.
-        if (folder / one.index).is_file() and not (folder / one.file).is_file():
+        if (folder / one.index).exists() and not (folder / one.file).exists():
             return one, shards_of(folder / one.index)
         if (folder / one.file).exists():
             return one, [folder / one.file]
     return WEIGHT_FORMATS[0], [folder / WEIGHTS_FILE]
+
+
+def _kind(path: Path) -> str:
+    return "a folder" if path.is_dir() else "a pipe or a device"
 
 
 def shards_of(index: Path) -> list[Path]:
@@ -154,11 +133,27 @@ def shards_of(index: Path) -> list[Path]:
         ValueError: it is damaged, or names a file outside of its folder.
     """
     refuse_pointer(index)
+    with open_regular(index) as opened:
+        is_large = os.fstat(opened.fileno()).st_size > _MOST_INDEX
+        text = b"" if is_large else opened.read(_MOST_INDEX)
+    is_nested = text.count(b"[") + text.count(b"{") > _MOST_NESTED
+    is_wide = len(text) > _MOST_WIDE and (b"\\u" in text or not text.isascii())
+    pairs = text.count(b",") - _FREE_PAIRS
+    if is_large or is_nested or is_wide or pairs > MOST_TENSORS or len(text) < _SHORTEST_PAIR * pairs:
+        raise ValueError(f"{index}: no index of a model's files, but larger or more nested; fetch it again.")
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        outside = [name for name in names if Path(name).name != name or name in ("", "..")]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        names = set(json.loads(text.decode("utf-8"))["weight_map"].values())
+        outside = [name for name in islice(names, _MOST_FILES) if not _is_inside(name)]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{index}: damaged, no `weight_map` can be read from it; fetch it again.") from error
+    if len(names) > _MOST_FILES:
+        raise ValueError(f"{index}: names {len(names)} files, more than any model has; fetch it again.")
     if outside:
-        raise ValueError(f"{index}: names {outside[0]!r}, which is no file of this folder. Fetch it from its source.")
-    return [index.with_name(name) for name in names]
+        named = repr(shown(min(outside)))
+        raise ValueError(f"{index}: names {named}, which is no file of this folder. Fetch it from its source.")
+    return [index.with_name(name) for name in sorted(names)]
+
+
+def _is_inside(name: str) -> bool:
+    is_plain = Path(name).name == name and name not in ("", "..")
+    return is_plain and name.isprintable() and len(os.fsencode(name)) <= _LONGEST_FILE_NAME

@@ -7,43 +7,53 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddlemix.files import refuse_pointer
+from paddlemix.files import open_regular, refuse_pointer
 from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, Span, read_pickle
-from paddlemix.weights.stored_tensor import StoredTensor
+from paddlemix.weights.stored_tensor import MOST_AXES, MOST_NUMBERS, MOST_TENSORS, StoredTensor, shown
 
 # Numpy's name -> ours. Paddle writes bfloat16 as the unsigned integers of the same bits, or as ml_dtypes' type.
 _DTYPES = {"f8": "float64", "f4": "float32", "f2": "float16", "u2": "bfloat16", "ml_dtypes.bfloat16": "bfloat16"}
+_AS_SAFETENSORS = "save a model's state dict alone, as safetensors"
 # Paddle puts a table of its own names beside the tensors.
 _OWN_NAMES = "StructuredToParameterName@@"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Dtype:
     code: str
     is_little: bool = False
 
-    def set_state(self, state: tuple) -> None:
+    def set_state(self, state: Any) -> None:
+        if type(state) is not tuple:
+            raise TypeError("no state")
         self.is_little = state[1] == "<"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Array:
     shape: tuple[int, ...] = ()
     dtype: str = ""
     by_columns: bool = False
     numbers: Span | None = None
 
-    def set_state(self, state: tuple) -> None:
+    def set_state(self, state: Any) -> None:
+        if type(state) is not tuple:
+            raise TypeError("no state")
         _version, shape, dtype, is_fortran, numbers = state
         if type(dtype) is not _Dtype or dtype.code not in _DTYPES or not dtype.is_little:
-            raise PickleRefusal("holds an array that is not of little-endian floating-point numbers")
-        if is_fortran and len(shape) != 2:
-            raise PickleRefusal("holds an array that lies neither row by row nor, as a matrix, column by column")
-        are_counts = all(type(size) is int and size >= 0 for size in shape)
-        if not are_counts or type(numbers) is not Span or type(is_fortran) is not bool:
+            raise PickleRefusal(
+                f"holds an array that is not of little-endian floating-point numbers; {_AS_SAFETENSORS}"
+            )
+        if type(shape) is not tuple or len(shape) > MOST_AXES or type(is_fortran) is not bool:
             raise TypeError("no array")
-        self.shape, self.dtype, self.numbers = tuple(shape), _DTYPES[dtype.code], numbers
+        if is_fortran and len(shape) != 2:
+            raise PickleRefusal(
+                f"holds an array that lies neither row by row nor, as a matrix, column by column; {_AS_SAFETENSORS}"
+            )
+        if type(numbers) is not Span or not all(type(size) is int and 0 <= size < MOST_NUMBERS for size in shape):
+            raise TypeError("no array")
+        self.shape, self.dtype, self.numbers = shape, _DTYPES[dtype.code], numbers
         self.by_columns = is_fortran  # numpy stores a transposed matrix as it lies
         if math.prod(self.shape) * STORED_DTYPES[self.dtype].itemsize != numbers.length:
             raise ValueError("an array's bytes are not those of its shape")
@@ -63,11 +73,13 @@ def read_paddle_file(file: Path) -> list[StoredTensor]:
     """
     refuse_pointer(file)
     try:
-        with open(file, "rb") as opened:
+        with open_regular(file) as opened:
             found = read_pickle(opened, _CALLS)
         if type(found) is not dict:
-            raise PickleRefusal("holds no dict of tensors")
+            raise PickleRefusal(f"holds no dict of tensors; {_AS_SAFETENSORS}")
         found.pop(_OWN_NAMES, None)
+        if len(found) > MOST_TENSORS:
+            raise PickleRefusal(f"holds {len(found)} tensors, more than any model; fetch it again")
         return [_place(file, name, value) for name, value in found.items()]
     except PickleRefusal as error:
         raise ValueError(f"{file}: {error}.") from error
@@ -77,7 +89,7 @@ def _place(file: Path, name: str, value: Any) -> StoredTensor:
     # A tensor is (its own name, array), an array in a state dict stands for itself.
     array = value[1] if type(value) is tuple and len(value) == 2 else value
     if type(array) is not _Array or array.numbers is None:
-        raise PickleRefusal(f"{name} is no tensor; save a model's state dict alone, as safetensors")
+        raise PickleRefusal(f"{shown(name)} is no tensor; {_AS_SAFETENSORS}")
     return StoredTensor(
         name,
         file,
@@ -91,7 +103,8 @@ def _place(file: Path, name: str, value: Any) -> StoredTensor:
 
 def _reconstruct(array_type: Any, *_empty: Any) -> _Array:
     if array_type != Name("numpy", "ndarray"):
-        raise PickleRefusal(f"asks to make {array_type if type(array_type) is Name else 'something'}")
+        named = shown(str(array_type)) if type(array_type) is Name else "something"
+        raise PickleRefusal(f"asks to make {named}; {_AS_SAFETENSORS}")
     return _Array()
 
 
@@ -101,8 +114,14 @@ def _dtype(code: Any, *_flags: Any) -> _Dtype:
     return _Dtype(str(code))
 
 
+def _pair(items: Any) -> tuple:
+    if type(items) is not tuple or len(items) != 2:
+        raise TypeError("no name with its array")
+    return items
+
+
 _CALLS: Calls = {
-    "builtins.tuple": tuple,
+    "builtins.tuple": _pair,  # what `paddle.save` makes of a tensor
     "numpy.core.multiarray._reconstruct": _reconstruct,
     "numpy._core.multiarray._reconstruct": _reconstruct,  # from numpy 2 on
     "numpy.dtype": _dtype,

@@ -10,12 +10,26 @@ from typing import Protocol
 
 import numpy as np
 
+from paddlemix.files import open_regular
 from paddlemix.weights.dtypes import STORED_DTYPES
+
+# What a file may say of a tensor, and how many it may hold: beyond what any model has, and cheap to carry on.
+LONGEST_NAME = 512  # characters
+MOST_AXES = 8
+MOST_NUMBERS = 1 << 48
+MOST_TENSORS = 1 << 16
+_MOST_SHOWN = 80
 
 # Most matrices change places of rows and columns on their way. Blocks that stay in a core's cache do that 2.5 times as
 # fast as whole matrices: of 8960 x 1536 bfloat16 numbers to float32 64 rows took 18 ms, 1024 rows 40, all of them 49.
 ROWS_AT_ONCE = 64
 EVERYTHING = slice(None)
+
+
+def shown(text: str) -> str:
+    """Shorten a text of a file for a message: to a line that a terminal shows as it is."""
+    cut = text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
+    return cut if cut.isprintable() else repr(cut)[1:-1]
 
 
 class Source(Protocol):
@@ -68,6 +82,9 @@ class StoredTensor:
         dtype: a key of `STORED_DTYPES`, or what the file calls another kind of numbers.
         in_paddles_order: whether a linear layer's weight is [in, out], as Paddle keeps it, not [out, in].
         by_columns: whether the numbers of a matrix lie column by column, as those of a transposed one do.
+
+    Raises:
+        ValueError: its name or its shape is none of a model's.
     """
 
     name: str
@@ -77,6 +94,15 @@ class StoredTensor:
     dtype: str
     in_paddles_order: bool = False
     by_columns: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.name) > LONGEST_NAME or not self.name.isprintable():
+            raise ValueError(f"{self.file}: {shown(self.name)!r} is no name of a tensor; fetch it again.")
+        if len(self.shape) > MOST_AXES or math.prod(size or 1 for size in self.shape) >= MOST_NUMBERS:
+            raise ValueError(
+                f"{self.file}: {shown(self.name)} has more than {MOST_AXES} axes, or more numbers than any model has; "
+                "fetch it again."
+            )
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
@@ -93,8 +119,15 @@ class StoredTensor:
             columns: to copy, likewise; nothing else of a row is read.
 
         Raises:
-            ValueError: the file ends too early.
+            ValueError: the file ends too early, is no regular file any more, or holds numbers of an unknown kind.
         """
+        if self.dtype not in STORED_DTYPES:
+            raise ValueError(
+                f"{self.file}: {shown(self.name)} is of {self.dtype}; expected {', '.join(STORED_DTYPES)}. Save it "
+                "as one of them."
+            )
+        if 0 in self.shape:  # of the other axis there may be billions
+            return
         if self.by_columns:
             transposed = replace(self, shape=self.shape[::-1], by_columns=False)
             transposed.read_into(target.T, rows=columns, columns=rows)
@@ -102,7 +135,7 @@ class StoredTensor:
         first, end, _ = rows.indices(self.matrix_shape[0])
         left, right, _ = columns.indices(self.matrix_shape[1])
         block = np.empty([min(end - first, ROWS_AT_ONCE), right - left], dtype=STORED_DTYPES[self.dtype])
-        with open(self.file, "rb") as opened:
+        with open_regular(self.file) as opened:
             for start in range(first, end, ROWS_AT_ONCE):
                 part = block[: end - start]
                 self._read_block(opened, part, start, left)
@@ -114,7 +147,7 @@ class StoredTensor:
         for index, piece in enumerate([block] if block.shape[1] == width else block):
             opened.seek(self.offset + ((row + index) * width + column) * block.itemsize)
             if opened.readinto(piece.view(np.uint8)) != piece.nbytes:
-                raise ValueError(f"{self.file}: ends within {self.name}; fetch it again.")
+                raise ValueError(f"{self.file}: ends within {shown(self.name)}; fetch it again.")
 
 
 def same_numbers(one: Source, other: Source) -> bool:

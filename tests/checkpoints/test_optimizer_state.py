@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from safetensors.numpy import save_file
 
 from paddlemix.checkpoints import optimizer_state
 from paddlemix.checkpoints.optimizer_state import load_optimizer, save_optimizer
+from paddlemix.checkpoints.stored_states import StoredStates
 
 
 class Two(nn.Layer):
@@ -112,4 +115,42 @@ def test_a_state_of_a_parameter_that_is_frozen_now_is_refused(tmp_path: Path) ->
 def test_a_checkpoint_without_an_optimizer_is_refused(tmp_path: Path) -> None:
     model, optimizer = built()
     with pytest.raises(ValueError, match=r"no state of an optimizer.*`ignore_load_lr_and_optim`"):
+        load_optimizer(optimizer, model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "array", "said"),
+    [
+        (
+            "late.weight/invented",
+            np.zeros([1], np.float32),
+            "holds invented of late.weight, which",
+        ),
+        ("late.weight/moment1", np.zeros([7], np.float32), r"moment1 of late.weight has 7 numbers, expected"),
+        ("late.weight/moment1", None, r"moment1 of late.weight is float64\[.*\], expected paddle.float32"),
+    ],
+)
+def test_a_state_that_is_not_this_optimizers_is_refused(
+    tmp_path: Path, key: str, array: np.ndarray | None, said: str
+) -> None:
+    model, optimizer = built()
+    step(model, optimizer)
+    save_optimizer(optimizer, model, tmp_path)
+    shape = model.late.weight.shape
+    assert StoredStates(tmp_path).read("late.weight", "moment1").shape == tuple(shape)
+    for file in tmp_path.glob("optimizer-*"):
+        file.unlink()
+    save_file({key: np.zeros(shape) if array is None else array}, tmp_path / "optimizer-00000-00000.safetensors")
+    other, its_optimizer = built()
+    with pytest.raises(ValueError, match=said):
+        load_optimizer(its_optimizer, other, tmp_path)
+
+
+def test_a_sparse_file_of_terabytes_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    model, optimizer = built()
+    header = b'{"late.weight/moment1":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}' % (1 << 40, 1 << 42)
+    file = tmp_path / "optimizer-00000-00000.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(file, file.stat().st_size + (1 << 42))
+    with pytest.raises(ValueError, match="late.weight has 1099511627776 numbers, expected"):
         load_optimizer(optimizer, model, tmp_path)

@@ -56,7 +56,7 @@ def test_one_matrix_of_a_wrong_shape_does_not_speak_for_the_whole_file(tiny_chec
     tensors = load_file(tiny_checkpoint / "model.safetensors")
     name = "model.layers.0.mlp.up_proj.weight"
     save(tmp_path, tiny_checkpoint, {**tensors, name: tensors[name].T}, {"format": "pt"})
-    with pytest.raises(ValueError, match="1 tensors do not fit") as caught:
+    with pytest.raises(ValueError, match="1 tensor does not fit") as caught:
         AutoModelMIX.from_pretrained(tmp_path)
     assert "--order" not in str(caught.value)
 

@@ -109,8 +109,7 @@ def test_a_persistent_id_is_the_callers_to_explain():
 
 
 def test_keys_that_are_no_texts_are_refused():
-    deep = b")" + b"\x85" * 200_000  # to hash it would overflow the stack
-    for key in (b"K\x01", b"N", deep):
+    for key in (b"K\x01", b"N", b")\x85", b"cos\nsystem\n"):
         with pytest.raises(PickleRefusal, match="keys are no texts"):
             read(b"\x80\x02}" + key + b"Ns.")
 

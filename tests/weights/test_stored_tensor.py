@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from paddlemix.weights.dtypes import FLOAT_DTYPES, SAFETENSORS_CODES, STORED_DTYPES
-from paddlemix.weights.files import read_safetensors_file
+from paddlemix.weights.safetensors_file import read_safetensors_file
 from paddlemix.weights.safetensors_writer import Entry, write_safetensors
 from paddlemix.weights.stored_tensor import ROWS_AT_ONCE, StoredTensor
 
