@@ -103,7 +103,7 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor, start: Start |
     if spec.image_root is not None and not Path(spec.image_root).is_dir():
         raise ValueError(f"{spec.name}: `image_root` is {spec.image_root!r}; expected a folder that exists")
     start = start or Start()
-    contents = list(read_files(spec.files))
+    contents = list(read_files(spec.files, spec.unpack_limit))
     is_recognised = spec.name == AUTO
     spec = recognise(spec, contents) if is_recognised else spec
     records = join_files(contents, spec)
