@@ -88,7 +88,8 @@ def frame_count(
         `multiple`.
 
     Raises:
-        VideoError: `nframes` is too small, or the video tells no rate; the message goes on from the video's name.
+        VideoError: `nframes` or `max_frames` is too small, or the video tells no rate; the message goes on from the
+            video's name.
     """
     most = math.floor(total / multiple) * multiple or total
     if nframes is not None:
@@ -97,6 +98,11 @@ def frame_count(
         return total
     if not rate:
         raise VideoError("tells no frame rate; set `nframes` (NFRAMES).")
+    if max_frames < multiple:
+        raise VideoError(
+            f"cannot be shown as {max_frames} frames at most, as `max_frames` says: they are taken in steps of "
+            f"{multiple}; expected {multiple} or more."
+        )
     least = math.ceil(min_frames / multiple) * multiple
     most = min(math.floor(max_frames / multiple) * multiple, most)
     return math.floor(min(max(total / rate * fps, least), most) / multiple) * multiple

@@ -24,7 +24,7 @@ from paddlemix.media.video import OpenVideo, open_video
 from paddlemix.names import IGNORED_LABEL
 from paddlemix.processors.calls import MessageCalls
 from paddlemix.processors.image_opening import given_opening, save_opening, sizing_settings
-from paddlemix.processors.length import fit_length
+from paddlemix.processors.length import check_length, fit_length
 from paddlemix.processors.places import check_places
 from paddlemix.processors.settings import MediaSettings
 from paddlemix.processors.sources import ProcessorSources
@@ -378,6 +378,17 @@ class ProcessorBase(MessageCalls):
         is_learned = weights > 0
         labels = np.where(is_learned, ids, IGNORED_LABEL)
         return ids, labels, None if (weights[is_learned] == 1).all() else weights
+
+    def _check_length(self, tokens: int, vision_end: int, conversation: Conversation) -> None:
+        """Hold counts to `max_length`, before ids are made; see `check_length`."""
+        check_length(
+            tokens,
+            vision_end,
+            conversation,
+            max_length=self.max_length,
+            truncate_text=self.truncate_text,
+            remedy=self._remedy(conversation),
+        )
 
     def _fit_length(
         self, ids: np.ndarray, weights: np.ndarray, conversation: Conversation
