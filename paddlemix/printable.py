@@ -13,11 +13,12 @@ _COMMANDS = (
 )
 _IN_TEXTS = re.compile(f"[{_COMMANDS}]")
 _IN_LINES = re.compile(f"[\t\n{_COMMANDS}]")
+# As JSON has them, so that what was JSON stays JSON.
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 def printable(text: str) -> str:
-    r"""Write the characters of a text that would act on a terminal as their numbers, such as `\x1b` and `\u202e`.
+    r"""Write the characters of a text that would act on a terminal as their numbers, such as `\u001b`.
 
     Args:
         text: of any origin, such as a model's answer.
@@ -42,4 +43,4 @@ def in_one_line(text: str) -> str:
 
 def _number(found: re.Match[str]) -> str:
     code = ord(found[0])
-    return _SHORT.get(found[0]) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+    return _SHORT.get(found[0]) or f"\\u{code:04x}"

@@ -44,6 +44,9 @@ _turns = threading.BoundedSemaphore(MAX_AT_ONCE)
 class FetchError(ValueError):
     """An address that gave nothing; the message names it."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(in_one_line(message))
+
 
 class _Status(Exception):
     """An answer that is no body."""
@@ -74,7 +77,7 @@ def fetch(address: str, *, max_bytes: int | None = None, max_seconds: float | No
     Raises:
         FetchError: no answer in time, a larger body, more than 3 redirects, a refused address, or an error status.
     """
-    name = in_one_line(address if len(address) <= _SHOWN_CHARACTERS else f"{address[:_SHOWN_CHARACTERS]}...")
+    name = address if len(address) <= _SHOWN_CHARACTERS else f"{address[:_SHOWN_CHARACTERS]}..."
     with _turns:
         deadline = Deadline(max_seconds or MAX_SECONDS, MAX_SECONDS)
         try:
@@ -84,9 +87,9 @@ def fetch(address: str, *, max_bytes: int | None = None, max_seconds: float | No
         except UnusableBody as error:
             raise FetchError(f"{name} {error}") from error
         except (Refused, _Status) as error:
-            raise FetchError(f"{name} could not be fetched: {in_one_line(str(error))}.") from error
+            raise FetchError(f"{name} could not be fetched: {error}.") from error
         except Exception as error:  # httpcore's own, and whatever sockets make of an odd answer
-            problem = in_one_line(f"{type(error).__name__}: {error}").rstrip(".: ")
+            problem = f"{type(error).__name__}: {error}".rstrip(".: ")
             raise FetchError(f"{name} could not be fetched: {problem}.") from error
 
 

@@ -11,9 +11,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from paddlemix.printable import in_one_line
+
 
 class VideoError(ValueError):
     """A video that cannot be used; the message names it and says what was expected."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(in_one_line(message))
 
 
 @dataclass(frozen=True)

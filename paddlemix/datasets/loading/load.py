@@ -26,6 +26,7 @@ from paddlemix.datasets.records.indexed_file import expanded
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.records.selection import select
 from paddlemix.datasets.spec import DatasetSpec
+from paddlemix.printable import in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +167,9 @@ def _errors(
 
 
 def _findings(tally: Tally, records: RecordSequence, rows: np.ndarray) -> tuple[Finding, ...]:
-    return tuple(Finding(text, count, _source(records, rows[place])) for text, count, place in tally.counts())
+    return tuple(
+        Finding(in_one_line(text), count, _source(records, rows[place])) for text, count, place in tally.counts()
+    )
 
 
 def _source(records: RecordSequence, row: int) -> RecordId:
