@@ -87,7 +87,7 @@ def fetch(address: str, *, max_bytes: int | None = None, max_seconds: float | No
         except UnusableBody as error:
             raise FetchError(f"{name} {error}") from error
         except (Refused, _Status) as error:
-            raise FetchError(f"{name} could not be fetched: {error}.") from error
+            raise FetchError(f"{name} could not be fetched: {str(error).rstrip('.')}.") from error
         except Exception as error:  # httpcore's own, and whatever sockets make of an odd answer
             problem = f"{type(error).__name__}: {error}".rstrip(".: ")
             raise FetchError(f"{name} could not be fetched: {problem}.") from error

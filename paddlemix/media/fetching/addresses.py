@@ -44,8 +44,11 @@ _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 _LAST_IS_NUMBER = re.compile(r"(?:.*\.)?(?:\d+|0[xX][0-9a-fA-F]*)")
+_AUTHORITY = re.compile(r"[A-Za-z]+://([^/?#\\]*)")
+# Readers of addresses take "+80" and digits of other scripts for numbers too, and some take numbers modulo 65536.
+_HOST_AND_PORT = re.compile(r"(?:[^:]*|\[.*\])(?::[0-9]{0,5})?")
 _LONGEST_NAME, _LONGEST = 253, 16384
-_USUAL_PORTS, _FIRST_FREE_PORT = (80, 443), 1024
+_USUAL_PORTS, _FIRST_FREE_PORT, _LAST_PORT = (80, 443), 1024, 65535
 # Numbers of one name that are tried.
 _TRIED = 4
 
@@ -68,8 +71,8 @@ def parsed(address: str) -> httpx.URL:
         Its parts; the host in ASCII.
 
     Raises:
-        Refused: it is malformed, too long or of another scheme, has a user's name, or a host that is written as none
-            of an image is.
+        Refused: it is malformed, too long or of another scheme, has a user's name, or a host or port that is written
+            as none of an image is.
     """
     if len(address) > _LONGEST:
         raise Refused(f"it has {len(address):,} characters, more than {_LONGEST:,}")
@@ -80,9 +83,12 @@ def parsed(address: str) -> httpx.URL:
         raise Refused(f"it is malformed: {error}") from error
     if url.scheme not in ("http", "https"):
         raise Refused(f"its scheme is {url.scheme or 'missing'}; expected http or https")
-    if url.userinfo:
+    authority = found[1] if (found := _AUTHORITY.match(address)) else ""
+    if url.userinfo or "@" in authority:
         raise Refused("it holds a user's name or password; leave out what stands before the @")
     _check_host(host)
+    if not _HOST_AND_PORT.fullmatch(authority) or not 0 <= (url.port or 0) <= _LAST_PORT:
+        raise Refused(f"its port is not written as a number from 1 to {_LAST_PORT}")
     return url
 
 
@@ -162,6 +168,8 @@ def _looked_up(name: str, port: int, seconds: float) -> list[Number]:
             raise
         kind = Refused if getattr(error, "errno", None) == socket.EAI_NONAME else UnknownName
         raise kind(f"there is no host {name}: {getattr(error, 'strerror', None) or error}") from error
+    if not found:
+        raise UnknownName(f"there is no host {name}: the resolver names no number of it")
     return list(dict.fromkeys(ip_address(place[0]) for *_, place in found))
 
 

@@ -11,6 +11,8 @@ from paddlemix.media.fetching.connecting import Deadline
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _PLAIN, _PACKED = ("", "identity"), ("gzip", "x-gzip", "deflate")
 
+_GOES_ON = "could not be fetched: something follows the end of its packed body."
+
 
 class UnusableBody(ValueError):
     """A body that is not taken; the message goes on from the address."""
@@ -33,7 +35,8 @@ def read_body(response: httpcore.Response, most: int, deadline: Deadline) -> byt
         The body.
 
     Raises:
-        UnusableBody: it is larger, or packed otherwise or several times, or what packs it is broken.
+        UnusableBody: it is larger, or packed otherwise or several times, or what packs it is broken or goes on behind
+            its end.
         httpcore.TimeoutException: it does not end in time.
     """
     too_large = UnusableBody(f"is larger than {most // 2**20} MB.")
@@ -50,12 +53,16 @@ def read_body(response: httpcore.Response, most: int, deadline: Deadline) -> byt
         body += chunk if unpacker is None else _unpacked(unpacker, chunk, most + 1 - len(body))
         if max(taken, len(body)) > most:
             raise too_large
+    if unpacker is not None and unpacker.unused_data:
+        raise UnusableBody(_GOES_ON)
     if unpacker is not None and not unpacker.eof:
         raise UnusableBody(f"could not be fetched: its body, packed as {coding}, is cut off.")
     return bytes(body)
 
 
 def _unpacked(unpacker: zlib._Decompress, chunk: bytes, most: int) -> bytes:
+    if unpacker.eof:
+        raise UnusableBody(_GOES_ON)
     try:
         return unpacker.decompress(chunk, most)
     except zlib.error as error:

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from paddlemix.media import fetch as fetch_module
 from paddlemix.media.fetch import FetchError, fetch
 from paddlemix.media.fetching import addresses
 from paddlemix.media.fetching.addresses import is_public
@@ -155,6 +156,13 @@ def test_a_number_in_an_odd_form_is_refused(host, connections):
         ("http://8.8.8.8:25/", "its port is 25"),
         ("http://8.8.8.8:22/", "its port is 22"),
         ("http://8.8.8.8:0/", "its port is 0"),
+        ("http://8.8.8.8:65536/", "its port is not written"),
+        ("http://8.8.8.8:65558/", "its port is not written"),  # 22, to who computes modulo 65536
+        ("http://[2606:4700::1]:99999/", "its port is not written"),
+        ("http://8.8.8.8:+80/", "its port is not written"),
+        ("http://8.8.8.8:-1/", "its port is not written"),
+        ("http://8.8.8.8:８０/", "its port is not written"),
+        ("http://@8.8.8.8/", "user's name"),
         ("http://8.8.8.8/a\r\nHost: inner", "malformed"),
         ("http://8.8.8.8\r\n/a", "malformed"),
         ("http://[fe80::1%25eth0]/", ""),
@@ -200,6 +208,13 @@ def test_a_name_is_looked_up_once_and_its_checked_number_connected_to(connection
     asked = look_up(monkeypatch, ["8.8.8.8"], ["127.0.0.1"])  # a second answer would lead inside
     assert "nobody there" in refusal("http://rebinding.example.com./a.png")
     assert asked == ["rebinding.example.com"] and connections == [("8.8.8.8", 80)]
+
+
+def test_a_name_without_a_number_is_told(connections, monkeypatch):
+    monkeypatch.setattr(fetch_module, "PAUSES", ())
+    look_up(monkeypatch, [])
+    assert "there is no host empty.example.com" in refusal("http://empty.example.com/a.png")
+    assert connections == []
 
 
 def test_the_same_is_said_of_an_inner_port_whether_it_is_open_or_not(connections):

@@ -119,6 +119,13 @@ def test_a_packed_body_that_is_broken_or_cut_off_is_told(serve, body):
     assert "packed" in refusal(serve(lambda send: send(head + body)))
 
 
+@pytest.mark.parametrize("rest", [b"x", gzip.compress(b"another image"), b"x" * 30_000_000])
+def test_what_follows_a_packed_body_is_not_passed_over(serve, rest):
+    head = OK + b"Content-Encoding: gzip\r\n\r\n"
+    message = refusal(serve(lambda send: send(head + gzip.compress(b"image") + rest)), seconds=0.3, memory=2e6)
+    assert "something follows the end" in message
+
+
 def test_a_length_that_is_too_large_is_refused_before_the_body_is_read(serve):
     head = OK + b"Content-Length: 1000000000\r\n\r\n"
     address = serve(lambda send: dripping(send, head, b"x"))
