@@ -33,13 +33,14 @@ def cache_folder(kind: str) -> Path:
     Returns:
         The folder; one that goes with this process, and a warning, where the cache cannot be written to.
     """
-    root = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "paddlemix").expanduser()
+    named = os.environ.get(CACHE_VARIABLE) or "~/.cache/paddlemix"
     try:
+        root = Path(named).expanduser()
         (root / kind).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root / kind):
             return root / kind
-    except OSError as error:
-        _warn_of_cache(str(root), str(error.strerror))
+    except (OSError, RuntimeError) as error:  # the latter of a user without a home, or of too many folders in a row
+        _warn_of_cache(named, getattr(error, "strerror", None) or str(error))
         return passing_folder(kind)
 
 
@@ -168,10 +169,15 @@ def only_one(path: Path) -> Iterator[None]:
         # for itself.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(opened.enter_context(open(path, "wb")), fcntl.LOCK_EX)
+            fcntl.flock(opened.enter_context(open(path, "wb", opener=_open_at_once)), fcntl.LOCK_EX)
         except OSError as error:
             logger.info("%s cannot be locked: %s", path, error)
         yield
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; OSError for a pipe, which would be waited for, without end where nobody reads it."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 @cache

@@ -94,7 +94,7 @@ def _read(file: Path, check: Check | None) -> tuple[bytes | None, bool, float]:
         when it was kept, in seconds since the epoch.
     """
     try:
-        since, content = file.stat().st_mtime, file.read_bytes()
+        since, content = file.stat().st_mtime, file.read_bytes() if file.is_file() else b""
     except OSError:
         return None, False, 0.0
     body, end = content[: -len(_end_of(b""))], content[-len(_end_of(b"")) :]
@@ -111,7 +111,7 @@ def _end_of(body: bytes) -> bytes:
 
 def _time_in(file: Path) -> float:
     try:
-        seconds = float(file.read_text("utf-8"))
+        seconds = float(file.read_text("utf-8")) if file.is_file() else 0.0
     except (OSError, ValueError):
         return 0.0
     return seconds if math.isfinite(seconds) else 0.0

@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import os
+import signal
 import tarfile
 
 import numpy as np
@@ -154,3 +156,45 @@ def test_an_array_that_cannot_be_kept_is_given_all_the_same(tmp_path, monkeypatc
     assert not written(tmp_path / "file" / "b", lambda beside: beside.touch())
     with only_one(tmp_path / "file" / "a.lock"):
         pass
+
+
+@pytest.mark.parametrize("root", ["~nobody-of-this-name/cache", "{folder}" + "/a" * 1900, "/dev/null/cache"])
+def test_a_cache_that_cannot_be_there_is_done_without(tmp_path, monkeypatch, caplog, root):
+    monkeypatch.setenv("PADDLEMIX_CACHE", root.format(folder=tmp_path))
+    cache._warn_of_cache.cache_clear()
+    assert cache_folder("index").is_dir()
+    assert "cannot be written to" in caplog.text and list(tmp_path.iterdir()) == []
+
+
+def test_a_user_without_a_home_has_a_cache_that_passes(monkeypatch, caplog):
+    monkeypatch.delenv("PADDLEMIX_CACHE")
+    monkeypatch.setattr(cache.Path, "expanduser", _without_home)
+    cache._warn_of_cache.cache_clear()
+    assert cache_folder("index").is_dir()
+    assert "cannot be written to (Could not determine home directory.)" in caplog.text
+
+
+def _without_home(path):
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.fixture
+def impatient():
+    """Fail a test that waits for 5 s."""
+    earlier = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    signal.alarm(5)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, earlier)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".json.size", ".lock"])
+@pytest.mark.usefixtures("impatient")
+def test_a_pipe_in_place_of_a_file_of_the_cache_is_not_waited_for(tmp_path, suffix):
+    path = record_file(tmp_path, "json.gz")
+    open_records(path)
+    (plain,) = [file for file in cache_folder("unpacked").iterdir() if file.suffix == ".json"]
+    place = plain.with_name(plain.stem + suffix)
+    place.unlink()
+    os.mkfifo(place)
+    assert len(open_records(path)) == 2

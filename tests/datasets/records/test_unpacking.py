@@ -52,6 +52,55 @@ def test_a_bomb_is_refused_within_a_second_and_leaves_nothing(bomb):
     assert kept_files() == []
 
 
+NAMED = b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 10_000_000  # a header with a name of 10 MB
+
+
+@pytest.mark.parametrize(
+    ("packed", "words"),
+    [
+        (NAMED, "ends within a member"),
+        (NAMED + b"\0" + gzip.compress(b'{"a": 1}\n')[10:], None),
+        (gzip.compress(b'{"a": 1}\n') + bytes(10_000_000), None),
+        (gzip.compress(b"") * 100_000 + gzip.compress(b'{"a": 1}\n'), None),
+    ],
+)
+def test_headers_and_members_without_content_take_no_time(tmp_path, packed, words):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(packed)
+    start = time.process_time()
+    if words is None:
+        assert len(open_records(str(path))) == 1
+    else:
+        with pytest.raises(ValueError, match=words):
+            open_records(str(path))
+    assert time.process_time() - start < 0.7
+
+
+@pytest.mark.parametrize(
+    ("packed", "words"),
+    [
+        (gzip.compress(gzip.compress(b"{}")), "gzipped twice; unpack it once"),
+        (gzip.compress(b"{}") + b"rest", "no gzip file, or cut off"),
+        (gzip.compress(b"{}")[:-4], "ends within a member"),
+        (gzip.compress(b"{}")[:-8] + bytes(8), "no gzip file, or cut off"),
+        (bytes(100), "no gzip file, or cut off"),
+    ],
+)
+def test_what_is_no_gzip_file_of_records_is_named(tmp_path, packed, words):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(packed)
+    with pytest.raises(ValueError, match=rf"a\.jsonl\.gz: .*{words}"):
+        open_records(str(path))
+    assert kept_files() == []
+
+
+def test_members_are_unpacked_one_behind_the_other(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    members = [f'{{"a": "{"x" * size}"}}\n'.encode() for size in (1, 2_000_000, 20_000, 3)]
+    path.write_bytes(b"".join(gzip.compress(member) + bytes(size) for size, member in enumerate(members)))
+    assert [len(record["a"]) for record in open_records(str(path))] == [1, 2_000_000, 20_000, 3]
+
+
 @pytest.mark.parametrize("limit", [100, 500])
 def test_a_limit_holds_for_what_is_kept_already_too(tmp_path, limit):
     path = write(tmp_path)

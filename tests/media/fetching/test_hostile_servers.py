@@ -121,8 +121,8 @@ def test_a_packed_body_that_is_broken_or_cut_off_is_told(serve, body):
 
 @pytest.mark.parametrize("rest", [b"x", gzip.compress(b"another image"), b"x" * 30_000_000])
 def test_what_follows_a_packed_body_is_not_passed_over(serve, rest):
-    head = OK + b"Content-Encoding: gzip\r\n\r\n"
-    message = refusal(serve(lambda send: send(head + gzip.compress(b"image") + rest)), seconds=0.3, memory=2e6)
+    answer = OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"image") + rest
+    message = refusal(serve(lambda send: send(answer)), seconds=0.3, memory=2e6)
     assert "something follows the end" in message
 
 
