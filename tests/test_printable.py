@@ -4,10 +4,22 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from paddlemix.conversation import Conversation, Image, RecordError, RecordId, Text, Turn, Video
+from paddlemix.conversation import (
+    Conversation,
+    Image,
+    RawAnswer,
+    RecordError,
+    RecordId,
+    Reference,
+    Text,
+    ToolCall,
+    Turn,
+    Video,
+)  # fmt: skip
 from paddlemix.datasets.loading.load import load_set
 from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.media.frames import VideoError
@@ -24,7 +36,7 @@ from paddlemix.visualization.preview_page import SetView, preview_page
 COMMANDS = [
     "\x1b]0;owned\x07", "\x1b]52;c;cm0gLXJm\x07", "\x1b]8;;http://h\x1b\\", "\x1b[2J", "\x9b31m", "\x9d0;x\x9c",
     "\x90x", "\x07", "\x08", "\x7f", "\x00", "\x0b", "\x0c", "\r", "\x85", "\u2028", "\u2029", "\u202e", "\u2066",
-    "\u2069", "\u200f", "\u061c", "\u200b", "\ufeff", "\u2060", "\udcff", "\ud83d",
+    "\u2069", "\u200f", "\u061c", "\u200b", "\xad", "\ufeff", "\u2060", "\udcff", "\ud83d",
 ]  # fmt: skip
 ALL = "".join(COMMANDS)
 
@@ -129,3 +141,27 @@ def test_conversations_keep_what_was_written():
     parts = (Image(f"{ALL}.png"), Video(f"{ALL}.mp4"), Text(ALL))
     assert Conversation((Turn("user", parts),), RecordId(ALL, 0)).turns[0].parts == parts
     assert RecordId(ALL, 0).file == ALL
+
+
+WRITERS = [
+    lambda half: Conversation((Turn("user", (Text(half),)), ANSWER), SOURCE),
+    lambda half: Conversation((Turn("system", (Text(half),)), Turn("user", (Text("q"),)), ANSWER), SOURCE),
+    lambda half: Conversation((Turn("user", (Text("q"),)), Turn("assistant", (Text(half),))), SOURCE),
+    lambda half: Conversation((Turn("user", (Text("q"),)), Turn("assistant", (RawAnswer(half),))), SOURCE),
+    lambda half: Conversation((Turn("user", (Text("q"),)), Turn("assistant", (Reference(half),))), SOURCE),
+    lambda half: Conversation((Turn("user", (Text("q"),)), replace(ANSWER, calls=(ToolCall("f", half),))), SOURCE),
+    lambda half: Conversation((Turn("user", (Text("q"),)), ANSWER), SOURCE, tools=(half,)),
+]
+ANSWER, SOURCE = Turn("assistant", (Text("a"),)), RecordId("r.jsonl", 3)
+
+
+@pytest.mark.parametrize("half", ["\ud800", "图\udfffb"])
+@pytest.mark.parametrize("write", WRITERS)
+def test_half_of_a_character_that_a_program_gives_is_told_with_the_record(make_processor, write, half):
+    processor = make_processor()
+    for ask in (processor.measure, processor.encode, processor.encode_prompt):
+        with pytest.raises(RecordError, match=r"r\.jsonl, record 3: .*\\ud(800|fff), half of a character"):
+            ask(write(half))
+    good = Conversation((Turn("user", (Text("图 🚌"),)), ANSWER), SOURCE)
+    sizes = processor.measure_many([good, write(half), good])
+    assert isinstance(sizes[1], RecordError) and sizes[0] == sizes[2] == processor.measure(good)

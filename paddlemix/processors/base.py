@@ -28,7 +28,7 @@ from paddlemix.processors.length import check_length, fit_length
 from paddlemix.processors.places import check_places
 from paddlemix.processors.settings import MediaSettings
 from paddlemix.processors.sources import ProcessorSources
-from paddlemix.processors.turns.written import WrittenTurn, written_turn
+from paddlemix.processors.turns.written import WrittenTurn, check_whole, written_turn
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -348,10 +348,11 @@ class ProcessorBase(MessageCalls):
 
         Raises:
             RecordError: a box, a point or a quad lies outside what it lies on, or on what the conversation does not
-                show, or the convention has no form for it.
+                show, or the convention has no form for it; or a text holds half of a character.
         """
         check_places(conversation, sizes)
         try:
+            check_whole(conversation)
             return [written_turn(turn, self.grounding.write(turn, sizes)) for turn in conversation.turns]
         except ValueError as error:
             raise RecordError(conversation.source, str(error)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -180,6 +181,19 @@ class TestDamagedCache:
         file.write_bytes(damage(file.read_bytes()))
         assert fetch_kept(address) == server.bodies[0] and open_image(address).size == (20, 10)
         assert len(server.seen) == 2
+
+    def test_a_pipe_in_place_of_a_kept_body_is_not_waited_for(self, server, tmp_path):
+        server.bodies = [png(20)]
+        address = f"{server.address}/a.png"
+        fetch_kept(address)
+        (file,) = (file for file in (tmp_path / "cache" / "fetched").rglob("*") if file.is_file())
+        file.unlink()
+        os.mkfifo(file)
+        found = []
+        thread = threading.Thread(target=lambda: found.append(fetch_kept(address)), daemon=True)
+        thread.start()
+        thread.join(5)
+        assert found == [server.bodies[0]]
 
     def test_what_an_earlier_release_kept_is_used_where_it_cannot_be_asked_for(self, server, tmp_path, caplog):
         server.bodies = [png(20), None]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from paddlemix.contract import Piece, Written
-from paddlemix.conversation import Role, ToolCall, Turn
+from paddlemix.conversation import Conversation, RawAnswer, Reference, Role, Text, ToolCall, Turn
 
 
 class WrittenTurn(NamedTuple):
@@ -56,6 +56,36 @@ def written_turn(turn: Turn, written: Sequence[Written]) -> WrittenTurn:
     if turn.calls:
         written = [one for one in written if not isinstance(one, Piece) or one.text]
     return WrittenTurn(turn.role, written, loss_weight(turn), turn.calls)
+
+
+def check_whole(conversation: Conversation) -> None:
+    """Refuse halves of characters, of which no tokens can be made; files of records have none, programs may.
+
+    Args:
+        conversation: any.
+
+    Raises:
+        ValueError: one of its texts, calls or tools holds half of a character.
+    """
+    for text in _texts(conversation):
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"a text holds \\u{ord(text[error.start]):x}, half of a character; write the whole character, or "
+                    "leave it out"
+                ) from error
+
+
+def _texts(conversation: Conversation) -> Iterator[str]:
+    yield from conversation.tools
+    for turn in conversation.turns:
+        for part in turn.parts:
+            if isinstance(part, (Text, Reference, RawAnswer)):
+                yield part.text
+        for call in turn.calls:
+            yield from (call.name, call.arguments)
 
 
 def loss_weight(turn: Turn) -> float:
