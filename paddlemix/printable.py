@@ -8,7 +8,10 @@ import re
 # commands), line ends that are not "\n", characters that turn the direction of writing, marks that are not seen,
 # and halves of characters, which cannot be written at all. Joiners and variation selectors stay: scripts and emoji
 # need them.
-_COMMANDS = "\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+_COMMANDS = (
+    "\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff"
+)
 _IN_TEXTS = re.compile(f"[{_COMMANDS}]")
 _IN_LINES = re.compile(f"[\t\n{_COMMANDS}]")
 # As JSON has them, so that what was JSON stays JSON.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from paddlemix.contract import Piece, Written
 from paddlemix.conversation import Conversation, RawAnswer, Reference, Role, Text, ToolCall, Turn
+
+_WITH_TEXT = (Text, Reference, RawAnswer)
 
 
 class WrittenTurn(NamedTuple):
@@ -67,25 +69,18 @@ def check_whole(conversation: Conversation) -> None:
     Raises:
         ValueError: one of its texts, calls or tools holds half of a character.
     """
-    for text in _texts(conversation):
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"a text holds \\u{ord(text[error.start]):x}, half of a character; write the whole character, or "
-                    "leave it out"
-                ) from error
-
-
-def _texts(conversation: Conversation) -> Iterator[str]:
-    yield from conversation.tools
+    texts = [part.text for turn in conversation.turns for part in turn.parts if isinstance(part, _WITH_TEXT)]
+    texts += conversation.tools
     for turn in conversation.turns:
-        for part in turn.parts:
-            if isinstance(part, (Text, Reference, RawAnswer)):
-                yield part.text
         for call in turn.calls:
-            yield from (call.name, call.arguments)
+            texts += call.name, call.arguments
+    try:
+        "".join(texts).encode()  # all at once: this is done for every record
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"a text holds \\u{ord(error.object[error.start]):x}, half of a character; write the whole character, or "
+            "leave it out"
+        ) from error
 
 
 def loss_weight(turn: Turn) -> float:
