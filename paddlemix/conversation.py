@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from paddlemix.printable import in_one_line
+from paddlemix.printable import in_one_line, short_line
 
 T = TypeVar("T")
 Role = Literal["system", "user", "assistant", "tool"]
@@ -354,11 +354,11 @@ class RecordError(ValueError):
     Args:
         source: the record.
         problem: what is wrong, with the value, what was expected and what to change; what it quotes of a record is made
-            printable.
+            printable, and shortened where it is very long.
     """
 
     def __init__(self, source: RecordId, problem: str) -> None:
-        problem = in_one_line(problem)
+        problem = short_line(problem)
         super().__init__(f"{source}: {problem}")
         self.source = source
         self.problem = problem

@@ -14,6 +14,7 @@ _COMMANDS = (
 )
 _IN_TEXTS = re.compile(f"[{_COMMANDS}]")
 _IN_LINES = re.compile(f"[\t\n{_COMMANDS}]")
+_LONGEST, _SHOWN_BEGINNING, _SHOWN_END = 4000, 2500, 1000
 # As JSON has them, so that what was JSON stays JSON.
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
@@ -40,6 +41,22 @@ def in_one_line(text: str) -> str:
         One line.
     """
     return _IN_LINES.sub(_number, text)
+
+
+def short_line(text: str) -> str:
+    """Write a text as `in_one_line` does, and leave the middle out of one that nobody would read to its end.
+
+    Args:
+        text: such as an error that quotes a record.
+
+    Returns:
+        One line of at most 4,000 characters; what is short enough already stays as it is.
+    """
+    line = in_one_line(text)
+    if len(line) <= _LONGEST:
+        return line
+    left_out = len(line) - _SHOWN_BEGINNING - _SHOWN_END
+    return f"{line[:_SHOWN_BEGINNING]} [{left_out:,} characters] {line[-_SHOWN_END:]}"
 
 
 def _number(found: re.Match[str]) -> str:

@@ -165,3 +165,15 @@ def test_half_of_a_character_that_a_program_gives_is_told_with_the_record(make_p
     good = Conversation((Turn("user", (Text("图 🚌"),)), ANSWER), SOURCE)
     sizes = processor.measure_many([good, write(half), good])
     assert isinstance(sizes[1], RecordError) and sizes[0] == sizes[2] == processor.measure(good)
+
+
+def test_an_error_that_quotes_megabytes_is_shortened(tmp_path, make_processor):
+    record = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "k" * 2**20: 1}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(record))
+    loaded = load_set(DatasetSpec(name="openai", data_files=str(path)), make_processor())
+    assert all(len(finding.text) <= 4000 for finding in loaded.unknown_keys) and loaded.unknown_keys
+    error = RecordError(SOURCE, f"`{'k' * 2**20}\x1b`; correct the spelling")
+    kind, arguments = error.__reduce__()
+    assert error.problem.endswith("\\u001b`; correct the spelling") and len(error.problem) <= 4000
+    assert "characters]" in error.problem and str(kind(*arguments)) == str(error)

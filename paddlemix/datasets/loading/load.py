@@ -26,7 +26,7 @@ from paddlemix.datasets.records.indexed_file import expanded
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.records.selection import select
 from paddlemix.datasets.spec import DatasetSpec
-from paddlemix.printable import in_one_line
+from paddlemix.printable import short_line
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def _errors(
 
 def _findings(tally: Tally, records: RecordSequence, rows: np.ndarray) -> tuple[Finding, ...]:
     return tuple(
-        Finding(in_one_line(text), count, _source(records, rows[place])) for text, count, place in tally.counts()
+        Finding(short_line(text), count, _source(records, rows[place])) for text, count, place in tally.counts()
     )
 
 

@@ -121,7 +121,10 @@ class ParquetRecords(StoredRecords):
         one = cursor.batch.slice(place - cursor.first, 1)
         if self._repeating and cursor.has_large and (size := _written_out(one.columns)) > LONGEST:
             raise ValueError(f"the record takes {size:,} bytes; expected at most {LONGEST:,}")
-        (record,) = one.to_pylist()
+        try:
+            (record,) = one.to_pylist()
+        except UnicodeDecodeError as error:
+            raise ValueError(_no_text(one)) from error
         return {
             name: plain(value, name)
             for name, value in record.items()
@@ -154,6 +157,16 @@ def _may_repeat(column: Any) -> bool:
     """Tell whether a column may name one long text so often that all of it written out has no room in memory."""
     is_text = column.physical_type == "BYTE_ARRAY" and column.has_dictionary_page
     return is_text and column.num_values * column.total_uncompressed_size > _KEPT_BYTES
+
+
+def _no_text(row: Any) -> str:
+    """Tell which column of a row, of one record, holds a text that is none."""
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            column.to_pylist()
+        except UnicodeDecodeError as error:
+            return f"column `{name}` is not UTF-8 ({error.reason} at byte {error.start} of a text); write it as UTF-8"
+    raise AssertionError("a row that cannot be read has no column that cannot be")
 
 
 def _written_out(columns: Iterable[Any]) -> int:

@@ -186,3 +186,13 @@ class TestBombs:
         assert len(open_records(path, 1 << 24)) == 20_000
         with pytest.raises(ValueError, match="more than 150,000; set `unpack_limit`"):
             open_records(path, 150_000)
+
+
+def test_a_column_that_is_not_utf_8_is_named_with_its_record(tmp_path):
+    offsets = pyarrow.array([0, 3, 6], pyarrow.int32()).buffers()[1]
+    texts = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, offsets, pyarrow.py_buffer(b"abca\xff\x80")])
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"image": ["a.png"] * 2, "caption": texts}), path)
+    good, bad = open_records(str(path))
+    assert good == {"image": "a.png", "caption": "abc"} and isinstance(bad, RecordError) and bad.source.index == 1
+    assert bad.problem == "column `caption` is not UTF-8 (invalid start byte at byte 1 of a text); write it as UTF-8"
