@@ -10,8 +10,8 @@ ROOT = Path(__file__).parent
 # What the library imports, with the bounds that something measured stands behind.
 INSTALL_REQUIRES = [
     "av",
+    "httpcore>=1",
     "httpx",
-    "httpx-secure",
     "huggingface-hub",
     "jinja2",
     "json-source-map",

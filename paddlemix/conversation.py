@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from paddlemix.printable import in_one_line, short_line
+
 T = TypeVar("T")
 Role = Literal["system", "user", "assistant", "tool"]
 BoxUnit = Literal["pixel", "thousandth", "fraction"]
@@ -275,7 +277,7 @@ class RecordId:
     index: int
 
     def __str__(self) -> str:
-        return f"{self.file}, record {self.index}"
+        return f"{in_one_line(self.file)}, record {self.index}"
 
 
 @dataclass(frozen=True)
@@ -351,10 +353,12 @@ class RecordError(ValueError):
 
     Args:
         source: the record.
-        problem: what is wrong, with the value, what was expected and what to change.
+        problem: what is wrong, with the value, what was expected and what to change; what it quotes of a record is made
+            printable, and shortened where it is very long.
     """
 
     def __init__(self, source: RecordId, problem: str) -> None:
+        problem = short_line(problem)
         super().__init__(f"{source}: {problem}")
         self.source = source
         self.problem = problem

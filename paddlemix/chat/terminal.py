@@ -8,6 +8,7 @@ from pathlib import Path
 
 from paddlemix.chat.session import ChatSession
 from paddlemix.conversation import RecordError
+from paddlemix.printable import in_one_line, printable
 
 HELP = """\
 Type a question. To show an image or a video with it, write /image or /video and a file or an http(s) address on a line
@@ -19,8 +20,6 @@ of its own before, once for each. A Qwen-VL also reads <img>file or address</img
   exit            end; so do Ctrl-D, and Ctrl-C twice while nothing is being answered (it stops an answer otherwise)
 """
 PROMPT = "you> "
-# What an answer may not do to a terminal: control characters but tab and line end are shown as U+FFFD.
-_HARMLESS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 _IMAGE_COMMAND, _VIDEO_COMMAND = "/image", "/video"
 
 
@@ -82,7 +81,7 @@ def _show_or_ask(session: ChatSession, line: str) -> None:
     except RecordError as error:  # whose place is this conversation
         print(f"error: {error.problem}")
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}")
+        print(printable(f"error: {error}"))
     except KeyboardInterrupt:
         print("\n(stopped; this question, and what was shown with it, is forgotten)")
 
@@ -115,7 +114,7 @@ def _words(named: str) -> list[str]:
 
 def _ask(session: ChatSession, question: str) -> None:
     for piece in session.ask(question):
-        print(piece.translate(_HARMLESS), end="", flush=True)
+        print(printable(piece), end="", flush=True)
     print()
     for path in session.draw():
-        print(f"{path}: the image with the boxes of this answer")
+        print(f"{in_one_line(str(path))}: the image with the boxes of this answer")

@@ -177,6 +177,12 @@ class DatasetItem:
         min_length=1,
         description='Keys of the records that may be ignored, such as `"score"`, or `"messages[].score"` in one place.',
     )
+    unpack_limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Bytes that a `.gz` or `.parquet` file may hold; null is 200 times its size, 32 MiB in any case, "
+        "and at most 64 GiB.",
+    )
 
     @property
     def files(self) -> list[str]:

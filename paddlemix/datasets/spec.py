@@ -39,6 +39,7 @@ class DatasetSpec:
         join_turns: likewise.
         train_on: which turns are learned; see `paddlemix.datasets.train_on.with_weights`.
         ignore_keys: keys that are taken out of every record before it is read, as `without_keys` takes them.
+        unpack_limit: bytes that a gzipped or Parquet file may hold; None lets its size decide, see `unpacked`.
 
     Raises:
         ValueError: a value cannot be used; checked when the spec is made.
@@ -59,6 +60,7 @@ class DatasetSpec:
     join_turns: bool = False
     train_on: TrainOn = "assistant"
     ignore_keys: list[str] | None = None
+    unpack_limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.name != AUTO:
@@ -71,6 +73,8 @@ class DatasetSpec:
             raise ValueError(f"{self.name}: `max_samples` is {self.max_samples}; expected 1 or more, or null for all")
         for split in self.split_list:
             split_bounds(split, 0)
+        if self.unpack_limit is not None and self.unpack_limit < 1:
+            raise ValueError(f"{self.name}: `unpack_limit` is {self.unpack_limit}; expected 1 or more, or null")
         if self.train_on not in CHOICES:
             raise ValueError(f"{self.name}: `train_on` is {self.train_on!r}; expected one of {', '.join(CHOICES)}")
         if self.ignore_keys is not None and not all(self.ignore_keys):

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import paddle
 
 from paddlemix.generation.text import AnswerText
+from paddlemix.printable import printable
 
 
 class Decoder(Protocol):
@@ -70,13 +71,13 @@ class TextStreamer:
         self.on_finalized_text(rest, stream_end=True)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Show a piece of the text.
+        """Show a piece of the text; characters that a terminal would act upon are shown by their numbers.
 
         Args:
             text: whole characters.
             stream_end: whether nothing follows.
         """
-        print(text, flush=True, end="\n" if stream_end else "")
+        print(printable(text), flush=True, end="\n" if stream_end else "")
 
     def _show(self, text: str) -> None:
         if text:

@@ -8,6 +8,7 @@ import mimetypes
 import re
 
 from paddlemix.media.fetch import MAX_BYTES, FetchError
+from paddlemix.printable import in_one_line
 
 UNKNOWN_TYPE = "application/octet-stream"
 _SCHEME = "data:"
@@ -89,9 +90,9 @@ def _kind_of(head: bytes) -> str | None:
 
 
 def shown(path: str) -> str:
-    """Shorten a path for messages: a data: URL, and whatever is too long for a path, to its beginning."""
+    """Shorten a path for messages, a data: URL and whatever is too long for a path, and make it printable."""
     most = _SHOWN_CHARACTERS if is_data_url(path) else _LONGEST_PATH
-    return path if len(path) <= most else f"{path[:most]}..."
+    return in_one_line(path if len(path) <= most else f"{path[:most]}...")
 
 
 def decode_data_url(url: str, *, max_bytes: int | None = None) -> bytes:

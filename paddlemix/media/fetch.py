@@ -1,19 +1,25 @@
 """Fetching images and videos from http(s) addresses, with bounds on time, size and where the address may lead.
 
-Private, loopback and link-local addresses are refused, also behind redirects, unless PADDLEMIX_ALLOW_INNER_ADDRESSES=1
-says that the records are one's own and their images stand on a server inside.
+Inner addresses (private, loopback, link-local and the like) are refused before anything is connected to, also behind
+redirects, unless PADDLEMIX_ALLOW_INNER_ADDRESSES=1 says that the records are one's own and their images stand on a
+server inside.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
+import ssl
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_address
+import time
+from functools import cache
 
+import httpcore
 import httpx
-from httpx_secure import httpx_ssrf_protection
+
+from paddlemix.media.fetching.addresses import Refused, UnknownName, numbers_of, parsed
+from paddlemix.media.fetching.bodies import UnusableBody, header, read_body
+from paddlemix.media.fetching.connecting import CheckedNumbers, Deadline
+from paddlemix.printable import in_one_line
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_SECONDS = 10.0
@@ -24,25 +30,46 @@ PAUSES = (0.5, 1.5)
 MAX_AT_ONCE = 8
 ALLOW_INNER_VARIABLE = "PADDLEMIX_ALLOW_INNER_ADDRESSES"
 
+_PORTS = {"http": 80, "https": 443}
+_REDIRECTS = (301, 302, 303, 307, 308)
+_SHOWN_CHARACTERS = 1000
+# Packed bodies are not asked for; servers that send them nevertheless are read, see `read_body`.
+_HEADERS = (
+    (b"User-Agent", b"paddlemix"), (b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"), (b"Connection", b"close"),
+)  # fmt: skip
+
 _turns = threading.BoundedSemaphore(MAX_AT_ONCE)
 
 
 class FetchError(ValueError):
     """An address that gave nothing; the message names it."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(in_one_line(message))
+
+
+class _Status(Exception):
+    """An answer that is no body."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the answer was {status}")
+        self.status = status
+
 
 def is_address(path: str) -> bool:
     """Tell whether `path` is an http(s) address and not a file."""
-    return path.lower().startswith(("http://", "https://"))
+    return path[:8].lower().startswith(("http://", "https://"))
 
 
 def fetch(address: str, *, max_bytes: int | None = None, max_seconds: float | None = None) -> bytes:
     """Get what stands at `address`, asking again where the server is busy or the connection breaks.
 
+    Proxies that the environment names are not used: one would look up the host itself, behind the checks.
+
     Args:
         address: http(s).
         max_bytes: largest body; None means 20 MB.
-        max_seconds: for the whole body; None means 10 s. A server that is silent for 10 s is given up in any case.
+        max_seconds: for all of it; None means 10 s. A server that is silent for 10 s is given up in any case.
 
     Returns:
         The body.
@@ -50,81 +77,74 @@ def fetch(address: str, *, max_bytes: int | None = None, max_seconds: float | No
     Raises:
         FetchError: no answer in time, a larger body, more than 3 redirects, a refused address, or an error status.
     """
-    bounds = max_bytes or MAX_BYTES, max_seconds or MAX_SECONDS
-    # A thread of its own: the caller may be inside an event loop already, as in a notebook.
-    with _turns, ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(asyncio.run, _fetch(address, *bounds)).result()
+    name = address if len(address) <= _SHOWN_CHARACTERS else f"{address[:_SHOWN_CHARACTERS]}..."
+    with _turns:
+        deadline = Deadline(max_seconds or MAX_SECONDS, MAX_SECONDS)
+        try:
+            return _read_patiently(address, max_bytes or MAX_BYTES, deadline)
+        except (httpcore.TimeoutException, TimeoutError) as error:
+            raise FetchError(f"{name} took longer than {deadline.missed:g} s.") from error
+        except UnusableBody as error:
+            raise FetchError(f"{name} {error}") from error
+        except (Refused, _Status) as error:
+            raise FetchError(f"{name} could not be fetched: {str(error).rstrip('.')}.") from error
+        except Exception as error:  # httpcore's own, and whatever sockets make of an odd answer
+            problem = f"{type(error).__name__}: {error}".rstrip(".: ")
+            raise FetchError(f"{name} could not be fetched: {problem}.") from error
 
 
-async def _fetch(address: str, max_bytes: int, max_seconds: float) -> bytes:
-    try:
-        async with _client() as client:
-            return await asyncio.wait_for(_read_patiently(client, address, max_bytes), max_seconds)
-    except FetchError:
-        raise
-    except httpx.TimeoutException as error:  # of a single read
-        raise FetchError(f"{address} took longer than {MAX_SECONDS:g} s.") from error
-    except asyncio.TimeoutError as error:
-        raise FetchError(f"{address} took longer than {max_seconds:g} s.") from error
-    except httpx.HTTPStatusError as error:
-        raise FetchError(f"{address} could not be fetched: the answer was {error.response.status_code}.") from error
-    except Exception as error:  # httpx's own, and whatever sockets and resolvers make of an odd address.
-        raise FetchError(
-            f"{address} could not be fetched: {type(error).__name__}: {error}".rstrip(".: ") + "."
-        ) from error
-
-
-def _client() -> httpx.AsyncClient:
-    # Proxies named in the environment are ignored: one would look up the address itself, behind the protection.
-    allows_inner = os.environ.get(ALLOW_INNER_VARIABLE) == "1"
-    client = httpx.AsyncClient(
-        verify=httpx.create_ssl_context(),
-        trust_env=False,
-        timeout=MAX_SECONDS,
-        follow_redirects=True,
-        max_redirects=MAX_REDIRECTS,
-        event_hooks={"request": [] if allows_inner else [_refuse_inner_host]},
-    )
-    return client if allows_inner else httpx_ssrf_protection(client)
-
-
-async def _refuse_inner_host(request: httpx.Request) -> None:
-    """Refuse a host written as an inner address, also behind a redirect.
-
-    httpx-secure 1, the newest for Python 3.10, lets IPv6 addresses and 0.0.0.0 pass.
-    """
-    try:
-        host = ip_address(request.url.host)
-    except ValueError:  # a name
-        return
-    if not (getattr(host, "ipv4_mapped", None) or host).is_global:
-        raise FetchError(f"{request.url} could not be fetched: {host} is not globally reachable.")
-
-
-async def _read_patiently(client: httpx.AsyncClient, address: str, max_bytes: int) -> bytes:
+def _read_patiently(address: str, most: int, deadline: Deadline) -> bytes:
     for pause in PAUSES:
         try:
-            return await _read(client, address, max_bytes)
-        except (httpx.TransportError, httpx.HTTPStatusError) as error:
-            if not _may_pass(error):
+            return _follow(address, most, deadline)
+        except (httpcore.NetworkError, httpcore.ProtocolError, _Status, UnknownName) as error:
+            if isinstance(error, _Status) and error.status != 429 and error.status < 500:
                 raise
-        await asyncio.sleep(pause)
-    return await _read(client, address, max_bytes)
+        time.sleep(min(pause, deadline.left()))
+    return _follow(address, most, deadline)
 
 
-def _may_pass(error: httpx.TransportError | httpx.HTTPStatusError) -> bool:
-    """Tell whether to ask again may help; a server that was silent for all the time will not answer in more."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code == 429 or error.response.status_code >= 500
-    return not isinstance(error, (httpx.TimeoutException, httpx.UnsupportedProtocol))
+def _follow(address: str, most: int, deadline: Deadline) -> bytes:
+    """Ask an address, and those that answers send on to, each of which is checked as the first was."""
+    allows_inner = os.environ.get(ALLOW_INNER_VARIABLE) == "1"
+    url = parsed(address)
+    for _ in range(MAX_REDIRECTS + 1):
+        found = _ask(url, most, deadline, allows_inner=allows_inner)
+        if isinstance(found, bytes):
+            return found
+        try:
+            place = str(url.join(found))
+        except (httpx.InvalidURL, ValueError) as error:
+            raise Refused(f"it leads to a malformed address: {error}") from error
+        try:
+            url = parsed(place)
+        except Refused as error:
+            raise Refused(f"it leads to {place[:_SHOWN_CHARACTERS]}, but {error}") from error
+    raise Refused(f"there are more than {MAX_REDIRECTS} redirects")
 
 
-async def _read(client: httpx.AsyncClient, address: str, max_bytes: int) -> bytes:
-    body = bytearray()
-    async with client.stream("GET", address) as response:
-        response.raise_for_status()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > max_bytes:
-                raise FetchError(f"{address} is larger than {max_bytes // 2**20} MB.")
-    return bytes(body)
+def _ask(url: httpx.URL, most: int, deadline: Deadline, *, allows_inner: bool) -> bytes | str:
+    """Ask one address: its body, or the place that it sends on to, whose own body is not read."""
+    port = _PORTS[url.scheme] if url.port is None else url.port
+    host = url.raw_host.removesuffix(b".")
+    numbers = numbers_of(host.decode("ascii"), port, deadline.left(), allow_inner=allows_inner)
+    target = httpcore.URL(scheme=url.scheme, host=host, port=port, target=url.raw_path)
+    with (
+        httpcore.HTTPConnection(
+            target.origin,
+            ssl_context=_certificates() if url.scheme == "https" else None,
+            network_backend=CheckedNumbers(numbers, deadline),
+        ) as connection,
+        connection.stream("GET", target, headers=[(b"Host", url.netloc), *_HEADERS]) as response,
+    ):
+        place = header(response, b"location")
+        if response.status in _REDIRECTS and place:
+            return place
+        if not 200 <= response.status < 300:
+            raise _Status(response.status)
+        return read_body(response, most, deadline)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    return httpx.create_ssl_context()

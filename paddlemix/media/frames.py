@@ -11,9 +11,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from paddlemix.printable import in_one_line
+
 
 class VideoError(ValueError):
     """A video that cannot be used; the message names it and says what was expected."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(in_one_line(message))
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,8 @@ def frame_count(
         `multiple`.
 
     Raises:
-        VideoError: `nframes` is too small, or the video tells no rate; the message goes on from the video's name.
+        VideoError: `nframes` or `max_frames` is too small, or the video tells no rate; the message goes on from the
+            video's name.
     """
     most = math.floor(total / multiple) * multiple or total
     if nframes is not None:
@@ -97,6 +103,11 @@ def frame_count(
         return total
     if not rate:
         raise VideoError("tells no frame rate; set `nframes` (NFRAMES).")
+    if max_frames < multiple:
+        raise VideoError(
+            f"cannot be shown as {max_frames} frames at most, as `max_frames` says: they are taken in steps of "
+            f"{multiple}; expected {multiple} or more."
+        )
     least = math.ceil(min_frames / multiple) * multiple
     most = min(math.floor(max_frames / multiple) * multiple, most)
     return math.floor(min(max(total / rate * fps, least), most) / multiple) * multiple

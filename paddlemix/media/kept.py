@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from paddlemix.cache import cache_folder
+from paddlemix.cache import cache_folder, warn_of_no_room, written
 from paddlemix.files import replacing
 from paddlemix.media.fetch import FetchError, fetch
+from paddlemix.printable import in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +48,8 @@ def fetch_kept(
     """
     folder = cache_folder(_FOLDER)
     file = _file_of(address, folder)
-    kept = _read(file, check)
-    if kept is not None and file.stat().st_mtime >= _time_in(folder / _REFETCH_FILE):
+    kept, is_whole, since = _read(file, check)
+    if kept is not None and is_whole and since >= _time_in(folder / _REFETCH_FILE):
         return kept
     try:
         body = _fetch_checked(address, check, max_bytes=max_bytes, max_seconds=max_seconds)
@@ -66,8 +68,7 @@ def begin_refetch(now: float) -> None:
     Args:
         now: seconds since the epoch. Ranks of a run give the same, so that none asks for what another has just got.
     """
-    with replacing(cache_folder(_FOLDER) / _REFETCH_FILE) as beside:
-        beside.write_text(repr(now))
+    written(cache_folder(_FOLDER) / _REFETCH_FILE, lambda beside: beside.write_text(repr(now)))
 
 
 def last_refetch() -> float:
@@ -81,20 +82,39 @@ def _file_of(address: str, folder: Path) -> Path:
     return folder / name[:2] / name[2:]
 
 
-def _read(file: Path, check: Check | None) -> bytes | None:
-    """Read what is kept; None where nothing is, or what fails the check, as earlier releases kept everything."""
+def _read(file: Path, check: Check | None) -> tuple[bytes | None, bool, float]:
+    """Read what is kept.
+
+    Args:
+        file: where it is kept.
+        check: what fails it counts as not there, as earlier releases kept everything.
+
+    Returns:
+        The body, or None; whether its end says that it is whole, which those that earlier releases kept cannot say; and
+        when it was kept, in seconds since the epoch.
+    """
     try:
-        body = file.read_bytes()
-    except FileNotFoundError:
-        return None
-    return None if check and check(body) else body
+        since, content = file.stat().st_mtime, file.read_bytes() if file.is_file() else b""
+    except OSError:
+        return None, False, 0.0
+    body, end = content[: -len(_end_of(b""))], content[-len(_end_of(b"")) :]
+    is_whole = end == _end_of(body)
+    if not is_whole:
+        body = content
+    return (None if not content or (check and check(body)) else body), is_whole, since
+
+
+def _end_of(body: bytes) -> bytes:
+    """Make what is kept behind a body, which programs that open images pass over."""
+    return hashlib.blake2b(body, digest_size=16, person=b"paddlemix").digest()
 
 
 def _time_in(file: Path) -> float:
     try:
-        return float(file.read_text())
-    except (FileNotFoundError, ValueError):
+        seconds = float(file.read_text("utf-8")) if file.is_file() else 0.0
+    except (OSError, ValueError):
         return 0.0
+    return seconds if math.isfinite(seconds) else 0.0
 
 
 def _fetch_checked(address: str, check: Check | None, *, max_bytes: int | None, max_seconds: float | None) -> bytes:
@@ -107,9 +127,10 @@ def _fetch_checked(address: str, check: Check | None, *, max_bytes: int | None, 
 def _keep(file: Path, body: bytes, address: str) -> None:
     try:
         with replacing(file) as beside:
-            beside.write_bytes(body)
+            beside.write_bytes(body + _end_of(body))
         # By this machine's clock, which the time of a refetch is of too; a server of files may have another.
         now = time.time()
         os.utime(file, (now, now))
     except OSError as error:  # a full disk is no reason to do without the image
-        logger.warning("%s cannot be kept: %s", address, error)
+        logger.debug("%s cannot be kept: %s", in_one_line(address), error)
+        warn_of_no_room(cache_folder(_FOLDER), error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from paddlemix.printable import in_one_line
+
 ImageRange = Literal["bit_depth", "min_max"]
 """What black and white of an image of more than 8 bits are: the ends of what its bits hold, or of its own values."""
 
@@ -13,6 +15,9 @@ MAX_PIXELS = 89_478_485  # Pillow's own bound for what may be a decompression bo
 
 class ImageError(ValueError):
     """An image that cannot be used; the message names it and says what was expected."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(in_one_line(message))
 
 
 @dataclass(frozen=True)

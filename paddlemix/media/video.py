@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from paddlemix.conversation import RecordError
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError, is_address
 from paddlemix.media.frames import VideoError, VideoInfo
@@ -78,7 +79,7 @@ def open_video(path: str | tuple[str, ...], opening: ImageOpening = DEFAULT_OPEN
     except FileNotFoundError as error:
         where = where_it_is_not(path) if isinstance(path, str) else ""
         raise VideoError(f"{name} does not exist.{where}") from error
-    except ImportError:
+    except (ImportError, RecordError):  # the latter is of who was lent the video
         raise
     except Exception as error:  # Broken bytes: the decoders raise ValueError, OSError, and errors of their own.
         problem = getattr(error, "strerror", None) or str(error)

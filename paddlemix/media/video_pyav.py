@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from paddlemix.media.data_url import shown
 from paddlemix.media.frames import VideoError, VideoInfo
 from paddlemix.media.video_limits import SPARE_FRAMES, check_size
 
@@ -67,7 +68,7 @@ class PyAVVideo:
         """Repeat the last frame, uint8[height, width, 3], for each one that the header promised at the very end."""
         if last is None or self.info.frames - count > SPARE_FRAMES:
             raise VideoError(f"is cut off or broken: {count} of its {self.info.frames} frames can be decoded.")
-        logger.warning("video %s has %d frames, not the %d of its header.", self._path, count, self.info.frames)
+        logger.warning("video %s has %d frames, not the %d of its header.", shown(self._path), count, self.info.frames)
         for _ in range(missing):
             yield _upright(last)
 

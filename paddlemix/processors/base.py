@@ -24,11 +24,11 @@ from paddlemix.media.video import OpenVideo, open_video
 from paddlemix.names import IGNORED_LABEL
 from paddlemix.processors.calls import MessageCalls
 from paddlemix.processors.image_opening import given_opening, save_opening, sizing_settings
-from paddlemix.processors.length import fit_length
+from paddlemix.processors.length import check_length, fit_length
 from paddlemix.processors.places import check_places
 from paddlemix.processors.settings import MediaSettings
 from paddlemix.processors.sources import ProcessorSources
-from paddlemix.processors.turns.written import WrittenTurn, written_turn
+from paddlemix.processors.turns.written import WrittenTurn, check_whole, written_turn
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -348,10 +348,11 @@ class ProcessorBase(MessageCalls):
 
         Raises:
             RecordError: a box, a point or a quad lies outside what it lies on, or on what the conversation does not
-                show, or the convention has no form for it.
+                show, or the convention has no form for it; or a text holds half of a character.
         """
         check_places(conversation, sizes)
         try:
+            check_whole(conversation)
             return [written_turn(turn, self.grounding.write(turn, sizes)) for turn in conversation.turns]
         except ValueError as error:
             raise RecordError(conversation.source, str(error)) from error
@@ -378,6 +379,17 @@ class ProcessorBase(MessageCalls):
         is_learned = weights > 0
         labels = np.where(is_learned, ids, IGNORED_LABEL)
         return ids, labels, None if (weights[is_learned] == 1).all() else weights
+
+    def _check_length(self, tokens: int, vision_end: int, conversation: Conversation) -> None:
+        """Hold counts to `max_length`, before ids are made; see `check_length`."""
+        check_length(
+            tokens,
+            vision_end,
+            conversation,
+            max_length=self.max_length,
+            truncate_text=self.truncate_text,
+            remedy=self._remedy(conversation),
+        )
 
     def _fit_length(
         self, ids: np.ndarray, weights: np.ndarray, conversation: Conversation

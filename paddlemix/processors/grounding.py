@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TypeVar
 
 from paddlemix.contract import GroundedBox, GroundedPoint, GroundedQuad, Piece, PlaceSizes, ShownSize, Written
@@ -135,7 +136,11 @@ class TaggedPlaces:
     def _tagged_places(self, text: str, sizes: Sequence[ShownSize]) -> Iterator[tuple[int, str, tuple[float, ...]]]:
         """Find each well-formed box, point or quad: its image, the reference before it, and its corners in pixels."""
         label, shown, place = "", len(sizes) - 1, 0
-        for match in self._name_or_place.finditer(text) if sizes else ():
+        # Behind the last end of a name there is no other: every tag that opens one would be followed to the end.
+        last = text.rfind(self.ref[1])
+        names_end = last + len(self.ref[1]) if last >= 0 else 0
+        matches = chain(self._name_or_place.finditer(text, 0, names_end), self._place.finditer(text, names_end))
+        for match in matches if sizes else ():
             if match["name"] is not None:
                 label = self.strip(match["name"])
                 continue
@@ -148,12 +153,19 @@ class TaggedPlaces:
 
     @cached_property
     def _name_or_place(self) -> re.Pattern[str]:
-        ref, ref_end, box, box_end, quad, quad_end = map(re.escape, (*self.ref, *self.box, *self.quad))
-        return re.compile(
-            rf"{ref}(?P<name>.*?){ref_end}"
-            rf"|{box}\s*(?P<box>{_CORNER}(?:,\s*{_CORNER})?)\s*{box_end}"
-            rf"|{quad}\s*(?P<quad>{_CORNER}(?:,\s*{_CORNER}){{3}})\s*{quad_end}",
-            re.DOTALL,
+        ref, ref_end = map(re.escape, self.ref)
+        return re.compile(rf"{ref}(?P<name>.*?){ref_end}|{self._corners}", re.DOTALL)
+
+    @cached_property
+    def _place(self) -> re.Pattern[str]:
+        return re.compile(rf"(?P<name>(?!))|{self._corners}")
+
+    @cached_property
+    def _corners(self) -> str:
+        box, box_end, quad, quad_end = map(re.escape, (*self.box, *self.quad))
+        return (
+            rf"{box}\s*(?P<box>{_CORNER}(?:,\s*{_CORNER})?)\s*{box_end}"
+            rf"|{quad}\s*(?P<quad>{_CORNER}(?:,\s*{_CORNER}){{3}})\s*{quad_end}"
         )
 
     @cached_property

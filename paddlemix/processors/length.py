@@ -36,15 +36,42 @@ def fit_length(
     """
     if len(ids) <= max_length:
         return ids, weights
+    check_length(len(ids), vision_end, conversation, max_length=max_length, truncate_text=truncate_text, remedy=remedy)
+    if weights[1:].any() and not weights[1:max_length].any():
+        obstacle = "of what a model is to say nothing would be left if it were cut"
+        raise _overlong(len(ids), conversation, max_length, obstacle, remedy)
+    return ids[:max_length], weights[:max_length]
+
+
+def check_length(
+    tokens: int, vision_end: int, conversation: Conversation, *, max_length: int, truncate_text: bool, remedy: str
+) -> None:
+    """Refuse a sample that is too long as far as counts tell, before its ids are made: a record may ask for billions.
+
+    Args:
+        tokens: of the sample.
+        vision_end: see `fit_length`.
+        conversation: likewise.
+        max_length: likewise.
+        truncate_text: likewise.
+        remedy: likewise.
+
+    Raises:
+        OverlongError: the sample is longer, and is not to be cut, or would lose an image.
+    """
+    if tokens <= max_length:
+        return
     if not truncate_text:
         obstacle = 'it is not cut unless `on_overlong` is "truncate_text"'
     elif vision_end > max_length:
         obstacle = f"its last image or video ends at token {vision_end}, and only text behind it may be cut"
-    elif weights[1:].any() and not weights[1:max_length].any():
-        obstacle = "of what a model is to say nothing would be left if it were cut"
     else:
-        return ids[:max_length], weights[:max_length]
-    raise OverlongError(
+        return
+    raise _overlong(tokens, conversation, max_length, obstacle, remedy)
+
+
+def _overlong(tokens: int, conversation: Conversation, max_length: int, obstacle: str, remedy: str) -> OverlongError:
+    return OverlongError(
         conversation.source,
-        f"{len(ids)} tokens, but `max_length` is {max_length}, and {obstacle}. Raise it, or {remedy}",
+        f"{tokens} tokens, but `max_length` is {max_length}, and {obstacle}. Raise it, or {remedy}",
     )

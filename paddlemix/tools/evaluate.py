@@ -27,6 +27,7 @@ from paddlemix.evaluation.report import Prediction
 from paddlemix.files import write_json
 from paddlemix.generation import greedy_config
 from paddlemix.media.kept import begin_refetch
+from paddlemix.printable import printable
 from paddlemix.processors.tokens.rows import check_rows
 from paddlemix.tools.answering import add_grounding_flag
 from paddlemix.tools.generation_flags import add_generation_flags, errors_name_flags, generation_settings
@@ -82,7 +83,7 @@ def main() -> None:
     write_json(output, report)
     if args.predictions:
         write_json(args.predictions, [as_row(prediction) for prediction in predictions])
-    print(json.dumps(report, indent=2, ensure_ascii=False))
+    print(printable(json.dumps(report, indent=2, ensure_ascii=False)))
 
 
 def model_and_sets(args: argparse.Namespace) -> tuple[str, list[DatasetSpec], dict[str, Any]]:

@@ -12,6 +12,7 @@ import PIL.Image
 from paddlemix.contract import Processor, ShownSize
 from paddlemix.conversation import Image, Text, Video
 from paddlemix.generation.dialogue import Asked
+from paddlemix.printable import printable
 from paddlemix.tools.answering import AskedModel, add_model_flags
 from paddlemix.tools.generation_flags import parse_bool
 from paddlemix.visualization.answers import answer_boxes, save_drawn
@@ -89,7 +90,7 @@ def main(script: Script) -> None:
     images = [processor.open_image(part.path) for part in question.parts if isinstance(part, Image)]
     dialogue = asked.load(processor)
     raw = print_stream(dialogue.reply([], question))
-    print(f"answer: {processor.grounding.strip(raw)}")
+    print(f"answer: {printable(processor.grounding.strip(raw))}")
     if args.visual and images:
         draw(processor, raw, images, args.output_dir)
 
@@ -106,7 +107,7 @@ def print_stream(pieces: Iterator[str]) -> str:
     print("raw:    ", end="", flush=True)
     raw = ""
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(printable(piece), end="", flush=True)
         raw += piece
     print()
     return raw

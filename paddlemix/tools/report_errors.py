@@ -8,9 +8,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from paddlemix.printable import printable
+
 STACK_VARIABLE = "PADDLEMIX_STACK"
 # What a shell shows for a process that SIGINT has ended: 128 and the signal's number.
 _INTERRUPTED = 130
+
+
+class PrintableFormatter(logging.Formatter):
+    """Writes lines of a log that no terminal acts upon, whatever was named in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a line, or several."""
+        return printable(super().format(record))
 
 
 @contextmanager
@@ -20,14 +30,16 @@ def report_errors() -> Iterator[None]:
     Errors about input are ValueError (bad values, RecordError and ConfigError among them) and OSError (files). Others
     are ours and keep their stack, and so do all where the environment sets PADDLEMIX_STACK=1.
     """
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("paddlemix").setLevel(logging.INFO)  # what is in effect, such as the bounds of images
     try:
         yield
     except (ValueError, OSError) as error:
         if os.environ.get(STACK_VARIABLE) == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         raise SystemExit(1) from error
     except KeyboardInterrupt as error:
         if os.environ.get(STACK_VARIABLE) == "1":

@@ -14,6 +14,7 @@ from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.best_metric import check_best_metric
 from paddlemix.distributed.peers import watching_peers
 from paddlemix.distributed.ranks import only_first
+from paddlemix.printable import printable
 from paddlemix.tools.report_errors import report_errors
 from paddlemix.training.finetune import Run, prepare_resume, save_results
 from paddlemix.training.run_folder import alone_in_output_dir
@@ -78,7 +79,7 @@ def _run(config: FinetuneConfig) -> None:
     if trainer.train_sampler is not None:
         count_intervals(args, config.training, count_steps(trainer.train_sampler.steps, args))
     if trainer.is_world_process_zero():
-        print(describe_plan(model, train, evaluation, args, trainer.train_sampler), flush=True)
+        print(printable(describe_plan(model, train, evaluation, args, trainer.train_sampler)), flush=True)
     # The earlier run is given up only now that nothing is left to be refused.
     only_first(lambda: config_file.clear_output_dir(config))
     only_first(lambda: job.write_merged_base(model))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, StrictUndefined
 
+from paddlemix.printable import printable
 from paddlemix.visualization.preview import RecordView
 
 _TEMPLATE = """<!DOCTYPE html>
@@ -94,7 +95,12 @@ def preview_page(title: str, sets: Sequence[SetView]) -> str:
         sets: what it shows.
 
     Returns:
-        HTML; all words of records are escaped.
+        HTML; all words of records are escaped and made printable.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=_shown)
     return environment.from_string(_TEMPLATE).render(title=title, sets=sets)
+
+
+def _shown(value: object) -> object:
+    """Make a text of the page printable; numbers stay."""
+    return printable(value) if isinstance(value, str) else value

@@ -267,7 +267,7 @@ def test_clear_forgets_videos_too(neutral, clip):
 
 def test_an_answer_sends_a_terminal_nothing_but_text(neutral, capsys):
     asked = neutral("One.", "Two.", says=[["a\x1b[2J\tb\r\n", "\x9bc", "图"], ["."]])
-    assert "a\ufffd[2J\tb\ufffd\n\ufffdc图\n" in capsys.readouterr().out
+    assert "a\\u001b[2J\tb\\r\n\\u009bc图\n" in capsys.readouterr().out
     assert asked[1].turns[1].parts == (RawAnswer("a\x1b[2J\tb\r\n\x9bc图"),)
 
 

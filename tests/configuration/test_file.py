@@ -256,7 +256,7 @@ class TestWrongKeys:
             "run.json:7: `dataset.train[0].data_files[1]` is 3; expected a string.",
             "run.json:7: `dataset.train[1]` is 4; expected an object with name, data_files, image_root, prompt, "
             "max_samples, splits, seed, weight, repeat, columns, markup, placeholders, join_turns, train_on, "
-            "ignore_keys.",
+            "ignore_keys, unpack_limit.",
             "run.json:8: unknown key `dataset.evl` (value []). Did you mean `eval`?",
             'run.json:10: `evaluation_strategy` is "step"; expected one of "no", "steps", "epoch".',
             "run.json:11: `save_steps` is given 2 times; keep one of them.",

@@ -158,7 +158,7 @@ do_predict: on
             "run.yaml:8: `dataset.train[0].data_files[1]` is [3]; expected a string.",
             "run.yaml:9: `dataset.train[1]` is 4; expected an object with name, data_files, image_root, prompt, "
             "max_samples, splits, seed, weight, repeat, columns, markup, placeholders, join_turns, train_on, "
-            "ignore_keys.",
+            "ignore_keys, unpack_limit.",
             "run.yaml:10: unknown key `dataset.evl` (value []). Did you mean `eval`?",
             'run.yaml:12: `evaluation_strategy` is "step"; expected one of "no", "steps", "epoch".',
             "run.yaml:13: `save_steps` is given 2 times; keep one of them.",

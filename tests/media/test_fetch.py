@@ -101,19 +101,7 @@ def server():
 @pytest.fixture
 def unprotected(monkeypatch):
     """Lets the tests reach their own server, which stands at a loopback address."""
-
-    async def let_pass(request):
-        del request
-
-    monkeypatch.setattr(fetch_module, "httpx_ssrf_protection", lambda client: client)
-    monkeypatch.setattr(fetch_module, "_refuse_inner_host", let_pass)
-
-
-def test_inner_addresses_are_refused_also_without_the_protecting_library(monkeypatch, server):
-    monkeypatch.setattr(fetch_module, "httpx_ssrf_protection", lambda client: client)
-    for host in ("127.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "0.0.0.0"):
-        assert "not globally reachable" in refusal(f"http://{host}:9/image")
-    assert server.seen == []
+    monkeypatch.setenv(fetch_module.ALLOW_INNER_VARIABLE, "1")
 
 
 def refusal(address):
@@ -176,13 +164,14 @@ def test_fetching_works_inside_a_running_event_loop(server):
 @pytest.mark.usefixtures("unprotected")
 def test_three_redirects_are_followed_and_a_fourth_is_not(server):
     assert fetch(f"{server.address}/hop/3") == IMAGE
-    assert "TooManyRedirects" in refusal(f"{server.address}/hop/4")
+    assert "more than 3 redirects" in refusal(f"{server.address}/hop/4")
 
 
 @pytest.mark.usefixtures("unprotected")
 @pytest.mark.parametrize("place", ["file:///etc/hostname", "ftp://127.0.0.1/a"])
 def test_a_redirect_to_another_scheme_is_refused(server, place):
-    assert "UnsupportedProtocol" in refusal(f"{server.address}/away/{place}")
+    scheme = place.partition(":")[0]
+    assert f", but its scheme is {scheme};" in refusal(f"{server.address}/away/{place}")
 
 
 @pytest.mark.usefixtures("unprotected")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -166,3 +167,57 @@ def test_an_address_that_cannot_be_one_is_told(server, end):
     with pytest.raises(FetchError, match="could not be fetched"):
         fetch_kept(f"{server.address}/{end}")
     assert server.seen == []
+
+
+class TestDamagedCache:
+    @pytest.mark.parametrize(
+        "damage", [lambda body: b"", lambda body: body[:-30], lambda body: body[:40], lambda body: b"\0" * len(body)]
+    )
+    def test_a_kept_body_that_is_not_what_it_was_is_asked_for_again(self, server, tmp_path, damage):
+        server.bodies = [png(20)]
+        address = f"{server.address}/a.png"
+        assert fetch_kept(address) == fetch_kept(address) == server.bodies[0]
+        (file,) = (file for file in (tmp_path / "cache" / "fetched").rglob("*") if file.is_file())
+        file.write_bytes(damage(file.read_bytes()))
+        assert fetch_kept(address) == server.bodies[0] and open_image(address).size == (20, 10)
+        assert len(server.seen) == 2
+
+    def test_a_pipe_in_place_of_a_kept_body_is_not_waited_for(self, server, tmp_path):
+        server.bodies = [png(20)]
+        address = f"{server.address}/a.png"
+        fetch_kept(address)
+        (file,) = (file for file in (tmp_path / "cache" / "fetched").rglob("*") if file.is_file())
+        file.unlink()
+        os.mkfifo(file)
+        found = []
+        thread = threading.Thread(target=lambda: found.append(fetch_kept(address)), daemon=True)
+        thread.start()
+        thread.join(5)
+        assert found == [server.bodies[0]]
+
+    def test_what_an_earlier_release_kept_is_used_where_it_cannot_be_asked_for(self, server, tmp_path, caplog):
+        server.bodies = [png(20), None]
+        address = f"{server.address}/a.png"
+        fetch_kept(address)
+        (file,) = (file for file in (tmp_path / "cache" / "fetched").rglob("*") if file.is_file())
+        file.write_bytes(png(30))
+        assert [image_size(address) for _ in range(2)] == [(30, 10)] * 2
+        assert caplog.text.count("What was kept of it is used.") == 1 and len(server.seen) == 2
+
+    @pytest.mark.parametrize("time_of_it", ["", "nan", "inf", "x", "\xff"])
+    def test_a_time_of_a_refetch_that_is_none_counts_for_nothing(self, server, tmp_path, time_of_it):
+        server.bodies = [png(20)]
+        image_size(f"{server.address}/a.png")
+        (tmp_path / "cache" / "fetched" / "refetch").write_bytes(time_of_it.encode("latin-1"))
+        assert image_size(f"{server.address}/a.png") == (20, 10) and last_refetch() == 0
+        assert len(server.seen) == 1
+
+    def test_a_cache_without_room_is_done_without_and_said_once(self, server, monkeypatch, caplog):
+        def no_room(path):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("paddlemix.media.kept.replacing", no_room)
+        monkeypatch.setattr("paddlemix.cache._warned_of", set())
+        server.bodies = [png(20)]
+        assert [image_size(f"{server.address}/{name}.png") for name in "aab"] == [(20, 10)] * 3
+        assert caplog.text.count("No space left on device") == 1

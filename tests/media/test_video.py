@@ -444,8 +444,8 @@ class TestAddresses:
         assert "not globally reachable" in refusal("http://127.0.0.1:9/a.mp4")
 
     def test_a_server_that_is_silent_is_given_up_long_before_the_bound_of_videos(self, monkeypatch):
-        async def wait(*_):
-            raise fetch_module.httpx.ReadTimeout("silent")
+        def wait(*_):
+            raise fetch_module.httpcore.ReadTimeout("silent")
 
-        monkeypatch.setattr(fetch_module, "_read", wait)
+        monkeypatch.setattr(fetch_module, "_read_patiently", wait)
         assert refusal("http://8.8.8.8/a.mp4").endswith("took longer than 10 s.")

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -314,3 +316,18 @@ def test_a_box_on_a_video_is_counted_in_thousandths_of_its_frames():
     assert "".join(piece.text for piece in GROUNDING.write(turn, sizes)) == tagged("(100,100),(500,500)") + tagged(
         "(500,500)"
     )
+
+
+OPEN, END = "<|object_ref_start|>", "<|object_ref_end|>"
+
+
+@pytest.mark.parametrize("answer", [OPEN * 20_000, OPEN * 20_000 + END + OPEN * 20_000, "<|box_start|>(1" * 20_000])
+def test_tags_that_are_opened_again_and_again_take_no_time(answer):
+    start = time.process_time()
+    found = boxes_in(answer + tagged("(100,100),(500,500)"), 100, 50)
+    assert [box.box for box in found] == [(10, 5, 50, 25)] and time.process_time() - start < 0.5
+
+
+def test_names_are_read_up_to_the_last_end_of_one():
+    text = f"{OPEN}a{OPEN}b{END}{tagged('(0,0),(500,500)')}{OPEN}c{tagged('(0,0),(500,100)')}"
+    assert [box.label for box in boxes_in(text, 100, 50)] == ["ab", "ab"]

@@ -71,7 +71,7 @@ class Checking:
         """
         token = start.token and f"{start.token} {start.check_media}"
         with only_one(path.with_suffix(".lock")):
-            earlier = read_kept(path)
+            earlier = read_kept(path, len(self._rows))
             if earlier is not None and is_of_start(path, token):
                 return earlier
             now = self._measuring.measure(self._rows) if earlier is None else self._renewed(earlier)

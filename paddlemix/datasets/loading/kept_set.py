@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from paddlemix.cache import written
 from paddlemix.conversation import OverlongError, RecordError, RecordId
 from paddlemix.datasets.loading.measure import Measured
 from paddlemix.datasets.loading.media_table import MediaTable
 from paddlemix.datasets.loading.tallies import Tally
-from paddlemix.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -22,26 +21,37 @@ logger = logging.getLogger(__name__)
 _KINDS: dict[str, type[RecordError]] = {"": RecordError, "overlong": OverlongError}
 
 
-def read_kept(path: Path) -> Measured | None:
-    """Read what `write_kept` wrote; None where there is nothing, or nothing whole."""
+def read_kept(path: Path, count: int) -> Measured | None:
+    """Read what `write_kept` wrote.
+
+    Args:
+        path: ends in `.npz`.
+        count: of the records that it is about.
+
+    Returns:
+        What was found out; None where there is nothing, nothing whole, or something else.
+    """
+    if not path.is_file():
+        return None
     try:
-        if not path.is_file():
-            return None
         with np.load(path, allow_pickle=False) as arrays:
-            return Measured(
+            measured = Measured(
                 arrays["table"],
-                [_error(*written) for written in json.loads(arrays["errors"].tobytes())],
+                [_error(*one) for one in json.loads(arrays["errors"].tobytes())],
                 MediaTable.of_arrays(arrays),
                 Tally.of_arrays(arrays, "notes"),
                 Tally.of_arrays(arrays, "unknown_keys"),
             )
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if not measured.fits(count):
+            raise ValueError("it holds something else than was written there")
+    except Exception as error:  # NumPy, zipfile and zlib raise errors of many kinds
         logger.warning("%s cannot be read (%s); it is made again.", path, error)
         return None
+    return measured
 
 
 def write_kept(path: Path, measured: Measured) -> None:
-    """Write a set's file, whole or not at all.
+    """Write a set's file, whole or not at all; not at all where the cache has no room.
 
     Args:
         path: ends in `.npz`.
@@ -57,21 +67,19 @@ def write_kept(path: Path, measured: Measured) -> None:
         **measured.notes.arrays("notes"),
         **measured.unknown_keys.arrays("unknown_keys"),
     }
-    with replacing(path) as beside:
-        np.savez(beside, **arrays)
+    written(path, lambda beside: np.savez(beside, **arrays))
 
 
 def is_of_start(path: Path, start: str | None) -> bool:
     """Tell whether a set's file was found to hold in a start already, by another rank or for another data set."""
     mark = path.with_suffix(".start")
-    return start is not None and mark.is_file() and mark.read_text("utf-8") == start
+    return start is not None and mark.is_file() and mark.read_bytes() == start.encode()
 
 
 def mark_start(path: Path, start: str | None) -> None:
     """Note that a set's file was found to hold in a start."""
     if start is not None:
-        with replacing(path.with_suffix(".start")) as beside:
-            beside.write_text(start, "utf-8")
+        written(path.with_suffix(".start"), lambda beside: beside.write_bytes(start.encode()))
 
 
 def _kind(error: RecordError) -> str:
@@ -79,4 +87,6 @@ def _kind(error: RecordError) -> str:
 
 
 def _error(place: int, kind: str, file: str, index: int, problem: str) -> tuple[int, RecordError]:
+    if [*map(type, (place, file, index, problem))] != [int, str, int, str]:
+        raise ValueError("an error in it is none")
     return place, _KINDS[kind](RecordId(file, index), problem)

@@ -26,6 +26,7 @@ from paddlemix.datasets.records.indexed_file import expanded
 from paddlemix.datasets.records.recognise import recognise
 from paddlemix.datasets.records.selection import select
 from paddlemix.datasets.spec import DatasetSpec
+from paddlemix.printable import short_line
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def load_set(spec: DatasetSpec, processor: ConversationProcessor, start: Start |
     if spec.image_root is not None and not Path(spec.image_root).is_dir():
         raise ValueError(f"{spec.name}: `image_root` is {spec.image_root!r}; expected a folder that exists")
     start = start or Start()
-    contents = list(read_files(spec.files))
+    contents = list(read_files(spec.files, spec.unpack_limit))
     is_recognised = spec.name == AUTO
     spec = recognise(spec, contents) if is_recognised else spec
     records = join_files(contents, spec)
@@ -172,7 +173,9 @@ def _errors(
 
 
 def _findings(tally: Tally, records: RecordSequence, rows: np.ndarray) -> tuple[Finding, ...]:
-    return tuple(Finding(text, count, _source(records, rows[place])) for text, count, place in tally.counts())
+    return tuple(
+        Finding(short_line(text), count, _source(records, rows[place])) for text, count, place in tally.counts()
+    )
 
 
 def _source(records: RecordSequence, row: int) -> RecordId:

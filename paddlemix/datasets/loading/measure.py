@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from tqdm import tqdm
@@ -12,7 +13,7 @@ from paddlemix.contract import ConversationProcessor, SampleSize
 from paddlemix.conversation import Conversation, RecordError, UnknownKeysError, result_or_error
 from paddlemix.datasets.loading.media_table import MediaTable
 from paddlemix.datasets.loading.processes import mapping
-from paddlemix.datasets.loading.sizes import SizeTable
+from paddlemix.datasets.loading.sizes import COLUMNS, UNUSABLE, SizeTable
 from paddlemix.datasets.loading.tallies import Tally
 from paddlemix.datasets.records.json_files import Located
 
@@ -62,6 +63,19 @@ class Measured:
             MediaTable.joined([(part.media, places) for part, places in parts]),
             Tally.joined([(part.notes, places) for part, places in parts]),
             Tally.joined([(part.unknown_keys, places) for part, places in parts]),
+        )
+
+    def fits(self, count: int) -> bool:
+        """Tell whether it can be what was found out about so many records, and not what became of its file."""
+        places = [place for place, _ in self.errors]
+        return (
+            self.table.dtype == np.int32
+            and self.table.shape == (count, len(COLUMNS))
+            and bool((self.table >= UNUSABLE).all())
+            and all(first < last for first, last in pairwise([-1, *places, count]))
+            and self.media.fits(count)
+            and self.notes.fits(count)
+            and self.unknown_keys.fits(count)
         )
 
     def renewed(self, again: Measured, places: np.ndarray) -> Measured:

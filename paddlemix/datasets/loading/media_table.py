@@ -144,6 +144,27 @@ class MediaTable:
         order = np.argsort(self.uses[:, 0], kind="stable")
         return self.status[self.uses[order, 1]]
 
+    def fits(self, count: int) -> bool:
+        """Tell whether it can be the table of what so many records show."""
+        media = len(self.digests) if self.digests.ndim == 1 else -1
+        kinds = [
+            (self.digests, np.uint64, (media,)),
+            (self.paths, np.uint8, (self.paths.size,)),
+            (self.ends, np.int64, (media,)),
+            (self.status, np.int64, (media, 2)),
+            (self.decoded, np.bool_, (media,)),
+            (self.uses, np.int32, (len(self.uses) if self.uses.ndim else -1, 2)),
+        ]
+        if any(array.dtype != kind or array.shape != shape for array, kind, shape in kinds):
+            return False
+        ends = np.concatenate([[0], self.ends, [self.paths.size]])
+        is_there = (self.uses >= 0) & (self.uses < [count, media])
+        return (
+            bool((ends[:-1] <= ends[1:]).all())
+            and (not media or int(self.ends[-1]) == self.paths.size)
+            and bool(is_there.all())
+        )
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what `of_arrays` takes."""
         return {f"media_{field.name}": getattr(self, field.name) for field in fields(self)}

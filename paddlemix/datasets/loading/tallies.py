@@ -46,6 +46,14 @@ class Tally:
             holds.append(np.stack(moved, axis=1).astype(np.int32))
         return cls(tuple(numbers), np.concatenate(holds))
 
+    def fits(self, count: int) -> bool:
+        """Tell whether it can be the tally of so many records."""
+        holds = self.holds
+        if holds.dtype != np.int32 or holds.ndim != 2 or holds.shape[1] != 2:
+            return False
+        is_there = (holds >= 0) & (holds < [count, len(self.texts)])
+        return bool(is_there.all()) and all(isinstance(text, str) for text in self.texts)
+
     def without(self, places: np.ndarray) -> Tally:
         """Forget the records at int[n] places."""
         return Tally(self.texts, self.holds[~np.isin(self.holds[:, 0], places)])

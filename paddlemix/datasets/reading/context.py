@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from paddlemix.conversation import RecordError, RecordId
+from paddlemix.printable import in_one_line
 
 Placeholders = Literal["exact", "any"]
 
@@ -50,7 +51,7 @@ class Reading:
 
     def note(self, sentence: str) -> None:
         """Remember what a user should know of how the record was read; see `Conversation.notes`."""
-        self._notes[sentence] = None
+        self._notes[in_one_line(sentence)] = None
 
     @property
     def notes(self) -> tuple[str, ...]:

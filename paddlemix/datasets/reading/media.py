@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from paddlemix.conversation import Image, ImageSettings, Video, VideoSettings
 from paddlemix.datasets.reading.context import Reading
@@ -98,6 +98,7 @@ def image_from(value: object, name: str, reading: Reading, settings: ImageSettin
     if isinstance(value, dict):
         check_keys(value, _READ_OF_IMAGES, reading, _path(name))
         settings = _either(image_settings(value, name, reading), settings)
+        _check_order(settings, name, reading)
     return Image(_place(value, name, reading), settings)
 
 
@@ -123,6 +124,7 @@ def video_from(value: object, name: str, reading: Reading, settings: VideoSettin
     if isinstance(value, dict):
         check_keys(value, _READ_OF_VIDEOS, reading, _path(name))
         settings = _either(video_settings(value, name, reading), settings)
+        _check_order(settings, name, reading)
     return Video(_place(value, name, reading), settings)
 
 
@@ -138,12 +140,14 @@ def image_settings(holder: Mapping[str, Any], name: str, reading: Reading) -> Im
         The settings; None where a key is not there.
 
     Raises:
-        RecordError: a value is no whole number above 0.
+        RecordError: a value is no whole number above 0, or larger than makes sense, or two of them cross.
     """
     given = {key: holder[key] for key in _IMAGE_SETTINGS if holder.get(key) is not None}
     for key, value in given.items():
-        _check_number(value, key, name, reading)
-    return ImageSettings(**given)
+        _check_number(value, key, name, reading, _bounds_of(key))
+    settings = ImageSettings(**given)
+    _check_order(settings, name, reading)
+    return settings
 
 
 def video_settings(holder: Mapping[str, Any], name: str, reading: Reading) -> VideoSettings:
@@ -158,17 +162,17 @@ def video_settings(holder: Mapping[str, Any], name: str, reading: Reading) -> Vi
         The settings; None where a key is not there.
 
     Raises:
-        RecordError: a value is no number of its kind.
+        RecordError: a value is no number of its kind, or larger than makes sense, or two of them cross.
     """
     given: dict[str, Any] = {}
     for key in (*_SETTING_NAMES, *_VIDEO_SETTINGS):
         if holder.get(key) is not None:
             setting = _SETTING_NAMES.get(key, key)
-            _check_number(
-                holder[key], key, name, reading, is_real=setting in ("fps", *_SECONDS), least_is_0=setting in _SECONDS
-            )
+            _check_number(holder[key], key, name, reading, _bounds_of(setting))
             given.setdefault(setting, holder[key])
-    return VideoSettings(**given)
+    settings = VideoSettings(**given)
+    _check_order(settings, name, reading)
+    return settings
 
 
 def _either(own: SettingsT, others: SettingsT) -> SettingsT:
@@ -176,15 +180,56 @@ def _either(own: SettingsT, others: SettingsT) -> SettingsT:
     return replace(others, **{key: value for key, value in vars(own).items() if value is not None})
 
 
-def _check_number(
-    value: object, key: str, name: str, reading: Reading, *, is_real: bool = False, least_is_0: bool = False
-) -> None:
-    is_number = isinstance(value, (int, float) if is_real else int) and not isinstance(value, bool)
-    if not is_number or not (0 <= value < 1e12 if least_is_0 else 0 < value < 1e12):  # type: ignore[operator]
-        words = "a number" if is_real else "a whole number"
-        raise reading.error(
-            f"`{key}` of {name} is {describe(value)}; expected {words} {'of 0 or more' if least_is_0 else 'above 0'}"
-        )
+class _Bounds(NamedTuple):
+    """What the number of a setting may be.
+
+    Attributes:
+        least: it or more.
+        most: it or less.
+        is_real: whether it need not be whole.
+    """
+
+    least: float
+    most: float
+    is_real: bool = False
+
+
+def _bounds_of(setting: str) -> _Bounds:
+    return _BOUNDS.get(setting, _Bounds(1, _MOST))
+
+
+# Larger numbers are no wishes but mistakes, or the wish that memory runs out: what an image is enlarged to is 16384
+# tokens at most, as many as published models make of the largest.
+_MOST, _MOST_ENLARGED = 10**12, 16384 * 28 * 28
+_BOUNDS = {
+    "min_pixels": _Bounds(1, _MOST_ENLARGED),
+    "resized_height": _Bounds(1, _MOST_ENLARGED),
+    "resized_width": _Bounds(1, _MOST_ENLARGED),
+    "fps": _Bounds(1e-4, 1e6, is_real=True),
+    "start": _Bounds(0, 1e9, is_real=True),
+    "end": _Bounds(0, 1e9, is_real=True),
+}
+_ORDERED = (("min_pixels", "max_pixels"), ("min_frames", "max_frames"), ("start", "end"))
+
+
+def _check_number(value: object, key: str, name: str, reading: Reading, bounds: _Bounds) -> None:
+    is_number = isinstance(value, (int, float) if bounds.is_real else int) and not isinstance(value, bool)
+    if not is_number or not bounds.least <= value <= bounds.most:  # type: ignore[operator]
+        words = "a number" if bounds.is_real else "a whole number"
+        least = "above 0" if bounds.least else "of 0 or more"
+        is_odd = is_number and value > 0  # type: ignore[operator]
+        limits = f", from {bounds.least:g} to {bounds.most:,.0f}" if is_odd else ""
+        raise reading.error(f"`{key}` of {name} is {describe(value)}; expected {words} {least}{limits}")
+
+
+def _check_order(settings: ImageSettings | VideoSettings, name: str, reading: Reading) -> None:
+    """Refuse bounds that cross."""
+    for low, high in _ORDERED:
+        least, most = getattr(settings, low, None), getattr(settings, high, None)
+        if least is not None and most is not None and (least > most or (least == most and low in _SECONDS)):
+            raise reading.error(
+                f"`{low}` of {name} is {least:g} and `{high}` {most:g}; expected the first to be smaller"
+            )
 
 
 def _path(name: str) -> str:

@@ -70,11 +70,12 @@ def find_record_files(name: str) -> list[str]:
     return sorted(found)
 
 
-def read_files(names: Iterable[str]) -> Iterator[FileContent]:
+def read_files(names: Iterable[str], unpack_limit: int | None = None) -> Iterator[FileContent]:
     """Open the record files of a set, one after the other.
 
     Args:
         names: the entries of `data_files`.
+        unpack_limit: bytes that a gzipped or Parquet file may hold; None lets its size decide.
 
     Yields:
         Each file and its content.
@@ -84,7 +85,7 @@ def read_files(names: Iterable[str]) -> Iterator[FileContent]:
         ValueError: a file as a whole cannot be read.
     """
     for name in names:
-        yield from ((file, open_records(file)) for file in find_record_files(name))
+        yield from ((file, open_records(file, unpack_limit)) for file in find_record_files(name))
 
 
 def locate_records(contents: Iterable[FileContent], name: str, record_format: Format) -> Iterator[Located]:

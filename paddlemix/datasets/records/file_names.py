@@ -14,6 +14,10 @@ _INSTEAD = {
     ".arrow": "write it as Parquet: datasets.load_from_disk(folder).to_parquet(file), or "
     "datasets.Dataset.from_file(file).to_parquet(...)",
     ".zip": "unpack it first",
+    ".gz": "only text files may be gzipped; unpack it first",
+    ".zst": "unpack it first, or gzip it",
+    ".xz": "unpack it first, or gzip it",
+    ".bz2": "unpack it first, or gzip it",
     ".xlsx": 'save it as "CSV UTF-8"',
     ".xls": 'save it as "CSV UTF-8"',
 }

@@ -10,15 +10,15 @@ from typing import Protocol
 import numpy as np
 import orjson
 
-from paddlemix.cache import cache_folder, digest_of, identity, kept
+from paddlemix.cache import cache_folder, digest_of, identity, kept, passing_folder, warn_of_no_room
 from paddlemix.conversation import RecordError, RecordId
 from paddlemix.datasets.records.file_names import checked_file, kind_of
 from paddlemix.datasets.records.json_files import Located, Record
 from paddlemix.datasets.records.stores.csv_store import DELIMITERS, CsvRecords, index_csv
 from paddlemix.datasets.records.stores.json_store import RecordFile, index_json, read_object
 from paddlemix.datasets.records.stores.parquet_store import ParquetRecords
-from paddlemix.datasets.records.stores.stored import StoredFile, StoredRecords
-from paddlemix.datasets.records.stores.tar_store import TarRecords, index_tar
+from paddlemix.datasets.records.stores.stored import StoredFile, StoredRecords, spans_fit
+from paddlemix.datasets.records.stores.tar_store import TarRecords, index_tar, members_fit
 from paddlemix.datasets.records.unpacking import unpacked
 from paddlemix.files import replacing
 
@@ -67,17 +67,21 @@ class ExpandedRecords:
             for row in rows:
                 begin, end, file, index = self._places[row].tolist()
                 source = RecordId(self._files[file], index)
-                entry = orjson.loads(os.pread(lines.fileno(), end - begin, begin))
+                try:
+                    entry = orjson.loads(os.pread(lines.fileno(), end - begin, begin))
+                except orjson.JSONDecodeError:
+                    entry = f"what was made of it, kept in {self._path}, is broken; remove that file"
                 yield RecordError(source, entry) if isinstance(entry, str) else entry, source
 
 
-def open_records(path: str) -> StoredRecords | Record:
+def open_records(path: str, unpack_limit: int | None = None) -> StoredRecords | Record:
     """Open a record file; what was indexed once is found at the next start.
 
     Args:
         path: a `.json` file with a list of records, or one object; a `.jsonl` file with a record a line; either may be
             written as the other. A `.csv` or `.tsv` file with a line of names, a `.parquet` file, or a `.tar` file as
             webdataset writes it. Text files may be gzipped.
+        unpack_limit: bytes that a gzipped or Parquet file may hold, see `unpacked`.
 
     Returns:
         Its records, or the object that it consists of.
@@ -88,11 +92,13 @@ def open_records(path: str) -> StoredRecords | Record:
     """
     file = checked_file(path)
     kind = kind_of(file)
-    stored = StoredFile.of(path, unpacked(file, identity(file)))
+    stored = StoredFile.of(path, unpacked(file, identity(file), unpack_limit))
     if kind == ".parquet":
-        return ParquetRecords(stored)
+        return ParquetRecords(stored, unpack_limit)
     spans = kept(
-        cache_folder("index") / f"{digest_of(_VERSION, kind, stored.content)}.npy", lambda: _index(stored, kind)
+        cache_folder("index") / f"{digest_of(_VERSION, kind, stored.content)}.npy",
+        lambda: _index(stored, kind),
+        fits=lambda index: _fits(index, kind, stored.size),
     )
     if kind in DELIMITERS:
         return CsvRecords(stored, spans, DELIMITERS[kind])
@@ -117,8 +123,30 @@ def expanded(
     """
     content = digest_of(_VERSION, name, *files, *depends_on)
     path = cache_folder("expanded") / f"{content}.jsonl"
-    places = kept(path.with_suffix(".npy"), lambda: _write(expand(), files, path))
+    try:
+        places = kept(path.with_suffix(".npy"), lambda: _write(expand(), files, path), fits=_are_places(path, files))
+    except OSError as error:
+        warn_of_no_room(path.parent, error)
+        path = passing_folder("expanded") / path.name
+        places = kept(path.with_suffix(".npy"), lambda: _write(expand(), files, path), fits=_are_places(path, files))
     return ExpandedRecords(path, places, files, content)
+
+
+def _are_places(path: Path, files: Sequence[str]) -> Callable[[np.ndarray], bool]:
+    """Tell by a function whether an array can hold the places of the records in a file, see `ExpandedRecords`."""
+
+    def fits(places: np.ndarray) -> bool:
+        if places.dtype != np.int64 or places.ndim != 2 or places.shape[1] != 4:
+            return False
+        begins, ends, numbers = places[:, 0], places[:, 1], places[:, 2]
+        size = path.stat().st_size if path.is_file() else -1
+        return (
+            size == (int(ends[-1]) + 1 if len(ends) else 0)
+            and bool(((begins >= 0) & (begins <= ends) & (ends <= size)).all())
+            and bool(((numbers >= 0) & (numbers < len(files))).all())
+        )
+
+    return fits
 
 
 def _write(records: Iterable[Located], files: Sequence[str], path: Path) -> np.ndarray:
@@ -130,6 +158,13 @@ def _write(records: Iterable[Located], files: Sequence[str], path: Path) -> np.n
             places.append((end, end + len(line), number[source.file], source.index))
             end += file.write(line + b"\n")
     return np.array(places, dtype=np.int64).reshape(-1, 4)
+
+
+def _fits(index: np.ndarray, kind: str, size: int) -> bool:
+    """Tell whether an array can be the index of a file of so many bytes."""
+    if kind == ".tar":
+        return members_fit(index, size=size)
+    return spans_fit(index, size=size, least=2 if kind in DELIMITERS else 0)
 
 
 def _index(stored: StoredFile, kind: str) -> np.ndarray:

@@ -46,6 +46,10 @@ class Shown(NamedTuple):
     seconds: float = 0.0
 
 
+Check = Callable[[Sequence[Shown]], None]
+"""Refuses by an error what images and videos come to, before they are cut up."""
+
+
 @dataclass(frozen=True)
 class MediaSizes:
     """What the images and videos of a conversation come to, in the order in which it shows them.
@@ -123,11 +127,13 @@ class MediaReader:
             stills = [self._still(image, self._image_size(image.path)) for image in conversation.images]
             return MediaSizes(stills, [self._clip(video) for video in conversation.videos])
 
-    def read(self, conversation: Conversation) -> Media:
+    def read(self, conversation: Conversation, check: Check | None = None) -> Media:
         """Decode and cut up everything.
 
         Args:
             conversation: names the files.
+            check: is given what images come to before they are cut up, and all that came before and a video before
+                that is decoded; refuses by an error. None takes all.
 
         Returns:
             Sizes, grids and patches.
@@ -137,14 +143,17 @@ class MediaReader:
         """
         images = open_images(conversation, self._opening)
         with naming_the_record(conversation):
-            return self.cut(list(zip(conversation.images, images, strict=True)), conversation.videos)
+            return self.cut(list(zip(conversation.images, images, strict=True)), conversation.videos, check)
 
-    def cut(self, images: Sequence[tuple[Image, PIL.Image.Image]], clips: Sequence[Video]) -> Media:
+    def cut(
+        self, images: Sequence[tuple[Image, PIL.Image.Image]], clips: Sequence[Video], check: Check | None = None
+    ) -> Media:
         """Cut up open images, and decode and cut up videos.
 
         Args:
             images: what is asked of each, and what was opened, in RGB.
             clips: name the files.
+            check: see `read`; None takes all.
 
         Returns:
             Sizes, grids and patches.
@@ -153,9 +162,16 @@ class MediaReader:
             ImageError: an image cannot be shown as it is asked.
             VideoError: a video cannot be used.
         """
-        videos = [self._read_video(video) for video in clips]
+        stills = [self._still(image, opened.size) for image, opened in images]
+        check = check or _take
+        check(stills)
+        videos: list[tuple[Shown, np.ndarray]] = []
+        for video in clips:
+            videos.append(
+                self._read_video(video, partial(_check_another, check, [*stills, *(one for one, _ in videos)]))
+            )
         return Media(
-            MediaSizes([self._still(image, opened.size) for image, opened in images], [clip for clip, _ in videos]),
+            MediaSizes(stills, [clip for clip, _ in videos]),
             image_patches=[self._processor_of(image).patches(opened) for image, opened in images],
             video_patches=[patches for _, patches in videos],
         )
@@ -176,10 +192,11 @@ class MediaReader:
         with open_video(video.path, self._opening) as opened:
             return _shown(self._plan(video, opened.info)[1], opened.info)
 
-    def _read_video(self, video: Video) -> tuple[Shown, np.ndarray]:
+    def _read_video(self, video: Video, check: Callable[[Shown], None]) -> tuple[Shown, np.ndarray]:
         """Decode and cut up one video: what it comes to, and its patches float32[t * h * w, values]."""
         with open_video(video.path, self._opening) as opened:
             processor, plan = self._plan(video, opened.info)
+            check(_shown(plan, opened.info))
             return _shown(plan, opened.info), processor.patches(opened.read(plan.indices), plan)
 
     def _plan(self, video: Video, info: VideoInfo) -> tuple[Qwen2VLVideoProcessor, VideoPlan]:
@@ -198,6 +215,15 @@ def _shown_still(processor: Qwen2VLImageProcessor, size: Size) -> Shown:
     """Tell what an image of a size comes to."""
     seen = processor.resized(*size)
     return Shown(processor.grid_of_resized(*seen), size, seen)
+
+
+def _take(shown: Sequence[Shown]) -> None:
+    """Refuse nothing."""
+    del shown
+
+
+def _check_another(check: Check, before: Sequence[Shown], another: Shown) -> None:
+    check([*before, another])
 
 
 def _shown(plan: VideoPlan, info: VideoInfo) -> Shown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +182,8 @@ class Qwen2VLProcessor(ProcessorBase):
         )
 
     def _sample(self, conversation: Conversation, *, add_generation_prompt: bool) -> Sample:
-        media = self._media.read(conversation)
+        most = None if add_generation_prompt else self.max_length
+        media = self._media.read(conversation, partial(self._check_media, conversation, most))
         places = self._place_sizes(media.sizes)
         pieces, shown = self._prompt(conversation, media.sizes, places, add_generation_prompt=add_generation_prompt)
         ids, labels, loss_weights = self._labelled(
@@ -281,6 +283,7 @@ class Qwen2VLProcessor(ProcessorBase):
         """Tell what a prompt of so many tokens comes to when it is held to its length."""
         cut_tokens = 0
         if tokens > self.max_length:
+            self._check_length(tokens, self._counted_end_of_media(pieces), conversation)
             ids, weights = self._fit_length(*self.tokenizer.encode_pieces(pieces), conversation)
             tokens, target_tokens, cut_tokens = len(ids), np.count_nonzero(weights[1:]), tokens - len(ids)
         image_tokens = sum(self.image_processor.tokens(one.grid) for one in shown)
@@ -311,6 +314,20 @@ class Qwen2VLProcessor(ProcessorBase):
         vision = np.flatnonzero(np.isin(ids, self._vision_token_ids))
         # The token behind the last vision token closes its span.
         return int(vision[-1]) + 2 if len(vision) else 0
+
+    def _check_media(self, conversation: Conversation, most: int | None, shown: Sequence[Shown]) -> None:
+        """Refuse what is shown where its tokens alone are more than `most`, before it is cut up."""
+        tokens = sum(self.image_processor.tokens(one.grid) for one in shown)
+        if most is not None and tokens > most:
+            self._check_length(tokens, tokens, conversation)
+
+    def _counted_end_of_media(self, pieces: list[Piece]) -> int:
+        """Count what `_end_of_media` does from the pieces of a prompt."""
+        shown = [place for place, piece in enumerate(pieces) if piece.control and piece.text in MEDIA_INPUTS]
+        if not shown:
+            return 0
+        ((tokens, _),) = self.tokenizer.count_pieces([pieces[: shown[-1] + 1]])
+        return tokens + 1
 
     def _remedy(self, conversation: Conversation) -> str:
         return "lower `max_pixels` so that images take fewer tokens." + (

@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ _NAMES = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 _HEAD = 1 << 20
 # Bytes of a row, image included; the parser has a limit for each cell, which would be 128 KB.
 _LONGEST = 1 << 26
+_MOST_COLUMNS = 100_000
 _IN_PYTHON = re.compile(r"[\[{]\s*[\[{]*\s*'.*'\s*[\]}]*\s*[\]}]\s*", re.DOTALL)
 
 
@@ -167,7 +169,9 @@ def _check_names(names: list[str], delimiter: str) -> None:
                 f"the first line, {names[0][:80]!r}, seems to separate cells by {_NAMES[other]}; expected "
                 f"{_NAMES[delimiter]}, as the file's ending says"
             )
-    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if len(names) > _MOST_COLUMNS:
+        raise ValueError(f"the first line names {len(names):,} columns; expected at most {_MOST_COLUMNS:,}")
+    repeated = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if repeated or not any(names):
         problem = f"column `{repeated[0]}` comes twice in" if repeated else "no column is named in"
         raise ValueError(f"{problem} the first line; expected a name for each column")

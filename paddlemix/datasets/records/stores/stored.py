@@ -26,6 +26,23 @@ def rows_of(table: np.ndarray, rows: list[int]) -> list[list[int]]:
     return [table[rows[0]].tolist()] if len(rows) == 1 else table[rows].tolist()
 
 
+def spans_fit(spans: np.ndarray, *, size: int, least: int = 0) -> bool:
+    """Tell whether an array can hold where the records of a file lie.
+
+    Args:
+        spans: as it was found; expected int64[n, 3], where each begins and ends in bytes, and a line.
+        size: of the file, in bytes.
+        least: the least that n is.
+
+    Returns:
+        False where it is of another kind, or names places outside of the file.
+    """
+    if spans.dtype != np.int64 or spans.ndim != 2 or spans.shape[1] != 3 or len(spans) < least:
+        return False
+    begins, ends = spans[:, 0], spans[:, 1]
+    return bool(((begins >= 0) & (begins <= ends) & (ends <= size)).all())
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A record file as it was when it was opened.

@@ -88,6 +88,24 @@ def index_tar(stored: StoredFile) -> np.ndarray:
     return np.sort(np.array(rows, dtype=_MEMBER), order="record", kind="stable")
 
 
+def members_fit(members: np.ndarray, *, size: int) -> bool:
+    """Tell whether an array can hold where the files of an archive lie.
+
+    Args:
+        members: as it was found; expected as `index_tar` gives it.
+        size: of the archive, in bytes.
+
+    Returns:
+        False where it is of another kind, or names places outside of the archive.
+    """
+    if members.dtype != _MEMBER or members.ndim != 1 or not len(members):
+        return False
+    numbers, begins, sizes = members["record"], members["offset"], members["size"]
+    return bool(numbers[0] == 0 and np.isin(np.diff(numbers), (0, 1)).all()) and bool(
+        ((begins >= 0) & (begins <= size) & (sizes >= _LINK) & (sizes <= size)).all()
+    )
+
+
 def _check_plain(stored: StoredFile) -> None:
     with open(stored.plain, "rb") as file:
         if file.read(len(_GZIP)) == _GZIP:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import time
 
 import pytest
 from hypothesis import given
@@ -132,3 +133,12 @@ def test_whatever_the_bytes_are_every_row_is_read_or_refused(tmp_path_factory, c
         assert str(error).startswith(f"{file}: ")  # noqa: PT017
         return
     assert len(list(records)) == len(records) > 0
+
+
+def test_a_million_columns_are_refused_at_once(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",".join(map(str, range(500_000))) + "\n1\n")
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"a\.csv: the first line names 500,000 columns; expected at most 100,000"):
+        open_records(str(path))
+    assert time.monotonic() - start < 2

@@ -4,6 +4,7 @@ import base64
 import datetime
 import decimal
 import random
+import resource
 import sys
 
 import numpy as np
@@ -142,3 +143,56 @@ def test_without_pyarrow_the_package_is_named(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match='pyarrow, which is not installed: pip install "pyarrow<21"'):
         open_records(path)
+
+
+class TestBombs:
+    """Files that name one long text so often that all of it written out would fill the memory."""
+
+    TEXT = "x" * 1_000_000
+
+    def repeated(self, tmp_path, in_lists, each=1):
+        array = pyarrow.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), pyarrow.array([self.TEXT]))
+        if in_lists:
+            array = pyarrow.ListArray.from_arrays(np.arange(0, 20_001, each, dtype=np.int32), array)
+        table = pyarrow.table({"a": array})
+        with parquet.ParquetWriter(tmp_path / "a.parquet", table.schema, store_schema=False) as writer:
+            writer.write_table(table)
+        assert parquet.ParquetFile(tmp_path / "a.parquet").schema_arrow.types[0] in (
+            pyarrow.string(),
+            pyarrow.list_(pyarrow.field("element", pyarrow.string())),
+        )
+        return str(tmp_path / "a.parquet")
+
+    @pytest.mark.parametrize("in_lists", [False, True])
+    def test_a_text_that_all_rows_name_is_in_memory_once(self, tmp_path, in_lists):
+        records = open_records(self.repeated(tmp_path, in_lists))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        values = [entry["a"] for entry, _ in records.located([0, 19_999, 7])]
+        assert values == [[self.TEXT] if in_lists else self.TEXT] * 3
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # in KB
+
+    def test_a_row_that_is_too_large_written_out_is_told(self, tmp_path):
+        records = open_records(self.repeated(tmp_path, in_lists=True, each=1000))
+        ((error, _),) = records.located([3])
+        assert isinstance(error, RecordError)
+        assert error.problem.startswith("the record takes 1,000,000,000 bytes; expected at most")
+
+    def test_a_file_that_holds_far_more_than_its_size_is_refused(self, write, tmp_path, monkeypatch):
+        path = write({"n": np.zeros(20_000, dtype=np.int64)})
+        assert len(open_records(path)) == 20_000
+        monkeypatch.setattr(parquet_store, "_ALWAYS_ALLOWED", 1 << 16)
+        with pytest.raises(ValueError, match=r"a\.parquet: .*160,000 bytes, more than 200 times.*`unpack_limit`"):
+            open_records(path)
+        assert len(open_records(path, 1 << 24)) == 20_000
+        with pytest.raises(ValueError, match="more than 150,000; set `unpack_limit`"):
+            open_records(path, 150_000)
+
+
+def test_a_column_that_is_not_utf_8_is_named_with_its_record(tmp_path):
+    offsets = pyarrow.array([0, 3, 6], pyarrow.int32()).buffers()[1]
+    texts = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, offsets, pyarrow.py_buffer(b"abca\xff\x80")])
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"image": ["a.png"] * 2, "caption": texts}), path)
+    good, bad = open_records(str(path))
+    assert good == {"image": "a.png", "caption": "abc"} and isinstance(bad, RecordError) and bad.source.index == 1
+    assert bad.problem == "column `caption` is not UTF-8 (invalid start byte at byte 1 of a text); write it as UTF-8"
