@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError, is_address
+from paddlemix.media.guard.animation import check_animation
 from paddlemix.media.guard.formats import NAMES, checked_kind
 from paddlemix.media.guard.regular import RefusedError, TooLargeError, open_regular
 from paddlemix.media.image_headers import is_on_its_side, keep_from_mapping, turned_upright, upright_size
@@ -24,7 +25,16 @@ from paddlemix.media.rgb.transparency import on_white, settle_transparent_value
 from paddlemix.media.unreadable.contents import HEAD_BYTES, is_heic, what_it_is
 from paddlemix.media.unreadable.missing import where_it_is_not
 
-__all__ = ["MAX_PIXELS", "ImageError", "image_size", "lies_on_its_side", "open_image", "size_problem", "upright"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageError",
+    "image_size",
+    "lent_image",
+    "lies_on_its_side",
+    "open_image",
+    "size_problem",
+    "upright",
+]
 
 MAX_ASPECT_RATIO = 200
 _LIMIT_KEY = " Raise `image_pixel_limit` (IMAGE_PIXEL_LIMIT) where memory has room: decoding takes 7 bytes a pixel."
@@ -43,7 +53,7 @@ def open_image(path: str, opening: ImageOpening = DEFAULT_OPENING) -> Image.Imag
     Raises:
         ImageError: it is missing, broken, too large or too narrow, or the range of its values is unknown.
     """
-    with _opened(path, opening) as image:
+    with lent_image(path, opening) as image:
         return _upright(image, opening, shown(path))
 
 
@@ -79,7 +89,7 @@ def image_size(path: str, opening: ImageOpening = DEFAULT_OPENING) -> tuple[int,
         ImageError: as `open_image`, as far as the header tells; whether the range of 32-bit values is known, the values
             tell.
     """
-    with _opened(path, opening) as image:
+    with lent_image(path, opening) as image:
         size = upright_size(image)
         if opening.range == "bit_depth" and has_more_than_8_bits(image) and not has_16_bits(image):
             as_8_bits(image, opening.range, shown(path), is_16_bits=False)
@@ -99,7 +109,7 @@ def lies_on_its_side(path: str, opening: ImageOpening = DEFAULT_OPENING) -> bool
     Raises:
         ImageError: as `open_image`, as far as the header tells.
     """
-    with _opened(path, opening) as image:
+    with lent_image(path, opening) as image:
         return is_on_its_side(image)
 
 
@@ -114,13 +124,29 @@ def size_problem(width: int, height: int, pixel_limit: int | None = None) -> str
 
 
 @contextmanager
-def _opened(path: str, opening: ImageOpening) -> Iterator[Image.Image]:
-    """Lend an image whose header was read; what Pillow runs into while it is lent becomes an ImageError too."""
+def lent_image(path: str, opening: ImageOpening, *, every_frame: bool = False) -> Iterator[Image.Image]:
+    """Lend an image whose header was read; what Pillow runs into while it is lent becomes an ImageError too.
+
+    Args:
+        path: a local file, an http(s) address or a data: URL.
+        opening: as that of `open_image`.
+        every_frame: whether all frames of an animated image will be decoded.
+
+    Yields:
+        The image, not decoded yet.
+
+    Raises:
+        ImageError: as `open_image`.
+    """
     name = shown(path)
     _let_pillow_open(opening.pixel_limit)
     try:
         with _source(path) as source, _identified(source, opening.pixel_limit) as image:
             _check_size(image, opening, name)
+            if every_frame:
+                position = source.tell()
+                check_animation(source, str(image.format), *image.size)
+                source.seek(position)
             keep_from_mapping(image)
             settle_transparent_value(image)
             yield image
@@ -162,6 +188,13 @@ def _source(path: str) -> IO[bytes]:
 
 def _identified(source: IO[bytes], pixel_limit: int) -> Image.Image:
     """Read an image's header, with the decoder of its kind alone.
+
+    Args:
+        source: of the image.
+        pixel_limit: the most pixels that are read.
+
+    Returns:
+        The image, not decoded yet.
 
     Raises:
         RefusedError: decoding it would cost too much; the message goes on from the image's name.

@@ -6,6 +6,7 @@ find (EPS starts Ghostscript, FITS and the like were never meant for strangers) 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import IO
 
 from PIL import Image
@@ -20,7 +21,7 @@ from paddlemix.media.guard.tiff import check_tiff
 from paddlemix.media.guard.webp import check_webp
 
 NAMES = "JPEG, PNG, GIF, WebP, BMP, TIFF, PNM, AVIF or HEIC"
-_HEAD_BYTES = 64
+HEAD_BYTES = 64
 _BEGINNINGS = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -33,7 +34,7 @@ _BEGINNINGS = (
     (b"MM\0+", "TIFF"),
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_CHECKS = {
+_CHECKS: dict[str, Callable[[IO[bytes], int], object]] = {
     "JPEG": check_jpeg,
     "PNG": check_png,
     "GIF": check_gif,
@@ -78,7 +79,7 @@ def checked_kind(file: IO[bytes], pixel_limit: int) -> str | None:
         RefusedError: it would cost too much; the message goes on from its name.
     """
     length = length_of(file)
-    kind = kind_of(file.read(_HEAD_BYTES))
+    kind = kind_of(file.read(HEAD_BYTES))
     if kind == "WEBP":
         width, height, _ = check_webp(file, length)
         if width * height > pixel_limit:

@@ -11,7 +11,7 @@ MOST_COMMENT_BYTES = 1 << 18
 # LZW makes at most so many pixels of a byte.
 _MOST_FROM_A_BYTE = 4096
 _SPARE_PIXELS = 1 << 20
-_MOST_BLOCKS = 1_000_000
+_MOST_BLOCKS, _MOST_BLOCKS_OF_ALL = 100_000, 1_000_000  # before the first frame, and in all
 _EXTENSION, _IMAGE, _COMMENT = 0x21, 0x2C, 0xFE
 
 
@@ -19,12 +19,12 @@ class GifFrames(NamedTuple):
     """What the blocks of a GIF tell.
 
     Attributes:
-        count: of the frames; where only the first was looked for, 1.
+        frames: how many there are; where only the first was looked for, 1.
         width: pixels of what all frames and the screen span.
         height: pixels.
     """
 
-    count: int
+    frames: int
     width: int
     height: int
 
@@ -68,8 +68,8 @@ def check_gif(file: IO[bytes], length: int, *, every_frame: bool = False) -> Gif
             break
         if comments > MOST_COMMENT_BYTES:
             raise RefusedError(f"has {comments} bytes of comments; save it anew without them.")
-        if blocks > _MOST_BLOCKS:
-            raise RefusedError(f"has more than {_MOST_BLOCKS} blocks; save it anew.")
+        if blocks > (_MOST_BLOCKS_OF_ALL if frames else _MOST_BLOCKS):
+            raise RefusedError(f"has {blocks} blocks or more; save it anew.")
     if width * height > _SPARE_PIXELS + length * _MOST_FROM_A_BYTE:
         raise RefusedError(f"has {length} bytes, too few for its {width} x {height} pixels.")
     return GifFrames(frames, width, height)

@@ -9,8 +9,8 @@ from typing import IO
 from paddlemix.media.guard.regular import RefusedError
 
 # Pillow decodes these kinds in Python, pixel by pixel.
-MOST_SLOW_PIXELS = 1 << 22
-MOST_SLOW_BYTES = 1 << 24
+MOST_SLOW_PIXELS = 1 << 20
+MOST_SLOW_BYTES = 1 << 22
 _HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _RUN_LENGTHS = (1, 2)
 _PNM_HEADER_BYTES = 1 << 12
