@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,10 +10,14 @@ import cv2
 import numpy as np
 
 from paddlemix.media.frames import VideoError, VideoInfo
+from paddlemix.media.guard.containers import CODECS, SECONDS_VARIABLE, checked_container, most_seconds
+from paddlemix.media.guard.metered import Deadline
+from paddlemix.media.guard.regular import open_regular
 from paddlemix.media.video_limits import SPARE_FRAMES, check_size
 
-# FFmpeg, which decodes for OpenCV, would open the files and addresses that these name.
-_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")
+# FFmpeg, which decodes for OpenCV, would open the files and addresses that playlists name. The environment tells it
+# what to open: `key;value|key;value`.
+_OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 
 class OpenCVVideo:
@@ -29,9 +34,9 @@ class OpenCVVideo:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        with open(path, "rb") as file:
-            if file.read(64).lstrip().startswith(_PLAYLISTS):
-                raise VideoError("is a playlist, not a video.")
+        self._deadline = Deadline(most_seconds(), f"Cut it up, or raise {SECONDS_VARIABLE}.")
+        with open_regular(path) as file:
+            self._container = checked_container(file)
         with self._capture() as capture:
             check_size(*(int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)))
             rate = capture.get(cv2.CAP_PROP_FPS) or None
@@ -41,6 +46,7 @@ class OpenCVVideo:
             height, width = np.rot90(first, _turns(capture)).shape[:2]
             count = 1
             while capture.grab():
+                self._deadline.check()
                 count += 1
             promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if promised - count > SPARE_FRAMES:
@@ -53,6 +59,7 @@ class OpenCVVideo:
         with self._capture() as capture:
             turns = _turns(capture)
             for place in range(indices[-1] + 1):
+                self._deadline.check()
                 if not capture.grab():
                     raise VideoError(f"is cut off or broken: {place} of its {self.info.frames} frames can be decoded.")
                 if place in wanted:
@@ -60,7 +67,13 @@ class OpenCVVideo:
 
     @contextmanager
     def _capture(self) -> Iterator[cv2.VideoCapture]:
-        capture = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG)
+        options = {
+            "protocol_whitelist": "file",
+            "format_whitelist": self._container,
+            "codec_whitelist": ",".join(CODECS),
+        }
+        with _environment(_OPTIONS_VARIABLE, "|".join(f"{key};{value}" for key, value in options.items())):
+            capture = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG)
         try:
             if not capture.isOpened():
                 raise VideoError("is broken, or in no format that OpenCV reads (MP4, AVI, MKV ...).")
@@ -68,6 +81,20 @@ class OpenCVVideo:
             yield capture
         finally:
             capture.release()
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment for a while."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _turns(capture: cv2.VideoCapture) -> int:

@@ -388,7 +388,8 @@ class TestSound:
     def test_a_file_of_sound_alone_is_refused(self, tmp_path, decoder, name):
         path = str(tmp_path / name)
         save_sound(path)
-        told = "holds no video stream, only sound" if decoder == "av" else "in no format that OpenCV reads"
+        is_told = decoder == "av" or name != "a.m4a"  # which only its tables tell from a video
+        told = "holds no video stream, only sound" if is_told else "in no format that OpenCV reads"
         assert told in refusal(path)
 
     def test_the_image_of_its_cover_is_no_video(self, tmp_path):
