@@ -334,6 +334,7 @@ class TestDamage:
         class Marked:
             def __init__(self, frame, place):
                 self.frame, self.is_corrupt, self.key_frame = frame, place == 5, place in (0, 9)
+                self.width, self.height = frame.width, frame.height
 
         monkeypatch.setattr(video_pyav, "_upright", lambda frame: getattr(frame, "frame", frame).to_ndarray())
         real = video_pyav.PyAVVideo._stream

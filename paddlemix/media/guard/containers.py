@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import IO
 
+from paddlemix.media.guard.matroska import check_matroska
 from paddlemix.media.guard.mp4 import check_mp4
 from paddlemix.media.guard.regular import RefusedError, length_of
 
@@ -18,10 +19,10 @@ MOST_PIXELS = 35_651_584
 SECONDS_VARIABLE = "PADDLEMIX_VIDEO_SECONDS"
 _USUAL_SECONDS = 600.0
 _HEAD_BYTES = 400
-_MP4 = "mov"
+_MP4, _MATROSKA = "mov", "matroska"
 _MPEG_TS_PACKET = 188
 _BEGINNINGS = (
-    (b"\x1aE\xdf\xa3", "matroska"),
+    (b"\x1aE\xdf\xa3", _MATROSKA),
     (b"FLV\x01", "flv"),
     (b"OggS", "ogg"),
     (b"\x00\x00\x01\xba", "mpeg"),
@@ -58,6 +59,8 @@ def checked_container(file: IO[bytes]) -> str:
         raise RefusedError(f"is broken, or in no format that is read; expected {NAMES}.")
     if container == _MP4:
         check_mp4(file, length)
+    elif container == _MATROSKA:
+        check_matroska(file, length)
     file.seek(0)
     return container
 
