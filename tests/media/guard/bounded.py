@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 HEADROOM = 6 << 30  # of addresses: what asks for more is stopped before it takes the machine's memory
+# What a refusal may take. It takes 50 ms; machines that run tests are slow at times.
+SECONDS, BYTES = 1.0, 10 << 20
 
 
 class Outcome(NamedTuple):
@@ -56,6 +58,15 @@ def run(call: Callable[[], object], refusal: type[Exception] | tuple[type[Except
         return Outcome("died", f"status {status} within {seconds} s", seconds, 0)
     os.waitpid(child, 0)
     return Outcome(*json.loads(answer))
+
+
+def refusal_of(call: Callable[[], object], refusal: type[Exception]) -> str:
+    """Run a call in a process of its own, where it must be refused soon and without memory; return the sentence."""
+    outcome = run(call, refusal, 20 * SECONDS)
+    assert outcome.kind == "refused", outcome
+    assert outcome.seconds < SECONDS and outcome.bytes <= BYTES, outcome
+    assert outcome.told.endswith(".") and "\n" not in outcome.told, outcome
+    return outcome.told
 
 
 def _answer(call: Callable[[], object], refusal: type[Exception] | tuple[type[Exception], ...], pipe: int) -> None:
