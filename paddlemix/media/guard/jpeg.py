@@ -67,7 +67,7 @@ def check_jpeg(file: IO[bytes], length: int) -> None:
             if pixels > _SPARE_PIXELS + length * _PIXELS_A_BYTE:
                 raise RefusedError(f"has {length} bytes, too few for its {pixels} pixels.")
             if is_progressive or (shown and shown[0] < components):
-                check_scans(file, end, 1, pixels)
+                check_scans(file, end, pixels)
             return
         file.seek(end)
 

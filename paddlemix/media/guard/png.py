@@ -7,9 +7,9 @@ from typing import IO, NamedTuple
 
 from paddlemix.media.guard.regular import RefusedError
 
-# Pillow takes microseconds for each; encoders write pixels in chunks of 8 KB or more.
-MOST_CHUNKS = 1000
-_BYTES_A_CHUNK = 512
+# Pillow takes microseconds for each; encoders write pixels in chunks of 8 KB or more, a few write one a row.
+MOST_CHUNKS = 4096
+_BYTES_A_CHUNK = 128
 MOST_METADATA_BYTES = 1 << 26
 # Deflate makes at most so many bytes of one.
 _MOST_FROM_A_BYTE = 1040

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from paddlemix.media.guard.regular import RefusedError
-from paddlemix.media.guard.scans import check_scans
+from paddlemix.media.guard.scans import check_scans_of_pieces
 
 MOST_ENTRIES = 4096
 # Values of a directory lie beside one another, so that together they have no more bytes than the file; the second half
@@ -161,7 +161,7 @@ def check_tiff(file: IO[bytes], length: int) -> None:
         raise RefusedError(f"is broken or cut off: it has {length} bytes, too few for its {width} x {height} pixels.")
     pieces = _check_pieces(directory, (width, height), samples, bits, length)
     if compression == _JPEG:
-        check_scans(file, 0, pieces, width * height)
+        check_scans_of_pieces(file, pieces, width * height)
 
 
 def _check_pieces(directory: _Directory, size: tuple[int, int], samples: int, bits: int, length: int) -> int:

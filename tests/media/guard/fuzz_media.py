@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import paddlemix  # noqa: F401  first: it sets the environment of the mathematics
 import numpy as np
 from PIL import Image
 

@@ -64,7 +64,7 @@ def picture(mode="RGB", width=90, height=60):
 
 def saved_or_skipped(path, kind, mode="RGB", **options):
     Image.init()
-    if kind not in Image.SAVE or kind == "AVIF" and kind not in Image.OPEN:
+    if kind not in Image.SAVE or (kind == "AVIF" and kind not in Image.OPEN):
         pytest.skip(f"this Pillow does not write {kind}")
     picture(mode).save(path, kind, **options)
     return str(path)
