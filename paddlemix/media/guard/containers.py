@@ -23,10 +23,9 @@ _MP4, _MATROSKA = "mov", "matroska"
 _MPEG_TS_PACKET = 188
 _BEGINNINGS = (
     (b"\x1aE\xdf\xa3", _MATROSKA),
-    (b"FLV\x01", "flv"),
-    (b"OggS", "ogg"),
+    (b"OggS\0", "ogg"),
     (b"\x00\x00\x01\xba", "mpeg"),
-    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", "asf"),
 )
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
 CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg")
@@ -71,6 +70,8 @@ def container_of(head: bytes) -> str | None:
         return _MP4
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return "avi"
+    if head[:4] == b"FLV\x01" and head[5:9] == b"\0\0\0\x09":
+        return "flv"
     # Packets of 188 bytes, or of 192 with the time before them.
     for start, packet in ((0, _MPEG_TS_PACKET), (4, _MPEG_TS_PACKET + 4)):
         if head[start : start + 2 * packet : packet] == b"GG":

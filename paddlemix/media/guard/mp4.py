@@ -15,7 +15,8 @@ from paddlemix.media.guard.regular import RefusedError
 MOST_SAMPLES = 4_000_000
 # Boxes are read whole to look for tables in them.
 MOST_BOX_BYTES = 1 << 27
-MOST_BOXES = 500_000
+MOST_BOXES = 100_000
+_SPARE_SAMPLES = 5000
 _FREE_EDITS = 16
 # FFmpeg makes one entry of so many samples of sound that is not compressed.
 _SOUND_SAMPLES = 1024
@@ -39,6 +40,11 @@ _TABLES = {
     b"stsz": (4, 12), b"stz2": (0, 12), b"elst": (12, 8), b"trun": (0, 8), b"cmov": (0, 4),
 }  # fmt: skip
 _ANY_TABLE = re.compile(b"|".join(_TABLES))
+_PARENTS = (
+    *(b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf", b"mvex", b"moof", b"traf", b"tref", b"udta"),
+    *(b"meta", b"wave"),
+)
+_DEEPEST = 12  # FFmpeg goes ten boxes deep
 _WITHOUT_TABLES = (b"mdat", b"free", b"skip", b"wide", b"ftyp", b"styp", b"uuid", b"sidx", b"emsg", b"prft", b"mfra")
 
 
@@ -53,18 +59,18 @@ def check_mp4(file: IO[bytes], length: int) -> None:
         RefusedError: it is refused; the message goes on from the video's name.
     """
     samples = 0
-    for kind, start, end in _boxes(file, 0, length):
+    for kind, start, inside, end in _boxes(file, 0, length):
         if kind == b"moov":
-            for inner, first, last in _boxes(file, start, end):
-                samples += _samples(_content(file, first, last), inner, length)
+            for _, first, _, last in _boxes(file, inside, end):
+                samples += _samples(_content(file, first, last), length)
         elif kind not in _WITHOUT_TABLES:
-            samples += _samples(_content(file, start, end), kind, length)
+            samples += _samples(_content(file, start, end), length)
         if samples > MOST_SAMPLES:
             raise RefusedError(f"counts {samples} samples in its tables; at most {MOST_SAMPLES} are read. Cut it up.")
 
 
-def _boxes(file: IO[bytes], start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Go from box to box: its kind, and where its content begins and ends."""
+def _boxes(file: IO[bytes], start: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
+    """Go from box to box: its kind, and where it, its content, and what follows it begin."""
     for _ in range(MOST_BOXES):
         file.seek(start)
         head = file.read(16)
@@ -76,9 +82,9 @@ def _boxes(file: IO[bytes], start: int, end: int) -> Iterator[tuple[bytes, int, 
         size = size or end - start
         if size < header:
             return  # broken, as the decoder will tell
-        yield kind, start + header, min(start + size, end)
+        yield kind, start, start + header, min(start + size, end)
         start += size
-    raise RefusedError(f"has more than {MOST_BOXES} boxes; write it anew without fragments.")
+    raise RefusedError(_MANY_BOXES)
 
 
 def _content(file: IO[bytes], start: int, end: int) -> bytes:
@@ -88,14 +94,41 @@ def _content(file: IO[bytes], start: int, end: int) -> bytes:
     return file.read(end - start)
 
 
-def _samples(box: bytes, kind: bytes, length: int) -> int:
+def _tables(box: bytes) -> dict[int, bytes]:
+    """Find the tables of a box: their names, by where these stand, or would without a size of 64 bits.
+
+    Boxes are gone through as FFmpeg does, and tables are looked for in all others too, which it may come to know.
+    """
+    found = {}
+    for match in _ANY_TABLE.finditer(box):
+        if 8 <= int.from_bytes(box[max(match.start() - 4, 0) : match.start()], "big") <= len(box) - match.start() + 4:
+            found[match.start()] = match[0]  # else it is a word, not a box
+    ranges, count = [(0, len(box), 0)], 0
+    while ranges:
+        start, end, depth = ranges.pop()
+        while start + 8 <= end:
+            count += 1
+            if count > MOST_BOXES:
+                raise RefusedError(_MANY_BOXES)
+            size, name, header = int.from_bytes(box[start : start + 4], "big"), box[start + 4 : start + 8], 8
+            if size == 1:
+                size, header = int.from_bytes(box[start + 8 : start + 16], "big"), 16
+            size = min(size or end - start, end - start)
+            if size < header:
+                break
+            if name in _TABLES:
+                found[start + header - 4] = name
+            elif name in _PARENTS and depth < _DEEPEST:
+                ranges.append((start + header + 4 * (name == b"meta"), start + size, depth + 1))
+            start += size
+    return found
+
+
+def _samples(box: bytes, length: int) -> int:
     """Count the samples of which FFmpeg will make entries, of a track or of a fragment."""
     found: dict[bytes, int] = dict.fromkeys(_TABLES, 0)
-    for match in _ANY_TABLE.finditer(box):
-        name, place = match[0], match.start()
+    for place, name in _tables(box).items():
         entry, at = _TABLES[name]
-        if place < 4 or not 8 <= int.from_bytes(box[place - 4 : place], "big") <= len(box) - place + 4:
-            continue  # a word, not a box
         if name == b"cmov":
             raise RefusedError("is a MOV with compressed tables; write it anew as MP4.")
         count = int.from_bytes(box[place + at : place + at + 4], "big")
@@ -130,7 +163,7 @@ def _entries(box: bytes, found: dict[bytes, int], length: int) -> int:
         chunks = found[b"stco"] + found[b"co64"]
         return max(samples, found[b"stsc"] * chunks) // _SOUND_SAMPLES + chunks
     samples = max(samples, found[b"stts"])
-    if samples > length + MOST_BOXES // 100:
+    if samples > length + _SPARE_SAMPLES:
         raise RefusedError(_too_many(samples, length))
     edits = found[b"elst"]
     return samples * (edits if edits > _FREE_EDITS else 1)
@@ -145,6 +178,9 @@ def _is_plain_sound(box: bytes) -> bool:
         and box[description + 8 : description + 12] == b"\0\0\0\1"
         and box[description + 16 : description + 20] in _PLAIN_SOUND
     )
+
+
+_MANY_BOXES = f"has more than {MOST_BOXES} boxes; write it anew without fragments."
 
 
 def _too_many(count: int, length: int) -> str:

@@ -21,6 +21,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from bounded import resident
 
+from paddlemix.media import video
 from paddlemix.media.images import ImageError, image_size, open_image
 from paddlemix.media.video import VideoError, open_video
 
@@ -54,17 +56,20 @@ def image_of(kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def video_of(name: str, codec: str, **options: str) -> bytes:
-    """The bytes of a video."""
+def video_of(
+    name: str, codec: str, size: tuple[int, int] = (48, 32), pixels: str | None = None, **options: str
+) -> bytes:
+    """The bytes of a video of ten frames, in the codec's pixels or others."""
     import av
 
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, name))
         with av.open(path, "w", options=options) as container:
-            stream = container.add_stream(codec, rate=10)
-            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height = size
+            stream.pix_fmt = pixels or ("yuvj420p" if codec == "mjpeg" else "yuv420p")
             for place in range(10):
-                pixels = np.roll(np.asarray(picture(48, 32)), 3 * place, axis=1)
+                pixels = np.roll(np.asarray(picture(*size)), 3 * place, axis=1)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
             container.mux(stream.encode())
         return Path(path).read_bytes()
@@ -125,9 +130,9 @@ def mutated(content: bytes, chance: random.Random, others: list[bytes]) -> bytes
 def look(path: str, is_video: bool) -> None:
     """Read a file as training does: its header, and what it shows."""
     if is_video:
-        with open_video(path) as video:
-            total = video.info.frames
-            list(video.read(sorted({place * max(total - 1, 0) // FRAMES for place in range(FRAMES)})))
+        with open_video(path) as opened:
+            total = opened.info.frames
+            list(opened.read(sorted({place * max(total - 1, 0) // FRAMES for place in range(FRAMES)})))
     else:
         image_size(path)
         open_image(path)
@@ -235,8 +240,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--decoder", choices=["av", "cv2"], default="av", help="of videos")
     parser.add_argument("--folder", type=Path, help="where failures are left (default: a temporary one)")
     arguments = parser.parse_args()
+    video.find_spec = lambda name: find_spec(name) if name == arguments.decoder else None
     folder = arguments.folder or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     one = Fuzzer(arguments.seed, folder)
