@@ -9,7 +9,7 @@ from typing import IO
 
 from paddlemix.media.guard.regular import RefusedError
 
-MOST_ELEMENTS = 200_000
+MOST_ELEMENTS = 100_000
 MOST_ATTACHMENTS = 256
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _CUES, _ATTACHMENTS = 0x1C53BB6B, 0x1941A469

@@ -63,7 +63,7 @@ def check_mp4(file: IO[bytes], length: int) -> None:
         if kind == b"moov":
             for _, first, _, last in _boxes(file, inside, end):
                 samples += _samples(_content(file, first, last), length)
-        elif kind not in _WITHOUT_TABLES:
+        elif kind not in _WITHOUT_TABLES and inside < end:
             samples += _samples(_content(file, start, end), length)
         if samples > MOST_SAMPLES:
             raise RefusedError(f"counts {samples} samples in its tables; at most {MOST_SAMPLES} are read. Cut it up.")

@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     Attributes:
         kind: "accepted", "refused", "escaped" (another error), or "died" (killed, or out of time).
         told: the refusal or the error.
-        seconds: that it took.
+        seconds: of the processor that it took, which other work on the machine does not change.
         bytes: by which the process grew at most.
     """
 
@@ -71,7 +71,7 @@ def refusal_of(call: Callable[[], object], refusal: type[Exception]) -> str:
 
 def _answer(call: Callable[[], object], refusal: type[Exception] | tuple[type[Exception], ...], pipe: int) -> None:
     kind, told = "escaped", ""
-    before, start = resident(), time.monotonic()
+    before, start = resident(), time.process_time()
     try:
         size = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
         resource.setrlimit(resource.RLIMIT_AS, (size + HEADROOM, size + HEADROOM))
@@ -84,7 +84,7 @@ def _answer(call: Callable[[], object], refusal: type[Exception] | tuple[type[Ex
     except BaseException as error:
         told = repr(error)
     finally:
-        seconds = time.monotonic() - start
+        seconds = time.process_time() - start
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         grown = max(int(line.split()[1]) * 1024 - before, 0)
         os.write(pipe, json.dumps([kind, told, seconds, grown]).encode() + b"\n")

@@ -121,7 +121,7 @@ REFUSED = {
         lambda: mkv_with(element("1941a469", element("61a7", b"") * 10_000)),
         "has more than 256 attachments",
     ),
-    "many elements": (lambda: mkv_with(b"\xec\x80" * 2_000_000), "has more than 200000 parts"),
+    "many elements": (lambda: mkv_with(b"\xec\x80" * 2_000_000), "has more than 100000 parts"),
 }
 
 
