@@ -1,5 +1,6 @@
 """The short form of fuzz_media.py, and that it finds what it looks for."""
 
+import mmap
 from importlib.util import find_spec
 
 import pytest
@@ -28,10 +29,11 @@ def stop(path, is_video):
 
 
 def grow(path, is_video):
-    KEPT.append(bytearray(b"x") * (40 << 20))  # more than what is free in a heap that has grown before
+    KEPT.append(mmap.mmap(-1, 40 << 20))  # not from the heap, which may have room from earlier tests
+    KEPT[-1].write(b"x" * len(KEPT[-1]))
 
 
-KEPT: list[bytearray] = []
+KEPT: list[mmap.mmap] = []
 
 
 @pytest.mark.parametrize(
