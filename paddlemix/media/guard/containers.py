@@ -55,7 +55,7 @@ def checked_container(file: IO[bytes]) -> str:
     if container is None and _is_sound(head):
         raise RefusedError("holds no video stream, only sound.")
     if container is None:
-        raise RefusedError(f"is broken, or in no format that is read; expected {NAMES}.")
+        raise RefusedError(f"is broken or in no format that is read; expected {NAMES}.")
     if container == _MP4:
         check_mp4(file, length)
     elif container == _MATROSKA:
