@@ -16,6 +16,13 @@ from typing import Any
 
 from paddlemix.staging import clear_dead, clear_dead_once, delete, name_beside
 
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -69,27 +76,44 @@ def _open_as_new_files_are(path: Path) -> None:
         sample.unlink()
 
 
-def open_regular(path: Path) -> BufferedReader:
+class NotAFileError(ValueError):
+    """Something without a content of its own where a file is expected.
+
+    Attributes:
+        problem: the message without the path, which it goes on from.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
+        super().__init__(f"{os.fspath(path)} {problem}")
+        self.problem = problem
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file for reading; a pipe would let a reader wait for ever, and some devices never end.
 
     Args:
-        path: of a regular file, or a link to one.
+        path: of a regular file, or of links that lead to one.
 
     Returns:
         The file, to be closed.
 
     Raises:
-        OSError: it cannot be opened.
-        ValueError: it is a folder, a pipe, a socket or a device.
+        NotAFileError: it is a folder, a pipe, a socket or a device.
+        OSError: it does not exist, or may not be read.
     """
+    _check_regular(path, os.stat(path).st_mode)  # first: to open a device may do something, and to open a pipe waits
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError(f"{path}: no regular file, but a folder, a pipe or a device; put the file itself there.")
+        _check_regular(path, os.fstat(descriptor).st_mode)  # again: another may stand there since
         return open(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _check_regular(path: str | os.PathLike[str], mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise NotAFileError(path, f"is {_KINDS.get(stat.S_IFMT(mode), 'something else')}; expected a file.")
 
 
 def flush_to_disk(path: Path) -> None:

@@ -14,6 +14,7 @@ UNKNOWN_TYPE = "application/octet-stream"
 _SCHEME = "data:"
 _SHOWN_CHARACTERS = 80  # of a data: URL
 _LONGEST_PATH = 1000
+_LONGEST_HEAD = 1000  # of a data: URL, up to its comma
 _EXPECTED = "data:image/png;base64,... or the like"
 
 # Below this no text is taken for an image: a path may be spelled in the letters of base64, and the smallest images take
@@ -109,12 +110,12 @@ def decode_data_url(url: str, *, max_bytes: int | None = None) -> bytes:
         FetchError: it holds more, or is not in base64.
     """
     most = max_bytes or MAX_BYTES
-    head, comma, body = url.partition(",")
-    if not comma or not head.lower().endswith(";base64"):
+    comma = url.find(",", 0, _LONGEST_HEAD)
+    if comma < 0 or not url[:comma].lower().endswith(";base64"):
         raise FetchError(f"{shown(url)} is not in base64; expected {_EXPECTED}.")
-    if len(body) * 3 // 4 > most:
+    if (len(url) - comma - 1) * 3 // 4 > most:  # before anything of it is copied
         raise FetchError(f"{shown(url)} is larger than {most // 2**20} MB.")
     try:
-        return base64.b64decode("".join(body.split()), validate=True)
+        return base64.b64decode("".join(url[comma + 1 :].split()), validate=True)
     except (binascii.Error, ValueError) as error:  # ValueError: characters beyond ASCII
         raise FetchError(f"{shown(url)} is broken or cut off: {error}; expected {_EXPECTED}.") from error

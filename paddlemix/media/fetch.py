@@ -58,7 +58,7 @@ class _Status(Exception):
 
 def is_address(path: str) -> bool:
     """Tell whether `path` is an http(s) address and not a file."""
-    return path[:8].lower().startswith(("http://", "https://"))
+    return path[:8].lower().startswith(("http://", "https://"))  # of a data: URL the whole would be copied
 
 
 def fetch(address: str, *, max_bytes: int | None = None, max_seconds: float | None = None) -> bytes:

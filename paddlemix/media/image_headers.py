@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import struct
-from typing import IO
-
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
+from paddlemix.media.guard.png import check_png
+from paddlemix.media.guard.regular import length_of
+from paddlemix.media.guard.tiff import check_directory
+
 EXIF_ORIENTATION = 0x0112
 TURNED_BY_90_DEGREES = (5, 6, 7, 8)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_WHERE_ORIENTATIONS_ARE = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -30,6 +40,25 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 def is_on_its_side(image: Image.Image) -> bool:
     """Tell whether the EXIF orientation of an open image turns it by a quarter."""
     return _orientation(image) in TURNED_BY_90_DEGREES
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """Turn a decoded image as its EXIF orientation says.
+
+    Args:
+        image: decoded; left as it is.
+
+    Returns:
+        The image upright, without EXIF; itself, not a copy, where it is so already.
+    """
+    _check_exif(image)
+    method = _TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    if method is None:
+        return image
+    turned = image.transpose(method)
+    for name in _WHERE_ORIENTATIONS_ARE:
+        turned.info.pop(name, None)
+    return turned
 
 
 def keep_from_mapping(image: Image.Image) -> None:
@@ -53,20 +82,20 @@ def _stored_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int | None:
+    _check_exif(image)
     # A PNG's getexif decodes all pixels to see what follows them; it has to only where something does.
-    if isinstance(image, PngImageFile) and image.fp and not _has_metadata_behind_pixels(image.fp):
-        return Image.Image.getexif(image).get(EXIF_ORIENTATION)
+    if isinstance(image, PngImageFile) and image.fp and not image.fp.closed:
+        start, length = image.fp.tell(), length_of(image.fp)
+        is_told = not check_png(image.fp, length).has_metadata_behind_pixels
+        image.fp.seek(start)
+        if is_told:
+            return Image.Image.getexif(image).get(EXIF_ORIENTATION)
     return image.getexif().get(EXIF_ORIENTATION)
 
 
-def _has_metadata_behind_pixels(png: IO[bytes]) -> bool:
-    """Walk the heads of a PNG's chunks and leave the file where it stood."""
-    start, behind_pixels, found = png.tell(), False, False
-    png.seek(8)
-    while len(head := png.read(8)) == 8 and not found:
-        length, kind = struct.unpack(">I4s", head)
-        behind_pixels = behind_pixels or kind == b"IDAT"
-        found = behind_pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
-        png.seek(length + 4, io.SEEK_CUR)
-    png.seek(start)
-    return found
+def _check_exif(image: Image.Image) -> None:
+    """Refuse EXIF that takes long to read before Pillow reads it; that of a JPEG or TIFF was checked with its file."""
+    if exif := image.info.get("exif"):
+        check_directory(exif, "its EXIF")
+    elif profile := image.info.get("Raw profile type exif"):  # of a PNG, as a text of hexadecimal digits
+        check_directory(bytes.fromhex("".join(profile.split("\n")[3:])), "its EXIF")

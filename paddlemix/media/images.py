@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import IO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError, is_address
-from paddlemix.media.image_headers import EXIF_ORIENTATION, is_on_its_side, keep_from_mapping, upright_size
+from paddlemix.media.guard.animation import check_animation
+from paddlemix.media.guard.formats import NAMES, checked_kind
+from paddlemix.media.guard.regular import RefusedError, TooLargeError, open_regular
+from paddlemix.media.image_headers import is_on_its_side, keep_from_mapping, turned_upright, upright_size
 from paddlemix.media.kept import fetch_kept
 from paddlemix.media.opening import DEFAULT_OPENING, MAX_PIXELS, ImageError, ImageOpening
 from paddlemix.media.rgb.grey_levels import as_8_bits, has_16_bits, has_more_than_8_bits
@@ -23,7 +25,16 @@ from paddlemix.media.rgb.transparency import on_white, settle_transparent_value
 from paddlemix.media.unreadable.contents import HEAD_BYTES, is_heic, what_it_is
 from paddlemix.media.unreadable.missing import where_it_is_not
 
-__all__ = ["MAX_PIXELS", "ImageError", "image_size", "lies_on_its_side", "open_image", "size_problem", "upright"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageError",
+    "image_size",
+    "lent_image",
+    "lies_on_its_side",
+    "open_image",
+    "size_problem",
+    "upright",
+]
 
 MAX_ASPECT_RATIO = 200
 _LIMIT_KEY = " Raise `image_pixel_limit` (IMAGE_PIXEL_LIMIT) where memory has room: decoding takes 7 bytes a pixel."
@@ -42,7 +53,7 @@ def open_image(path: str, opening: ImageOpening = DEFAULT_OPENING) -> Image.Imag
     Raises:
         ImageError: it is missing, broken, too large or too narrow, or the range of its values is unknown.
     """
-    with _opened(path, opening) as image:
+    with lent_image(path, opening) as image:
         return _upright(image, opening, shown(path))
 
 
@@ -78,7 +89,7 @@ def image_size(path: str, opening: ImageOpening = DEFAULT_OPENING) -> tuple[int,
         ImageError: as `open_image`, as far as the header tells; whether the range of 32-bit values is known, the values
             tell.
     """
-    with _opened(path, opening) as image:
+    with lent_image(path, opening) as image:
         size = upright_size(image)
         if opening.range == "bit_depth" and has_more_than_8_bits(image) and not has_16_bits(image):
             as_8_bits(image, opening.range, shown(path), is_16_bits=False)
@@ -98,7 +109,7 @@ def lies_on_its_side(path: str, opening: ImageOpening = DEFAULT_OPENING) -> bool
     Raises:
         ImageError: as `open_image`, as far as the header tells.
     """
-    with _opened(path, opening) as image:
+    with lent_image(path, opening) as image:
         return is_on_its_side(image)
 
 
@@ -113,14 +124,29 @@ def size_problem(width: int, height: int, pixel_limit: int | None = None) -> str
 
 
 @contextmanager
-def _opened(path: str, opening: ImageOpening) -> Iterator[Image.Image]:
-    """Lend an image whose header was read; what Pillow runs into while it is lent becomes an ImageError too."""
+def lent_image(path: str, opening: ImageOpening, *, every_frame: bool = False) -> Iterator[Image.Image]:
+    """Lend an image whose header was read; what Pillow runs into while it is lent becomes an ImageError too.
+
+    Args:
+        path: a local file, an http(s) address or a data: URL.
+        opening: as that of `open_image`.
+        every_frame: whether all frames of an animated image will be decoded.
+
+    Yields:
+        The image, not decoded yet.
+
+    Raises:
+        ImageError: as `open_image`.
+    """
     name = shown(path)
     _let_pillow_open(opening.pixel_limit)
     try:
-        source = _source(path)
-        with _identified(source) as image:
+        with _source(path) as source, _identified(source, opening.pixel_limit) as image:
             _check_size(image, opening, name)
+            if every_frame:
+                position = source.tell()
+                check_animation(source, str(image.format), *image.size)
+                source.seek(position)
             keep_from_mapping(image)
             settle_transparent_value(image)
             yield image
@@ -130,8 +156,10 @@ def _opened(path: str, opening: ImageOpening) -> Iterator[Image.Image]:
         raise ImageError(f"image {error}") from error
     except FileNotFoundError as error:
         raise ImageError(f"image {name} does not exist.{where_it_is_not(path)}") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"image {name} {_why_unidentified(_head(source))}") from error
+    except TooLargeError as error:
+        raise ImageError(f"image {name} {error}{_LIMIT_KEY}") from error
+    except (RefusedError, UnidentifiedImageError) as error:
+        raise ImageError(f"image {name} {error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"image {name} has far more than {opening.pixel_limit} pixels, the most that are read.{_LIMIT_KEY}"
@@ -152,20 +180,37 @@ def _let_pillow_open(pixels: int) -> None:
         Image.MAX_IMAGE_PIXELS = pixels
 
 
-def _source(path: str) -> IO[bytes] | Path:
+def _source(path: str) -> IO[bytes]:
     if is_data_url(path):
         return io.BytesIO(decode_data_url(path))
-    return io.BytesIO(fetch_kept(path, check=_why_no_image)) if is_address(path) else Path(path)
+    return io.BytesIO(fetch_kept(path, check=_why_no_image)) if is_address(path) else open_regular(path)
 
 
-def _identified(source: IO[bytes] | Path) -> Image.Image:
-    """Read an image's header, with the decoder of HEIC where it takes that and has it."""
+def _identified(source: IO[bytes], pixel_limit: int) -> Image.Image:
+    """Read an image's header, with the decoder of its kind alone.
+
+    Args:
+        source: of the image.
+        pixel_limit: the most pixels that are read.
+
+    Returns:
+        The image, not decoded yet.
+
+    Raises:
+        RefusedError: decoding it would cost too much; the message goes on from the image's name.
+        UnidentifiedImageError: it is of no kind that is opened; the message goes on likewise.
+    """
+    kind = checked_kind(source, pixel_limit)
+    if kind is None and is_heic(_head(source)) and _has_heif_decoder():
+        kind = checked_kind(source, pixel_limit)
+    if kind is None:
+        raise UnidentifiedImageError(_why_unidentified(_head(source)))
     try:
-        return Image.open(source)
-    except UnidentifiedImageError:
-        if not (is_heic(_head(source)) and _has_heif_decoder()):
-            raise
-        return Image.open(source)
+        return Image.open(source, formats=(kind,))
+    except UnidentifiedImageError as error:
+        raise UnidentifiedImageError(
+            f"is broken or cut off: it begins as {kind} and does not go on as such."
+        ) from error
 
 
 @cache
@@ -177,10 +222,7 @@ def _has_heif_decoder() -> bool:
     return True
 
 
-def _head(source: IO[bytes] | Path) -> bytes:
-    if isinstance(source, Path):
-        with open(source, "rb") as file:
-            return file.read(HEAD_BYTES)
+def _head(source: IO[bytes]) -> bytes:
     source.seek(0)
     return source.read(HEAD_BYTES)
 
@@ -188,25 +230,23 @@ def _head(source: IO[bytes] | Path) -> bytes:
 def _why_no_image(body: bytes) -> str | None:
     """Tell why what stands at an address is no image, as a sentence without its subject; None where it is one."""
     try:
-        with _identified(io.BytesIO(body)):
+        with _identified(io.BytesIO(body), MAX_PIXELS):
             return None
-    except UnidentifiedImageError:
-        return _why_unidentified(body[:HEAD_BYTES])
-    except Image.DecompressionBombError:
+    except (RefusedError, Image.DecompressionBombError):
         return None  # an image, which whoever opens it holds to its own limit
+    except UnidentifiedImageError as error:
+        return str(error)
     except Exception as error:
         return _problem_of(error)
 
 
 def _why_unidentified(head: bytes) -> str:
     content = what_it_is(head, "image")
-    return str(content) if content else "is in no format that Pillow reads (JPEG, PNG, WebP ...)."
+    return str(content) if content else f"is in no format that is read; expected {NAMES}."
 
 
 def _problem_of(error: Exception) -> str:
     """Say what a decoder or the system ran into, as a sentence without its subject."""
-    if isinstance(error, IsADirectoryError):
-        return "is a folder; expected a file."
     problem = "cannot be opened" if getattr(error, "errno", None) else "is broken or cut off"
     return f"{problem}: {getattr(error, 'strerror', None) or error}."
 
@@ -217,9 +257,7 @@ def _remedy(path: str) -> str:
 
 def _upright(image: Image.Image, opening: ImageOpening, name: str) -> Image.Image:
     image.load()
-    # Pillow would copy an image that is upright already, as most are.
-    is_turned = image.getexif().get(EXIF_ORIENTATION, 1) != 1
-    turned = ImageOps.exif_transpose(image) if is_turned else image
+    turned = turned_upright(image)
     if has_more_than_8_bits(image):
         turned = as_8_bits(turned, opening.range, name, is_16_bits=has_16_bits(image))
     return on_white(turned)

@@ -15,6 +15,7 @@ from paddlemix.conversation import RecordError
 from paddlemix.media.data_url import decode_data_url, is_data_url, shown
 from paddlemix.media.fetch import FetchError, is_address
 from paddlemix.media.frames import VideoError, VideoInfo
+from paddlemix.media.guard.regular import RefusedError, open_regular
 from paddlemix.media.kept import fetch_kept
 from paddlemix.media.opening import DEFAULT_OPENING, ImageError, ImageOpening
 from paddlemix.media.unreadable.contents import HEAD_BYTES, what_it_is
@@ -74,6 +75,8 @@ def open_video(path: str | tuple[str, ...], opening: ImageOpening = DEFAULT_OPEN
         raise VideoError(f"{name} {error}") from error
     except FetchError as error:
         raise VideoError(f"video {error}") from error
+    except RefusedError as error:
+        raise VideoError(f"{name} {error}") from error
     except ImageError as error:
         raise VideoError(f"{name} cannot be shown: {error}") from error
     except FileNotFoundError as error:
@@ -132,7 +135,7 @@ def _file(path: str, opening: ImageOpening) -> OpenVideo:
     """Open a local file: an image by Pillow, a video by whichever decoder is installed."""
     if is_image_file(path):
         return ImageFile(path, opening)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if problem := _why_no_video(file.read(HEAD_BYTES)):
             raise VideoError(problem)
     if find_spec("av"):

@@ -11,11 +11,12 @@ from PIL import Image
 
 from paddlemix.media.data_url import shown
 from paddlemix.media.frames import VideoError, VideoInfo
-from paddlemix.media.images import image_size, open_image, upright
+from paddlemix.media.guard.formats import HEAD_BYTES, kind_of
+from paddlemix.media.guard.regular import open_regular
+from paddlemix.media.images import image_size, lent_image, open_image, upright
 from paddlemix.media.opening import DEFAULT_OPENING, ImageOpening
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
-_OPENINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
 # Other formats hold several images that follow no time: the pages of a TIFF, a JPEG's image of the depth.
 _ANIMATED = ("GIF", "WEBP", "PNG")
 # As browsers and FFmpeg do: a delay too short to be meant lasts a tenth of a second.
@@ -29,11 +30,10 @@ def is_image_file(path: str) -> bool:
         path: of a local file.
 
     Returns:
-        Whether it is a JPEG, PNG, GIF, WebP, BMP or TIFF.
+        Whether it is of a kind that is opened.
     """
-    with open(path, "rb") as file:
-        head = file.read(12)
-    return head.startswith(_OPENINGS) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+    with open_regular(path) as file:
+        return kind_of(file.read(HEAD_BYTES)) is not None
 
 
 def frames_in(folder: Path) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ class ImageFile:
 
     def __init__(self, path: str, opening: ImageOpening = DEFAULT_OPENING) -> None:
         self._path, self._opening = path, opening
-        with Image.open(path) as image:
+        with lent_image(path, opening, every_frame=True) as image:
             width, height = upright(image, opening).size
             seconds = sum(_delays(image)) / 1000
             count = _count(image)
@@ -115,7 +115,7 @@ class ImageFile:
 
     def read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Decode the frames at `indices`, uint8[height, width, 3] each, in RGB."""
-        with Image.open(self._path) as image:
+        with lent_image(self._path, self._opening) as image:
             for index in indices:
                 image.seek(index)
                 yield np.asarray(upright(image, self._opening))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paddlemix.media.frames import VideoError
+from paddlemix.media.guard.containers import MOST_PIXELS
 from paddlemix.media.images import size_problem
 
 # Frames that a header may count beyond those that decode: an unfinished last group is common.
@@ -19,5 +20,5 @@ def check_size(width: int, height: int) -> None:
     Raises:
         VideoError: the frame is too large or too narrow; the message goes on from the video's name.
     """
-    if problem := size_problem(width, height):
+    if problem := size_problem(width, height) or size_problem(width, height, MOST_PIXELS):
         raise VideoError(problem)

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from paddlemix.media.frames import VideoError, VideoInfo
+from paddlemix.media.guard.containers import SECONDS_VARIABLE, checked_container, most_seconds
+from paddlemix.media.guard.metered import Deadline
+from paddlemix.media.guard.regular import open_regular
 from paddlemix.media.video_limits import SPARE_FRAMES, check_size
-
-# FFmpeg, which decodes for OpenCV, would open the files and addresses that these name.
-_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"v=0")
 
 
 class OpenCVVideo:
@@ -29,9 +29,9 @@ class OpenCVVideo:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        with open(path, "rb") as file:
-            if file.read(64).lstrip().startswith(_PLAYLISTS):
-                raise VideoError("is a playlist, not a video.")
+        self._deadline = Deadline(most_seconds(), f"Cut it up, or raise {SECONDS_VARIABLE}.")
+        with open_regular(path) as file:
+            checked_container(file)  # OpenCV gives no say in what FFmpeg finds the rest to be
         with self._capture() as capture:
             check_size(*(int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)))
             rate = capture.get(cv2.CAP_PROP_FPS) or None
@@ -41,6 +41,7 @@ class OpenCVVideo:
             height, width = np.rot90(first, _turns(capture)).shape[:2]
             count = 1
             while capture.grab():
+                self._deadline.check()
                 count += 1
             promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if promised - count > SPARE_FRAMES:
@@ -53,6 +54,7 @@ class OpenCVVideo:
         with self._capture() as capture:
             turns = _turns(capture)
             for place in range(indices[-1] + 1):
+                self._deadline.check()
                 if not capture.grab():
                     raise VideoError(f"is cut off or broken: {place} of its {self.info.frames} frames can be decoded.")
                 if place in wanted:

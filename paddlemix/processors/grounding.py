@@ -20,7 +20,7 @@ _CORNER = r"\(\d{1,6},\s*\d{1,6}\)"
 _NUMBER = re.compile(r"\d+")
 # How an answer says which of several images it speaks of; the prompt numbers them so.
 _MENTION = re.compile(r"(?:picture|image|图片?)\s*(\d+)", re.IGNORECASE)
-# Digits from which on a number is that of no image; Python refuses to read some thousands of them.
+# Digits from which on a number is that of no image and of no pixel; Python refuses to read some thousands of them.
 _LONGEST_NUMBER = 10
 
 GroundedT = TypeVar("GroundedT", GroundedBox, GroundedPoint, GroundedQuad)
@@ -146,8 +146,10 @@ class TaggedPlaces:
                 continue
             shown = last_mention(text[place : match.end()], shown, len(sizes))
             place = match.end()
-            numbers = [int(number) for number in _NUMBER.findall(match["box"] or match["quad"])]
-            pixels = self.units.in_pixels(numbers, sizes[shown])
+            digits = _NUMBER.findall(match["box"] or match["quad"])
+            if any(len(number) >= _LONGEST_NUMBER for number in digits):
+                continue  # on no image
+            pixels = self.units.in_pixels([int(number) for number in digits], sizes[shown])
             if pixels is not None:
                 yield shown, label, pixels
 

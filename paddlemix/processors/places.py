@@ -18,6 +18,7 @@ _ROUNDING = 1 / 1000
 _LARGEST_LOSS = 1 / 10
 # Of a side: a point further out is no point of the image.
 _POINT_REACH = 1 / 100
+_FARTHEST = 1e12  # pixels
 
 
 def check_places(conversation: Conversation, sizes: PlaceSizes) -> None:
@@ -28,10 +29,16 @@ def check_places(conversation: Conversation, sizes: PlaceSizes) -> None:
         sizes: of all that it shows.
 
     Raises:
-        RecordError: one lies on nothing that the conversation shows, a box or a quad has no area inside, or a point is
-            more than a hundredth of a side outside.
+        RecordError: a corner is no finite number, one lies on nothing that the conversation shows, a box or a quad has
+            no area inside, or a point is more than a hundredth of a side outside.
     """
     for placed, size in _placed(conversation, sizes):
+        if not _is_finite(placed, size):
+            raise RecordError(
+                conversation.source,
+                f"a {type(placed).__name__.lower()} has a corner that is NaN, infinite or beyond {_FARTHEST:g} pixels; "
+                "expected places on what is shown",
+            )
         if not _meets(placed, size):
             with naming_the_record(conversation):
                 raise RecordError(conversation.source, _problem(placed, size, conversation))
@@ -71,6 +78,14 @@ def _placed(conversation: Conversation, sizes: PlaceSizes) -> Iterator[tuple[Pla
         except ValueError as error:
             raise RecordError(conversation.source, str(error)) from error
         yield part, size.original
+
+
+def _is_finite(placed: Placed, size: Size) -> bool:
+    """Tell whether all corners are numbers that can be computed with; Python's whole numbers may be larger."""
+    try:
+        return all(abs(value) < _FARTHEST for value in placed.in_pixels(*size))
+    except OverflowError:
+        return False
 
 
 def _meets(placed: Placed, size: Size) -> bool:

@@ -53,7 +53,7 @@ def test_a_damaged_file_a_pipe_and_one_that_shrinks_are_named(tmp_path: Path) ->
         StoredStates(tmp_path)
     file.unlink()
     os.mkfifo(file)
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="expected a file"):
         StoredStates(tmp_path)
 
 

@@ -64,7 +64,7 @@ KINDS = {
     "empty": (b"", "is empty: it has no bytes"),
     "text": (b"tabby cat on a mat\n", "is a text, which begins with 'tabby cat on a mat'"),
     "chinese": ("一只猫。\n".encode() * 400, "is a text, which begins with '一只猫"),
-    "noise": (bytes(range(256)), "is in no format that Pillow reads"),
+    "noise": (bytes(range(256)), "is in no format that is read"),
 }
 
 

@@ -7,7 +7,7 @@ from PIL import Image as PillowImage
 
 from paddlemix.contract import PlaceSizes, Processor
 from paddlemix.conversation import Box, Conversation, Image, Point, Quad, RecordError, RecordId, Text, Turn
-from paddlemix.media.images import EXIF_ORIENTATION
+from paddlemix.media.image_headers import EXIF_ORIENTATION
 from paddlemix.models.qwen_vl.images import QwenVLImageProcessor
 from paddlemix.models.qwen_vl.processing import QwenVLProcessor
 from paddlemix.processors.places import check_places, clamped, count_clamped

@@ -192,8 +192,8 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path, read):
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     for name in ("pipe", "link", "zero"):
-        assert "no regular file" in refusal(read, tmp_path / name)
-    assert "no regular file" in refusal(read, tmp_path)
+        assert "expected a file" in refusal(read, tmp_path / name)
+    assert "expected a file" in refusal(read, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path, read):
 )
 def test_a_pipe_in_a_models_folder_is_named(tmp_path, name):
     os.mkfifo(tmp_path / name)
-    with pytest.raises(ValueError, match=rf"{name}: .*pipe"):
+    with pytest.raises(ValueError, match=rf"{name}:? .*pipe"):
         stored_tensors(tmp_path)
 
 

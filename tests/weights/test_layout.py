@@ -103,9 +103,7 @@ def test_a_layout_may_give_one_stored_tensor_to_several_parameters_and_make_one_
     model = nn.Layer()
     model.gate, model.up, model.down = (nn.Linear(*shape, bias_attr=False) for shape in ((4, 3), (4, 3), (3, 4)))
     if extra:
-        with pytest.raises(
-            ValueError, match=r"1 tensor does not fit[^\n]*\n  unexpected: other"
-        ):
+        with pytest.raises(ValueError, match=r"1 tensor does not fit[^\n]*\n  unexpected: other"):
             load_weights(model, tmp_path, CombiningLayout((), {}, ()))
     else:
         load_weights(model, tmp_path, CombiningLayout((), {}, ()))
