@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from paddlemix.bounded_json import SETTINGS, JsonLimits, check_file_size, parse_json_object
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -69,31 +71,45 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
         beside.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json_object(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+def read_json_object(path: Path, *, missing_ok: bool = False, limits: JsonLimits = SETTINGS) -> dict[str, Any]:
+    """Read a file that holds one JSON object, within bounds; see `parse_json_object`.
 
     Args:
         path: of a UTF-8 text, a byte order mark in front of it or not.
         missing_ok: whether a file that is not there reads as an empty object.
+        limits: how much it may hold.
 
     Returns:
         The object.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no such text; the message names file and line.
+        ValueError: it is no such text; the message names file and key, or file and line.
     """
     if missing_ok and not path.is_file():
         return {}
-    try:
-        values = json.loads(path.read_text("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}.") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
-    return values
+    return parse_json_object(read_bounded(path, limits), path, limits)
+
+
+def read_bounded(path: Path, limits: JsonLimits = SETTINGS) -> bytes:
+    """Read a file that is no larger than its kind may be.
+
+    Args:
+        path: of the file.
+        limits: how much it may hold.
+
+    Returns:
+        Its content.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is larger, or no file, such as a pipe.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a file; expected one that holds JSON.")
+    with open(path, "rb") as file:
+        check_file_size(os.fstat(file.fileno()).st_size, path, limits)
+        return file.read(limits.size)
 
 
 # A full disk, a full quota, a file larger than allowed.

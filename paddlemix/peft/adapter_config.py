@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paddlemix.files import write_json
+from paddlemix.bounded_json import finite_number, shown, whole_number
+from paddlemix.files import read_json_object, write_json
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 # Values that ask for nothing; anything else asks for what would have to be computed otherwise. Absent is neutral.
@@ -22,6 +22,18 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }  # fmt: skip
 _DEFAULT_TOKENS_LAYER = "embed_tokens"
+# No layer is wider than this by far, nor is there a vocabulary of more tokens.
+MAX_RANK = 2**20
+_MAX_TOKEN = 2**31 - 1
+_LARGEST_ALPHA = 1e9
+_BIASES = ("none", "all", "lora_only")
+# Patterns are searched for in each layer's name, and a search cannot be stopped: how long it takes is bounded by what
+# a pattern may hold. Each repeat multiplies it by the length of a name; repeated groups and references have no bound.
+_MAX_PATTERNS = 10_000
+_LONGEST_PATTERN = 512
+_MOST_REPEATS = 3
+_REPEAT = re.compile(r"[*+{]")
+_WITHOUT_BOUND = re.compile(r"\)[*+{]|\\[1-9]|\(\?P=|\(\?\(")
 
 
 @dataclass(frozen=True)
@@ -114,27 +126,25 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     path = folder / ADAPTER_CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no {ADAPTER_CONFIG_FILE}; expected the folder of an adapter.")
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
+    values = read_json_object(path)
     _refuse_unsupported(path, values)
     rank = _number(path, values, "r", 8, above=0)
+    bias = values.get("bias") or "none"
+    if bias not in _BIASES:
+        raise ValueError(f"{path}: `bias` is {shown(bias)}; expected one of {', '.join(_BIASES)}.")
     return AdapterConfig(
         rank=rank,
         alpha=_number(path, values, "lora_alpha", 8.0, above=0),
-        dropout=_number(path, values, "lora_dropout", 0.0),
-        rslora=bool(values.get("use_rslora")),
-        base=values.get("base_model_name_or_path") or None,
-        dora=bool(values.get("use_dora")),
+        dropout=_number(path, values, "lora_dropout", 0.0, most=1),
+        rslora=_flag(path, values, "use_rslora"),
+        base=_text(path, values, "base_model_name_or_path"),
+        dora=_flag(path, values, "use_dora"),
         rank_pattern=_pattern(path, values, "rank_pattern", rank),
         alpha_pattern=_pattern(path, values, "alpha_pattern", 8.0),
-        modules_to_save=tuple(values.get("modules_to_save") or ()),
-        ties_head=bool(values.get("ensure_weight_tying")),
+        modules_to_save=_names(path, values, "modules_to_save"),
+        ties_head=_flag(path, values, "ensure_weight_tying"),
         token_rows=_token_rows(path, values.get("trainable_token_indices") or {}),
-        bias=values.get("bias") or "none",
+        bias=bias,
     )
 
 
@@ -149,7 +159,7 @@ def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
         value = values.get(name)
         if value is not None and value not in neutral:
             raise ValueError(
-                f"{path}: `{name}` is {json.dumps(value)}, which is not done here. Merge the adapter with PEFT "
+                f"{path}: `{name}` is {shown(value)}, which is not done here. Merge the adapter with PEFT "
                 "(`PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(merged)`), and give the "
                 "merged model as `model_name_or_path`."
             )
@@ -158,31 +168,74 @@ def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
 def _pattern(path: Path, values: dict[str, Any], name: str, like: float) -> dict[str, Any]:
     """Read ranks or alphas by regular expressions; whole numbers where `like` is one."""
     found = values.get(name) or {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: `{name}` is {json.dumps(found)}; expected an object of numbers by layers.")
+    if not isinstance(found, dict) or len(found) > _MAX_PATTERNS:
+        raise ValueError(
+            f"{path}: `{name}` is {shown(found)}; expected an object of at most {_MAX_PATTERNS} numbers by layers."
+        )
     for pattern in found:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{path}: `{name}`: {pattern!r} is no regular expression ({error}).") from error
+        problem = _pattern_problem(pattern)
+        if problem is not None:
+            raise ValueError(f"{path}: `{name}`: {shown(pattern)} {problem}.")
     return {pattern: _number(path, found, pattern, like, above=0) for pattern in found}
+
+
+def _pattern_problem(pattern: str) -> str | None:
+    """Say what is wrong with a regular expression that layers' names are searched for."""
+    if len(pattern) > _LONGEST_PATTERN or len(_REPEAT.findall(pattern)) > _MOST_REPEATS:
+        return (
+            f"is longer than {_LONGEST_PATTERN} characters or repeats more than {_MOST_REPEATS} times; name the layers "
+            "one by one"
+        )
+    if _WITHOUT_BOUND.search(pattern):
+        return "repeats a group or refers to one, which may take any time; name the layers one by one"
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"is no regular expression ({error})"
+    return None
 
 
 def _token_rows(path: Path, value: Any) -> dict[str, tuple[int, ...]]:
     """Read which tokens' rows are trained: by layer, or a list for the embedding."""
     by_layer = {_DEFAULT_TOKENS_LAYER: value} if isinstance(value, list) else value
-    try:
-        return {layer: tuple(int(token) for token in tokens) for layer, tokens in by_layer.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: `trainable_token_indices` is {json.dumps(value)}; expected lists of token ids by layers."
-        ) from error
+    if not isinstance(by_layer, dict) or not all(
+        isinstance(tokens, list) and all(whole_number(token, 0, _MAX_TOKEN) for token in tokens)
+        for tokens in by_layer.values()
+    ):
+        raise ValueError(f"{path}: `trainable_token_indices` is {shown(value)}; expected lists of token ids by layers.")
+    return {layer: tuple(tokens) for layer, tokens in by_layer.items()}
 
 
-def _number(path: Path, values: dict[str, Any], name: str, default: float, *, above: float = -1) -> Any:
+def _flag(path: Path, values: dict[str, Any], name: str) -> bool:
+    value = values.get(name)
+    if not isinstance(value, (bool, type(None))):
+        raise ValueError(f"{path}: `{name}` is {shown(value)}; expected true or false.")
+    return bool(value)
+
+
+def _text(path: Path, values: dict[str, Any], name: str) -> str | None:
+    value = values.get(name)
+    if not isinstance(value, (str, type(None))) or (value and "\0" in value):
+        raise ValueError(f"{path}: `{name}` is {shown(value)}; expected a text.")
+    return value or None
+
+
+def _names(path: Path, values: dict[str, Any], name: str) -> tuple[str, ...]:
+    value = values.get(name) or []
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        raise ValueError(f"{path}: `{name}` is {shown(value)}; expected a list of names of layers.")
+    return tuple(value)
+
+
+def _number(
+    path: Path, values: dict[str, Any], name: str, default: float, *, above: float = -1, most: float = _LARGEST_ALPHA
+) -> Any:
     """Read the value of a key; a whole number where the default is one."""
     value = values.get(name, default)
-    kinds = (int,) if isinstance(default, int) else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or value <= above:
-        raise ValueError(f"{path}: `{name}` is {json.dumps(value)}; expected a number above {above}.")
+    if isinstance(default, int):
+        if not whole_number(value, int(above) + 1, MAX_RANK):
+            expected = f"a whole number above {above}, at most {MAX_RANK}"
+            raise ValueError(f"{path}: `{name}` is {shown(value)}; expected {expected}.")
+    elif not finite_number(value) or not above < value <= most:
+        raise ValueError(f"{path}: `{name}` is {shown(value)}; expected a number above {above}, at most {most:g}.")
     return value

@@ -6,7 +6,6 @@ Qwen2.5-VL's layers other names; versions on either side read only their own, bu
 
 from __future__ import annotations
 
-import json
 import shutil
 from itertools import takewhile
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from paddlemix.files import write_json
+from paddlemix.files import read_json_object, write_json
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import ADAPTER_FILE, PICKLED_ADAPTER_FILE, stored_adapter
 from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE
@@ -55,7 +54,7 @@ def rename_adapter(folder: Path, target: Path, layout: WeightLayout, *, in_memor
         if found.part in (names.DOWN, names.EMBEDDING_DOWN):
             layers[_shared_ending(found.place, layout)] = None
     save_tensors(target / ADAPTER_FILE, tensors)
-    config = json.loads((folder / ADAPTER_CONFIG_FILE).read_text("utf-8"))
+    config = read_json_object(folder / ADAPTER_CONFIG_FILE)
     write_json(target / ADAPTER_CONFIG_FILE, _config(config, list(layers), layout))
 
 

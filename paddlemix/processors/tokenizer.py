@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
+from paddlemix.bounded_json import shown
 from paddlemix.contract import AddedTokens, NewToken, Piece
 from paddlemix.files import read_json_object, replacing, write_json
 from paddlemix.hub import local_folder
@@ -32,7 +33,7 @@ from paddlemix.processors.tokens.files import (
     said_beside,
     with_named_specials,
 )
-from paddlemix.processors.tokens.reading import reader
+from paddlemix.processors.tokens.reading import reader, spellings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -101,7 +102,27 @@ class FastTokenizer:
         ends = (_token_text(settings.get(name)) for name in ("pad_token", "eos_token"))
         missing = {text for text in ends if text and backend.token_to_id(text) is None}  # refused when it is looked up
         add_named(backend, [one for one in named_specials(folder, settings) if one.content not in missing])
-        return cls(backend, settings)
+        tokenizer = cls(backend, settings)
+        tokenizer.check_texts(folder)
+        return tokenizer
+
+    def check_texts(self, folder: Path) -> None:
+        """Make sure that no text becomes a control token, by texts that spell each of them.
+
+        Args:
+            folder: of the checkpoint.
+
+        Raises:
+            ValueError: one does.
+        """
+        reserved = {self.token_id(name) for name in self.control_tokens}
+        texts = [text for name in self.control_tokens for text in spellings(name)]
+        for text, encoded in zip(texts, self._reader.encode_batch_fast(texts, add_special_tokens=False), strict=True):
+            if not reserved.isdisjoint(encoded.ids):
+                raise ValueError(
+                    f"{folder}: its tokenizer makes a control token of the text {shown(text)}, so that anyone who "
+                    "writes it could end a turn. Take the tokenizer's files of the published checkpoint."
+                )
 
     def save_pretrained(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
@@ -232,7 +253,7 @@ class FastTokenizer:
         """Read vocabulary and added tokens, from whichever files have them."""
         path, said = said_beside(folder, settings)
         if (folder / TOKENIZER_FILE).is_file():
-            backend = read_tokenizer(folder / TOKENIZER_FILE)
+            backend = read_tokenizer(folder / TOKENIZER_FILE, cls.control_tokens)
         else:
             backend = cls._read_vocabulary(folder)
             if not said:

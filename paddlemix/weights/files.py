@@ -9,6 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from paddlemix.bounded_json import INDEX
+from paddlemix.files import read_json_object
 from paddlemix.foreign.explain import explain, refuse_pointer
 from paddlemix.weights.dtypes import SAFETENSORS_CODES
 from paddlemix.weights.paddle_file import read_paddle_file
@@ -141,10 +143,11 @@ def _format_and_files(folder: Path) -> tuple[WeightFormat, list[Path]]:
 
 def _shards(index: Path) -> list[Path]:
     refuse_pointer(index)
+    values = read_json_object(index, limits=INDEX)
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        outside = [name for name in names if Path(name).name != name or name in ("", "..")]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        names = sorted(set(values["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name or name in ("", "..") or "\0" in name]
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{index}: damaged, no `weight_map` can be read from it; fetch it again.") from error
     if outside:
         raise ValueError(f"{index}: names {outside[0]!r}, which is no file of this folder. Fetch it from its source.")

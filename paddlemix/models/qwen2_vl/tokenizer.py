@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenizers import Tokenizer
-from tokenizers.models import BPE
 
 from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
 from paddlemix.processors.tokenizer import FastTokenizer
 from paddlemix.processors.tokens.files import TOKENIZER_FILE
 from paddlemix.processors.tokens.files import add_control_tokens as add_in_order
+from paddlemix.processors.tokens.vocabulary import read_byte_pairs
 
 # In the order of their ids, which follow the vocabulary's.
 CONTROL_TOKENS = (
@@ -48,7 +48,7 @@ class Qwen2Tokenizer(FastTokenizer):
         vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
         if not (vocabulary.is_file() and merges.is_file()):
             raise FileNotFoundError(f"{folder}: no {TOKENIZER_FILE}, and no vocab.json with merges.txt.")
-        return untrained_tokenizer(BPE.from_file(str(vocabulary), str(merges)))
+        return untrained_tokenizer(read_byte_pairs(vocabulary, merges, cls.control_tokens))
 
 
 def add_control_tokens(tokenizer: Tokenizer) -> None:
