@@ -114,7 +114,11 @@ def shown(value: Any) -> str:
 
 def without_surrogates(text: str) -> bool:
     """Tell whether a text is one in any encoding, as texts from outside of JSON files may not be."""
-    return text.isascii() or not _SURROGATE.search(text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def whole_number(value: Any, least: int, most: int) -> bool:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paddlemix.bounded_json import SETTINGS, JsonLimits, check_file_size, parse_json_object
+from paddlemix.bounded_json import SETTINGS, JsonLimits, check_file_size, parse_json_object, without_surrogates
 
 
 @contextmanager
@@ -64,9 +64,11 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
 
     Raises:
         TypeError: `obj` holds something else.
-        ValueError: `obj` holds NaN or an infinity, which JSON has no word for.
+        ValueError: `obj` holds NaN or an infinity, which JSON has no word for, or half of a surrogate pair.
     """
     text = json.dumps(obj, ensure_ascii=False, indent=2, allow_nan=False)
+    if not without_surrogates(text):
+        raise ValueError(f"{path}: a text to be written holds half of a surrogate pair, which is no text in UTF-8.")
     with replacing(path) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
 

@@ -76,7 +76,9 @@ class BadRecords:
                 is_new = key not in self._known
                 self._known.add(key)
                 if is_new:
-                    self._write(file.fileno(), json.dumps(line, ensure_ascii=False).encode() + b"\n")
+                    self._write(
+                        file.fileno(), json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+                    )
                 return is_new
         except OSError as error:  # a run of hours does not end because of a list
             self._known.add(key)

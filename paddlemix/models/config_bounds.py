@@ -6,56 +6,12 @@ what it was given. Needs no Paddle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from paddlemix.bounded_json import finite_number, shown, whole_number
+from paddlemix.bounded_json import finite_number
+from paddlemix.value_kinds import FLAG, OBJECT, TEXT, Kind, either, kind_problem, list_of, number, whole
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of value.
-
-    Attributes:
-        is_right: tells whether a value is of it.
-        expected: how messages call it.
-    """
-
-    is_right: Callable[[Any], bool]
-    expected: str
-
-
-def whole(least: int, most: int) -> Kind:
-    """Describe whole numbers within bounds."""
-    return Kind(lambda value: whole_number(value, least, most), f"a whole number from {least} to {most}")
-
-
-def number(above: float, most: float) -> Kind:
-    """Describe numbers above one bound, and at most another."""
-    return Kind(
-        lambda value: finite_number(value) and above < value <= most, f"a number above {above:g}, at most {most:g}"
-    )
-
-
-def list_of(kind: Kind, *, longest: int) -> Kind:
-    """Describe lists of values of a kind."""
-    return Kind(
-        lambda value: isinstance(value, (list, tuple)) and len(value) <= longest and all(map(kind.is_right, value)),
-        f"a list of at most {longest}, each {kind.expected}",
-    )
-
-
-def either(*kinds: Kind) -> Kind:
-    """Describe values of one of several kinds."""
-    return Kind(
-        lambda value: any(kind.is_right(value) for kind in kinds), ", or ".join(kind.expected for kind in kinds)
-    )
-
-
-FLAG = Kind(lambda value: isinstance(value, bool), "true or false")
-TEXT = Kind(lambda value: isinstance(value, str), "a text")
-OBJECT = Kind(lambda value: isinstance(value, Mapping), "an object")
 LAYERS = whole(1, 1024)
 HEADS = whole(1, 4096)
 WIDTH = whole(1, 2**20)
@@ -100,10 +56,9 @@ def check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Kind], *, section
     Raises:
         ValueError: a value is of another kind, or beyond its bounds; the message names the key.
     """
-    for name, kind in kinds.items():
-        value = values.get(name)
-        if value is not None and not kind.is_right(value):
-            raise ValueError(f"config.json: `{section}{name}` is {shown(value)}; expected {kind.expected}.")
+    problem = kind_problem(values, kinds, section=section)
+    if problem is not None:
+        raise ValueError(f"config.json: {problem}")
 
 
 def check_padding(token: int | None, rows: int) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from paddlemix.bounded_json import shown
 from paddlemix.contract import ModelConfig
-from paddlemix.models.config_bounds import NAMES, TEXT, check_kinds
+from paddlemix.models.config_bounds import NAMES, check_kinds
 from paddlemix.models.config_file import naming, read_config
 from paddlemix.models.family import Family
 from paddlemix.names import CONFIG_FILE
+from paddlemix.value_kinds import TEXT
 
 # A new family is its folder, and a line here.
 _FOLDERS = (

@@ -28,6 +28,7 @@ from paddlemix.processors.length import fit_length
 from paddlemix.processors.places import check_places
 from paddlemix.processors.settings import MediaSettings
 from paddlemix.processors.sources import ProcessorSources
+from paddlemix.processors.turns.checked import check_conversation
 from paddlemix.processors.turns.written import WrittenTurn, written_turn
 
 if TYPE_CHECKING:
@@ -347,9 +348,11 @@ class ProcessorBase(MessageCalls):
             The turns.
 
         Raises:
-            RecordError: a box, a point or a quad lies outside what it lies on, or on what the conversation does not
+            RecordError: a turn's role, a name or a text is none, a box, a point or a quad lies outside what it lies on,
+                or on what the conversation does not
                 show, or the convention has no form for it.
         """
+        check_conversation(conversation)
         check_places(conversation, sizes)
         try:
             return [written_turn(turn, self.grounding.write(turn, sizes)) for turn in conversation.turns]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
-from paddlemix.bounded_json import shown
+from paddlemix.bounded_json import shown, without_surrogates
 from paddlemix.contract import AddedTokens, NewToken, Piece
 from paddlemix.files import read_json_object, replacing, write_json
 from paddlemix.hub import local_folder
@@ -198,8 +198,23 @@ class FastTokenizer:
         return {self.token_id(text): ids for text, ids in pieces.items()}
 
     def encode(self, text: str) -> list[int]:
-        """Encode plain text; control tokens spelled in it are text."""
-        return self._reader.encode(text, add_special_tokens=False).ids
+        """Encode plain text; control tokens spelled in it are text.
+
+        Args:
+            text: the text.
+
+        Returns:
+            The ids.
+
+        Raises:
+            ValueError: it holds half of a surrogate pair, as only Python's texts can.
+        """
+        try:
+            return self._reader.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError) as error:
+            if not isinstance(text, str) or without_surrogates(text):
+                raise
+            raise ValueError(f"the text {shown(text)} holds half of a surrogate pair, which is no text.") from error
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> tuple[np.ndarray, np.ndarray]:
         """Encode a prompt, and tell what each of its ids weighs.

@@ -197,13 +197,13 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("changes", "expected"),
         [
-            ({"r": 0}, "`r` is 0; expected a number above 0"),
+            ({"r": 0}, "`r` is 0; expected a whole number above 0"),
             ({"r": 4}, r"`r` is 4, but .*lora_A.weight is \[3, 64\]"),
             ({"lora_alpha": "8"}, '`lora_alpha` is "8"; expected'),
             ({"use_dora": True}, "`use_dora` is true, but .* has no lora_magnitude_vector"),
             ({"peft_type": "IA3"}, '`peft_type` is "IA3", which is not done here'),
             ({"init_lora_weights": "pissa"}, r'`init_lora_weights` is "pissa".*Merge the adapter with PEFT'),
-            ({"rank_pattern": {"q_proj": "4"}}, '`q_proj` is "4"; expected a number above 0'),
+            ({"rank_pattern": {"q_proj": "4"}}, '`q_proj` is "4"; expected a whole number above 0'),
             ({"alpha_pattern": {"(": 4}}, r"`alpha_pattern`: '\(' is no regular expression"),
             ({"alpha_pattern": {"q_proj": 4}}, "more than products of one rank.*Merge it into its base with paddlemix"),
         ],
@@ -221,7 +221,7 @@ class TestRefused:
         with pytest.raises(FileNotFoundError, match=r"no adapter_model.safetensors"):
             MixLoRAModel.from_pretrained(tied, folder)
         (folder / "adapter_config.json").write_text("{")
-        with pytest.raises(ValueError, match=r"adapter_config.json: not valid JSON"):
+        with pytest.raises(ValueError, match=r"adapter_config.json:1: not valid JSON"):
             MixLoRAModel.from_pretrained(tied, folder)
         (folder / "adapter_config.json").unlink()
         with pytest.raises(FileNotFoundError, match=r"no adapter_config.json"):

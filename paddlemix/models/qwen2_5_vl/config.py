@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from paddlemix.models.config_bounds import SIDE, WIDTH, Kind, list_of, whole
+from paddlemix.models.config_bounds import SIDE, WIDTH
 from paddlemix.models.qwen2_5_vl.seconds import STEPS_KEY, steps_per_second
 from paddlemix.models.qwen2_vl.config import PatchTowerConfig, Qwen2VLConfig
+from paddlemix.value_kinds import Kind, list_of, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self

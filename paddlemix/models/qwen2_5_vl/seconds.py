@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from paddlemix.bounded_json import finite_number
-from paddlemix.models.config_bounds import Kind, check_kinds
+from paddlemix.models.config_bounds import check_kinds
+from paddlemix.value_kinds import Kind
 
 STEPS_KEY = "tokens_per_second"
 # Of every published checkpoint.

@@ -11,31 +11,26 @@ from paddlenlp.transformers import PretrainedConfig
 
 from paddlemix.models.config_bounds import (
     EPSILON,
-    FLAG,
     HEADS,
     LAYERS,
     LENGTH,
     NAMES,
-    OBJECT,
     OF_THE_FILE,
     SHARE,
     SHARED,
     SIDE,
     TOKEN,
     WIDTH,
-    Kind,
     check_kinds,
     check_padding,
-    list_of,
-    number,
     section,
-    whole,
 )
 from paddlemix.models.decoder import DecoderShape
 from paddlemix.models.fixed_values import QWEN2_LANGUAGE, refuse_acting_windows, refuse_other_values
 from paddlemix.models.layers.rope_scaling import ScaledFrequencies, check_scaling, published_scaling, scaled_frequencies
 from paddlemix.models.nested_config import flat_values
 from paddlemix.models.tower import TowerShape
+from paddlemix.value_kinds import FLAG, OBJECT, Kind, list_of, number, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -10,7 +10,6 @@ from paddlenlp.transformers import PretrainedConfig
 
 from paddlemix.models.config_bounds import (
     EPSILON,
-    FLAG,
     HEADS,
     LAYERS,
     LENGTH,
@@ -22,13 +21,12 @@ from paddlemix.models.config_bounds import (
     WIDTH,
     check_kinds,
     check_padding,
-    number,
     section,
-    whole,
 )
 from paddlemix.models.decoder import DecoderNames, DecoderShape
 from paddlemix.models.fixed_values import refuse_other_values
 from paddlemix.models.tower import TowerShape
+from paddlemix.value_kinds import FLAG, number, whole
 
 RESAMPLER_HEAD_DIM = 128  # of the published resampler; its number of heads follows from it
 
