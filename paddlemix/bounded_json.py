@@ -144,9 +144,11 @@ class _Reading:
         is_odd: whether a number is none that a float holds.
     """
 
+    repeated: str | None
+    is_odd: bool
+
     def __init__(self) -> None:
-        self.repeated: str | None = None
-        self.is_odd = False
+        self.repeated, self.is_odd = None, False
 
     def object_of(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)

@@ -349,8 +349,7 @@ class ProcessorBase(MessageCalls):
 
         Raises:
             RecordError: a turn's role, a name or a text is none, a box, a point or a quad lies outside what it lies on,
-                or on what the conversation does not
-                show, or the convention has no form for it.
+                or on what the conversation does not show, or the convention has no form for it.
         """
         check_conversation(conversation)
         check_places(conversation, sizes)

@@ -183,7 +183,8 @@ def _check(values: Mapping[str, Any]) -> None:
         value = values.get(name)
         if value is not None and value not in built:
             raise ValueError(
-                f"`{name}` is {shown(value)}; only {built[0]!r} is built in. Take the key out if the model was trained so."
+                f"`{name}` is {shown(value)}; only {shown(built[0])} is built in. Take the key out if the model was "
+                "trained so."
             )
     factor = values.get("rescale_factor")
     if factor is not None and not (isinstance(factor, float) and math.isclose(factor, 1 / 255, rel_tol=1e-6)):

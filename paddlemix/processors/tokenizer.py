@@ -28,6 +28,7 @@ from paddlemix.processors.tokens.files import (
     add_named,
     add_said,
     check_control_tokens,
+    check_named,
     named_specials,
     read_tokenizer,
     said_beside,
@@ -99,10 +100,14 @@ class FastTokenizer:
         backend = cls._read_backend(folder, settings)
         check_control_tokens(backend, cls.control_tokens, folder)
         add_control_tokens(backend, cls.control_tokens)  # special to the library, whatever the files call them
+        check_named(settings, ("pad_token", "eos_token"), folder)
         ends = (_token_text(settings.get(name)) for name in ("pad_token", "eos_token"))
         missing = {text for text in ends if text and backend.token_to_id(text) is None}  # refused when it is looked up
         add_named(backend, [one for one in named_specials(folder, settings) if one.content not in missing])
-        tokenizer = cls(backend, settings)
+        try:
+            tokenizer = cls(backend, settings)
+        except ValueError as error:
+            raise ValueError(f"{folder / TOKENIZER_CONFIG_FILE}: {error}") from error
         tokenizer.check_texts(folder)
         return tokenizer
 
@@ -147,7 +152,8 @@ class FastTokenizer:
         token_id = self.backend.token_to_id(token)
         if token_id is None:
             raise ValueError(
-                f"the tokenizer has no token {token}; `model_name_or_path` holds another model's tokenizer."
+                f"the tokenizer has no token {shown(token)[1:-1]}; `model_name_or_path` holds another model's "
+                "tokenizer."
             )
         self._control_ids[token] = token_id
         return token_id

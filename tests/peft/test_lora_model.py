@@ -204,7 +204,7 @@ class TestRefused:
             ({"peft_type": "IA3"}, '`peft_type` is "IA3", which is not done here'),
             ({"init_lora_weights": "pissa"}, r'`init_lora_weights` is "pissa".*Merge the adapter with PEFT'),
             ({"rank_pattern": {"q_proj": "4"}}, '`q_proj` is "4"; expected a whole number above 0'),
-            ({"alpha_pattern": {"(": 4}}, r"`alpha_pattern`: '\(' is no regular expression"),
+            ({"alpha_pattern": {"(": 4}}, r"`alpha_pattern`: .\(. is no regular expression"),
             ({"alpha_pattern": {"q_proj": 4}}, "more than products of one rank.*Merge it into its base with paddlemix"),
         ],
     )

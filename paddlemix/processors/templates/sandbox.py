@@ -47,6 +47,9 @@ class BudgetedSandbox(ImmutableSandboxedEnvironment):
 
     Args:
         **options: jinja2's.
+
+    Attributes:
+        intercepted_binops: the operators that `call_binop` computes.
     """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})

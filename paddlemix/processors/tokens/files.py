@@ -120,6 +120,24 @@ def named_specials(folder: Path, settings: Mapping[str, Any]) -> list[AddedToken
     return list(tokens.values())
 
 
+def check_named(settings: Mapping[str, Any], names: Collection[str], folder: Path) -> None:
+    """Check that keys of a tokenizer_config.json that name a token do so.
+
+    Args:
+        settings: its values.
+        names: of the keys.
+        folder: of the checkpoint.
+
+    Raises:
+        ValueError: one holds something else.
+    """
+    for name in names:
+        value = settings.get(name)
+        problem = None if not value else added_token_problem({"content": value} if isinstance(value, str) else value)
+        if problem is not None:
+            raise ValueError(f"{folder / TOKENIZER_CONFIG_FILE}: `{name}`: {problem}.")
+
+
 def add_said(tokenizer: Tokenizer, said: Said, path: Path) -> None:
     """Add tokens in the order of their ids; what a later file says of a token's flags counts.
 
