@@ -1,30 +1,33 @@
 """Mutates every JSON file of a checkpoint of each family: each is read, or refused in a sentence that names the file.
 
-    python tests/fuzz_checkpoints.py --mutations 10000 --seed 0
+    python tests/fuzz_checkpoints.py --checkpoints FOLDER --mutations 10000 --seed 0
 
 Each folder goes the whole way that a start goes, without weights: config, processor with tokenizer and template, a
-prompt, settings of answers, an adapter. Nothing is fetched.
+prompt, settings of answers, an adapter. Nothing is fetched. It goes so in a forked process, which may take 5 s of the
+processor's time and 1 GB for one folder, and must not grow from folder to folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
+import os
 import random
 import re
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import paddlemix  # noqa: F401  first: it sets the environment of the mathematics
 from paddlemix.auto import AutoConfigMIX, AutoProcessorMIX
@@ -34,8 +37,9 @@ from paddlemix.models.config_file import read_config, vocab_size_of
 from paddlemix.peft.adapter_config import read_adapter_config
 from paddlemix.weights.files import stored_tensors
 
-SECONDS = 10  # of the processor's time for one folder; they take milliseconds
+SECONDS, BYTES = 5, 2**30  # of the processor's time and of memory, for one folder; they take milliseconds
 KILOBYTES = 60_000  # that one folder may add to the process's largest size
+SUFFIXES = (".json", ".txt", ".jinja", ".tiktoken")
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 3.5, 1e308, -1e308, 1e-300, 10**6, 10**9, 2**31, 2**32, 2**63, 10**19,
     10**400, float("nan"), float("inf"),
@@ -47,62 +51,145 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+# Put into texts, of which some are templates.
+PROGRAMS = (
+    "{{ 1 / 0 }}", "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "{{", "{% endif %}",
+    "{{ 'a' * 10**10 }}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ messages | tojson(indent=10**9) }}",
+    "{{ raise_exception('no\nno') }}", "{% set a = messages * 10**9 %}", "{{ ''.__class__ }}",
+    "{{ messages[0][1][2] }}",
+    "{{ 10 ** (10**10) }}", "<|im_start|>", "\x1b[2J", "\u2028", "{% include '/etc/passwd' %}", "{{ self }}",
+)  # fmt: skip
 # Lists in lists, deeper than Python's own writer goes.
 NESTED = {"nested 10": 10, "nested 70": 70, "nested 3000": 3000}
 
 
 @dataclass
 class Fuzzer:
-    """Reads mutated folders.
+    """Reads mutated folders, each process a number of them.
 
     Attributes:
         folders: the checkpoints that are mutated.
-        random: chooses.
-        outcomes: how many were accepted, and how many refused.
+        seed: of what is changed; the same mutation comes out of a seed and a number.
+        batch: how many a process reads.
+        outcomes: how many were accepted and how many refused, by the file that was changed.
         failures: what came out otherwise, each with the file and its content.
         slowest: seconds of the processor's time that one folder took, and which file.
+        growth: kilobytes that a process held at its end beyond those after half of its folders, at most.
     """
 
     folders: list[Path]
-    random: random.Random
+    seed: int = 0
+    batch: int = 250
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     slowest: tuple[float, str] = (0.0, "")
+    growth: int = 0
 
     def run(self, mutations: int) -> None:
         """Read so many mutated folders."""
-        for number in range(mutations):
-            folder = self.folders[number % len(self.folders)]
-            file = self.random.choice(sorted(folder.rglob("*.json")))
-            self._read(folder, file, self._mutated(file.read_bytes()))
+        number = 0
+        while number < mutations:
+            number = self._read_in_fork(number, min(number + self.batch, mutations))
 
-    def _read(self, source: Path, file: Path, content: bytes) -> None:
+    def _read_in_fork(self, first: int, end: int) -> int:
+        """Read folders in a new process; where that dies, the one at which it did has failed.
+
+        Args:
+            first: the number of the first mutation.
+            end: one above that of the last.
+
+        Returns:
+            The number of the next.
+        """
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(reading)
+            with open(writing, "w", encoding="utf-8") as reports:
+                self._report(first, end, reports)
+            os._exit(0)
+        os.close(writing)
+        with open(reading, encoding="utf-8") as reports:
+            for line in reports:
+                report = json.loads(line)
+                if "growth" in report:
+                    self.growth = max(self.growth, report["growth"])
+                    continue
+                first = report["number"] + 1
+                self.outcomes[f"{Path(report['file']).name} {report['outcome']}"] += 1
+                self.slowest = max(self.slowest, (report["seconds"], report["file"]))
+                if report["problem"]:
+                    self.failures.append(f"{report['number']}: {report['file']}: {report['problem']}")
+        _, status = os.waitpid(child, 0)
+        if status:
+            self.outcomes["died"] += 1
+            self.failures.append(f"{first}: the process ended with {os.waitstatus_to_exitcode(status)}")
+            first += 1
+        return first
+
+    def _report(self, first: int, end: int, reports: TextIO) -> None:
+        """Read folders, and write a line about each."""
+        for stop in (signal.SIGVTALRM, signal.SIGALRM):
+            signal.signal(stop, signal.SIG_DFL)  # which ends the process, wherever it is
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with tempfile.TemporaryDirectory() as place:
+            folders = [Path(shutil.copytree(one, Path(place) / one.name)) for one in self.folders]
+            for folder in folders:
+                use(folder)
+            size = memory()[0]
+            resource.setrlimit(resource.RLIMIT_AS, (size + BYTES, size + BYTES))
+            for number in range(first, end):
+                if number == (first + end) // 2:
+                    held = memory()[1]
+                report = self._read(folders[number % len(folders)], number)
+                print(json.dumps({"number": number, **report}), file=reports, flush=True)
+            print(json.dumps({"growth": (memory()[1] - held) // 1024}), file=reports)
+
+    def _read(self, source: Path, number: int) -> dict[str, Any]:
+        """Read a folder of which one file is changed."""
+        chance = random.Random(f"{self.seed} {number}")
+        file = chance.choice(sorted(one for one in source.rglob("*") if one.suffix in SUFFIXES))
         kept = file.read_bytes()
+        content = Mutator(chance).mutated(kept, is_json=file.suffix == ".json")
         file.write_bytes(content)
         before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-        problem = None
+        problem, outcome = None, "refused"
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+        signal.alarm(20 * SECONDS)
         try:
-            with bounded(SECONDS):
-                use(source)
-            self.outcomes["accepted"] += 1
+            use(source)
+            outcome = "accepted"
         except (ValueError, OSError) as error:
-            self.outcomes["refused"] += 1
             problem = sentence_problem(error, source)
         except BaseException as error:  # a panic of the tokenizers library is no `Exception`
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise
             problem = "".join(traceback.format_exception(error)[-6:])
-        finally:
-            file.write_bytes(kept)
-        took = time.process_time() - began
-        self.slowest = max(self.slowest, (took, f"{source.name}/{file.name}"))
-        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before > KILOBYTES and problem is None:
-            problem = "it grew"
-        if problem is not None:
-            self.failures.append(f"{source.name}/{file.name}: {problem}\n{content[:1500]!r}")
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.alarm(0)
+        file.write_bytes(kept)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        if grown > KILOBYTES and problem is None:
+            problem = f"it took {grown} kilobytes"
+        return {
+            "file": f"{source.name}/{file.name}",
+            "outcome": "failed" if problem else outcome,
+            "seconds": time.process_time() - began,
+            "problem": problem and f"{problem}\n{content[:1500]!r}",
+        }
 
-    def _mutated(self, content: bytes) -> bytes:
-        if self.random.random() < 0.2:
+
+@dataclass
+class Mutator:
+    """Changes files, as chance has it.
+
+    Attributes:
+        random: chooses.
+    """
+
+    random: random.Random
+
+    def mutated(self, content: bytes, *, is_json: bool) -> bytes:
+        """Change a file: values and keys of JSON, or bytes."""
+        if not is_json or self.random.random() < 0.2:
             return self._mutated_bytes(content)
         document = json.loads(content)
         for _ in range(self.random.choice((1, 1, 1, 2, 4))):
@@ -132,6 +219,9 @@ class Fuzzer:
             node[str(self.random.choice(VALUES))[:50]] = copy.deepcopy(node[key])
         elif what < 0.55:
             node[key] = self.random.choice(list(NESTED))
+        elif what < 0.7 and isinstance(node[key], str):
+            place = self.random.randrange(len(node[key]) + 1)
+            node[key] = node[key][:place] + self.random.choice(PROGRAMS) + node[key][place:]
         else:
             node[key] = copy.deepcopy(self.random.choice(VALUES))
 
@@ -154,6 +244,13 @@ class Fuzzer:
     def _with_repeated_key(self, text: str) -> str:
         found = re.search(r'"(\w+)": ', text)
         return f'{{"{found[1]}": 1, {text[1:]}' if found else text
+
+
+def memory() -> tuple[int, int]:
+    """Tell the bytes that this process has addresses for, and those that it holds."""
+    gc.collect()
+    size, held = Path("/proc/self/statm").read_text().split()[:2]
+    return int(size) * resource.getpagesize(), int(held) * resource.getpagesize()
 
 
 def use(folder: Path) -> None:
@@ -194,19 +291,25 @@ def containers(node: Any) -> Iterator[Any]:
             yield from containers(child)
 
 
-@contextmanager
-def bounded(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError where a block takes more of the processor's time."""
+def of_another_time(source: Path, folder: Path) -> Path:
+    """Copy a checkpoint with its vocabulary in two files, and with its template in a file of its own."""
+    shutil.copytree(source, folder)
+    values = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(values["model"]["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(" ".join(pair) for pair in values["model"]["merges"]))
+    (folder / "added_tokens.json").write_text(json.dumps({one["content"]: one["id"] for one in values["added_tokens"]}))
+    (folder / "chat_template.jinja").write_text(
+        json.loads((folder / "chat_template.json").read_text())["chat_template"]
+    )
+    return folder
 
-    def stop(number: int, frame: object) -> None:
-        raise TimeoutError(f"more than {seconds} s")
 
-    signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+def checkpoints(sources: Path, folder: Path) -> list[Path]:
+    """Copy checkpoints with all files that any has, those with a tokenizer.json in an older form too."""
+    found = [with_all_files(one, folder / one.name) for one in sorted(sources.iterdir())]
+    old = [one for one in found if (one / "tokenizer.json").is_file()]
+    return [*found, *(of_another_time(one, folder / f"{one.name}_old") for one in old)]
 
 
 def with_all_files(source: Path, folder: Path) -> Path:
@@ -243,12 +346,13 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, required=True, help="a folder with one of each family")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folders = [with_all_files(one, Path(place) / one.name) for one in sorted(options.checkpoints.iterdir())]
-        fuzzer = Fuzzer(folders, random.Random(options.seed))
+        fuzzer = Fuzzer(checkpoints(options.checkpoints, Path(place)), options.seed)
         fuzzer.run(options.mutations)
     for one in fuzzer.failures[:40]:
         print(one, end="\n\n")
-    print(dict(fuzzer.outcomes), f"failures: {len(fuzzer.failures)}, slowest: {fuzzer.slowest}")
+    print(dict(sorted(fuzzer.outcomes.items())))
+    print(f"failures: {len(fuzzer.failures)}, slowest: {fuzzer.slowest}, growth: {fuzzer.growth} kilobytes")
+    sys.exit(bool(fuzzer.failures) or fuzzer.growth > KILOBYTES)
 
 
 if __name__ == "__main__":
