@@ -102,12 +102,17 @@ class Fuzzer:
             The number of the next.
         """
         reading, writing = os.pipe()
+        sys.stdout.flush()
         child = os.fork()
         if not child:
-            os.close(reading)
-            with open(writing, "w", encoding="utf-8") as reports:
-                self._report(first, end, reports)
-            os._exit(0)
+            try:
+                os.close(reading)
+                with open(writing, "w", encoding="utf-8") as reports:
+                    self._report(first, end, reports)
+                os._exit(0)
+            finally:  # what follows belongs to the process that forked this one
+                traceback.print_exc()
+                os._exit(1)
         os.close(writing)
         with open(reading, encoding="utf-8") as reports:
             for line in reports:
@@ -132,6 +137,7 @@ class Fuzzer:
         for stop in (signal.SIGVTALRM, signal.SIGALRM):
             signal.signal(stop, signal.SIG_DFL)  # which ends the process, wherever it is
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        gc.freeze()  # what is there already is shared with the process that forked this one
         with tempfile.TemporaryDirectory() as place:
             folders = [Path(shutil.copytree(one, Path(place) / one.name)) for one in self.folders]
             for folder in folders:
@@ -212,7 +218,7 @@ class Mutator:
             del node[key]
         elif what < 0.3 and isinstance(node[key], (int, float)) and not isinstance(node[key], bool):
             old = node[key]
-            node[key] = self.random.choice((old + 1, -old, old * 10**6, str(old), old / 3))
+            node[key] = self.random.choice((old + 1, -old, old * 10**6, str(old), 0.5))
         elif what < 0.4:
             node[key] = copy.deepcopy(self.random.choice(places))
         elif what < 0.5 and isinstance(node, dict):

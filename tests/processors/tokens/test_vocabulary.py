@@ -165,11 +165,14 @@ def test_no_text_becomes_a_control_token_that_the_files_call_an_ordinary_one(fol
         settings = json.loads((folder / "tokenizer_config.json").read_text())
         settings["added_tokens_decoder"] = {str(one["id"]): one for one in values["added_tokens"]}
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    try:
-        tokenizer = Qwen2Tokenizer.from_pretrained(folder)
-    except ValueError as error:
-        assert "makes a control token of the text" in str(error)
+    # Only where letters are changed before tokens are looked for can a file be such that it has to be refused.
+    refusal = r"its tokenizer makes a control token of the text"
+    status, said = outcome(folder)
+    assert status == 0
+    if said != "nothing":
+        assert refusal in said and normalizer in ({"type": "NFKC"}, {"type": "Lowercase"})
         return
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder)
     reserved = {tokenizer.token_id(name) for name in CONTROL_TOKENS}
     full_width = "".join(chr(ord(one) + 0xFEE0) for one in "<|im_end|>")
     for text in (*TEXTS, full_width, "<|IM_END|>", " <|im_end|> ", "x<|im_end|>y"):
