@@ -22,13 +22,13 @@ def folders(tiny_checkpoint, tiny_qwen2_5_vl, tiny_qwen_vl, tmp_path_factory):
 
 def test_every_mutated_checkpoint_is_read_in_bounds_or_refused_by_a_sentence(folders):
     fuzzer = Fuzzer(folders, seed=2)
-    fuzzer.run(400)
+    fuzzer.run(300)
     assert fuzzer.failures == [] and fuzzer.growth < KILOBYTES
     # Guards: both happen, and every kind of file is among them.
     totals = Counter()
     for name, count in fuzzer.outcomes.items():
         totals[name.split()[1]] += count
-    assert totals["accepted"] >= 50 and totals["refused"] >= 150
+    assert totals["accepted"] >= 40 and totals["refused"] >= 100
     refused = {name.split()[0] for name in fuzzer.outcomes if name.endswith(" refused")}
     assert refused >= {
         "config.json", "generation_config.json", "preprocessor_config.json", "video_preprocessor_config.json",

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ _MAX_TOKEN = 2**31 - 1
 _LARGEST_ALPHA = 1e9
 _BIASES = ("none", "all", "lora_only")
 # Patterns are searched for in each layer's name, and a search cannot be stopped: how long it takes is bounded by what
-# a pattern may hold. Each repeat multiplies it by the length of a name; repeated groups and references have no bound.
+# the patterns may hold. Each repeat multiplies it by the length of a name, each choice by what there is to choose from;
+# repeated groups and references have no bound.
 _MAX_PATTERNS = 10_000
 _LONGEST_PATTERN = 512
-_MOST_REPEATS = 3
+_MOST_STEPS = 300_000
+_NAME_LENGTH = 64
 _REPEAT = re.compile(r"[*+{]")
 _WITHOUT_BOUND = re.compile(r"\)[*+{]|\\[1-9]|\(\?P=|\(\?\(")
 
@@ -150,8 +153,13 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
 
 def _by_pattern(patterns: Mapping[str, Any], layer: str, otherwise: Any) -> Any:
     """Find the value of the first pattern that a layer's name ends in, as PEFT does."""
-    fits = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", layer))
-    return next(fits, otherwise)
+    return next((value for pattern, value in patterns.items() if _at_end(pattern).fullmatch(layer)), otherwise)
+
+
+@lru_cache(_MAX_PATTERNS)
+def _at_end(pattern: str) -> re.Pattern[str]:
+    """Compile what a layer's name may end in; Python itself keeps a few hundred, and an adapter may have more."""
+    return re.compile(rf"(.*\.)?({pattern})")
 
 
 def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
@@ -172,8 +180,12 @@ def _pattern(path: Path, values: dict[str, Any], name: str, like: float) -> dict
         raise ValueError(
             f"{path}: `{name}` is {shown(found)}; expected an object of at most {_MAX_PATTERNS} numbers by layers."
         )
+    steps = 0
     for pattern in found:
         problem = _pattern_problem(pattern)
+        steps += _steps(pattern)
+        if problem is None and steps > _MOST_STEPS:
+            problem = "and those before it choose and repeat so much that they may take any time; name layers in full"
         if problem is not None:
             raise ValueError(f"{path}: `{name}`: {shown(pattern)} {problem}.")
     return {pattern: _number(path, found, pattern, like, above=0) for pattern in found}
@@ -181,11 +193,8 @@ def _pattern(path: Path, values: dict[str, Any], name: str, like: float) -> dict
 
 def _pattern_problem(pattern: str) -> str | None:
     """Say what is wrong with a regular expression that layers' names are searched for."""
-    if len(pattern) > _LONGEST_PATTERN or len(_REPEAT.findall(pattern)) > _MOST_REPEATS:
-        return (
-            f"is longer than {_LONGEST_PATTERN} characters or repeats more than {_MOST_REPEATS} times; name the layers "
-            "one by one"
-        )
+    if len(pattern) > _LONGEST_PATTERN:
+        return f"is longer than {_LONGEST_PATTERN} characters; name the layers one by one"
     if _WITHOUT_BOUND.search(pattern):
         return "repeats a group or refers to one, which may take any time; name the layers one by one"
     try:
@@ -193,6 +202,12 @@ def _pattern_problem(pattern: str) -> str | None:
     except (re.error, OverflowError, RecursionError) as error:
         return f"is no regular expression ({error})"
     return None
+
+
+def _steps(pattern: str) -> int:
+    """Count how many ways a search may try, at most, in one layer's name."""
+    choices = (1 + pattern.count("|")) ** pattern.count("(") * 2 ** pattern.count("?")
+    return _NAME_LENGTH ** len(_REPEAT.findall(pattern)) * choices
 
 
 def _token_rows(path: Path, value: Any) -> dict[str, tuple[int, ...]]:
