@@ -19,7 +19,8 @@ from jinja2.utils import Namespace
 # them a turn.
 _WORK = 2_000_000
 _WORK_PER_CHARACTER = 64
-# Of the thread's own time, which bounds what the units do not weigh right.
+# Of time, which bounds what the units do not weigh right: first on the wall, then as much of the thread's own, which
+# other programs do not shorten, but which costs more to ask for than most templates take.
 _SECONDS = 1.0
 _SECONDS_PER_CHARACTER = 5e-6
 # Units between two looks at the clock.
@@ -43,9 +44,11 @@ class Budget:
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        size = measured(given)
-        self._left = _WORK + _WORK_PER_CHARACTER * size
-        self._until = time.thread_time() + _SECONDS + _SECONDS_PER_CHARACTER * size
+        self._given: Mapping[str, Any] | None = given  # None once it has counted: what is ordinary needs no more
+        self._left = _WORK
+        self._seconds = _SECONDS
+        self._until = time.perf_counter() + _SECONDS
+        self._own_until: float | None = None
         self._look_at = self._left - _LOOK_AFTER
 
     def spend(self, units: int) -> None:
@@ -59,7 +62,7 @@ class Budget:
         """
         self._left -= units
         if self._left < self._look_at:
-            if self._left < 0 or time.thread_time() > self._until:
+            if self._is_spent() and not (self._grows() and not self._is_spent()):
                 raise OverBudget(
                     "it does more work than any template needs (loops, or texts that grow); take the published "
                     "checkpoint's"
@@ -79,8 +82,28 @@ class Budget:
         """
         if isinstance(value, str):
             self.spend(times * len(value))
-        else:
-            self.spend(times * measured(value, limit=self._left // times + 1, a_level=a_level))
+            return
+        units = times * measured(value, limit=self._left // times + 1, a_level=a_level)
+        if units > self._left and self._grows():
+            units = times * measured(value, limit=self._left // times + 1, a_level=a_level)
+        self.spend(units)
+
+    def _is_spent(self) -> bool:
+        if self._left < 0 or time.perf_counter() < self._until:
+            return self._left < 0
+        if self._own_until is None:
+            self._own_until = time.thread_time() + self._seconds
+        return time.thread_time() > self._own_until
+
+    def _grows(self) -> bool:
+        """Add what the size of the values allows for, once; tell whether anything was added."""
+        if self._given is None:
+            return False
+        size, self._given = measured(self._given), None
+        self._left += _WORK_PER_CHARACTER * size
+        self._seconds += _SECONDS_PER_CHARACTER * size
+        self._own_until = None
+        return True
 
 
 _BUDGET: ContextVar[Budget | None] = ContextVar("budget of a chat template", default=None)

@@ -38,7 +38,16 @@ _LEFT_OUT = ("urlize", "xmlattr", "pprint", "random", "forceescape", "filesizefo
 # Filters and methods that look at all that a value holds.
 _DEEP = frozenset({"string", "unique", "sort", "dictsort", "groupby", "min", "max", "safe", "e", "escape"})
 _DEEP_METHODS = frozenset({"index", "count", "get", "changed"})
+# Tests that look at a value's kind alone.
+_OF_KINDS = frozenset({
+    "boolean", "callable", "defined", "false", "float", "integer", "mapping", "none", "number", "sameas", "sequence",
+    "string", "true", "undefined",
+})  # fmt: skip
+# Tests that divide, which is another operator for texts.
+_DIVIDING = frozenset({"odd", "even", "divisibleby"})
 _LONGEST_PATH = 100
+# Texts shorter than this cost nothing to compare beyond the step itself, which its body pays for.
+_FREE = 64
 _WIDEST = 1000
 
 
@@ -63,7 +72,7 @@ class BudgetedSandbox(ImmutableSandboxedEnvironment):
             del self.filters[name]
         self.filters = {name: _paid_filter(name, one) for name, one in self.filters.items()}
         tests: Mapping[str, Any] = self.tests
-        self.tests = {name: _paid_test(one) for name, one in tests.items()}
+        self.tests = {name: one if name in _OF_KINDS else _paid_test(name, one) for name, one in tests.items()}
 
     def add_filter(self, name: str, function: Callable[..., Any]) -> None:
         """Let templates use one more filter.
@@ -110,10 +119,15 @@ class BudgetedSandbox(ImmutableSandboxedEnvironment):
     def compared(self, value: Any) -> Any:
         """Pay for a value that is compared, or looked for in another."""
         if isinstance(value, str):
-            budget().spend(len(value) >> 6)
+            if len(value) >= _FREE:
+                budget().spend(len(value) >> 6)
         elif isinstance(value, (list, tuple, Mapping)):
             budget().spend_on_text(value)
         return value
+
+    def searched(self, value: Any) -> Any:
+        """Pay for a value in which another is looked for; keys are not looked at one by one."""
+        return value if isinstance(value, Mapping) else self.compared(value)
 
     def sliced(self, value: Any) -> Any:
         """Pay for a value of which a part is copied."""
@@ -168,6 +182,13 @@ class BudgetedSandbox(ImmutableSandboxedEnvironment):
 class _Generator(CodeGenerator):
     """Writes calls of the sandbox round what jinja2 computes by itself."""
 
+    def visit_Call(self, node: nodes.Call, frame: Frame, forward_caller: bool = False) -> None:
+        # Only what pays for bodies is named so: no template can, and the way of all other calls takes longer.
+        if isinstance(node.node, nodes.EnvironmentAttribute) and isinstance(node.args[0], nodes.Const):
+            self.write(f"environment.{node.node.name}({node.args[0].value})")
+        else:
+            super().visit_Call(node, frame, forward_caller=forward_caller)
+
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         self.write("environment.joined((")
         for one in node.nodes:
@@ -185,7 +206,7 @@ class _Generator(CodeGenerator):
     def visit_Operand(self, node: nodes.Operand, frame: Frame) -> None:
         sign = {"eq": "==", "ne": "!=", "gt": ">", "gteq": ">=", "lt": "<", "lteq": "<=", "in": "in", "notin": "not in"}
         self.write(f" {sign[node.op]} ")
-        self._paid("compared", node.expr, frame)
+        self._paid("searched" if node.op in ("in", "notin") else "compared", node.expr, frame)
 
     def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
         if not isinstance(node.arg, nodes.Slice):
@@ -227,9 +248,11 @@ def _paid_output(context: Context, value: Any) -> Any:
     return value
 
 
-def _paid_test(test: Callable[..., Any]) -> Callable[..., Any]:
+def _paid_test(name: str, test: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(test)
     def paid(*args: Any, **kwargs: Any) -> Any:
+        if name in _DIVIDING and any(isinstance(value, str) for value in args):
+            raise OverBudget(f"the test {name} is given a text")
         for value in (*args, *kwargs.values()):
             if isinstance(value, (str, list, tuple, Mapping)):
                 budget().spend((len(value) >> 6) + 1) if isinstance(value, str) else budget().spend_on_text(value)
@@ -284,6 +307,8 @@ def _spend_on_filter(name: str, value: Any, others: list[Any]) -> None:
     elif name in ("indent", "wordwrap", "replace", "truncate"):
         budget().spend_on_text(value)
         budget().spend((cost(value) + 1) * (1 + texts) + (str(value).count("\n") + 1) * whole)
+    elif name == "round" and not isinstance(value, (int, float)):
+        raise OverBudget("the filter round is given no number")
     elif name in ("center", "batch", "slice"):
         budget().spend(20 * whole)
     elif name in ("upper", "lower", "title", "capitalize", "trim", "striptags", "wordcount", "int", "float", "list"):
