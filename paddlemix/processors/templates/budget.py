@@ -176,7 +176,9 @@ def spend_on_operator(operator: str, left: Any, right: Any) -> None:
     Raises:
         OverBudget: less is left, or a number gets too long.
     """
-    if isinstance(left, int) and isinstance(right, int):
+    if operator == "+" and isinstance(left, str) and isinstance(right, str):
+        budget().spend(len(left) + len(right))
+    elif isinstance(left, int) and isinstance(right, int):
         bits = {"*": left.bit_length() + right.bit_length(), "**": left.bit_length() * max(right, 1)}
         if bits.get(operator, 0) > _MOST_BITS:
             raise OverBudget(f"it computes a number of more than {_MOST_BITS} bits")
