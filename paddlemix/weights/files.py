@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from paddlemix.bounded_json import INDEX
+from paddlemix.bounded_json import INDEX, shown
 from paddlemix.files import read_json_object
 from paddlemix.foreign.explain import explain, refuse_pointer
 from paddlemix.weights.dtypes import SAFETENSORS_CODES
@@ -146,9 +146,15 @@ def _shards(index: Path) -> list[Path]:
     values = read_json_object(index, limits=INDEX)
     try:
         names = sorted(set(values["weight_map"].values()))
-        outside = [name for name in names if Path(name).name != name or name in ("", "..") or "\0" in name]
+        outside = [
+            name
+            for name in names
+            if Path(name).name != name or name in ("", "..") or "\0" in name or len(name.encode()) > 255
+        ]
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{index}: damaged, no `weight_map` can be read from it; fetch it again.") from error
     if outside:
-        raise ValueError(f"{index}: names {outside[0]!r}, which is no file of this folder. Fetch it from its source.")
+        raise ValueError(
+            f"{index}: names {shown(outside[0])}, which is no file of this folder. Fetch it from its source."
+        )
     return [index.with_name(name) for name in names]
