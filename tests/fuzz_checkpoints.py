@@ -74,7 +74,7 @@ class Fuzzer:
         outcomes: how many were accepted and how many refused, by the file that was changed.
         failures: what came out otherwise, each with the file and its content.
         slowest: seconds of the processor's time that one folder took, and which file.
-        growth: kilobytes that a process held at its end beyond those after half of its folders, at most.
+        growth: kilobytes that a process had taken at its end beyond those after half of its folders, at most.
     """
 
     folders: list[Path]
@@ -142,14 +142,14 @@ class Fuzzer:
             folders = [Path(shutil.copytree(one, Path(place) / one.name)) for one in self.folders]
             for folder in folders:
                 use(folder)
-            size = memory()[0]
+            size = memory()
             resource.setrlimit(resource.RLIMIT_AS, (size + BYTES, size + BYTES))
             for number in range(first, end):
                 if number == (first + end) // 2:
-                    held = memory()[1]
+                    held = memory()
                 report = self._read(folders[number % len(folders)], number)
                 print(json.dumps({"number": number, **report}), file=reports, flush=True)
-            print(json.dumps({"growth": (memory()[1] - held) // 1024}), file=reports)
+            print(json.dumps({"growth": (memory() - held) // 1024}), file=reports)
 
     def _read(self, source: Path, number: int) -> dict[str, Any]:
         """Read a folder of which one file is changed."""
@@ -252,11 +252,10 @@ class Mutator:
         return f'{{"{found[1]}": 1, {text[1:]}' if found else text
 
 
-def memory() -> tuple[int, int]:
-    """Tell the bytes that this process has addresses for, and those that it holds."""
+def memory() -> int:
+    """Tell the bytes that this process has addresses for, which is what it has taken and not given back."""
     gc.collect()
-    size, held = Path("/proc/self/statm").read_text().split()[:2]
-    return int(size) * resource.getpagesize(), int(held) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def use(folder: Path) -> None:
