@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from paddlemix.models.config_file import read_config
+from paddlemix.models.config_file import make_config, read_config
 from paddlemix.models.registry import find_family
 from paddlemix.peft.folders import find_folders
 from paddlemix.processors.sources import ProcessorSources
@@ -36,7 +36,7 @@ class AutoConfigMIX:
             ValueError: it names no known family.
         """
         folder = find_folders(name_or_path).model
-        return find_family(folder).config_class(**read_config(folder))
+        return make_config(find_family(folder).config_class, folder, read_config(folder))
 
 
 class AutoModelMIX:

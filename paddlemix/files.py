@@ -14,6 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from paddlemix.bounded_json import SETTINGS, JsonLimits, check_file_size, parse_json_object, without_surrogates
 from paddlemix.staging import clear_dead, clear_dead_once, delete, name_beside
 
 _KINDS = {
@@ -79,9 +80,15 @@ def _open_as_new_files_are(path: Path) -> None:
 class NotAFileError(ValueError):
     """Something without a content of its own where a file is expected.
 
-    Attributes:
+    Args:
+        path: of it.
         problem: the message without the path, which it goes on from.
+
+    Attributes:
+        problem: as it was given.
     """
+
+    problem: str
 
     def __init__(self, path: str | os.PathLike[str], problem: str) -> None:
         super().__init__(f"{os.fspath(path)} {problem}")
@@ -138,39 +145,54 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
 
     Raises:
         TypeError: `obj` holds something else.
-        ValueError: `obj` holds NaN or an infinity, which JSON has no word for.
+        ValueError: `obj` holds NaN or an infinity, which JSON has no word for, or half of a surrogate pair.
     """
     text = json.dumps(obj, ensure_ascii=False, indent=2, allow_nan=False)
+    if not without_surrogates(text):
+        raise ValueError(f"{path}: a text to be written holds half of a surrogate pair, which is no text in UTF-8.")
     with replacing(path) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json_object(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+def read_json_object(path: Path, *, missing_ok: bool = False, limits: JsonLimits = SETTINGS) -> dict[str, Any]:
+    """Read a file that holds one JSON object, within bounds; see `parse_json_object`.
 
     Args:
         path: of a UTF-8 text, a byte order mark in front of it or not.
         missing_ok: whether a file that is not there reads as an empty object.
+        limits: how much it may hold.
 
     Returns:
         The object.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no such text, or a pointer of Git LFS; the message names the file, and the line.
+        ValueError: it is no such text, or a pointer of Git LFS; the message names file and key, or file and line.
     """
     if missing_ok and not path.is_file():
         return {}
-    refuse_pointer(path)
-    try:
-        values = json.loads(path.read_text("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}.") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
-    return values
+    return parse_json_object(read_bounded(path, limits), path, limits)
+
+
+def read_bounded(path: Path, limits: JsonLimits = SETTINGS) -> bytes:
+    """Read a file that is no larger than its kind may be.
+
+    Args:
+        path: of the file.
+        limits: how much it may hold.
+
+    Returns:
+        Its content.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is larger, a pointer of Git LFS, or no file, such as a pipe.
+    """
+    with open_regular(path) as file:
+        check_file_size(os.fstat(file.fileno()).st_size, path, limits)
+        content = file.read(limits.size)
+    _refuse_pointer(path, content)
+    return content
 
 
 def refuse_pointer(file: Path) -> None:
@@ -183,8 +205,11 @@ def refuse_pointer(file: Path) -> None:
         ValueError: it is such a pointer, or no regular file.
     """
     with open_regular(file) as opened:
-        is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER
-    if is_pointer:
+        _refuse_pointer(file, opened.read(len(_LFS_POINTER)))
+
+
+def _refuse_pointer(file: Path, beginning: bytes) -> None:
+    if beginning.startswith(_LFS_POINTER):
         raise ValueError(
             f"{file}: holds no content, only the pointer to it that Git LFS keeps. Fetch the content: `cd "
             f"{quote(str(file.parent))} && git lfs pull`."

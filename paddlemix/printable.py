@@ -15,6 +15,7 @@ _COMMANDS = (
 _IN_TEXTS = re.compile(f"[{_COMMANDS}]")
 _IN_LINES = re.compile(f"[\t\n{_COMMANDS}]")
 _LONGEST, _SHOWN_BEGINNING, _SHOWN_END = 4000, 2500, 1000
+_LONGEST_NAME = 80
 # As JSON has them, so that what was JSON stays JSON.
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
@@ -57,6 +58,19 @@ def short_line(text: str) -> str:
         return line
     left_out = len(line) - _SHOWN_BEGINNING - _SHOWN_END
     return f"{line[:_SHOWN_BEGINNING]} [{left_out:,} characters] {line[-_SHOWN_END:]}"
+
+
+def brief(name: str) -> str:
+    """Write a name as `in_one_line` does, cut to 80 characters of it.
+
+    Args:
+        name: such as that of a tensor in a file.
+
+    Returns:
+        One line.
+    """
+    line = in_one_line(name[: _LONGEST_NAME + 1])
+    return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 3]}..."
 
 
 def _number(found: re.Match[str]) -> str:

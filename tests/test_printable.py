@@ -25,7 +25,7 @@ from paddlemix.datasets.spec import DatasetSpec
 from paddlemix.media.frames import VideoError
 from paddlemix.media.images import ImageError, open_image
 from paddlemix.media.video import open_video
-from paddlemix.printable import in_one_line, printable
+from paddlemix.printable import brief, in_one_line, printable
 from paddlemix.tools.predict import print_stream
 from paddlemix.tools.report_errors import PrintableFormatter
 from paddlemix.visualization.preview import RecordView, Stretch
@@ -160,7 +160,7 @@ ANSWER, SOURCE = Turn("assistant", (Text("a"),)), RecordId("r.jsonl", 3)
 def test_half_of_a_character_that_a_program_gives_is_told_with_the_record(make_processor, write, half):
     processor = make_processor()
     for ask in (processor.measure, processor.encode, processor.encode_prompt):
-        with pytest.raises(RecordError, match=r"r\.jsonl, record 3: .*\\ud(800|fff), half of a character"):
+        with pytest.raises(RecordError, match=r"r\.jsonl, record 3: .*\\ud(800|fff).* half of a surrogate pair"):
             ask(write(half))
     good = Conversation((Turn("user", (Text("图 🚌"),)), ANSWER), SOURCE)
     sizes = processor.measure_many([good, write(half), good])
@@ -177,3 +177,10 @@ def test_an_error_that_quotes_megabytes_is_shortened(tmp_path, make_processor):
     kind, arguments = error.__reduce__()
     assert error.problem.endswith("\\u001b`; correct the spelling") and len(error.problem) <= 4000
     assert "characters]" in error.problem and str(kind(*arguments)) == str(error)
+
+
+def test_a_name_is_written_on_one_short_line():
+    assert brief("model.layers.0") == "model.layers.0" and brief("图") == "图"
+    assert brief("a\n\x1b[31m\u202e") == r"a\n\u001b[31m\u202e"
+    assert len(brief("a" * 10**6)) == 80 and brief("a" * 81).endswith("a...") and brief("a" * 80) == "a" * 80
+    assert len(brief("\x1b" * 80)) == 80

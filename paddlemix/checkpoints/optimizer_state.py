@@ -22,8 +22,8 @@ from paddlemix.checkpoints.stored_states import StoredStates
 from paddlemix.distributed.paddle_seams import accumulators, make_states, master_weights
 from paddlemix.distributed.sharding import Updated, holds_copies, updated_here
 from paddlemix.files import replacing
+from paddlemix.printable import brief
 from paddlemix.weights.share import gather_whole, own_part, whole_shape
-from paddlemix.weights.stored_tensor import shown
 
 MASTER = "master_weight"
 MAX_BYTES = 2 * 10**9
@@ -75,20 +75,20 @@ def load_optimizer(optimizer: Any, model: nn.Layer, folder: Path) -> None:
             tensor = _state_of(optimizer, own[name].tensor, state)
             if tensor is None:
                 raise ValueError(
-                    f"{folder}: holds {shown(state)} of {name}, which this optimizer does not keep; {_OTHER}."
+                    f"{folder}: holds {brief(state)} of {name}, which this optimizer does not keep; {_OTHER}."
                 )
             # Before memory is taken for it: a sparse file may hold terabytes.
             size = stored.size(name, state)
             if size not in (tensor.size, own[name].size, math.prod(whole_shape(own[name].tensor))):
                 raise ValueError(
-                    f"{folder}: {shown(state)} of {name} has {size} numbers, expected {tensor.dtype}{tensor.shape}; "
+                    f"{folder}: {brief(state)} of {name} has {size} numbers, expected {tensor.dtype}{tensor.shape}; "
                     f"{_OTHER}."
                 )
             whole = own_part(stored.read(name, state), own[name].tensor)
             share = _share(whole, own[name], tensor)
             if share is None or str(share.dtype) != str(tensor.dtype).removeprefix("paddle."):
                 raise ValueError(
-                    f"{folder}: {shown(state)} of {name} is {whole.dtype}{list(whole.shape)}, expected {tensor.dtype}"
+                    f"{folder}: {brief(state)} of {name} is {whole.dtype}{list(whole.shape)}, expected {tensor.dtype}"
                     f"{tensor.shape}; {_OTHER}."
                 )
             _set_value(tensor, share)

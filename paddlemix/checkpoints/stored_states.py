@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from paddlemix.printable import brief
 from paddlemix.weights.published import read_whole
 from paddlemix.weights.safetensors_file import read_safetensors_file
-from paddlemix.weights.stored_tensor import StoredTensor, shown
+from paddlemix.weights.stored_tensor import StoredTensor
 
 _KEY = re.compile(r"(?P<name>.+)/(?P<state>[^/@]+)(?:@(?P<start>[0-9]{1,15}))?")
 
@@ -62,7 +63,7 @@ class StoredStates:
         stored = [place for _, place in sorted(self._pieces[name, state].items())]
         if len(stored) > 1 and any(len(one.shape) != 1 or one.dtype != stored[0].dtype for one in stored):
             raise ValueError(
-                f"{stored[0].file}: {shown(stored[0].name)} and its other pieces do not belong together; resume from "
+                f"{stored[0].file}: {brief(stored[0].name)} and its other pieces do not belong together; resume from "
                 "another checkpoint."
             )
         pieces = [read_whole(one, one.dtype) for one in stored]
@@ -73,7 +74,7 @@ class StoredStates:
             found = _KEY.fullmatch(stored.name)
             if found is None:
                 raise ValueError(
-                    f"{file}: {shown(stored.name)} is no state of an optimizer, which are called <parameter>/<state>; "
+                    f"{file}: {brief(stored.name)} is no state of an optimizer, which are called <parameter>/<state>; "
                     "resume from another checkpoint."
                 )
             places = self._pieces.setdefault((found["name"], found["state"]), {})

@@ -42,12 +42,12 @@ def _check_processes(config: FinetuneConfig) -> None:
 
 
 def _check_model(config: FinetuneConfig) -> None:
-    from paddlemix.models.config_file import read_config
+    from paddlemix.models.config_file import make_config, read_config
     from paddlemix.models.registry import find_family
 
     folder = find_folders(config.model.model_name_or_path).model
     family = find_family(folder)
-    plan = family.model_class.split_plan(family.config_class(**read_config(folder)))
+    plan = family.model_class.split_plan(make_config(family.config_class, folder, read_config(folder)))
     try:
         plan.check(config.training["tensor_parallel_degree"])
     except ValueError as error:

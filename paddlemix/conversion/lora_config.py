@@ -6,12 +6,13 @@ counts `lora_alpha / r` times, `lora_alpha / sqrt(r)` with `rslora`; `lora_plus_
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from paddlemix.peft.adapter_config import AdapterConfig
+from paddlemix.bounded_json import finite_number, shown, whole_number
+from paddlemix.files import read_json_object
+from paddlemix.peft.adapter_config import MAX_RANK, AdapterConfig
 from paddlemix.peft.folders import lasting_name
 
 LORA_CONFIG_FILE = "lora_config.json"
@@ -46,17 +47,12 @@ def read_lora_config(folder: Path, base: str | None = None) -> AdapterConfig:
     path = folder / LORA_CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no {LORA_CONFIG_FILE}, without which nothing says how its products count.")
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
+    values = read_json_object(path)
     _refuse(path, values)
     rank, alpha = _number(path, values, "r", whole=True), _number(path, values, "lora_alpha")
     named = base or values.get("base_model_name_or_path")
     if named is not None and not isinstance(named, str):
-        raise ValueError(f"{path}: `base_model_name_or_path` is {json.dumps(named)}; expected a text.")
+        raise ValueError(f"{path}: `base_model_name_or_path` is {shown(named)}; expected a text.")
     config = AdapterConfig(
         rank=rank,
         alpha=alpha,
@@ -81,16 +77,15 @@ def _refuse(path: Path, values: dict[str, Any]) -> None:
 
 def _number(path: Path, values: dict[str, Any], name: str, *, whole: bool = False) -> Any:
     value = values.get(name, 8)
-    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
-        raise ValueError(f"{path}: `{name}` is {json.dumps(value)}; expected a number above 0.")
+    if not (whole_number(value, 1, MAX_RANK) if whole else finite_number(value) and value > 0):
+        raise ValueError(f"{path}: `{name}` is {shown(value)}; expected a number above 0.")
     return value
 
 
 def _check_scaling(path: Path, values: dict[str, Any], scaling: float) -> None:
     stored = values.get("scaling")
-    if stored is not None and not (isinstance(stored, (int, float)) and math.isclose(stored, scaling, rel_tol=1e-6)):
+    if stored is not None and not (finite_number(stored) and math.isclose(stored, scaling, rel_tol=1e-6)):
         raise ValueError(
-            f"{path}: `scaling` is {json.dumps(stored)}, but `lora_alpha` and `r` give {scaling:g}. Set those two to "
+            f"{path}: `scaling` is {shown(stored)}, but `lora_alpha` and `r` give {scaling:g}. Set those two to "
             "what the adapter was trained with."
         )

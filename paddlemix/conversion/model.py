@@ -14,7 +14,7 @@ from paddlemix.conversion.parts import MODEL_STEMS, Order, read_parts
 from paddlemix.files import read_json_object, write_json
 from paddlemix.foreign.invented_ids import without_invented_ids
 from paddlemix.models.base import MixPretrainedModel
-from paddlemix.models.config_file import read_config
+from paddlemix.models.config_file import make_config, read_config
 from paddlemix.models.registry import find_family
 from paddlemix.models.tensor_parallel import SplitPlan
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
@@ -107,7 +107,7 @@ def empty_model(folder: Path, dtype: str = "float32") -> MixPretrainedModel:
     family = find_family(folder)
     values = read_config(folder)
     with without_initial_values():
-        return family.model_class.from_config(family.config_class(**values), dtype=dtype)
+        return family.model_class.from_config(make_config(family.config_class, folder, values), dtype=dtype)
 
 
 def join_ranks(

@@ -76,7 +76,9 @@ class BadRecords:
                 is_new = key not in self._known
                 self._known.add(key)
                 if is_new:
-                    self._write(file.fileno(), json.dumps(line, ensure_ascii=False).encode() + b"\n")
+                    # Names of files may hold bytes that are no text; JSON has a spelling for them.
+                    text = json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace")
+                    self._write(file.fileno(), text + b"\n")
                 return is_new
         except OSError as error:  # a run of hours does not end because of a list
             self._known.add(key)

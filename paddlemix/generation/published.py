@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paddlemix.bounded_json import parse_json_object, shown
+from paddlemix.files import read_bounded
 from paddlemix.foreign.invented_ids import without_invented_ids
 from paddlemix.names import GENERATION_FILE
 
@@ -70,7 +72,7 @@ def read_generation_file(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no local folder; {GENERATION_FILE} is read from a checkpoint's folder.")
     path = folder / GENERATION_FILE
-    return published_object(path, path.read_bytes()) if path.is_file() else {}
+    return published_object(path, read_bounded(path)) if path.is_file() else {}
 
 
 def published_attributes(values: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -124,13 +126,7 @@ def without_effect(name: str, value: Any) -> bool:
 
 def published_object(path: Path, content: bytes) -> dict[str, Any]:
     """Parse the JSON object in the content of a generation_config.json that errors call `path`."""
-    try:
-        values = json.loads(content.decode("utf-8"))
-    except ValueError as error:  # of the JSON, or of its UTF-8
-        raise ValueError(f"{path}: not valid JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
-    return without_invented_ids(values)
+    return without_invented_ids(parse_json_object(content, path))
 
 
 def _warn_of_unknown_keys(path: Path, values: dict[str, Any]) -> None:
@@ -145,7 +141,7 @@ def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
         if value is not None and value not in neutral:
             wanted = json.dumps(neutral[0] if neutral else None)
             raise ValueError(
-                f"{path}: `{name}` is {json.dumps(value)}, which is not done here; set it to {wanted} or remove it."
+                f"{path}: `{name}` is {shown(value)}, which is not done here; set it to {wanted} or remove it."
             )
 
 
@@ -164,7 +160,7 @@ def attributes_of(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     do_sample = values.get("do_sample") or False
     if not isinstance(do_sample, bool):
-        raise ValueError(f"{path}: `do_sample` is {json.dumps(do_sample)}; expected true or false.")
+        raise ValueError(f"{path}: `do_sample` is {shown(do_sample)}; expected true or false.")
     values = {**_SAMPLING_DEFAULTS, **values} if do_sample else {**values, "temperature": None}
     attributes = {name: values[name] for name in _SAME_NAME if values.get(name) is not None}
     ends = values.get("eos_token_id")

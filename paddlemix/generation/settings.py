@@ -60,7 +60,7 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         for name in _RULES:
             if (expected := problem_with(name, getattr(self, name))) is not None:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}; expected {expected}.")
+                raise ValueError(f"`{name}` is {_short(getattr(self, name))}; expected {expected}.")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"`min_new_tokens` is {self.min_new_tokens}; expected at most `max_new_tokens`, {self.max_new_tokens}."
@@ -192,22 +192,38 @@ class GenerationConfig:
         return default if self.eos_token_ids is None else self.eos_token_ids
 
 
+# What 32 bits hold, as ids and counts of tokens do; a seed may have 64.
+_MOST = 2**31 - 1
+# Each beam takes as much memory as an answer does.
+_MOST_BEAMS = 1024
+
+
 def problem_with(name: str, value: Any) -> str | None:
     """Say what was expected of a setting in place of a value; None where the value is right."""
     is_right, expected = _RULES[name]
     return None if is_right(value) else expected
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
 def _drawn(do_sample: bool | None, overrides: dict[str, Any]) -> dict[str, Any]:
     return {**overrides, "temperature": 0.0} if do_sample is False else overrides
 
 
-def _is_whole(lowest: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= lowest
+def _is_whole(lowest: int, most: int = _MOST) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and lowest <= int(value) <= most
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def _are_ids(value: Any) -> bool:
@@ -230,12 +246,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "top_k": (_is_whole(0), "a whole number, at least 0"),
     "top_p": (lambda value: _is_finite(value) and 0 < value <= 1, "a number above 0 and at most 1"),
     "repetition_penalty": (lambda value: _is_finite(value) and value > 0, "a number above 0"),
-    "seed": (_is_whole(0), "a whole number, at least 0"),
+    "seed": (_is_whole(0, 2**63 - 1), "a whole number, at least 0"),
     "eos_token_ids": (lambda value: value is None or _are_ids(value), "a list of token ids"),
     "stop_token_ids": (_are_ids, "a list of token ids"),
     "stop_strings": (_are_texts, "a list of texts, none empty"),
     "stop_words_ids": (_are_sequences, "a list of lists of token ids, none empty"),
-    "num_beams": (_is_whole(1), "a whole number, at least 1"),
+    "num_beams": (_is_whole(1, _MOST_BEAMS), f"a whole number, at least 1 and at most {_MOST_BEAMS}"),
     "length_penalty": (_is_finite, "a number"),
     "early_stopping": (lambda value: isinstance(value, bool) or value == "never", 'true, false or "never"'),
 }

@@ -15,13 +15,15 @@ from paddlenlp.transformers import PretrainedModel
 from paddlenlp.transformers.model_outputs import ModelOutput
 
 from paddlemix.contract import LayerCache
-from paddlemix.files import replacing, write_json
+from paddlemix.files import read_bounded, replacing, write_json
 from paddlemix.generation.ends import carried_values, end_ids, named_ends, values_with_end
 from paddlemix.hub import local_folder
-from paddlemix.models.config_file import read_config
+from paddlemix.models.config_bounds import section
+from paddlemix.models.config_file import make_config, read_config
 from paddlemix.models.tensor_parallel import SplitPlan, split_model, tensor_parallel_group
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.weights.dtypes import PARAMETER_DTYPES
+from paddlemix.weights.files import stored_tensors
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.loading import load_weights, without_initial_values
 from paddlemix.weights.saving import lend_weights, save_weights
@@ -173,12 +175,13 @@ class MixPretrainedModel(PretrainedModel):
             raise ValueError(f"`dtype` is {dtype!r}; expected one of {', '.join(PARAMETER_DTYPES)}.")
         folder = local_folder(name_or_path, weights=True)
         values = read_config(folder)
-        if values.get("quantization_config") or (values.get("text_config") or {}).get("quantization_config"):
+        config = make_config(cls.config_class, folder, values)
+        if values.get("quantization_config") or section(values, "text_config").get("quantization_config"):
             raise ValueError(
                 f"{folder / CONFIG_FILE}: the weights are quantised (`quantization_config`), which is not read. Take "
                 "the checkpoint that they were made from."
             )
-        config = cls.config_class(**values)
+        _check_layers(config, folder)
         with without_initial_values():
             model = cls.from_config(config, dtype=dtype)
             if tensor_parallel_degree > 1:
@@ -226,7 +229,17 @@ class MixPretrainedModel(PretrainedModel):
             normal(layer.weight)
 
 
+def _check_layers(config: Any, folder: Path) -> None:
+    """Refuse a model of more layers than its files have tensors, before time is spent to build and compare them."""
+    layers, tensors = config.decoder_shape.layers + config.tower_shape.blocks, len(stored_tensors(folder))
+    if layers > tensors:
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: asks for {layers} layers, but the weights beside it are {tensors} tensors; take "
+            "both from one checkpoint."
+        )
+
+
 def read_carried_files(folder: Path) -> dict[str, bytes]:
     """Read what `folder` holds of the `CARRIED_FILES`, by name."""
     present = (folder / name for name in CARRIED_FILES if (folder / name).is_file())
-    return {file.name: file.read_bytes() for file in present}
+    return {file.name: read_bounded(file) for file in present}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from paddlemix.files import read_json_object
 from paddlemix.foreign.explain import explain
 from paddlemix.foreign.invented_ids import without_invented_ids
+from paddlemix.models.config_bounds import section
 from paddlemix.names import CONFIG_FILE
+
+ConfigT = TypeVar("ConfigT")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -33,6 +36,60 @@ def read_config(folder: Path) -> dict[str, Any]:
     return without_invented_ids(read_json_object(path))
 
 
+def read_section(folder: Path, name: str) -> Mapping[str, Any]:
+    """Read a section of `folder`'s config.json.
+
+    Args:
+        folder: of a checkpoint, with a config.json or without.
+        name: of the section.
+
+    Returns:
+        Its values; none where file or section are missing.
+
+    Raises:
+        ValueError: the file is no JSON object, or the section none.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        return section(read_json_object(path, missing_ok=True), name)
+    except ValueError as error:
+        raise naming(error, path) from error
+
+
+def make_config(config_class: Callable[..., ConfigT], folder: Path, values: Mapping[str, Any]) -> ConfigT:
+    """Make a family's config of the values of a config.json, and name the whole path in errors about them.
+
+    Args:
+        config_class: the family's.
+        folder: of the checkpoint.
+        values: of its config.json.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: a value is of another kind than its key takes, or values contradict one another.
+    """
+    try:
+        return config_class(**values)
+    except ValueError as error:
+        raise naming(error, folder / CONFIG_FILE) from error
+
+
+def naming(error: ValueError, path: Path) -> ValueError:
+    """Name the whole path in an error about values of a config.json, which says `config.json` alone.
+
+    Args:
+        error: about them.
+        path: of the file.
+
+    Returns:
+        The error to raise.
+    """
+    said = str(error)
+    return ValueError(f"{path}{said.removeprefix(CONFIG_FILE)}") if said.startswith(f"{CONFIG_FILE}:") else error
+
+
 def vocab_size_of(values: Mapping[str, Any]) -> int | None:
     """Tell how many tokens the model of a config.json has rows for; None where the file leaves it to the family.
 
@@ -42,7 +99,7 @@ def vocab_size_of(values: Mapping[str, Any]) -> int | None:
     Returns:
         The rows of its embedding.
     """
-    return (values.get("text_config") or {}).get("vocab_size") or values.get("vocab_size")
+    return section(values, "text_config").get("vocab_size") or values.get("vocab_size")
 
 
 def with_vocab_size(values: Mapping[str, Any], rows: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a config.json may ask for and no model here computes, or no number is: refused by name, never ignored."""
+"""What a config.json may ask for and no model here computes: refused by name, never ignored."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ QWEN2_LANGUAGE: Mapping[str, tuple[Any, ...]] = {
     "qk_norm": (False,),
     "use_qk_norm": (False,),
     "qk_layernorm": (False,),
-}
-_KINDS: Mapping[type, tuple[tuple[type, ...], str]] = {
-    bool: ((bool,), "true or false"),
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
 }
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 # What transformers takes where a file asks for windows and leaves these out.
@@ -43,41 +38,6 @@ def refuse_other_values(values: Mapping[str, Any], built_in: Mapping[str, Sequen
         if value is not None and value not in built:
             expected = " or ".join(repr(one) for one in built)
             raise ValueError(f"config.json: `{section}{name}` is {value!r}; only {expected} is built in.")
-
-
-def refuse_other_kinds(values: Mapping[str, Any], defaults: Mapping[str, Any], *, section: str = "") -> None:
-    """Refuse what is of another kind than a model can be built by.
-
-    Args:
-        values: of a config.json, or of one of its sections; nulls say nothing.
-        defaults: by key, a value of the kind that is expected; keys whose default is None or no number say nothing.
-        section: as in `refuse_other_values`.
-
-    Raises:
-        ValueError: one is; the message names the key.
-    """
-    for name, default in defaults.items():
-        value = values.get(name)
-        if value is None or not isinstance(default, (bool, int, float)):
-            continue
-        kinds, expected = _KINDS[type(default)]
-        # For Python true is a number.
-        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-            raise ValueError(f"config.json: `{section}{name}` is {value!r}; expected {expected}.")
-
-
-def refuse_no_object(values: Any, *, section: str) -> None:
-    """Refuse a section of a config.json that is no object; null says nothing.
-
-    Args:
-        values: of the section.
-        section: its name.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if values is not None and not isinstance(values, Mapping):
-        raise ValueError(f"config.json: `{section}` is {values!r}; expected an object.")
 
 
 def refuse_acting_windows(values: Mapping[str, Any], *, layers: int, context: int) -> None:

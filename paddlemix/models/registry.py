@@ -5,10 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+from paddlemix.bounded_json import shown
 from paddlemix.contract import ModelConfig
-from paddlemix.models.config_file import read_config
+from paddlemix.models.config_bounds import NAMES, check_kinds
+from paddlemix.models.config_file import naming, read_config
 from paddlemix.models.family import Family
 from paddlemix.names import CONFIG_FILE
+from paddlemix.value_kinds import TEXT
 
 # A new family is its folder, and a line here.
 _FOLDERS = (
@@ -33,6 +36,10 @@ def find_family(folder: Path) -> Family:
         ValueError: it names no family that is known here.
     """
     values = read_config(folder)
+    try:
+        check_kinds(values, {"architectures": NAMES, "model_type": TEXT})
+    except ValueError as error:
+        raise naming(error, folder / CONFIG_FILE) from error
     architectures, model_type = values.get("architectures") or [], values.get("model_type")
     for family in FAMILIES:
         if family.architecture in architectures or (not architectures and family.model_type == model_type):
@@ -41,8 +48,8 @@ def find_family(folder: Path) -> Family:
     way_out = f" Give a whole {whole}, saved with that class; this is a part of one, or has another head."
     known = ", ".join(f"{family.architecture} ({family.model_type})" for family in FAMILIES)
     raise ValueError(
-        f"{folder / CONFIG_FILE}: `architectures` {architectures} and `model_type` {model_type!r} name no model known "
-        f"here. Known: {known}.{way_out if whole else ''}"
+        f"{folder / CONFIG_FILE}: `architectures` {shown(architectures)} and `model_type` {shown(model_type)} name no "
+        f"model known here. Known: {known}.{way_out if whole else ''}"
     )
 
 

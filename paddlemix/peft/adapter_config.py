@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paddlemix.files import write_json
+from paddlemix.bounded_json import finite_number, shown, whole_number
+from paddlemix.files import read_json_object, write_json
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 # Values that ask for nothing; anything else asks for what would have to be computed otherwise. Absent is neutral.
@@ -28,6 +29,19 @@ _KINDS_NEVER_MERGED = (
     "XLORA", "POLY", "BEFT",
 )  # fmt: skip
 _DEFAULT_TOKENS_LAYER = "embed_tokens"
+# No layer is wider than this by far, nor is there a vocabulary of more tokens.
+MAX_RANK = 2**20
+_MAX_TOKEN = 2**31 - 1
+_LARGEST_ALPHA = 1e9
+# Patterns are searched for in each layer's name, and a search cannot be stopped: how long it takes is bounded by what
+# the patterns may hold. Each repeat multiplies it by the length of a name, each choice by what there is to choose from;
+# repeated groups and references have no bound.
+_MAX_PATTERNS = 10_000
+_LONGEST_PATTERN = 512
+_MOST_STEPS = 300_000
+_NAME_LENGTH = 64
+_REPEAT = re.compile(r"[*+{]")
+_WITHOUT_BOUND = re.compile(r"\)[*+{]|\\[1-9]|\(\?P=|\(\?\(")
 BIASES = ("none", "all", "lora_only")
 
 
@@ -148,37 +162,23 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     path = folder / ADAPTER_CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no {ADAPTER_CONFIG_FILE}; expected the folder of an adapter.")
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object was expected, not a {type(values).__name__}.")
+    values = read_json_object(path)
     _refuse_unsupported(path, values)
     rank = _number(path, values, "r", 8, above=0)
     return AdapterConfig(
         rank=rank,
         alpha=_number(path, values, "lora_alpha", 8.0, above=0),
-        dropout=_number(path, values, "lora_dropout", 0.0),
-        rslora=bool(values.get("use_rslora")),
-        base=values.get("base_model_name_or_path") or None,
-        dora=bool(values.get("use_dora")),
+        dropout=_number(path, values, "lora_dropout", 0.0, most=1),
+        rslora=_flag(path, values, "use_rslora"),
+        base=_text(path, values, "base_model_name_or_path"),
+        dora=_flag(path, values, "use_dora"),
         rank_pattern=_pattern(path, values, "rank_pattern", rank),
         alpha_pattern=_pattern(path, values, "alpha_pattern", 8.0),
         modules_to_save=_names(path, values, "modules_to_save"),
-        ties_head=bool(values.get("ensure_weight_tying")),
+        ties_head=_flag(path, values, "ensure_weight_tying"),
         token_rows=_token_rows(path, values.get("trainable_token_indices") or {}),
         bias=_bias(path, values.get("bias")),
     )
-
-
-def _names(path: Path, values: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Read names, of which one may stand without a list."""
-    found = values.get(key) or []
-    listed = [found] if isinstance(found, str) else found
-    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
-        raise ValueError(f"{path}: `{key}` is {json.dumps(found)}; expected a list of names.")
-    return tuple(listed)
 
 
 def by_pattern(patterns: Mapping[str, Any], names: Sequence[str], otherwise: Any) -> Any:
@@ -197,13 +197,19 @@ def by_pattern(patterns: Mapping[str, Any], names: Sequence[str], otherwise: Any
 
 def ends_in(pattern: str, names: Sequence[str]) -> bool:
     """Tell whether one of a layer's names is, or after a dot ends in, what a regular expression stands for."""
-    return any(re.fullmatch(rf"(.*\.)?({pattern})", name) for name in names)
+    return any(map(_at_end(pattern).fullmatch, names))
+
+
+@lru_cache(_MAX_PATTERNS)
+def _at_end(pattern: str) -> re.Pattern[str]:
+    """Compile what a layer's name may end in; Python itself keeps a few hundred, and an adapter may have more."""
+    return re.compile(rf"(.*\.)?({pattern})")
 
 
 def _bias(path: Path, value: Any) -> str:
     found = value or "none"
     if found not in BIASES:
-        raise ValueError(f"{path}: `bias` is {json.dumps(value)}; expected one of {', '.join(BIASES)}.")
+        raise ValueError(f"{path}: `bias` is {shown(value)}; expected one of {', '.join(BIASES)}.")
     return found
 
 
@@ -211,9 +217,7 @@ def _refuse_unsupported(path: Path, values: dict[str, Any]) -> None:
     for name, neutral in _NEUTRAL.items():
         value = values.get(name)
         if value is not None and value not in neutral:
-            raise ValueError(
-                f"{path}: `{name}` is {json.dumps(value)}, which is not done here. {_way_out(name, value)}"
-            )
+            raise ValueError(f"{path}: `{name}` is {shown(value)}, which is not done here. {_way_out(name, value)}")
 
 
 def _way_out(name: str, value: Any) -> str:
@@ -228,32 +232,83 @@ def _way_out(name: str, value: Any) -> str:
 def _pattern(path: Path, values: dict[str, Any], name: str, like: float) -> dict[str, Any]:
     """Read ranks or alphas by regular expressions; whole numbers where `like` is one."""
     found = values.get(name) or {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: `{name}` is {json.dumps(found)}; expected an object of numbers by layers.")
+    if not isinstance(found, dict) or len(found) > _MAX_PATTERNS:
+        raise ValueError(
+            f"{path}: `{name}` is {shown(found)}; expected an object of at most {_MAX_PATTERNS} numbers by layers."
+        )
+    steps = 0
     for pattern in found:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{path}: `{name}`: {pattern!r} is no regular expression ({error}).") from error
+        problem = _pattern_problem(pattern)
+        steps += _steps(pattern)
+        if problem is None and steps > _MOST_STEPS:
+            problem = "and those before it choose and repeat so much that they may take any time; name layers in full"
+        if problem is not None:
+            raise ValueError(f"{path}: `{name}`: {shown(pattern)} {problem}.")
     return {pattern: _number(path, found, pattern, like, above=0) for pattern in found}
+
+
+def _pattern_problem(pattern: str) -> str | None:
+    """Say what is wrong with a regular expression that layers' names are searched for."""
+    if len(pattern) > _LONGEST_PATTERN:
+        return f"is longer than {_LONGEST_PATTERN} characters; name the layers one by one"
+    if _WITHOUT_BOUND.search(pattern):
+        return "repeats a group or refers to one, which may take any time; name the layers one by one"
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"is no regular expression ({error})"
+    return None
+
+
+def _steps(pattern: str) -> int:
+    """Count how many ways a search may try, at most, in one layer's name."""
+    choices = (1 + pattern.count("|")) ** pattern.count("(") * 2 ** pattern.count("?")
+    return _NAME_LENGTH ** len(_REPEAT.findall(pattern)) * choices
 
 
 def _token_rows(path: Path, value: Any) -> dict[str, tuple[int, ...]]:
     """Read which tokens' rows are trained: by layer, or a list for the embedding."""
     by_layer = {_DEFAULT_TOKENS_LAYER: value} if isinstance(value, list) else value
-    try:
-        return {layer: tuple(int(token) for token in tokens) for layer, tokens in by_layer.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: `trainable_token_indices` is {json.dumps(value)}; expected lists of token ids by layers."
-        ) from error
+    if not isinstance(by_layer, dict) or not all(
+        isinstance(tokens, list) and all(whole_number(token, 0, _MAX_TOKEN) for token in tokens)
+        for tokens in by_layer.values()
+    ):
+        raise ValueError(f"{path}: `trainable_token_indices` is {shown(value)}; expected lists of token ids by layers.")
+    return {layer: tuple(tokens) for layer, tokens in by_layer.items()}
 
 
-def _number(path: Path, values: dict[str, Any], name: str, default: float, *, above: float = -1) -> Any:
+def _flag(path: Path, values: dict[str, Any], name: str) -> bool:
+    value = values.get(name)
+    if not isinstance(value, (bool, type(None))):
+        raise ValueError(f"{path}: `{name}` is {shown(value)}; expected true or false.")
+    return bool(value)
+
+
+def _text(path: Path, values: dict[str, Any], name: str) -> str | None:
+    value = values.get(name)
+    if not isinstance(value, (str, type(None))) or (value and "\0" in value):
+        raise ValueError(f"{path}: `{name}` is {shown(value)}; expected a text.")
+    return value or None
+
+
+def _names(path: Path, values: dict[str, Any], name: str) -> tuple[str, ...]:
+    """Read names, of which one may stand without a list."""
+    value = values.get(name) or []
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(one, str) and one for one in listed):
+        raise ValueError(f"{path}: `{name}` is {shown(value)}; expected a list of names of layers.")
+    return tuple(listed)
+
+
+def _number(
+    path: Path, values: dict[str, Any], name: str, default: float, *, above: float = -1, most: float = _LARGEST_ALPHA
+) -> Any:
     """Read the value of a key; a whole number where the default is one."""
     value = values.get(name, default)
-    kinds = (int,) if isinstance(default, int) else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or value <= above:
-        expected = "a whole number" if isinstance(default, int) else "a number"
-        raise ValueError(f"{path}: `{name}` is {json.dumps(value)}; expected {expected} above {above:g}.")
+    if isinstance(default, int):
+        if not whole_number(value, int(above) + 1, MAX_RANK):
+            expected = f"a whole number above {above:g}, at most {MAX_RANK}"
+            raise ValueError(f"{path}: `{name}` is {shown(value)}; expected {expected}.")
+    elif not finite_number(value) or not above < value <= most:
+        raise ValueError(f"{path}: `{name}` is {shown(value)}; expected a number above {above:g}, at most {most:g}.")
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paddlemix.models.base import MixPretrainedModel, read_carried_files
-from paddlemix.models.config_file import read_config
+from paddlemix.models.config_file import make_config, read_config
 from paddlemix.models.registry import find_family
 from paddlemix.peft.adapter import read_adapter
 from paddlemix.peft.merging.adapted import AdaptedWeights
@@ -35,7 +35,7 @@ def load_adapted(base: Path, adapter: Path, dtype: str) -> MixPretrainedModel | 
         ValueError: a file is damaged, or the adapter is one of another base.
     """
     family = find_family(base)
-    layout = family.model_class.weight_layout(family.config_class(**read_config(base)))
+    layout = family.model_class.weight_layout(make_config(family.config_class, base, read_config(base)))
     read = read_adapter(adapter, layout)
     # Beside the layers, DoRA takes the length of all weights for each token. Whatever changes head or embedding may
     # change the shape of the model.
@@ -56,7 +56,7 @@ def _with_adapters(base: Path, adapter: Path, dtype: str) -> MixLoRAModel:
 def _merged(weights: AdaptedWeights, dtype: str) -> MixPretrainedModel:
     """Build the merged model and fill it, tensor by tensor."""
     family = find_family(weights.base)
-    config = family.config_class(**weights.config)
+    config = make_config(family.config_class, weights.base, weights.config)
     with without_initial_values():
         model = family.model_class.from_config(config, dtype=dtype)
     layout = family.model_class.weight_layout(config)

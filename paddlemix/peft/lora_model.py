@@ -13,7 +13,7 @@ import paddle
 from paddle import nn
 from paddlenlp.peft.lora import LoRAConfig, LoRAModel
 
-from paddlemix.files import replacing
+from paddlemix.files import read_bounded, replacing
 from paddlemix.models.base import CARRIED_FILES, MixPretrainedModel
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.replace import replace_layer
@@ -174,7 +174,7 @@ class MixLoRAModel(LoRAModel):
         adapted._read(adapter)
         for name in CARRIED_FILES:
             if (adapter.folder / name).is_file():
-                model.carried_files[name] = (adapter.folder / name).read_bytes()
+                model.carried_files[name] = read_bounded(adapter.folder / name)
         adapted.eval()
         return adapted
 

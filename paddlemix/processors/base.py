@@ -28,7 +28,8 @@ from paddlemix.processors.length import check_length, fit_length
 from paddlemix.processors.places import check_places
 from paddlemix.processors.settings import MediaSettings
 from paddlemix.processors.sources import ProcessorSources
-from paddlemix.processors.turns.written import WrittenTurn, check_whole, written_turn
+from paddlemix.processors.turns.checked import check_conversation
+from paddlemix.processors.turns.written import WrittenTurn, written_turn
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -347,12 +348,12 @@ class ProcessorBase(MessageCalls):
             The turns.
 
         Raises:
-            RecordError: a box, a point or a quad lies outside what it lies on, or on what the conversation does not
-                show, or the convention has no form for it; or a text holds half of a character.
+            RecordError: a turn's role, a name or a text is none, a box, a point or a quad lies outside what it lies on,
+                or on what the conversation does not show, or the convention has no form for it.
         """
+        check_conversation(conversation)
         check_places(conversation, sizes)
         try:
-            check_whole(conversation)
             return [written_turn(turn, self.grounding.write(turn, sizes)) for turn in conversation.turns]
         except ValueError as error:
             raise RecordError(conversation.source, str(error)) from error

@@ -21,6 +21,7 @@ from paddlemix.processors.batches import (
     padded,
     text_list,
 )
+from paddlemix.processors.turns.checked import check_messages
 
 Messages = list[dict[str, Any]]
 
@@ -118,10 +119,13 @@ class MessageCalls(ABC):
 
         Raises:
             TypeError: arguments of the call, or `return_dict`, without `tokenize`.
-            ValueError: with `tokenize`, as the call.
+            ValueError: a role, or the name or id of a call, could be read as something else; with `tokenize`, as the
+                call.
         """
         is_batch = bool(messages) and isinstance(messages[0], list)
         chats: list[Messages] = messages if is_batch else [messages]  # type: ignore[assignment, list-item]
+        for chat in chats:
+            check_messages(chat)
         texts = [
             self.chat_template.render(chat, add_generation_prompt=add_generation_prompt, add_vision_id=add_vision_id)
             for chat in chats

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paddlemix.bounded_json import finite_number, shown
 from paddlemix.files import read_json_object, write_json
 from paddlemix.names import PREPROCESSOR_FILE, PROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE
 from paddlemix.processors.settings import log_once, warn_once
+from paddlemix.value_kinds import TEXT, Kind, kind_problem, number, whole
 
 # Mean and deviation of red, green and blue in 0..1, over the images that CLIP was trained on.
 # Source: Radford et al., "Learning transferable visual models from natural language supervision", 2021,
@@ -26,6 +28,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _NESTED = {PREPROCESSOR_FILE: "image_processor", VIDEO_PREPROCESSOR_FILE: "video_processor"}
 # What every file can ask for, and the values that are computed.
 _BICUBIC = 3
+# Of a colour's mean and deviation, which are shares of its range.
+_LARGEST_COLOUR = 1e6
 _BUILT_IN: Mapping[str, tuple[Any, ...]] = {
     "do_resize": (True,),
     "do_rescale": (True,),
@@ -34,6 +38,27 @@ _BUILT_IN: Mapping[str, tuple[Any, ...]] = {
     "do_center_crop": (False,),
     "do_pad": (False,),
     "resample": (_BICUBIC, "bicubic"),
+}
+# Pixels of an image, or of all frames of a video together, are counted in 32 bits.
+_AREA = whole(1, 2**31 - 1)
+_COUNT = whole(1, 2**20)
+_SIDE = whole(1, 8192)
+_KINDS: Mapping[str, Kind] = {
+    "min_pixels": _AREA,
+    "max_pixels": _AREA,
+    "total_pixels": _AREA,
+    "patch_size": _SIDE,
+    "image_size": _SIDE,
+    "merge_size": whole(1, 64),
+    "temporal_patch_size": whole(1, 64),
+    "resized_height": whole(1, 2**20),
+    "resized_width": whole(1, 2**20),
+    "fps": number(0, 10_000),
+    "min_frames": _COUNT,
+    "max_frames": _COUNT,
+    "nframes": _COUNT,
+    "image_range": TEXT,
+    "grounding": TEXT,
 }
 _EDGES = {"min_pixels": ("shortest_edge", "min_pixels"), "max_pixels": ("longest_edge", "max_pixels")}
 
@@ -109,15 +134,15 @@ def pixel_bounds(values: Mapping[str, Any]) -> dict[str, Any]:
     known = {name for names in _EDGES.values() for name in names}
     if not isinstance(size, Mapping) or (size and not known & size.keys()):
         raise ValueError(
-            f"`size` is {size!r}; expected the areas `shortest_edge` and `longest_edge`, or `min_pixels` and "
+            f"`size` is {shown(size)}; expected the areas `shortest_edge` and `longest_edge`, or `min_pixels` and "
             "`max_pixels`."
         )
     found: dict[str, Any] = {}
     for name, edges in _EDGES.items():
         said = [values.get(name), *(size.get(edge) for edge in edges)]
         area = found[name] = next((one for one in said if one is not None), None)
-        if area is not None and (not isinstance(area, int) or area < 1):
-            raise ValueError(f"`{name}` is {area!r}; expected a whole number above 0.")
+        if area is not None and not _AREA.is_right(area):
+            raise ValueError(f"`{name}` is {shown(area)}; expected a whole number above 0, below 2 to the 31st.")
     return found
 
 
@@ -140,7 +165,7 @@ def known_settings(values: Mapping[str, Any], names: Iterable[str]) -> dict[str,
 def _checked(values: Any, source: str) -> dict[str, Any]:
     """Return settings that are computed; the error about others names where they stand."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{source} is {values!r}; expected an object.")
+        raise ValueError(f"{source} is {shown(values)}; expected an object.")
     try:
         _check(values)
     except ValueError as error:
@@ -150,28 +175,32 @@ def _checked(values: Any, source: str) -> dict[str, Any]:
 
 def _check(values: Mapping[str, Any]) -> None:
     """Refuse what is not computed, areas that are no numbers, and colours that are no three numbers."""
+    problem = kind_problem(values, _KINDS)
+    if problem is not None:
+        raise ValueError(problem)
     pixel_bounds(values)
     for name, built in _BUILT_IN.items():
         value = values.get(name)
         if value is not None and value not in built:
             raise ValueError(
-                f"`{name}` is {value!r}; only {built[0]!r} is built in. Take the key out if the model was trained so."
+                f"`{name}` is {shown(value)}; only {shown(built[0])} is built in. Take the key out if the model was "
+                "trained so."
             )
     factor = values.get("rescale_factor")
     if factor is not None and not (isinstance(factor, float) and math.isclose(factor, 1 / 255, rel_tol=1e-6)):
-        raise ValueError(f"`rescale_factor` is {factor!r}; only 1/255 is built in.")
+        raise ValueError(f"`rescale_factor` is {shown(factor)}; only 1/255 is built in.")
     for name in ("image_mean", "image_std"):
         colours = values.get(name)
         if colours is not None and not _are_colours(colours, positive=name == "image_std"):
-            raise ValueError(f"`{name}` is {colours!r}; expected three numbers, of red, green and blue.")
+            raise ValueError(f"`{name}` is {shown(colours)}; expected three numbers, of red, green and blue.")
 
 
 def _are_colours(values: Any, *, positive: bool) -> bool:
     return (
         isinstance(values, (list, tuple))
         and len(values) == 3
-        and all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in values)
-        and (not positive or min(values) > 0)
+        and all(finite_number(one) and abs(one) <= _LARGEST_COLOUR for one in values)
+        and (not positive or min(values) >= 1 / _LARGEST_COLOUR)
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
+from paddlemix.bounded_json import shown, without_surrogates
 from paddlemix.contract import AddedTokens, NewToken, Piece
 from paddlemix.files import read_json_object, replacing, write_json
 from paddlemix.hub import local_folder
@@ -28,12 +29,13 @@ from paddlemix.processors.tokens.files import (
     add_named,
     add_said,
     check_control_tokens,
+    check_named,
     named_specials,
     read_tokenizer,
     said_beside,
     with_named_specials,
 )
-from paddlemix.processors.tokens.reading import reader
+from paddlemix.processors.tokens.reading import reader, spellings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -102,10 +104,34 @@ class FastTokenizer:
         backend = cls._read_backend(folder, settings)
         check_control_tokens(backend, cls.control_tokens, folder)
         add_control_tokens(backend, cls.control_tokens)  # special to the library, whatever the files call them
+        check_named(settings, ("pad_token", "eos_token"), folder)
         ends = (_token_text(settings.get(name)) for name in ("pad_token", "eos_token"))
         missing = {text for text in ends if text and backend.token_to_id(text) is None}  # refused when it is looked up
         add_named(backend, [one for one in named_specials(folder, settings) if one.content not in missing])
-        return cls(backend, settings)
+        try:
+            tokenizer = cls(backend, settings)
+        except ValueError as error:
+            raise ValueError(f"{folder / TOKENIZER_CONFIG_FILE}: {error}") from error
+        tokenizer.check_texts(folder)
+        return tokenizer
+
+    def check_texts(self, folder: Path) -> None:
+        """Make sure that no text becomes a control token, by texts that spell each of them.
+
+        Args:
+            folder: of the checkpoint.
+
+        Raises:
+            ValueError: one does.
+        """
+        reserved = {self.token_id(name) for name in self.control_tokens}
+        texts = [text for name in self.control_tokens for text in spellings(name)]
+        for text, encoded in zip(texts, self._reader.encode_batch_fast(texts, add_special_tokens=False), strict=True):
+            if not reserved.isdisjoint(encoded.ids):
+                raise ValueError(
+                    f"{folder}: its tokenizer makes a control token of the text {shown(text)}, so that anyone who "
+                    "writes it could end a turn. Take the tokenizer's files of the published checkpoint."
+                )
 
     def save_pretrained(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json."""
@@ -130,7 +156,8 @@ class FastTokenizer:
         token_id = self.backend.token_to_id(token)
         if token_id is None:
             raise ValueError(
-                f"the tokenizer has no token {token}; `model_name_or_path` holds another model's tokenizer."
+                f"the tokenizer has no token {shown(token)[1:-1]}; `model_name_or_path` holds another model's "
+                "tokenizer."
             )
         self._control_ids[token] = token_id
         return token_id
@@ -184,8 +211,23 @@ class FastTokenizer:
         return {self.token_id(text): ids for text, ids in pieces.items()}
 
     def encode(self, text: str) -> list[int]:
-        """Encode plain text; control tokens spelled in it are text."""
-        return self._reader.encode(text, add_special_tokens=False).ids
+        """Encode plain text; control tokens spelled in it are text.
+
+        Args:
+            text: the text.
+
+        Returns:
+            The ids.
+
+        Raises:
+            ValueError: it holds half of a surrogate pair, as only Python's texts can.
+        """
+        try:
+            return self._reader.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError) as error:
+            if not isinstance(text, str) or without_surrogates(text):
+                raise
+            raise ValueError(f"the text {shown(text)} holds half of a surrogate pair, which is no text.") from error
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> tuple[np.ndarray, np.ndarray]:
         """Encode a prompt, and tell what each of its ids weighs.
@@ -239,7 +281,7 @@ class FastTokenizer:
         """Read vocabulary and added tokens, from whichever files have them."""
         path, said = said_beside(folder, settings)
         if (folder / TOKENIZER_FILE).is_file():
-            backend = read_tokenizer(folder / TOKENIZER_FILE)
+            backend = read_tokenizer(folder / TOKENIZER_FILE, cls.control_tokens)
         else:
             backend = cls._read_vocabulary(folder)
             if not said:

@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     answers = answering(run, args) if args.answers else None
     page = preview_page(args.config, list(view_sets(config.data.dataset, run.processor, args.records, answers)))
     with replacing(args.output) as beside:
-        beside.write_text(page, encoding="utf-8")
+        beside.write_text(page, encoding="utf-8", errors="backslashreplace")
     print(f"{args.output}: {len(page) / 2**20:.1f} MB")
 
 

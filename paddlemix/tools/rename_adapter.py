@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from paddlemix.files import new_folder
-from paddlemix.models.config_file import read_config
+from paddlemix.models.config_file import make_config, read_config
 from paddlemix.models.registry import find_family
 from paddlemix.peft.folders import find_folders
 from paddlemix.peft.renaming import rename_adapter
@@ -48,7 +48,9 @@ def main() -> None:
     if folders.adapter is None:
         raise ValueError(f"`lora_path` {args.lora_path} holds no adapter_config.json; give the folder of an adapter.")
     family = find_family(folders.model)
-    layout = family.model_class.weight_layout(family.config_class(**read_config(folders.model)))
+    layout = family.model_class.weight_layout(
+        make_config(family.config_class, folders.model, read_config(folders.model))
+    )
     with new_folder(args.output_path.expanduser()) as staged:
         rename_adapter(folders.adapter, staged, layout, in_memory=VERSIONS[args.transformers])
     print(f"{args.output_path}: the adapter for transformers {args.transformers.replace('_', ' ')}")

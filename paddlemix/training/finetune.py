@@ -24,7 +24,7 @@ from paddlemix.datasets.mix_dataset import DatasetSpec, MixDataset
 from paddlemix.distributed.ranks import from_first
 from paddlemix.files import write_json
 from paddlemix.media.kept import begin_refetch
-from paddlemix.models.config_file import read_config, vocab_size_of
+from paddlemix.models.config_file import make_config, read_config, vocab_size_of
 from paddlemix.models.registry import Family, find_family
 from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.chain import AdapterChain, find_chain
@@ -466,7 +466,7 @@ def _growth(keys: ModelArguments, processor: Processor, chain: AdapterChain, mod
 def _rows(folder: Path, family: Family) -> int:
     """Tell how many rows a checkpoint's embedding has; the family's classes take seconds to import."""
     values = read_config(folder)
-    return vocab_size_of(values) or family.config_class(**values).vocab_size
+    return vocab_size_of(values) or make_config(family.config_class, folder, values).vocab_size
 
 
 def _adapter_rows(adapter: Path, model: Path, family: Family) -> int:
@@ -474,7 +474,7 @@ def _adapter_rows(adapter: Path, model: Path, family: Family) -> int:
     from paddlemix.peft.adapter import read_adapter  # takes seconds, so only where there is one
     from paddlemix.peft.merging.tying import Tying
 
-    config: Any = family.config_class(**read_config(model))
+    config: Any = make_config(family.config_class, model, read_config(model))
     layout = family.model_class.weight_layout(config)
     return Tying.of(read_adapter(adapter, layout), layout, config.decoder_shape.names.embedding).rows or 0
 

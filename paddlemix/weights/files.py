@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from paddlemix.files import open_regular, refuse_pointer
+from paddlemix.bounded_json import JsonLimits, parse_json_object
+from paddlemix.files import read_bounded
 from paddlemix.foreign.explain import explain
+from paddlemix.printable import brief
 from paddlemix.weights.paddle_file import read_paddle_file
 from paddlemix.weights.safetensors_file import read_safetensors_file
-from paddlemix.weights.stored_tensor import StoredTensor, shown
+from paddlemix.weights.stored_tensor import StoredTensor
 from paddlemix.weights.torch_file import read_torch_file
 
 WEIGHTS_FILE = "model.safetensors"
@@ -21,10 +22,10 @@ INDEX_FILE = "model.safetensors.index.json"
 MOST_TENSORS = 1 << 17  # of all files
 _MOST_FILES = 4096
 _LONGEST_FILE_NAME = 255
-# An index is flat: two objects in one, and a pair of names a tensor, each of 80 bytes and more. One that is larger,
-# nested, or denser is none, and would take twenty times its size to read; a large one of other letters than ASCII's,
-# which a text has in four bytes each, four times.
-_MOST_INDEX, _MOST_WIDE, _MOST_NESTED, _SHORTEST_PAIR, _FREE_PAIRS = 16 << 20, 2 << 20, 1000, 24, 4096
+# An index holds a pair of names a tensor, of 80 bytes and more. One that is denser would take twenty times its size to
+# read; a large one of other letters than ASCII's, which a text has in four bytes each, four times.
+_INDEX = JsonLimits(16 << 20, MOST_TENSORS + 1000)
+_MOST_WIDE, _SHORTEST_PAIR, _FREE_PAIRS = 2 << 20, 24, 4096
 _MOST_NAMED = 3
 
 
@@ -92,7 +93,7 @@ def _files_there(folder: Path) -> tuple[WeightFormat, list[Path]]:
     if missing:
         others = f" and {len(missing) - _MOST_NAMED} others" if len(missing) > _MOST_NAMED else ""
         raise FileNotFoundError(
-            f"{folder}: no {', '.join(map(shown, missing[:_MOST_NAMED]))}{others}; `model_name_or_path` must name a "
+            f"{folder}: no {', '.join(map(brief, missing[:_MOST_NAMED]))}{others}; `model_name_or_path` must name a "
             f"whole checkpoint.{explain(folder)}"
         )
     return found, files
@@ -132,24 +133,20 @@ def shards_of(index: Path) -> list[Path]:
     Raises:
         ValueError: it is damaged, or names a file outside of its folder.
     """
-    refuse_pointer(index)
-    with open_regular(index) as opened:
-        is_large = os.fstat(opened.fileno()).st_size > _MOST_INDEX
-        text = b"" if is_large else opened.read(_MOST_INDEX)
-    is_nested = text.count(b"[") + text.count(b"{") > _MOST_NESTED
-    is_wide = len(text) > _MOST_WIDE and (b"\\u" in text or not text.isascii())
-    pairs = text.count(b",") - _FREE_PAIRS
-    if is_large or is_nested or is_wide or pairs > MOST_TENSORS or len(text) < _SHORTEST_PAIR * pairs:
-        raise ValueError(f"{index}: no index of a model's files, but larger or more nested; fetch it again.")
+    content = read_bounded(index, _INDEX)
+    is_wide = len(content) > _MOST_WIDE and (b"\\u" in content or not content.isascii())
+    if is_wide or len(content) < _SHORTEST_PAIR * (content.count(b",") - _FREE_PAIRS):
+        raise ValueError(f"{index}: no index of a model's files, but of other letters or denser; fetch it again.")
+    values = parse_json_object(content, index, _INDEX)
     try:
-        names = set(json.loads(text.decode("utf-8"))["weight_map"].values())
+        names = set(values["weight_map"].values())
         outside = [name for name in islice(names, _MOST_FILES) if not _is_inside(name)]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{index}: damaged, no `weight_map` can be read from it; fetch it again.") from error
     if len(names) > _MOST_FILES:
         raise ValueError(f"{index}: names {len(names)} files, more than any model has; fetch it again.")
     if outside:
-        named = repr(shown(min(outside)))
+        named = repr(brief(min(outside)))
         raise ValueError(f"{index}: names {named}, which is no file of this folder. Fetch it from its source.")
     return [index.with_name(name) for name in sorted(names)]
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from paddlemix.files import open_regular, refuse_pointer
+from paddlemix.printable import brief
 from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import Calls, Name, PickleRefusal, Span, read_pickle
-from paddlemix.weights.stored_tensor import MOST_AXES, MOST_NUMBERS, MOST_TENSORS, StoredTensor, shown
+from paddlemix.weights.stored_tensor import MOST_AXES, MOST_NUMBERS, MOST_TENSORS, StoredTensor
 
 # Numpy's name -> ours. Paddle writes bfloat16 as the unsigned integers of the same bits, or as ml_dtypes' type.
 _DTYPES = {"f8": "float64", "f4": "float32", "f2": "float16", "u2": "bfloat16", "ml_dtypes.bfloat16": "bfloat16"}
@@ -89,7 +90,7 @@ def _place(file: Path, name: str, value: Any) -> StoredTensor:
     # A tensor is (its own name, array), an array in a state dict stands for itself.
     array = value[1] if type(value) is tuple and len(value) == 2 else value
     if type(array) is not _Array or array.numbers is None:
-        raise PickleRefusal(f"{shown(name)} is no tensor; {_AS_SAFETENSORS}")
+        raise PickleRefusal(f"{brief(name)} is no tensor; {_AS_SAFETENSORS}")
     return StoredTensor(
         name,
         file,
@@ -103,7 +104,7 @@ def _place(file: Path, name: str, value: Any) -> StoredTensor:
 
 def _reconstruct(array_type: Any, *_empty: Any) -> _Array:
     if array_type != Name("numpy", "ndarray"):
-        named = shown(str(array_type)) if type(array_type) is Name else "something"
+        named = brief(str(array_type)) if type(array_type) is Name else "something"
         raise PickleRefusal(f"asks to make {named}; {_AS_SAFETENSORS}")
     return _Array()
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from paddlemix.weights.stored_tensor import shown
+from paddlemix.printable import brief
 
 LONGEST_TEXT = 1 << 12  # bytes; no name of a tensor comes near
 LONGEST_WORD = 1 << 8  # bytes of a module's or a function's name
@@ -259,7 +259,7 @@ class _Machine:
         self.spend(_OBJECT)
         name, arguments = self.pop(2)
         if type(name) is not Name or str(name) not in self.calls:
-            named = shown(str(name)) if type(name) is Name else "something"
+            named = brief(str(name)) if type(name) is Name else "something"
             raise PickleRefusal(f"asks to call {named}, which is never done; fetch it as safetensors")
         if type(arguments) is not tuple or len(arguments) > MOST_ARGUMENTS:
             raise TypeError("no arguments")

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 from paddlemix.files import open_regular, refuse_pointer
+from paddlemix.printable import brief
 from paddlemix.weights.dtypes import SAFETENSORS_CODES, STORED_DTYPES
-from paddlemix.weights.stored_tensor import MOST_AXES, MOST_NUMBERS, MOST_TENSORS, StoredTensor, shown
+from paddlemix.weights.stored_tensor import MOST_AXES, MOST_NUMBERS, MOST_TENSORS, StoredTensor
 
 MOST_HEADER = 16 << 20  # bytes; a tensor takes 150
 _LONGEST_TEXT = 4 << 20  # bytes; writers put settings of their training beside the tensors
@@ -136,7 +137,7 @@ class _Header:
         while True:
             key = self.text()
             if key in known:
-                raise _Damage(f"{shown(key)!r} stands there twice")
+                raise _Damage(f"{brief(key)!r} stands there twice")
             if len(known) > MOST_TENSORS:
                 raise _Damage(f"its header has more than {MOST_TENSORS} keys, as no model's has")
             known.add(key)
@@ -188,14 +189,14 @@ def _place(name: str, flat: bytes) -> _Place:
     said = dict(pairs)
     code, shape, place = (said.get(key) for key in ("dtype", "shape", "data_offsets"))
     if len(said) != len(pairs) or type(code) is not str or code not in _BITS:
-        raise _Damage(f"{shown(name)!r} has no dtype of the format, or a key twice")
+        raise _Damage(f"{brief(name)!r} has no dtype of the format, or a key twice")
     if not _are_counts(shape) or len(shape) > MOST_AXES or math.prod(size or 1 for size in shape) >= MOST_NUMBERS:
-        raise _Damage(f"{shown(name)!r} has no shape of a model's tensor")
+        raise _Damage(f"{brief(name)!r} has no shape of a model's tensor")
     if not _are_counts(place) or len(place) != 2:
-        raise _Damage(f"{shown(name)!r} has no data_offsets")
+        raise _Damage(f"{brief(name)!r} has no data_offsets")
     begin, end = place
     if (end - begin) * 8 != math.prod(shape) * _BITS[code]:
-        raise _Damage(f"{shown(name)!r} has another number of bytes than its shape needs")
+        raise _Damage(f"{brief(name)!r} has another number of bytes than its shape needs")
     return _Place(begin, end, code, tuple(shape))
 
 
@@ -208,7 +209,7 @@ def _check_places(places: dict[str, _Place], size: int) -> None:
     end = 0
     for name, place in sorted(places.items(), key=lambda item: item[1][:2]):
         if place.begin != end or place.end < place.begin:
-            raise _Damage(f"{shown(name)!r} does not begin where the tensor before it ends")
+            raise _Damage(f"{brief(name)!r} does not begin where the tensor before it ends")
         end = place.end
     if end != size:
         raise _Damage(f"its tensors take {end} bytes, the file has {size} for them")

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from paddlemix.files import open_regular
+from paddlemix.printable import brief
 from paddlemix.weights.dtypes import STORED_DTYPES
 
 # What a file may say of a tensor, and how many it may hold: beyond what any model has, and cheap to carry on.
@@ -18,18 +19,11 @@ LONGEST_NAME = 512  # characters
 MOST_AXES = 8
 MOST_NUMBERS = 1 << 48
 MOST_TENSORS = 1 << 16
-_MOST_SHOWN = 80
 
 # Most matrices change places of rows and columns on their way. Blocks that stay in a core's cache do that 2.5 times as
 # fast as whole matrices: of 8960 x 1536 bfloat16 numbers to float32 64 rows took 18 ms, 1024 rows 40, all of them 49.
 ROWS_AT_ONCE = 64
 EVERYTHING = slice(None)
-
-
-def shown(text: str) -> str:
-    """Shorten a text of a file for a message: to a line that a terminal shows as it is."""
-    cut = text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
-    return cut if cut.isprintable() else repr(cut)[1:-1]
 
 
 class Source(Protocol):
@@ -97,10 +91,10 @@ class StoredTensor:
 
     def __post_init__(self) -> None:
         if len(self.name) > LONGEST_NAME or not self.name.isprintable():
-            raise ValueError(f"{self.file}: {shown(self.name)!r} is no name of a tensor; fetch it again.")
+            raise ValueError(f"{self.file}: {brief(self.name)!r} is no name of a tensor; fetch it again.")
         if len(self.shape) > MOST_AXES or math.prod(size or 1 for size in self.shape) >= MOST_NUMBERS:
             raise ValueError(
-                f"{self.file}: {shown(self.name)} has more than {MOST_AXES} axes, or more numbers than any model has; "
+                f"{self.file}: {brief(self.name)} has more than {MOST_AXES} axes, or more numbers than any model has; "
                 "fetch it again."
             )
 
@@ -123,7 +117,7 @@ class StoredTensor:
         """
         if self.dtype not in STORED_DTYPES:
             raise ValueError(
-                f"{self.file}: {shown(self.name)} is of {self.dtype}; expected {', '.join(STORED_DTYPES)}. Save it "
+                f"{self.file}: {brief(self.name)} is of {self.dtype}; expected {', '.join(STORED_DTYPES)}. Save it "
                 "as one of them."
             )
         if 0 in self.shape:  # of the other axis there may be billions
@@ -147,7 +141,7 @@ class StoredTensor:
         for index, piece in enumerate([block] if block.shape[1] == width else block):
             opened.seek(self.offset + ((row + index) * width + column) * block.itemsize)
             if opened.readinto(piece.view(np.uint8)) != piece.nbytes:
-                raise ValueError(f"{self.file}: ends within {shown(self.name)}; fetch it again.")
+                raise ValueError(f"{self.file}: ends within {brief(self.name)}; fetch it again.")
 
 
 def same_numbers(one: Source, other: Source) -> bool:

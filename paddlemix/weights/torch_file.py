@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from paddlemix.files import open_regular, refuse_pointer
+from paddlemix.printable import brief
 from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.pickled import MOST_STREAM, Calls, Name, PickleRefusal, read_pickle
-from paddlemix.weights.stored_tensor import MOST_AXES, MOST_NUMBERS, MOST_TENSORS, StoredTensor, shown
+from paddlemix.weights.stored_tensor import MOST_AXES, MOST_NUMBERS, MOST_TENSORS, StoredTensor
 from paddlemix.weights.zip_entries import ZipEntry, ZipRefusal, content_start, read_entries
 
 _STORAGE_DTYPES = {
@@ -87,7 +88,7 @@ def _tensors(file: Path, opened: BufferedReader, entries: dict[str, ZipEntry]) -
 
 def _content(opened: BufferedReader, entry: ZipEntry, *, most: int) -> bytes:
     if entry.size > most:
-        raise PickleRefusal(f"holds {shown(entry.name)} of {entry.size} bytes, expected {most} at most; fetch it again")
+        raise PickleRefusal(f"holds {brief(entry.name)} of {entry.size} bytes, expected {most} at most; fetch it again")
     opened.seek(content_start(opened, entry))
     content = opened.read(entry.size)
     if zlib.crc32(content) != entry.checksum:
@@ -102,7 +103,7 @@ def _place(file: Path, name: str, tensor: _Tensor, start: int, size: int) -> Sto
     # A transposed matrix is stored as it lies.
     by_columns = len(tensor.shape) == 2 and not _lies(tensor, in_order) and _lies(tensor, (1, tensor.shape[0]))
     if not by_columns and not _lies(tensor, in_order):
-        raise PickleRefusal(f"{shown(name)} does not lie row by row; {_AS_SAFETENSORS}")
+        raise PickleRefusal(f"{brief(name)} does not lie row by row; {_AS_SAFETENSORS}")
     if (tensor.first + sizes[-1]) * width > size:
         raise LookupError(f"{name} ends after its storage")
     return StoredTensor(
@@ -128,7 +129,7 @@ def _storage(identity: Any) -> _Storage:
     if kind != "storage" or type(storage_type) is not Name or type(key) is not str:
         raise TypeError("no storage")
     if storage_type.name not in _STORAGE_DTYPES:
-        raise PickleRefusal(f"holds {shown(str(storage_type))}; expected floating-point numbers; {_AS_SAFETENSORS}")
+        raise PickleRefusal(f"holds {brief(str(storage_type))}; expected floating-point numbers; {_AS_SAFETENSORS}")
     return _Storage(key, _STORAGE_DTYPES[storage_type.name])
 
 

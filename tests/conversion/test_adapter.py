@@ -199,7 +199,7 @@ def test_an_adapter_of_lora_ga_takes_away_what_it_began_with(saved, tiny_checkpo
         ({"r": 0}, "`r` is 0; expected a number above 0"),
         ({"r": "4"}, '`r` is "4"; expected a number above 0'),
         ({"lora_alpha": None}, "`lora_alpha` is null; expected"),
-        ({"lora_alpha": float("nan")}, "`lora_alpha` is NaN; expected"),
+        ({"lora_alpha": float("nan")}, "`lora_alpha` is nan; expected a finite number"),
         ({"lora_dropout": "a little"}, '`lora_dropout` is "a little"; expected'),
         ({"base_model_name_or_path": ["a"]}, '`base_model_name_or_path` is ["a"]; expected a text'),
         ({"scaling": 1.0}, "`scaling` is 1.0, but `lora_alpha` and `r` give 2"),

@@ -42,9 +42,9 @@ def test_the_folders_name_says_nothing(folder):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"architectures": ["LlamaForCausalLM"], "model_type": "qwen2_vl"}, "['LlamaForCausalLM']"),
-        ({"model_type": "llama"}, "'llama'"),
-        ({}, "None"),
+        ({"architectures": ["LlamaForCausalLM"], "model_type": "qwen2_vl"}, '["LlamaForCausalLM"]'),
+        ({"model_type": "llama"}, '"llama"'),
+        ({}, "null"),
     ],
 )
 def test_an_unknown_model_is_refused_with_what_it_says_and_the_known_ones(folder, values, said):

@@ -92,7 +92,7 @@ def test_published_shapes_are_split_by_what_shares_their_heads_evenly(plan, fitt
         ({"vocab_size": 321}, "`vocab_size` 321"),
         ({"vision_config": {"num_heads": 5, "embed_dim": 80, "mlp_ratio": 4}}, "`vision_config.num_heads` 5"),
         (
-            {"vision_config": {"num_heads": 2, "embed_dim": 30, "mlp_ratio": 1.1}},
+            {"vision_config": {"num_heads": 2, "embed_dim": 24, "mlp_ratio": 1.125}},
             "`vision_config.embed_dim * mlp_ratio`",
         ),
     ],

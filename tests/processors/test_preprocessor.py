@@ -95,16 +95,16 @@ def test_missing_settings_are_told_once(folder, caplog):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"do_resize": False}, "`do_resize` is False; only True is built in"),
-        ({"do_normalize": False}, "`do_normalize` is False"),
-        ({"do_rescale": False}, "`do_rescale` is False"),
-        ({"do_convert_rgb": False}, "`do_convert_rgb` is False"),
-        ({"do_center_crop": True}, "`do_center_crop` is True"),
+        ({"do_resize": False}, "`do_resize` is false; only true is built in"),
+        ({"do_normalize": False}, "`do_normalize` is false"),
+        ({"do_rescale": False}, "`do_rescale` is false"),
+        ({"do_convert_rgb": False}, "`do_convert_rgb` is false"),
+        ({"do_center_crop": True}, "`do_center_crop` is true"),
         ({"resample": 2}, "`resample` is 2; only 3 is built in"),
         ({"rescale_factor": 1 / 127.5}, "only 1/255 is built in"),
         ({"size": {"height": 224, "width": 224}}, "expected the areas `shortest_edge` and `longest_edge`"),
         ({"size": 224}, "`size` is 224"),
-        ({"max_pixels": "1003520"}, "`max_pixels` is '1003520'; expected a whole number above 0"),
+        ({"max_pixels": "1003520"}, '`max_pixels` is "1003520"; expected a whole number from 1 to'),
         ({"image_mean": [0.5]}, "`image_mean` is [0.5]; expected three numbers"),
         ({"image_std": [0.5, 0.5, 0]}, "`image_std` is [0.5, 0.5, 0]"),
     ],
@@ -127,7 +127,7 @@ def test_a_damaged_file_is_named_with_its_line(folder, name):
 
 def test_settings_that_are_no_object_are_refused(tmp_path):
     write(tmp_path, PROCESSOR_FILE, {"image_processor": "Qwen2VLImageProcessor"})
-    with pytest.raises(ValueError, match="`image_processor` is 'Qwen2VLImageProcessor'; expected an object"):
+    with pytest.raises(ValueError, match='`image_processor` is "Qwen2VLImageProcessor"; expected an object'):
         stored_settings(tmp_path, PREPROCESSOR_FILE)
 
 

@@ -19,7 +19,7 @@ from paddlemix.weights import files as weight_files
 from paddlemix.weights.files import INDEX_FILE, stored_tensors
 from paddlemix.weights.paddle_file import read_paddle_file
 from paddlemix.weights.safetensors_file import read_safetensors_file
-from paddlemix.weights.stored_tensor import StoredTensor, shown
+from paddlemix.weights.stored_tensor import StoredTensor
 from paddlemix.weights.torch_file import read_torch_file
 
 READERS = (read_torch_file, read_paddle_file, read_safetensors_file)
@@ -228,11 +228,11 @@ def one_file(count, name="model-00001-of-00001.safetensors"):
 
 MANY = {f"model.layers.{index}": f"model-{index:05}.bin" for index in range(50_000)}
 INDEXES = {
-    "a million tensors": (one_file(1_000_000), "no index"),
+    "a million tensors": (one_file(1_000_000), "expected at most"),
     "many files": (json.dumps({"weight_map": MANY}).encode(), "names 50000 files"),
     "pairs of 24 bytes": (
         b'{"weight_map":{' + b",".join(b'"%09d":"%09d"' % (number, number) for number in range(650_000)) + b"}}",
-        "no index",
+        "expected at most",
     ),
     "as many files as tensors": (
         json.dumps({"weight_map": {f"layer{number}": f"{number}/a" for number in range(130_000)}}).encode(),
@@ -241,17 +241,17 @@ INDEXES = {
     "one wide letter in a long text": (one_file(1, "a" * 15_000_000 + "😀"), "no index"),
     "lists": (b'{"weight_map":[' + b"[]," * 4_000_000, "no index"),
     "short texts": (b'{"weight_map":{' + b'"a":"b",' * 1_900_000, "no index"),
-    "lists in one another": (b'{"weight_map":' + b"[" * 990, "damaged"),
-    "objects in one another": (b'{"a":' * 100_000, "no index"),
+    "lists in one another": (b'{"weight_map":' + b"[" * 990, "nested more than"),
+    "objects in one another": (b'{"a":' * 100_000, "nested more than"),
     "a long name": (one_file(1, "a" * 1_000_000), "names 'aaa"),
     "a name longer than a file's may be": (one_file(1, "图" * 100), "names '图"),
-    "a name of control characters": (one_file(1, "a\x1b[31m\n"), r"names 'a\\x1b"),
+    "a name of control characters": (one_file(1, "a\x1b[31m\n"), r"names 'a\\u001b"),
     "a name with a zero": (one_file(1, "a\x00b"), "names 'a"),
-    "half of a pair of surrogates": (b'{"weight_map":{"a":"\\ud800"}}', "names '"),
+    "half of a pair of surrogates": (b'{"weight_map":{"a":"\\ud800"}}', "half of a surrogate pair"),
     "a number": (b'{"weight_map":{"a":1}}', "damaged"),
-    "a number of many digits": (b'{"weight_map":' + b"1" * 5000 + b"}", "damaged"),
-    "NaN": (b'{"weight_map":NaN}', "damaged"),
-    "not UTF-8": (b'{"weight_map":{"a":"\xff"}}', "damaged"),
+    "a number of many digits": (b'{"weight_map":' + b"1" * 5000 + b"}", "thousands of digits"),
+    "NaN": (b'{"weight_map":NaN}', "finite number"),
+    "not UTF-8": (b'{"weight_map":{"a":"\xff"}}', "not UTF-8"),
     "a file in another folder": (one_file(1, "../model.safetensors"), "no file of this folder"),
 }  # fmt: skip
 
@@ -289,9 +289,3 @@ def test_numbers_of_ranks_in_names_of_files_cannot_be_astronomic(tmp_path):
 def test_numbers_of_an_unknown_kind_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"m: w is of F4; expected float64"):
         StoredTensor("w", tmp_path / "m", 0, (2,), "F4").read_into(np.empty([1, 2], np.float32))
-
-
-def test_a_text_of_a_file_is_shown_on_one_short_line():
-    assert shown("model.layers.0") == "model.layers.0" and shown("图") == "图"
-    assert shown("a\n\x1b[31m\u202e") == r"a\n\x1b[31m\u202e"
-    assert len(shown("a" * 10**6)) == 80 and shown("a" * 81).endswith("a...")

@@ -307,7 +307,9 @@ def test_a_missing_shard_is_named_before_anything_is_read(model, tmp_path):
 def test_a_damaged_index_is_named(model, tmp_path, content):
     save_sharded(model, tmp_path)
     (tmp_path / INDEX_FILE).write_text(content)
-    with pytest.raises(ValueError, match=r"model\.safetensors\.index\.json: damaged"):
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors\.index\.json(:1: not valid JSON|: damaged|: a JSON object)"
+    ):
         load(tmp_path)
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from paddlemix.models.config_bounds import SIDE, WIDTH
 from paddlemix.models.qwen2_5_vl.seconds import STEPS_KEY, steps_per_second
 from paddlemix.models.qwen2_vl.config import PatchTowerConfig, Qwen2VLConfig
+from paddlemix.value_kinds import Kind, list_of, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,6 +28,7 @@ class Qwen25VLVisionConfig(PatchTowerConfig):
         tokens_per_second: steps of the time axis in a second.
         output_key: the key that has the width of what leaves the merger.
         activation: of the blocks' MLPs, as the file names it.
+        kinds: of the values, by key.
     """
 
     hidden_size: int = 1280
@@ -37,6 +40,14 @@ class Qwen25VLVisionConfig(PatchTowerConfig):
 
     output_key: ClassVar[str] = "out_hidden_size"
     activation: ClassVar[str] = "silu"
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        **PatchTowerConfig.kinds,
+        "hidden_size": WIDTH,
+        "out_hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "window_size": SIDE,
+        "fullatt_block_indexes": list_of(whole(0, 1023), longest=1024),
+    }
 
     @classmethod
     def from_published(cls, values: Mapping[str, Any], *, output_size: int) -> Self:

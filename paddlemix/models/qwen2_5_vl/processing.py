@@ -10,11 +10,12 @@ import numpy as np
 
 from paddlemix.contract import Grounding, GroundingForm, Size
 from paddlemix.files import read_json_object, write_json
+from paddlemix.models.config_file import read_section
 from paddlemix.models.qwen2_5_vl.seconds import PUBLISHED_STEPS, steps_per_second
 from paddlemix.models.qwen2_vl.media import Media, Shown
 from paddlemix.models.qwen2_vl.positions import TimeScale
 from paddlemix.models.qwen2_vl.processing import GROUNDING, Qwen2VLProcessor
-from paddlemix.names import CONFIG_FILE, PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE
+from paddlemix.names import PREPROCESSOR_FILE, VIDEO_PREPROCESSOR_FILE
 from paddlemix.processors.base import Limits
 from paddlemix.processors.coordinates import SeenPixels
 from paddlemix.processors.json_grounding import JsonPlaces
@@ -76,7 +77,7 @@ class Qwen25VLProcessor(Qwen2VLProcessor):
     @classmethod
     def _read(cls, sources: ProcessorSources, settings: MediaSettings, **limits: Unpack[Limits]) -> Self:
         processor = super()._read(sources, settings, **limits)
-        vision = read_json_object(sources.model / CONFIG_FILE, missing_ok=True).get("vision_config") or {}
+        vision = read_section(sources.model, "vision_config")
         processor.tokens_per_second = steps_per_second(vision)
         stored = stored_settings(sources.media, PREPROCESSOR_FILE)
         try:

@@ -9,17 +9,28 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddlenlp.transformers import PretrainedConfig
 
-from paddlemix.models.decoder import DecoderShape
-from paddlemix.models.fixed_values import (
-    QWEN2_LANGUAGE,
-    refuse_acting_windows,
-    refuse_no_object,
-    refuse_other_kinds,
-    refuse_other_values,
+from paddlemix.models.config_bounds import (
+    EPSILON,
+    HEADS,
+    LAYERS,
+    LENGTH,
+    NAMES,
+    OF_THE_FILE,
+    SHARE,
+    SHARED,
+    SIDE,
+    TOKEN,
+    WIDTH,
+    check_kinds,
+    check_padding,
+    section,
 )
+from paddlemix.models.decoder import DecoderShape
+from paddlemix.models.fixed_values import QWEN2_LANGUAGE, refuse_acting_windows, refuse_other_values
 from paddlemix.models.layers.rope_scaling import ScaledFrequencies, check_scaling, published_scaling, scaled_frequencies
 from paddlemix.models.nested_config import flat_values
 from paddlemix.models.tower import TowerShape
+from paddlemix.value_kinds import FLAG, OBJECT, Kind, list_of, number, whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,6 +41,20 @@ _OF_THE_WHOLE = ("image_token_id", "video_token_id", "vision_start_token_id", "v
 _TOWER_NAMES = {"num_attention_heads": "num_heads", "num_hidden_layers": "depth"}
 _KEY_HEADS = "num_key_value_heads"
 _SIDES = ("patch_size", "temporal_patch_size")
+_KINDS = {
+    **SHARED,
+    _KEY_HEADS: HEADS,
+    "rms_norm_eps": EPSILON,
+    "rope_theta": number(1, 1e12),
+    "rope_scaling": OBJECT,
+    "head_dim": WIDTH,
+    "use_sliding_window": FLAG,
+    "sliding_window": LENGTH,
+    "max_window_layers": whole(0, 2**31 - 1),
+    "layer_types": NAMES,
+    **dict.fromkeys(_OF_THE_WHOLE, TOKEN),
+}
+_SECTION = list_of(whole(0, 2**20), longest=3)
 _TOWER_ROPE = {"rope_theta": (10000,), "rope_type": ("axial", "default")}
 
 
@@ -46,6 +71,7 @@ class PatchTowerConfig:
         temporal_patch_size: frames a patch spans.
         output_key: the key that has the width of what leaves the merger.
         activation: of the blocks' MLPs, as the file names it.
+        kinds: of the values, by key.
     """
 
     depth: int = 32
@@ -57,6 +83,14 @@ class PatchTowerConfig:
 
     output_key: ClassVar[str]
     activation: ClassVar[str]
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "depth": LAYERS,
+        "num_heads": HEADS,
+        "in_channels": whole(1, 64),
+        "patch_size": SIDE,
+        "spatial_merge_size": whole(1, 64),
+        "temporal_patch_size": whole(1, 64),
+    }
 
     @property
     def width(self) -> int:
@@ -93,13 +127,14 @@ class PatchTowerConfig:
             ValueError: they ask for what is not built in.
         """
         said = {key: one for key, one in values.items() if one is not None}
+        check_kinds(said, {"rope_parameters": OBJECT}, section="vision_config.")
         said = {**{name: said[other] for other, name in _TOWER_NAMES.items() if other in said}, **said}
         said |= {name: _one_side(name, said[name]) for name in _SIDES if name in said}
         refuse_other_values(said, {"hidden_act": (cls.activation,)}, section="vision_config.")
         refuse_other_values(said, {"in_chans": (said.get("in_channels", 3),)}, section="vision_config.")
         refuse_other_values(said.get("rope_parameters") or {}, _TOWER_ROPE, section="vision_config.rope_parameters.")
-        known = {field.name: field.default for field in fields(cls)}
-        refuse_other_kinds(said, known, section="vision_config.")
+        check_kinds(said, cls.kinds, section="vision_config.")
+        known = {field.name for field in fields(cls)}
         return cls(**{cls.output_key: output_size, **{key: one for key, one in said.items() if key in known}})
 
 
@@ -113,6 +148,7 @@ class Qwen2VLVisionConfig(PatchTowerConfig):
         mlp_ratio: inner width of a block's MLP over `embed_dim`.
         output_key: the key that has the width of what leaves the merger.
         activation: of the blocks' MLPs, as the file names it.
+        kinds: of the values, by key.
     """
 
     embed_dim: int = 1280
@@ -121,6 +157,12 @@ class Qwen2VLVisionConfig(PatchTowerConfig):
 
     output_key: ClassVar[str] = "hidden_size"
     activation: ClassVar[str] = "quick_gelu"
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        **PatchTowerConfig.kinds,
+        "embed_dim": WIDTH,
+        "hidden_size": WIDTH,
+        "mlp_ratio": SHARE,
+    }
 
     @property
     def width(self) -> int:
@@ -153,7 +195,7 @@ class Qwen2VLConfig(PretrainedConfig):
         if _KEY_HEADS not in flat and any(_KEY_HEADS in level for level in (values, values.get("text_config") or {})):
             # The one null that says something: as many as heads of queries.
             flat[_KEY_HEADS] = flat.get("num_attention_heads", known["num_attention_heads"].default)
-        refuse_other_kinds(flat, {name: one.default for name, one in known.items()})
+        check_kinds(flat, _KINDS)
         refuse_other_values(flat, QWEN2_LANGUAGE)
         head_dim = flat.pop("head_dim", None)
         self._hold(**flat)
@@ -198,11 +240,12 @@ class Qwen2VLConfig(PretrainedConfig):
         self.vision_start_token_id = vision_start_token_id
         self.vision_end_token_id = vision_end_token_id
         if not isinstance(vision_config, PatchTowerConfig):
-            refuse_no_object(vision_config, section="vision_config")
-            vision_config = self.vision_class.from_published(vision_config or {}, output_size=hidden_size)
+            vision = section({"vision_config": vision_config}, "vision_config")
+            vision_config = self.vision_class.from_published(vision, output_size=hidden_size)
         self.vision_config = vision_config
-        kwargs["architectures"] = kwargs.get("architectures") or [self.architecture]
-        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
+        said = {name: kwargs[name] for name in OF_THE_FILE if kwargs.get(name) is not None}
+        architectures = said.pop("architectures", None) or [self.architecture]
+        super().__init__(tie_word_embeddings=tie_word_embeddings, architectures=architectures, **said)
         self._check()
 
     @property
@@ -306,6 +349,8 @@ class Qwen2VLConfig(PretrainedConfig):
             )
         check_scaling(self.rope_scaling, context=self.max_position_embeddings)
         refuse_other_values(self.rope_scaling, {"mrope_interleaved": (False,)}, section="rope_scaling.")
+        check_padding(self.pad_token_id, self.vocab_size)
+        check_kinds(self.rope_scaling, {"mrope_section": _SECTION}, section="rope_scaling.")
         if "mrope_section" not in self.rope_scaling:
             raise ValueError(
                 f"config.json: `rope_scaling` is {self.rope_scaling}; expected a `mrope_section` in it, which says how "
@@ -316,7 +361,17 @@ class Qwen2VLConfig(PretrainedConfig):
                 f"config.json: `rope_scaling.mrope_section` {self.mrope_section} adds up to {sum(self.mrope_section)}; "
                 f"half of a head's width is {self.head_dim / 2:g}."
             )
+        if len(self.mrope_section) != 3 or self.head_dim % 2:
+            raise ValueError(
+                f"config.json: `rope_scaling.mrope_section` is {self.mrope_section}, of heads of {self.head_dim}; "
+                "expected three numbers, for time, height and width, and an even width."
+            )
         vision = self.vision_config
+        if vision.width % vision.num_heads or vision.width // vision.num_heads % 4:
+            raise ValueError(
+                f"config.json: the width {vision.width} of `vision_config` must be a multiple of `num_heads` "
+                f"{vision.num_heads} by a multiple of four, since each head's numbers turn with height and width."
+            )
         if vision.output_size != self.hidden_size:
             raise ValueError(
                 f"config.json: `vision_config.{vision.output_key}` {vision.output_size} differs from "
@@ -328,6 +383,7 @@ def _one_side(name: str, value: Any) -> Any:
     """Read a list of equal sides, as later writers have it, as the one number that they are."""
     if not isinstance(value, (list, tuple)):
         return value
+    check_kinds({name: list(value)}, {name: list_of(SIDE, longest=3)}, section="vision_config.")
     if len(set(value)) != 1:
         raise ValueError(f"config.json: `vision_config.{name}` is {value!r}; only equal sides are built in.")
     return value[0]

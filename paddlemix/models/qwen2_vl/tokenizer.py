@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tokenizers import Tokenizer
-from tokenizers.models import BPE
 
 from paddlemix.processors.qwen_byte_pairs import untrained_tokenizer
 from paddlemix.processors.tokenizer import FastTokenizer
 from paddlemix.processors.tokens.files import TOKENIZER_FILE
 from paddlemix.processors.tokens.files import add_control_tokens as add_in_order
+from paddlemix.processors.tokens.vocabulary import read_byte_pairs
 
 # In the order of their ids, which follow the vocabulary's.
 CONTROL_TOKENS = (
@@ -51,7 +51,7 @@ class Qwen2Tokenizer(FastTokenizer):
                 f"{folder}: no {TOKENIZER_FILE}, and no vocab.json with merges.txt. Copy the tokenizer's files from "
                 "the model that this one was made from."
             )
-        return untrained_tokenizer(BPE.from_file(str(vocabulary), str(merges)))
+        return untrained_tokenizer(read_byte_pairs(vocabulary, merges, cls.control_tokens))
 
 
 def add_control_tokens(tokenizer: Tokenizer) -> None:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from paddlenlp.transformers import PretrainedConfig
 
+from paddlemix.models.config_bounds import (
+    EPSILON,
+    HEADS,
+    LAYERS,
+    LENGTH,
+    OF_THE_FILE,
+    SHARE,
+    SHARED,
+    SIDE,
+    TOKEN,
+    WIDTH,
+    check_kinds,
+    check_padding,
+    section,
+)
 from paddlemix.models.decoder import DecoderNames, DecoderShape
-from paddlemix.models.fixed_values import refuse_no_object, refuse_other_kinds, refuse_other_values
+from paddlemix.models.fixed_values import refuse_other_values
 from paddlemix.models.tower import TowerShape
+from paddlemix.value_kinds import FLAG, number, whole
 
 RESAMPLER_HEAD_DIM = 128  # of the published resampler; its number of heads follows from it
 
@@ -30,6 +46,26 @@ DECODER_NAMES = DecoderNames(
 _FIXED = {"no_bias": True, "rotary_pct": 1.0, "scale_attn_weights": True, "tie_word_embeddings": False}
 _FIXED |= {"emb_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
 
+_KINDS = {
+    **SHARED,
+    "kv_channels": WIDTH,
+    "seq_length": LENGTH,
+    "layer_norm_epsilon": EPSILON,
+    "rotary_emb_base": number(1, 1e12),
+    "use_dynamic_ntk": FLAG,
+    "use_logn_attn": FLAG,
+}
+_VISUAL_KINDS = {
+    "image_size": SIDE,
+    "patch_size": SIDE,
+    "width": WIDTH,
+    "layers": LAYERS,
+    "heads": HEADS,
+    "mlp_ratio": SHARE,
+    "output_dim": WIDTH,
+    "n_queries": whole(1, 2**16),
+    "image_start_id": TOKEN,
+}
 _PUBLISHED = (
     "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "kv_channels",
     "intermediate_size", "seq_length", "max_position_embeddings", "layer_norm_epsilon", "rotary_emb_base",
@@ -69,10 +105,10 @@ class QWenVisionConfig:
         return self.output_dim // RESAMPLER_HEAD_DIM
 
     @classmethod
-    def from_published(cls, values: dict[str, Any]) -> QWenVisionConfig:
+    def from_published(cls, values: Mapping[str, Any]) -> QWenVisionConfig:
         """Take the known keys of a published `visual` section."""
-        known = {field.name: field.default for field in fields(cls)}
-        refuse_other_kinds(values, known, section="visual.")
+        check_kinds(values, _VISUAL_KINDS, section="visual.")
+        known = {field.name for field in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known and value is not None})
 
 
@@ -86,10 +122,8 @@ class QWenConfig(PretrainedConfig):
     model_type = "qwen"
 
     def __init__(self, **values: Any) -> None:
-        said = {key: one for key, one in values.items() if one is not None}
-        known = inspect.signature(self._hold).parameters
-        refuse_other_kinds(said, {name: one.default for name, one in known.items()})
-        self._hold(**said)
+        check_kinds(values, _KINDS)
+        self._hold(**{key: one for key, one in values.items() if one is not None})
 
     def _hold(
         self,
@@ -124,12 +158,12 @@ class QWenConfig(PretrainedConfig):
         self.use_logn_attn = use_logn_attn
         self.initializer_range = initializer_range
         if not isinstance(visual, QWenVisionConfig):
-            refuse_no_object(visual, section="visual")
-            visual = QWenVisionConfig.from_published({"output_dim": hidden_size, **(visual or {})})
+            said = section({"visual": visual}, "visual")
+            visual = QWenVisionConfig.from_published({"output_dim": hidden_size, **said})
         self.visual = visual
         refuse_other_values(kwargs, {name: (built,) for name, built in _FIXED.items()})
-        kwargs.setdefault("architectures", ["QWenLMHeadModel"])
-        super().__init__(**{**kwargs, **_FIXED})
+        said = {name: kwargs[name] for name in OF_THE_FILE if name in kwargs}
+        super().__init__(**{"architectures": ["QWenLMHeadModel"], **said, **_FIXED})
         self._check()
 
     @property
@@ -198,6 +232,12 @@ class QWenConfig(PretrainedConfig):
                 f"config.json: `num_attention_heads` {self.num_attention_heads} times `kv_channels` {self.kv_channels} "
                 f"is not `hidden_size` {self.hidden_size}."
             )
+        check_padding(self.pad_token_id, self.vocab_size)
+        if self.kv_channels % 2 or self.intermediate_size < 2:
+            raise ValueError(
+                f"config.json: `kv_channels` is {self.kv_channels} and `intermediate_size` {self.intermediate_size}; "
+                "expected an even width of heads, and at least 2."
+            )
         visual = self.visual
         if visual.output_dim != self.hidden_size:
             raise ValueError(
@@ -208,6 +248,11 @@ class QWenConfig(PretrainedConfig):
             raise ValueError(
                 f"config.json: `visual.width` {visual.width} must be a multiple of `visual.heads` {visual.heads}, and "
                 f"`visual.output_dim` {visual.output_dim} of a resampler head's {RESAMPLER_HEAD_DIM}."
+            )
+        if visual.image_size % visual.patch_size:
+            raise ValueError(
+                f"config.json: `visual.image_size` {visual.image_size} must be a multiple of `visual.patch_size` "
+                f"{visual.patch_size}."
             )
         if round(visual.n_queries**0.5) ** 2 != visual.n_queries:
             raise ValueError(f"config.json: `visual.n_queries` is {visual.n_queries}; expected a square number.")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from paddlemix.files import read_json_object
-from paddlemix.names import CONFIG_FILE, PREPROCESSOR_FILE
+from paddlemix.models.config_file import read_section
+from paddlemix.names import PREPROCESSOR_FILE
 from paddlemix.ops.images import patchify, resize_bicubic
 from paddlemix.processors.preprocessor import (
     CLIP_MEAN,
@@ -47,7 +47,7 @@ class QwenVLImageProcessor:
         Returns:
             The processor.
         """
-        visual = read_json_object(sources.model / CONFIG_FILE, missing_ok=True).get("visual") or {}
+        visual = read_section(sources.model, "visual")
         values = {"image_size": visual.get("image_size"), **stored_settings(sources.media, PREPROCESSOR_FILE).values}
         return cls(**known_settings(values, (field.name for field in fields(cls))))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-from paddlemix.files import replacing
+from paddlemix.bounded_json import VOCABULARY
+from paddlemix.files import read_bounded, replacing
 
 Ranks = dict[bytes, int]
 
@@ -30,7 +31,7 @@ def read_ranks(path: Path) -> Ranks:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent}: no {path.name}, the tokenizer's vocabulary.")
     ranks: Ranks = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(read_bounded(path, VOCABULARY).splitlines(), 1):
         try:
             token, rank = line.split()
             ranks[b64decode(token, validate=True)] = int(rank)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tiktoken
 
+from paddlemix.bounded_json import shown, whole_number
 from paddlemix.contract import AddedTokens, NewToken, Piece
 from paddlemix.files import read_json_object, write_json
 from paddlemix.hub import local_folder
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 VOCABULARY_FILE = "qwen.tiktoken"
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+# Of ids for an image, and of spare tokens: published are 256 and 205.
+_MOST = 65_536
 
 AllowedSpecial = Literal["all"] | Collection[str]
 
@@ -72,6 +76,10 @@ class QwenTokenizer:
         names = _special_names(_count(self.settings, "n_extra_tokens", least=0))
         self.special_tokens = {name: len(ranks) + place for place, name in enumerate(names)}
         self.padding_side = self.settings.get("padding_side") or "right"
+        if self.padding_side not in ("left", "right"):
+            raise ValueError(
+                f"{TOKENIZER_CONFIG_FILE}: `padding_side` is {shown(self.padding_side)}; expected left or right."
+            )
         self._encoding = tiktoken.Encoding(
             VOCABULARY_FILE, pat_str=WORD_PATTERN, mergeable_ranks=ranks, special_tokens=self.special_tokens
         )
@@ -100,9 +108,12 @@ class QwenTokenizer:
             ValueError: a file is damaged, or adds tokens, which a vocabulary of this kind does not take.
         """
         folder = local_folder(name_or_path)
-        tokenizer = cls(
-            read_ranks(folder / VOCABULARY_FILE), read_json_object(folder / TOKENIZER_CONFIG_FILE, missing_ok=True)
-        )
+        ranks = read_ranks(folder / VOCABULARY_FILE)
+        settings = read_json_object(folder / TOKENIZER_CONFIG_FILE, missing_ok=True)
+        try:
+            tokenizer = cls(ranks, settings)
+        except ValueError as error:  # which begins with the file's name
+            raise ValueError(f"{folder}{os.sep}{error}") from error
         tokenizer._refuse_added_tokens(read_json_object(folder / ADDED_TOKENS_FILE, missing_ok=True), folder)
         return tokenizer
 
@@ -311,8 +322,9 @@ class QwenTokenizer:
     def _refuse_added_tokens(self, said: Mapping[str, Any], folder: Path) -> None:
         """Refuse added tokens of a file that are none of the special ones."""
         if unknown := [text for text, token_id in said.items() if self.special_tokens.get(text) != token_id]:
+            listed = ", ".join(shown(text)[1:-1] for text in unknown[:5])
             raise ValueError(
-                f"{folder / ADDED_TOKENS_FILE}: {', '.join(unknown)} cannot be added to {VOCABULARY_FILE}; expected "
+                f"{folder / ADDED_TOKENS_FILE}: {listed} cannot be added to {VOCABULARY_FILE}; expected "
                 "its own special tokens with their ids. Take the file away."
             )
 
@@ -368,8 +380,11 @@ def _special_names(n_extra_tokens: int) -> list[str]:
 
 def _count(settings: dict[str, Any], name: str, *, least: int) -> int:
     value = settings[name]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{TOKENIZER_CONFIG_FILE}: `{name}` is {value!r}; expected a whole number, at least {least}.")
+    if not whole_number(value, least, _MOST):
+        raise ValueError(
+            f"{TOKENIZER_CONFIG_FILE}: `{name}` is {shown(value)}; expected a whole number, at least {least} and at "
+            f"most {_MOST}."
+        )
     return value
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from paddlemix.models.config_file import read_config, with_vocab_size
+from paddlemix.models.config_file import make_config, read_config, with_vocab_size
 from paddlemix.models.registry import find_family
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import Adapter, read_adapter
@@ -94,7 +94,7 @@ class AdaptedWeights:
         """
         values, family = read_config(base), find_family(base)
         check_base(base, values)
-        config: Any = family.config_class(**values)
+        config: Any = make_config(family.config_class, base, values)
         layout = family.model_class.weight_layout(config)
         adapter = read_adapter(folder, layout)
         stored = {layout.name_here(one.name): one for one in stored_tensors(base)}

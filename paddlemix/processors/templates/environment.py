@@ -1,4 +1,4 @@
-"""The jinja2 that chat templates are written for: what transformers lets them use, in a sandbox."""
+"""The jinja2 that chat templates are written for: what transformers lets them use, in a sandbox with a budget."""
 
 from __future__ import annotations
 
@@ -9,15 +9,27 @@ from typing import Any, NoReturn
 from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from paddlemix.processors.templates.budget import begin, budget
+from paddlemix.processors.templates.sandbox import MAX_SOURCE, BudgetedSandbox
 from paddlemix.processors.turns.layout import as_json
 
-# What a template's own expressions can raise: a macro that calls itself has no end, and a text no bound.
+# What a template can end with, its own budget and Python's depth among them.
 _STOPS = (
-    *(TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
-    *(RecursionError, MemoryError),
+    TemplateError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
+# Characters of an error that are shown.
+_LONGEST_SAID = 500
+# What Python writes for one character of a date's form at most.
+_LONGEST_DATE = 256
 
 
 class TemplateProblem(ValueError):
@@ -38,14 +50,20 @@ class CompiledTemplate:
     def __init__(self, source: str, place: str) -> None:
         self.place = place
         self._environment = _environment()
+        if len(source) > MAX_SOURCE:
+            raise TemplateProblem(
+                f"{self._at(1)}: the chat template has {len(source)} characters; expected at most {MAX_SOURCE}."
+            )
         try:
-            code = self._environment.compile(source, filename=place)
+            counted = self._environment.parse_counted(source)
             self._parsed = self._environment.parse(source)
+            code = self._environment.compile(counted, filename=place)
         except TemplateSyntaxError as error:
-            said = (error.message or "it cannot be read").rstrip(".")
+            said = _shortened(error.message or "it cannot be read")
             raise TemplateProblem(f"{self._at(error.lineno)}: the chat template is no jinja2: {said}.") from error
-        except _STOPS as error:  # jinja2 computes what is constant at once
-            raise TemplateProblem(f"{place}: the chat template cannot be read: {_reason(error)}.") from error
+        except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
+            said = _shortened(str(error) or type(error).__name__)
+            raise TemplateProblem(f"{self._at(1)}: the chat template is nested too deep ({said}).") from error
         self._template = Template.from_code(self._environment, code, self._environment.make_globals(None))
 
     def render(self, **variables: Any) -> str:
@@ -58,15 +76,16 @@ class CompiledTemplate:
             The text.
 
         Raises:
-            TemplateProblem: the template stops, on purpose or not.
+            TemplateProblem: the template stops, on purpose or not, or does more than a template may.
         """
+        begin(variables)
         try:
             return self._template.render(**variables)
         except _STOPS as error:
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == self.place and frame.lineno]
-            line = self._at(lines[-1] if lines else 1)
-            raise TemplateProblem(f"{line}: the chat template stops: {_reason(error)}.") from error
+            said = _shortened(str(error) or type(error).__name__)
+            raise TemplateProblem(f"{self._at(lines[-1] if lines else 1)}: the chat template stops: {said}.") from error
 
     def names(self, variable: str) -> bool:
         """Tell whether the template reads a variable."""
@@ -100,11 +119,11 @@ class GenerationBlocks(Extension):
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+def _environment() -> BudgetedSandbox:
+    environment = BudgetedSandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlocks, "jinja2.ext.loopcontrols"]
     )
-    environment.filters["tojson"] = as_json
+    environment.add_filter("tojson", as_json)
     environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
     return environment
 
@@ -114,4 +133,11 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(form: str) -> str:
+    budget().spend(_LONGEST_DATE * len(form))
     return datetime.now().strftime(form)
+
+
+def _shortened(said: str) -> str:
+    """Write what an error says on one line, without what a template put into it to fill a screen."""
+    said = " ".join(said.split())
+    return (said if len(said) <= _LONGEST_SAID else f"{said[:_LONGEST_SAID]}...").rstrip(".")

@@ -6,12 +6,14 @@ default one stand in additional_chat_templates/, or in a list with names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paddlemix.files import read_json_object, replacing, write_json
+from paddlemix.bounded_json import shown
+from paddlemix.files import read_bounded, read_json_object, replacing, write_json
 
 TEMPLATE_FILE = "chat_template.json"
 JINJA_FILE = "chat_template.jinja"
@@ -23,6 +25,10 @@ _ENTRY = {"name", "template"}
 _TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LISTED = "additional_special_tokens"
 _EXTRA = "extra_special_tokens"
+# Names become those of files when a model is saved.
+_NAME = re.compile(r"\w[\w.-]{0,99}")
+# What a template is given beside tokens, and a word of jinja2's own.
+_TAKEN = frozenset({"messages", "tools", "add_generation_prompt", "add_vision_id", "self"})
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,14 @@ def stored_templates(folder: Path) -> StoredTemplates:
             f"{empty}: a chat template in it is empty, and prompts would be. Fetch the file again, or take the "
             "template out of it, and the family's own counts."
         )
+    extra = settings.get(_EXTRA)
+    taken = sorted(_TAKEN.intersection(extra)) if isinstance(extra, Mapping) else []
+    if taken:
+        raise ValueError(
+            f"{folder / TOKENIZER_CONFIG_FILE}: `{_EXTRA}` calls a token `{taken[0]}`, which templates know as "
+            "something else; expected another name."
+        )
     return StoredTemplates(named, special_tokens(settings))
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")  # a mark that an editor has put in front is no part of prompts
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
 
 
 def write_templates(folder: Path, default: str, others: Mapping[str, str]) -> None:
@@ -126,12 +132,19 @@ def special_tokens(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, _LISTED: [_token(one) for one in listed]} if listed else found
 
 
+def _text_of(path: Path) -> str:
+    try:
+        return read_bounded(path).decode("utf-8-sig")  # a mark that an editor has put in front is no part of prompts
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+
+
 def _texts(value: Any, path: Path) -> dict[str, str]:
     """Read one template, or several with names."""
     if isinstance(value, str) and value:
         return {DEFAULT: value}
     if isinstance(value, list) and all(
-        isinstance(one, Mapping) and {"name", "template"} <= one.keys() for one in value
+        isinstance(one, Mapping) and one.keys() >= _ENTRY and isinstance(one["name"], str) for one in value
     ):
         value = {one["name"]: one["template"] for one in value}
     if value is None or value == [] or value == "":
@@ -140,6 +153,9 @@ def _texts(value: Any, path: Path) -> dict[str, str]:
         raise ValueError(
             f"{path}: `{_KEY}` is a {type(value).__name__}; expected a text, or a list of names and templates."
         )
+    wrong = [name for name in value if not _NAME.fullmatch(name)]
+    if wrong:
+        raise ValueError(f"{path}: `{_KEY}` calls a template {shown(wrong[0])}; expected a name that a file can have.")
     return dict(value)
 
 

@@ -9,14 +9,22 @@ Source: transformers 4.57, `PreTrainedTokenizerBase._from_pretrained` and `PreTr
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from paddlemix.files import read_json_object, refuse_pointer
+from paddlemix.bounded_json import shown, whole_number
+from paddlemix.files import read_json_object
+from paddlemix.processors.tokens.vocabulary import (
+    MAX_ADDED_TOKENS,
+    MAX_TOKEN_ID,
+    added_token_problem,
+    panics_told,
+    read_tokenizer_file,
+)
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -32,11 +40,12 @@ Said = dict[int, AddedToken]
 """Added tokens by the ids that a file gives them."""
 
 
-def read_tokenizer(path: Path) -> Tokenizer:
+def read_tokenizer(path: Path, control_tokens: Collection[str]) -> Tokenizer:
     """Read a tokenizer.json, each of whose added tokens has the id that the file gives it.
 
     Args:
         path: of the file.
+        control_tokens: of the family, which no text may become.
 
     Returns:
         The tokenizer.
@@ -44,13 +53,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
     Raises:
         ValueError: the file is damaged, or gives ids that cannot be.
     """
-    refuse_pointer(path)
-    text = path.read_text("utf-8")
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the library raises no narrower one
-        raise ValueError(f"{path}: no tokenizer of the tokenizers library: {error}. Fetch the file again.") from error
-    said = _by_id(path, ((one["id"], one) for one in json.loads(text).get("added_tokens") or ()))
+    tokenizer, added = read_tokenizer_file(path, control_tokens)
+    said = _by_id(path, ((one["id"], one) for one in added))
     check_ids(tokenizer, said, path)
     return tokenizer
 
@@ -73,7 +77,7 @@ def said_beside(folder: Path, settings: Mapping[str, Any]) -> tuple[Path, Said]:
         path = folder / TOKENIZER_CONFIG_FILE
         if not isinstance(decoder, Mapping):
             raise ValueError(
-                f"{path}: `added_tokens_decoder` is a {type(decoder).__name__}; expected an object of tokens by their "
+                f"{path}: `added_tokens_decoder` is {shown(decoder)}; expected an object of tokens by their "
                 "ids. Fetch the tokenizer's files again."
             )
         return path, _by_id(path, decoder.items())
@@ -97,22 +101,47 @@ def named_specials(folder: Path, settings: Mapping[str, Any]) -> list[AddedToken
         The tokens.
 
     Raises:
-        ValueError: one is no token.
+        ValueError: one is neither a text nor an object with one.
     """
+    path = folder / TOKENIZER_CONFIG_FILE
     given = {key: one for key, one in settings.items() if one}
     earlier = {} if "added_tokens_decoder" in given else read_json_object(folder / SPECIAL_TOKENS_FILE, missing_ok=True)
     values = {**earlier, **given}
-    named = [values[key] for key in _NAMED if values.get(key)]
+    named = [(key, values[key]) for key in _NAMED if values.get(key)]
     for key in _LISTED:
         several = values.get(key) or ()
-        named += (
-            several.values() if isinstance(several, Mapping) else [several] if isinstance(several, str) else several
-        )
+        if isinstance(several, str):
+            several = [several]
+        if not isinstance(several, (Mapping, list, tuple)):
+            raise ValueError(f"{path}: `{key}` is {shown(several)}; expected a list of tokens.")
+        listed = several.values() if isinstance(several, Mapping) else several
+        named += [(key, one) for one in listed if one not in (None, "")]
     tokens: dict[str, AddedToken] = {}
-    for one in filter(None, named):
-        token = _special_token(one, folder)
+    for key, one in named:
+        problem = added_token_problem({"content": one} if isinstance(one, str) else one)
+        if problem is not None:
+            raise ValueError(f"{path}: `{key}`: {problem}.")
+        token = _special_token(one)
         tokens.setdefault(token.content, token)
     return list(tokens.values())
+
+
+def check_named(settings: Mapping[str, Any], names: Collection[str], folder: Path) -> None:
+    """Check that keys of a tokenizer_config.json that name a token do so.
+
+    Args:
+        settings: its values.
+        names: of the keys.
+        folder: of the checkpoint.
+
+    Raises:
+        ValueError: one holds something else.
+    """
+    for name in names:
+        value = settings.get(name)
+        problem = None if not value else added_token_problem({"content": value} if isinstance(value, str) else value)
+        if problem is not None:
+            raise ValueError(f"{folder / TOKENIZER_CONFIG_FILE}: `{name}`: {problem}.")
 
 
 def add_said(tokenizer: Tokenizer, said: Said, path: Path) -> None:
@@ -126,7 +155,8 @@ def add_said(tokenizer: Tokenizer, said: Said, path: Path) -> None:
     Raises:
         ValueError: one would get another id than the file says.
     """
-    tokenizer.add_tokens([token for _, token in sorted(said.items(), key=lambda one: one[0])])
+    with panics_told(path):
+        tokenizer.add_tokens([token for _, token in sorted(said.items(), key=lambda one: one[0])])
     check_ids(tokenizer, said, path)
 
 
@@ -216,13 +246,16 @@ def _by_id(path: Path, entries: Iterable[tuple[int | str, Mapping[str, Any]]]) -
     """Read the fields of tokens by their ids."""
     said: Said = {}
     for given, fields in entries:
-        try:
-            token_id, token = int(given), _token(fields)
-        except (KeyError, TypeError, ValueError) as error:
+        token_id: Any = int(given) if isinstance(given, str) and re.fullmatch("[0-9]{1,10}", given) else given
+        problem = added_token_problem(fields)
+        if problem is not None or not whole_number(token_id, 0, MAX_TOKEN_ID):
             raise ValueError(
-                f"{path}: {fields!r} with the id {given!r} is no added token; expected `content` and a whole number. "
-                "Fetch the tokenizer's files again."
-            ) from error
+                f"{path}: {shown(fields)} with the id {shown(given)} is no added token; expected `content` and a whole "
+                f"number{f': {problem}' if problem else ''}. Fetch the tokenizer's files again."
+            )
+        token = _token(fields)
+        if len(said) > MAX_ADDED_TOKENS:
+            raise ValueError(f"{path}: adds more than {MAX_ADDED_TOKENS} tokens. Fetch the tokenizer's files again.")
         other = said.setdefault(token_id, token)
         if other.content != token.content:
             raise ValueError(
@@ -236,12 +269,7 @@ def _token(fields: Mapping[str, Any]) -> AddedToken:
     return AddedToken(fields["content"], **{flag: bool(fields[flag]) for flag in _FLAGS if flag in fields})
 
 
-def _special_token(token: Any, folder: Path) -> AddedToken:
+def _special_token(token: str | Mapping[str, Any]) -> AddedToken:
     if isinstance(token, str):
         return AddedToken(token, special=True, normalized=False)
-    if not isinstance(token, Mapping) or not isinstance(token.get("content"), str):
-        raise ValueError(
-            f"{folder / TOKENIZER_CONFIG_FILE}, or {SPECIAL_TOKENS_FILE} beside it, names {token!r} as a special "
-            "token; expected a text, or an object with `content`. Fetch the tokenizer's files again."
-        )
     return _token({"normalized": False, **token, "special": True})

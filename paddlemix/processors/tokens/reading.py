@@ -29,3 +29,20 @@ def reader(tokenizer: Tokenizer, stays_text: Callable[[AddedToken], bool]) -> To
         tokenizer = Tokenizer.from_str(json.dumps(values))
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def spellings(token: str) -> list[str]:
+    """Write texts that spell a control token, alone and within others, and with characters that are like its own.
+
+    Args:
+        token: such as "<|im_end|>".
+
+    Returns:
+        The texts.
+    """
+    full_width = "".join(chr(ord(one) + 0xFEE0) if "!" <= one <= "~" else one for one in token)
+    return [
+        token, f" {token} ", f"a{token}b", f"{token}{token}", f"\n{token}\n", token.upper(), full_width,
+        f"{token[0]}\u200b{token[1:]}", f"\ufeff{token}", f"{token[:-1]}\u00ad{token[-1]}", f"\u2581{token}",
+        token.replace("_", "\u005f\u0301"),
+    ]  # fmt: skip

@@ -8,9 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from paddlemix.contract import Piece, Written
-from paddlemix.conversation import Conversation, RawAnswer, Reference, Role, Text, ToolCall, Turn
-
-_WITH_TEXT = (Text, Reference, RawAnswer)
+from paddlemix.conversation import Role, ToolCall, Turn
 
 
 class WrittenTurn(NamedTuple):
@@ -58,29 +56,6 @@ def written_turn(turn: Turn, written: Sequence[Written]) -> WrittenTurn:
     if turn.calls:
         written = [one for one in written if not isinstance(one, Piece) or one.text]
     return WrittenTurn(turn.role, written, loss_weight(turn), turn.calls)
-
-
-def check_whole(conversation: Conversation) -> None:
-    """Refuse halves of characters, of which no tokens can be made; files of records have none, programs may.
-
-    Args:
-        conversation: any.
-
-    Raises:
-        ValueError: one of its texts, calls or tools holds half of a character.
-    """
-    texts = [part.text for turn in conversation.turns for part in turn.parts if isinstance(part, _WITH_TEXT)]
-    texts += conversation.tools
-    for turn in conversation.turns:
-        for call in turn.calls:
-            texts += call.name, call.arguments
-    try:
-        "".join(texts).encode()  # all at once: this is done for every record
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"a text holds \\u{ord(error.object[error.start]):x}, half of a character; write the whole character, or "
-            "leave it out"
-        ) from error
 
 
 def loss_weight(turn: Turn) -> float:

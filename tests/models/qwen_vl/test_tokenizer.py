@@ -81,10 +81,23 @@ class TestSmallVocabulary:
         ids = longer.encode("<img>a</img>", allowed_special="all")
         assert (len(ids), ids[0]) == (22, 384 + 3 + 6)
 
-    @pytest.mark.parametrize(("name", "value"), [("n_queries", 0), ("n_queries", "16"), ("n_extra_tokens", -1)])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("n_queries", 0), ("n_queries", "16"), ("n_extra_tokens", -1), ("n_queries", 10**12), ("n_extra_tokens", 1e9)],
+    )
     def test_a_count_that_makes_no_sense_is_refused(self, qwen_tokenizer, name, value):
-        with pytest.raises(ValueError, match=f"`{name}` is {value!r}; expected a whole number"):
+        with pytest.raises(ValueError, match=f"`{name}` is {json.dumps(value)}; expected a whole number"):
             QwenTokenizer(qwen_tokenizer.ranks, {name: value})
+
+    def test_settings_of_a_file_are_refused_by_its_path(self, qwen_tokenizer, tmp_path):
+        QwenTokenizer(qwen_tokenizer.ranks).save_pretrained(tmp_path)
+        for values, said in (
+            ({"n_extra_tokens": 10**9}, "`n_extra_tokens` is 1000000000"),
+            ({"padding_side": 1}, "1;"),
+        ):
+            (tmp_path / "tokenizer_config.json").write_text(json.dumps(values))
+            with pytest.raises(ValueError, match=f"^{tmp_path}/tokenizer_config.json: .*{said}"):
+                QwenTokenizer.from_pretrained(tmp_path)
 
 
 class TestProperties:

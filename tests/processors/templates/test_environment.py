@@ -82,8 +82,11 @@ def test_a_refusal_of_the_template_is_told_whatever_form_of_content_it_takes():
             "{% macro a() %}\n{{ a() }}{% endmacro %}{{ a() }}",
             "the chat template stops: maximum recursion depth exceeded",
         ),
-        ("{{ messages[0].role * 10**15 }}", "line 1 of the template: the chat template stops: MemoryError"),
-        ("{{ (10**10000) | string }}", "the chat template cannot be read: Exceeds the limit"),
+        ("{{ messages[0].role * 10**15 }}", "line 1 of the template: the chat template stops: it does more work"),
+        (
+            "{{ (10**10000) | string }}",
+            "the chat template stops: it computes a number of more than 4096 bits",
+        ),
         ("{{ messages[9].content }}", "line 1 of the template: the chat template stops: "),
         ("{{ messages[0].content[0].text | upper | replace('T', '') }}", "of 1 texts, tools and calls' names"),
     ],

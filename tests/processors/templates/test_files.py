@@ -126,3 +126,39 @@ def test_an_empty_template_is_refused_and_an_empty_text_in_json_is_none(tmp_path
     write(tmp_path, "chat_template.jinja", "\n")
     with pytest.raises(ValueError, match=r"chat_template.jinja: a chat template in it is empty"):
         stored_templates(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/tmp/outside", "", ".hidden", "a/b", "a\0b", "x" * 101, "a\nb"])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_templates_name_that_no_file_here_can_have_is_refused(tmp_path, name, as_list):
+    named = {"default": "x", name: "y"}
+    value = [{"name": one, "template": text} for one, text in named.items()] if as_list else named
+    write(tmp_path, "chat_template.json", {"chat_template": value})
+    with pytest.raises(ValueError, match=r"chat_template\.json: `chat_template` calls a template .*; expected a name"):
+        ChatTemplate.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", [["a"], {}, 5, None])
+def test_a_templates_name_that_is_no_text_is_refused(tmp_path, name):
+    write(tmp_path, "chat_template.json", {"chat_template": [{"name": name, "template": "x"}]})
+    with pytest.raises(ValueError, match=r"chat_template\.json: `chat_template` is a list; expected a text, or a list"):
+        ChatTemplate.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/tool_use.jinja"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"x" * (2**22 + 1), "expected at most"), ("caf\xe9".encode("latin-1"), "not UTF-8"), (b"\xff\xfe", "not UTF-8")],
+)
+def test_a_templates_file_is_read_within_bounds(tmp_path, name, content, said):
+    write(tmp_path, name, "")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{tmp_path / name}: .*{said}"):
+        ChatTemplate.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("word", ["messages", "tools", "self", "add_generation_prompt"])
+def test_a_token_called_as_what_templates_are_given_is_refused(tmp_path, word):
+    write(tmp_path, "tokenizer_config.json", {"extra_special_tokens": {word: "<x>"}})
+    with pytest.raises(ValueError, match=rf"tokenizer_config\.json: `extra_special_tokens` calls a token `{word}`"):
+        ChatTemplate.from_pretrained(tmp_path)

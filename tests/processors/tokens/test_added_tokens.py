@@ -293,9 +293,12 @@ def with_settings(folder: Path, **values: object) -> Path:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"added_tokens_decoder": [1]}, "`added_tokens_decoder` is a list; expected an object"),
-        ({"additional_special_tokens": ["<a>", 5]}, "names 5 as a special token; expected a text, or"),
-        ({"extra_special_tokens": {"a_token": {"lstrip": True}}}, "as a special token; expected a text, or"),
+        ({"added_tokens_decoder": [1]}, "`added_tokens_decoder` is \\[1\\]; expected an object"),
+        ({"additional_special_tokens": ["<a>", 5]}, "`additional_special_tokens`: 5 is no added token"),
+        (
+            {"extra_special_tokens": {"a_token": {"lstrip": True}}},
+            "`extra_special_tokens`: `content` is null",
+        ),
     ],
 )
 def test_settings_that_name_no_tokens_are_refused_with_the_file(values, said, saved):
