@@ -53,6 +53,10 @@ EXCEPTIONS = {
     ("models/tensor_parallel.py", "_HYBRID_PARALLEL_GROUP"): "the groups that fleet has made",
     ("ops/tensors/built.py", "_C_ops"): "calls a custom op without the cost of its Python side",
     ("ops/tensors/built.py", "_run_custom_op"): "likewise",
+    (
+        "peft/layers.py",
+        "_is_initialized",
+    ): "whether the base has the numbers that DoRA begins with",
     ("weights/loading.py", "_share_buffer_to"): "fills a parameter without a second copy of it",
 }
 

@@ -117,7 +117,7 @@ def test_every_key_of_a_config_is_a_flag_and_takes_precedence_over_the_defaults(
         ("--lazy_preprocess False", "--lazy_preprocess: `lazy_preprocess` is false, but records are always prepared"),
         ("--fp16 True", "default of finetune.py: `bf16` and `fp16` are both true"),
         ("--lora_rank 4", "--lora_rank: `lora_rank` has no effect unless `lora` is true."),
-        ("--lora True --freeze_vit True", "--freeze_vit: `freeze_vit` has no effect while `lora` is true"),
+        ("--lora True --freeze_llm True", "--freeze_llm: `freeze_llm` has no effect while `lora` is true"),
     ],
 )
 def test_a_flag_that_cannot_be_followed_is_refused_with_its_name(flags, expected):

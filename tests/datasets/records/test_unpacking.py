@@ -44,10 +44,10 @@ def kept_files():
 
 
 def test_a_bomb_is_refused_within_a_second_and_leaves_nothing(bomb):
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(ValueError, match=r"bomb\.jsonl\.gz: .* more than 200 times its size.*`unpack_limit`"):
         open_records(bomb)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # in KB
     assert kept_files() == []
 
@@ -63,6 +63,7 @@ NAMED = b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 10_000_000  # a header with a na
         (gzip.compress(b'{"a": 1}\n') + bytes(10_000_000), None),
         (gzip.compress(b"") * 100_000 + gzip.compress(b'{"a": 1}\n'), None),
     ],
+    ids=("a name without end", "a long name", "zeros behind it", "empty members"),
 )
 def test_headers_and_members_without_content_take_no_time(tmp_path, packed, words):
     path = tmp_path / "a.jsonl.gz"
@@ -85,6 +86,7 @@ def test_headers_and_members_without_content_take_no_time(tmp_path, packed, word
         (gzip.compress(b"{}")[:-8] + bytes(8), "no gzip file, or cut off"),
         (bytes(100), "no gzip file, or cut off"),
     ],
+    ids=("twice", "something behind it", "cut off", "another checksum", "none"),
 )
 def test_what_is_no_gzip_file_of_records_is_named(tmp_path, packed, words):
     path = tmp_path / "a.jsonl.gz"

@@ -121,7 +121,7 @@ def refusal(address):
     start = time.monotonic()
     with pytest.raises(FetchError) as error:
         fetch(address)
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 5  # a machine at work may take a while, an attempt to connect 10 s
     return str(error.value)
 
 
@@ -225,8 +225,8 @@ def test_the_same_is_said_of_an_inner_port_whether_it_is_open_or_not(connections
 
 
 def test_a_resolver_that_does_not_answer_is_given_up_in_time(monkeypatch):
-    monkeypatch.setattr(addresses.socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
+    monkeypatch.setattr(addresses.socket, "getaddrinfo", lambda *_, **__: time.sleep(60))
     start = time.monotonic()
     with pytest.raises(FetchError, match=r"took longer than 0\.2 s\.$"):
         fetch("http://images.example.com/a.png", max_seconds=0.2)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5

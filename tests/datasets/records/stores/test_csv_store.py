@@ -138,7 +138,7 @@ def test_whatever_the_bytes_are_every_row_is_read_or_refused(tmp_path_factory, c
 def test_a_million_columns_are_refused_at_once(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(",".join(map(str, range(500_000))) + "\n1\n")
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"a\.csv: the first line names 500,000 columns; expected at most 100,000"):
         open_records(str(path))
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
