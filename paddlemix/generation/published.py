@@ -120,7 +120,7 @@ def without_effect(name: str, value: Any) -> bool:
             "tokens of the longest answer."
         )
     if name in neutral and not any(value is one or value == one for one in neutral[name]):
-        raise ValueError(f"`{name}` is {value!r}, which is not done here; leave it out.")
+        raise ValueError(f"`{name}` is {shown(value)}, which is not done here; leave it out.")
     return name in neutral or name in _NO_EFFECT
 
 

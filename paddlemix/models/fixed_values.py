@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from paddlemix.bounded_json import shown
+
 # Of language models like Qwen2's: what their files can say, and the values that are built in.
 QWEN2_LANGUAGE: Mapping[str, tuple[Any, ...]] = {
     "hidden_act": ("silu", "swish"),
@@ -36,8 +38,8 @@ def refuse_other_values(values: Mapping[str, Any], built_in: Mapping[str, Sequen
     for name, built in built_in.items():
         value = values.get(name)
         if value is not None and value not in built:
-            expected = " or ".join(repr(one) for one in built)
-            raise ValueError(f"config.json: `{section}{name}` is {value!r}; only {expected} is built in.")
+            expected = " or ".join(map(shown, built))
+            raise ValueError(f"config.json: `{section}{name}` is {shown(value)}; only {expected} is built in.")
 
 
 def refuse_acting_windows(values: Mapping[str, Any], *, layers: int, context: int) -> None:

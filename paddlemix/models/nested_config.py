@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from paddlemix.bounded_json import shown
 from paddlemix.processors.settings import warn_once
 
 TEXT = "text_config"
@@ -33,7 +34,7 @@ def flat_values(values: Mapping[str, Any], *, known: Collection[str], of_the_who
     """
     text = values.get(TEXT) or {}
     if not isinstance(text, Mapping):
-        raise ValueError(f"config.json: `{TEXT}` is {text!r}; expected an object.")
+        raise ValueError(f"config.json: `{TEXT}` is {shown(text)}; expected an object.")
     outer = _said({key: one for key, one in values.items() if key != TEXT})
     inner = _said({key: one for key, one in text.items() if key not in _OF_THE_FILE})
     for key in sorted(outer.keys() & inner.keys()):
@@ -58,7 +59,7 @@ def _said(level: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(name: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
-        raise ValueError(f"config.json: `{name}` is {value!r}; expected an object.")
+        raise ValueError(f"config.json: `{name}` is {shown(value)}; expected an object.")
     return {key: one for key, one in (value or {}).items() if one is not None}
 
 
@@ -82,5 +83,5 @@ def _tell_difference(key: str, outer: Any, inner: Any, *, takes_outer: bool) -> 
         if takes_outer
         else (inner, f"the language model's values stand in `{TEXT}`")
     )
-    found = f"`{key}` is {outer!r} at the top level and {inner!r} in `{TEXT}`"
-    warn_once(f"config.json: {found}; {taken!r} counts: {reason}.")
+    found = f"`{key}` is {shown(outer)} at the top level and {shown(inner)} in `{TEXT}`"
+    warn_once(f"config.json: {found}; {shown(taken)} counts: {reason}.")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from paddlemix.bounded_json import shown
 from paddlemix.ops import rotary_frequencies, rotary_steps
 
 # Rotary positions as they are; "mrope" says only that there are sections.
@@ -137,7 +138,7 @@ def scaling_kind(scaling: Mapping[str, Any]) -> str | None:
     older, newer = scaling.get("type"), scaling.get("rope_type")
     if older and newer and older != newer and not {older, newer} <= set(PLAIN):
         raise ValueError(
-            f"config.json: `rope_scaling` has the `type` {older!r} and the `rope_type` {newer!r}; releases of "
+            f"config.json: `rope_scaling` has the `type` {shown(older)} and the `rope_type` {shown(newer)}; releases of "
             "transformers differ in which of them counts. Set both to the same."
         )
     return newer or older
@@ -158,7 +159,7 @@ def check_scaling(scaling: Mapping[str, Any], *, context: int) -> None:
         Yarn.from_published(scaling, context=context)
     elif kind not in PLAIN:
         raise ValueError(
-            f"config.json: `rope_scaling` is {dict(scaling)}; expected the type mrope, default or yarn: other ways to "
+            f"config.json: `rope_scaling` is {shown(scaling)}; expected the type mrope, default or yarn: other ways to "
             "scale positions are not built in."
         )
 
@@ -191,4 +192,6 @@ def _lengthened(factor: float, weight: float) -> float:
 def _check_number(name: str, value: Any, *, least: float) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if value is not None and not (is_number and value >= least and value > 0):
-        raise ValueError(f"config.json: `rope_scaling.{name}` is {value!r}; expected a number of at least {least}.")
+        raise ValueError(
+            f"config.json: `rope_scaling.{name}` is {shown(value)}; expected a number of at least {least}."
+        )

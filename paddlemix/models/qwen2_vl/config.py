@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddlenlp.transformers import PretrainedConfig
 
+from paddlemix.bounded_json import shown
 from paddlemix.models.config_bounds import (
     EPSILON,
     HEADS,
@@ -353,7 +354,7 @@ class Qwen2VLConfig(PretrainedConfig):
         check_kinds(self.rope_scaling, {"mrope_section": _SECTION}, section="rope_scaling.")
         if "mrope_section" not in self.rope_scaling:
             raise ValueError(
-                f"config.json: `rope_scaling` is {self.rope_scaling}; expected a `mrope_section` in it, which says how "
+                f"config.json: `rope_scaling` is {shown(self.rope_scaling)}; expected a `mrope_section` in it, which says how "
                 "many of a head's pairs turn with time, height and width."
             )
         if sum(self.mrope_section) * 2 != self.head_dim:
@@ -385,5 +386,5 @@ def _one_side(name: str, value: Any) -> Any:
         return value
     check_kinds({name: list(value)}, {name: list_of(SIDE, longest=3)}, section="vision_config.")
     if len(set(value)) != 1:
-        raise ValueError(f"config.json: `vision_config.{name}` is {value!r}; only equal sides are built in.")
+        raise ValueError(f"config.json: `vision_config.{name}` is {shown(value)}; only equal sides are built in.")
     return value[0]

@@ -274,3 +274,12 @@ def test_a_window_that_hides_nothing_is_read(change):
 def test_a_value_of_another_kind_is_refused_by_its_key(values, said):
     with pytest.raises(ValueError, match=f"config.json: {said}"):
         Qwen2VLConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "values", [{"rope_scaling": {str(place): "a" * 100 for place in range(100)}}, {"hidden_act": "a" * 10_000}]
+)
+def test_a_refusal_quotes_no_more_of_a_value_than_is_read(values):
+    with pytest.raises(ValueError, match=r"config.json: `(rope_scaling|hidden_act)` is ") as caught:
+        Qwen2VLConfig(**values)
+    assert len(str(caught.value)) < 300
