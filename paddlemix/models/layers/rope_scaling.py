@@ -138,8 +138,8 @@ def scaling_kind(scaling: Mapping[str, Any]) -> str | None:
     older, newer = scaling.get("type"), scaling.get("rope_type")
     if older and newer and older != newer and not {older, newer} <= set(PLAIN):
         raise ValueError(
-            f"config.json: `rope_scaling` has the `type` {shown(older)} and the `rope_type` {shown(newer)}; releases of "
-            "transformers differ in which of them counts. Set both to the same."
+            f"config.json: `rope_scaling` has the `type` {shown(older)} and the `rope_type` {shown(newer)}; releases "
+            "of transformers differ in which of them counts. Set both to the same."
         )
     return newer or older
 
@@ -159,7 +159,7 @@ def check_scaling(scaling: Mapping[str, Any], *, context: int) -> None:
         Yarn.from_published(scaling, context=context)
     elif kind not in PLAIN:
         raise ValueError(
-            f"config.json: `rope_scaling` is {shown(scaling)}; expected the type mrope, default or yarn: other ways to "
+            f"config.json: `rope_scaling` is of the type {shown(kind)}; expected mrope, default or yarn: other ways to "
             "scale positions are not built in."
         )
 

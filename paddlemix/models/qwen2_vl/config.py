@@ -354,8 +354,8 @@ class Qwen2VLConfig(PretrainedConfig):
         check_kinds(self.rope_scaling, {"mrope_section": _SECTION}, section="rope_scaling.")
         if "mrope_section" not in self.rope_scaling:
             raise ValueError(
-                f"config.json: `rope_scaling` is {shown(self.rope_scaling)}; expected a `mrope_section` in it, which says how "
-                "many of a head's pairs turn with time, height and width."
+                f"config.json: `rope_scaling` is {shown(self.rope_scaling)}; expected a `mrope_section` in it, which "
+                "says how many of a head's pairs turn with time, height and width."
             )
         if sum(self.mrope_section) * 2 != self.head_dim:
             raise ValueError(

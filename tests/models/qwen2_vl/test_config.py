@@ -125,17 +125,17 @@ def test_the_vision_tower_ends_at_the_language_models_width_where_nothing_else_i
             {"rope_scaling": {"type": "yarn", "factor": 0.5, "mrope_section": [16, 24, 24]}},
             "`rope_scaling.factor` is 0.5; expected a number of at least 1",
         ),
-        ({"rope_scaling": {"type": "dynamic", "factor": 4.0, "mrope_section": [16, 24, 24]}}, "'dynamic'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0, "mrope_section": [16, 24, 24]}}, 'of the type "dynamic"'),
         (
             {"rope_scaling": {"type": "yarn", "rope_type": "default", "factor": 4.0, "mrope_section": [16, 24, 24]}},
-            "has the `type` 'yarn' and the `rope_type` 'default'",
+            'has the `type` "yarn" and the `rope_type` "default"',
         ),
         (
             {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24], "mrope_interleaved": True}},
-            "`rope_scaling.mrope_interleaved` is True",
+            "`rope_scaling.mrope_interleaved` is true",
         ),
-        ({"rope_scaling": "yarn"}, "`rope_scaling` is 'yarn'; expected an object"),
-        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e6}}, "'linear'"),
+        ({"rope_scaling": "yarn"}, '`rope_scaling` is "yarn"; expected an object'),
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e6}}, 'of the type "linear"'),
         ({"vision_config": {"hidden_size": 8}}, "`vision_config.hidden_size` 8 differs"),
     ],
 )
@@ -200,7 +200,7 @@ def test_levels_that_contradict_one_another_on_tied_embeddings_are_refused():
 
 
 def test_a_text_config_that_is_no_object_is_refused():
-    with pytest.raises(ValueError, match="`text_config` is 'qwen2'; expected an object"):
+    with pytest.raises(ValueError, match='`text_config` is "qwen2"; expected an object'):
         Qwen2VLConfig(text_config="qwen2")
 
 
@@ -214,14 +214,14 @@ def test_the_towers_numbers_are_read_under_their_later_names_and_forms():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"hidden_act": "gelu"}, "`hidden_act` is 'gelu'; only 'silu' or 'swish' is built in"),
-        ({"text_config": {"hidden_act": "relu"}}, "`hidden_act` is 'relu'"),
-        ({"vision_config": {"hidden_act": "gelu"}}, "`vision_config.hidden_act` is 'gelu'; only 'quick_gelu'"),
+        ({"hidden_act": "gelu"}, '`hidden_act` is "gelu"; only "silu" or "swish" is built in'),
+        ({"text_config": {"hidden_act": "relu"}}, '`hidden_act` is "relu"'),
+        ({"vision_config": {"hidden_act": "gelu"}}, '`vision_config.hidden_act` is "gelu"; only "quick_gelu"'),
         ({"vision_config": {"in_chans": 1}}, "`vision_config.in_chans` is 1; only 3 is built in"),
         ({"vision_config": {"patch_size": [14, 16]}}, "only equal sides"),
         ({"vision_config": {"rope_parameters": {"rope_theta": 5e5}}}, "`vision_config.rope_parameters.rope_theta`"),
-        ({"attention_bias": False}, "`attention_bias` is False"),
-        ({"mlp_bias": True}, "`mlp_bias` is True"),
+        ({"attention_bias": False}, "`attention_bias` is false"),
+        ({"mlp_bias": True}, "`mlp_bias` is true"),
         ({"attention_dropout": 0.1}, "`attention_dropout` is 0.1"),
         ({"partial_rotary_factor": 0.5}, "`partial_rotary_factor` is 0.5"),
         ({"head_dim": 64}, "`head_dim` is 64; only 128"),

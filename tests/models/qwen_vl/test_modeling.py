@@ -204,7 +204,7 @@ def test_the_last_logits_are_those_of_the_last_place(small):
         ({"visual": {"output_dim": 1024}}, "`visual.output_dim` 1024 differs from `hidden_size` 4096"),
         ({"visual": {"heads": 5}}, "`visual.width` 1664 must be a multiple of `visual.heads` 5"),
         ({"visual": {"n_queries": 250}}, "`visual.n_queries` is 250; expected a square number"),
-        ({"no_bias": False}, "`no_bias` is False; only True is built in"),
+        ({"no_bias": False}, "`no_bias` is false; only true is built in"),
         ({"rotary_pct": 0.5}, "`rotary_pct` is 0.5; only 1.0 is built in"),
     ],
 )
