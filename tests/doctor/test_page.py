@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -40,9 +40,11 @@ def test_a_long_line_is_wrapped_and_none_acts_on_the_terminal():
 
 
 def test_the_page_has_every_subject_and_takes_seconds(tmp_path):
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = run(PADDLEMIX_CACHE=str(tmp_path))
-    assert time.monotonic() - start < 60, "of which a loaded machine spends most on importing Paddle"
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Seconds of the process itself, 1.9 here: what other programs on the machine take does not count.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 8
     lines = done.stdout.splitlines()
     assert done.returncode == any(line.startswith("STOP") for line in lines)
     missing = {one for one in SUBJECTS if not any(line[5:].startswith(one) for line in lines)}
