@@ -188,8 +188,8 @@ def find_cuda_problems(wanted):
         ]
     folders = [*toolkit.includes, Path("/usr/include")]
     lacking = [name for name in CUDA_HEADERS if not any((folder / name).is_file() for folder in folders)]
-    places = ", ".join(map(str, toolkit.includes)) or "the toolkit"
-    return [f"{places} lacks {', '.join(lacking)}: install CUDA's runtime and cuBLAS"] if lacking else []
+    place = toolkit.includes[0] if toolkit.includes else f"the toolkit of {toolkit.nvcc}"
+    return [f"{place} lacks {', '.join(lacking)}: install CUDA's runtime and cuBLAS"] if lacking else []
 
 
 class BuildOps(build_ext):

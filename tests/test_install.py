@@ -65,6 +65,15 @@ def test_paddle_for_gpus_is_of_the_versions_that_hold_and_so_is_what_every_page_
     assert len(told) >= 2 and all(version in gpu.specifier for version in told), told
 
 
+def test_the_readme_and_the_page_of_gpus_build_the_ops_and_ask_the_doctor():
+    for page in ("README.md", "docs/gpu.md"):
+        text = (ROOT / page).read_text("utf-8")
+        steps = "paddlepaddle-gpu==", "onednn-devel==", "python setup.py install", "python -m paddlemix.doctor"
+        places = [text.index(step) for step in steps]
+        assert places == sorted(places), page
+    assert "bug report begins with it" in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_every_package_that_the_code_imports_is_required():
     required = {canonicalize_name(one.name) for one in LIBRARY_REQUIREMENTS}
     distributions = packages_distributions()
