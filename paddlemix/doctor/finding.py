@@ -35,9 +35,15 @@ class Finding:
 
     def __str__(self) -> str:
         head = f"{self.mark:<5}{self.subject:<{_SUBJECT}}"
-        lines = _wrapped(self.found, head)
-        if self.advice:
-            lines += _wrapped(self.advice, " " * (len(head) - 3) + "-> ")
+        lines = textwrap.wrap(
+            in_one_line(self.found),
+            _WIDTH,
+            initial_indent=head,
+            subsequent_indent=" " * len(head),
+            break_on_hyphens=False,
+        )
+        if self.advice:  # in one line, so that a command in it can be copied
+            lines.append(" " * (len(head) - 3) + "-> " + in_one_line(self.advice))
         return "\n".join(lines)
 
 
@@ -56,9 +62,3 @@ def page(findings: Iterable[Finding]) -> str:
     told = [f"{stops} will stop a run (STOP)"] if stops else []
     told += [f"{better} can be better (see)"] if better else []
     return "\n".join([*map(str, lines), "", ", ".join(told) + "." if told else "All is well."])
-
-
-def _wrapped(text: str, head: str) -> list[str]:
-    return textwrap.wrap(
-        in_one_line(text), _WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
-    )

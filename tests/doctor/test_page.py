@@ -34,9 +34,11 @@ def test_a_line_says_ok_or_what_to_do():
     assert page([Finding("a", "there")]).endswith("\nAll is well.")
 
 
-def test_a_long_line_is_wrapped_and_none_acts_on_the_terminal():
-    text = str(Finding("a", "word " * 60 + "\x1b[31mred", "advice " * 40))
-    assert max(map(len, text.splitlines())) <= 110 and "\x1b" not in text and "red" in text
+def test_a_long_line_is_wrapped_but_for_commands_and_none_acts_on_the_terminal():
+    command = "pip install " + "a-package " * 20
+    *found, advice = str(Finding("a", "word " * 60 + "\x1b[31mred", command)).splitlines()
+    assert max(map(len, found)) <= 110 and "red" in found[-1] and "\x1b" not in "".join(found)
+    assert advice.endswith(command)
 
 
 def test_the_page_has_every_subject_and_takes_seconds(tmp_path):
