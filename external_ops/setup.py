@@ -40,6 +40,8 @@ PADDLE_CUDA_LIBRARIES = ("libphi.so", "libphi_core.so", "libphi_gpu.so", "libcom
 CUDA_TARGETS = ("arch=compute_80,code=sm_80", "arch=compute_90,code=[sm_90,compute_90]")
 CUDA_CODE = "sm_80 sm_90 compute_90"
 CUDA_HEADERS = ("cuda_runtime.h", "cublas_v2.h")
+# Where distributions' own packages of CUDA have theirs; compilers look there unasked.
+SYSTEM_HEADERS = Path("/usr/include")
 
 
 def paddle_folder():
@@ -186,7 +188,7 @@ def find_cuda_problems(wanted):
             f"toolkit of CUDA {major} in CUDA_HOME, or install a Paddle that is built for CUDA "
             f"{toolkit.version.split('.')[0]}"
         ]
-    folders = [*toolkit.includes, Path("/usr/include")]
+    folders = [*toolkit.includes, SYSTEM_HEADERS]
     lacking = [name for name in CUDA_HEADERS if not any((folder / name).is_file() for folder in folders)]
     place = toolkit.includes[0] if toolkit.includes else f"the toolkit of {toolkit.nvcc}"
     return [f"{place} lacks {', '.join(lacking)}: install CUDA's runtime and cuBLAS"] if lacking else []

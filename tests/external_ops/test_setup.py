@@ -109,10 +109,13 @@ def test_an_nvcc_that_does_not_run_is_named(build, tmp_path, on_path):
     assert f"{tmp_path / 'bin/nvcc'} does not say its version" in problem and "CUDA_HOME" in problem
 
 
-def test_headers_that_the_toolkit_lacks_are_named(build, tmp_path, on_path):
+def test_headers_that_neither_the_toolkit_nor_the_system_has_are_named(build, tmp_path, on_path, monkeypatch):
     on_path(toolkit(tmp_path / "cuda", "12.6", headers=["cuda_runtime.h"]) / "bin")
+    monkeypatch.setattr(build, "SYSTEM_HEADERS", tmp_path)
     (problem,) = build.find_cuda_problems("12.6")
     assert "lacks cublas_v2.h" in problem and str(tmp_path / "cuda") in problem
+    (tmp_path / "cublas_v2.h").write_text("")
+    assert build.find_cuda_problems("12.6") == []
 
 
 def test_a_paddle_for_cuda_without_a_toolkit_is_told_which_one(build, monkeypatch):
