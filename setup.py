@@ -49,8 +49,10 @@ FOR_PADDLENLP = [
 
 EXTRAS_REQUIRE = {
     "cpu": ["paddlepaddle==3.3.1"],
-    # Not on PyPI: install it first from Paddle's own index, which has one address per CUDA version.
-    "gpu": ["paddlepaddle-gpu>=3.1"],
+    # Not on PyPI: install it first from Paddle's own index, which has one address per CUDA version. 3.1 fails where a
+    # model is loaded (`paddle.empty(device=)`, `paddle.is_autocast_enabled`), 3.2 takes no flash attention under O1, of
+    # 3.4 nothing is known.
+    "gpu": ["paddlepaddle-gpu>=3.3.1,<3.4"],
     "web": ["gradio>=6,<6.18"],
     "dev": ["hypothesis", "mypy", "packaging", "pre-commit", "pydoclint", "pytest", "pytest-xdist", "ruff"],
 }

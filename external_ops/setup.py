@@ -4,7 +4,8 @@ Two libraries: the ops on tensors, which call Paddle, and the ops on images, whi
 
 Needs a C++17 compiler with OpenMP, Paddle's wheel, which brings oneDNN as a library, and oneDNN's headers:
 `pip install --no-deps onednn-devel==2025.0.0`. Where Paddle is built for CUDA, a third is built, with nvcc and cuBLAS
-of a CUDA toolkit. Says what is missing, and ends with a status that is not 0, where it is.
+of a toolkit of the same CUDA, by its first number. Says what is missing, and ends with a status that is not 0, where
+it is.
 """
 
 import json
@@ -15,8 +16,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from functools import cache
 from importlib import metadata, util
 from pathlib import Path
+from typing import NamedTuple
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -33,8 +36,12 @@ COMPILE_ARGUMENTS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-g0", "-w"]
 PADDLE_LIBRARIES = ("libdnnl.so.3", "libphi.so", "libphi_core.so", "libcommon.so")
 # Found in wheels for CUDA alone, some of them.
 PADDLE_CUDA_LIBRARIES = ("libphi.so", "libphi_core.so", "libphi_gpu.so", "libcommon.so")
-# Ampere and Hopper, and what any later card compiles for itself.
+# Ampere and Hopper, and what any later card compiles for itself. `built.json` says which code there is, in these words.
 CUDA_TARGETS = ("arch=compute_80,code=sm_80", "arch=compute_90,code=[sm_90,compute_90]")
+CUDA_CODE = "sm_80 sm_90 compute_90"
+CUDA_HEADERS = ("cuda_runtime.h", "cublas_v2.h")
+# Where distributions' own packages of CUDA have theirs; compilers look there unasked.
+SYSTEM_HEADERS = Path("/usr/include")
 
 
 def paddle_folder():
@@ -53,18 +60,73 @@ def paddle_version():
     return None
 
 
-def is_for_cuda():
-    """Tell whether Paddle is built for CUDA."""
+def paddle_cuda():
+    """Return the version of CUDA that Paddle is built for, such as "12.6"; None for a Paddle without CUDA."""
     about = (paddle_folder() or HERE) / "version" / "__init__.py"
     found = re.search(r"^cuda_version\s*=\s*'([\d.]+)'", about.read_text("utf-8"), re.M) if about.is_file() else None
-    return found is not None
+    return found and found[1]
 
 
+class Toolkit(NamedTuple):
+    """What nvcc says of the CUDA toolkit that it belongs to.
+
+    Attributes:
+        nvcc: the program, which may be a link or a script that calls another.
+        version: of CUDA, such as "12.6"; "" where nvcc does not run.
+        includes: folders in which headers are looked for.
+        libraries: folders in which libraries are looked for.
+    """
+
+    nvcc: Path
+    version: str
+    includes: list[Path]
+    libraries: list[Path]
+
+
+@cache
 def cuda_toolkit():
-    """Find the folder of the CUDA toolkit, or None; CUDA_HOME names another."""
-    nvcc = shutil.which("nvcc")
-    places = [os.environ.get("CUDA_HOME"), nvcc and Path(nvcc).resolve().parents[1], "/usr/local/cuda"]
-    return next((Path(place) for place in places if place and (Path(place) / "bin/nvcc").is_file()), None)
+    """Find the CUDA toolkit, or None; CUDA_HOME names another."""
+    on_path = shutil.which("nvcc")
+    home = os.environ.get("CUDA_HOME")
+    places = [home and Path(home) / "bin/nvcc", on_path and Path(on_path), Path("/usr/local/cuda/bin/nvcc")]
+    nvcc = next((place for place in places if place and place.is_file()), None)
+    return nvcc and ask_nvcc(nvcc)
+
+
+def ask_nvcc(nvcc):
+    """Ask nvcc which toolkit it compiles with: where it lies says nothing, since it may be a link, or a script."""
+    release = re.search(r"release ([\d.]+)", output_of(nvcc, "--version"))
+    told = output_of(nvcc, "--dryrun", "-x", "cu", os.devnull)
+    top = re.search(r"^#\$ TOP=(.+?)\s*$", told, re.M)
+    root = Path(top[1] if top else nvcc.resolve().parents[1])
+    includes = [*told_folders(told, "INCLUDES", "-I"), root / "include"]
+    return Toolkit(
+        nvcc,
+        release[1] if release else "",
+        existing([*includes, *(folder / "cccl" for folder in includes)]),
+        existing([*told_folders(told, "LIBRARIES", "-L"), root / "lib64"]),
+    )
+
+
+def told_folders(told, name, flag):
+    """List the folders behind the flags in nvcc's line of this name."""
+    line = re.search(rf"^#\$ {name}=(.*)$", told, re.M)
+    words = shlex.split(line[1]) if line else []
+    return [Path(word.removeprefix(flag)) for word in words if word.startswith(flag)]
+
+
+def existing(folders):
+    """Keep the folders that are there, each once, in order."""
+    return list(dict.fromkeys(folder.resolve() for folder in folders if folder.is_dir()))
+
+
+def output_of(*command):
+    """Run a program, and return what it prints, errors too; "" where it does not run."""
+    try:
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout + done.stderr if done.returncode == 0 else ""
 
 
 def onednn_headers():
@@ -103,16 +165,33 @@ def find_problems():
         problems.append(
             f"no oneDNN headers: pip install --no-deps {ONEDNN_HEADERS}, or name their folder in ONEDNN_INCLUDE"
         )
-    return problems + (find_cuda_problems() if is_for_cuda() else [])
+    return problems + (find_cuda_problems(paddle_cuda()) if paddle_cuda() else [])
 
 
-def find_cuda_problems():
-    """List what the CUDA ops lack, a sentence each."""
-    toolkit = cuda_toolkit()
+def find_cuda_problems(wanted):
+    """List what the CUDA ops lack for a Paddle that is built for this version of CUDA, a sentence each."""
+    toolkit, major = cuda_toolkit(), wanted.split(".")[0]
     if toolkit is None:
-        return ["Paddle is built for CUDA, but there is no nvcc: install the CUDA toolkit, or name it in CUDA_HOME"]
-    lacking = [name for name in ("cuda_runtime.h", "cublas_v2.h") if not (toolkit / "include" / name).is_file()]
-    return [f"{toolkit / 'include'} lacks {', '.join(lacking)}: install CUDA's runtime and cuBLAS"] if lacking else []
+        return [
+            f"Paddle is built for CUDA {wanted}, but there is no nvcc: install the toolkit of CUDA {major}, or name "
+            "its folder in CUDA_HOME"
+        ]
+    if not toolkit.version:
+        return [
+            f"{toolkit.nvcc} does not say its version: `{toolkit.nvcc} --version` should work. Install the toolkit of "
+            f"CUDA {major}, or name its folder in CUDA_HOME"
+        ]
+    if toolkit.version.split(".")[0] != major:
+        # Two majors of CUDA's runtime in one process do not know of one another's streams.
+        return [
+            f"{toolkit.nvcc} is of CUDA {toolkit.version}, but Paddle is built for CUDA {wanted}: name the folder of a "
+            f"toolkit of CUDA {major} in CUDA_HOME, or install a Paddle that is built for CUDA "
+            f"{toolkit.version.split('.')[0]}"
+        ]
+    folders = [*toolkit.includes, SYSTEM_HEADERS]
+    lacking = [name for name in CUDA_HEADERS if not any((folder / name).is_file() for folder in folders)]
+    place = toolkit.includes[0] if toolkit.includes else f"the toolkit of {toolkit.nvcc}"
+    return [f"{place} lacks {', '.join(lacking)}: install CUDA's runtime and cuBLAS"] if lacking else []
 
 
 class BuildOps(build_ext):
@@ -129,7 +208,7 @@ class BuildOps(build_ext):
         target = str(Path(self.build_temp) / "c_api.o")
         choices = [word for target in CUDA_TARGETS for word in ("-gencode", target)]
         hidden = ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
-        nvcc = [str(cuda_toolkit() / "bin/nvcc"), "-std=c++17", "-O3", *choices, *hidden]
+        nvcc = [str(cuda_toolkit().nvcc), "-std=c++17", "-O3", *choices, *hidden]
         subprocess.run([*nvcc, "-c", "cuda/c_api.cu", "-o", target], check=True)
         return target
 
@@ -149,7 +228,7 @@ class BuildOps(build_ext):
             "images": libraries[IMAGES].name,
         }
         if CUDA in libraries:
-            about["cuda_library"] = libraries[CUDA].name
+            about["cuda_library"], about["cuda_code"] = libraries[CUDA].name, CUDA_CODE
         libraries[CPU].with_name("built.json").write_text(json.dumps(about), encoding="utf-8")
 
 
@@ -199,9 +278,9 @@ def image_library():
 
 def cuda_library():
     """Describe the binding to Paddle; the kernels join it as an object file of nvcc's."""
-    paddle, toolkit = paddle_folder() or HERE, cuda_toolkit() or HERE
+    paddle, toolkit = paddle_folder() or HERE, cuda_toolkit() or Toolkit(HERE, "", [], [])
     libraries = [str(paddle / "libs" / name) for name in PADDLE_CUDA_LIBRARIES if (paddle / "libs" / name).is_file()]
-    theirs = [paddle / "include", paddle / "include/third_party", toolkit / "include", toolkit / "include/cccl"]
+    theirs = [paddle / "include", paddle / "include/third_party", *toolkit.includes]
     return Extension(
         CUDA,
         sources=sources("cuda"),
@@ -209,7 +288,7 @@ def cuda_library():
         include_dirs=[str(path) for path in (HERE / "include", *theirs)],
         define_macros=[("PADDLE_WITH_CUDA", None)],
         extra_compile_args=COMPILE_ARGUMENTS,
-        extra_link_args=[f"-L{toolkit / 'lib64'}", "-lcublas", "-lcudart", *libraries],
+        extra_link_args=[*(f"-L{folder}" for folder in toolkit.libraries), "-lcublas", "-lcudart", *libraries],
         language="c++",
     )
 
@@ -234,6 +313,6 @@ if __name__ == "__main__":
         package_dir={"": "python"},
         packages=[PACKAGE],
         py_modules=["fused_ln", "fast_ln"],
-        ext_modules=[cpu_library(), image_library(), *([cuda_library()] if is_for_cuda() else [])],
+        ext_modules=[cpu_library(), image_library(), *([cuda_library()] if paddle_cuda() else [])],
         cmdclass={"build_ext": BuildOps, "install": PlainInstall},
     )

@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, MutableMapping
+from functools import cache
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ LOCAL_SIZE_VARIABLE = "PADDLE_LOCAL_SIZE"
 # which the ops are built with where a Paddle has none.
 BLOCKTIME, ASLEEP = "KMP_BLOCKTIME", "0"
 WAITS = {BLOCKTIME: ASLEEP, "GOMP_SPINCOUNT": "1000"}
+# The compute capability from which on cards compute in bfloat16 and take flash attention.
+AMPERE = (8, 0)
 # What MKL's AVX-512 code uses; a processor from before AVX2 (2015) would die of an illegal instruction on either path.
 AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
@@ -151,6 +154,26 @@ def gpu_is_usable() -> bool:
     import paddle  # takes seconds, so only once it is needed
 
     return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+
+
+@cache
+def compute_capability() -> tuple[int, int] | None:
+    """Return the compute capability of the card that Paddle computes on, such as (8, 0); loads Paddle.
+
+    Returns:
+        Its two numbers; None where Paddle sees no card.
+    """
+    if not gpu_is_usable():
+        return None
+    import paddle  # takes seconds, so only once it is needed
+
+    return paddle.device.cuda.get_device_capability()
+
+
+def is_older_than_ampere() -> bool:
+    """Tell whether Paddle computes on a card that has neither bfloat16 nor flash attention; loads Paddle."""
+    capability = compute_capability()
+    return capability is not None and capability < AMPERE
 
 
 def read_cpuinfo(path: Path = Path("/proc/cpuinfo")) -> str:

@@ -12,6 +12,8 @@ import pytest
 from paddlemix._environment import (
     HARMLESS_WARNINGS,
     choose_mkl_path,
+    compute_capability,
+    is_older_than_ampere,
     prepare_for_paddle,
     read_cpuinfo,
     share_cores,
@@ -135,3 +137,48 @@ def test_freed_memory_is_kept_until_steps_that_are_powers_of_two():
     done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True, env=environment)
     *kept, given_back = map(int, done.stdout.split())
     assert max(kept) < 20 and given_back > 350
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """Make Paddle see a card of a compute capability, or none."""
+    import paddle
+
+    def put(capability):
+        compute_capability.cache_clear()
+        monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: capability is not None)
+        monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
+
+    yield put
+    compute_capability.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("capability", "is_older"), [((7, 0), True), ((7, 5), True), ((8, 0), False), ((8, 9), False), ((12, 0), False)]
+)
+def test_the_card_is_asked_for_its_compute_capability(card, capability, is_older):
+    card(capability)
+    assert compute_capability() == capability and is_older_than_ampere() is is_older
+
+
+def test_without_a_card_there_is_no_compute_capability_and_nothing_is_refused_for_it(card):
+    card(None)
+    assert compute_capability() is None and not is_older_than_ampere()
+
+
+@pytest.mark.parametrize(("capability", "fits"), [((7, 5), False), ((8, 0), True)])
+def test_flash_attention_is_left_out_below_8_0_with_one_warning(card, caplog, capability, fits):
+    from types import SimpleNamespace
+
+    import paddle
+
+    from paddlemix.ops.tensors import attention_reference
+
+    attention_reference._card_takes_it.cache_clear()
+    card(capability)
+    query = SimpleNamespace(dtype=paddle.float16, place=SimpleNamespace(is_gpu_place=lambda: True))
+    with caplog.at_level("WARNING", logger=attention_reference.logger.name):
+        assert [attention_reference._flash_attention_fits(query) for _ in range(3)] == [fits] * 3
+    attention_reference._card_takes_it.cache_clear()
+    assert [("8.0 (Ampere)" in one.getMessage()) for one in caplog.records] == ([] if fits else [True])

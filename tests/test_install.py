@@ -56,6 +56,24 @@ def test_every_requirement_has_a_pin_that_satisfies_it(python):
         assert pin in requirement.specifier, f"{requirement} is pinned to {pin} for Python {python}"
 
 
+def test_paddle_for_gpus_is_of_the_versions_that_hold_and_so_is_what_every_page_installs():
+    (gpu,) = map(Requirement, SETUP["EXTRAS_REQUIRE"]["gpu"])
+    holds = {version: version in gpu.specifier for version in ("3.1.0", "3.2.2", "3.3.0", "3.3.1", "3.3.2", "3.4.0")}
+    assert holds == {"3.1.0": False, "3.2.2": False, "3.3.0": False, "3.3.1": True, "3.3.2": True, "3.4.0": False}
+    pages = [ROOT / "README.md", ROOT / "external_ops" / "setup.py", *(ROOT / "docs").glob("*.md")]
+    told = re.findall(r"paddlepaddle(?:-gpu)?==([\d.]+)", "".join(page.read_text("utf-8") for page in pages))
+    assert len(told) >= 2 and all(version in gpu.specifier for version in told), told
+
+
+def test_the_readme_and_the_page_of_gpus_build_the_ops_and_ask_the_doctor():
+    for page in ("README.md", "docs/gpu.md"):
+        text = (ROOT / page).read_text("utf-8")
+        steps = "paddlepaddle-gpu==", "onednn-devel==", "python setup.py install", "python -m paddlemix.doctor"
+        places = [text.index(step) for step in steps]
+        assert places == sorted(places), page
+    assert "bug report begins with it" in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_every_package_that_the_code_imports_is_required():
     required = {canonicalize_name(one.name) for one in LIBRARY_REQUIREMENTS}
     distributions = packages_distributions()

@@ -5,6 +5,7 @@
 
 #include "paddle/phi/api/all.h"
 #include "paddle/phi/api/ext/op_meta_info.h"
+#include "paddlemix/guarded.h"
 #include "paddlemix/tensor_axes.h"
 
 namespace paddlemix {

@@ -8,6 +8,7 @@
 #include "c_api.h"
 #include "paddle/phi/api/all.h"
 #include "paddle/phi/api/ext/op_meta_info.h"
+#include "paddlemix/guarded.h"
 #include "paddlemix/tensor_axes.h"
 
 namespace paddlemix {

@@ -35,7 +35,7 @@ from paddlemix.configuration.problems import ConfigError, Place, Problem
 from paddlemix.configuration.reading.config_file import read_config_file
 from paddlemix.configuration.reading.flags import Flags
 from paddlemix.configuration.reading.source import Given, Source
-from paddlemix.configuration.rules import SHARES_GRADIENTS, adapts_language_alone, find_broken_rules, recomputes
+from paddlemix.configuration.rules import SHARES_GRADIENTS, Rule, adapts_language_alone, find_broken_rules, recomputes
 
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
@@ -54,12 +54,13 @@ __all__ = [
 ]
 
 
-def read_command_line(arguments: Sequence[str], *, has_gpu: bool) -> FinetuneConfig:
+def read_command_line(arguments: Sequence[str], *, has_gpu: bool, before_ampere: bool = False) -> FinetuneConfig:
     """Read `CONFIG.json [--key value ...]`; `--help` writes the keys to standard output and ends the program.
 
     Args:
         arguments: the command line without the program's name.
         has_gpu: whether Paddle can use a GPU here.
+        before_ampere: whether that GPU is one of compute capability below 8.0, which has no bfloat16.
 
     Returns:
         The config, every value checked.
@@ -73,16 +74,17 @@ def read_command_line(arguments: Sequence[str], *, has_gpu: bool) -> FinetuneCon
         raise SystemExit(0)
     if not arguments or arguments[0].startswith("-"):
         raise ConfigError([Problem(Place("command line"), f"expected a config file first. {USAGE}")])
-    return load_config(arguments[0], arguments[1:], has_gpu=has_gpu)
+    return load_config(arguments[0], arguments[1:], has_gpu=has_gpu, before_ampere=before_ampere)
 
 
-def load_config(path: str, flags: Sequence[str] = (), *, has_gpu: bool) -> FinetuneConfig:
+def load_config(path: str, flags: Sequence[str] = (), *, has_gpu: bool, before_ampere: bool = False) -> FinetuneConfig:
     """Read a config file, let command line flags override it, and check everything.
 
     Args:
         path: the file, in JSON, or in YAML where its name ends in .yaml or .yml.
         flags: `--key value` and `--key=value` words.
         has_gpu: whether Paddle can use a GPU here.
+        before_ampere: whether that GPU is one of compute capability below 8.0, which has no bfloat16.
 
     Returns:
         The config, every value checked.
@@ -91,16 +93,18 @@ def load_config(path: str, flags: Sequence[str] = (), *, has_gpu: bool) -> Finet
         ConfigError: something is wrong; all of it is listed.
     """
     known = readable_keys()
-    return check_sources(read_config_file(path, known), Flags(flags, known), name=path, has_gpu=has_gpu)
+    sources = read_config_file(path, known), Flags(flags, known)
+    return check_sources(*sources, name=path, has_gpu=has_gpu, before_ampere=before_ampere)
 
 
-def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
+def check_sources(*sources: Source, name: str, has_gpu: bool, before_ampere: bool = False) -> FinetuneConfig:
     """Join what several sources give for the keys, the last one taking precedence, and check everything.
 
     Args:
         *sources: a file, a command line.
         name: stands in errors about keys that were not given; record files are looked for beside it too.
         has_gpu: whether Paddle can use a GPU here.
+        before_ampere: whether that GPU is one of compute capability below 8.0, which has no bfloat16.
 
     Returns:
         The config, every value checked.
@@ -113,7 +117,8 @@ def check_sources(*sources: Source, name: str, has_gpu: bool) -> FinetuneConfig:
         logger.info("%s", note)
     given = Given.from_sources(*translated)
     values, problems = check_values(given, name)
-    problems += _check_rules(values, given, name, has_gpu=has_gpu)
+    rules = find_broken_rules(values, given.values, has_gpu=has_gpu, before_ampere=before_ampere)
+    problems += _rule_problems(rules, values, given, name)
     problems += [problem for source in translated for problem in source.problems]
     if problems:
         raise ConfigError(problems)
@@ -162,9 +167,9 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
     return SFTTrainingArguments(**values)
 
 
-def _check_rules(values: dict[str, Any], given: Given, path: str, *, has_gpu: bool) -> list[Problem]:
+def _rule_problems(rules: list[Rule], values: dict[str, Any], given: Given, path: str) -> list[Problem]:
     problems = []
-    for rule in find_broken_rules(values, given.values, has_gpu=has_gpu):
+    for rule in rules:
         places = [given.place((key,)) for key in rule.keys if key in given.values]
         problems.append(Problem(places[0] if places else Place(path), rule.sentence.format_map(values)))
     return problems

@@ -71,18 +71,25 @@ def recomputes(values: Values, part: str) -> bool:
     return values["recompute"] if own is None else own
 
 
-def find_broken_rules(values: Values, given: Collection[str], *, has_gpu: bool) -> list[Rule]:
+def find_broken_rules(
+    values: Values, given: Collection[str], *, has_gpu: bool, before_ampere: bool = False
+) -> list[Rule]:
     """Find all rules that the values break.
 
     Args:
         values: the valid values, defaults included.
         given: the keys that the user gave.
         has_gpu: whether Paddle can use a GPU here.
+        before_ampere: whether that GPU is one of compute capability below 8.0.
 
     Returns:
         The broken rules, in the order of the tables below.
     """
-    rules = NOT_YET + CONSISTENCY if has_gpu and not _chooses_cpu(values) else NOT_YET + CONSISTENCY + NEEDS_GPU
+    rules = NOT_YET + CONSISTENCY
+    if not has_gpu or _chooses_cpu(values):
+        rules += NEEDS_GPU
+    elif before_ampere:
+        rules += NEEDS_AMPERE
     return [rule for rule in rules if rule.applies(values, given)]
 
 
@@ -428,5 +435,24 @@ NEEDS_GPU: tuple[Rule, ...] = (
         ("device",),
         lambda device: (device or "").startswith("gpu"),
         '`device` is "{device}", but Paddle sees no GPU here. Leave the key out, or set it to "cpu".',
+    ),
+)
+
+# Below it Paddle's autocast computes in float32 after a warning (O1), and the first norm fails (O2).
+_NO_BFLOAT16 = "but bfloat16 needs a card of compute capability 8.0 (Ampere) or later, and this one is older."
+NEEDS_AMPERE: tuple[Rule, ...] = (
+    *(
+        Rule(
+            (key,),
+            bool,
+            f'`{key}` is true, {_NO_BFLOAT16} Set "{key}": false and "{instead}": true (or add --{key} false '
+            f"--{instead} true), which computes there without flash attention.",
+        )
+        for key, instead in EXCLUSIVE
+    ),
+    Rule(
+        ("dtype",),
+        lambda dtype: dtype == "bfloat16",
+        f'`dtype` is "bfloat16", {_NO_BFLOAT16} Set "dtype": "float16" (or add --dtype float16).',
     ),
 )

@@ -34,7 +34,11 @@ def add_model_flags(parser: argparse.ArgumentParser, default_model: str | None) 
     )
     parser.add_argument("--lora_path", help="an adapter's folder, where --model_name_or_path is its base")
     add_grounding_flag(parser)
-    parser.add_argument("--dtype", choices=DTYPES, help="precision (default: bfloat16 on a GPU, float32 without one)")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="precision (default: bfloat16 on a GPU, float16 on one before Ampere, float32 without one)",
+    )
     parser.add_argument(
         "--output_dir", type=Path, default=Path("output"), help="for the drawn images (default: output)"
     )

@@ -31,6 +31,7 @@ from paddlemix.printable import printable
 from paddlemix.processors.tokens.rows import check_rows
 from paddlemix.tools.answering import add_grounding_flag
 from paddlemix.tools.generation_flags import add_generation_flags, errors_name_flags, generation_settings
+from paddlemix.tools.precision import usable_dtype
 from paddlemix.tools.report_errors import report_errors
 
 
@@ -69,13 +70,14 @@ def parse_sets(text: str) -> list[DatasetItem]:
 def main() -> None:
     """Load model and records, let it answer, score."""
     args = parse_arguments()
+    dtype = usable_dtype(args.dtype)
     folder, sets, bounds = model_and_sets(args)
     if args.grounding:
         bounds["grounding"] = args.grounding
     processor = AutoProcessorMIX.from_pretrained(folder, lora_path=args.lora_path, **bounds)
     output = args.output or scores_file(args.lora_path or folder)
     mix = MixDataset.load(sets, processor, args.on_bad_record)
-    model = AutoModelMIX.from_pretrained(folder, dtype=args.dtype, lora_path=args.lora_path)
+    model = AutoModelMIX.from_pretrained(folder, dtype=dtype, lora_path=args.lora_path)
     check_rows(processor.tokenizer, model.config.vocab_size, args.lora_path or folder)
     with errors_name_flags():
         generation = greedy_config(model, **generation_settings(args))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from paddlemix._environment import gpu_is_usable
+from paddlemix._environment import gpu_is_usable, is_older_than_ampere
 from paddlemix.configuration import file as config_file
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.best_metric import check_best_metric
@@ -23,7 +23,8 @@ from paddlemix.training.run_folder import alone_in_output_dir
 @watching_peers()
 def main(arguments: list[str]) -> None:
     """Read the config and do what it says."""
-    run(config_file.read_command_line(arguments, has_gpu=gpu_is_usable()))
+    gpu = {"has_gpu": gpu_is_usable(), "before_ampere": is_older_than_ampere()}
+    run(config_file.read_command_line(arguments, **gpu))
 
 
 def run(config: FinetuneConfig) -> None:

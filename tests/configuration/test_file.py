@@ -744,6 +744,25 @@ class TestRules:
             assert f'Set "{key}": false' in problem and '"cpu_compute_dtype": "bfloat16"' in problem
         assert load(tmp_path, **keys, device="gpu", no_cuda=True, has_gpu=True).training[key] is True
 
+    @pytest.mark.parametrize(("key", "instead"), [("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval")])
+    def test_bfloat16_is_refused_on_a_card_before_ampere_with_the_key_to_write(self, tmp_path, key, instead):
+        path = write(tmp_path, json.dumps(MINIMAL | {key: True}))
+        with pytest.raises(ConfigError) as caught:
+            load_config(path, has_gpu=True, before_ampere=True)
+        (problem,) = caught.value.problems
+        assert "compute capability 8.0 (Ampere)" in str(problem) and f'Set "{key}": false and "{instead}": true' in str(
+            problem
+        )
+        words = [f"--{key}", "false", f"--{instead}", "true"]
+        assert load_config(path, words, has_gpu=True, before_ampere=True).training[instead] is True
+        assert load_config(path, has_gpu=True).training[key] is True  # an estimate for another card
+
+    def test_weights_in_bfloat16_are_refused_on_a_card_before_ampere(self, tmp_path):
+        path = write(tmp_path, json.dumps(MINIMAL | {"dtype": "bfloat16"}))
+        with pytest.raises(ConfigError, match='`dtype` is "bfloat16".*8.0.*Set "dtype": "float16"'):
+            load_config(path, has_gpu=True, before_ampere=True)
+        assert load_config(path, ["--dtype", "float16"], has_gpu=True, before_ampere=True).model.dtype == "float16"
+
     @pytest.mark.parametrize(
         ("key", "value"),
         [

@@ -229,6 +229,15 @@ def test_half_precision_without_a_gpu_is_refused_before_anything_is_loaded(
         run(monkeypatch, *words)
 
 
+@pytest.mark.parametrize(("asked", "usable"), [(None, "float16"), ("float16", "float16"), ("float32", "float32")])
+def test_a_card_before_ampere_answers_in_float16(monkeypatch, asked, usable):
+    monkeypatch.setattr("paddlemix.tools.precision.gpu_is_usable", lambda: True)
+    monkeypatch.setattr("paddlemix.tools.precision.is_older_than_ampere", lambda: True)
+    assert usable_dtype(asked) == usable
+    with pytest.raises(ValueError, match="compute capability 8.0.*Take --dtype float16"):
+        usable_dtype("bfloat16")
+
+
 @pytest.mark.parametrize(
     ("has_gpu", "asked", "usable"),
     [(True, None, "bfloat16"), (False, None, "float32"), (True, "float16", "float16"), (False, "float32", "float32")],

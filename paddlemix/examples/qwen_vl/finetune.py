@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paddlemix._environment import gpu_is_usable
+from paddlemix._environment import gpu_is_usable, is_older_than_ampere
 from paddlemix.configuration.aliases import Alias, AliasedFlags, Settings
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.file import check_sources
@@ -30,15 +30,17 @@ DEFAULTS = {"data_path": None, "fix_vit": True, "bf16": True, "do_train": True, 
 @watching_peers()
 def main(arguments: list[str]) -> None:
     """Read the flags and do what they say."""
-    supervised_finetune.run(read_flags(arguments, has_gpu=gpu_is_usable()))
+    gpu = {"has_gpu": gpu_is_usable(), "before_ampere": is_older_than_ampere()}
+    supervised_finetune.run(read_flags(arguments, **gpu))
 
 
-def read_flags(arguments: Sequence[str], *, has_gpu: bool) -> FinetuneConfig:
+def read_flags(arguments: Sequence[str], *, has_gpu: bool, before_ampere: bool = False) -> FinetuneConfig:
     """Read the command line; `--help` writes all flags to standard output and ends the program.
 
     Args:
         arguments: the command line without the program's name.
         has_gpu: whether Paddle can use a GPU here.
+        before_ampere: whether that GPU is one of compute capability below 8.0, which has no bfloat16.
 
     Returns:
         The config that they stand for, every value checked.
@@ -50,7 +52,8 @@ def read_flags(arguments: Sequence[str], *, has_gpu: bool) -> FinetuneConfig:
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(help_text())
         raise SystemExit(0)
-    return check_sources(AliasedFlags(arguments, ALIASES, DEFAULTS, SCRIPT), name=SCRIPT, has_gpu=has_gpu)
+    flags = AliasedFlags(arguments, ALIASES, DEFAULTS, SCRIPT)
+    return check_sources(flags, name=SCRIPT, has_gpu=has_gpu, before_ampere=before_ampere)
 
 
 def help_text() -> str:

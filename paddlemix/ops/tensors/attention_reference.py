@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 import paddle
 import paddle.nn.functional as F
 
+from paddlemix._environment import is_older_than_ampere
 from paddlemix.ops.tensors.mask import CausalMask
 from paddlemix.ops.tensors.segments import CausalSegments, SegmentGroup, Visible
+
+logger = logging.getLogger(__name__)
 
 
 def attention_reference(
@@ -79,7 +85,18 @@ def _group_attention(
 
 
 def _flash_attention_fits(query: paddle.Tensor) -> bool:
-    return query.place.is_gpu_place() and query.dtype in (paddle.float16, paddle.bfloat16)
+    return query.place.is_gpu_place() and query.dtype in (paddle.float16, paddle.bfloat16) and _card_takes_it()
+
+
+@cache
+def _card_takes_it() -> bool:
+    """Tell whether the card has flash attention; warn once where it has not."""
+    if is_older_than_ampere():
+        logger.warning(
+            "Flash attention needs a card of compute capability 8.0 (Ampere) or later: attention holds all of its "
+            "scores here, whose memory grows with the square of the length. A smaller `max_length` keeps it low."
+        )
+    return not is_older_than_ampere()
 
 
 def _flash_segment_attention(

@@ -13,7 +13,7 @@ from typing import Any
 
 import paddle
 
-from paddlemix._environment import ASLEEP, BLOCKTIME
+from paddlemix._environment import ASLEEP, BLOCKTIME, compute_capability
 from paddlemix.ops.build import BUILD_COMMAND, Build, find_build, warn_once
 
 # Milliseconds for which threads wait awake: far more than between two ops, or two tokens.
@@ -59,6 +59,8 @@ def _load(build: Build, paddle_version: str, which: str = "library") -> Library:
         )
     if which not in build.about:
         return Library(f"they were built where Paddle had no CUDA, build again: {BUILD_COMMAND}")
+    if which == "cuda_library" and (reason := _why_no_code(build.about.get("cuda_code", ""), compute_capability())):
+        return Library(reason)
     path = build.folder / build.about[which]
     try:
         handle = ctypes.CDLL(str(path))
@@ -70,6 +72,31 @@ def _load(build: Build, paddle_version: str, which: str = "library") -> Library:
         handle.paddlemix_bfloat16_gain.restype = ctypes.c_double
         handle.paddlemix_set_num_threads(_wanted_threads())
     return Library(handle=handle)
+
+
+def _why_no_code(code: str, capability: tuple[int, int] | None) -> str:
+    """Say why a library has no code for a card; "" where it has.
+
+    Args:
+        code: in nvcc's words: `sm_80` runs on cards of 8.0 up to 8.9, `compute_90`, which the driver compiles, on those
+            of 9.0 and later.
+        capability: the card's.
+
+    Returns:
+        A clause without a full stop.
+    """
+    if not code:
+        return f"their build does not say for which cards it is, build again: {BUILD_COMMAND}"
+    if capability is None or any(_runs(word, capability) for word in code.split()):
+        return ""
+    card = ".".join(map(str, capability))
+    return f"they have code for {code.replace(' ', ', ')}, and this card has compute capability {card}"
+
+
+def _runs(word: str, capability: tuple[int, int]) -> bool:
+    kind, number = word.split("_")
+    made_for = divmod(int(number), 10)
+    return made_for <= capability and (kind == "compute" or made_for[0] == capability[0])
 
 
 def _paddle_version() -> str:

@@ -134,6 +134,55 @@ def test_a_build_without_cuda_says_so(tmp_path):
     assert found.handle is None and "Paddle had no CUDA, build again" in found.reason
 
 
+def read_cuda_build(folder, **about):
+    about = {"interface": INTERFACE, "paddle": "3.3.1", "library": "cpu.so", "cuda_library": "cuda.so", **about}
+    (folder / "built.json").write_text(json.dumps(about))
+    return built._load(read_build(folder), "3.3.1", "cuda_library").reason
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [
+        ((7, 0), False),
+        ((7, 5), False),
+        ((8, 0), True),
+        ((8, 9), True),
+        ((9, 0), True),
+        ((10, 0), True),
+        ((12, 1), True),
+    ],
+)
+def test_a_library_without_code_for_the_card_is_not_loaded_and_says_why(monkeypatch, tmp_path, capability, runs):
+    monkeypatch.setattr(built, "compute_capability", lambda: capability)
+    reason = read_cuda_build(tmp_path, cuda_code="sm_80 sm_90 compute_90")
+    told = "code for sm_80, sm_90, compute_90, and this card has compute capability {}.{}".format(*capability)
+    assert ("cuda.so cannot be loaded" in reason) == runs and (told in reason) == (not runs)
+
+
+def test_code_for_a_generation_runs_on_no_other(monkeypatch, tmp_path):
+    for capability, runs in (((8, 6), True), ((8, 0), False), ((9, 0), False)):
+        monkeypatch.setattr(built, "compute_capability", lambda capability=capability: capability)
+        assert ("cannot be loaded" in read_cuda_build(tmp_path, cuda_code="sm_86")) == runs
+
+
+def test_a_cuda_build_that_does_not_say_its_cards_is_of_an_earlier_version(tmp_path):
+    reason = read_cuda_build(tmp_path)
+    assert "does not say for which cards" in reason and built.BUILD_COMMAND in reason
+
+
+def test_on_a_card_without_code_ops_fall_back_and_the_reason_is_logged_once(fresh, monkeypatch, tmp_path, caplog):
+    read_cuda_build(tmp_path, cuda_code="sm_80")
+    (tmp_path / "__init__.py").write_text("")
+    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(ops_build.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(built, "_paddle_version", lambda: "3.3.1")
+    monkeypatch.setattr(built, "compute_capability", lambda: (7, 5))
+    with caplog.at_level(logging.WARNING, logger=ops_build.logger.name):
+        assert not any(built.takes(OnGpu(paddle.float16), on_cuda=True) for _ in range(3))
+    (record,) = caplog.records
+    assert "fused CUDA ops are not used" in record.getMessage() and "compute capability 7.5" in record.getMessage()
+
+
 def test_a_gpu_without_its_ops_is_warned_of_once(fresh, monkeypatch, caplog):
     monkeypatch.setattr(ops_build.util, "find_spec", lambda name: None)
     with caplog.at_level(logging.WARNING, logger=ops_build.logger.name):
