@@ -90,13 +90,31 @@ def test_flash_attention_is_reached_in_packs_and_towers(family):
 
 
 @each_family
-def test_text_alone_is_trained_with_built_ops(family):
+def test_with_half_precision_weights_every_built_op_gets_what_it_takes(family):
     for case, program in of_level(family, "O2"):
-        if "-text-" in case:
-            refused = [one for one in program["asked"] if not one[2]]
-            assert refused == [], case
-            assert {op for op, *_ in program["asked"]} >= ASKED[family], case
-            assert program["logits"] == [], case
+        refused = [(op, dtypes) for op, dtypes, fits, _ in program["asked"] if not fits]
+        assert refused == [], case
+        wide = [(op, dtypes) for op, dtypes, *_ in program["asked"] if "float32" in dtypes]
+        assert wide == [], case
+        assert {op for op, *_ in program["asked"]} >= ASKED[family], case
+
+
+@each_family
+def test_with_half_precision_weights_no_hidden_state_becomes_float32(family):
+    for case in BUILT:
+        if case.startswith("O2"):
+            wide = [shape for shape in programs(family)[case]["widened"] if is_stream(family, shape)]
+            assert wide == [], case
+
+
+def is_stream(family: str, shape: list[int]) -> bool:
+    return bool(shape) and shape[-1] in STREAMS[family] and math.prod(shape[:-1]) >= LEAST_ROWS
+
+
+@each_family
+def test_with_built_ops_training_never_holds_logits(family):
+    for case in (*BUILT, DEEPER):
+        assert programs(family)[case]["logits"] == [], case
 
 
 @each_family
