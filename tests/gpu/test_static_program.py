@@ -34,9 +34,9 @@ WIDE = {
 DECODER = {"rms_norm", "add_rms_norm", "rotate_pair", "swiglu", "linear_cross_entropy"}
 # The built ops that a family's step asks for.
 ASKED = {
-    "qwen2_vl": DECODER | {"layer_norm", "rotate_split", "gelu"},
+    "qwen2_vl": DECODER | {"layer_norm", "rotate_split", "quick_gelu", "gelu"},
     "qwen2_5_vl": DECODER | {"rotate_split", "gelu"},
-    "qwen": DECODER | {"layer_norm"},
+    "qwen": DECODER | {"layer_norm", "gelu"},
 }
 # Widths of what runs past the blocks of the decoder and the tower.
 STREAMS = {"qwen2_vl": (1536, 1280), "qwen2_5_vl": (3584, 1280), "qwen": (4096, 1664)}
@@ -97,6 +97,18 @@ def test_with_half_precision_weights_every_built_op_gets_what_it_takes(family):
         wide = [(op, dtypes) for op, dtypes, *_ in program["asked"] if "float32" in dtypes]
         assert wide == [], case
         assert {op for op, *_ in program["asked"]} >= ASKED[family], case
+
+
+# How often the tower's activation is asked for: by each block, and by the merger.
+ACTIVATIONS = {"qwen2_vl": {"quick_gelu": 2, "gelu": 1}, "qwen2_5_vl": {"gelu": 1}, "qwen": {"gelu": 2}}
+
+
+@each_family
+def test_every_activation_behind_a_linear_layer_is_a_built_op(family):
+    for case, program in programs(family).items():
+        if "-recompute-" not in case and case != DEEPER:
+            asked = [(op, count) for op, _, fits, count in program["asked"] if fits and op.endswith("gelu")]
+            assert dict(asked) == ACTIVATIONS[family], case
 
 
 @each_family
