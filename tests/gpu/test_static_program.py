@@ -130,6 +130,16 @@ def test_with_built_ops_training_never_holds_logits(family):
 
 
 @each_family
+def test_what_the_host_hands_over_does_not_grow_with_blocks(family):
+    shallow, deep = programs(family)["O2-pack-full-built-2"], programs(family)[DEEPER]
+    assert sum(count for *_, count in deep["flash"]) == sum(count for *_, count in shallow["flash"]) + 2
+    # The ends of samples, those of images, and those of windows where there are any.
+    ends = 3 if family == "qwen2_5_vl" else 2
+    for name, most in (("constants", 10), ("cumsums", 0), ("tensors_of_lengths", ends)):
+        assert deep[name] == shallow[name] <= most, name
+
+
+@each_family
 def test_without_built_ops_only_targets_have_logits(family):
     for case in UNBUILT:
         rows = {math.prod(shape[:-1]) for _, shape in programs(family)[case]["logits"]}
