@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from ..families import FAMILIES
+
 SCRIPT = Path(__file__).with_name("static_program.py")
 ROOT = SCRIPT.parents[2]
 LEVELS, BATCHES, KINDS = ("O1", "O2"), ("pack", "padded", "text"), ("full", "lora", "recompute")
@@ -58,6 +60,10 @@ def programs(family: str) -> dict[str, dict[str, Any]]:
 
 def of_level(family: str, level: str) -> Iterator[tuple[str, dict[str, Any]]]:
     return ((case, one) for case, one in programs(family).items() if case.startswith(level))
+
+
+def test_every_family_has_its_programs():
+    assert {case.model_type for case in FAMILIES} == ASKED.keys()
 
 
 @each_family
