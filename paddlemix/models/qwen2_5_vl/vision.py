@@ -14,7 +14,7 @@ from paddlemix.models.layers.norm import RMSNorm
 from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.qwen2_5_vl.config import Qwen25VLVisionConfig
 from paddlemix.models.qwen2_vl.vision import NORM_EPSILON, Qwen2VLVisionTower, frame_lengths
-from paddlemix.ops import Rotary
+from paddlemix.ops import Rotary, Segments
 
 
 class Qwen25VLVisionTower(Qwen2VLVisionTower):
@@ -54,10 +54,10 @@ class Qwen25VLVisionTower(Qwen2VLVisionTower):
         order, cells = window_order(grids, merge, side)
         patches = paddle.to_tensor((order[:, None] * merge**2 + np.arange(merge**2)).reshape(-1))
         x, cosines, sines = (one.index_select(patches) for one in (x, *rotary))
-        frames, windows = frame_lengths(grids), [count * merge**2 for count in cells]
+        frames, windows = Segments(frame_lengths(grids)), Segments([count * merge**2 for count in cells])
         for index, block in enumerate(self.blocks):
-            lengths = frames if index in self.config.fullatt_block_indexes else windows
-            x = run_block(block, x, (cosines, sines), lengths, recompute=self.recompute)
+            segments = frames if index in self.config.fullatt_block_indexes else windows
+            x = run_block(block, x, (cosines, sines), segments, recompute=self.recompute)
         return self.merger(x).index_select(paddle.to_tensor(np.argsort(order)))
 
 

@@ -16,7 +16,7 @@ from paddlemix.models.layers.mlp import GELU, MLP
 from paddlemix.models.layers.norm import LayerNorm
 from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.qwen2_vl.config import PatchTowerConfig
-from paddlemix.ops import Rotary, rotary_frequencies, rotate_split, segment_attention
+from paddlemix.ops import Rotary, Segments, rotary_frequencies, rotate_split, segment_attention
 
 NORM_EPSILON = 1e-6
 ROTARY_BASE = 10000.0
@@ -43,10 +43,10 @@ class VisionAttention(nn.Layer):
         self.qkv = Linear(config.width, 3 * config.width)
         self.proj = Linear(config.width, config.width)
 
-    def forward(self, x: paddle.Tensor, rotary: Rotary, lengths: list[int]) -> paddle.Tensor:
-        """Mix float[N, width] within segments of `lengths` patches."""
+    def forward(self, x: paddle.Tensor, rotary: Rotary, segments: Segments) -> paddle.Tensor:
+        """Mix float[N, width] within segments of patches."""
         qkv = self.qkv(x).reshape([x.shape[0], 3, -1, self.head_dim])
-        mixed = segment_attention(*rotate_split(qkv, *rotary), lengths)
+        mixed = segment_attention(*rotate_split(qkv, *rotary), segments)
         return self.proj(mixed.reshape([x.shape[0], -1]))
 
 
@@ -71,9 +71,9 @@ class VisionBlock(nn.Layer):
         self.attn = VisionAttention(config)
         self.mlp = make_mlp(config.width, config.inner_size)
 
-    def forward(self, x: paddle.Tensor, rotary: Rotary, lengths: list[int]) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor, rotary: Rotary, segments: Segments) -> paddle.Tensor:
         """Transform float[N, width]."""
-        x = x + self.attn(self.norm1(x), rotary, lengths)
+        x = x + self.attn(self.norm1(x), rotary, segments)
         return x + self.mlp(self.norm2(x))
 
 
@@ -155,9 +155,9 @@ class Qwen2VLVisionTower(nn.Layer):
         Returns:
             float[N / merge**2, hidden_size].
         """
-        lengths = frame_lengths(grids)
+        frames = Segments(frame_lengths(grids))
         for block in self.blocks:
-            x = run_block(block, x, rotary, lengths, recompute=self.recompute)
+            x = run_block(block, x, rotary, frames, recompute=self.recompute)
         return self.merger(x)
 
     def _rotary(self, grids: list[list[int]]) -> Rotary:

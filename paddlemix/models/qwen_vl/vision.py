@@ -14,7 +14,7 @@ from paddlemix.models.layers.norm import LayerNorm
 from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.qwen_vl.config import QWenVisionConfig
 from paddlemix.models.qwen_vl.resampler import NORM_EPSILON, Resampler
-from paddlemix.ops import linear, resize_grid, segment_attention
+from paddlemix.ops import Segments, linear, resize_grid, segment_attention
 
 LEARNED_PLACES = 256  # of the table of positions, whatever the images' size
 
@@ -28,13 +28,13 @@ class VisionAttention(nn.Layer):
         self.in_proj = Linear(config.width, 3 * config.width)
         self.out_proj = Linear(config.width, config.width)
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor, images: Segments) -> paddle.Tensor:
         """Mix float[B, N, width] along N."""
-        images, patches, _ = x.shape
-        qkv = self.in_proj(x).reshape([images * patches, -1, 3, self.head_dim])
+        count, patches, _ = x.shape
+        qkv = self.in_proj(x).reshape([count * patches, -1, 3, self.head_dim])
         query, key, value = qkv.unbind(axis=2)
-        mixed = segment_attention(query, key, value, [patches] * images)
-        return self.out_proj(mixed.reshape([images, patches, -1]))
+        mixed = segment_attention(query, key, value, images)
+        return self.out_proj(mixed.reshape([count, patches, -1]))
 
 
 class VisionMLP(nn.Layer):
@@ -60,9 +60,9 @@ class VisionBlock(nn.Layer):
         self.attn = VisionAttention(config)
         self.mlp = VisionMLP(config.width, int(config.width * config.mlp_ratio))
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor, images: Segments) -> paddle.Tensor:
         """Transform float[B, N, width]."""
-        x = x + self.attn(self.ln_1(x))
+        x = x + self.attn(self.ln_1(x), images)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -85,8 +85,10 @@ class VisionBlocks(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Transform float[B, N, width]."""
+        count, patches, _ = x.shape
+        images = Segments([patches] * count)
         for block in self.resblocks:
-            x = run_block(block, x, recompute=self.recompute)
+            x = run_block(block, x, images, recompute=self.recompute)
         return x
 
 

@@ -18,7 +18,7 @@ from paddlemix.ops.tensors.rotary import (
     rotate_pair,
     rotate_split,
 )
-from paddlemix.ops.tensors.segments import CausalSegments, Visible
+from paddlemix.ops.tensors.segments import CausalSegments, Segments, Visible
 from paddlemix.ops.tensors.split_cross_entropy import split_linear_cross_entropy
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "CausalMask",
     "CausalSegments",
     "Rotary",
+    "Segments",
     "Visible",
     "add_rms_norm",
     "apply_rotary",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import paddle
 
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.attention_reference import attention_reference, segment_attention_reference
 from paddlemix.ops.tensors.checks import check_like, check_shape
 from paddlemix.ops.tensors.mask import CausalMask
-from paddlemix.ops.tensors.segments import CausalSegments, Visible
+from paddlemix.ops.tensors.segments import CausalSegments, Segments, Visible
 
 # The built op keeps a block of queries of one head in the first-level cache.
 LARGEST_HEAD = 128
@@ -56,7 +54,7 @@ def attention(
 
 
 def segment_attention(
-    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, lengths: list[int]
+    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, segments: Segments
 ) -> paddle.Tensor:
     """Compute full attention inside each segment of a packed sequence, none across.
 
@@ -64,25 +62,24 @@ def segment_attention(
         query: float[N, H, D].
         key: float[N, G, D], H a multiple of G.
         value: float[N, G, D].
-        lengths: tokens per segment, in order; they add up to N.
+        segments: whose tokens add up to N.
 
     Returns:
         float[N, H, D].
 
     Raises:
-        ValueError: shapes, dtypes or places do not fit, or the lengths do not add up.
+        ValueError: shapes, dtypes or places do not fit, or the segments do not add up.
     """
     row = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)
     _check(*row)
-    if key.shape[0] != query.shape[0] or sum(lengths) != query.shape[0] or min(lengths, default=0) < 0:
+    if not segments.total == query.shape[0] == key.shape[0]:
         raise ValueError(
-            f"`lengths` are {lengths}; expected counts that add up to the {query.shape[0]} queries and "
-            f"{key.shape[0]} keys."
+            f"`segments` have the lengths {segments.lengths}; expected some that add up to the {query.shape[0]} "
+            f"queries and {key.shape[0]} keys."
         )
     if query.shape[-1] > LARGEST_HEAD or not built.takes(query):
-        return segment_attention_reference(query, key, value, lengths)
-    ends = paddle.to_tensor([0, *accumulate(lengths)], dtype="int32")
-    return _run(*row, built.nothing("uint8"), built.nothing(), ends, causal=False).squeeze(0)
+        return segment_attention_reference(query, key, value, segments)
+    return _run(*row, built.nothing("uint8"), built.nothing(), segments.cu_seqlens, causal=False).squeeze(0)
 
 
 def _run(

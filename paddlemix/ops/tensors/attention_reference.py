@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 
 from paddlemix._environment import is_older_than_ampere
 from paddlemix.ops.tensors.mask import CausalMask
-from paddlemix.ops.tensors.segments import CausalSegments, SegmentGroup, Visible
+from paddlemix.ops.tensors.segments import CausalSegments, SegmentGroup, Segments, Visible
 
 logger = logging.getLogger(__name__)
 
@@ -50,16 +50,17 @@ def _heads_first(x: paddle.Tensor) -> paddle.Tensor:
 
 
 def segment_attention_reference(
-    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, lengths: list[int]
+    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, segments: Segments
 ) -> paddle.Tensor:
     """Compute `paddlemix.ops.segment_attention` in its readable form."""
     if _flash_attention_fits(query):
-        return _flash_segment_attention(query, key, value, lengths)
+        return _flash_segment_attention(query, key, value, segments, causal=False)
+    lengths = segments.lengths
     if len(set(lengths)) == 1:
         batched = [x.reshape([len(lengths), lengths[0], *x.shape[1:]]) for x in (query, key, value)]
         return attention_reference(*batched).reshape(query.shape)
-    segments = zip(*(x.split(lengths, axis=0) for x in (query, key, value)), strict=True)
-    mixed = [attention_reference(*(x.unsqueeze(0) for x in segment)).squeeze(0) for segment in segments]
+    parts = zip(*(x.split(lengths, axis=0) for x in (query, key, value)), strict=True)
+    mixed = [attention_reference(*(x.unsqueeze(0) for x in part)).squeeze(0) for part in parts]
     return paddle.concat(mixed, axis=0)
 
 
@@ -68,7 +69,7 @@ def _packed_attention(
 ) -> paddle.Tensor:
     query, key, value = query.squeeze(0), key.squeeze(0), value.squeeze(0)
     if _flash_attention_fits(query):
-        return _flash_segment_attention(query, key, value, segments.lengths, causal=True).unsqueeze(0)
+        return _flash_segment_attention(query, key, value, segments, causal=True).unsqueeze(0)
     mixed = [_group_attention(query, key, value, group) for group in segments.groups]
     return paddle.concat(mixed).index_select(segments.way_back).unsqueeze(0)
 
@@ -100,11 +101,15 @@ def _card_takes_it() -> bool:
 
 
 def _flash_segment_attention(
-    query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, lengths: list[int], *, causal: bool = False
+    query: paddle.Tensor,
+    key: paddle.Tensor,
+    value: paddle.Tensor,
+    segments: Segments | CausalSegments,
+    *,
+    causal: bool,
 ) -> paddle.Tensor:
     from paddle.nn.functional.flash_attention import flash_attn_unpadded
 
-    ends = paddle.to_tensor([0, *lengths], dtype="int32").cumsum(dtype="int32")
-    longest, scale = max(lengths), query.shape[-1] ** -0.5
+    ends, longest, scale = segments.cu_seqlens, max(segments.lengths), query.shape[-1] ** -0.5
     mixed, _ = flash_attn_unpadded(query, key, value, ends, ends, longest, longest, scale, causal=causal)
     return mixed

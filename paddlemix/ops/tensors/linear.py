@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddlemix.ops.tensors import built
-from paddlemix.ops.tensors.activation import KINDS, REFERENCES, Activation
+from paddlemix.ops.tensors.activation import ACTIVATIONS, KINDS, REFERENCES, Activation
 from paddlemix.ops.tensors.checks import check_like, check_shape
 
 ComputeDtype = Literal["float32", "bfloat16"]
@@ -78,7 +78,8 @@ def linear(
     """
     _check(x, weight, bias, activation, transposed)
     if not built.takes(x):
-        return linear_reference(x, weight, bias, activation, transposed=transposed)
+        y = linear_reference(x, weight, bias, transposed=transposed)
+        return y if activation is None else ACTIVATIONS[activation](y)
     asked = paddle.is_grad_enabled()
     return built.run(
         "linear",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -40,6 +40,34 @@ class SegmentGroup:
     count: int
     longest: int
     mask: paddle.Tensor
+
+
+class Segments:
+    """Which tokens of several sequences laid end to end see one another: those of the same one, each all of them.
+
+    Make one per forward pass, all layers share it.
+
+    Args:
+        lengths: tokens per segment, in order.
+
+    Raises:
+        ValueError: a length is negative.
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        if min(lengths, default=0) < 0:
+            raise ValueError(f"`lengths` are {lengths}; expected numbers of tokens, none below 0.")
+        self.lengths = list(lengths)
+
+    @property
+    def total(self) -> int:
+        """Tokens of all segments."""
+        return sum(self.lengths)
+
+    @cached_property
+    def cu_seqlens(self) -> paddle.Tensor:
+        """int32[n + 1], where each of the n segments begins, and the total."""
+        return paddle.to_tensor([0, *accumulate(self.lengths)], dtype="int32")
 
 
 class CausalSegments:

@@ -20,7 +20,7 @@ from paddlemix.models.qwen_vl.modeling import rotaries
 from paddlemix.models.qwen_vl.positions import ntk_alpha, scaled_frequencies
 from paddlemix.models.qwen_vl.vision import QWenVisionTower, cut_patches
 from paddlemix.models.vision_language import Inputs
-from paddlemix.ops import resize_grid
+from paddlemix.ops import Segments, resize_grid
 from paddlemix.weights.loading import load_weights
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "qwen_vl_tiny_reduced"
@@ -58,7 +58,7 @@ def test_the_tower_begins_as_the_originals(tower):
         patches = tower.conv1(cut_patches(paddle.to_tensor(wanted["pixel_values"]), 14))
         places = resize_grid(tower.positional_embedding, 8)
         normed = tower.ln_pre(patches + places)
-        mixed = tower.transformer.resblocks[0](normed)
+        mixed = tower.transformer.resblocks[0](normed, Segments(normed.shape[1:2]))
     assert_close(patches.numpy().swapaxes(1, 2).reshape(1, 96, 8, 8), wanted["conv1"], "conv1")
     assert_close(places.numpy(), wanted["positional_embedding_interp"], "positional_embedding_interp")
     assert_close(normed.numpy(), wanted["ln_pre"], "ln_pre")

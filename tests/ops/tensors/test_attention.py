@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddlemix.models.layers.mask import causal_mask
-from paddlemix.ops import CausalMask, CausalSegments, attention, segment_attention
+from paddlemix.ops import CausalMask, CausalSegments, Segments, attention, segment_attention
 from paddlemix.ops.tensors.attention_reference import attention_reference, segment_attention_reference
 from paddlemix.ops.tensors.mask import HIDDEN
 
@@ -98,17 +98,17 @@ def test_segments_of_equal_and_unequal_lengths_attend_inside_themselves(assert_m
     if max(lengths) == 1:
         # A softmax over one key does not depend on query and key, so only the value is compared.
         tensors = [paddle.to_tensor(array.astype(np.float32)) for array in arrays]
-        np.testing.assert_allclose(segment_attention(*tensors, lengths).numpy(), arrays[2], atol=1e-6, rtol=0)
+        np.testing.assert_allclose(segment_attention(*tensors, Segments(lengths)).numpy(), arrays[2], atol=1e-6, rtol=0)
         return
-    assert_matches(lambda *x: segment_attention(*x, lengths), lambda *x: slow_segments(*x, lengths), *arrays)
+    assert_matches(lambda *x: segment_attention(*x, Segments(lengths)), lambda *x: slow_segments(*x, lengths), *arrays)
 
 
 @pytest.mark.parametrize("lengths", [[3, 3], [2, 4]])
 def test_nothing_crosses_from_one_segment_to_the_next(rng, lengths):
     query, key, value = (paddle.to_tensor(rng.standard_normal((6, 2, 3)).astype(np.float32)) for _ in range(3))
-    before = segment_attention(query, key, value, lengths).numpy()
+    before = segment_attention(query, key, value, Segments(lengths)).numpy()
     key[: lengths[0]], value[: lengths[0]] = 5.0, 100.0
-    after = segment_attention(query, key, value, lengths).numpy()
+    after = segment_attention(query, key, value, Segments(lengths)).numpy()
     assert (after[lengths[0] :] == before[lengths[0] :]).all()
     assert np.abs(after[: lengths[0]] - before[: lengths[0]]).min() > 1
 
@@ -154,8 +154,8 @@ def test_built_segments_agree_with_the_reference(assert_agree, rng, lengths):
     query, key, value = (rng.standard_normal((total, 4, 24)) for _ in range(3))
     if max(lengths) > 1:  # the softmax of one score does not depend on it
         assert_agree(
-            lambda *x: segment_attention(*x, lengths),
-            lambda *x: segment_attention_reference(*x, lengths),
+            lambda *x: segment_attention(*x, Segments(lengths)),
+            lambda *x: segment_attention_reference(*x, Segments(lengths)),
             query,
             key,
             value,
@@ -170,7 +170,7 @@ def test_built_segments_agree_with_the_reference(assert_agree, rng, lengths):
         )
         return
     tensors = [paddle.to_tensor(x.astype(np.float32)) for x in (query, key, value)]
-    np.testing.assert_allclose(segment_attention(*tensors, lengths).numpy(), value, atol=1e-6)
+    np.testing.assert_allclose(segment_attention(*tensors, Segments(lengths)).numpy(), value, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -231,7 +231,8 @@ def test_what_does_not_fit_is_named():
         "key": lambda: attention(query, paddle.ones([2, 5, 2, 8]), paddle.ones([2, 5, 2, 8])),
         "query": lambda: attention(query, paddle.ones([1, 5, 3, 8]), paddle.ones([1, 5, 3, 8])),
         "mask": lambda: attention(query, key, key, paddle.ones([3, 4])),
-        "lengths": lambda: segment_attention(query[0], query[0], query[0], [1, 1]),
+        "segments": lambda: segment_attention(query[0], query[0], query[0], Segments([1, 1])),
+        "lengths": lambda: Segments([4, -1]),
     }.items():
         with pytest.raises(ValueError, match=f"`{name}`"):
             call()

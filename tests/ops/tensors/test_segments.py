@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddlemix.ops import CausalSegments, attention
+from paddlemix.ops import CausalSegments, Segments, attention
 
 LENGTHS = [[7], [3, 3, 3], [1, 1, 1], [4, 1, 3], [1, 5], [10, 9, 2, 8, 1]]
 
@@ -92,3 +92,11 @@ def test_a_pack_of_another_length_is_refused(rng):
     tensors = [paddle.to_tensor(array) for array in inputs(rng, 5)]
     with pytest.raises(ValueError, match="a pack of 4 tokens was expected as one row, not 1 of 5 with 5 keys"):
         attention(*tensors, segments_of([2, 2]))
+
+
+def test_the_ends_of_segments_are_one_tensor_for_all_layers():
+    segments = Segments([3, 0, 2])
+    assert segments.total == 5
+    assert segments.cu_seqlens.tolist() == [0, 3, 3, 5]
+    assert segments.cu_seqlens.dtype == paddle.int32
+    assert segments.cu_seqlens is segments.cu_seqlens
