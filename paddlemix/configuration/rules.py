@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -175,6 +176,15 @@ CONSISTENCY: tuple[Rule, ...] = (
             "`{}` and `{}` are both true; expected at most one. Set one of them to false.".format(*pair),
         )
         for pair in EXCLUSIVE
+    ),
+    *(
+        Rule(
+            (key, "fp16_opt_level"),
+            lambda is_on, level: is_on and level == "O0",
+            f'`{key}` is true while `fp16_opt_level` is "O0", at which all is computed in float32. Set that to "O1" or '
+            f'"O2", or `{key}` to false.',
+        )
+        for key in ("bf16", "fp16")
     ),
     *(
         Rule(
@@ -369,6 +379,12 @@ CONSISTENCY: tuple[Rule, ...] = (
         lambda steps, do_train: do_train and steps == 0,
         "`max_steps` is 0, and a run without a step trains nothing. Raise it, or take the key out: "
         "`num_train_epochs` decides then.",
+    ),
+    Rule(
+        ("device",),
+        lambda device: device is not None and not re.fullmatch(r"cpu|gpu(:\d+)?", device),
+        '`device` is "{device}"; expected "cpu", "gpu" or one card, such as "gpu:1". Leave the key out to take a GPU '
+        "where Paddle has one.",
     ),
     Rule(
         ("sharding",),

@@ -43,7 +43,7 @@ STEPS: list[ForeignKey] = [
         False,
     ),
     *chosen("optim", "TLS", {name: {"optim": "adamw"} for name in _ADAMW}),
-    *chosen("adafactor", "T", {True: {"optim": "adafactor"}}, idle=(False,)),
+    *never("adafactor", "T", "`optim` names the optimizer; Adafactor is not among them.", False),
     *never(
         "optim_args optim_target_modules",
         "T",
