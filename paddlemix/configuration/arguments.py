@@ -381,6 +381,11 @@ class TrainingKeys:
     fp16_opt_level: Literal["O0", "O1", "O2"] = Field(
         default="O1", description="O1 computes in half precision where that is safe, O2 holds the weights in it too."
     )
+    amp_master_grad: bool | None = Field(
+        default=None,
+        description="Add gradients up in float32 where O2 holds the weights in half precision; null does so in fp16, "
+        "and where a step has several forward passes.",
+    )
     # PaddleNLP lists adafactor too, but cannot make it.
     optim: Literal["adamw", "adamw_mini", "adamw_custom", "adamw_16bit_moment"] = Field(
         default="adamw", description="The optimizer."

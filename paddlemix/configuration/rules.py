@@ -72,6 +72,23 @@ def recomputes(values: Values, part: str) -> bool:
     return values["recompute"] if own is None else own
 
 
+def adds_in_float32(values: Values) -> bool:
+    """Tell whether gradients are added up in float32 beside weights that are held in half precision.
+
+    In half precision a sum loses what is smaller than 2**-8 of it (bfloat16), so that of 16 forward passes the last
+    add little; and Paddle sums the squares of float16 gradients in float16, where a norm above 256 is infinite.
+    """
+    own = values["amp_master_grad"]
+    if own is not None:
+        return own
+    return _holds_half(values) and (values["fp16"] or values["gradient_accumulation_steps"] > 1)
+
+
+def loses_gradients(values: Values) -> bool:
+    """Tell whether the gradients of several forward passes are added up in half precision, as the config says."""
+    return _holds_half(values) and values["gradient_accumulation_steps"] > 1 and not adds_in_float32(values)
+
+
 def find_broken_rules(values: Values, given: Collection[str], *, has_gpu: bool) -> list[Rule]:
     """Find all rules that the values break.
 
@@ -85,6 +102,10 @@ def find_broken_rules(values: Values, given: Collection[str], *, has_gpu: bool) 
     """
     rules = NOT_YET + CONSISTENCY if has_gpu and not _chooses_cpu(values) else NOT_YET + CONSISTENCY + NEEDS_GPU
     return [rule for rule in rules if rule.applies(values, given)]
+
+
+def _holds_half(values: Values) -> bool:
+    return values["fp16_opt_level"] == "O2" and (values["bf16"] or values["fp16"])
 
 
 def _chooses_cpu(values: Values) -> bool:
@@ -185,6 +206,12 @@ CONSISTENCY: tuple[Rule, ...] = (
             f'"O2", or `{key}` to false.',
         )
         for key in ("bf16", "fp16")
+    ),
+    Rule(
+        ("amp_master_grad", "fp16", "fp16_opt_level", "max_grad_norm"),
+        lambda adds, fp16, level, norm: adds is False and fp16 and level == "O2" and norm > 0,
+        "`amp_master_grad` is false while `fp16` is true, but Paddle sums the squares of float16 gradients in float16: "
+        "norms above 256 become infinite, and `max_grad_norm` cuts such gradients to zero. Take the key out.",
     ),
     *(
         Rule(

@@ -82,6 +82,25 @@ def squared_norm(gradient: paddle.Tensor) -> paddle.Tensor:
     return nn.clip._squared_l2_norm(gradient)
 
 
+def unscale_added_gradients(scaler: paddle.amp.GradScaler) -> None:
+    """Let a loss's scaler unscale the gradients that are added up in float32 (`main_grad`) beside the model's own.
+
+    Paddle's own unscales the latter, which are empty then: steps would be clipped by a scaled norm, and none would be
+    left out where gradients have overflown (`_unscale`, `_found_inf`).
+
+    Args:
+        scaler: of a run whose ranks have all gradients; changed in place.
+    """
+
+    def unscale(optimizer: Any) -> None:
+        added = [each.main_grad for each in updated_parameters(optimizer) if each.main_grad is not None]
+        scaler._found_inf = paddle.zeros([1], dtype="bool")
+        if added:
+            paddle._legacy_C_ops.check_finite_and_unscale(added, scaler._scale, added, scaler._found_inf)
+
+    scaler._unscale = unscale
+
+
 # Stages 2 and 3 of sharding.
 
 
