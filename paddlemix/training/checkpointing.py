@@ -1,4 +1,8 @@
-"""PaddleNLP's Trainer with checkpoints that are complete or not there, and that a run goes on from bit by bit."""
+"""PaddleNLP's Trainer with checkpoints that are complete or not there, and that hold all that a run goes on from.
+
+With one process on the CPU it ends bit by bit as a run that was never stopped; on a GPU no two runs do, unless Paddle's
+flags forbid backward passes that add in the order in which threads arrive (docs/finetune.md).
+"""
 
 from __future__ import annotations
 
