@@ -80,7 +80,7 @@ def adds_in_float32(values: Values) -> bool:
     """
     own = values["amp_master_grad"]
     if own is not None:
-        return own
+        return own and (values["bf16"] or values["fp16"])  # float32 gradients need nothing beside them
     return _holds_half(values) and (values["fp16"] or values["gradient_accumulation_steps"] > 1)
 
 

@@ -53,6 +53,7 @@ def load(tmp_path: Path) -> Any:
         ({**O2, "gradient_accumulation_steps": 2}, True),
         ({**O2, "gradient_accumulation_steps": 2, "amp_master_grad": False}, False),
         ({**O2, "amp_master_grad": True}, True),
+        ({**O2, "amp_master_grad": True, "bf16": False}, False),  # a shipped config on a CPU
         (FP16, True),
     ],
 )
