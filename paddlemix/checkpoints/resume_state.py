@@ -29,7 +29,7 @@ class ResumeState:
     scheduler: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     total_loss: float = 0.0
-    log: list[dict[str, float]] = field(default_factory=list)
+    log: list[dict[str, float | None]] = field(default_factory=list)
     evaluations_without_gain: int = 0
 
     def write(self, folder: Path) -> None:

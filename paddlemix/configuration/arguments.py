@@ -381,8 +381,17 @@ class TrainingKeys:
     fp16_opt_level: Literal["O0", "O1", "O2"] = Field(
         default="O1", description="O1 computes in half precision where that is safe, O2 holds the weights in it too."
     )
-    optim: Literal["adamw", "adafactor", "adamw_mini", "adamw_custom", "adamw_16bit_moment"] = Field(
+    amp_master_grad: bool | None = Field(
+        default=None,
+        description="Add gradients up in float32 where O2 holds the weights in half precision; null does so in fp16, "
+        "and where a step has several forward passes.",
+    )
+    # PaddleNLP lists adafactor too, but cannot make it.
+    optim: Literal["adamw", "adamw_mini", "adamw_custom", "adamw_16bit_moment"] = Field(
         default="adamw", description="The optimizer."
+    )
+    hybrid_parallel_topo_order: Literal["pp_first", "sharding_first"] | None = Field(
+        default=None, description="Order of the groups of ranks; null is pp_first."
     )
     report_to: Reporter | list[Reporter] = Field(default="visualdl", description="Where curves are logged.")
     resume_from_checkpoint: bool | str | None = Field(

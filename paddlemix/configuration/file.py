@@ -35,7 +35,15 @@ from paddlemix.configuration.problems import ConfigError, Place, Problem
 from paddlemix.configuration.reading.config_file import read_config_file
 from paddlemix.configuration.reading.flags import Flags
 from paddlemix.configuration.reading.source import Given, Source
-from paddlemix.configuration.rules import SHARES_GRADIENTS, Rule, adapts_language_alone, find_broken_rules, recomputes
+from paddlemix.configuration.rules import (
+    SHARES_GRADIENTS,
+    Rule,
+    adapts_language_alone,
+    adds_in_float32,
+    find_broken_rules,
+    loses_gradients,
+    recomputes,
+)
 
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
@@ -124,6 +132,13 @@ def check_sources(*sources: Source, name: str, has_gpu: bool, before_ampere: boo
         raise ConfigError(problems)
     for note in _notes_on_adapters(values, given):
         logger.info("%s", note)
+    if loses_gradients(values):
+        logger.warning(
+            "%s: `amp_master_grad` is false, so the gradients of %d forward passes are added up in half precision, in "
+            "which the last of them may be lost. Take the key out to add them up in float32.",
+            given.place(("amp_master_grad",)),
+            values["gradient_accumulation_steps"],
+        )
     return _into_groups(values, given, name)
 
 
@@ -160,6 +175,7 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
         values |= STAND_INS
     # Data parallelism has to know of either: gradients come when blocks are computed again.
     values["recompute"] = recomputes(config.training, "vit") or recomputes(config.training, "llm")
+    values["amp_master_grad"] = adds_in_float32(config.training)
     if values["release_grads"] is None:
         values["release_grads"] = values["sharding"].strip() not in SHARES_GRADIENTS
     takes_gpu = gpu_is_usable() and not values["no_cuda"]

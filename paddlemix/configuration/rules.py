@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,23 @@ def recomputes(values: Values, part: str) -> bool:
     return values["recompute"] if own is None else own
 
 
+def adds_in_float32(values: Values) -> bool:
+    """Tell whether gradients are added up in float32 beside weights that are held in half precision.
+
+    In half precision a sum loses what is smaller than 2**-8 of it (bfloat16), so that of 16 forward passes the last
+    add little; and Paddle sums the squares of float16 gradients in float16, where a norm above 256 is infinite.
+    """
+    own = values["amp_master_grad"]
+    if own is not None:
+        return own and (values["bf16"] or values["fp16"])  # float32 gradients need nothing beside them
+    return _holds_half(values) and (values["fp16"] or values["gradient_accumulation_steps"] > 1)
+
+
+def loses_gradients(values: Values) -> bool:
+    """Tell whether the gradients of several forward passes are added up in half precision, as the config says."""
+    return _holds_half(values) and values["gradient_accumulation_steps"] > 1 and not adds_in_float32(values)
+
+
 def find_broken_rules(
     values: Values, given: Collection[str], *, has_gpu: bool, before_ampere: bool = False
 ) -> list[Rule]:
@@ -91,6 +109,10 @@ def find_broken_rules(
     elif before_ampere:
         rules += NEEDS_AMPERE
     return [rule for rule in rules if rule.applies(values, given)]
+
+
+def _holds_half(values: Values) -> bool:
+    return values["fp16_opt_level"] == "O2" and (values["bf16"] or values["fp16"])
 
 
 def _chooses_cpu(values: Values) -> bool:
@@ -182,6 +204,21 @@ CONSISTENCY: tuple[Rule, ...] = (
             "`{}` and `{}` are both true; expected at most one. Set one of them to false.".format(*pair),
         )
         for pair in EXCLUSIVE
+    ),
+    *(
+        Rule(
+            (key, "fp16_opt_level"),
+            lambda is_on, level: is_on and level == "O0",
+            f'`{key}` is true while `fp16_opt_level` is "O0", at which all is computed in float32. Set that to "O1" or '
+            f'"O2", or `{key}` to false.',
+        )
+        for key in ("bf16", "fp16")
+    ),
+    Rule(
+        ("amp_master_grad", "fp16", "fp16_opt_level", "max_grad_norm"),
+        lambda adds, fp16, level, norm: adds is False and fp16 and level == "O2" and norm > 0,
+        "`amp_master_grad` is false while `fp16` is true, but Paddle sums the squares of float16 gradients in float16: "
+        "norms above 256 become infinite, and `max_grad_norm` cuts such gradients to zero. Take the key out.",
     ),
     *(
         Rule(
@@ -376,6 +413,12 @@ CONSISTENCY: tuple[Rule, ...] = (
         lambda steps, do_train: do_train and steps == 0,
         "`max_steps` is 0, and a run without a step trains nothing. Raise it, or take the key out: "
         "`num_train_epochs` decides then.",
+    ),
+    Rule(
+        ("device",),
+        lambda device: device is not None and not re.fullmatch(r"cpu|gpu(:\d+)?", device),
+        '`device` is "{device}"; expected "cpu", "gpu" or one card, such as "gpu:1". Leave the key out to take a GPU '
+        "where Paddle has one.",
     ),
     Rule(
         ("sharding",),

@@ -6,7 +6,7 @@ so that an upgrade which takes one away fails there with a sentence and not in a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import paddle
@@ -17,6 +17,9 @@ from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_stage3 import
 Gradients = list[tuple[Any, paddle.Tensor]]
 
 PADDLE_VERSIONS = "3.1 to 3.3"
+
+# Numbers of a gradient whose squares are summed at once: 64 MiB in float32.
+PIECE = 2**24
 
 
 # Optimizers: `paddle.optimizer.Optimizer`, and what fleet puts round it.
@@ -78,8 +81,40 @@ def replace_decay_rule(optimizer: Any, name_of: Callable[[str], str]) -> None:
 
 
 def squared_norm(gradient: paddle.Tensor) -> paddle.Tensor:
-    """Return the sum of a gradient's squares, float[], as Paddle's own clipping computes it (`_squared_l2_norm`)."""
-    return nn.clip._squared_l2_norm(gradient)
+    """Compute the sum of a gradient's squares in float32, as Paddle's clipping does of float32 (`_squared_l2_norm`).
+
+    In float16, which ends at 65,504, it would be infinite for norms above 256.
+
+    Args:
+        gradient: float[...].
+
+    Returns:
+        float32[].
+    """
+    if gradient.dtype == paddle.float32:
+        return nn.clip._squared_l2_norm(gradient).reshape([])
+    # In pieces: a float32 copy of an embedding's gradient takes gigabytes.
+    pieces = gradient.flatten().split([*_sizes_of_pieces(gradient.size)])
+    return paddle.add_n([nn.clip._squared_l2_norm(piece.astype("float32")).reshape([]) for piece in pieces])
+
+
+def unscale_added_gradients(scaler: paddle.amp.GradScaler) -> None:
+    """Let a loss's scaler unscale the gradients that are added up in float32 (`main_grad`) beside the model's own.
+
+    Paddle's own unscales the latter, which are empty then: steps would be clipped by a scaled norm, and none would be
+    left out where gradients have overflown (`_unscale`, `_found_inf`).
+
+    Args:
+        scaler: of a run whose ranks have all gradients; changed in place.
+    """
+
+    def unscale(optimizer: Any) -> None:
+        added = [each.main_grad for each in updated_parameters(optimizer) if each.main_grad is not None]
+        scaler._found_inf = paddle.zeros([1], dtype="bool")
+        if added:
+            paddle._legacy_C_ops.check_finite_and_unscale(added, scaler._scale, added, scaler._found_inf)
+
+    scaler._unscale = unscale
 
 
 # Stages 2 and 3 of sharding.
@@ -140,6 +175,10 @@ def fill_piece(parameter: paddle.Tensor, numbers: paddle.Tensor) -> None:
 def free(parameter: paddle.Tensor) -> None:
     """Give up the whole numbers of a parameter that stage 3 has cut; its piece stays (`_clear_data`)."""
     parameter._clear_data()
+
+
+def _sizes_of_pieces(size: int) -> Iterator[int]:
+    yield from (min(PIECE, size - start) for start in range(0, size, PIECE))
 
 
 def _inside(optimizer: Any) -> Any:

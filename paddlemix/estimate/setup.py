@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddlemix.configuration.arguments import FinetuneConfig
-from paddlemix.configuration.rules import recomputes
+from paddlemix.configuration.rules import adds_in_float32, recomputes
 
 FLOAT, HALF = 4, 2
 
@@ -43,7 +43,7 @@ class Precision:
         moments = {"adamw_16bit_moment": 2 * HALF, "adamw_mini": FLOAT}.get(training["optim"], 2 * FLOAT)
         return cls(
             weight=weight,
-            gradient=FLOAT if training["amp_master_grad"] else weight,
+            gradient=FLOAT if adds_in_float32(training) else weight,
             state=moments + (FLOAT if holds_half and training["fp16_opt_level"] == "O2" else 0),
             product=HALF if is_half or holds_half else FLOAT,
             residual=weight,

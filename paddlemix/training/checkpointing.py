@@ -1,4 +1,8 @@
-"""PaddleNLP's Trainer with checkpoints that are complete or not there, and that a run goes on from bit by bit."""
+"""PaddleNLP's Trainer with checkpoints that are complete or not there, and that hold all that a run goes on from.
+
+With one process on the CPU it ends bit by bit as a run that was never stopped; on a GPU no two runs do, unless Paddle's
+flags forbid backward passes that add in the order in which threads arrive (docs/finetune.md).
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from paddlemix.checkpoints.write_failure import write_failure
 from paddlemix.distributed.ranks import from_first, gather_texts, wait_for_all
 from paddlemix.distributed.sharding import is_cut, mend_stage3, whole_parameters, whole_parameters_to_fill
 from paddlemix.training.callbacks.early_stopping import BestCheckpoint, EarlyStopping, note_best
+from paddlemix.training.callbacks.finite_log import FiniteLog
 from paddlemix.training.callbacks.interruption import Interruption
 from paddlemix.training.paddlenlp_seams import SeamTrainer
 
@@ -41,18 +46,19 @@ class CheckpointingTrainer(SeamTrainer):
     Attributes:
         interruption: what SIGTERM does.
         store: the run's checkpoints.
-        log_history: every log entry, those before a resume too.
+        log_history: every log entry, those before a resume too; null for figures that are NaN or infinite.
     """
 
     interruption: Interruption
     store: CheckpointStore
-    log_history: list[dict[str, float]]
+    log_history: list[dict[str, float | None]]
 
     def __init__(self, *args: Any, early_stopping: EarlyStopping | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.interruption = Interruption()
         self.store = CheckpointStore(self.args.output_dir, run=from_first(new_run))
         self.log_history = []
+        self._finite_log = FiniteLog()
         self._early_stopping = early_stopping
         self._earlier_loss = 0.0
         for callback in (BestCheckpoint(), self.interruption, *([early_stopping] if early_stopping else [])):
@@ -85,11 +91,18 @@ class CheckpointingTrainer(SeamTrainer):
         """Write what else belongs to a checkpoint; the first rank does."""
 
     def log(self, logs: dict[str, float], **kwargs: Any) -> None:
-        """Keep every log, which PaddleNLP's state does not, and count the steps before a resume into the mean loss."""
+        """Keep every log, which PaddleNLP's state does not, and count the steps before a resume into the mean loss.
+
+        Of a figure that is NaN or infinite null is kept, and those who show logs do not get it.
+        """
         if "train_loss" in logs:
             logs["train_loss"] += self._earlier_loss / max(self.state.global_step, 1)
-        super().log(logs, **kwargs)
-        self.log_history.append({"step": self.state.global_step, **logs})
+        entry = self._finite_log.entry(logs, self.state.global_step)
+        unsound = [name for name in entry if entry[name] is None]
+        # Who logs what it has evaluated goes on with this object: figures stay in it.
+        shown = {name: value for name, value in logs.items() if name not in unsound} if unsound else logs
+        super().log(shown, **kwargs)
+        self.log_history.append({"step": self.state.global_step, **shown, **dict.fromkeys(unsound)})
 
     def save_model(self, output_dir: str | None = None, merge_tensor_parallel: bool | None = False) -> None:
         """Write the model as one process reads it, however many have trained it; all of them must call it.

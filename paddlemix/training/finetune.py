@@ -423,10 +423,11 @@ def _write_results(trainer: RunTrainer, metrics: dict[str, float]) -> None:
         trainer.save_model()
     if not trainer.is_world_process_zero():
         return
+    from paddlemix.training.callbacks.finite_log import with_nulls
     from paddlemix.visualization.loss_curve import plot_loss
 
     folder = Path(trainer.args.output_dir)
-    write_json(folder / "all_results.json", metrics)
+    write_json(folder / "all_results.json", with_nulls(metrics))
     if not trainer.args.do_train:
         return
     write_json(folder / "trainer_log.json", trainer.log_history)

@@ -18,6 +18,8 @@ from paddle import nn
 from paddlenlp.trainer import Trainer, TrainingArguments
 from paddlenlp.trainer.trainer_utils import TrainerMemoryTracker, TrainOutput
 
+from paddlemix.distributed.paddle_seams import unscale_added_gradients
+
 PADDLENLP_VERSION = "3.0.0b4"
 
 
@@ -106,6 +108,12 @@ class SeamTrainer(Trainer, ABC):
         self._memory_tracker = tracker
 
     # PaddleNLP's names: when each of them is called is true for the version above.
+
+    def _wrap_amp_model(self, args: TrainingArguments, model: nn.Layer) -> None:
+        """Make the scaler of the loss; one for fleet's ways of sharing a model out knows gradients added in float32."""
+        super()._wrap_amp_model(args, model)
+        if args.fp16 and args.amp_master_grad and args.tensor_parallel_degree <= 1 and self.sharding is None:
+            unscale_added_gradients(self.scaler)
 
     def _wrap_model(self, model: nn.Layer, training: bool = True) -> nn.Layer:
         """Wrap it; called by `train` after the weights are loaded, and before the optimizer's states are."""

@@ -46,7 +46,7 @@ def collect_points(history: Sequence[Mapping[str, Any]], key: str) -> Points:
     points, step = [], 0
     for entry in history:
         step = next((int(entry[name]) for name in _STEP_KEYS if name in entry), step)
-        if key in entry:
+        if entry.get(key) is not None:  # null stands for a figure that was NaN or infinite
             points.append((step, float(entry[key])))
     return points
 

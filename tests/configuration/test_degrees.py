@@ -15,7 +15,7 @@ FILE = Path("run.json")
 
 
 def config(model: Path | str = "m", **degrees: int) -> FinetuneConfig:
-    given: Any = dict.fromkeys(DEGREES, -1) | degrees
+    given: Any = dict.fromkeys(DEGREES, -1) | degrees | {"sharding": ""}
     places = {name: Place(str(FILE), line) for line, name in enumerate(degrees, start=4)}
     return FinetuneConfig(ModelArguments(model_name_or_path=str(model)), None, given, str(FILE), places)  # type: ignore[arg-type]
 

@@ -15,6 +15,7 @@ NO_MATTER = {
     *("evaluation_strategy", "eval_steps", "per_device_eval_batch_size", "predict_with_generate", "max_new_tokens"),
     *("save_strategy", "save_steps", "early_stopping_patience", "early_stopping_threshold"),
     *("dataloader_num_workers", "recompute", "recompute_vit", "recompute_llm", "device", "release_grads"),
+    "hybrid_parallel_topo_order",
 }
 OF_RESUMING = (groups.MODEL_KEYS, groups.SAMPLE_KEYS, groups.DRAW_KEYS, groups.FREE_KEYS, tuple(NO_MATTER))
 # Of a config's sets some parts must be shared; how many cards there are stands in no config.

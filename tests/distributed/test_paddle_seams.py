@@ -11,6 +11,7 @@ from types import ModuleType
 import paddle
 import pytest
 from paddle import nn
+from paddle.amp import grad_scaler
 from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import hybrid_parallel_optimizer
 from paddle.distributed.fleet.meta_parallel.sharding import group_sharded_optimizer_stage2, group_sharded_stage3
 from paddle.optimizer import optimizer
@@ -33,6 +34,10 @@ HOMES: dict[str, tuple[object, ...]] = {
     "_grad_clip": (optimizer,),
     "_apply_decay_param_fun": (paddle.optimizer.AdamW,),
     "_squared_l2_norm": (nn.clip,),
+    "_unscale": (grad_scaler,),
+    "_scale": (grad_scaler,),
+    "_found_inf": (grad_scaler,),
+    "_legacy_C_ops": (paddle,),
     "_group": (group_sharded_stage3, group_sharded_optimizer_stage2),
     "_rank": (group_sharded_stage3,),
     "_param2buffer": (group_sharded_stage3,),

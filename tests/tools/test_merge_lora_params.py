@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paddle.base import core
 from safetensors.numpy import load_file, save_file
 
 from paddlemix.auto import AutoModelMIX
 from paddlemix.models.qwen2_vl.family import FAMILY as QWEN2_VL
+from paddlemix.peft import probe
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.merging import adapted
@@ -41,7 +43,7 @@ def merge(adapter, tmp_path, monkeypatch):
     """A function that runs the tool, on the adapter unless told otherwise."""
 
     def run(*words: object, lora_path: Path = adapter, target: Path = tmp_path / "merged") -> Path:
-        given = ["--lora_path", lora_path, "--merge_model_path", target, "--device", "cpu", *words]
+        given = ["--lora_path", lora_path, "--merge_model_path", target, *words]
         monkeypatch.setattr(sys, "argv", ["merge_lora_params.py", *map(str, given)])
         merge_lora_params.main()
         return target
@@ -56,6 +58,80 @@ def test_the_merged_folder_is_a_model_and_the_difference_is_told(merge, tiny_che
     assert 0 <= difference < 1e-4 < 0.01 < moved
     assert not isinstance(AutoModelMIX.from_pretrained(folder), MixLoRAModel)
     assert not list(folder.parent.glob(".merged*"))
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """A function that says how much is free on a machine with a card, and gives the devices that computing moves to."""
+
+    def room(**free: int) -> list[str]:
+        devices = []
+        monkeypatch.setattr(merge_lora_params, "memory_free", free.__getitem__)
+        monkeypatch.setattr(merge_lora_params, "gpu_is_usable", lambda: True)
+        monkeypatch.setattr(merge_lora_params.paddle, "set_device", devices.append)
+        return devices
+
+    return room
+
+
+def test_a_probe_without_room_for_it_is_left_out_and_that_is_said(merge, room, monkeypatch, capsys):
+    devices = room(cpu=0, gpu=24 * 2**20)
+    monkeypatch.setattr(merge_lora_params.AutoModelMIX, "from_pretrained", None)  # nothing is loaded
+    folder = merge()
+    said = capsys.readouterr().out
+    assert (
+        "was not compared with base and adapter: in float32 it takes 0.3 GiB, and 0.0 GiB are free on the CPU" in said
+    )
+    assert "are free on the GPU" in said and (folder / "model.safetensors").is_file() and devices == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("words", "free", "devices"),
+    [
+        ((), {"cpu": 2**40, "gpu": 2**40}, ["cpu", "cpu"]),
+        ((), {"cpu": 0, "gpu": 2**40}, ["cpu", "gpu"]),
+        (("--device", "gpu"), {"cpu": 2**40, "gpu": 2**40}, ["gpu", "gpu"]),
+    ],
+)
+def test_the_cpu_is_asked_first_and_no_product_is_of_tf32(merge, room, monkeypatch, capsys, words, free, devices):
+    moves, switches, probed = room(**free), [], merge_lora_params.logits_of
+    before = core.get_cublas_switch()
+    core.set_cublas_switch(True)  # as a build for CUDA begins
+
+    def logits_of(*arguments):
+        switches.append(core.get_cublas_switch())
+        return probed(*arguments)
+
+    monkeypatch.setattr(merge_lora_params, "logits_of", logits_of)
+    try:
+        merge(*words)
+        after = core.get_cublas_switch()
+    finally:
+        core.set_cublas_switch(before)
+    assert "logits of a probe" in capsys.readouterr().out
+    assert moves == devices and switches == [False] * 3 and after is True
+
+
+def test_the_memory_of_a_probe_is_that_of_the_weights_in_float32(tiny_checkpoint, tmp_path):
+    numbers = sum(array.size for array in load_file(tiny_checkpoint / "model.safetensors").values())
+    assert 4 * numbers < probe.memory_needed(tiny_checkpoint) < 8 * numbers + 2**28
+    assert probe.memory_free("cpu", tmp_path) > 2**20  # no limits there
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit", "used"),
+    [(".", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")],
+)
+def test_a_container_has_what_its_limit_leaves_and_copies_of_files_take_none_of_it(tmp_path, folder, limit, used):
+    group = tmp_path / folder
+    group.mkdir(exist_ok=True)
+    (group / limit).write_text("5000\n")
+    (group / used).write_text("4000\n")
+    assert probe.memory_free("cpu", tmp_path) == 1000
+    (group / "memory.stat").write_text("anon 1000\ninactive_file 2000\nactive_file 1000\n")
+    assert probe.memory_free("cpu", tmp_path) == 4000
+    (group / limit).write_text("max\n")
+    assert probe.memory_free("cpu", tmp_path) > 2**20
 
 
 def test_half_precision_is_stored_and_its_rounding_told(merge, capsys):

@@ -43,7 +43,7 @@ STEPS: list[ForeignKey] = [
         False,
     ),
     *chosen("optim", "TLS", {name: {"optim": "adamw"} for name in _ADAMW}),
-    *chosen("adafactor", "T", {True: {"optim": "adafactor"}}, idle=(False,)),
+    *never("adafactor", "T", "`optim` names the optimizer; Adafactor is not among them.", False),
     *never(
         "optim_args optim_target_modules",
         "T",
@@ -69,7 +69,8 @@ STEPS: list[ForeignKey] = [
     *never(
         "full_determinism",
         "T",
-        "A run with the same `seed` and cards draws the same records; kernels may round otherwise. Take the key out.",
+        "A run with the same `seed` and cards draws the same records; kernels may round otherwise. Take the key out; "
+        "FLAGS_cudnn_deterministic=1 in the environment has those of a card add in one order.",
         False,
     ),
     *never("additional_saved_keys torch_empty_cache_steps", "T", _OFF),

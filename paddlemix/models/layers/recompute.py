@@ -18,8 +18,8 @@ def run_block(block: nn.Layer, x: paddle.Tensor, *rest: Any, recompute: bool) ->
     Of the small shape in benchmarks/qwen2_vl_cpu.py a step's activations take 581 MiB by Paddle's own count, 352 with
     the decoder computed twice, 340 with the tower, 111 with both.
 
-    Gradients of a decoder are the same bit by bit. Those of towers differ by 3e-6 with the built ops, which join linear
-    layers and activations where no gradient is asked for, as in the first pass, and round otherwise.
+    On the CPU gradients of a decoder are the same bit by bit. Those of towers differ by 3e-6 with the built ops, which
+    join linear layers and activations where no gradient is asked for, as in the first pass, and round otherwise.
 
     Args:
         block: of a tower or a decoder.

@@ -54,7 +54,7 @@ class BestCheckpoint(TrainerCallback):
 
 
 def note_best(state: TrainerState, args: TrainingArguments, metrics: dict[str, float] | None, checkpoint: Path) -> None:
-    """Note a checkpoint that is better than the best so far.
+    """Note a checkpoint that is better than the best so far; none is by a metric that is NaN or infinite.
 
     Args:
         state: changed.
@@ -74,6 +74,8 @@ def note_best(state: TrainerState, args: TrainingArguments, metrics: dict[str, f
             f"`metric_for_best_model` is {args.metric_for_best_model!r}, which evaluation does not give; it "
             f"gives {given}."
         )
+    if not np.isfinite(metrics[name]):
+        return
     is_better = np.greater if args.greater_is_better else np.less
     if state.best_metric is None or state.best_model_checkpoint is None or is_better(metrics[name], state.best_metric):
         state.best_metric, state.best_model_checkpoint = metrics[name], str(checkpoint)

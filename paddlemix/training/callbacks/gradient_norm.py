@@ -40,7 +40,10 @@ class GradientNorm:
         self._clip = replace_clipping(optimizer, self)
 
     def take(self) -> float | None:
-        """Return the norm over all ranks of the step measured since the last call; None where there was none."""
+        """Return the norm over all ranks of the step measured since the last call; None where there was none.
+
+        It is inf or NaN where gradients are, as in fp16 those of a step that is left out.
+        """
         square, self._square = self._square, None
         return None if square is None else square.item() ** 0.5
 
@@ -63,7 +66,7 @@ class GradientNorm:
             square = paddle.zeros([], dtype="float32")
             for parameter, gradient in gradients:
                 # Every rank that has the same numbers brings them.
-                square += squared_norm(gradient).astype("float32") * (self._parts(parameter) / ranks)
+                square += squared_norm(gradient) * (self._parts(parameter) / ranks)
             if ranks > 1:
                 paddle.distributed.all_reduce(square)
         return square
