@@ -169,7 +169,7 @@ def read_json_object(path: Path, *, missing_ok: bool = False, limits: JsonLimits
         OSError: the file cannot be read.
         ValueError: it is no such text, or a pointer of Git LFS; the message names file and key, or file and line.
     """
-    if missing_ok and not path.is_file():
+    if missing_ok and not path.exists():  # a pipe or a folder is not missing
         return {}
     return parse_json_object(read_bounded(path, limits), path, limits)
 

@@ -36,6 +36,7 @@ from paddlemix.configuration.reading.config_file import read_config_file
 from paddlemix.configuration.reading.flags import Flags
 from paddlemix.configuration.reading.source import Given, Source
 from paddlemix.configuration.rules import SHARES_GRADIENTS, adapts_language_alone, find_broken_rules, recomputes
+from paddlemix.files import read_bounded
 
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
@@ -192,7 +193,10 @@ def _with_listed_tokens(model: ModelArguments, folder: Path) -> ModelArguments:
     file = Path(_resolve(model.new_tokens, folder)).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"`new_tokens` is {model.new_tokens}, which is no file; expected a list, or a file.")
-    lines = (line.strip() for line in file.read_text("utf-8-sig").splitlines())
+    try:
+        lines = [line.strip() for line in read_bounded(file).decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`new_tokens`: {file} is not UTF-8: byte {error.start} is wrong. Save it as UTF-8.") from None
     return dataclasses.replace(model, new_tokens=[line for line in lines if line])
 
 
