@@ -79,6 +79,11 @@ def index_lines(content: mmap.mmap | bytes) -> tuple[np.ndarray, float]:
     rest = np.flatnonzero(~is_whole)
     is_blank = np.zeros(len(lines), dtype=bool)
     for number, (first, last) in zip(rest.tolist(), lines[rest, :2].tolist(), strict=True):
+        if last - first <= _CHUNK:
+            text = content[first:last].strip(_BLANK)
+            is_blank[number] = not text
+            is_whole[number] = text[:1] + text[-1:] in (b"{}", b"[]")
+            continue
         first = start_between(content, first, last)
         last = end_between(content, first, last)
         is_blank[number] = first == last
