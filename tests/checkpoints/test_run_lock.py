@@ -91,3 +91,9 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=FILE), only_run_in(tmp_path):
         pass
     assert (tmp_path / "victim").read_text() == "kept"
+
+
+def test_a_pipe_in_its_place_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(ValueError, match=rf"{FILE} is no regular file; .* Move it away"), only_run_in(tmp_path):
+        pass

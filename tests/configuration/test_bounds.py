@@ -138,3 +138,8 @@ def test_a_file_of_new_tokens_is_read_within_bounds(tmp_path: Path, content: byt
     (tmp_path / "config.json").write_text(json.dumps({**MINIMAL, "new_tokens": "tokens.txt"}))
     with pytest.raises(ValueError, match=rf"tokens.txt.*{expected}"):
         load_config(str(tmp_path / "config.json"), has_gpu=False)
+
+
+def test_a_key_of_a_megabyte_is_cut(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path / "config.json", {**MINIMAL, "k" * 10**6: 1})
+    assert "unknown key `kkkk" in problem and len(problem) < 300
