@@ -109,13 +109,7 @@ def _holder(descriptor: int) -> str:
     try:
         who = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {who['process']} on host {who['host']}, since {who['since']}"
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ):  # it has not written it yet, or somebody else has
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # it has not written it yet
         return "another process"
 
 

@@ -16,7 +16,7 @@ KeyPath = tuple[str | int, ...]
 
 
 def path_name(path: KeyPath) -> str:
-    """Write a path as users do, such as `dataset.train[0].name`; of keys that are too long for a sentence the beginning."""
+    """Write a path as users do, such as `dataset.train[0].name`; keys that are too long for a sentence are cut."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{_cut(step)}" for step in path).removeprefix(".")
 
 
