@@ -386,7 +386,8 @@ class RunTrainer(CheckpointingTrainer):
         file = checkpoint / TRAINER_STATE_NAME
         values = read_json_object(file, limits=OWN_STATES)  # as PaddleNLP reads it after us, without asking what it is
         known = {one.name for one in dataclasses.fields(TrainerState)}
-        done, seen = values.get("global_step"), values.get("consumed_samples", 0)
+        done: Any = values.get("global_step")
+        seen = values.get("consumed_samples", 0)
         if set(values) - known or not whole_number(done, 0, _MOST_STEPS) or not whole_number(seen, 0, _MOST_STEPS):
             raise ValueError(
                 f"{file}: is no state of a run of ours; expected `global_step` and `consumed_samples`, whole numbers, "
