@@ -20,6 +20,7 @@ from paddlemix.models.vocabulary import with_rows
 from paddlemix.peft.targets import token_layers
 from paddlemix.tools.answering import AskedModel
 from paddlemix.training.finetune import Run
+from paddlemix.training.new_tokens import listed_tokens
 
 ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
 NEW = ["<loc_1>", TokenItem("<sep>", special=True), "<|mine|>"]
