@@ -37,6 +37,9 @@ SETTINGS = JsonLimits(4 * _MEGABYTE, 200_000)
 # Vocabulary and merges: 11 MB and 650,000 of Qwen's, three times as many of the largest of other families.
 VOCABULARY = JsonLimits(64 * _MEGABYTE, 3_000_000)
 
+# What a run writes for itself: a dozen values a step that is logged, and some for each file of records.
+OWN_STATES = JsonLimits(512 * _MEGABYTE, 2**25)
+
 
 def parse_json_object(content: bytes, place: object, limits: JsonLimits = SETTINGS) -> dict[str, Any]:
     """Parse the JSON object that a file holds.

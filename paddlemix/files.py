@@ -14,7 +14,14 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from paddlemix.bounded_json import SETTINGS, JsonLimits, check_file_size, parse_json_object, without_surrogates
+from paddlemix.bounded_json import (
+    SETTINGS,
+    VOCABULARY,
+    JsonLimits,
+    check_file_size,
+    parse_json_object,
+    without_surrogates,
+)
 from paddlemix.staging import clear_dead, clear_dead_once, delete, name_beside
 
 _KINDS = {
@@ -169,7 +176,7 @@ def read_json_object(path: Path, *, missing_ok: bool = False, limits: JsonLimits
         OSError: the file cannot be read.
         ValueError: it is no such text, or a pointer of Git LFS; the message names file and key, or file and line.
     """
-    if missing_ok and not path.is_file():
+    if missing_ok and not path.exists():  # a pipe or a folder is not missing
         return {}
     return parse_json_object(read_bounded(path, limits), path, limits)
 
@@ -193,6 +200,22 @@ def read_bounded(path: Path, limits: JsonLimits = SETTINGS) -> bytes:
         content = file.read(limits.size)
     _refuse_pointer(path, content)
     return content
+
+
+def copy_settings_file(file: Path, target: Path) -> None:
+    """Copy a file of a tokenizer, a processor or other settings, which is no larger than a vocabulary.
+
+    Args:
+        file: to copy.
+        target: where to.
+
+    Raises:
+        OSError: it cannot be read or written.
+        ValueError: it is larger, or no regular file.
+    """
+    with open_regular(file) as opened:
+        check_file_size(os.fstat(opened.fileno()).st_size, file, VOCABULARY)
+    shutil.copyfile(file, target)
 
 
 def refuse_pointer(file: Path) -> None:

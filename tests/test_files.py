@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from paddlemix.files import new_folder, replacing, write_json
+from paddlemix.files import new_folder, read_json_object, replacing, write_json
 
 
 def test_json_comes_back_as_it_was_and_chinese_stays_readable(tmp_path):
@@ -74,3 +74,11 @@ def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(FileExistsError, match="is there already"), new_folder(target):
         pass
     assert (target / "whole").read_text() == "whole"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_may_be_missing_is_not_passed_over_where_something_else_stands(tmp_path, make):
+    assert read_json_object(tmp_path / "a.json", missing_ok=True) == {}
+    make(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"a\.json is a .*; expected a file"):
+        read_json_object(tmp_path / "a.json", missing_ok=True)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paddlemix.bounded_json import OWN_STATES
 from paddlemix.contract import ModelConfig
 from paddlemix.datasets.records.content import SetContent
 from paddlemix.files import read_json_object, write_json
@@ -112,7 +113,7 @@ class RunIdentity:
     def read(cls, folder: Path) -> RunIdentity:
         """Read that of the run that wrote a checkpoint; ValueError where the file is of another shape."""
         try:
-            return cls(**read_json_object(folder / FILE))
+            return cls(**read_json_object(folder / FILE, limits=OWN_STATES))
         except TypeError as error:
             raise ValueError(f"{folder / FILE}: says other things than a run of ours ({error}).") from error
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ import numpy as np
 import paddle
 from paddle.framework import core
 
-from paddlemix.files import write_json
+from paddlemix.files import read_json_object, write_json
+
+# What Python, numpy and Paddle say of a state that is none.
+_NO_STATES = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError)
 
 
 def random_state_file(rank: str) -> str:
@@ -39,8 +42,20 @@ def load_random_states(file: Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it holds no such states.
     """
-    states = json.loads(file.read_text("utf-8"))
+    states = read_json_object(file)
+    try:
+        _set(states)
+    except _NO_STATES as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{file}: holds no states of random generators as a run of ours writes them ({type(error).__name__}: "
+            f"{said[:200]})."
+        ) from error
+
+
+def _set(states: Mapping[str, Any]) -> None:
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = states["numpy"]

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from paddlemix.bounded_json import OWN_STATES, finite_number, shown, whole_number
 from paddlemix.files import read_json_object, write_json
 
 FILE = "resume_state.json"
+_MOST_EVALUATIONS = 2**53
 
 
 @dataclass
@@ -40,9 +42,23 @@ class ResumeState:
     def read(cls, folder: Path) -> ResumeState:
         """Read that of a checkpoint; ValueError where the file is of another shape."""
         try:
-            return cls(**read_json_object(folder / FILE))
+            state = cls(**read_json_object(folder / FILE, limits=OWN_STATES))
         except TypeError as error:
             raise ValueError(f"{folder / FILE}: says other things than a run of ours ({error}).") from error
+        is_sound = {
+            "scheduler": isinstance(state.scheduler, dict),
+            "scaler": isinstance(state.scaler, dict),
+            "total_loss": finite_number(state.total_loss),
+            "log": isinstance(state.log, list) and all(map(_is_entry, state.log)),
+            "evaluations_without_gain": whole_number(state.evaluations_without_gain, 0, _MOST_EVALUATIONS),
+        }
+        for name in (name for name, is_right in is_sound.items() if not is_right):
+            raise ValueError(f"{folder / FILE}: `{name}` is {shown(getattr(state, name))}, which no run of ours says.")
+        return state
+
+
+def _is_entry(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, (int, float, str)) or one is None for one in value.values())
 
 
 def _plain(value: Any) -> Any:

@@ -8,10 +8,13 @@ import json
 import logging
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from paddlemix.files import NotAFileError
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +66,10 @@ def _open_locked(file: Path) -> int | None:
     """Lock a file; None where the system cannot."""
     for _ in range(_TRIES):
         # For writing, which NFS asks of whoever locks.
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise NotAFileError(file, "is no regular file; expected that of a run, or nothing. Move it away.")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -103,7 +109,7 @@ def _holder(descriptor: int) -> str:
     try:
         who = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {who['process']} on host {who['host']}, since {who['since']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has not written it yet
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # it has not written it yet
         return "another process"
 
 

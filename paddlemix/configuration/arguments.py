@@ -53,7 +53,7 @@ class ModelArguments:
         default=False, description="Freeze the layers that carry vision features to the language model."
     )
     lora: bool = Field(default=False, description="Train low-rank adapters in place of the weights.")
-    lora_rank: int = Field(default=8, ge=1, description="Rank of the adapters.")
+    lora_rank: int = Field(default=8, ge=1, le=65536, description="Rank of the adapters.")
     lora_alpha: int = Field(default=16, ge=1, description="Adapters are scaled by `lora_alpha / lora_rank`.")
     lora_dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout in front of the adapters.")
     lora_target_modules: str | list[str] | None = Field(
@@ -63,7 +63,7 @@ class ModelArguments:
         "for whole names (`.*_proj`), in a list or with commas between; `all-linear` and null: all of the language "
         "model but its head.",
     )
-    lora_rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(
+    lora_rank_pattern: dict[str, Annotated[int, Field(ge=1, le=65536)]] = Field(
         default_factory=dict,
         description="Ranks of layers, in place of `lora_rank`, by names, endings or regular expressions for endings: "
         '`{"q_proj": 16, "layers.0.mlp.*": 4}`; the first that fits a layer decides.',
@@ -146,6 +146,7 @@ class DatasetItem:
     seed: int | None = Field(
         default=None,
         ge=0,
+        le=2**31 - 1,
         description="Shuffle the records before `splits` and `max_samples` choose; null takes them as they come.",
     )
     weight: float | None = Field(
@@ -154,6 +155,7 @@ class DatasetItem:
     repeat: float = Field(
         default=1.0,
         gt=0,
+        le=10_000,
         description="How often an epoch goes through this set; 0.5 takes half of it, another half each time.",
     )
     columns: dict[str, str] = Field(
@@ -328,6 +330,9 @@ class TrainingKeys:
     """Training keys that are not PaddleNLP's as they are."""
 
     output_dir: str = Field(min_length=1, description="Folder for checkpoints, logs and results.")
+    seed: int = Field(
+        default=42, ge=0, le=2**31 - 1, description="Of all that is random: the order of records, adapters, dropout."
+    )
     per_device_train_batch_size: int = Field(
         default=1, ge=1, description="Records (or packs) per card and forward pass."
     )
@@ -351,7 +356,7 @@ class TrainingKeys:
     weight_decay: float = Field(default=0.1, ge=0, description="Weight decay of AdamW.")
     adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="Second moment's decay in AdamW.")
     num_train_epochs: float = Field(
-        default=1.0, gt=0, description="Passes over the records, unless `max_steps` is set."
+        default=1.0, gt=0, le=1_000_000, description="Passes over the records, unless `max_steps` is set."
     )
     evaluation_strategy: Strategy = Field(default="no", description="When to evaluate.")
     predict_with_generate: bool = Field(

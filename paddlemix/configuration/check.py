@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 # pydantic's objections to the value of each key, by the path to what is wrong.
 _Wrong = dict[str, dict[KeyPath, str]]
+_HAS_ZERO, _TOO_LARGE = "has_zero", "too_large"
+_OF_ALL_KEYS = {
+    _HAS_ZERO: "no text of a config holds the character \\u0000, take it out",
+    _TOO_LARGE: "expected no whole number beyond 2^63",
+}
+_ZERO_CHARACTER, _LONG_NUMBER = re.compile(r"(?<!\\)(?:\\\\)*\\u0000"), re.compile(r"\d{19}")
+_LARGEST = 2**63 - 1
 # How many of them become sentences.
 _EXPLAINED = 50
 
@@ -84,8 +92,8 @@ def _find_wrong(values: Mapping[str, Any]) -> _Wrong:
     for name, value in values.items():
         if name not in key_table():
             wrong[name] = {(name,): "extra_forbidden"}
-        elif not _is_unicode(value):
-            wrong[name] = {(name,): "json_invalid"}
+        elif (problem := _unreadable(value)) is not None:
+            wrong[name] = {(name,): problem}
         else:
             readable[name] = value
     try:
@@ -96,13 +104,29 @@ def _find_wrong(values: Mapping[str, Any]) -> _Wrong:
     return {name: found for name, found in wrong.items() if found}
 
 
-def _is_unicode(value: Any) -> bool:
-    """Tell whether a value has no half of a surrogate pair, which pydantic takes for broken JSON."""
+def _unreadable(value: Any) -> str | None:
+    """Tell of what kind an objection to a value is that holds for all keys; None where there is none.
+
+    Half of a surrogate pair is broken JSON to pydantic, the character of number 0 ends every path, and of no key a
+    larger number means anything.
+    """
+    text = json.dumps(value, ensure_ascii=False)
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return "json_invalid"
+    if _ZERO_CHARACTER.search(text):
+        return _HAS_ZERO
+    if _LONG_NUMBER.search(text) and any(abs(number) > _LARGEST for number in _whole_numbers(value)):
+        return _TOO_LARGE
+    return None
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _whole_numbers(inner)
 
 
 def _explain(name: str, found: Mapping[KeyPath, str], given: Given) -> Iterator[Problem]:
@@ -122,6 +146,8 @@ def _sentence(path: KeyPath, kind: str, value: Any) -> str:
     key = _key_at(path)
     if kind == "missing":
         return f"`{path_name(path)}` is missing; expected {expectation(key)}."
+    if kind in _OF_ALL_KEYS:
+        return f"`{path_name(path)}` is {short(value)}; {_OF_ALL_KEYS[kind]}."
     hint = _quotes_hint(value, key) or _others_hint(path)
     return f"`{path_name(path)}` is {short(value)}; expected {expectation(key)}.{hint}"
 

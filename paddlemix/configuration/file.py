@@ -44,6 +44,7 @@ from paddlemix.configuration.rules import (
     loses_gradients,
     recomputes,
 )
+from paddlemix.files import read_bounded
 
 if TYPE_CHECKING:
     from paddlenlp.trainer import TrainingArguments
@@ -213,7 +214,10 @@ def _with_listed_tokens(model: ModelArguments, folder: Path) -> ModelArguments:
     file = Path(_resolve(model.new_tokens, folder)).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"`new_tokens` is {model.new_tokens}, which is no file; expected a list, or a file.")
-    lines = (line.strip() for line in file.read_text("utf-8-sig").splitlines())
+    try:
+        lines = [line.strip() for line in read_bounded(file).decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`new_tokens`: {file} is not UTF-8: byte {error.start} is wrong. Save it as UTF-8.") from None
     return dataclasses.replace(model, new_tokens=[line for line in lines if line])
 
 

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from shutil import copyfile
 
 from paddlemix.contract import ModelConfig
 from paddlemix.conversion.joined import join
 from paddlemix.conversion.parts import MODEL_STEMS, Order, read_parts
-from paddlemix.files import read_json_object, write_json
+from paddlemix.files import copy_settings_file, read_json_object, write_json
 from paddlemix.foreign.invented_ids import without_invented_ids
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.config_file import make_config, read_config
@@ -151,7 +150,7 @@ def copy_settings(folder: Path, source: Path, base: Path) -> None:
         if file.name not in names and not (has_vocabulary and _matches(file, _TOKENIZER))
     ]
     for file in (*own, *others):
-        copyfile(file, folder / file.name)
+        copy_settings_file(file, folder / file.name)
 
 
 def _own_settings(folder: Path) -> list[Path]:

@@ -101,7 +101,7 @@ class BadRecords:
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
         for text in whole.splitlines():
-            with suppress(ValueError, KeyError, TypeError):  # somebody has edited it
+            with suppress(ValueError, KeyError, TypeError, RecursionError):  # somebody has edited it
                 line = json.loads(text)
                 self._known.add((line["file"], line["index"], line["replaced_by"] is not None))
 

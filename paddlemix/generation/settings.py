@@ -196,6 +196,9 @@ class GenerationConfig:
 _MOST = 2**31 - 1
 # Each beam takes as much memory as an answer does.
 _MOST_BEAMS = 1024
+# What ends an answer is looked for after each of its tokens.
+_MOST_STOPS, _LONGEST_STOP = 1000, 1000
+_STOPS = f"none empty, at most {_MOST_STOPS} of at most {_LONGEST_STOP}"
 
 
 def problem_with(name: str, value: Any) -> str | None:
@@ -232,25 +235,33 @@ def _are_ids(value: Any) -> bool:
 
 def _are_texts(value: Any) -> bool:
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    return is_list and all(isinstance(text, str) and text for text in value)
+    return (
+        is_list
+        and len(value) <= _MOST_STOPS
+        and all(isinstance(text, str) and 0 < len(text) <= _LONGEST_STOP for text in value)
+    )
 
 
 def _are_sequences(value: Any) -> bool:
-    return isinstance(value, Sequence) and all(_are_ids(ids) and len(ids) for ids in value)
+    return (
+        isinstance(value, Sequence)
+        and len(value) <= _MOST_STOPS
+        and all(_are_ids(ids) and 0 < len(ids) <= _LONGEST_STOP for ids in value)
+    )
 
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "max_new_tokens": (_is_whole(1), "a whole number, at least 1"),
-    "min_new_tokens": (_is_whole(0), "a whole number, at least 0"),
+    "max_new_tokens": (_is_whole(1), f"a whole number, at least 1 and at most {_MOST}"),
+    "min_new_tokens": (_is_whole(0), f"a whole number, at least 0 and at most {_MOST}"),
     "temperature": (lambda value: _is_finite(value) and value >= 0, "a number, at least 0"),
-    "top_k": (_is_whole(0), "a whole number, at least 0"),
+    "top_k": (_is_whole(0), f"a whole number, at least 0 and at most {_MOST}"),
     "top_p": (lambda value: _is_finite(value) and 0 < value <= 1, "a number above 0 and at most 1"),
     "repetition_penalty": (lambda value: _is_finite(value) and value > 0, "a number above 0"),
     "seed": (_is_whole(0, 2**63 - 1), "a whole number, at least 0"),
     "eos_token_ids": (lambda value: value is None or _are_ids(value), "a list of token ids"),
     "stop_token_ids": (_are_ids, "a list of token ids"),
-    "stop_strings": (_are_texts, "a list of texts, none empty"),
-    "stop_words_ids": (_are_sequences, "a list of lists of token ids, none empty"),
+    "stop_strings": (_are_texts, f"a list of texts, {_STOPS} characters"),
+    "stop_words_ids": (_are_sequences, f"a list of lists of token ids, {_STOPS}"),
     "num_beams": (_is_whole(1, _MOST_BEAMS), f"a whole number, at least 1 and at most {_MOST_BEAMS}"),
     "length_penalty": (_is_finite, "a number"),
     "early_stopping": (lambda value: isinstance(value, bool) or value == "never", 'true, false or "never"'),

@@ -27,8 +27,9 @@ class PrintableFormatter(logging.Formatter):
 def report_errors() -> Iterator[None]:
     """Print the message of an error about input and exit with 1; with 130 where Ctrl-C was pressed, as shells expect.
 
-    Errors about input are ValueError (bad values, RecordError and ConfigError among them) and OSError (files). Others
-    are ours and keep their stack, and so do all where the environment sets PADDLEMIX_STACK=1.
+    Errors about input are ValueError (bad values, RecordError and ConfigError among them), OSError (files) and
+    MemoryError (a model or a rank that is too large). Others are ours and keep their stack, and so do all where the
+    environment sets PADDLEMIX_STACK=1.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
@@ -40,6 +41,13 @@ def report_errors() -> Iterator[None]:
         if os.environ.get(STACK_VARIABLE) == "1":
             raise
         print(printable(f"error: {error}"), file=sys.stderr)
+        raise SystemExit(1) from error
+    except MemoryError as error:
+        if os.environ.get(STACK_VARIABLE) == "1":
+            raise
+        # Paddle puts a stack of its own around the line that says how much was asked for.
+        said = next((line for line in str(error).splitlines() if "ResourceExhausted" in line), str(error))
+        print(printable(f"error: there is not enough memory. {said}"), file=sys.stderr)
         raise SystemExit(1) from error
     except KeyboardInterrupt as error:
         if os.environ.get(STACK_VARIABLE) == "1":

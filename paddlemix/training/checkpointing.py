@@ -211,9 +211,14 @@ class CheckpointingTrainer(SeamTrainer):
         """Restore all but the weights and the random states."""
         load_optimizer(self.optimizer, self.model, checkpoint)
         state = ResumeState.read(checkpoint)
-        self.lr_scheduler.set_state_dict(state.scheduler)
-        if self.do_grad_scaling and state.scaler:
-            self.scaler.load_state_dict(state.scaler)
+        try:
+            self.lr_scheduler.set_state_dict(state.scheduler)
+            if self.do_grad_scaling and state.scaler:
+                self.scaler.load_state_dict(state.scaler)
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{checkpoint}: the state of its learning rate, or of the loss in fp16, is none of ours ({error})."
+            ) from error
         self._earlier_loss, self.log_history = state.total_loss, state.log
         if self._early_stopping is not None:
             self._early_stopping.early_stopping_patience_counter = state.evaluations_without_gain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from paddlemix.peft.targets import token_layers
 if TYPE_CHECKING:
     from paddlemix.models.base import MixPretrainedModel
     from paddlemix.models.vocabulary import FirstRows
+
+# Many times what one vocabulary has of its own; each costs a row of the embedding, and time at every start.
+_MOST_TOKENS = 16_384
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +115,13 @@ def listed_tokens(new_tokens: Sequence[str | TokenItem] | str | None) -> list[Ne
     assert not isinstance(new_tokens, str), "a config is read with the file's tokens"
     tokens = [NewToken(one) if isinstance(one, str) else NewToken(one.token, one.special) for one in new_tokens or ()]
     texts = [one.token for one in tokens]
-    wrong = [text for place, text in enumerate(texts) if text != text.strip() or not text or text in texts[:place]]
+    if len(texts) > _MOST_TOKENS:
+        raise ValueError(f"`new_tokens` lists {len(texts):,} tokens; expected at most {_MOST_TOKENS:,}.")
+    twice = {text for text, times in Counter(texts).items() if times > 1}
+    wrong = [text for text in texts if text != text.strip() or not text or text in twice]
     if wrong:
         raise ValueError(
-            f"`new_tokens` lists {wrong[0]!r}, which is blank, begins or ends with white space or is listed twice; "
-            "expected texts such as <loc_1>, each once."
+            f"`new_tokens` lists {wrong[0][:80]!r}, which is blank, begins or ends with white space or is listed "
+            "twice; expected texts such as <loc_1>, each once."
         )
     return tokens

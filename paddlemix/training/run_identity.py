@@ -12,10 +12,10 @@ from paddlemix.configuration.layer_names import ALL_LINEAR, layer_patterns
 from paddlemix.peft.folders import lasting_name
 
 _FILES = ("data_files", "image_root")
+# Of what a file may hold: it decides whether a run begins, and never what it trains.
+_BOUNDS = ("unpack_limit",)
 # Left out where they say nothing, so that a run goes on that began before they were known.
 _LATER = ("columns", "markup", "placeholders", "join_turns", "train_on", "ignore_keys")
-# What changes no record.
-_ABOUT_READING = ("unpack_limit",)
 _NOTHING = {name: value for name, value in asdict(DatasetItem("auto", "a.json")).items() if name in _LATER}
 
 
@@ -75,5 +75,5 @@ def _without_files(item: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in item.items()
-        if name not in (*_FILES, *_ABOUT_READING) and not (name in _LATER and value == _NOTHING[name])
+        if name not in (*_FILES, *_BOUNDS) and not (name in _LATER and value == _NOTHING[name])
     }

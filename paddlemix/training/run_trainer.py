@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from paddlenlp.trainer.trainer import TRAINER_STATE_NAME
 from paddlenlp.trainer.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 from paddlenlp.trainer.trainer_utils import EvalLoopOutput
 
+from paddlemix.bounded_json import OWN_STATES, whole_number
 from paddlemix.checkpoints.identity import RunIdentity, check_same_run
 from paddlemix.contract import Model, Processor
 from paddlemix.datasets.bad_records import FILE as BAD_RECORDS_FILE
@@ -30,6 +32,7 @@ from paddlemix.datasets.mixing.sampler import BatchShape, GlobalBatchSampler, Pl
 from paddlemix.datasets.row_dataset import RowDataset
 from paddlemix.distributed.ranks import wait_for_all
 from paddlemix.distributed.sharding import whole_parameters
+from paddlemix.files import read_json_object
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.training.answer_evaluation import AnswerEvaluation
@@ -49,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 # Forward passes of a step that nobody waits for long, whether or not they have a record of their own.
 _SPARE_BATCHES = 64
+# Beyond it a step's number is none that a run has reached.
+_MOST_STEPS = 2**53
 
 
 class RunTrainer(CheckpointingTrainer):
@@ -378,7 +383,17 @@ class RunTrainer(CheckpointingTrainer):
     def _steps_done(self, checkpoint: Path | None) -> int:
         if checkpoint is None or self.args.ignore_load_lr_and_optim:
             return 0
-        return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
+        file = checkpoint / TRAINER_STATE_NAME
+        values = read_json_object(file, limits=OWN_STATES)  # as PaddleNLP reads it after us, without asking what it is
+        known = {one.name for one in dataclasses.fields(TrainerState)}
+        done: Any = values.get("global_step")
+        seen = values.get("consumed_samples", 0)
+        if set(values) - known or not whole_number(done, 0, _MOST_STEPS) or not whole_number(seen, 0, _MOST_STEPS):
+            raise ValueError(
+                f"{file}: is no state of a run of ours; expected `global_step` and `consumed_samples`, whole numbers, "
+                "and no keys but PaddleNLP's."
+            )
+        return int(done)
 
     def load_weights_of(self, checkpoint: Path) -> None:
         """Read a checkpoint's safetensors."""

@@ -91,3 +91,16 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=FILE), only_run_in(tmp_path):
         pass
     assert (tmp_path / "victim").read_text() == "kept"
+
+
+def test_a_pipe_in_its_place_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(ValueError, match=rf"{FILE} is no regular file; .* Move it away"), only_run_in(tmp_path):
+        pass
+
+
+def test_a_holder_of_another_kind_is_another_process(tmp_path: Path) -> None:
+    with only_run_in(tmp_path):
+        (tmp_path / FILE).write_text("[" * 4096)
+        with pytest.raises(OSError, match="in use by another run .another process"), only_run_in(tmp_path):
+            pass

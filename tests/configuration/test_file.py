@@ -249,7 +249,7 @@ class TestWrongKeys:
         assert problems_of(text, tmp_path) == [
             "run.json:3: unknown key `frezee_vit` (value true). Did you mean `freeze_vit`?",
             'run.json:4: `learning_rate` is "1e-5"; expected a number, more than 0. Drop the quotes: 1e-5',
-            "run.json:5: `seed` is true; expected a whole number.",
+            "run.json:5: `seed` is true; expected a whole number, at least 0, at most 2147483647.",
             "run.json:5: `max_length` is 0; expected a whole number, more than 0.",
             "run.json:6: `dataset.train[0].name` is missing; expected a string, not empty.",
             'run.json:6: unknown key `dataset.train[0].nam` (value "a"). Did you mean `name`?',
@@ -271,13 +271,13 @@ class TestWrongKeys:
             ("learning_rate", 0, "`learning_rate` is 0; expected a number, more than 0."),
             ("bf16", 1, "`bf16` is 1; expected true or false."),
             ("bf16", "False", '`bf16` is "False"; expected true or false. Drop the quotes: false'),
-            ("seed", 1.0, "`seed` is 1.0; expected a whole number."),
+            ("seed", 1.0, "`seed` is 1.0; expected a whole number, at least 0, at most 2147483647."),
             (
                 "per_device_train_batch_size",
                 0,
                 "`per_device_train_batch_size` is 0; expected a whole number, at least 1.",
             ),
-            ("lora_rank", 0, "`lora_rank` is 0; expected a whole number, at least 1."),
+            ("lora_rank", 0, "`lora_rank` is 0; expected a whole number, at least 1, at most 65536."),
             ("lora_plus_scale", 0, "`lora_plus_scale` is 0; expected a number, more than 0."),
             (
                 "lora_target_modules",
@@ -302,7 +302,7 @@ class TestWrongKeys:
                 "lora_rank_pattern",
                 {"q_proj": 0},
                 '`lora_rank_pattern` is {"q_proj": 0}; expected an object in which each value is a whole number, at '
-                "least 1.",
+                "least 1, at most 65536.",
             ),
             ("output_dir", "", '`output_dir` is ""; expected a string, not empty.'),
             ("Learning-Rate", 1, "unknown key `Learning-Rate` (value 1). Did you mean `learning_rate`?"),
@@ -325,13 +325,16 @@ class TestWrongKeys:
         )
 
     def test_a_long_value_is_cut(self, tmp_path):
-        assert problem_with(tmp_path, seed="x" * 500) == f'`seed` is "{"x" * 76}...; expected a whole number.'
+        assert (
+            problem_with(tmp_path, seed="x" * 500)
+            == f'`seed` is "{"x" * 76}...; expected a whole number, at least 0, at most 2147483647.'
+        )
 
     def test_half_a_surrogate_pair_is_a_wrong_value_of_its_key_alone(self, tmp_path):
         text = json.dumps(MINIMAL | {"output_dir": "\ud800", "logging_dir": "\ud83d\ude00", "seed": "x"}, indent=1)
         assert problems_of(text, tmp_path) == [
             'run.json:3: `output_dir` is "\ud800"; expected a string, not empty.',
-            'run.json:14: `seed` is "x"; expected a whole number.',
+            'run.json:14: `seed` is "x"; expected a whole number, at least 0, at most 2147483647.',
         ]
 
     def test_a_required_key_that_is_null_is_missing(self, tmp_path):
@@ -490,11 +493,14 @@ class TestCommandLine:
         ("flags", "expected"),
         [
             (["--sed", "3"], "--sed: unknown key `sed`. Did you mean `seed`?"),
-            (["--seed", "x"], '--seed: `seed` is "x"; expected a whole number.'),
-            (["--seed", "1.5"], "--seed: `seed` is 1.5; expected a whole number."),
+            (["--seed", "x"], '--seed: `seed` is "x"; expected a whole number, at least 0, at most 2147483647.'),
+            (["--seed", "1.5"], "--seed: `seed` is 1.5; expected a whole number, at least 0, at most 2147483647."),
             (["--learning_rate", "nan"], '--learning_rate: `learning_rate` is "nan"; expected a number, more than 0.'),
-            (["--seed"], "--seed: no value follows it; expected a whole number."),
-            (["--seed", "--bf16", "false"], "--seed: no value follows it; expected a whole number."),
+            (["--seed"], "--seed: no value follows it; expected a whole number, at least 0, at most 2147483647."),
+            (
+                ["--seed", "--bf16", "false"],
+                "--seed: no value follows it; expected a whole number, at least 0, at most 2147483647.",
+            ),
             (["--seed", "1", "--seed=1"], "--seed: `seed` is given more than once; keep one of them."),
             (["--bf16", "maybe"], '--bf16: `bf16` is "maybe"; expected true or false.'),
             (["stray"], "argument `stray`: it belongs to no key."),

@@ -152,7 +152,7 @@ do_predict: on
         assert problems_of(text, tmp_path) == [
             "run.yaml:2: unknown key `frezee_vit` (value true). Did you mean `freeze_vit`?",
             'run.yaml:3: `learning_rate` is "1e-5"; expected a number, more than 0. Drop the quotes: 1e-5',
-            'run.yaml:4: `seed` is "yes"; expected a whole number.',
+            'run.yaml:4: `seed` is "yes"; expected a whole number, at least 0, at most 2147483647.',
             "run.yaml:7: `dataset.train[0].name` is missing; expected a string, not empty.",
             'run.yaml:7: unknown key `dataset.train[0].nam` (value "a"). Did you mean `name`?',
             "run.yaml:8: `dataset.train[0].data_files[1]` is [3]; expected a string.",
@@ -175,7 +175,7 @@ do_predict: on
             ("learning_rate: .inf", "`learning_rate` is .inf; expected a finite number."),
             ("learning_rate: 1e999", "`learning_rate` is 1e999, which is too large for a number;"),
             ("run_name: None", "`run_name` is None, which YAML takes for text. Write null for the default, or put it"),
-            ("seed: 1:30", '`seed` is "1:30"; expected a whole number.'),
+            ("seed: 1:30", '`seed` is "1:30"; expected a whole number, at least 0, at most 2147483647.'),
             (
                 "seed: [1",
                 "not valid YAML at column 7: expected ',' or ']', but got '<stream end>'. A bracket that begins",
@@ -202,7 +202,7 @@ do_predict: on
             ("<<: 3", "takes over by `<<` what is no mapping."),
             ("a: &a [*a]", "is nested more than 20 levels deep"),
             ("a: &a\n  <<: *a", "takes over itself by `<<`"),
-            ("a: " + "[" * 3000, "the YAML is nested more than 20 levels deep."),
+            ("a: " + "[" * 3000, "is nested more than 20 levels deep"),
             ("a: " + "[" * 30 + "]" * 30, "is nested more than 20 levels deep"),
         ],
     )
@@ -232,7 +232,7 @@ do_predict: on
     def test_anchors_that_multiply_are_refused(self, tmp_path):
         lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
         lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 9)]
-        assert any("holds more than 100000 values" in problem for problem in problems_of("\n".join(lines), tmp_path))
+        assert any("holds more than 20000 values" in problem for problem in problems_of("\n".join(lines), tmp_path))
 
 
 TEXTS = st.one_of(

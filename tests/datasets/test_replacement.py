@@ -286,3 +286,11 @@ def test_an_evaluation_gives_what_is_left_out_no_weight_and_tells(tmp_path):
         seen = weight_of([{name: one.numpy() for name, one in batch.items()} for batch in batches])
         share = sampler.targets[rows.left_out].sum() / sampler.drawn_targets
         assert 0 < share < 1 and seen == pytest.approx(1 - share, abs=1e-6)
+
+
+def test_lines_that_somebody_else_has_written_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("[" * 100_000 + "\n{}\n[1]\nnull\n")
+    bad_records = BadRecords(tmp_path / "bad.jsonl")
+    bad_records.add(RecordError(RecordId("a.json", 3), "is bad"), "vqa", RecordId("a.json", 4))
+    assert bad_records.count_replaced() == 1
+    assert json.loads((tmp_path / "bad.jsonl").read_text().splitlines()[-1])["index"] == 3

@@ -117,7 +117,10 @@ def test_unknown_keys_are_left_aside_with_a_warning_that_names_them(read, caplog
         ({"num_beam_groups": 4}, "`num_beam_groups` is 4, which is not done here; set it to 1 or remove it."),
         ({"num_beams": 0}, "`num_beams` is 0; expected a whole number, at least 1 and at most 1024."),
         ({"early_stopping": "soon"}, "`early_stopping` is 'soon'; expected true, false or \"never\"."),
-        ({"stop_words_ids": [5]}, "`stop_words_ids` is [5]; expected a list of lists of token ids, none empty."),
+        (
+            {"stop_words_ids": [5]},
+            "`stop_words_ids` is [5]; expected a list of lists of token ids, none empty, at most 1000 of at most 1000.",
+        ),
         (
             {"num_beams": 2, "do_sample": True},
             "`num_beams` is 2 and `temperature` 1.0; beams are not drawn: set the temperature to 0 (`do_sample` to "

@@ -86,3 +86,12 @@ def test_the_end_that_an_adapters_tokenizer_names_is_named_by_the_merged_model(b
     assert values == {"eos_token_id": [new, old], "top_p": 0.5}
     say(adapter / "generation_config.json", eos_token_id=old)
     assert json.loads((merged() / "generation_config.json").read_text()) == {"eos_token_id": old}
+
+
+@pytest.mark.parametrize("where", ["base", "adapter"])
+def test_settings_larger_than_any_are_not_copied(where, base, adapter, merged):
+    folder = {"base": base, "adapter": adapter}[where]
+    with open(folder / "chat_template.jinja", "wb") as file:
+        file.truncate(5 << 30)
+    with pytest.raises(ValueError, match=r"chat_template\.jinja: 5368709120 bytes; expected at most"):
+        merged()

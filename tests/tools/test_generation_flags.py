@@ -59,7 +59,10 @@ def test_a_flag_that_is_not_given_leaves_a_setting_and_an_empty_list_empties_it(
     ("words", "said"),
     [
         ("--top_p 2", "argument --top_p: '2'; expected a number above 0 and at most 1"),
-        ("--max_new_tokens many", "argument --max_new_tokens: 'many'; expected a whole number, at least 1"),
+        (
+            "--max_new_tokens many",
+            "argument --max_new_tokens: 'many'; expected a whole number, at least 1 and at most 2147483647",
+        ),
         ("--temperature nan", "argument --temperature: 'nan'; expected a number, at least 0"),
         ("--stop_token_ids 3 -4", "argument --stop_token_ids: '-4'; expected a list of token ids"),
         ("--stop_words_ids 1,x", "argument --stop_words_ids: '1,x'; expected a list of lists of token ids"),

@@ -20,6 +20,7 @@ from paddlemix.models.vocabulary import with_rows
 from paddlemix.peft.targets import token_layers
 from paddlemix.tools.answering import AskedModel
 from paddlemix.training.finetune import Run
+from paddlemix.training.new_tokens import listed_tokens
 
 ARGS = SimpleNamespace(tensor_parallel_degree=-1, fp16_opt_level="O1", bf16=False, fp16=False, seed=3)
 NEW = ["<loc_1>", TokenItem("<sep>", special=True), "<|mine|>"]
@@ -194,3 +195,11 @@ def test_entries_may_say_whether_a_token_is_special(tiny_checkpoint, tmp_path):
 def test_keys_that_contradict_new_tokens_are_refused(tiny_checkpoint, tmp_path, keys, sentence):
     with pytest.raises(ConfigError, match=sentence):
         load_config(config(tmp_path, tiny_checkpoint, **keys), has_gpu=False)
+
+
+def test_a_list_of_more_tokens_than_any_vocabulary_gets_is_refused_soon() -> None:
+    with pytest.raises(ValueError, match="`new_tokens` lists 300,000 tokens; expected at most 16,384"):
+        listed_tokens([f"<t{number}>" for number in range(300_000)])
+    with pytest.raises(ValueError, match=r"lists '<t1>', which .* is listed twice") as refused:
+        listed_tokens([*(f"<t{number}>" for number in range(16_000)), "<t1>"])
+    assert len(str(refused.value)) < 300

@@ -37,6 +37,7 @@ def test_no_key_means_two_things() -> None:
 def test_a_key_of_sets_that_is_not_given_says_nothing_to_runs_that_began_before_it_was_known() -> None:
     before = {"prompt": None, "max_samples": None, "splits": None, "seed": None, "weight": None, "repeat": 1.0}
     assert identity_keys(config_with(data_files="a"))["dataset.train"] == [{"name": "auto", **before}]
+    assert identity_keys(config_with(data_files="a", unpack_limit=5))["dataset.train"] == [{"name": "auto", **before}]
     (given,) = identity_keys(config_with(data_files="a", ignore_keys=["score"]))["dataset.train"]
     assert given["ignore_keys"] == ["score"]
 

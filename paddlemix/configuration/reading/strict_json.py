@@ -16,8 +16,8 @@ KeyPath = tuple[str | int, ...]
 
 
 def path_name(path: KeyPath) -> str:
-    """Write a path as users do, such as `dataset.train[0].name`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    """Write a path as users do, such as `dataset.train[0].name`; keys that are too long for a sentence are cut."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{_cut(step)}" for step in path).removeprefix(".")
 
 
 class ParsedObject(dict[str, Any]):
@@ -135,5 +135,8 @@ def without_nulls(node: Any) -> Any:
 
 def short(value: Any) -> str:
     """Write a value as JSON, cut to a length that fits into a sentence."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    return _cut(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -23,8 +23,12 @@ from paddlemix.configuration.reading.yaml_words import meaning
 
 _UNKNOWN = FieldInfo(annotation=Any)
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "map", "seq", "merge")}
-# Anchors that stand for anchors multiply; the longest config that a person writes has some hundred values.
-_MAX_VALUES = 100_000
+# Anchors that stand for anchors multiply, and each value takes 50 microseconds to read; the longest config that a
+# person writes has some hundred.
+_MAX_VALUES = 20_000
+
+
+_TOO_MUCH = f"is nested more than {MAX_DEPTH} levels deep, or holds more than {_MAX_VALUES} values"
 
 
 class YamlFile:
@@ -77,7 +81,7 @@ class YamlFile:
         """
         self._left -= 1
         if self._left < 0 or len(path) > MAX_DEPTH:
-            self._refuse(node, f"is nested more than {MAX_DEPTH} levels deep, or holds more than {_MAX_VALUES} values")
+            self._refuse(node, _TOO_MUCH)
         if node.tag not in _PLAIN_TAGS:
             self._refuse(node, f"has a value of the type `{node.tag.removeprefix('tag:yaml.org,2002:')}`")
         if isinstance(node, yaml.MappingNode):
@@ -126,14 +130,22 @@ class YamlFile:
                 if not isinstance(other, yaml.MappingNode):
                     self._refuse(value, "takes over by `<<` what is no mapping")
                 for pair in self._pairs(other, depth + 1):
+                    self._left -= 1  # what is taken over from what takes over multiplies as well
+                    if self._left < 0:
+                        self._refuse(node, _TOO_MUCH)
                     taken.setdefault(pair[0].value, pair)
         given = {name.value for name, _ in own}
         yield from (pair for key, pair in taken.items() if key not in given)
         yield from own
 
     def _refuse(self, node: yaml.Node, text: str) -> NoReturn:
-        place = Place(self.path, node.start_mark.line + 1)
-        raise ConfigError([Problem(place, f"{text}. Expected plain keys with texts, numbers, true, false and lists.")])
+        raise _refusal(self.path, node.start_mark.line + 1, text)
+
+
+def _refusal(path: str, line: int, text: str) -> ConfigError:
+    return ConfigError(
+        [Problem(Place(path, line), f"{text}. Expected plain keys with texts, numbers, true, false and lists.")]
+    )
 
 
 def _member(known: Mapping[str, FieldInfo] | FieldInfo, name: str) -> FieldInfo:
@@ -144,10 +156,47 @@ def _member(known: Mapping[str, FieldInfo] | FieldInfo, name: str) -> FieldInfo:
     return members(known).get(name) or FieldInfo(annotation=free[0] if free else Any)
 
 
+class _TooMuchError(Exception):
+    """More values than a config has, or one in more others.
+
+    Args:
+        line: where.
+    """
+
+    def __init__(self, line: int) -> None:
+        super().__init__()
+        self.line = line
+
+
+class _BoundedLoader(yaml.BaseLoader):
+    """Gives up once a text has more values than a config, before the rest of it is looked at.
+
+    Args:
+        text: YAML.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        # A key counts as a value here.
+        self._left, self._depth = 2 * _MAX_VALUES, 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Make a value, or a key, and all that stands in it."""
+        self._left, self._depth = self._left - 1, self._depth + 1
+        if self._left < 0 or self._depth > MAX_DEPTH + 1:
+            raise _TooMuchError(self.line + 1)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
 def _compose(text: str, path: str) -> yaml.Node | None:
     """Parse a text; its scalars are not read yet."""
     try:
-        return yaml.compose(text, Loader=yaml.BaseLoader)
+        return yaml.compose(text, Loader=_BoundedLoader)
+    except _TooMuchError as error:
+        raise _refusal(path, error.line, _TOO_MUCH) from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         problem = f"not valid YAML: it holds a control character (U+{ord(text[error.position]):04X}). Take it out."

@@ -19,6 +19,8 @@ from paddlemix.datasets.records.json_files import Located
 
 # Records measured together: enough that what they share is computed once, few enough that the bar moves.
 CHUNK = 1024
+# Bad records from which on a set is given up, where they are so large a share of those that were looked at.
+_MANY_BAD, _NEARLY_ALL = 100_000, 0.9
 
 Parse = Callable[[Located], Conversation]
 
@@ -128,15 +130,28 @@ class Measuring:
 
         Returns:
             What was found out, by their places in `rows`.
+
+        Raises:
+            ValueError: of very many records nearly all are bad: the file holds something else than such records, and
+                what is wrong with each of millions has no room in memory.
         """
         chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
         parts = [self._measure_chunk(rows[:0])]
+        bad = measured = 0
         # None switches the bar off where there is no terminal.
         bar = tqdm(total=len(rows), desc=self.title, unit=" records", disable=None)
         with mapping(self._measure_chunk, len(chunks)) as each, bar:
             for part in each(chunks):
                 parts.append(part)
                 bar.update(len(part.table))
+                bad += len(part.errors)
+                measured += len(part.table)
+                if bad > _MANY_BAD and bad > _NEARLY_ALL * measured:
+                    first = next(error for one in parts for _, error in one.errors)
+                    raise ValueError(
+                        f"{bad:,} of the first {measured:,} records cannot be used, and the others were not looked at. "
+                        f"The first of them: {first}"
+                    )
         places = [rows[:0], *(np.arange(start, start + CHUNK) for start in range(0, len(rows), CHUNK))]
         return Measured.joined(
             [(part, own[: len(part.table)]) for part, own in zip(parts, places, strict=True)], len(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from paddlemix.datasets.records.json_files import Record
@@ -22,20 +22,27 @@ def without_keys(record: Record, ignored: Collection[str]) -> Record:
     Returns:
         The rest of the record.
     """
-    return _object_without(record, ignored, "")
+    # Looked up by their lengths: a record may have as many keys that nothing reads as it has keys.
+    return _object_without(record, frozenset(ignored), sorted({len(name) for name in ignored}), "")
 
 
-def _object_without(value: Record, ignored: Collection[str], place: str) -> Record:
+def _object_without(value: Record, ignored: frozenset[str], lengths: Sequence[int], place: str) -> Record:
     return {
-        key: inner if key in _NAMED_BY_USERS else _without(inner, ignored, f"{place}{key}")
+        key: inner if key in _NAMED_BY_USERS else _without(inner, ignored, lengths, f"{place}{key}")
         for key, inner in value.items()
-        if not any(f".{place}{key}".endswith(f".{name}") for name in ignored)
+        if not _ends_in(f".{place}{key}", ignored, lengths)
     }
 
 
-def _without(value: Any, ignored: Collection[str], place: str) -> Any:
+def _ends_in(path: str, ignored: frozenset[str], lengths: Sequence[int]) -> bool:
+    """Tell whether a path ends in a dot and an ignored name."""
+    begins = [len(path) - length for length in lengths if length < len(path)]
+    return any(path[begin - 1] == "." and path[begin:] in ignored for begin in begins)
+
+
+def _without(value: Any, ignored: frozenset[str], lengths: Sequence[int], place: str) -> Any:
     if isinstance(value, dict):
-        return _object_without(value, ignored, f"{place}.")
+        return _object_without(value, ignored, lengths, f"{place}.")
     if isinstance(value, list):
-        return [_without(one, ignored, f"{place}[]") for one in value]
+        return [_without(one, ignored, lengths, f"{place}[]") for one in value]
     return value

@@ -6,7 +6,7 @@ import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
-from paddlemix.files import write_json
+from paddlemix.files import copy_settings_file, write_json
 from paddlemix.generation.ends import end_ids
 from paddlemix.generation.published import read_generation_file
 from paddlemix.models.config_file import read_config
@@ -52,11 +52,12 @@ def write_side_files(folder: Path, base: Path, adapter: Path) -> None:
     own = {file.name: file for file in settings_files(adapter)}
     for file in sorted(base.iterdir()):
         if file.is_file() and not file.name.startswith(".") and not any(fnmatch(file.name, one) for one in _WEIGHTS):
-            shutil.copyfile(file, folder / file.name)
+            copy = copy_settings_file if any(fnmatch(file.name, one) for one in _SETTINGS) else shutil.copyfile
+            copy(file, folder / file.name)
     if _OLDER in own and _NEWER not in own:
         (folder / _NEWER).unlink(missing_ok=True)
     for name, file in own.items():
-        shutil.copyfile(file, folder / name)
+        copy_settings_file(file, folder / name)
     _write_templates(folder, ProcessorSources.of(base, adapter))
     _end_answers_as_trained(folder, base, adapter)
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import orjson
 
-from paddlemix.datasets.records.json_text.lines import end_of_text
+from paddlemix.datasets.records.json_text.lines import end_of_text, start_between
 from paddlemix.datasets.records.json_text.reading import LONGEST
 from paddlemix.datasets.records.json_text.structure import COMMA, Scanner, Structure
 
@@ -23,6 +23,7 @@ _FIRST_KEY = re.compile(rb'\[\s*\{\s*("(?:[^"\\]|\\.)*"\s*:)')
 _NEXT_VALUE = re.compile(rb"[\r\n]+(?=\{)")
 _TOKEN = re.compile(rb'\s+|("(?:[^"\\]|\\.)*")|([\[{])|([\]}])|[,:]|([^\s"\[\]{},:]+)|"', re.DOTALL)
 _BETWEEN_VALUES = b", \t\r\n"
+_COUNTED_AT_ONCE = 1 << 22
 # A longer text is not checked token by token.
 _LONGEST_CHECKED = 1 << 20
 
@@ -98,7 +99,7 @@ class Items:
 
     def _take(self, begin: int, end: int) -> int | None:
         if not self._level:
-            begin = self._skip(begin, end)
+            begin = start_between(self._content, begin, end, _BETWEEN_VALUES)
         try:
             # A longer one is told when it is read.
             orjson.loads(self._content[begin:end] if end - begin <= LONGEST else b"")
@@ -112,9 +113,12 @@ class Items:
         found = None
         if self._next is not None and self._budget > 0 and not _is_closed(self._content, begin, end):
             found = self._next.search(self._content, begin, end)
-        text = self._content[self._counted : begin]
-        self._line += text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
-        self._counted = begin
+        while self._counted < begin:
+            text = self._content[self._counted : min(self._counted + _COUNTED_AT_ONCE, begin)]
+            if text.endswith(b"\r") and len(text) > 1:  # it may belong to a newline
+                text = text[:-1]
+            self._line += text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
+            self._counted += len(text)
         self._spans.extend((begin, found.start() if found else end, self._line))
         return found.end() if found else None
 
@@ -122,7 +126,7 @@ class Items:
         if not self._level or self._content[end : end + 1] != b"]":
             return self._take_bad(begin, self._end)
         # A comma may stand behind the last record.
-        if self._content[begin:end].strip():
+        if start_between(self._content, begin, end) < end:
             again = self._take(begin, end)
             if again is not None:
                 return again
@@ -130,7 +134,7 @@ class Items:
 
     def _finish_open(self, begin: int) -> int | None:
         if not self._level:
-            begin = self._skip(begin, self._end)
+            begin = start_between(self._content, begin, self._end, _BETWEEN_VALUES)
             return self._take_bad(begin, self._end) if begin < self._end else None
         if self._content[self._end - 1 : self._end] != b"]":
             raise NotClosedError(
@@ -138,17 +142,9 @@ class Items:
             )
         return self._take_bad(begin, self._end - 1)
 
-    def _skip(self, begin: int, end: int) -> int:
-        while begin < end and self._content[begin : begin + 1] in _BETWEEN:
-            begin += 1
-        return begin
-
     def _next_start(self) -> re.Pattern[bytes] | None:
         found = _FIRST_KEY.match(self._content, self._begin)
         return re.compile(rb",\s*(?=\{\s*" + re.escape(found[1]) + rb")") if found else None
-
-
-_BETWEEN = {bytes([character]) for character in _BETWEEN_VALUES}
 
 
 def _is_closed(content: mmap.mmap | bytes, begin: int, end: int) -> bool:

@@ -8,6 +8,8 @@ import mmap
 import numpy as np
 
 _CHUNK = 1 << 22
+# Of most lines the ends are not blank.
+_SHORT = 1 << 6
 _NEWLINE = ord("\n")
 _BLANK = b" \t\r\n"
 _OPENING, _CLOSING = (np.frombuffer(characters, dtype=np.uint8) for characters in (b"{[", b"}]"))
@@ -20,26 +22,41 @@ def start_of(content: mmap.mmap | bytes) -> int:
 
 def start_of_text(content: mmap.mmap | bytes) -> int:
     """Find the first byte that is neither blank nor of a byte order mark; the file's length where there is none."""
-    start = start_of(content)
-    while start < len(content):
-        chunk = content[start : start + _CHUNK]
-        rest = chunk.lstrip(_BLANK)
-        if rest:
-            return start + len(chunk) - len(rest)
-        start += _CHUNK
-    return len(content)
+    return start_between(content, start_of(content), len(content))
 
 
 def end_of_text(content: mmap.mmap | bytes) -> int:
     """Find the end of the last byte that is not blank; 0 where there is none."""
-    end = len(content)
-    while end > 0:
-        start = max(end - _CHUNK, 0)
-        rest = content[start:end].rstrip(_BLANK)
+    return end_between(content, 0, len(content))
+
+
+def start_between(content: mmap.mmap | bytes, start: int, end: int, blanks: bytes = _BLANK) -> int:
+    """Find the first byte of a stretch that is none of `blanks`; its end where there is none.
+
+    The stretch may be a whole file, of which no more than a piece is in memory.
+    """
+    size = _SHORT
+    while start < end:
+        chunk = content[start : min(start + size, end)]
+        rest = chunk.lstrip(blanks)
         if rest:
-            return start + len(rest)
-        end = start
-    return 0
+            return start + len(chunk) - len(rest)
+        start += size
+        size = _CHUNK
+    return end
+
+
+def end_between(content: mmap.mmap | bytes, start: int, end: int) -> int:
+    """Find the end of the last byte of a stretch that is not blank; its start where there is none."""
+    size = _SHORT
+    while end > start:
+        begin = max(end - size, start)
+        rest = content[begin:end].rstrip(_BLANK)
+        if rest:
+            return begin + len(rest)
+        end = begin
+        size = _CHUNK
+    return start
 
 
 def index_lines(content: mmap.mmap | bytes) -> tuple[np.ndarray, float]:
@@ -62,9 +79,15 @@ def index_lines(content: mmap.mmap | bytes) -> tuple[np.ndarray, float]:
     rest = np.flatnonzero(~is_whole)
     is_blank = np.zeros(len(lines), dtype=bool)
     for number, (first, last) in zip(rest.tolist(), lines[rest, :2].tolist(), strict=True):
-        text = content[first:last].strip(_BLANK)
-        is_blank[number] = not text
-        is_whole[number] = text[:1] + text[-1:] in (b"{}", b"[]")
+        if last - first <= _CHUNK:
+            text = content[first:last].strip(_BLANK)
+            is_blank[number] = not text
+            is_whole[number] = text[:1] + text[-1:] in (b"{}", b"[]")
+            continue
+        first = start_between(content, first, last)
+        last = end_between(content, first, last)
+        is_blank[number] = first == last
+        is_whole[number] = content[first : first + 1] + content[max(last - 1, first) : last] in (b"{}", b"[]")
     lines = lines[~is_blank]
     return lines, float(is_whole.sum() / max(len(lines), 1))
 

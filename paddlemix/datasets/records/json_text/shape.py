@@ -11,7 +11,7 @@ import orjson
 from paddlemix.datasets.records.json_files import describe
 from paddlemix.datasets.records.json_text.encodings import check_encoding
 from paddlemix.datasets.records.json_text.items import Items, NotClosedError
-from paddlemix.datasets.records.json_text.lines import end_of_text, index_lines, start_of_text
+from paddlemix.datasets.records.json_text.lines import end_between, end_of_text, index_lines, start_of_text
 from paddlemix.datasets.records.json_text.problems import PYTHON_FORM, Start, problem_of
 from paddlemix.datasets.records.json_text.reading import LONGEST
 from paddlemix.datasets.records.json_text.structure import Scanner
@@ -81,7 +81,8 @@ def _lines(content: mmap.mmap | bytes, *, has_lines: bool) -> np.ndarray | None:
 
 def _are_records(content: mmap.mmap | bytes, lines: np.ndarray, share: float, has_lines: bool) -> bool:
     if has_lines and len(lines):
-        first = content[lines[0, 0] : lines[0, 1]].strip()
+        begin, end = lines[0, :2].tolist()
+        first = content[begin:end].strip() if end - begin <= LONGEST else b""
         if first[:1] in (b"{", b"[") and _is_json(first):
             return True
     return share > _MOST and len(lines) > 1
@@ -102,7 +103,10 @@ def _check_kind(head: bytes, text: bytes) -> None:
 def _may_be_lines(content: mmap.mmap | bytes, begin: int) -> bool:
     """Tell whether the first line is a list of its own, with others behind it."""
     end = content.find(b"\n", begin)
-    return 0 <= end < end_of_text(content) and content[begin:end].rstrip()[-1:] == b"]"
+    if not 0 <= end < end_of_text(content):
+        return False
+    end = end_between(content, begin, end)
+    return content[max(end - 1, begin) : end] == b"]"
 
 
 def _list_items(content: mmap.mmap | bytes, begin: int) -> np.ndarray:
@@ -122,7 +126,7 @@ def _end_of_value(content: mmap.mmap | bytes, begin: int) -> int | None:
 
 
 def _problem_of_other(content: mmap.mmap | bytes) -> str:
-    text = content[:LONGEST]
+    text = content[:_SAMPLE]
     try:
         return f"the file holds {describe(orjson.loads(text))}; expected a list of records"
     except orjson.JSONDecodeError as error:

@@ -72,8 +72,11 @@ def index_json(stored: StoredFile, *, has_lines: bool) -> np.ndarray:
             spans = index_records(content, has_lines=has_lines)
         except ValueError as error:
             raise ValueError(f"{stored.name}: {error}") from error
+        zero = content.find(b"\0") if spans is None else -1
     if spans is not None:
         return spans
+    if zero >= 0:  # as in a file with holes, which may be far larger than the disk, and is not read into memory
+        raise ValueError(f"{stored.name}: malformed JSON at byte {zero + 1}: it is zero, as where a copy broke off")
     read_object(stored, check=True)
     return np.empty((0, 3), dtype=np.int64)
 

@@ -6,6 +6,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
+from io import FileIO
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,6 +21,8 @@ from paddlemix.media.data_url import as_data_url
 
 # Of one record's files together; images and videos may be no larger anyway.
 _LARGEST = 1 << 28
+# Of a header that gives a name or values, and values that are given to all files that follow: each takes time for each.
+_LARGEST_HEADER, _MOST_GLOBALS = 1 << 18, 1000
 _ENDING_BYTES = 64
 _MEMBER = np.dtype([("record", np.int64), ("offset", np.int64), ("size", np.int64), ("ending", f"S{_ENDING_BYTES}")])
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
@@ -72,15 +75,19 @@ def index_tar(stored: StoredFile) -> np.ndarray:
     numbers: dict[str, int] = {}
     rows = []
     try:
-        with tarfile.open(stored.plain, "r:") as archive:
+        with _Headers(stored.plain) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             while member := archive.next():
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                if len(archive.pax_headers) > _MOST_GLOBALS:
+                    raise ValueError(f"its headers give more than {_MOST_GLOBALS} values to all files that follow")
                 found = _NAME.fullmatch(member.name)
                 if found and not member.isdir():
                     number = numbers.setdefault(found[1], len(numbers))
                     size = member.size if member.isreg() and not member.issparse() else _LINK
                     rows.append((number, member.offset_data, size, found[2].encode(errors="replace")[-_ENDING_BYTES:]))
             _check_end(stored, archive)
+    except RecursionError as error:
+        raise ValueError(f"{stored.name}: the file is no tar archive: a file of it has hundreds of headers") from error
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise ValueError(f"{stored.name}: the file is no tar archive, or broken: {error}") from error
     if not rows:
@@ -104,6 +111,26 @@ def members_fit(members: np.ndarray, *, size: int) -> bool:
     return bool(numbers[0] == 0 and np.isin(np.diff(numbers), (0, 1)).all()) and bool(
         ((begins >= 0) & (begins <= size) & (sizes >= _LINK) & (sizes <= size)).all()
     )
+
+
+class _Headers(FileIO):
+    """Reads headers; what stands behind one, such as a long name, is read as a whole, whatever size it says."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read some bytes.
+
+        Args:
+            size: how many.
+
+        Returns:
+            They, or those up to the end of the file.
+
+        Raises:
+            ValueError: no header needs so many.
+        """
+        if size is None or not 0 <= size <= _LARGEST_HEADER:
+            raise ValueError(f"a header says that it has {size} bytes; expected at most {_LARGEST_HEADER}")
+        return super().read(size) or b""
 
 
 def _check_plain(stored: StoredFile) -> None:

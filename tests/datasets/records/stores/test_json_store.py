@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,32 @@ def test_a_file_whose_bytes_are_changed_ends_in_words_whatever_they_are(tmp_path
         assert entries and not any("has changed since" in str(entry) for entry in entries)
         outcomes |= {type(entry) for entry in entries}
     assert outcomes >= ({dict} if shape == "object" else {dict, RecordError})
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "end", "expected"),
+    [
+        ("a.json", b"", b"", "malformed JSON"),
+        ("a.jsonl", b"", b"", "malformed JSON"),
+        ("a.json", b'{"a": "', b'"}', "malformed JSON at byte 8: it is zero"),
+        ("a.json", b'{"a": "', b'"}\n{"a": 1}', None),
+        ("a.jsonl", b'{"a": 1}\n', b"", None),
+        ("a.json", b'[{"a": 1}, ', b"]", None),
+    ],
+)
+def test_files_with_holes_are_not_read_into_memory(tmp_path, name, begin, end, expected):
+    path = tmp_path / name
+    with open(path, "wb") as file:
+        file.write(begin)
+        file.seek(300 << 20)
+        file.write(end or b"\0")
+    tracemalloc.start()
+    try:
+        if expected is None:
+            assert any(isinstance(one, RecordError) for one in open_records(str(path)))
+        else:
+            with pytest.raises(ValueError, match=rf"{name}: .*{expected}"):
+                open_records(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()

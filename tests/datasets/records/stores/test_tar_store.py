@@ -6,6 +6,7 @@ import io
 import json
 import random
 import tarfile
+import tracemalloc
 
 import pytest
 
@@ -160,3 +161,57 @@ def test_an_archive_whose_bytes_are_changed_ends_in_words_whatever_they_are(writ
             continue
         outcomes |= {type(entry) for entry in entries}
     assert outcomes >= {"refused", dict}
+
+
+def header(kind, size, name="h"):
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def grow(path, size):
+    """Give a file zeros up to a size, which take no room."""
+    with open(path, "r+b") as file:
+        file.truncate(size)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_that_says_it_is_large_is_not_read(tmp_path, kind):
+    path = tmp_path / "a.tar"
+    path.write_bytes(header(kind, 1 << 30))
+    grow(path, (1 << 30) + 4096)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"a\.tar: .* a header says that it has 1073741824 bytes"):
+            open_records(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [(tarfile.GNUTYPE_LONGNAME, b"a"), (tarfile.XHDTYPE, b"12 path=abc\n")], ids=["name", "values"]
+)
+def test_headers_of_headers_are_a_sentence(tmp_path, kind, text):
+    (tmp_path / "a.tar").write_bytes((header(kind, len(text)) + text.ljust(512, b"\0")) * 20_000)
+    with pytest.raises(ValueError, match=r"a\.tar: the file is no tar archive: a file of it has hundreds of headers"):
+        open_records(str(tmp_path / "a.tar"))
+
+
+def test_values_for_all_files_do_not_pile_up(tmp_path):
+    blocks = []
+    for number in range(40):
+        text = b"".join(
+            f"{len(line) + 3} {line}".encode() for line in (f"{number:03d}{key:04d}=a\n" for key in range(1000))
+        )
+        blocks.append(header(tarfile.XGLTYPE, len(text)) + text.ljust(-(-len(text) // 512) * 512, b"\0"))
+        blocks.append(header(tarfile.REGTYPE, 2, f"{number}.json") + b"{}".ljust(512, b"\0"))
+    (tmp_path / "a.tar").write_bytes(b"".join(blocks) + bytes(1024))
+    with pytest.raises(ValueError, match=r"a\.tar: .* more than 1000 values to all files that follow"):
+        open_records(str(tmp_path / "a.tar"))
+
+
+def test_a_name_of_thousands_of_letters_is_read(write):
+    name = "/".join(["folder" * 20] * 30)
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        assert len(open_records(write([(f"{name}/1.json", {"question": "a"})], form))) == 1
