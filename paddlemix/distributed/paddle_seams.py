@@ -1,6 +1,6 @@
 """Every private name of Paddle's optimizers and of fleet's sharding that we touch, each behind a public function.
 
-True for Paddle 3.1 to 3.3. tests/distributed/test_paddle_seams.py looks for each name in the Paddle that is installed,
+True for Paddle 3.3. tests/distributed/test_paddle_seams.py looks for each name in the Paddle that is installed,
 so that an upgrade which takes one away fails there with a sentence and not in a run of many cards.
 """
 
@@ -16,7 +16,7 @@ from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_stage3 import
 
 Gradients = list[tuple[Any, paddle.Tensor]]
 
-PADDLE_VERSIONS = "3.1 to 3.3"
+PADDLE_VERSIONS = "3.3"
 
 # Numbers of a gradient whose squares are summed at once: 64 MiB in float32.
 PIECE = 2**24
