@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import IO
 
+from paddlemix.media.guard.mp4 import boxes
 from paddlemix.media.guard.regular import RefusedError, TooLargeError
 
 # The decoder is given the whole file.
@@ -27,22 +28,10 @@ def check_heif(file: IO[bytes], length: int, pixel_limit: int) -> None:
     """
     if length > MOST_BYTES:
         raise RefusedError(f"has {length} bytes; of an AVIF or a HEIC at most {MOST_BYTES} are read.")
-    position = 0
-    for _ in range(MOST_BOXES):
-        file.seek(position)
-        head = file.read(16)
-        if len(head) < 8:
-            return
-        size, kind, header = int.from_bytes(head[:4], "big"), head[4:8], 8
-        if size == 1:
-            size, header = int.from_bytes(head[8:16], "big"), 16
-        size = size or length - position
-        if size < header:
-            return  # broken, as the decoder will tell
+    refusal = f"has more than {MOST_BOXES} boxes; save it anew."
+    for kind, start, _, end in boxes(file, 0, length, most=MOST_BOXES, refusal=refusal):
         if kind in (b"meta", b"moov"):
-            _check_list(file, position, min(size, length - position), pixel_limit)
-        position += size
-    raise RefusedError(f"has more than {MOST_BOXES} boxes; save it anew.")
+            _check_list(file, start, end - start, pixel_limit)
 
 
 def _check_list(file: IO[bytes], start: int, size: int, pixel_limit: int) -> None:

@@ -16,6 +16,7 @@ MOST_SAMPLES = 4_000_000
 # Boxes are read whole to look for tables in them.
 MOST_BOX_BYTES = 1 << 27
 MOST_BOXES = 100_000
+_MANY_BOXES = f"has more than {MOST_BOXES} boxes; write it anew without fragments."
 _SPARE_SAMPLES = 5000
 _FREE_EDITS = 16
 # FFmpeg makes one entry of so many samples of sound that is not compressed.
@@ -59,9 +60,9 @@ def check_mp4(file: IO[bytes], length: int) -> None:
         RefusedError: it is refused; the message goes on from the video's name.
     """
     samples = 0
-    for kind, start, inside, end in _boxes(file, 0, length):
+    for kind, start, inside, end in boxes(file, 0, length, most=MOST_BOXES, refusal=_MANY_BOXES):
         if kind == b"moov":
-            for _, first, _, last in _boxes(file, inside, end):
+            for _, first, _, last in boxes(file, inside, end, most=MOST_BOXES, refusal=_MANY_BOXES):
                 samples += _samples(_content(file, first, last), length)
         elif kind not in _WITHOUT_TABLES and inside < end:
             samples += _samples(_content(file, start, end), length)
@@ -69,9 +70,23 @@ def check_mp4(file: IO[bytes], length: int) -> None:
             raise RefusedError(f"counts {samples} samples in its tables; at most {MOST_SAMPLES} are read. Cut it up.")
 
 
-def _boxes(file: IO[bytes], start: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """Go from box to box: its kind, and where it, its content, and what follows it begin."""
-    for _ in range(MOST_BOXES):
+def boxes(file: IO[bytes], start: int, end: int, *, most: int, refusal: str) -> Iterator[tuple[bytes, int, int, int]]:
+    """Go from box to box, as videos in MP4 and images in AVIF and HEIC have them.
+
+    Args:
+        file: of either.
+        start: where the first box begins.
+        end: where they end.
+        most: how many are read.
+        refusal: what is said of more.
+
+    Yields:
+        The kind of a box, and where it, its content, and what follows it begin.
+
+    Raises:
+        RefusedError: there are more.
+    """
+    for _ in range(most):
         file.seek(start)
         head = file.read(16)
         if start >= end or len(head) < 8:
@@ -84,7 +99,7 @@ def _boxes(file: IO[bytes], start: int, end: int) -> Iterator[tuple[bytes, int, 
             return  # broken, as the decoder will tell
         yield kind, start, start + header, min(start + size, end)
         start += size
-    raise RefusedError(_MANY_BOXES)
+    raise RefusedError(refusal)
 
 
 def _content(file: IO[bytes], start: int, end: int) -> bytes:
@@ -178,9 +193,6 @@ def _is_plain_sound(box: bytes) -> bool:
         and box[description + 8 : description + 12] == b"\0\0\0\1"
         and box[description + 16 : description + 20] in _PLAIN_SOUND
     )
-
-
-_MANY_BOXES = f"has more than {MOST_BOXES} boxes; write it anew without fragments."
 
 
 def _too_many(count: int, length: int) -> str:
