@@ -340,12 +340,12 @@ class Conversation:
     @property
     def images(self) -> tuple[Image, ...]:
         """The images in the order in which the turns show them."""
-        return tuple(part for part in self.parts if isinstance(part, Image))
+        return tuple([part for turn in self.turns for part in turn.parts if isinstance(part, Image)])
 
     @property
     def videos(self) -> tuple[Video, ...]:
         """The videos in the order in which the turns show them."""
-        return tuple(part for part in self.parts if isinstance(part, Video))
+        return tuple([part for turn in self.turns for part in turn.parts if isinstance(part, Video)])
 
 
 class RecordError(ValueError):

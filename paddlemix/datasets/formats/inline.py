@@ -16,7 +16,7 @@ from paddlemix.datasets.reading.media import image_from, images_of, video_from, 
 from paddlemix.datasets.reading.places.objects import Counts, objects_of
 from paddlemix.datasets.reading.slots.placeholders import Piece
 from paddlemix.datasets.reading.tools import tools_of
-from paddlemix.datasets.reading.turns import Said, with_system
+from paddlemix.datasets.reading.turns import Said, has_tags, with_system
 from paddlemix.datasets.records.json_files import Record, describe
 
 _SHOWN_IMAGES, _SHOWN_CHARACTERS = 3, 200
@@ -44,7 +44,7 @@ def with_inline_media(record: Record, turns: Sequence[Said], reading: Reading) -
         RecordError: a tag has no partner, the texts and the record show different images, or the turns make no
             conversation.
     """
-    cut = [said._replace(pieces=_cut(said, reading)) for said in turns]
+    cut = [said._replace(pieces=_cut(said, reading)) if has_tags(said) else said for said in turns]
     inline = [piece for said in cut for piece in said.pieces if isinstance(piece, Image)]
     if not inline:
         return converse_beside(record, cut, reading, markup=True)

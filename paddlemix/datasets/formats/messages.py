@@ -67,11 +67,15 @@ def converse_beside(record: Record, turns: list[Said], reading: Reading, *, mark
     Raises:
         RecordError: the record has another shape.
     """
+    own = [piece for said in turns for piece in said.pieces if isinstance(piece, (Image, Video))]
+    if BESIDE_TURNS.keys().isdisjoint(record):  # as in most sets of texts, and those whose images stand in texts
+        if not own:
+            _refuse_names_of_media(record, reading)
+        return converse(turns, reading, markup=markup)
     images, turns = images_of(record, reading), with_system(record, turns, reading)
     if isinstance(images, list):
         images = _with_settings(record, images, reading)
     videos = videos_of(record, reading)
-    own = [piece for said in turns for piece in said.pieces if isinstance(piece, (Image, Video))]
     if not images and not videos and not own:
         _refuse_names_of_media(record, reading)
     own_images = sum(isinstance(piece, Image) for piece in own)

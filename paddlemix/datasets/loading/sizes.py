@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
+from operator import attrgetter
 from typing import overload
 
 import numpy as np
@@ -13,6 +14,8 @@ from paddlemix.contract import SampleSize
 COLUMNS = tuple(field.name for field in fields(SampleSize))
 # Stands in every column of a record that was found bad.
 UNUSABLE = -1
+# Not `astuple`, which copies every number: a tenth of what measuring a short text takes.
+_numbers_of = attrgetter(*COLUMNS)
 
 
 class SizeTable(Sequence[SampleSize]):
@@ -28,7 +31,7 @@ class SizeTable(Sequence[SampleSize]):
     @classmethod
     def of(cls, sizes: Iterable[SampleSize | None]) -> SizeTable:
         """Make the table of sizes; None marks a record that has none."""
-        rows = [[UNUSABLE] * len(COLUMNS) if size is None else astuple(size) for size in sizes]
+        rows = [[UNUSABLE] * len(COLUMNS) if size is None else _numbers_of(size) for size in sizes]
         return cls(np.array(rows, dtype=np.int32).reshape(-1, len(COLUMNS)))
 
     def column(self, name: str) -> np.ndarray:

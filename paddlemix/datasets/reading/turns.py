@@ -58,6 +58,11 @@ class Said(NamedTuple):
     calls: tuple[ToolCall, ...] = ()
 
 
+def has_tags(said: Said) -> bool:
+    """Tell whether a turn has slots, or texts that may hold tags; most have not, and need not be looked through."""
+    return bool([one for one in said.pieces if isinstance(one, Slot) or (isinstance(one, str) and "<" in one)])
+
+
 def turns_key(record: Record, reading: Reading) -> str:
     """Find the key of a record's list of turns.
 

@@ -18,7 +18,7 @@ from paddlemix.datasets.reading.slots.placeholders import (
     cut_at,
     cut_at_other_spellings,
 )
-from paddlemix.datasets.reading.turns import Said
+from paddlemix.datasets.reading.turns import Said, has_tags
 from paddlemix.datasets.reading.unread import note_unused_placeholders
 
 # Places that only texts of users, systems and tools have: models answer in words.
@@ -63,6 +63,8 @@ def fill(
     Raises:
         RecordError: there are more slots than things listed or fewer.
     """
+    if not (images or videos or others or any(map(has_tags, turns))):  # as in sets of texts, and of images inside them
+        return list(turns)
     named = images if isinstance(images, dict) else {}
     shown = list(images.values()) if isinstance(images, dict) else list(images)
     tags = (*named, *_MEDIA), tuple(one.tag for one in others)
@@ -82,7 +84,7 @@ def _cut(said: Said, media: tuple[str, ...], others: tuple[str, ...], reading: R
 
     Nor do they in a turn that shows images of its own while the record lists none: there they are words.
     """
-    if not any(isinstance(piece, str) and "<" in piece for piece in said.pieces):
+    if not has_tags(said):
         return said
     has_places = said.role != "assistant" and (lists_media or all(isinstance(piece, str) for piece in said.pieces))
     tags = (*(media if has_places else ()), *others)
