@@ -52,6 +52,14 @@ class ModelArguments:
     freeze_aligner: bool = Field(
         default=False, description="Freeze the layers that carry vision features to the language model."
     )
+    quantize: Literal["nf4", "int8", "int4"] | None = Field(
+        default=None,
+        description="What the weights of the language model's linear layers are rounded to while they are read, with "
+        "`lora`; null leaves them as the files have them, which may be quantised (GPTQ, AWQ, bitsandbytes).",
+    )
+    quantize_vision: bool = Field(
+        default=False, description="With `quantize`, round the weights of the vision tower and the aligner too."
+    )
     lora: bool = Field(default=False, description="Train low-rank adapters in place of the weights.")
     lora_rank: int = Field(default=8, ge=1, le=65536, description="Rank of the adapters.")
     lora_alpha: int = Field(default=16, ge=1, description="Adapters are scaled by `lora_alpha / lora_rank`.")

@@ -39,6 +39,7 @@ FREE_KEYS = (
 NEEDS = {
     "lora": tuple(name for name in _MODEL if name.startswith("lora_") or name in ("rslora", "create_new_adapter")),
     "mixtoken": ("mixtoken_window",),
+    "quantize": ("quantize_vision",),
     "new_tokens": ("new_tokens_init", "new_tokens_multiple"),
     "predict_with_generate": ("max_new_tokens",),
 }

@@ -245,6 +245,24 @@ CONSISTENCY: tuple[Rule, ...] = (
         "cards. Set it to 1: several cards train adapters with data parallelism.",
     ),
     Rule(
+        ("quantize", "lora", "do_train"),
+        lambda quantize, lora, do_train: quantize is not None and do_train and not lora,
+        '`quantize` is "{quantize}" while `lora` is false, but quantised weights are not trained. Set `lora` to true, '
+        "which trains adapters on them; or take `quantize` out.",
+    ),
+    Rule(
+        ("quantize", "tensor_parallel_degree"),
+        lambda quantize, degree: quantize is not None and degree > 1,
+        '`quantize` is "{quantize}" while `tensor_parallel_degree` is {tensor_parallel_degree}, but quantised layers '
+        "are not split over cards. Set the degree to 1: several cards train adapters with data parallelism.",
+    ),
+    Rule(
+        ("quantize", "lora_dora"),
+        lambda quantize, dora: quantize is not None and dora,
+        '`lora_dora` is true while `quantize` is "{quantize}", but DoRA needs the numbers of the weights. Take one of '
+        "them out.",
+    ),
+    Rule(
         ("added_tokens", "new_tokens"),
         lambda added, new: added == "text" and new,
         '`added_tokens` is "text" while `new_tokens` is given, so that no text would ever hold one of them. Take '

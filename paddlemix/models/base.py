@@ -18,10 +18,11 @@ from paddlemix.contract import LayerCache
 from paddlemix.files import read_bounded, replacing, write_json
 from paddlemix.generation.ends import carried_values, end_ids, named_ends, values_with_end
 from paddlemix.hub import local_folder
-from paddlemix.models.config_bounds import section
 from paddlemix.models.config_file import make_config, read_config
+from paddlemix.models.quantized import Quantizing, load_quantized, quantized_layers
 from paddlemix.models.tensor_parallel import SplitPlan, split_model, tensor_parallel_group
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
+from paddlemix.quantization.scheme import read_scheme
 from paddlemix.weights.dtypes import PARAMETER_DTYPES
 from paddlemix.weights.files import stored_tensors
 from paddlemix.weights.layout import WeightLayout
@@ -66,13 +67,16 @@ class MixPretrainedModel(PretrainedModel):
     Attributes:
         carried_files: what the `CARRIED_FILES` of the checkpoint held, by name; saved again as they were, but for what
             `begin_tuning_on_turns` changes.
+        is_quantized: whether layers hold their weights as codes.
     """
 
     carried_files: dict[str, bytes]
+    is_quantized: bool
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.carried_files = {}
+        self.is_quantized = False
 
     @property
     def input_names(self) -> Collection[str]:
@@ -153,7 +157,12 @@ class MixPretrainedModel(PretrainedModel):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike[str], dtype: str = "float32", *, tensor_parallel_degree: int = 1
+        cls,
+        name_or_path: str | os.PathLike[str],
+        dtype: str = "float32",
+        *,
+        tensor_parallel_degree: int = 1,
+        quantizing: Quantizing | None = None,
     ) -> MixPretrainedModel:
         """Build the model that a checkpoint's config.json describes and fill it.
 
@@ -162,24 +171,28 @@ class MixPretrainedModel(PretrainedModel):
             dtype: "float32", "bfloat16" or "float16", into which the stored weights are converted.
             tensor_parallel_degree: how many ranks share each layer, as Paddle's fleet has grouped them; this rank reads
                 and holds its part.
+            quantizing: how linear layers are quantised while they are read; None leaves them as the files have them,
+                which may be quantised too.
 
         Returns:
             The model, in evaluation mode.
 
         Raises:
             OSError: there is no such checkpoint, it cannot be fetched, or a file of it is missing.
-            ValueError: config and weights do not fit, a file is damaged, the weights are quantised, `dtype` is none
-                of the three, or so many ranks cannot share the model.
+            ValueError: config and weights do not fit, a file is damaged, the weights are quantised in a way that is
+                not read, `dtype` is none of the three, or so many ranks cannot share the model.
         """
         if dtype not in PARAMETER_DTYPES:
             raise ValueError(f"`dtype` is {dtype!r}; expected one of {', '.join(PARAMETER_DTYPES)}.")
         folder = local_folder(name_or_path, weights=True)
         values = read_config(folder)
         config = make_config(cls.config_class, folder, values)
-        if values.get("quantization_config") or section(values, "text_config").get("quantization_config"):
+        scheme = read_scheme(values, folder)
+        is_quantized = scheme is not None or quantizing is not None
+        if is_quantized and tensor_parallel_degree > 1:
             raise ValueError(
-                f"{folder / CONFIG_FILE}: the weights are quantised (`quantization_config`), which is not read. Take "
-                "the checkpoint that they were made from."
+                f"{folder}: `tensor_parallel_degree` is {tensor_parallel_degree}, but quantised layers are not split "
+                "over ranks. Set it to 1; ranks may share the data, and `sharding` what is trained."
             )
         _check_layers(config, folder)
         with without_initial_values():
@@ -187,7 +200,11 @@ class MixPretrainedModel(PretrainedModel):
             if tensor_parallel_degree > 1:
                 config.tensor_parallel_degree = tensor_parallel_degree
                 split_model(model, cls.split_plan(config), tensor_parallel_group(tensor_parallel_degree))
-        load_weights(model, folder, cls.weight_layout(config))
+        if is_quantized:
+            load_quantized(model, folder, cls.weight_layout(config), scheme, quantizing)
+            model.is_quantized = bool(quantized_layers(model))
+        else:
+            load_weights(model, folder, cls.weight_layout(config))
         model.carried_files = read_carried_files(folder)
         model.eval()
         return model
@@ -209,8 +226,16 @@ class MixPretrainedModel(PretrainedModel):
             is_main_process: whether this rank writes.
             dtype: what to store; None stores each parameter's own.
             **trainer_options: what PaddleNLP's Trainer hands over for its own formats, which are not written.
+
+        Raises:
+            ValueError: layers hold their weights as codes.
         """
         del trainer_options
+        if self.is_quantized:
+            raise ValueError(
+                "the model's weights are held as codes, which no files are written of. Give it plain ones first "
+                "(`paddlemix.models.quantized.dequantize`)."
+            )
         if not is_main_process:
             lend_weights(self)
             return

@@ -26,6 +26,11 @@ def replace_layer(model: nn.Layer, name: str, make: Callable[[nn.Layer], nn.Laye
     return made
 
 
+def put_layer(model: nn.Layer, name: str, layer: nn.Layer) -> None:
+    """Put a layer that is there already in the place of the one of that name."""
+    replace_layer(model, name, lambda _: layer)
+
+
 def is_plain(layer: nn.Layer, kind: type[nn.Layer]) -> bool:
     """Tell whether a layer is what the model put there, and no hook waits for its call.
 

@@ -9,6 +9,8 @@ import numpy as np
 import paddle
 
 from paddlemix.models.base import MixPretrainedModel
+from paddlemix.models.quantized import quantized_layers
+from paddlemix.models.replace import put_layer
 from paddlemix.weights.loading import hand_over, without_initial_values
 
 FirstRows = Literal["mean", "random"]
@@ -33,6 +35,9 @@ def with_rows(model: MixPretrainedModel, rows: int) -> MixPretrainedModel:
     dtype = str(next(iter(model.parameters())).dtype).removeprefix("paddle.")
     with without_initial_values():
         larger = type(model).from_config(model.config, dtype=dtype)
+    for name, layer in quantized_layers(model).items():  # with their biases
+        put_layer(larger, name, layer)
+    larger.is_quantized = model.is_quantized
     before = dict(model.named_parameters())
     for name, parameter in larger.named_parameters():
         held = before[name].detach()

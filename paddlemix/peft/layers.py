@@ -16,6 +16,7 @@ from paddlenlp.peft.lora.lora_layers import LoRALinear as PaddleNLPLoRALinear
 from paddlemix import ops
 from paddlemix.models.layers.linear import Linear
 from paddlemix.peft.adapter_config import Product
+from paddlemix.quantization.linear import QuantizedLinear
 from paddlemix.weights.loading import NoValues, hand_over
 
 # Rows of a weight whose squares are summed at a time, so that no float32 copy of a large one is made.
@@ -29,12 +30,12 @@ class LoRALinear(PaddleNLPLoRALinear):
     this layer's own too, under the names that they had.
 
     Args:
-        layer: ours; it has `sizes`, and its parameters are no longer trained.
+        layer: ours, or one whose weight is held as codes; it has `sizes`, and its parameters are no longer trained.
         config: dropout and kind of scale of the adapter.
         product: rank and scale.
     """
 
-    def __init__(self, layer: Linear, config: LoRAConfig, product: Product) -> None:
+    def __init__(self, layer: Linear | QuantizedLinear, config: LoRAConfig, product: Product) -> None:
         super().__init__(
             *layer.sizes,
             r=product.rank,
@@ -55,12 +56,24 @@ class LoRALinear(PaddleNLPLoRALinear):
         self._base = (layer,)
 
     @property
-    def base(self) -> Linear:
+    def base(self) -> Linear | QuantizedLinear:
         """The layer inside."""
         return self._base[0]
 
-    def take_off(self) -> Linear:
-        """Make the adapter a part of the weight of the layer inside, rounded once, and return that layer."""
+    def take_off(self) -> Linear | QuantizedLinear:
+        """Make the adapter a part of the weight of the layer inside, rounded once.
+
+        Returns:
+            That layer.
+
+        Raises:
+            ValueError: the weight is held as codes.
+        """
+        if isinstance(self.base, QuantizedLinear):
+            raise ValueError(
+                "the adapter lies on weights that are held as codes, which it cannot be added to. "
+                "paddlemix/tools/merge_lora_params.py makes a model of plain weights of both."
+            )
         weight = self.base.weight
         weight.set_value(self._whole_weight().astype(weight.dtype))
         return self.base

@@ -16,7 +16,7 @@ from paddlenlp.peft.lora import LoRAConfig, LoRAModel
 from paddlemix.files import read_bounded, replacing
 from paddlemix.models.base import CARRIED_FILES, MixPretrainedModel
 from paddlemix.models.layers.linear import Linear
-from paddlemix.models.replace import replace_layer
+from paddlemix.models.replace import put_layer, replace_layer
 from paddlemix.models.vocabulary import with_rows
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write_adapter
@@ -57,6 +57,11 @@ class MixLoRAModel(LoRAModel):
     adapter_config: AdapterConfig
 
     def __init__(self, model: MixPretrainedModel, lora_config: LoRAConfig, adapter_config: AdapterConfig) -> None:
+        if adapter_config.dora and model.is_quantized:
+            raise ValueError(
+                "an adapter with magnitudes (`use_dora`) needs the numbers of its base's weights, which are held as "
+                "codes here. Train without it, or on plain weights."
+            )
         self._all_layers = [name for name, _ in model.named_sublayers()]
         self.adapter_config = adapter_config
         self._there = model.weight_layout(model.config).name_in_memory
@@ -254,7 +259,7 @@ class MixLoRAModel(LoRAModel):
             self.model.save_pretrained(folder)
         finally:
             for name, layer in adapted.items():
-                _put(self.model, name, layer)
+                put_layer(self.model, name, layer)
 
     def take_off(self) -> MixPretrainedModel:
         """Make the adapters a part of the model inside; the object itself is of no use any more.
@@ -333,10 +338,6 @@ def _with_rows(model: MixPretrainedModel, adapter: Adapter) -> MixPretrainedMode
     if stored is None or stored.shape[1:] != (embedding.shape[1],):
         return model
     return with_rows(model, max(stored.shape[0], model.config.vocab_size))
-
-
-def _put(model: MixPretrainedModel, name: str, layer: nn.Layer) -> None:
-    replace_layer(model, name, lambda _: layer)
 
 
 def _check_layers(model: MixPretrainedModel, adapter: Adapter) -> None:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from paddle import nn
 
 from paddlemix.contract import Model
+from paddlemix.quantization.linear import QuantizedLinear
 
 HEAD = "lm_head"
 HEAD_WEIGHT = f"{HEAD}.weight"
@@ -17,7 +18,7 @@ HEAD_WEIGHT = f"{HEAD}.weight"
 
 def linear_layers(model: nn.Layer) -> list[str]:
     """Name all linear layers, in the model's order."""
-    return [name for name, layer in model.named_sublayers() if isinstance(layer, nn.Linear)]
+    return [name for name, layer in model.named_sublayers() if isinstance(layer, (nn.Linear, QuantizedLinear))]
 
 
 def layers_with_weights(model: nn.Layer) -> list[str]:

@@ -25,6 +25,7 @@ from paddlemix.distributed.ranks import from_first
 from paddlemix.files import write_json
 from paddlemix.media.kept import begin_refetch
 from paddlemix.models.config_file import make_config, read_config, vocab_size_of
+from paddlemix.models.quantized import Quantizing
 from paddlemix.models.registry import Family, find_family
 from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.chain import AdapterChain, find_chain
@@ -178,9 +179,18 @@ class Run:
                 of the tokens.
         """
         self.check_tokens()
+        keys = self.config.model
         loaded = self.family.model_class.from_pretrained(
-            self.chain.base, dtype=dtype, tensor_parallel_degree=tensor_parallel_degree
+            self.chain.base,
+            dtype=dtype,
+            tensor_parallel_degree=tensor_parallel_degree,
+            quantizing=Quantizing(keys.quantize, keys.quantize_vision) if keys.quantize else None,
         )
+        if loaded.is_quantized and not keys.lora and self.config.training["do_train"]:
+            raise ValueError(
+                f"the weights of {self.chain.base} are quantised, and such are not trained. Set `lora` to true, which "
+                "trains adapters on them."
+            )
         if self.chain.merged:
             # Takes a second, so only once it is needed.
             from paddlemix.training.adapters.merged_base import merge_adapters

@@ -194,10 +194,7 @@ class TestRefused:
                 "`warmup_steps` is 0.1; expected a whole number. A share of all steps is `warmup_r",
             ),
             ({"lr_scheduler_kwargs": {"min_lr": 0}}, '`power` and `lr_end` of "polynomial"'),
-            (
-                {"quantization_bit": 4},
-                '(value 4). Frozen weights are not quantized; `"dtype": "bfloat16"` halves them.',
-            ),
+            ({"quantization_bit": 3}, '(value 3). `"quantize"` rounds frozen weights while they are read'),
             ({"hub_token": "hf_secret"}, "unknown key `hub_token`. The environment variable HF_TOKEN holds the token"),
         ],
     )

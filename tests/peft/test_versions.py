@@ -129,11 +129,13 @@ def copy(folder: Path, target: Path, **changes: object) -> Path:
     return target
 
 
-def test_a_quantised_base_is_told_and_not_called_another(tmp_path):
+def test_a_base_quantised_otherwise_is_told_and_not_called_another(tmp_path):
     base = shutil.copytree(BASES / "qwen2_vl_untied", tmp_path / "base")
     values = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**values, "quantization_config": {"quant_method": "awq"}}))
-    with pytest.raises(ValueError, match=r"are quantised \(`quantization_config`, awq\).*were made from"):
+    (base / "config.json").write_text(
+        json.dumps({**values, "quantization_config": {"quant_method": "awq", "version": "gemv"}})
+    )
+    with pytest.raises(ValueError, match=r"AWQ's `version` \"gemv\".*was made from"):
         AdaptedWeights.of(base, ROOT / "5.24" / "layers")
 
 

@@ -369,10 +369,10 @@ def test_safetensors_that_say_they_are_paddles_hold_its_shapes(model, copy):
     assert_same(model, load(copy))
 
 
-def test_quantised_weights_are_refused_with_what_to_take(copy):
-    values = {**read_config(copy), "quantization_config": {"quant_method": "gptq", "bits": 4}}
+def test_weights_that_are_quantised_otherwise_are_refused_with_what_to_take(copy):
+    values = {**read_config(copy), "quantization_config": {"quant_method": "exl2", "bits": 4}}
     (copy / "config.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=r"config\.json: the weights are quantised .* Take the checkpoint"):
+    with pytest.raises(ValueError, match=r"config\.json: the weights are quantised .* `quant_method` \"exl2\"\. Read "):
         load(copy)
 
 

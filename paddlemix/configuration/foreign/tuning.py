@@ -10,7 +10,7 @@ _BY_NAME = (
     '["*visual*"] for what a regular expression looks for.'
 )
 _ONE_FORM = "Adapters are LoRA, `rslora`, DoRA (`lora_dora`) or LoRA+ (`lora_plus_scale`): take the key out."
-_WHOLE_WEIGHTS = 'Frozen weights are not quantized; `"dtype": "bfloat16"` halves them. Take the key out.'
+_ROUNDED = '`"quantize"` rounds frozen weights while they are read: to "nf4", "int8" or "int4".'
 _LORA = {"lora": {"lora": True}, "full": {"lora": False}}
 
 MODEL: list[ForeignKey] = [
@@ -75,13 +75,26 @@ MODEL: list[ForeignKey] = [
         "Attention is computed by the fastest kernels of this machine that give the same results: take the key out.",
         "auto",
     ),
-    *never(
-        "quantization_bit quant_bits quant_method quantization_method load_in_4bit load_in_8bit double_quantization "
-        "bnb_4bit_compute_dtype bnb_4bit_quant_type bnb_4bit_use_double_quant weight_quantize_algo",
-        "RLSM",
-        _WHOLE_WEIGHTS,
-        False,
-        "none",
+    *chosen("quantization_bit quant_bits", "LS", {4: {"quantize": "nf4"}, 8: {"quantize": "int8"}}, _ROUNDED),
+    *chosen("load_in_4bit", "RLS", {True: {"quantize": "nf4"}}, _ROUNDED, idle=(False,)),
+    *chosen("load_in_8bit", "RLS", {True: {"quantize": "int8"}}, _ROUNDED, idle=(False,)),
+    *chosen(
+        "weight_quantize_algo",
+        "M",
+        {
+            "nf4": {"quantize": "nf4"},
+            "weight_only_int8": {"quantize": "int8"},
+            "weight_only_int4": {"quantize": "int4"},
+        },
+        _ROUNDED,
+        idle=("none",),
+    ),
+    *never("quant_method quantization_method", "LS", _ROUNDED, "bnb", "bitsandbytes", "BNB"),
+    *never("bnb_4bit_quant_type", "RLS", _ROUNDED, "nf4"),
+    *passed_over(
+        "double_quantization bnb_4bit_use_double_quant bnb_4bit_compute_dtype bnb_4bit_quant_storage",
+        "RLS",
+        "Scales are float32, and products are of the activations' dtype.",
     ),
     *never(
         "new_special_tokens add_tokens add_special_tokens",

@@ -10,6 +10,7 @@ from paddlemix.ops.tensors.interpolate import resize_grid
 from paddlemix.ops.tensors.linear import linear, set_compute_dtype
 from paddlemix.ops.tensors.mask import CausalMask
 from paddlemix.ops.tensors.norm import add_rms_norm, layer_norm, rms_norm
+from paddlemix.ops.tensors.quantized import QuantizedWeight, quantized_linear
 from paddlemix.ops.tensors.rotary import (
     Rotary,
     apply_rotary,
@@ -27,6 +28,7 @@ __all__ = [
     "BlockWeights",
     "CausalMask",
     "CausalSegments",
+    "QuantizedWeight",
     "Rotary",
     "Segments",
     "Visible",
@@ -43,6 +45,7 @@ __all__ = [
     "linear",
     "linear_cross_entropy",
     "num_threads",
+    "quantized_linear",
     "quick_gelu",
     "resize_grid",
     "rms_norm",

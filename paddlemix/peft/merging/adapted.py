@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 
 from paddlemix.models.config_file import make_config, read_config, with_vocab_size
-from paddlemix.models.registry import find_family
+from paddlemix.models.quantized import without_empty_biases
+from paddlemix.models.registry import Family, find_family
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import Adapter, read_adapter
 from paddlemix.peft.merging.formulas import with_adapter, with_up_bias
-from paddlemix.peft.merging.misfits import check_base, check_fits
+from paddlemix.peft.merging.misfits import check_fits
 from paddlemix.peft.merging.tying import Tying
+from paddlemix.quantization.scheme import read_scheme, without_quantization
+from paddlemix.quantization.stored import joined
 from paddlemix.weights.files import stored_tensors
 from paddlemix.weights.fit import check_repeated
-from paddlemix.weights.layout import WeightLayout, unwrapped
+from paddlemix.weights.layout import WeightLayout, checkpoint_tensors, unwrapped
+from paddlemix.weights.loading import without_initial_values
 from paddlemix.weights.published import published_numbers, published_shape, read_whole
 from paddlemix.weights.stored_tensor import EVERYTHING, Source, StoredTensor
 
@@ -66,7 +70,7 @@ class AdaptedWeights:
         values: of the base's config.json.
         adapter: the adapter.
         layout: the family's, of the base.
-        stored: the base's tensors, by the parameter that each is for.
+        stored: the base's tensors, by the parameter that each is for; quantised ones as what their codes stand for.
         tying: whether head and embedding go on being one weight, and what each is made of.
     """
 
@@ -74,7 +78,7 @@ class AdaptedWeights:
     values: Mapping[str, Any]
     adapter: Adapter
     layout: WeightLayout
-    stored: Mapping[str, StoredTensor]
+    stored: Mapping[str, Source]
     tying: Tying
 
     @classmethod
@@ -93,11 +97,13 @@ class AdaptedWeights:
             ValueError: a file is damaged, or the adapter is one of another base.
         """
         values, family = read_config(base), find_family(base)
-        check_base(base, values)
         config: Any = make_config(family.config_class, base, values)
         layout = family.model_class.weight_layout(config)
         adapter = read_adapter(folder, layout)
-        stored = {layout.name_here(one.name): one for one in stored_tensors(base)}
+        sources = joined(stored_tensors(base), scheme := read_scheme(values, base))
+        if scheme is not None:
+            sources = without_empty_biases(sources, layout, _parameters(family, config))
+        stored = {layout.name_here(one.name): one for one in sources}
         check_repeated(base, stored, layout)
         tying = Tying.of(adapter, layout, config.decoder_shape.names.embedding)
         found = cls(base, values, adapter, layout, stored, tying)
@@ -107,7 +113,7 @@ class AdaptedWeights:
     @property
     def config(self) -> dict[str, Any]:
         """What the merged model's config.json says."""
-        values = dict(self.values)
+        values = without_quantization(self.values)
         if self.tying.rows is not None and self.vocabulary_changes:
             values = with_vocab_size(values, self.tying.rows)
         if self.tying.unties:
@@ -124,7 +130,7 @@ class AdaptedWeights:
     @property
     def keeps_shape(self) -> bool:
         """Whether the merged model has the base's parameters, of the same shapes."""
-        return self.config == self.values
+        return self.config == without_quantization(self.values)
 
     @cached_property
     def tensors(self) -> dict[str, Source]:
@@ -203,3 +209,9 @@ class AdaptedWeights:
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return published_shape(name, self.stored[name], self.layout)
+
+
+def _parameters(family: Family, config: Any) -> list[str]:
+    """Name the parameters of a model; none gets memory."""
+    with without_initial_values():
+        return list(checkpoint_tensors(family.model_class.from_config(config, dtype="float32")))

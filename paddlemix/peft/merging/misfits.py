@@ -5,35 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
 
-from paddlemix.names import CONFIG_FILE
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import Adapter
 from paddlemix.peft.merging.tying import Tying
 from paddlemix.weights.layout import WeightLayout
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-def check_base(base: Path, values: Mapping[str, Any]) -> None:
-    """Make sure that a base has weights that products can be added to.
-
-    Args:
-        base: the base's folder.
-        values: of its config.json.
-
-    Raises:
-        ValueError: they are quantised.
-    """
-    quantised = values.get("quantization_config")
-    if quantised:
-        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
-        raise ValueError(
-            f"{base / CONFIG_FILE}: the base's weights are quantised (`quantization_config`, {method}), and an adapter "
-            "is added to the weights that they were made from, also if it was trained on the quantised ones. Give that "
-            "checkpoint as `model_name_or_path`."
-        )
 
 
 def check_fits(adapter: Adapter, base: Path, shapes: Shapes, layout: WeightLayout, tying: Tying) -> None:

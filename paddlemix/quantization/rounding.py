@@ -1,0 +1,78 @@
+"""Quantising a weight by rounding each number to the nearest code.
+
+Sources: Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023, arXiv:2305.14314 (nf4).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from paddlemix.quantization.blocks import Blocks, packed
+from paddlemix.quantization.nf4 import BLOCK, LEVELS
+
+Kind = Literal["nf4", "int8", "int4"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# Inputs that share a scale, as in published files.
+_GROUP = 128
+
+
+def rounded(weight: np.ndarray, kind: Kind) -> Blocks:
+    """Quantise a weight.
+
+    "nf4" is the nearest of 16 levels times the largest magnitude of 64 consecutive numbers, as bitsandbytes computes
+    it. "int4" takes 16 equal steps from the least to the largest of 128 inputs (of all where 128 do not divide them),
+    0 always among them; "int8" 255 steps to either side of 0.
+
+    Args:
+        weight: float32[out, in].
+        kind: one of the three.
+
+    Returns:
+        The codes.
+
+    Raises:
+        ValueError: the weight holds NaN or infinite numbers.
+    """
+    if not np.isfinite(weight).all():
+        raise ValueError("the weight holds NaN or infinite numbers, which have no code.")
+    if kind == "nf4":
+        return _nf4(weight)
+    outputs, inputs = weight.shape
+    group = _GROUP if inputs % _GROUP == 0 else inputs
+    grouped = weight.reshape(-1, group)
+    return _int4(grouped, (outputs, inputs)) if kind == "int4" else _int8(grouped, (outputs, inputs))
+
+
+def _int4(grouped: np.ndarray, shape: tuple[int, int]) -> Blocks:
+    least, most = np.minimum(grouped.min(axis=1), 0), np.maximum(grouped.max(axis=1), 0)
+    scales = _scales((most - least) / 15)
+    zeros = np.rint(-least / scales)
+    codes = np.clip(np.rint(grouped / scales[:, None]) + zeros[:, None], 0, 15).astype(np.uint8)
+    return Blocks(
+        shape, 4, grouped.shape[1], packed(codes.reshape(-1), 4), np.arange(16, dtype=np.float32), scales, zeros
+    )
+
+
+def _int8(grouped: np.ndarray, shape: tuple[int, int]) -> Blocks:
+    scales = _scales(np.abs(grouped).max(axis=1) / 127)
+    codes = (np.rint(grouped / scales[:, None]) + 128).astype(np.uint8)
+    return Blocks(shape, 8, grouped.shape[1], codes.reshape(-1), np.arange(-128, 128, dtype=np.float32), scales)
+
+
+def _nf4(weight: np.ndarray) -> Blocks:
+    flat = weight.reshape(-1)
+    blocks = np.zeros([-(-flat.size // BLOCK), BLOCK], np.float32)
+    blocks.reshape(-1)[: flat.size] = flat
+    scales = np.abs(blocks).max(axis=1)
+    # Borders between levels; a number on one goes to the lower level.
+    borders = (LEVELS[1:] + LEVELS[:-1]) / 2
+    codes = np.searchsorted(borders, blocks / _scales(scales)[:, None]).astype(np.uint8)
+    shape = (weight.shape[0], weight.shape[1])
+    return Blocks(shape, 4, BLOCK, packed(codes.reshape(-1)[: flat.size], 4), LEVELS, scales)
+
+
+def _scales(scales: np.ndarray) -> np.ndarray:
+    """Let blocks of zeros have a scale that can be divided by."""
+    return np.where(scales > 0, scales, 1).astype(np.float32)
