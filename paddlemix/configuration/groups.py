@@ -35,7 +35,8 @@ FREE_KEYS = (
     *("amp_master_grad", "refetch"),
 )
 
-# What has no effect unless another key is true, or given.
+# What has no effect unless another key is true, or set.
+GIVEN_SWITCHES = ("new_tokens", "quantize")
 NEEDS = {
     "lora": tuple(name for name in _MODEL if name.startswith("lora_") or name in ("rslora", "create_new_adapter")),
     "mixtoken": ("mixtoken_window",),

@@ -15,6 +15,7 @@ from paddlemix.configuration.groups import (
     FREEZE_KEYS,
     FREEZE_SEEING,
     FREEZE_SWITCHES,
+    GIVEN_SWITCHES,
     HALF_PRECISION_SWITCHES,
     NEEDS,
     NOT_YET_SWITCHES,
@@ -186,12 +187,18 @@ NOT_YET: tuple[Rule, ...] = (
     ),
 )
 
+
+def _wanted(switch: str) -> str:
+    return "set" if switch in GIVEN_SWITCHES else "true"
+
+
 CONSISTENCY: tuple[Rule, ...] = (
     *(
         Rule(
             (key, switch),
             lambda _, switch: not switch,
-            f"`{key}` has no effect unless `{switch}` is true. Take the key out, or set `{switch}` to true.",
+            f"`{key}` has no effect unless `{switch}` is {_wanted(switch)}. Take the key out, or set `{switch}`"
+            f"{'' if switch in GIVEN_SWITCHES else ' to true'}.",
             only_if_given=True,
         )
         for switch, keys in NEEDS.items()
