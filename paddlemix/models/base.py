@@ -19,7 +19,7 @@ from paddlemix.files import read_bounded, replacing, write_json
 from paddlemix.generation.ends import carried_values, end_ids, named_ends, values_with_end
 from paddlemix.hub import local_folder
 from paddlemix.models.config_file import make_config, read_config
-from paddlemix.models.quantized import Quantizing, load_quantized, quantized_layers
+from paddlemix.models.quantized import Quantizing, load_quantized, put_plain_layers, quantized_layers
 from paddlemix.models.tensor_parallel import SplitPlan, split_model, tensor_parallel_group
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
 from paddlemix.quantization.scheme import read_scheme
@@ -233,8 +233,7 @@ class MixPretrainedModel(PretrainedModel):
         del trainer_options
         if self.is_quantized:
             raise ValueError(
-                "the model's weights are held as codes, which no files are written of. Give it plain ones first "
-                "(`paddlemix.models.quantized.dequantize`)."
+                "the model's weights are held as codes, which no files are written of. Call its `dequantize` first."
             )
         if not is_main_process:
             lend_weights(self)
@@ -247,6 +246,11 @@ class MixPretrainedModel(PretrainedModel):
         for name, content in self.carried_files.items():
             with replacing(folder / name) as staged:
                 staged.write_bytes(content)
+
+    def dequantize(self) -> None:
+        """Hold weights that were held as codes as plain numbers, of the other parameters' dtype."""
+        put_plain_layers(self)
+        self.is_quantized = False
 
     def _init_weights(self, layer: nn.Layer) -> None:
         if isinstance(layer, (nn.Linear, nn.Embedding)):

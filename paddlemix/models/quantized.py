@@ -22,7 +22,6 @@ from paddlemix.weights.loading import fill, hand_over, match, without_initial_va
 from paddlemix.weights.published import published_numbers, read_whole
 
 if TYPE_CHECKING:
-    from paddlemix.models.base import MixPretrainedModel
     from paddlemix.quantization.blocks import Blocks
     from paddlemix.quantization.scheme import Scheme
     from paddlemix.weights.stored_tensor import Source
@@ -90,7 +89,7 @@ def quantized_layers(model: nn.Layer) -> dict[str, QuantizedLinear]:
     return {name: layer for name, layer in model.named_sublayers() if isinstance(layer, QuantizedLinear)}
 
 
-def dequantize(model: MixPretrainedModel) -> None:
+def put_plain_layers(model: nn.Layer) -> None:
     """Give all quantised layers of a model plain weights, of its other parameters' dtype.
 
     Args:
@@ -99,7 +98,6 @@ def dequantize(model: MixPretrainedModel) -> None:
     dtype = str(next(iter(model.parameters())).dtype).removeprefix("paddle.")
     for name in quantized_layers(model):
         replace_layer(model, name, lambda layer: _plain(layer, dtype))
-    model.is_quantized = False
 
 
 def without_empty_biases(sources: Iterable[Source], layout: WeightLayout, wanted: Collection[str]) -> list[Source]:

@@ -14,7 +14,7 @@ from paddlemix.quantization.blocks import Blocks
 class QuantizedLinear(nn.Layer):
     """A linear layer in whose place another one's weight is held as codes.
 
-    Its tensors are buffers that no checkpoint holds: a model of such layers is saved by `dequantized` ones.
+    Its codes are neither parameters nor buffers, so that no checkpoint holds them.
 
     Args:
         blocks: the weight.

@@ -21,7 +21,8 @@ _CAUSES = (
     ),
     (
         re.compile(r"^unexpected: .*\.(qweight|qzeros|scales|absmax|quant_state\S*|weight_(scale|scale_inv|packed)) "),
-        "The weights are quantised, which is not read. Take the checkpoint that they were made from.",
+        "The weights are quantised otherwise than config.json says (`quantization_config`). Take both from one "
+        "checkpoint.",
     ),
     (
         re.compile(r"^wrong shape: \S+ is \[0\]"),

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from paddlemix.auto import AutoModelMIX
 from paddlemix.models.base import MixPretrainedModel
-from paddlemix.models.quantized import Quantizing, dequantize, quantized_layers
+from paddlemix.models.quantized import Quantizing, quantized_layers
 from paddlemix.models.registry import find_family
 from paddlemix.models.vocabulary import with_rows
 from paddlemix.peft.adapter_config import AdapterConfig
@@ -108,7 +108,7 @@ def test_adapters_on_codes_get_the_gradients_of_those_on_plain_weights(case: Fam
 def test_weights_are_rounded_while_they_are_read(case: FamilyCase, kind, request):
     family = find_family(folder := case.folder(request))
     model, same = (family.model_class.from_pretrained(folder, quantizing=Quantizing(kind)) for _ in range(2))
-    dequantize(same)
+    same.dequantize()
     assert model.is_quantized and not same.is_quantized and not quantized_layers(same)
     assert_close(logits(model), logits(same))
     whole = logits(family.model_class.from_pretrained(folder))

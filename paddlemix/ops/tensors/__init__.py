@@ -10,7 +10,8 @@ from paddlemix.ops.tensors.interpolate import resize_grid
 from paddlemix.ops.tensors.linear import linear, set_compute_dtype
 from paddlemix.ops.tensors.mask import CausalMask
 from paddlemix.ops.tensors.norm import add_rms_norm, layer_norm, rms_norm
-from paddlemix.ops.tensors.quantized import QuantizedWeight, quantized_linear
+from paddlemix.ops.tensors.quantized.product import quantized_linear
+from paddlemix.ops.tensors.quantized.weight import QuantizedWeight
 from paddlemix.ops.tensors.rotary import (
     Rotary,
     apply_rotary,

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddlemix import ops
-from paddlemix.ops.tensors import quantized
+from paddlemix.ops.tensors.quantized import weight as weights
 from paddlemix.quantization.blocks import Blocks
 from paddlemix.quantization.rounding import KINDS, rounded
 
@@ -29,7 +29,7 @@ def shuffled(blocks: Blocks) -> Blocks:
 @pytest.mark.parametrize("shape", [(48, 256), (10, 32), (6, 5), (7, 3)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_product_and_gradient_are_those_of_the_plain_weight(kind, shape, tile, monkeypatch):
-    monkeypatch.setattr(quantized, "_TILE", tile)
+    monkeypatch.setattr(weights, "_TILE", tile)
     rng = np.random.default_rng(3)
     for blocks in (rounded(weight_of(shape), kind), shuffled(rounded(weight_of(shape), kind))):
         plain = blocks.numbers(slice(None))
