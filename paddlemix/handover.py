@@ -24,6 +24,9 @@ Contents = list[tuple[str, str, tuple[int, ...], int]]
 
 Arrays = Mapping[str, np.ndarray]
 
+# In front of the names of a layout's arrays among those of its batch.
+_IN_LAYOUT = "layout."
+
 
 def constant(make: Callable[..., np.ndarray], *arguments: Any) -> paddle.Tensor:
     """Return an array as a tensor that is made once for each device, and must not be changed.
@@ -84,6 +87,37 @@ class Layout:
         if name not in self._tensors:
             self._tensors[name] = paddle.to_tensor(self._arrays[name])
         return self._tensors[name]
+
+
+def with_layout(batch: dict[str, np.ndarray], laid: Arrays) -> dict[str, np.ndarray]:
+    """Let the arrays of a layout travel with their batch."""
+    return {**batch, **{f"{_IN_LAYOUT}{name}": array for name, array in laid.items()}}
+
+
+def model_inputs(batch: Arrays) -> dict[str, Any]:
+    """Make a model's inputs of a batch.
+
+    Args:
+        batch: arrays; those of a layout are copied, as their memory may be written over once the next batch comes.
+
+    Returns:
+        Tensors by name, and as `layout` the layout of a batch that has one.
+    """
+    known = {name: array.copy() for name, array in batch.items() if name.startswith(_IN_LAYOUT)}
+    return _with_known({name: paddle.to_tensor(batch[name]) for name in batch if name not in known}, known)
+
+
+def handed_over(batch: Arrays) -> dict[str, Any]:
+    """Make a model's inputs of a batch, on a card by one copy that the host does not wait for."""
+    return Parcel.of(batch).unpacked() if is_on_card() else model_inputs(batch)
+
+
+def _with_known(tensors: dict[str, paddle.Tensor], known: Arrays) -> dict[str, Any]:
+    """Take a layout's arrays, and those of the tensors that are its, together."""
+    if not known:
+        return tensors
+    own = {name.removeprefix(_IN_LAYOUT): tensors.pop(name) for name in known if name in tensors}
+    return {**tensors, "layout": Layout({name.removeprefix(_IN_LAYOUT): one for name, one in known.items()}, own)}
 
 
 class HostCopies(Mapping[str, np.ndarray]):
@@ -153,7 +187,7 @@ def view(memory: Any, dtype: str, shape: tuple[int, ...], start: int) -> np.ndar
 
 
 class Parcel:
-    """A batch's arrays on their way to a card.
+    """A batch on its way to a card.
 
     Made by whichever thread has the time for it: the arrays are copied to memory that the card reads by itself.
     `unpacked` is called by the thread that computes.
@@ -165,20 +199,27 @@ class Parcel:
 
     def __init__(self, contents: Contents, memory: np.ndarray) -> None:
         self._contents, self._pinned = contents, _pinned(memory)
+        # What the host reads itself; pixels stay where they are.
+        self._known = {
+            name: view(memory, dtype, shape, start).copy()
+            for name, dtype, shape, start in contents
+            if name.startswith(_IN_LAYOUT)
+        }
 
     @classmethod
     def of(cls, arrays: Arrays) -> Parcel:
-        """Put arrays into a parcel."""
+        """Put a batch into a parcel."""
         contents, size = laid_end_to_end(arrays)
         memory = np.empty(size, np.uint8)
         for name, dtype, shape, start in contents:
             np.copyto(view(memory, dtype, shape, start), arrays[name])
         return cls(contents, memory)
 
-    def unpacked(self) -> dict[str, paddle.Tensor]:
-        """Return the arrays as tensors on the card, by name: parts of one copy, which the host does not wait for."""
+    def unpacked(self) -> dict[str, Any]:
+        """Return what `model_inputs` does: the tensors are parts of one copy, which the host does not wait for."""
         memory = _copied_to_card(self._pinned)
-        return {name: _part(memory, dtype, shape, start) for name, dtype, shape, start in self._contents}
+        tensors = {name: _part(memory, dtype, shape, start) for name, dtype, shape, start in self._contents}
+        return _with_known(tensors, self._known)
 
 
 def is_on_card() -> bool:

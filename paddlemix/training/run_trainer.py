@@ -7,6 +7,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,13 @@ class RunTrainer(CheckpointingTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=TrainingCollator(processor.tokenizer.pad_token_id, packs=sampling.packs),
+            data_collator=TrainingCollator(
+                processor.tokenizer.pad_token_id,
+                packs=sampling.packs,
+                pixel_dtype=_pixel_dtype(model, args),
+                # Fleet sends all inputs round the ranks that share a model, and knows tensors alone.
+                lay_out=partial(model.lay_out, model.config) if args.tensor_parallel_degree <= 1 else None,
+            ),
             train_dataset=_rows_of(train_dataset, args.output_dir, sampling, trains=True),
             eval_dataset=_rows_of(eval_dataset, args.output_dir, sampling, trains=False),
             # What Trainer calls the tokenizer it only saves; the processor saves the tokenizer and the rest.
@@ -401,6 +408,15 @@ class RunTrainer(CheckpointingTrainer):
             self.model.load_adapter(checkpoint)
             return
         load_weights(self.model, checkpoint, self.model.weight_layout(self.model.config))
+
+
+def _pixel_dtype(model: MixPretrainedModel | MixLoRAModel, args: TrainingArguments) -> str:
+    """Tell in which dtype the tower computes with pixels: its weights', or that of the autocast around it."""
+    held = str(next(iter(model.tower.parameters())).dtype).removeprefix("paddle.")
+    is_autocast = args.fp16_opt_level == "O1" and (args.bf16 or args.fp16) and not args.amp_custom_black_list
+    if held == "float32" and is_autocast:
+        return "bfloat16" if args.bf16 else "float16"
+    return held
 
 
 def _check_accumulation(batches: int, rows: int) -> None:

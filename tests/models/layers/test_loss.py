@@ -5,8 +5,8 @@ import paddle
 import pytest
 from paddle import nn
 
-from paddlemix.models.layers.linear import Linear
 from paddlemix.handover import Layout
+from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import Targets, find_targets, next_token_loss
 
 LABELS = [[-100, 2, -100, 4], [0, -100, 1, -100]]
