@@ -76,11 +76,14 @@ class CachedReader:
         laid = self._model.lay_out(self._model.config, HostCopies(batch), past)
         with awake_threads():
             output = self._model(
+                **{
+                    "attention_mask": None,
+                    **{name: one for name, one in batch.items() if name not in arrays},
+                    **handed_over(with_layout(arrays, laid)),
+                },
                 past_key_values=self._caches,
                 last_logits_only=True,
                 **self._wanted_back,
-                **{name: one for name, one in batch.items() if name not in arrays},
-                **handed_over(with_layout(arrays, laid)),
             )
         assert output.logits is not None, "no labels were given"
         self._wanted_back = output.next_inputs()
