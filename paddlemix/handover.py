@@ -85,7 +85,7 @@ class Layout:
     def tensor(self, name: str) -> paddle.Tensor:
         """Return one of the arrays as a tensor where the model is; one that has not come with the batch is copied."""
         if name not in self._tensors:
-            self._tensors[name] = paddle.to_tensor(self._arrays[name])
+            self._tensors[name] = sent(self._arrays[name])
         return self._tensors[name]
 
 
@@ -220,6 +220,11 @@ class Parcel:
         memory = _copied_to_card(self._pinned)
         tensors = {name: _part(memory, dtype, shape, start) for name, dtype, shape, start in self._contents}
         return _with_known(tensors, self._known)
+
+
+def sent(array: np.ndarray) -> paddle.Tensor:
+    """Make a tensor of an array that does not travel with a batch; a card copies it while the host goes on."""
+    return _copied_to_card(_pinned(array)) if is_on_card() else paddle.to_tensor(array)
 
 
 def is_on_card() -> bool:

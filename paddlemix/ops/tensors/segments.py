@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
 import paddle
 
-from paddlemix.handover import Layout
+from paddlemix.handover import Layout, sent
 from paddlemix.ops.tensors.mask import HIDDEN, CausalMask
 
 # Segments as long as this share of their group's longest are computed together. Measured on one core, forward and
@@ -82,7 +82,7 @@ class Segments:
         """int32[n + 1], where each of the n segments begins, and the total."""
         if self._given_ends is not None:
             return self._given_ends
-        return paddle.to_tensor([0, *accumulate(self.lengths)], dtype="int32")
+        return sent(np.cumsum([0, *self.lengths], dtype=np.int32))
 
 
 class CausalSegments:
@@ -130,7 +130,7 @@ class CausalSegments:
             places = self._places(members).flatten()
             way_back[places[::-1]] = np.arange(offset + len(places) - 1, offset - 1, -1)
             offset += len(places)
-        return paddle.to_tensor(way_back)
+        return sent(way_back)
 
     @cached_property
     def _members_by_group(self) -> list[list[int]]:
@@ -140,7 +140,7 @@ class CausalSegments:
         places = self._places(members)
         count, longest = places.shape
         mask = paddle.full([longest, longest], HIDDEN).triu(1)
-        return SegmentGroup(paddle.to_tensor(places.flatten()), count, longest, mask)
+        return SegmentGroup(sent(places.flatten()), count, longest, mask)
 
     def _places(self, members: list[int]) -> np.ndarray:
         """Find where in the pack each place of a group's padded batch comes from, int64[count, longest]."""
