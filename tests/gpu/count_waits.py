@@ -108,12 +108,10 @@ class Steps(TrainerCallback):
         self._watch = watch
         self.found: list[list[Any]] = []
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         if state.global_step == 1:
             self._watch.begin()
-
-    def on_optimizer_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        if state.global_step == 2:
+        elif state.global_step == 3:
             self.found = self._watch.end()
 
 
@@ -162,7 +160,7 @@ def main() -> None:
             found[name] = train(watch, case["config"])
         else:
             found[name] = answer(watch, case["model"], case["records"], case["tokens"])
-    json.dump(found, sys.stdout)
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
 
 
 if __name__ == "__main__":

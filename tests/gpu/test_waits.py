@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ..families import FAMILIES, FamilyCase, changed_values, each_family
+from ..families import FAMILIES
 
 SCRIPT = Path(__file__).with_name("count_waits.py")
 ROOT = SCRIPT.parents[2]
@@ -28,12 +25,18 @@ DEEPER = {
     "qwen": {"num_hidden_layers": 3, "visual": {"layers": 2}},
 }
 ACCUMULATED, STEPS, TOKENS = 2, 2, 5
-# Batches of one record and of three, text alone among them in the first.
+# With less and with more of everything: blocks, images, tokens.
 CASES: dict[str, dict[str, Any]] = {
     "few": {"per_device_train_batch_size": 1},
-    "many": {"per_device_train_batch_size": 3, "num_workers": 2},
-    "lora": {"per_device_train_batch_size": 2, "lora": True, "recompute": True},
+    "many": {"per_device_train_batch_size": 3, "dataloader_num_workers": 2, "lora": True, "recompute": True},
 }
+# The one number of a step that is read before weights move: a loss that is NaN must not spoil them.
+LOSS_CHECK = "paddlemix/training/run_trainer.py:check_step_loss"
+# Constants are copied once in a process, when they are first asked for.
+KEPT = "paddlemix/handover.py:_kept"
+HANDED_OVER = "paddlemix/handover.py:_copied_to_card"
+
+each_family = pytest.mark.parametrize("family", DEEPER)
 
 
 @pytest.fixture(scope="module")
@@ -49,59 +52,70 @@ def records(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@cache
-def counted(family: str, folder: Path, deeper: Path, records: Path, there: Path) -> dict[str, list[list[Any]]]:
-    """Count in a process of its own, which pretends to have a card."""
-    files = []
-    for name, keys in CASES.items():
-        keys = dict(keys)
-        workers = keys.pop("num_workers", 0)
-        config = {
-            "model_name_or_path": str(deeper if name == "many" else folder),
-            "dataset": {"train": [{"name": "chatml_dataset", "data_files": str(records)}]},
-            "output_dir": str(there / family / name),
-            "do_train": True,
-            "max_steps": 1 + STEPS,
-            "gradient_accumulation_steps": ACCUMULATED,
-            "dataloader_num_workers": workers,
-            "max_length": 512,
-            "logging_steps": 100,
-            "logging_first_step": False,
-            "save_strategy": "no",
-            "report_to": "none",
-            **keys,
-        }
-        path = there / f"{family}-{name}.config"
-        path.write_text(json.dumps(config))
-        files.append(case_file(there / f"{name}.json", config=str(path)))
-    files.append(
-        case_file(there / "answer.json", model=str(folder), records=str(records), tokens=TOKENS),
-    )
+@pytest.fixture(scope="module")
+def found(
+    request: pytest.FixtureRequest, records: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[list[Any]]]:
+    """What each case of each family asked for, counted in a process that pretends to have a card."""
+    there, files = tmp_path_factory.mktemp("counted"), []
+    for case in FAMILIES:
+        name, folder = case.model_type, case.folder(request)
+        deeper = case.changed_folder(request, there / f"{name}-deeper", DEEPER[name])
+        files.append(case_file(there, f"{name}-answer", model=str(folder), records=str(records), tokens=TOKENS))
+        for shape, keys in CASES.items():
+            config = {
+                "model_name_or_path": str(deeper if shape == "many" else folder),
+                "dataset": {"train": [{"name": "chatml_dataset", "data_files": str(records)}]},
+                "output_dir": str(there / name / shape),
+                "do_train": True,
+                "max_steps": 1 + STEPS,
+                "gradient_accumulation_steps": ACCUMULATED,
+                "max_length": 512,
+                "logging_steps": 100,
+                "save_strategy": "no",
+                "report_to": "none",
+                **keys,
+            }
+            path = case_file(there, f"{name}-{shape}-config", **config)
+            files.append(case_file(there, f"{name}-{shape}", config=path))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, str(SCRIPT), *files], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def case_file(path: Path, **values: Any) -> str:
-    path.write_text(json.dumps(values))
-    return str(path)
-
-
-@pytest.fixture
-def found(
-    case: FamilyCase, request: pytest.FixtureRequest, records: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, list[list[Any]]]:
-    folder = case.folder(request)
-    there = tmp_path_factory.getbasetemp() / f"waits-{case.model_type}"
-    there.mkdir(exist_ok=True)
-    return counted(case.model_type, folder, deeper_checkpoint(folder, DEEPER[case.model_type]), records, there)
-
-
-@cache
-def deeper_checkpoint(folder: Path) -> Path:
-    ...
+def case_file(folder: Path, name: str, **values: Any) -> str:
+    """Write a case, and return the path of its file."""
+    (folder / f"{name}.json").write_text(json.dumps(values))
+    return str(folder / f"{name}.json")
 
 
 def of_kind(rows: list[list[Any]], kind: str) -> dict[str, int]:
     return {where: count for one, where, count in rows if one == kind}
+
+
+@each_family
+@pytest.mark.parametrize("shape", CASES)
+def test_a_step_waits_for_its_loss_alone(found, family, shape):
+    assert of_kind(found[f"{family}-{shape}"], "wait") == {LOSS_CHECK: STEPS}
+
+
+@each_family
+@pytest.mark.parametrize("shape", CASES)
+def test_a_micro_batch_is_one_copy_that_nobody_waits_for(found, family, shape):
+    rows = found[f"{family}-{shape}"]
+    assert of_kind(rows, "handed over") == {HANDED_OVER: ACCUMULATED * STEPS}
+    assert set(of_kind(rows, "copy")) <= {KEPT}
+    assert of_kind(found[f"{family}-many"], "copy").get(KEPT, 0) == 0, "all are made by now"
+
+
+@each_family
+def test_a_token_waits_for_its_id_alone_and_a_prompt_for_that_of_the_first(found, family):
+    rows = found[f"{family}-answer"]
+    waits = of_kind(rows, "wait")
+    assert sum(waits.values()) == TOKENS and all(where.startswith("paddlemix/generation/") for where in waits)
+    assert of_kind(rows, "handed over") == {HANDED_OVER: TOKENS} and of_kind(rows, "copy") == {}
+
+
+def test_every_family_is_counted():
+    assert {case.model_type for case in FAMILIES} == DEEPER.keys()
