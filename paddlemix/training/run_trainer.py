@@ -236,12 +236,15 @@ class RunTrainer(CheckpointingTrainer):
         """
         del description, prediction_loss_only, ignore_keys, max_eval_iters
         self.model.eval()
-        total = 0.0
+        total, unread = 0.0, None
         dataloader.dataset.forget_left_out()
         for inputs in dataloader:
             with paddle.no_grad(), self.autocast_smart_context_manager():
-                total += float(self.batch_loss(self.model, self.prepared(inputs)))
+                loss = self.batch_loss(self.model, self.prepared(inputs))
+            # A batch behind: a card has the next one to compute while it is waited for.
+            total, unread = total + (0.0 if unread is None else float(unread)), loss
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        total += 0.0 if unread is None else float(unread)
         left_out = dataloader.dataset.left_out
         metrics = {**self._mean_loss(total, left_out, dataloader.batch_sampler), **self._score_answers()}
         self.model.train()
