@@ -35,6 +35,10 @@ class WorkerError(RuntimeError):
     """A worker process that failed or died; the message names the records it was on."""
 
 
+class BatchError(ValueError):
+    """Records that cannot be put together in a batch; the message names them."""
+
+
 class BatchLoader(DataLoader):
     """Batches of a data set as inputs of a model, which are Paddle's tensors.
 
@@ -73,7 +77,7 @@ class BatchLoader(DataLoader):
             yield batch.unpacked() if isinstance(batch, Parcel) else handed_over(batch)
 
     def _prepare(self, items: list[Any]) -> dict[str, np.ndarray]:
-        return self.collate_fn([self.dataset[item] for item in items])
+        return _together(self.dataset, self.collate_fn, items, [self.dataset[item] for item in items])
 
     def _prepared_ahead(self) -> Iterator[dict[str, np.ndarray] | Parcel]:
         with closing(_Workers(self.dataset, self.collate_fn, self._workers)) as workers:
@@ -215,12 +219,21 @@ class _Work:
             for item in items:
                 samples.append(self._dataset[item])
                 self._done[self._number] += 1
-            return slot.write(self._collate(samples))
-        except RecordError as error:
+            return slot.write(_together(self._dataset, self._collate, items, samples))
+        except (RecordError, BatchError) as error:
             return error
         except Exception:
             at = _names(self._dataset, items[len(samples)]) if len(samples) < len(items) else "putting a batch together"
             return WorkerError(f"a worker that prepares records failed on {at}:\n{traceback.format_exc()}")
+
+
+def _together(dataset: Any, collate: Collate, items: list[Any], samples: list[Any]) -> dict[str, np.ndarray]:
+    """Make a batch of what was prepared of each item; what is wrong with it is said of all of its records."""
+    try:
+        return collate(samples)
+    except ValueError as error:
+        names = ", ".join(_names(dataset, item) for item in items)
+        raise BatchError(f"the batch of {names}: {error}") from error
 
 
 def _names(dataset: Any, item: Any) -> str:

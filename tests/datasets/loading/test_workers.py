@@ -11,7 +11,7 @@ import pytest
 
 from paddlemix import handover
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.loading.workers import BatchLoader, WorkerError
+from paddlemix.datasets.loading.workers import BatchError, BatchLoader, WorkerError
 
 from ...gpu import fake_copies
 
@@ -89,6 +89,20 @@ def test_a_bad_record_ends_the_epoch_with_its_own_error(workers):
 def test_an_error_in_a_worker_names_the_record_it_was_on():
     with pytest.raises(WorkerError, match=r"failed on a\.json, record 7:\n(.|\n)*ZeroDivisionError"):
         loaded(workers=2, misbehave={7: fail})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_with_a_batch_is_said_in_a_sentence_that_names_its_records(workers):
+    def refuse_six(samples):
+        if any((sample == 6).any() for sample in samples):
+            raise ValueError("`targets` run from 0 to 9; expected tokens from 0 to 5.")
+        return collate(samples)
+
+    words = (
+        r"^the batch of a\.json, record 6, a\.json, record 7: `targets` run from 0 to 9; expected tokens from 0 to 5\.$"
+    )
+    with pytest.raises(BatchError, match=words):
+        list(BatchLoader(Numbers(21), Batches(21), refuse_six, workers))
 
 
 @pytest.mark.parametrize(
