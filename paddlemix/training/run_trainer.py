@@ -34,6 +34,7 @@ from paddlemix.datasets.row_dataset import RowDataset
 from paddlemix.distributed.ranks import wait_for_all
 from paddlemix.distributed.sharding import whole_parameters
 from paddlemix.files import read_json_object
+from paddlemix.handover import is_on_card
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.training.answer_evaluation import AnswerEvaluation
@@ -417,7 +418,8 @@ def _pixel_dtype(model: MixPretrainedModel | MixLoRAModel, args: TrainingArgumen
     """Tell in which dtype the tower computes with pixels: its weights', or that of the autocast around it."""
     held = str(next(iter(model.tower.parameters())).dtype).removeprefix("paddle.")
     is_autocast = args.fp16_opt_level == "O1" and (args.bf16 or args.fp16) and not args.amp_custom_black_list
-    if held == "float32" and is_autocast:
+    # On a CPU Paddle's autocast does nothing.
+    if held == "float32" and is_autocast and is_on_card():
         return "bfloat16" if args.bf16 else "float16"
     return held
 

@@ -33,8 +33,11 @@ def arguments(level: str = "O0", **keys: Any) -> Any:
         ("float32", arguments("O1", bf16=True, amp_custom_black_list=["matmul_v2"]), "float32"),
     ],
 )
-def test_pixels_travel_in_the_dtype_that_the_tower_computes_in(held, args, wanted):
+def test_pixels_travel_in_the_dtype_that_the_tower_computes_in(monkeypatch, held, args, wanted):
     tower = nn.Linear(2, 2)
     tower.weight = tower.create_parameter([2, 2], dtype=held, default_initializer=nn.initializer.Constant(0.0))
     assert tower.weight.dtype == getattr(paddle, held)
+    # A CPU takes no notice of autocast.
+    assert _pixel_dtype(SimpleNamespace(tower=tower), args) == held
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     assert _pixel_dtype(SimpleNamespace(tower=tower), args) == wanted
