@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddlemix.generation.cache import KVCache
-from paddlemix.models.vision_language import Inputs
+from paddlemix.handover import HostCopies
 from paddlemix.ops import apply_rotary
 
 from ...references import references_of
@@ -44,13 +44,10 @@ def test_logits_and_loss_are_the_references(reference, outputs, batch):
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_positions_and_deltas_are_exactly_the_references(reference, model, outputs, batch):
-    inputs = reference.inputs(batch)
-    own = {name: inputs[name] for name in model.own_inputs if name in inputs}
-    ids = inputs["input_ids"]
-    positions, deltas = model.positions(Inputs(tuple(ids.shape), ids, inputs["attention_mask"], None, [], own))
-    np.testing.assert_array_equal(positions.numpy(), reference.arrays[f"{batch}/position_ids"])
-    np.testing.assert_array_equal(deltas.numpy(), reference.arrays[f"{batch}/rope_deltas"])
-    np.testing.assert_array_equal(outputs[batch].rope_deltas.numpy(), deltas.numpy())
+    positions, deltas = model.positions(model.config, HostCopies(reference.inputs(batch)))
+    np.testing.assert_array_equal(positions, reference.arrays[f"{batch}/position_ids"])
+    np.testing.assert_array_equal(deltas, reference.arrays[f"{batch}/rope_deltas"])
+    np.testing.assert_array_equal(outputs[batch].rope_deltas.numpy(), deltas)
 
 
 @pytest.mark.parametrize("batch", [name for name in BATCHES if "text" not in name])
