@@ -462,6 +462,10 @@ class Model(Protocol):
         """Run the model."""
         ...
 
+    def lay_out(self, config: Any, batch: Mapping[str, np.ndarray], past: int = 0) -> dict[str, np.ndarray]:
+        """Find out what the host must know of a batch of inputs; `past` tokens are cached."""
+        ...
+
     def generate(self, input_ids: paddle.Tensor, generation_config: Any = None, **settings: Any) -> paddle.Tensor:
         """Continue prompts, int64[B, L] with padding on the left, to int64[B, L + new]."""
         ...

@@ -13,3 +13,6 @@ IGNORED_LABEL = -100
 
 # What ends a turn of ChatML, in both families' vocabularies.
 END_OF_TURN = "<|im_end|>"
+
+# The inputs of models that hold most of a batch's bytes.
+PIXEL_INPUTS = ("pixel_values", "pixel_values_videos")

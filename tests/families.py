@@ -40,6 +40,19 @@ class FamilyCase:
         Returns:
             The folder.
         """
+        return self.changed_folder(request, folder, self.shared_by_two)
+
+    def changed_folder(self, request: pytest.FixtureRequest, folder: Path, changes: Mapping[str, Any]) -> Path:
+        """Make a checkpoint of another shape.
+
+        Args:
+            request: of the test.
+            folder: where there is nothing yet.
+            changes: what its config.json says otherwise.
+
+        Returns:
+            The folder.
+        """
         import paddle
 
         from paddlemix.models.registry import find_family
@@ -48,7 +61,7 @@ class FamilyCase:
         family = find_family(folder)
         values = json.loads((folder / "config.json").read_text("utf-8"))
         paddle.seed(0)
-        family.model_class(family.config_class(**_changed(values, self.shared_by_two))).save_pretrained(folder)
+        family.model_class(family.config_class(**_changed(values, changes))).save_pretrained(folder)
         return folder
 
 

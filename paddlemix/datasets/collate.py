@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from paddlemix.contract import Sample
+from paddlemix.datasets.half import rounded
 from paddlemix.datasets.mixing.loss_weights import WeightedSample
-from paddlemix.names import IGNORED_LABEL
+from paddlemix.handover import with_layout
+from paddlemix.names import IGNORED_LABEL, PIXEL_INPUTS
 
 PADDING_POSITION = 1
 
@@ -105,10 +107,14 @@ class TrainingCollator:
     Attributes:
         pad_token_id: fills the ends of rows.
         packs: concatenate the samples of all rows; else every row is one sample, and padded.
+        pixel_dtype: in which the model computes with pixels: "float32", "bfloat16" or "float16".
+        lay_out: finds out what the model must know of a batch, `lay_out` of its class; None leaves it to the model.
     """
 
     pad_token_id: int
     packs: bool = False
+    pixel_dtype: str = "float32"
+    lay_out: Callable[[Batch], Batch] | None = None
 
     def __call__(self, rows: Sequence[Sequence[WeightedSample]]) -> Batch:
         """Make a batch.
@@ -117,8 +123,8 @@ class TrainingCollator:
             rows: at least one.
 
         Returns:
-            What `PackCollator` or `PadCollator` give, and loss_weights float32 of the shape of `labels`: the sample's
-            weight times that of the turn.
+            What `PackCollator` or `PadCollator` give, with pixels in the dtype that is asked for; loss_weights float32
+            of the shape of `labels`: the sample's weight times that of the turn; and what `lay_out` finds.
         """
         drawn = [one for row in rows for one in row]
         samples = [one.sample for one in drawn]
@@ -126,7 +132,8 @@ class TrainingCollator:
         batch = PackCollator()(samples) if self.packs else padder(samples)
         weights = [one.loss_weights for one in drawn]
         batch["loss_weights"] = np.concatenate(weights)[None] if self.packs else padder.padded(weights, filler=0)
-        return batch
+        batch |= {name: rounded(batch[name], self.pixel_dtype) for name in PIXEL_INPUTS if name in batch}
+        return batch if self.lay_out is None else with_layout(batch, self.lay_out(batch))
 
 
 def _positions(sample: Sample) -> np.ndarray:

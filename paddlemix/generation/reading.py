@@ -9,6 +9,7 @@ import paddle
 
 from paddlemix.contract import Model
 from paddlemix.generation.cache import KVCache
+from paddlemix.handover import HostCopies, handed_over, with_layout
 from paddlemix.ops import awake_threads
 
 # What only the model reads, pixels and grids, may be Paddle's tensors already.
@@ -67,15 +68,22 @@ class CachedReader:
 
     @paddle.no_grad()
     def _forward(self, input_ids: np.ndarray, **inputs: Any) -> np.ndarray:
-        seen = self._caches[0].length + input_ids.shape[1]
+        past = self._caches[0].length
+        batch = {"input_ids": input_ids, **inputs}
+        if self._mask is not None:
+            batch["attention_mask"] = self._mask[:, : past + input_ids.shape[1]]
+        arrays = {name: one for name, one in batch.items() if isinstance(one, np.ndarray)}
+        laid = self._model.lay_out(self._model.config, HostCopies(batch), past)
         with awake_threads():
             output = self._model(
-                input_ids=paddle.to_tensor(input_ids),
-                attention_mask=None if self._mask is None else paddle.to_tensor(self._mask[:, :seen]),
+                **{
+                    "attention_mask": None,
+                    **{name: one for name, one in batch.items() if name not in arrays},
+                    **handed_over(with_layout(arrays, laid)),
+                },
                 past_key_values=self._caches,
                 last_logits_only=True,
                 **self._wanted_back,
-                **{name: paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for name, one in inputs.items()},
             )
         assert output.logits is not None, "no labels were given"
         self._wanted_back = output.next_inputs()

@@ -12,21 +12,27 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import paddle
 from paddle import nn
 
 from paddlemix.contract import LayerCache, Processor
+from paddlemix.handover import Arrays, HostCopies, Layout
 from paddlemix.models.base import MixModelOutput, MixPretrainedModel
 from paddlemix.models.decoder import Decoder, Entering, Rotaries
 from paddlemix.models.layers.borrowing import Borrowing
 from paddlemix.models.layers.linear import Linear
-from paddlemix.models.layers.loss import next_token_loss
+from paddlemix.models.layers.loss import Targets, find_targets, next_token_loss
 from paddlemix.models.layers.mask import check_pack_inputs, visible_tokens
 from paddlemix.models.layers.tensor_parallel import embedding_logits
-from paddlemix.models.layers.vision_tokens import Meeting, place_vision, token_places
+from paddlemix.models.layers.vision_tokens import Meeting, place_vision
+from paddlemix.ops import CausalSegments
 
 if TYPE_CHECKING:
     from paddlemix.generation.dialogue import History, Query
+
+# Names in a layout: int64[N], places of vision tokens, counted over rows; int32[n + 1], where a pack's samples end.
+VISION_PLACES, SAMPLES = "vision.places", "samples"
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Inputs:
         position_ids: int64[B, L] or int64[3, B, L]; None where the family is to find them.
         caches: one a layer; empty where nothing is cached.
         own: the family's own inputs that were given, by name.
+        layout: what is known of the batch.
     """
 
     shape: tuple[int, int]
@@ -48,6 +55,7 @@ class Inputs:
     position_ids: paddle.Tensor | None
     caches: Sequence[LayerCache]
     own: Mapping[str, paddle.Tensor]
+    layout: Layout
 
     @property
     def past(self) -> int:
@@ -74,22 +82,20 @@ class Vision:
 
     Attributes:
         features: float[N, hidden], what the tower makes of all of it.
-        places: bool[B, L] for each kind that is shown, true where its features belong, in their order.
-        counts: how many of the features are of each kind; they add up to N.
+        places: int64[N], which of the batch's tokens, counted over rows, they take the places of.
         deep: by block, float[N, hidden] that enters behind it (DeepStack).
     """
 
     features: paddle.Tensor
-    places: Sequence[paddle.Tensor]
-    counts: Sequence[int]
+    places: paddle.Tensor
     deep: Mapping[int, paddle.Tensor] = field(default_factory=dict)
 
 
 class VisionLanguageModel(MixPretrainedModel):
     """Tower, decoder and head.
 
-    A family sets `own_inputs` and the hooks `decoder`, `tower`, `turn`, `look` and `look_at_nothing`, builds tower and
-    decoder in its `__init__`, and calls `add_head` last.
+    A family sets `own_inputs` and the hooks `decoder`, `tower`, `lay_out_own`, `turn`, `look` and `look_at_nothing`,
+    builds tower and decoder in its `__init__`, and calls `add_head` last.
 
     Args:
         config: of the family's `config_class`.
@@ -111,6 +117,46 @@ class VisionLanguageModel(MixPretrainedModel):
     @property
     def tower(self) -> nn.Layer:
         """What sees; its `recompute` says whether training computes its blocks' activations twice."""
+        raise NotImplementedError
+
+    @classmethod
+    def lay_out(cls, config: Any, batch: Arrays, past: int = 0) -> dict[str, np.ndarray]:
+        """Find out what the host must know of a batch before it is computed; data workers do so ahead.
+
+        Args:
+            config: of the model.
+            batch: the inputs of `forward`. Only what is looked up is copied from a card.
+            past: how many tokens caches hold.
+
+        Returns:
+            Arrays of a `Layout`, by name.
+
+        Raises:
+            ValueError: a label is no token, the vision tokens are not those that the images and videos make, or
+                `cu_seqlens` does not say where samples begin and end.
+        """
+        laid = cls.lay_out_own(config, batch, past)
+        if "labels" in batch:
+            laid |= find_targets(batch["labels"], batch.get("loss_weights"), config.vocab_size)
+        if "cu_seqlens" in batch:
+            laid[SAMPLES] = batch["cu_seqlens"]
+        return laid
+
+    @classmethod
+    def lay_out_own(cls, config: Any, batch: Arrays, past: int) -> dict[str, np.ndarray]:
+        """Find out what `turn`, `look` and the tower must know.
+
+        Args:
+            config: of the model.
+            batch: as of `lay_out`.
+            past: likewise.
+
+        Returns:
+            Arrays of a `Layout`, by name.
+
+        Raises:
+            ValueError: as `lay_out`.
+        """
         raise NotImplementedError
 
     def turn(self, inputs: Inputs) -> Turned:
@@ -232,6 +278,7 @@ class VisionLanguageModel(MixPretrainedModel):
         last_logits_only: bool = False,
         cu_seqlens: paddle.Tensor | None = None,
         loss_weights: paddle.Tensor | None = None,
+        layout: Layout | None = None,
         **own: paddle.Tensor | None,
     ) -> MixModelOutput:
         """Run the model.
@@ -249,6 +296,8 @@ class VisionLanguageModel(MixPretrainedModel):
                 batch, its `position_ids` restart at every sample, whose first token `labels` leaves out.
             loss_weights: float32[B, L], by which the loss of each place's label is multiplied before all are summed;
                 the mean is taken where not given.
+            layout: of `lay_out`, of this batch; found from the other inputs where not given, for which a card is waited
+                for.
             **own: the family's `own_inputs`, such as pixel_values; None is an input not given.
 
         Returns:
@@ -266,18 +315,34 @@ class VisionLanguageModel(MixPretrainedModel):
         tokens: Any = inputs_embeds if input_ids is None else input_ids
         rows, length = tokens.shape[:2]
         given = {name: tensor for name, tensor in own.items() if tensor is not None}
-        inputs = Inputs((rows, length), input_ids, attention_mask, position_ids, caches, given)
+        past = caches[0].length if caches else 0
+        if layout is None:
+            layout = self._layout_of(
+                past,
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                labels=labels,
+                cu_seqlens=cu_seqlens,
+                loss_weights=loss_weights,
+                **given,
+            )
+        inputs = Inputs((rows, length), input_ids, attention_mask, position_ids, caches, given, layout)
         turned = self.turn(inputs)
         embeds = self.decoder.embed(input_ids) if inputs_embeds is None else inputs_embeds
         embeds, entering = self._with_vision(embeds, self.look(inputs), trains=labels is not None)
-        mask = visible_tokens(length, inputs.past + length, attention_mask, cu_seqlens)
+        samples = None if cu_seqlens is None else CausalSegments(cu_seqlens, layout.array(SAMPLES))
+        mask = visible_tokens(length, past + length, attention_mask, samples)
         layers: Sequence[LayerCache | None] = caches or [None] * self.decoder.shape.layers
         hidden = self.decoder(embeds, turned.rotaries, mask, layers, entering)
-        loss = None if labels is None else self.with_head(next_token_loss, hidden, labels, self.head, loss_weights)
+        loss = None if labels is None else self.with_head(next_token_loss, hidden, Targets.of(layout), self.head)
         is_lean = loss is not None and self.training
         asked = hidden[:, -1:] if last_logits_only else hidden
         logits = None if is_lean else self.with_head(self._logits, asked)
         return self.output_class(loss, logits, past_key_values, **turned.state)
+
+    def _layout_of(self, past: int, **inputs: paddle.Tensor | None) -> Layout:
+        return Layout(self.lay_out(self.config, HostCopies(inputs), past))
 
     def _with_vision(
         self, embeds: paddle.Tensor, vision: Vision | None, *, trains: bool
@@ -286,11 +351,8 @@ class VisionLanguageModel(MixPretrainedModel):
         if vision is None:
             return (self._with_idle_tower(embeds) if trains else embeds), None
         embeds, features = Meeting.apply(embeds, vision.features)
-        for where, part in zip(vision.places, features.split(list(vision.counts)), strict=True):
-            embeds = place_vision(embeds, where, part)
-        if not vision.deep:
-            return embeds, None
-        return embeds, Entering(paddle.concat([token_places(where) for where in vision.places]), vision.deep)
+        embeds = place_vision(embeds, vision.places, features)
+        return embeds, Entering(vision.places, vision.deep) if vision.deep else None
 
     def _with_idle_tower(self, embeds: paddle.Tensor) -> paddle.Tensor:
         """Add a zero to float[B, L, hidden] through which the tower's parameters get gradients of zero.

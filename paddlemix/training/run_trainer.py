@@ -7,6 +7,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from paddlemix.datasets.row_dataset import RowDataset
 from paddlemix.distributed.ranks import wait_for_all
 from paddlemix.distributed.sharding import whole_parameters
 from paddlemix.files import read_json_object
+from paddlemix.handover import is_on_card
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.training.answer_evaluation import AnswerEvaluation
@@ -103,7 +105,13 @@ class RunTrainer(CheckpointingTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=TrainingCollator(processor.tokenizer.pad_token_id, packs=sampling.packs),
+            data_collator=TrainingCollator(
+                processor.tokenizer.pad_token_id,
+                packs=sampling.packs,
+                pixel_dtype=_pixel_dtype(model, args),
+                # Fleet sends all inputs round the ranks that share a model, and knows tensors alone.
+                lay_out=partial(model.lay_out, model.config) if args.tensor_parallel_degree <= 1 else None,
+            ),
             train_dataset=_rows_of(train_dataset, args.output_dir, sampling, trains=True),
             eval_dataset=_rows_of(eval_dataset, args.output_dir, sampling, trains=False),
             # What Trainer calls the tokenizer it only saves; the processor saves the tokenizer and the rest.
@@ -229,12 +237,15 @@ class RunTrainer(CheckpointingTrainer):
         """
         del description, prediction_loss_only, ignore_keys, max_eval_iters
         self.model.eval()
-        total = 0.0
+        total, unread = 0.0, None
         dataloader.dataset.forget_left_out()
         for inputs in dataloader:
             with paddle.no_grad(), self.autocast_smart_context_manager():
-                total += float(self.batch_loss(self.model, self.prepared(inputs)))
+                loss = self.batch_loss(self.model, self.prepared(inputs))
+            # A batch behind: a card has the next one to compute while it is waited for.
+            total, unread = total + (0.0 if unread is None else float(unread)), loss
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        total += 0.0 if unread is None else float(unread)
         left_out = dataloader.dataset.left_out
         metrics = {**self._mean_loss(total, left_out, dataloader.batch_sampler), **self._score_answers()}
         self.model.train()
@@ -401,6 +412,16 @@ class RunTrainer(CheckpointingTrainer):
             self.model.load_adapter(checkpoint)
             return
         load_weights(self.model, checkpoint, self.model.weight_layout(self.model.config))
+
+
+def _pixel_dtype(model: MixPretrainedModel | MixLoRAModel, args: TrainingArguments) -> str:
+    """Tell in which dtype the tower computes with pixels: its weights', or that of the autocast around it."""
+    held = str(next(iter(model.tower.parameters())).dtype).removeprefix("paddle.")
+    is_autocast = args.fp16_opt_level == "O1" and (args.bf16 or args.fp16) and not args.amp_custom_black_list
+    # On a CPU Paddle's autocast does nothing.
+    if held == "float32" and is_autocast and is_on_card():
+        return "bfloat16" if args.bf16 else "float16"
+    return held
 
 
 def _check_accumulation(batches: int, rows: int) -> None:

@@ -139,3 +139,22 @@ def test_in_a_pack_of_samples_without_positions_places_are_counted_from_each_one
     batch = PackCollator()([one, one])
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 2]]
     assert batch["labels"].tolist() == [[-100, 1, 2, -100, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted"), [("float32", np.float32), ("float16", np.float16), ("bfloat16", np.uint16)]
+)
+def test_pixels_alone_are_rounded_to_the_dtype_that_the_model_computes_with(dtype, wanted):
+    one = dataclasses.replace(sample(3, images=1, videos=1), position_ids=None)
+    batch = TrainingCollator(0, pixel_dtype=dtype)([[WeightedSample(one, 0.5)]])
+    assert {name for name, array in batch.items() if array.dtype == wanted} >= {"pixel_values", "pixel_values_videos"}
+    assert batch["loss_weights"].dtype == np.float32 and batch["image_grid_thw"].dtype == np.int64
+
+
+def test_what_is_found_of_a_batch_travels_with_it():
+    seen = []
+    found = TrainingCollator(0, lay_out=lambda batch: seen.append(set(batch)) or {"places": batch["input_ids"][0]})(
+        [[WeightedSample(sample(3), 0.5)]]
+    )
+    assert found["layout.places"].tolist() == [10, 11, 12]
+    assert seen == [{"input_ids", "labels", "position_ids", "loss_weights"}]

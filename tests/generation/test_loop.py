@@ -9,9 +9,8 @@ import paddle
 import pytest
 
 from paddlemix.generation import GenerationConfig, TokenStream, generate, stream_text
-from paddlemix.models.layers.vision_tokens import place_vision
+from paddlemix.models.layers.vision_tokens import find_places, place_vision
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
-from paddlemix.models.vision_language import Inputs
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = FIXTURES / "qwen2_vl_tiny"
@@ -86,16 +85,18 @@ def without_cache(model, alone, count):
         # Vision tokens among the answer are text to the positions of a cached run; keep them out of the layout.
         shown = inputs["input_ids"].clone()
         shown[:, plain:] = 1
-        grids = {name: inputs[name] for name in ("image_grid_thw", "video_grid_thw") if name in inputs}
-        positions, _ = model.positions(Inputs(tuple(shown.shape), shown, None, None, [], grids))
+        grids = {name: inputs[name].numpy() for name in ("image_grid_thw", "video_grid_thw") if name in inputs}
+        positions, _ = model.positions(model.config, {"input_ids": shown.numpy(), **grids})
         embeds = model.model.embed_tokens(inputs["input_ids"])
         for token, grids, pixels in (
             (model.config.image_token_id, "image_grid_thw", "pixel_values"),
             (model.config.video_token_id, "video_grid_thw", "pixel_values_videos"),
         ):
             if pixels in inputs:
-                embeds = place_vision(embeds, shown == token, model.visual(inputs[pixels], inputs[grids]))
-        logits = model(inputs_embeds=embeds, position_ids=positions).logits
+                features = model.visual(inputs[pixels], inputs[grids])
+                places = find_places(shown.numpy(), token, features.shape[0])
+                embeds = place_vision(embeds, paddle.to_tensor(places), features)
+        logits = model(inputs_embeds=embeds, position_ids=paddle.to_tensor(positions)).logits
         inputs["input_ids"] = paddle.concat([inputs["input_ids"], logits[:, -1:].argmax(-1)], axis=1)
     return inputs["input_ids"][0, plain:].tolist()
 

@@ -21,9 +21,9 @@ import paddle.nn.functional as F
 from paddle.amp.auto_cast import AMP_LEVEL
 from paddle.base import core
 
+from paddlemix import handover
 from paddlemix.models.layers import recompute, vision_tokens
-from paddlemix.models.qwen_vl.modeling import QWenLMHeadModel
-from paddlemix.ops.tensors import built, cross_entropy
+from paddlemix.ops.tensors import built
 from paddlemix.weights.loading import NoValues
 
 del paddlemix
@@ -40,16 +40,14 @@ class Card:
 
     Attributes:
         has_built_ops: whether `external_ops` was built for it.
-        true_places: how many places `nonzero` finds, by the file that asks.
         asked: by op that is built for CUDA, the dtypes that it would get, and whether it takes them.
         products: by the function that asks, the dtype in which a product is computed.
         flash: what flash attention was asked.
         lengths: the tensors that said where its segments end.
-        constants: tensors that were made of the host's numbers.
+        constants: tensors that were made of the host's numbers, but for those that are kept.
     """
 
     has_built_ops: bool = True
-    true_places: dict[str, int] = field(default_factory=dict)
     asked: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     products: Counter[tuple[str, str]] = field(default_factory=Counter)
     flash: Counter[tuple[int, bool, str]] = field(default_factory=Counter)
@@ -68,14 +66,14 @@ class Place:
 
 
 card = Card()
-_known: dict[int, tuple[Any, Any]] = {}
+_values = 0
 
 
 def insert(new: Card) -> None:
     """Let what follows be asked of another card."""
     global card
     card = new
-    _known.clear()
+    handover.forget_constants()
 
 
 def short(dtype: Any) -> str:
@@ -84,24 +82,18 @@ def short(dtype: Any) -> str:
 
 
 def known(numbers: Any, dtype: str | None = None) -> Any:
-    """Make a value of the program whose numbers the host knows."""
+    """Make a value of the program for numbers of the host."""
+    global _values
+    _values += 1
     array = np.asarray(numbers)
     dtype = dtype or {"float64": "float32"}.get(str(array.dtype), str(array.dtype))
-    value = paddle.static.data(f"known{len(_known)}", list(array.shape), short(dtype))
-    _known[id(value)] = value, array.tolist()
-    return value
+    return paddle.static.data(f"known{_values}", list(array.shape), short(dtype))
 
 
 def _to_tensor(data: Any, dtype: Any = None, **unused: Any) -> Any:
     del unused
-    card.constants += 1
+    card.constants += sys._getframe(1).f_code is not handover._kept.__wrapped__.__code__
     return known(data, dtype)
-
-
-def _nonzero(value: Any, as_tuple: bool = False) -> Any:
-    assert not as_tuple
-    file = sys._getframe(1).f_code.co_filename.rpartition("/")[2]
-    return paddle.static.data(f"places{id(value)}", [card.true_places[file], 1], "int64")
 
 
 def _asking() -> str:
@@ -242,8 +234,6 @@ def on_card(*, is_forward: bool) -> None:
 _paddle_matmul, _paddle_scatter, _paddle_layer_norm = paddle.matmul, paddle.scatter, F.layer_norm
 _really_takes = built.takes
 paddle.pir.Value.is_leaf = property(lambda value: False)
-paddle.pir.Value.nonzero = _nonzero
-paddle.pir.Value.tolist = lambda value: _known[id(value)][1]
 paddle.nn.Layer.register_buffer = lambda self, name, tensor, persistable=True: object.__setattr__(self, name, tensor)
 paddle.to_tensor, paddle.matmul, paddle.scatter, paddle.where = _to_tensor, _matmul, _scatter, _where
 F.linear, F.swiglu, F.layer_norm = _linear, _swiglu, _layer_norm
@@ -253,7 +243,5 @@ built.takes, built._is_there, built.nothing = _takes, lambda *_: card.has_built_
 built.run = lambda name, *arguments: _without_autocast(BUILT[name])(*arguments)
 # A program's parameters need an op that fills them.
 NoValues.__call__ = lambda self, *arguments: paddle.nn.initializer.Constant()(*arguments)
-# Of what the host would have to wait for.
-cross_entropy.check_targets = lambda *_: None
-QWenLMHeadModel._image_places = lambda self, ids, pixels: ids > 0
+# Paddle has none of its kind in static programs.
 vision_tokens.Meeting.apply = staticmethod(lambda *both: tuple(map(paddle.assign, both)))

@@ -147,8 +147,15 @@ def test_what_the_host_hands_over_does_not_grow_with_blocks(family):
     assert sum(count for *_, count in deep["flash"]) == sum(count for *_, count in shallow["flash"]) + 2
     # The ends of samples, those of images, and those of windows where there are any.
     ends = 3 if family == "qwen2_5_vl" else 2
-    for name, most in (("constants", 10), ("cumsums", 0), ("tensors_of_lengths", ends)):
+    for name, most in (("cumsums", 0), ("tensors_of_lengths", ends)):
         assert deep[name] == shallow[name] <= most, name
+
+
+@each_family
+def test_a_step_needs_nothing_of_the_host_but_its_batch(family):
+    # Nor can a program wait: its values have no numbers, and asking for one is an error.
+    for case, program in programs(family).items():
+        assert program["constants"] == 0, case
 
 
 @each_family

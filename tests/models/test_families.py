@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -18,6 +20,7 @@ from paddlemix.conversation import Box, Conversation, Image, RecordId, Reference
 from paddlemix.datasets.collate import PadCollator, TrainingCollator
 from paddlemix.datasets.mixing.loss_weights import WeightedSample
 from paddlemix.generation import GenerationConfig
+from paddlemix.handover import model_inputs
 from paddlemix.models.registry import FAMILIES as REGISTERED
 from paddlemix.models.registry import find_family
 from paddlemix.models.vision_language import VisionLanguageModel
@@ -152,6 +155,28 @@ def test_a_pack_trains_as_its_samples_padded_do(model: VisionLanguageModel, samp
     for name, gradient in wanted.items():
         # A key's bias moves all scores of a row alike, and so has a gradient of rounding errors only.
         assert np.linalg.norm(gradients[name] - gradient) < 1e-5 * max(np.linalg.norm(gradient), 1e-3), name
+
+
+@each_family
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_batch_with_its_layout_asks_no_tensor_for_numbers_and_gives_the_same_bits(
+    model: VisionLanguageModel, samples: list[Sample], packs: bool, monkeypatch: pytest.MonkeyPatch
+):
+    rows = [[WeightedSample(sample, 0.1)] for sample in samples]
+
+    def trained(lay_out: Any) -> list[bytes]:
+        inputs = model_inputs(TrainingCollator(0, packs=packs, lay_out=lay_out)(rows))
+        assert ("layout" in inputs) == (lay_out is not None)
+        model.clear_gradients()
+        with monkeypatch.context() as patch:
+            for name in ("numpy", "tolist", "item") if lay_out is not None else ():
+                patch.setattr(paddle.Tensor, name, lambda *_: pytest.fail("a tensor was asked for numbers"))
+            loss = model(**inputs).loss
+        loss.backward()
+        return [loss.numpy().tobytes(), *(p.grad.numpy().tobytes() for p in model.parameters())]
+
+    model.train()
+    assert trained(partial(model.lay_out, model.config)) == trained(None)
 
 
 @each_family

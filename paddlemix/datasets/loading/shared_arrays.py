@@ -10,11 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# Where each array begins: a cache line.
-_ALIGNMENT = 64
-
-# Of each array its name, dtype, shape, and the byte at which it begins.
-Contents = list[tuple[str, str, tuple[int, ...], int]]
+from paddlemix.handover import Contents, Parcel, laid_end_to_end, size_of, view
 
 
 class SharedArrays:
@@ -42,27 +38,27 @@ class SharedArrays:
         Returns:
             What `read` takes, in whichever process.
         """
-        contents, end = [], 0
-        for name, array in arrays.items():
-            contents.append((name, array.dtype.str, array.shape, end))
-            end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        contents, end = laid_end_to_end(arrays)
         if end > os.fstat(self._file).st_size:
             os.ftruncate(self._file, end)
-        for name, view in self.read(contents).items():
-            np.copyto(view, arrays[name])
+        for name, place in self.read(contents).items():
+            np.copyto(place, arrays[name])
         return contents
 
     def read(self, contents: Contents) -> dict[str, np.ndarray]:
         """View the arrays where they lie: their numbers change once something else is written."""
+        memory = self._memory()
+        return {name: view(memory, dtype, shape, start) for name, dtype, shape, start in contents}
+
+    def parcel(self, contents: Contents) -> Parcel:
+        """Copy the arrays to where a card reads them."""
+        return Parcel(contents, view(self._memory(), "uint8", (size_of(contents),), 0))
+
+    def _memory(self) -> mmap.mmap | None:
         size = os.fstat(self._file).st_size
         if size and (self._map is None or len(self._map) < size):
             self._map = mmap.mmap(self._file, size)
-        return {name: self._view(dtype, shape, start) for name, dtype, shape, start in contents}
-
-    def _view(self, dtype: str, shape: tuple[int, ...], start: int) -> np.ndarray:
-        if self._map is None or 0 in shape:
-            return np.empty(shape, dtype)
-        return np.ndarray(shape, dtype, self._map, start)
+        return self._map
 
 
 def _nameless_file() -> int:

@@ -22,7 +22,8 @@ from paddle.io import DataLoader
 
 from paddlemix.conversation import RecordError
 from paddlemix.datasets.loading.forking import ready_to_fork
-from paddlemix.datasets.loading.shared_arrays import Contents, SharedArrays
+from paddlemix.datasets.loading.shared_arrays import SharedArrays
+from paddlemix.handover import Contents, Parcel, handed_over, is_on_card
 
 # Batches that each worker is ahead, the one it works on included.
 _AHEAD = 2
@@ -34,11 +35,16 @@ class WorkerError(RuntimeError):
     """A worker process that failed or died; the message names the records it was on."""
 
 
+class BatchError(ValueError):
+    """Records that cannot be put together in a batch; the message names them."""
+
+
 class BatchLoader(DataLoader):
-    """Batches of a data set as Paddle's tensors.
+    """Batches of a data set as inputs of a model, which are Paddle's tensors.
 
     Paddle's own loader ends an epoch early, with a line in the log, where a worker is killed, and does not say which
-    record a worker failed on.
+    record a worker failed on. On a card each batch is one copy that nobody waits for; where there are workers, the
+    thread that receives brings it to where the card reads it by itself, ahead of its step.
 
     Args:
         dataset: `dataset[item]` prepares one item of what the sampler draws; `dataset.sources(item)` names its records.
@@ -62,18 +68,18 @@ class BatchLoader(DataLoader):
         self.batch_sampler.begin_at(step)
         self._skipped = batches
 
-    def __iter__(self) -> Iterator[dict[str, paddle.Tensor] | None]:
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
         """Yield the batches of an epoch."""
         skipped, self._skipped = self._skipped, 0
         yield from repeat(None, skipped)
         batches = self._prepared_ahead() if self._workers else map(self._prepare, self.batch_sampler)
         for batch in batches:
-            yield {name: paddle.to_tensor(array) for name, array in batch.items()}
+            yield batch.unpacked() if isinstance(batch, Parcel) else handed_over(batch)
 
     def _prepare(self, items: list[Any]) -> dict[str, np.ndarray]:
-        return self.collate_fn([self.dataset[item] for item in items])
+        return _together(self.dataset, self.collate_fn, items, [self.dataset[item] for item in items])
 
-    def _prepared_ahead(self) -> Iterator[dict[str, np.ndarray]]:
+    def _prepared_ahead(self) -> Iterator[dict[str, np.ndarray] | Parcel]:
         with closing(_Workers(self.dataset, self.collate_fn, self._workers)) as workers:
             yield from workers.map(self.batch_sampler)
 
@@ -103,14 +109,15 @@ class _Workers:
         self._closed = threading.Event()
         atexit.register(self.close)  # multiprocessing would send SIGTERM, and wait
 
-    def map(self, batches: Any) -> Iterator[dict[str, np.ndarray]]:
+    def map(self, batches: Any) -> Iterator[dict[str, np.ndarray] | Parcel]:
         """Prepare batches, in their order."""
         count, ahead = len(self._sockets), len(self._sockets) * _AHEAD
         source = enumerate(iter(batches))
         # A thread receives, so that a worker can go on while what it made is not asked for yet.
         under_way: queue.Queue[tuple[int, Any] | None] = queue.Queue()
         received: queue.Queue[Any] = queue.Queue()
-        threading.Thread(target=self._receive, args=(under_way, received), daemon=True).start()
+        arguments = under_way, received, paddle.get_device()
+        threading.Thread(target=self._receive, args=arguments, daemon=True).start()
 
         def send() -> bool:
             number, items = next(source, (None, None))
@@ -130,8 +137,10 @@ class _Workers:
             yield result
         under_way.put(None)
 
-    def _receive(self, under_way: queue.Queue[Any], received: queue.Queue[Any]) -> None:
+    def _receive(self, under_way: queue.Queue[Any], received: queue.Queue[Any], device: str) -> None:
         taken = [0] * len(self._sockets)
+        if is_on_card():
+            paddle.set_device(device)  # a thread begins with the first card, and would claim memory of it
         while (sent := under_way.get()) is not None and not self._closed.is_set():
             worker, items = sent
             try:
@@ -142,7 +151,7 @@ class _Workers:
                 return
             slot = self._shared[worker][taken[worker] % len(self._shared[worker])]
             taken[worker] += 1
-            received.put(reply if isinstance(reply, BaseException) else slot.read(reply))
+            received.put(reply if isinstance(reply, BaseException) else _delivered(slot, reply))
 
     def _death(self, worker: int, items: list[Any]) -> WorkerError:
         self._processes[worker].join(timeout=5)
@@ -210,16 +219,33 @@ class _Work:
             for item in items:
                 samples.append(self._dataset[item])
                 self._done[self._number] += 1
-            return slot.write(self._collate(samples))
-        except RecordError as error:
+            return slot.write(_together(self._dataset, self._collate, items, samples))
+        except (RecordError, BatchError) as error:
             return error
         except Exception:
             at = _names(self._dataset, items[len(samples)]) if len(samples) < len(items) else "putting a batch together"
             return WorkerError(f"a worker that prepares records failed on {at}:\n{traceback.format_exc()}")
 
 
+def _together(dataset: Any, collate: Collate, items: list[Any], samples: list[Any]) -> dict[str, np.ndarray]:
+    """Make a batch of what was prepared of each item; what is wrong with it is said of all of its records."""
+    try:
+        return collate(samples)
+    except ValueError as error:
+        names = ", ".join(_names(dataset, item) for item in items)
+        raise BatchError(f"the batch of {names}: {error}") from error
+
+
 def _names(dataset: Any, item: Any) -> str:
     return " and ".join(map(str, dataset.sources(item)))
+
+
+def _delivered(slot: SharedArrays, contents: Contents) -> dict[str, np.ndarray] | Parcel | Exception:
+    """Take a worker's batch out of its slot; on a card it is brought to where that reads it by itself."""
+    try:
+        return slot.parcel(contents) if is_on_card() else slot.read(contents)
+    except Exception as error:  # the thread that asks for batches raises it
+        return error
 
 
 def _send_message(to: socket.socket, message: bytes) -> None:

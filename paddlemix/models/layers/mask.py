@@ -32,7 +32,7 @@ def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) ->
 
 
 def visible_tokens(
-    length: int, span: int, attention_mask: paddle.Tensor | None, cu_seqlens: paddle.Tensor | None
+    length: int, span: int, attention_mask: paddle.Tensor | None, samples: CausalSegments | None
 ) -> Visible:
     """Say what each token of a batch may see: a row's earlier tokens, or those of its sample in a pack.
 
@@ -40,7 +40,7 @@ def visible_tokens(
         length: queries; they are the last tokens of the span.
         span: keys.
         attention_mask: int64 or bool[B, span], 0 where a token is padding, or None when there is none.
-        cu_seqlens: int32[n + 1], where the samples of a pack begin and end; None of a batch of rows.
+        samples: of a pack; None of a batch of rows.
 
     Returns:
         The mask or the segments; None when every query sees every key.
@@ -48,7 +48,7 @@ def visible_tokens(
     Raises:
         ValueError: `attention_mask` is not for `span` keys.
     """
-    return causal_mask(length, span, attention_mask) if cu_seqlens is None else CausalSegments(cu_seqlens)
+    return causal_mask(length, span, attention_mask) if samples is None else samples
 
 
 def check_pack_inputs(

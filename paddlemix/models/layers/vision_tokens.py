@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle.autograd import PyLayer
 
@@ -29,34 +30,41 @@ class Meeting(PyLayer):
 
 
 def place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.Tensor) -> paddle.Tensor:
-    """Overwrite the placeholders' embeddings with a vision tower's tokens, in order.
+    """Overwrite the placeholders' embeddings with a vision tower's tokens.
 
     Args:
         embeds: float[B, L, D].
-        places: bool[B, L], true where a vision token belongs.
-        features: float[N, D], those of all rows, concatenated.
+        places: int64[N], which of the batch's tokens, counted over rows, each vision token takes the place of.
+        features: float[N, D].
 
     Returns:
         float[B, L, D] in the dtype of `embeds`.
-
-    Raises:
-        ValueError: there are not N places.
     """
-    indices = token_places(places)
-    if indices.shape[0] != features.shape[0]:
-        raise ValueError(
-            f"{indices.shape[0]} vision tokens stand in the sequences, but the images or videos make "
-            f"{features.shape[0]}."
-        )
+    assert places.shape[0] == features.shape[0], (places.shape, features.shape)
     flat = embeds.reshape([-1, embeds.shape[-1]])
     with _without_autocast():
-        placed = paddle.scatter(flat, indices, features.astype(flat.dtype))
+        placed = paddle.scatter(flat, places, features.astype(flat.dtype))
     return placed.reshape(embeds.shape)
 
 
-def token_places(places: paddle.Tensor) -> paddle.Tensor:
-    """Turn bool[B, L] into the indices int64[N] of its true places, counted over rows."""
-    return places.flatten().nonzero().flatten()
+def find_places(input_ids: np.ndarray, token_id: int, count: int) -> np.ndarray:
+    """Find where the vision tokens of one kind belong.
+
+    Args:
+        input_ids: int64[B, L].
+        token_id: stands for one vision token each.
+        count: how many of them the images or videos make.
+
+    Returns:
+        int64[count], counted over rows.
+
+    Raises:
+        ValueError: there are not so many places.
+    """
+    places = np.flatnonzero(input_ids == token_id)
+    if len(places) != count:
+        raise ValueError(f"{len(places)} vision tokens stand in the sequences, but the images or videos make {count}.")
+    return places
 
 
 def _without_autocast() -> AbstractContextManager[Any]:

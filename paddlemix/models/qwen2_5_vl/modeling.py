@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from paddlemix.models.qwen2_5_vl.config import Qwen25VLConfig
+from paddlemix.handover import Arrays
+from paddlemix.models.qwen2_5_vl.config import Qwen25VLConfig, Qwen25VLVisionConfig
 from paddlemix.models.qwen2_5_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen2_5_vl.vision import Qwen25VLVisionTower
+from paddlemix.models.qwen2_vl.config import Qwen2VLConfig
 from paddlemix.models.qwen2_vl.modeling import Qwen2VLForConditionalGeneration
 from paddlemix.models.qwen2_vl.positions import TimeScale
-from paddlemix.models.vision_language import Inputs
 
 # What a checkpoint was trained with where nothing says how long a patch in time lasts.
 DEFAULT_SECONDS = 1.0
@@ -29,15 +30,15 @@ class Qwen2_5_VLForConditionalGeneration(Qwen2VLForConditionalGeneration):
         "second_per_grid_ts": "float32[videos], seconds that a patch in time of each video lasts; 1 where not given",
     }
 
-    def video_time_scales(self, inputs: Inputs) -> list[TimeScale]:
+    @classmethod
+    def video_time_scales(cls, config: Qwen2VLConfig, batch: Arrays) -> list[TimeScale]:
         """Tell how time goes on from one patch of each video to the next."""
-        grids = inputs.own.get("video_grid_thw")
-        if grids is None:
+        if "video_grid_thw" not in batch:
             return []
-        seconds = inputs.own.get("second_per_grid_ts")
-        lasting = [DEFAULT_SECONDS] * grids.shape[0] if seconds is None else seconds.tolist()
-        if len(lasting) != grids.shape[0]:
-            raise ValueError(
-                f"`second_per_grid_ts` has {len(lasting)} numbers, but `video_grid_thw` {grids.shape[0]} videos."
-            )
-        return [TimeScale(one, self.config.vision_config.tokens_per_second) for one in lasting]
+        videos, vision = len(batch["video_grid_thw"]), config.vision_config
+        assert isinstance(vision, Qwen25VLVisionConfig)
+        seconds = batch.get("second_per_grid_ts")
+        lasting = [DEFAULT_SECONDS] * videos if seconds is None else seconds.tolist()
+        if len(lasting) != videos:
+            raise ValueError(f"`second_per_grid_ts` has {len(lasting)} numbers, but `video_grid_thw` {videos} videos.")
+        return [TimeScale(one, vision.tokens_per_second) for one in lasting]

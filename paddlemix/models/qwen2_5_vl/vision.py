@@ -9,12 +9,18 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddlemix.handover import Layout
 from paddlemix.models.layers.mlp import GatedMLP
 from paddlemix.models.layers.norm import RMSNorm
 from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.qwen2_5_vl.config import Qwen25VLVisionConfig
-from paddlemix.models.qwen2_vl.vision import NORM_EPSILON, Qwen2VLVisionTower, frame_lengths
+from paddlemix.models.qwen2_vl.config import PatchTowerConfig
+from paddlemix.models.qwen2_vl.vision import AXES, FRAMES, NORM_EPSILON, Qwen2VLVisionTower
 from paddlemix.ops import Rotary, Segments
+
+# Names in a layout, beside those of Qwen2-VL's tower: int64[N], which patch stands where, window by window;
+# int64[cells], where each merged cell stands then; int32[n + 1], where windows end.
+PATCHES, WAY_BACK, WINDOWS = "tower.patches", "tower.way_back", "tower.windows"
 
 
 class Qwen25VLVisionTower(Qwen2VLVisionTower):
@@ -39,26 +45,49 @@ class Qwen25VLVisionTower(Qwen2VLVisionTower):
         """Make the feed-forward layer of a block."""
         return GatedMLP(width, inner_size, bias=True)
 
-    def encode(self, x: paddle.Tensor, rotary: Rotary, grids: list[list[int]]) -> paddle.Tensor:
+    @staticmethod
+    def lay_out(config: PatchTowerConfig, grids: np.ndarray) -> dict[str, np.ndarray]:
+        """Find out what the host must know of images and videos before the tower sees them.
+
+        Args:
+            config: of the tower.
+            grids: int64[images, 3], patches in time, height and width of each image or video.
+
+        Returns:
+            Arrays of a `Layout`, by name.
+
+        Raises:
+            ValueError: an image cannot be cut into merge windows.
+        """
+        assert isinstance(config, Qwen25VLVisionConfig)
+        laid, window = Qwen2VLVisionTower.lay_out(config, grids), config.spatial_merge_size**2
+        order, cells = window_order(grids.tolist(), config.spatial_merge_size, config.window_side)
+        patches = (order[:, None] * window + np.arange(window)).reshape(-1)
+        return {
+            **laid,
+            AXES: laid[AXES][patches],
+            PATCHES: patches,
+            WAY_BACK: np.argsort(order),
+            WINDOWS: np.cumsum([0, *(count * window for count in cells)], dtype=np.int32),
+        }
+
+    def encode(self, x: paddle.Tensor, rotary: Rotary, layout: Layout) -> paddle.Tensor:
         """Take embedded patches through the blocks and the merger, window by window.
 
         Args:
             x: float[N, width].
-            rotary: cosines and sines float32[N, head_dim / 2].
-            grids: patches in time, height and width of each image or video.
+            rotary: cosines and sines float32[N, head_dim / 2], window by window.
+            layout: of the images and videos.
 
         Returns:
             float[N / merge**2, out_hidden_size], in the order in which the patches came.
         """
-        merge, side = self.config.spatial_merge_size, self.config.window_side
-        order, cells = window_order(grids, merge, side)
-        patches = paddle.to_tensor((order[:, None] * merge**2 + np.arange(merge**2)).reshape(-1))
-        x, cosines, sines = (one.index_select(patches) for one in (x, *rotary))
-        frames, windows = Segments(frame_lengths(grids)), Segments([count * merge**2 for count in cells])
+        x = x.index_select(layout.tensor(PATCHES))
+        frames, windows = Segments.laid_out(layout, FRAMES), Segments.laid_out(layout, WINDOWS)
         for index, block in enumerate(self.blocks):
             segments = frames if index in self.config.fullatt_block_indexes else windows
-            x = run_block(block, x, (cosines, sines), segments, recompute=self.recompute)
-        return self.merger(x).index_select(paddle.to_tensor(np.argsort(order)))
+            x = run_block(block, x, rotary, segments, recompute=self.recompute)
+        return self.merger(x).index_select(layout.tensor(WAY_BACK))
 
 
 def window_order(grids: list[list[int]], merge_size: int, side: int) -> tuple[np.ndarray, list[int]]:

@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddlemix.handover import Layout, constant
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.mlp import GELU, MLP
 from paddlemix.models.layers.norm import LayerNorm
@@ -20,6 +21,9 @@ from paddlemix.ops import Rotary, Segments, rotary_frequencies, rotate_split, se
 
 NORM_EPSILON = 1e-6
 ROTARY_BASE = 10000.0
+# Names in a layout: int64[images, 3], the grids; int32[N, 2], row and column of each patch in the order in which blocks
+# see them; int32[n + 1], where the frames among them end.
+GRIDS, AXES, FRAMES = "tower.grids", "tower.axes", "tower.frames"
 
 
 class PatchEmbed(nn.Layer):
@@ -127,12 +131,42 @@ class Qwen2VLVisionTower(nn.Layer):
         """Make the feed-forward layer of a block; a kin may have another."""
         return MLP(width, inner_size, "quick_gelu")
 
-    def forward(self, pixel_values: paddle.Tensor, grid_thw: paddle.Tensor) -> paddle.Tensor:
+    @staticmethod
+    def lay_out(config: PatchTowerConfig, grids: np.ndarray) -> dict[str, np.ndarray]:
+        """Find out what the host must know of images and videos before the tower sees them.
+
+        Args:
+            config: of the tower.
+            grids: int64[images, 3], patches in time, height and width of each image or video.
+
+        Returns:
+            Arrays of a `Layout`, by name.
+
+        Raises:
+            ValueError: an image cannot be cut into merge windows.
+        """
+        merge, listed = config.spatial_merge_size, grids.tolist()
+        uneven = [grid for grid in listed if grid[1] % merge or grid[2] % merge]
+        if uneven:
+            raise ValueError(
+                f"grid_thw holds {uneven}; height and width must be multiples of a merged token's {merge}."
+            )
+        places = [patch_places(grid, merge) for grid in listed]
+        return {
+            GRIDS: grids,
+            AXES: np.concatenate(places).astype(np.int32),
+            FRAMES: np.cumsum([0, *frame_lengths(listed)], dtype=np.int32),
+        }
+
+    def forward(
+        self, pixel_values: paddle.Tensor, grid_thw: paddle.Tensor, layout: Layout | None = None
+    ) -> paddle.Tensor:
         """Turn patches into tokens.
 
         Args:
             pixel_values: float[N, patch_values], the patches of all images in merge-window order.
             grid_thw: int64[images, 3], patches in time, height and width; their products add up to N.
+            layout: holds what `lay_out` gives; None reads the grids, and waits for a card.
 
         Returns:
             float[N / merge**2, hidden_size].
@@ -140,45 +174,53 @@ class Qwen2VLVisionTower(nn.Layer):
         Raises:
             ValueError: the grids do not add up to N, or an image cannot be cut into merge windows.
         """
-        grids = grid_thw.tolist()
-        self._check_patches(pixel_values, grids)
-        return self.encode(self.patch_embed(pixel_values), self._rotary(grids), grids)
+        layout = layout or Layout(self.lay_out(self.config, grid_thw.numpy()))
+        self._check_patches(pixel_values, layout.array(GRIDS))
+        return self.encode(self.patch_embed(pixel_values), self._rotary(layout), layout)
 
-    def encode(self, x: paddle.Tensor, rotary: Rotary, grids: list[list[int]]) -> paddle.Tensor:
+    def encode(self, x: paddle.Tensor, rotary: Rotary, layout: Layout) -> paddle.Tensor:
         """Take embedded patches through the blocks and the merger.
 
         Args:
             x: float[N, width].
             rotary: cosines and sines float32[N, head_dim / 2].
-            grids: patches in time, height and width of each image or video.
+            layout: of the images and videos.
 
         Returns:
             float[N / merge**2, hidden_size].
         """
-        frames = Segments(frame_lengths(grids))
+        frames = Segments.laid_out(layout, FRAMES)
         for block in self.blocks:
             x = run_block(block, x, rotary, frames, recompute=self.recompute)
         return self.merger(x)
 
-    def _rotary(self, grids: list[list[int]]) -> Rotary:
-        """Compute cosines and sines float32[N, head_dim / 2]: rows turn a quarter of a head, columns another."""
-        frequencies = rotary_frequencies(ROTARY_BASE, self.config.width // self.config.num_heads // 2)
-        places = np.concatenate([patch_places(grid, self.config.spatial_merge_size) for grid in grids])
-        angles = (places[:, :, None] * frequencies).reshape(len(places), -1).astype(np.float32)
-        return paddle.to_tensor(np.cos(angles)), paddle.to_tensor(np.sin(angles))
+    def _rotary(self, layout: Layout) -> Rotary:
+        """Look cosines and sines float32[N, head_dim / 2] up: rows turn a quarter of a head, columns another."""
+        size = self.config.width // self.config.num_heads // 2
+        sides = 2 ** (int(layout.array(GRIDS)[:, 1:].max()) - 1).bit_length()  # few tables, whatever images are shown
+        axes = layout.tensor(AXES).flatten()
+        cos, sin = (constant(table, size, sides).index_select(axes).reshape([-1, size]) for table in (_cosines, _sines))
+        return cos, sin
 
-    def _check_patches(self, pixel_values: paddle.Tensor, grids: list[list[int]]) -> None:
-        wanted = sum(t * h * w for t, h, w in grids)
+    def _check_patches(self, pixel_values: paddle.Tensor, grids: np.ndarray) -> None:
+        wanted = int(grids.prod(axis=1).sum())
         if pixel_values.shape[0] != wanted:
             raise ValueError(
-                f"pixel_values holds {pixel_values.shape[0]} patches, but grid_thw {grids} asks for {wanted}."
+                f"pixel_values holds {pixel_values.shape[0]} patches, but grid_thw {grids.tolist()} asks for {wanted}."
             )
-        merge = self.config.spatial_merge_size
-        uneven = [grid for grid in grids if grid[1] % merge or grid[2] % merge]
-        if uneven:
-            raise ValueError(
-                f"grid_thw holds {uneven}; height and width must be multiples of a merged token's {merge}."
-            )
+
+
+def _cosines(size: int, sides: int) -> np.ndarray:
+    """Compute the cosine of each pair's angle in each row or column, float32[sides, size / 2]."""
+    return np.cos(_angles(size, sides))
+
+
+def _sines(size: int, sides: int) -> np.ndarray:
+    return np.sin(_angles(size, sides))
+
+
+def _angles(size: int, sides: int) -> np.ndarray:
+    return (np.arange(sides)[:, None] * rotary_frequencies(ROTARY_BASE, size)).astype(np.float32)
 
 
 def frame_lengths(grids: list[list[int]]) -> list[int]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import paddle
 from paddle import nn
 
 from paddlemix.generation.ends import carried_values
+from paddlemix.handover import Arrays
 from paddlemix.models.decoder import Decoder, Rotaries
 from paddlemix.models.qwen_vl.checkpoint import weight_layout
 from paddlemix.models.qwen_vl.config import QWenConfig
@@ -20,11 +22,14 @@ from paddlemix.models.qwen_vl.positions import logn_factors, ntk_alpha, scaled_f
 from paddlemix.models.qwen_vl.spans import image_places
 from paddlemix.models.qwen_vl.tensor_parallel import split_plan
 from paddlemix.models.qwen_vl.vision import QWenVisionTower
-from paddlemix.models.vision_language import Inputs, Turned, Vision, VisionLanguageModel
+from paddlemix.models.vision_language import VISION_PLACES, Inputs, Turned, Vision, VisionLanguageModel
 
 if TYPE_CHECKING:
     from paddlemix.models.qwen_vl.chat.context import History
     from paddlemix.models.qwen_vl.tokenizer import QwenTokenizer
+
+# A name in a layout: int64[], how far positions go where they are given.
+LENGTH = "length"
 
 
 class QWenLMHeadModel(VisionLanguageModel):
@@ -93,6 +98,19 @@ class QWenLMHeadModel(VisionLanguageModel):
 
         return chat_stream(self, tokenizer, query, history, **options)
 
+    @classmethod
+    def lay_out_own(cls, config: QWenConfig, batch: Arrays, past: int) -> dict[str, np.ndarray]:
+        """Find where images belong, and how far the positions that are given go."""
+        laid: dict[str, np.ndarray] = {}
+        # While an answer is written its tokens are no images, whatever the model says.
+        if "input_ids" in batch and not (past and "pixel_values" not in batch):
+            visual = config.visual
+            places = image_places(batch["input_ids"], visual.image_start_id, visual.n_queries)
+            laid[VISION_PLACES] = np.flatnonzero(places)
+        if "position_ids" in batch and not past:
+            laid[LENGTH] = batch["position_ids"].max() + 1
+        return laid
+
     def turn(self, inputs: Inputs) -> Turned:
         """Count places; further than the model was trained to see, by dynamic NTK and log-n attention."""
         return Turned(rotaries(self.config, inputs, training=self.training))
@@ -102,30 +120,22 @@ class QWenLMHeadModel(VisionLanguageModel):
         pixel_values, input_ids = inputs.own.get("pixel_values"), inputs.input_ids
         if input_ids is None and pixel_values is not None:
             raise ValueError("`pixel_values` were given without `input_ids`, which say where the images belong.")
-        # While an answer is written its tokens are no images, whatever the model says.
-        if input_ids is None or (pixel_values is None and inputs.past):
+        if VISION_PLACES not in inputs.layout:
             return None
-        places = self._image_places(input_ids, pixel_values)
+        given = 0 if pixel_values is None else pixel_values.shape[0]
+        shown = len(inputs.layout.array(VISION_PLACES)) // self.config.visual.n_queries
+        if shown != given:
+            raise ValueError(
+                f"{shown} images stand among the tokens, but `pixel_values` holds {given}; give each its pixels."
+            )
         if pixel_values is None:
             return None
-        features = self.tower(pixel_values).flatten(0, 1)
-        return Vision(features, [places], [features.shape[0]])
+        return Vision(self.tower(pixel_values).flatten(0, 1), inputs.layout.tensor(VISION_PLACES))
 
     def look_at_nothing(self) -> paddle.Tensor:
         """Run the tower on an image of one patch of zeros."""
         patch = self.config.visual.patch_size
         return self.tower(paddle.zeros([1, 3, patch, patch]))
-
-    def _image_places(self, input_ids: paddle.Tensor, pixel_values: paddle.Tensor | None) -> paddle.Tensor:
-        """Find where the images belong, bool[B, L]; as many as were given."""
-        visual, given = self.config.visual, 0 if pixel_values is None else pixel_values.shape[0]
-        places = image_places(input_ids.numpy(), visual.image_start_id, visual.n_queries)
-        shown = int(places.sum()) // visual.n_queries
-        if shown != given:
-            raise ValueError(
-                f"{shown} images stand among the tokens, but `pixel_values` holds {given}; give each its pixels."
-            )
-        return paddle.to_tensor(places)
 
 
 def rotaries(config: QWenConfig, inputs: Inputs, *, training: bool) -> Rotaries:
@@ -159,5 +169,5 @@ def _ntk_alpha(config: QWenConfig, inputs: Inputs) -> int:
     if inputs.past:
         length = inputs.caches[0].prefilled
     elif inputs.position_ids is not None:
-        length = int(inputs.position_ids.max()) + 1
+        length = int(inputs.layout.array(LENGTH))
     return ntk_alpha(length, config.seq_length)

@@ -9,6 +9,7 @@ from math import ceil, log, log2
 
 import paddle
 
+from paddlemix.handover import constant
 from paddlemix.ops import rotary_frequencies
 
 
@@ -27,7 +28,7 @@ def ntk_alpha(length: int, trained_length: int) -> int:
 
 def scaled_frequencies(base: float, size: int, alpha: float) -> paddle.Tensor:
     """Compute rotary frequencies float32[size / 2] whose slowest pair turns `alpha` times slower."""
-    return paddle.to_tensor(rotary_frequencies(base * alpha ** (size / (size - 2)), size))
+    return constant(rotary_frequencies, base * alpha ** (size / (size - 2)), size)
 
 
 def logn_factors(positions: paddle.Tensor, trained_length: int) -> paddle.Tensor:

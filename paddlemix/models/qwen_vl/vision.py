@@ -86,7 +86,7 @@ class VisionBlocks(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Transform float[B, N, width]."""
         count, patches, _ = x.shape
-        images = Segments([patches] * count)
+        images = Segments.alike(count, patches)
         for block in self.resblocks:
             x = run_block(block, x, images, recompute=self.recompute)
         return x

@@ -4,7 +4,7 @@ from paddlemix.ops.tensors.activation import ACTIVATIONS, Activation, gelu, quic
 from paddlemix.ops.tensors.attention import attention, segment_attention
 from paddlemix.ops.tensors.built import awake_threads, num_threads, set_num_threads
 from paddlemix.ops.tensors.collectives import copy_to_ranks, gather_from_ranks, sum_over_ranks
-from paddlemix.ops.tensors.cross_entropy import linear_cross_entropy, token_cross_entropy
+from paddlemix.ops.tensors.cross_entropy import check_targets, linear_cross_entropy, token_cross_entropy
 from paddlemix.ops.tensors.decode_block import BlockWeights, decode_block, has_decode_block
 from paddlemix.ops.tensors.interpolate import resize_grid
 from paddlemix.ops.tensors.linear import linear, set_compute_dtype
@@ -37,6 +37,7 @@ __all__ = [
     "apply_rotary",
     "attention",
     "awake_threads",
+    "check_targets",
     "copy_to_ranks",
     "decode_block",
     "gather_from_ranks",

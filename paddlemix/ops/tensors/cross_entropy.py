@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 
@@ -42,6 +43,7 @@ def linear_cross_entropy(
     reduction: Literal["mean", "sum"] = "mean",
     transposed: bool = False,
     ignore_index: int = IGNORED_LABEL,
+    all_count: bool = False,
 ) -> paddle.Tensor:
     """Compute the cross entropy of the logits `hidden weight`, of which the built op holds a few rows at a time.
 
@@ -55,6 +57,7 @@ def linear_cross_entropy(
         reduction: "mean" over the targets that count, or "sum".
         transposed: whether the weight is held the other way round, as an embedding is.
         ignore_index: the target that does not count.
+        all_count: the caller knows that every target is a token. Else a card is asked, and waited for.
 
     Returns:
         float32[], computed in float32; 0 (with gradients of 0) when no target counts.
@@ -63,14 +66,13 @@ def linear_cross_entropy(
         ValueError: shapes, dtypes or places do not fit, a target is no token, or there is no such reduction.
     """
     _check(hidden, weight, targets, weights, reduction, transposed)
-    places = (targets != ignore_index).nonzero().flatten()
-    if not places.shape[0]:
-        # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
-        return (hidden[:1].sum() + weight[:1, :1].sum()).astype("float32") * 0.0
-    if places.shape[0] < targets.shape[0]:
-        hidden, targets = hidden.index_select(places), targets.index_select(places)
-        weights = None if weights is None else weights.index_select(places)
-    check_targets(targets, weight.shape[0 if transposed else 1])
+    if not all_count:
+        vocabulary = weight.shape[0 if transposed else 1]
+        hidden, targets, weights = tokens_that_count(
+            hidden, targets, weights, vocabulary=vocabulary, ignore_index=ignore_index
+        )
+    if not targets.shape[0]:
+        return no_targets_loss(hidden, weight)
     if weights is None:
         share = 1.0 / targets.shape[0] if reduction == "mean" else 1.0
         weights = paddle.full(targets.shape, share, dtype="float32")
@@ -80,6 +82,46 @@ def linear_cross_entropy(
     asked = paddle.is_grad_enabled()
     flags = [transposed, is_rounded(), asked and not hidden.stop_gradient, asked and not weight.stop_gradient]
     return built.run("linear_cross_entropy", hidden, weight, targets, weights, *flags)[0]
+
+
+def no_targets_loss(hidden: paddle.Tensor, weight: paddle.Tensor) -> paddle.Tensor:
+    """Return float32[] of 0 with gradients of 0 for hidden states and the head's matrix."""
+    # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
+    return (hidden[:1].sum() + weight[:1, :1].sum()).astype("float32") * 0.0
+
+
+def tokens_that_count(
+    hidden: paddle.Tensor,
+    targets: paddle.Tensor,
+    weights: paddle.Tensor | None,
+    *,
+    vocabulary: int,
+    ignore_index: int = IGNORED_LABEL,
+) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor | None]:
+    """Leave out the rows whose target is ignored; a card is asked, and waited for.
+
+    Args:
+        hidden: float[N, D].
+        targets: int64[N].
+        weights: float32[N], or None.
+        vocabulary: how many tokens there are.
+        ignore_index: the target that does not count.
+
+    Returns:
+        The three of those that count. Where none does the hidden states are as they were, so that gradients of zero
+        reach them.
+
+    Raises:
+        ValueError: a target is no token.
+    """
+    places = (targets != ignore_index).nonzero().flatten()
+    if not places.shape[0]:
+        return hidden, targets[:0], None
+    if places.shape[0] < targets.shape[0]:
+        hidden, targets = hidden.index_select(places), targets.index_select(places)
+        weights = None if weights is None else weights.index_select(places)
+    check_targets(targets.numpy(), vocabulary)
+    return hidden, targets, weights
 
 
 def _check(
@@ -106,8 +148,10 @@ def _check(
             raise ValueError(f"`weights` is {weights.dtype}; expected float32.")
 
 
-def check_targets(targets: paddle.Tensor, vocabulary: int) -> None:
+def check_targets(targets: np.ndarray, vocabulary: int) -> None:
     """Refuse targets, int64[N], that are no tokens of a vocabulary of so many."""
+    if not targets.size:
+        return
     least, most = int(targets.min()), int(targets.max())
     if least < 0 or most >= vocabulary:
         raise ValueError(f"`targets` run from {least} to {most}; expected tokens from 0 to {vocabulary - 1}.")

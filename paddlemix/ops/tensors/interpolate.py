@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import paddle
+
+from paddlemix.handover import constant
 
 CUBIC = -0.75  # the kernel's free number, the one that PyTorch and Paddle take
 
@@ -27,10 +27,9 @@ def resize_grid(grid: paddle.Tensor, size: int) -> paddle.Tensor:
         return grid
     # Resizing is linear: one matmul, gradient included. Autocast would multiply in half precision, off by 0.4 %.
     with paddle.amp.auto_cast(enable=False):
-        return paddle.matmul(paddle.to_tensor(_grid_weights(side, size)), grid.astype("float32")).astype(grid.dtype)
+        return paddle.matmul(constant(_grid_weights, side, size), grid.astype("float32")).astype(grid.dtype)
 
 
-@lru_cache(maxsize=8)
 def _grid_weights(side: int, size: int) -> np.ndarray:
     """Compute what each old place adds to each new one, float32[size * size, side * side]."""
     line = _line_weights(side, size)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
 import paddle
 
+from paddlemix.handover import Layout, sent
 from paddlemix.ops.tensors.mask import HIDDEN, CausalMask
 
 # Segments as long as this share of their group's longest are computed together. Measured on one core, forward and
@@ -49,15 +50,27 @@ class Segments:
 
     Args:
         lengths: tokens per segment, in order.
+        cu_seqlens: int32[n + 1], the same as a tensor; None has it made once it is asked for.
 
     Raises:
         ValueError: a length is negative.
     """
 
-    def __init__(self, lengths: Sequence[int]) -> None:
+    def __init__(self, lengths: Sequence[int], cu_seqlens: paddle.Tensor | None = None) -> None:
         if min(lengths, default=0) < 0:
             raise ValueError(f"`lengths` are {lengths}; expected numbers of tokens, none below 0.")
         self.lengths = list(lengths)
+        self._given_ends = cu_seqlens
+
+    @classmethod
+    def laid_out(cls, layout: Layout, name: str) -> Segments:
+        """Make those whose `cu_seqlens`, int32[n + 1], a layout has under a name."""
+        return cls(np.diff(layout.array(name)).tolist(), layout.tensor(name))
+
+    @classmethod
+    def alike(cls, count: int, length: int) -> Segments:
+        """Make segments of one length, of which a card computes where they end."""
+        return cls([length] * count, paddle.arange(count + 1, dtype="int32") * length)
 
     @property
     def total(self) -> int:
@@ -67,7 +80,9 @@ class Segments:
     @cached_property
     def cu_seqlens(self) -> paddle.Tensor:
         """int32[n + 1], where each of the n segments begins, and the total."""
-        return paddle.to_tensor([0, *accumulate(self.lengths)], dtype="int32")
+        if self._given_ends is not None:
+            return self._given_ends
+        return sent(np.cumsum([0, *self.lengths], dtype=np.int32))
 
 
 class CausalSegments:
@@ -77,14 +92,15 @@ class CausalSegments:
 
     Args:
         cu_seqlens: int32[n + 1], where each of the n samples begins, and the length of the pack.
+        ends: the same, where the host knows them; None asks a card, and waits for it.
 
     Raises:
         ValueError: `cu_seqlens` does not start at 0, or a sample has no tokens.
     """
 
-    def __init__(self, cu_seqlens: paddle.Tensor) -> None:
+    def __init__(self, cu_seqlens: paddle.Tensor, ends: np.ndarray | None = None) -> None:
         self.cu_seqlens = cu_seqlens.astype("int32")
-        self.ends: list[int] = cu_seqlens.tolist()
+        self.ends: list[int] = (cu_seqlens if ends is None else ends).tolist()
         if len(self.ends) < 2 or self.ends[0] != 0 or any(start >= end for start, end in pairwise(self.ends)):
             raise ValueError(
                 f"`cu_seqlens` is {self.ends}; expected 0 and then each sample's end, each beyond the last."
@@ -109,23 +125,28 @@ class CausalSegments:
     def way_back(self) -> paddle.Tensor:
         """int64[total], where in the groups' concatenated batches each token of the pack stands."""
         way_back, offset = np.empty(self.total, dtype=np.int64), 0
-        for group in self.groups:
+        for members in self._members_by_group:
             # A segment's last token occurs again as padding: written backwards, its first occurrence stays.
-            places = group.places.numpy()
+            places = self._places(members).flatten()
             way_back[places[::-1]] = np.arange(offset + len(places) - 1, offset - 1, -1)
             offset += len(places)
-        return paddle.to_tensor(way_back)
+        return sent(way_back)
 
     @cached_property
     def _members_by_group(self) -> list[list[int]]:
         return list(_alike(self.lengths))
 
     def _group(self, members: list[int]) -> SegmentGroup:
+        places = self._places(members)
+        count, longest = places.shape
+        mask = paddle.full([longest, longest], HIDDEN).triu(1)
+        return SegmentGroup(sent(places.flatten()), count, longest, mask)
+
+    def _places(self, members: list[int]) -> np.ndarray:
+        """Find where in the pack each place of a group's padded batch comes from, int64[count, longest]."""
         starts, ends = np.array(self.ends[:-1])[members], np.array(self.ends[1:])[members]
         longest = int((ends - starts).max())
-        places = np.minimum(starts[:, None] + np.arange(longest), ends[:, None] - 1)
-        mask = paddle.full([longest, longest], HIDDEN).triu(1)
-        return SegmentGroup(paddle.to_tensor(places.flatten()), len(members), longest, mask)
+        return np.minimum(starts[:, None] + np.arange(longest), ends[:, None] - 1)
 
 
 def _alike(lengths: list[int]) -> Iterator[list[int]]:

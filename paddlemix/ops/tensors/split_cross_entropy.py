@@ -10,7 +10,7 @@ from paddle.distributed import ReduceOp, all_reduce
 from paddle.distributed.communication.group import Group
 
 from paddlemix.ops.tensors.collectives import copy_to_ranks
-from paddlemix.ops.tensors.cross_entropy import IGNORED_LABEL, check_targets
+from paddlemix.ops.tensors.cross_entropy import no_targets_loss, tokens_that_count
 from paddlemix.ops.tensors.linear import linear
 
 
@@ -22,6 +22,7 @@ def split_linear_cross_entropy(
     weights: paddle.Tensor | None = None,
     *,
     transposed: bool = False,
+    all_count: bool = False,
 ) -> paddle.Tensor:
     """Compute `linear_cross_entropy` where each rank holds an equal part of the vocabulary, in the order of the ranks.
 
@@ -35,6 +36,7 @@ def split_linear_cross_entropy(
         group: the ranks.
         weights: float32[N], by which each token's cost is multiplied before all are summed; None takes the mean.
         transposed: whether the weight is held the other way round, as an embedding is.
+        all_count: the caller knows that every target is a token. Else a card is asked, and waited for.
 
     Returns:
         float32[], the same on all ranks; 0 (with gradients of 0) when no target counts.
@@ -42,17 +44,14 @@ def split_linear_cross_entropy(
     Raises:
         ValueError: a target is no token.
     """
-    hidden, places = copy_to_ranks(hidden, group), (targets != IGNORED_LABEL).nonzero().flatten()
-    if not places.shape[0]:
-        # No empty matmul: Paddle 3.3.1 fails in its gradient where the head alone is trained.
-        return (hidden[:1].sum() + weight[:1, :1].sum()).astype("float32") * 0.0
-    targets = targets.index_select(places)
-    check_targets(targets, weight.shape[0 if transposed else 1] * group.nranks)
-    if weights is None:
-        shares = paddle.full(targets.shape, 1.0 / targets.shape[0], dtype="float32")
-    else:
-        shares = weights.index_select(places)
-    logits = linear(hidden.index_select(places), weight, transposed=transposed)
+    hidden = copy_to_ranks(hidden, group)
+    if not all_count:
+        vocabulary = weight.shape[0 if transposed else 1] * group.nranks
+        hidden, targets, weights = tokens_that_count(hidden, targets, weights, vocabulary=vocabulary)
+    if not targets.shape[0]:
+        return no_targets_loss(hidden, weight)
+    shares = paddle.full(targets.shape, 1.0 / targets.shape[0], dtype="float32") if weights is None else weights
+    logits = linear(hidden, weight, transposed=transposed)
     return _SplitCrossEntropy.apply(logits.astype("float32"), targets, shares, group)
 
 

@@ -9,8 +9,11 @@ import numpy as np
 import paddle
 import pytest
 
+from paddlemix import handover
 from paddlemix.conversation import RecordError, RecordId
-from paddlemix.datasets.loading.workers import BatchLoader, WorkerError
+from paddlemix.datasets.loading.workers import BatchError, BatchLoader, WorkerError
+
+from ...gpu import fake_copies
 
 
 class Numbers:
@@ -88,6 +91,20 @@ def test_an_error_in_a_worker_names_the_record_it_was_on():
         loaded(workers=2, misbehave={7: fail})
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_with_a_batch_is_said_in_a_sentence_that_names_its_records(workers):
+    def refuse_six(samples):
+        if any((sample == 6).any() for sample in samples):
+            raise ValueError("`targets` run from 0 to 9; expected tokens from 0 to 5.")
+        return collate(samples)
+
+    words = (
+        r"^the batch of a\.json, record 6, a\.json, record 7: `targets` run from 0 to 9; expected tokens from 0 to 5\.$"
+    )
+    with pytest.raises(BatchError, match=words):
+        list(BatchLoader(Numbers(21), Batches(21), refuse_six, workers))
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [(lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by SIGKILL"), (lambda: os._exit(3), "ended with 3")],
@@ -131,3 +148,36 @@ def test_an_epoch_that_begins_in_the_middle_prepares_nothing_before(workers):
     batches = list(loader)
     assert batches[:4] == [None] * 4
     assert [int(batch["x"][0, 0]) for batch in batches[4:]] == list(range(8, 21, 2))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_card_gets_each_batch_by_one_copy_and_where_there_are_workers_ahead_of_its_step(monkeypatch, workers):
+    wanted = loaded()
+    copies = fake_copies.install(monkeypatch.setattr)
+    found = loaded(workers=workers)
+    for one, other in zip(found, wanted, strict=True):
+        assert {name: tensor.tolist() for name, tensor in one.items()} == {
+            name: tensor.tolist() for name, tensor in other.items()
+        }
+    assert sorted(kind for kind, _ in copies) == ["copied"] * 11 + ["pinned"] * 11
+    by = {kind: {thread == "MainThread" for found, thread in copies if found == kind} for kind in ("copied", "pinned")}
+    assert by == {"copied": {True}, "pinned": {workers == 0}}
+
+
+def test_what_goes_wrong_on_the_way_to_a_card_is_raised_where_batches_are_asked_for(monkeypatch):
+    fake_copies.install(monkeypatch.setattr)
+
+    def full(memory):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(handover, "_pinned", full)
+    with pytest.raises(MemoryError, match="no room"):
+        loaded(workers=2)
+
+
+def test_a_bad_record_comes_behind_the_batches_before_it_on_a_card_too(monkeypatch):
+    fake_copies.install(monkeypatch.setattr)
+    seen = []
+    with pytest.raises(RecordError, match="record 7"):
+        seen.extend(int(batch["x"][0, 0]) for batch in BatchLoader(Numbers(21, {7: refuse}), Batches(21), collate, 2))
+    assert seen == [0, 2, 4]

@@ -5,8 +5,9 @@ import paddle
 import pytest
 from paddle import nn
 
+from paddlemix.handover import Layout
 from paddlemix.models.layers.linear import Linear
-from paddlemix.models.layers.loss import next_token_loss
+from paddlemix.models.layers.loss import Targets, find_targets, next_token_loss
 
 LABELS = [[-100, 2, -100, 4], [0, -100, 1, -100]]
 # Where the tokens of LABELS are foretold, and which they are.
@@ -41,6 +42,10 @@ def matrix(head: nn.Layer) -> np.ndarray:
     return (weight.T if isinstance(head, nn.Embedding) else weight).numpy().astype(np.float64)
 
 
+def targets(labels=LABELS, weights=None) -> Targets:
+    return Targets.of(Layout(find_targets(np.array(labels), weights, 7)))
+
+
 def wanted_losses(hidden: np.ndarray, weight: np.ndarray) -> np.ndarray:
     logits = hidden[ROWS].astype(np.float64) @ weight
     return np.log(np.exp(logits).sum(-1)) - logits[np.arange(3), TARGETS]
@@ -52,9 +57,7 @@ def test_the_loss_is_of_the_tokens_asked_for(kind, weighted):
     head = make_head(kind)
     hidden = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 4, 5)).astype(np.float32))
     weights = np.random.default_rng(1).uniform(0.1, 2, (2, 4)).astype(np.float32) if weighted else None
-    loss = next_token_loss(
-        hidden, paddle.to_tensor(LABELS), head, None if weights is None else paddle.to_tensor(weights)
-    )
+    loss = next_token_loss(hidden, targets(weights=weights), head)
     losses = wanted_losses(hidden.numpy(), matrix(head))
     wanted = losses.mean() if weights is None else losses @ weights[[0, 0, 1], [1, 3, 2]]
     assert float(loss) == pytest.approx(wanted, rel=1e-6)
@@ -63,7 +66,7 @@ def test_the_loss_is_of_the_tokens_asked_for(kind, weighted):
 def test_only_the_logits_in_front_of_target_tokens_are_computed():
     hidden = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 4, 5)).astype(np.float32))
     head = make_head("adapter")
-    next_token_loss(hidden, paddle.to_tensor(LABELS), head)
+    next_token_loss(hidden, targets(), head)
     np.testing.assert_array_equal(head.seen[0], hidden.numpy()[ROWS])
 
 
@@ -71,6 +74,18 @@ def test_only_the_logits_in_front_of_target_tokens_are_computed():
 def test_without_a_target_the_loss_and_its_gradients_are_zero(kind):
     hidden = paddle.ones([1, 3, 5])
     hidden.stop_gradient = False
-    loss = next_token_loss(hidden, paddle.full([1, 3], -100, dtype="int64"), make_head(kind))
+    loss = next_token_loss(hidden, targets([[-100] * 3]), make_head(kind))
     loss.backward()
     assert float(loss) == 0 and float(hidden.grad.abs().max()) == 0
+
+
+def test_targets_are_found_where_the_token_before_them_stands():
+    found = targets(weights=np.arange(8, dtype=np.float32).reshape(2, 4))
+    assert found.places.tolist() == [0, 2, 5] and found.tokens.tolist() == TARGETS
+    assert found.weights.tolist() == [1, 3, 6] and found.tokens.dtype == paddle.int64
+
+
+@pytest.mark.parametrize(("label", "found"), [(7, "2 to 7"), (-3, "-3 to 4")])
+def test_a_label_that_is_no_token_is_refused(label, found):
+    with pytest.raises(ValueError, match=f"run from {found}; expected tokens from 0 to 6"):
+        find_targets(np.array([[0, 2, 4, label]]), None, 7)

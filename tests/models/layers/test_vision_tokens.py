@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.models.layers.vision_tokens import Meeting, place_vision
+from paddlemix.models.layers.vision_tokens import Meeting, find_places, place_vision
 
 PLACES = np.array([[False, True, True], [True, False, False]])
 
@@ -13,7 +13,7 @@ def test_features_take_the_true_places_in_order_and_gradients_reach_both():
     embeds = paddle.full([2, 3, 2], 5.0)
     features = paddle.arange(6, dtype="float32").reshape([3, 2])
     embeds.stop_gradient = features.stop_gradient = False
-    placed = place_vision(embeds, paddle.to_tensor(PLACES), features)
+    placed = place_vision(embeds, paddle.to_tensor(find_places(PLACES.astype(int), 1, 3)), features)
     assert placed.tolist() == [[[5, 5], [0, 1], [2, 3]], [[4, 5], [5, 5], [5, 5]]]
     placed.sum().backward()
     assert features.grad.tolist() == [[1, 1]] * 3
@@ -23,7 +23,7 @@ def test_features_take_the_true_places_in_order_and_gradients_reach_both():
 @pytest.mark.parametrize("count", [2, 4])
 def test_another_number_of_features_is_refused_with_both_numbers(count):
     with pytest.raises(ValueError, match=rf"3 vision tokens stand in the sequences.* make {count}"):
-        place_vision(paddle.ones([2, 3, 2]), paddle.to_tensor(PLACES), paddle.ones([count, 2]))
+        find_places(PLACES.astype(int), 1, count)
 
 
 @pytest.mark.parametrize("trained", [(True, True), (True, False), (False, True)])

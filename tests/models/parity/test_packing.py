@@ -8,8 +8,6 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.models.vision_language import Inputs
-
 from ...references import references_of
 
 pytestmark = references_of("qwen2_vl_tiny", "qwen2_5_vl_tiny")
@@ -61,9 +59,7 @@ def split_rows(reference, model):
                 if kind == "video" and "second_per_grid_ts" in arrays:
                     row["second_per_grid_ts"] = arrays["second_per_grid_ts"][before : before + count]
             taken[kind] += count
-        own = as_tensors({name: array for name, array in row.items() if name in model.own_inputs})
-        inputs = Inputs(row["input_ids"].shape, paddle.to_tensor(row["input_ids"]), None, None, [], own)
-        row["position_ids"] = model.positions(inputs)[0].numpy()
+        row["position_ids"], _ = model.positions(model.config, row)
         yield row
     assert taken == {kind: len(arrays[f"{kind}_grid_thw"]) for kind in taken}
 

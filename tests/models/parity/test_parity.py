@@ -7,7 +7,8 @@ import paddle
 import pytest
 
 from paddlemix.generation.cache import KVCache
-from paddlemix.models.vision_language import Inputs
+from paddlemix.handover import HostCopies, Layout
+from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower
 from paddlemix.ops import apply_rotary
 
 from ...references import references_of
@@ -44,13 +45,10 @@ def test_logits_and_loss_are_the_references(reference, outputs, batch):
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_positions_and_deltas_are_exactly_the_references(reference, model, outputs, batch):
-    inputs = reference.inputs(batch)
-    own = {name: inputs[name] for name in model.own_inputs if name in inputs}
-    ids = inputs["input_ids"]
-    positions, deltas = model.positions(Inputs(tuple(ids.shape), ids, inputs["attention_mask"], None, [], own))
-    np.testing.assert_array_equal(positions.numpy(), reference.arrays[f"{batch}/position_ids"])
-    np.testing.assert_array_equal(deltas.numpy(), reference.arrays[f"{batch}/rope_deltas"])
-    np.testing.assert_array_equal(outputs[batch].rope_deltas.numpy(), deltas.numpy())
+    positions, deltas = model.positions(model.config, HostCopies(reference.inputs(batch)))
+    np.testing.assert_array_equal(positions, reference.arrays[f"{batch}/position_ids"])
+    np.testing.assert_array_equal(deltas, reference.arrays[f"{batch}/rope_deltas"])
+    np.testing.assert_array_equal(outputs[batch].rope_deltas.numpy(), deltas)
 
 
 @pytest.mark.parametrize("batch", [name for name in BATCHES if "text" not in name])
@@ -133,7 +131,9 @@ def test_queries_of_the_decoder_turn_as_the_references_with_time_height_and_widt
 
 def test_queries_of_the_vision_tower_turn_as_the_references_with_row_and_column(reference, model):
     patches = paddle.to_tensor(reference.arrays["rotary/patch"])
-    found = apply_rotary(patches, *model.visual._rotary(reference.arrays["vision/grid_thw"].tolist())).numpy()
+    # In the order in which patches come, which a tower with windows changes.
+    layout = Layout(Qwen2VLVisionTower.lay_out(model.config.vision_config, reference.arrays["vision/grid_thw"]))
+    found = apply_rotary(patches, *model.visual._rotary(layout)).numpy()
     wanted = reference.arrays["rotary/turned_patch"]
     assert np.abs(wanted - patches.numpy()).max() > 1
     np.testing.assert_allclose(found, wanted, atol=1e-6, rtol=0)

@@ -6,8 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
+from paddlemix.handover import Layout
 from paddlemix.models.qwen2_5_vl.vision import window_order
-from paddlemix.models.qwen2_vl.vision import patch_places
+from paddlemix.models.qwen2_vl.vision import Qwen2VLVisionTower, patch_places
 from paddlemix.ops import rotate_split
 
 from ...references import references_of
@@ -30,7 +31,9 @@ def seen_through_masks(tower, pixels, grids):
     """What `tower` computes, with dense masks and with patches left in their order."""
     config = tower.config
     frame, window = regions(grids, config.spatial_merge_size, config.window_side)
-    x, rotary = tower.patch_embed(pixels), tower._rotary(grids)
+    # The places of patches in the order that they came in, as the kin without windows has them.
+    layout = Layout(Qwen2VLVisionTower.lay_out(config, np.array(grids)))
+    x, rotary = tower.patch_embed(pixels), tower._rotary(layout)
     for index, block in enumerate(tower.blocks):
         region = frame if index in config.fullatt_block_indexes else window
         mask = paddle.to_tensor(np.where(region[:, None] == region, 0, -1e9).astype(np.float32))

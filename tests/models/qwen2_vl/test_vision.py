@@ -4,7 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.models.qwen2_vl.vision import patch_places
+from paddlemix.handover import Layout
+from paddlemix.models.qwen2_vl.vision import ROTARY_BASE, patch_places
+from paddlemix.ops import rotary_frequencies
 
 
 def tokens(model, pixels, grids):
@@ -45,3 +47,13 @@ def test_grids_that_do_not_add_up_to_the_patches_are_refused_with_both_counts(re
 def test_a_grid_that_merge_windows_do_not_fill_is_refused(reference, model):
     with pytest.raises(ValueError, match=r"\[\[1, 8, 3\]\]; height and width must be multiples of .* 2"):
         tokens(model, reference.arrays["vision/pixel_values"][:24], [[1, 8, 3]])
+
+
+@pytest.mark.parametrize("grids", [[[1, 2, 2]], [[1, 4, 6], [3, 8, 34]], [[2, 66, 4]]])
+def test_angles_that_are_looked_up_are_those_of_each_patch_bit_by_bit(model, grids):
+    tower = model.visual
+    size = tower.config.width // tower.config.num_heads // 2
+    places = np.concatenate([patch_places(grid, tower.config.spatial_merge_size) for grid in grids])
+    angles = (places[:, :, None] * rotary_frequencies(ROTARY_BASE, size)).reshape(len(places), -1).astype(np.float32)
+    cos, sin = tower._rotary(Layout(tower.lay_out(tower.config, np.array(grids))))
+    assert cos.numpy().tobytes() == np.cos(angles).tobytes() and sin.numpy().tobytes() == np.sin(angles).tobytes()

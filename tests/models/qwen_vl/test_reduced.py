@@ -12,6 +12,7 @@ import pytest
 from paddle import nn
 
 from paddlemix.generation.cache import KVCache
+from paddlemix.handover import Layout
 from paddlemix.models.decoder import Decoder
 from paddlemix.models.layers.mask import causal_mask
 from paddlemix.models.qwen_vl import QWenConfig
@@ -90,7 +91,7 @@ def test_a_head_of_the_decoder_attends_as_the_originals(config):
     block.ln_1.weight.set_value(wanted["ln_1"])
     hidden = paddle.to_tensor(wanted["hidden_0"][None])
     with paddle.no_grad():
-        turned = rotaries(config, Inputs((1, 24), None, None, None, [], {}), training=False)
+        turned = rotaries(config, Inputs((1, 24), None, None, None, [], {}, Layout({})), training=False)
         mixed = block.attn(block.ln_1(hidden), turned, causal_mask(24, 24, None), cache)
     assert_close(cache._key.numpy()[0, :, 0], wanted["past_k"])
     assert_close(cache._value.numpy()[0, :, 0], wanted["past_v"])

@@ -158,3 +158,14 @@ def test_float16_is_left_to_the_reference(monkeypatch):
     hidden, weight = (paddle.ones(shape, dtype="float16") for shape in ([2, 3], [3, 5]))
     loss = linear_cross_entropy(hidden, weight, paddle.to_tensor([1, 4]))
     assert float(loss) == pytest.approx(np.log(5))
+
+
+def test_targets_that_all_count_are_not_read(rng, monkeypatch):
+    hidden, weight = (paddle.to_tensor(rng.standard_normal(shape).astype(np.float32)) for shape in ((3, 4), (4, 7)))
+    targets = paddle.to_tensor([0, 6, 2])
+    wanted = linear_cross_entropy(hidden, weight, targets).numpy()
+    with monkeypatch.context() as patch:
+        for owner, name in ((paddle.Tensor, "nonzero"), (paddle.Tensor, "numpy"), (paddle.Tensor, "__int__")):
+            patch.setattr(owner, name, lambda *_: pytest.fail("the targets were read"))
+        found = linear_cross_entropy(hidden, weight, targets, all_count=True)
+    assert found.numpy().tobytes() == wanted.tobytes()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddlemix.handover import Layout
 from paddlemix.ops import CausalSegments, Segments, attention
 
 LENGTHS = [[7], [3, 3, 3], [1, 1, 1], [4, 1, 3], [1, 5], [10, 9, 2, 8, 1]]
@@ -100,3 +101,21 @@ def test_the_ends_of_segments_are_one_tensor_for_all_layers():
     assert segments.cu_seqlens.tolist() == [0, 3, 3, 5]
     assert segments.cu_seqlens.dtype == paddle.int32
     assert segments.cu_seqlens is segments.cu_seqlens
+
+
+def test_segments_of_one_length_and_those_of_a_layout_end_where_their_lengths_say():
+    layout = Layout({"ends": np.array([0, 3, 3, 5], np.int32)})
+    for segments, lengths in ((Segments.alike(3, 4), [4, 4, 4]), (Segments.laid_out(layout, "ends"), [3, 0, 2])):
+        assert segments.lengths == lengths and segments.cu_seqlens.dtype == paddle.int32
+        assert segments.cu_seqlens.tolist() == [0, *np.cumsum(lengths)]
+    assert Segments.laid_out(layout, "ends").cu_seqlens is layout.tensor("ends")
+
+
+def test_ends_that_the_host_knows_are_not_read(monkeypatch):
+    ends = np.array([0, 2, 5], np.int32)
+    tensor = paddle.to_tensor(ends)
+    for name in ("numpy", "tolist"):
+        monkeypatch.setattr(paddle.Tensor, name, lambda *_: pytest.fail("the tensor was read"))
+    segments = CausalSegments(tensor, ends)
+    assert segments.ends == [0, 2, 5] and segments.lengths == [2, 3] and len(segments.groups) == 2
+    assert segments.way_back.shape == [5]
