@@ -132,8 +132,7 @@ class VisionLanguageModel(MixPretrainedModel):
             Arrays of a `Layout`, by name.
 
         Raises:
-            ValueError: a label is no token, the vision tokens are not those that the images and videos make, or
-                `cu_seqlens` does not say where samples begin and end.
+            ValueError: a label is no token, or the vision tokens are not those that the images and videos make.
         """
         laid = cls.lay_out_own(config, batch, past)
         if "labels" in batch:
