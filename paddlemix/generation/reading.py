@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from paddlemix.contract import Model
-from paddlemix.generation.cache import KVCache
+from paddlemix.generation.cache import KVCaches
 from paddlemix.ops import awake_threads
 
 # What only the model reads, pixels and grids, may be Paddle's tensors already.
@@ -39,7 +39,7 @@ class CachedReader:
         self._prompts = [row[is_token == 1] for row, is_token in zip(ids, mask, strict=True)]
         # Where nothing is padded the model needs no mask, and attention is spared adding one.
         self._mask = None if mask.all() else np.pad(mask, ((0, 0), (0, max_new_tokens)), constant_values=1)
-        self._caches = [KVCache(ids.shape[1] + max_new_tokens) for _ in range(model.config.num_hidden_layers)]
+        self._caches = KVCaches(model.config.num_hidden_layers, ids.shape[1] + max_new_tokens)
         self._inputs = {name: array for name, array in batch.items() if name not in _NOT_FED}
         self._wanted_back: dict[str, paddle.Tensor] = {}
 
@@ -61,8 +61,7 @@ class CachedReader:
         if self._mask is not None:
             self._mask = self._mask[rows]
         places = paddle.to_tensor(rows)
-        for cache in self._caches:
-            cache.keep(places)
+        self._caches.keep(places)
         self._wanted_back = {name: one.index_select(places) for name, one in self._wanted_back.items()}
 
     @paddle.no_grad()
@@ -71,7 +70,8 @@ class CachedReader:
         with awake_threads():
             output = self._model(
                 input_ids=paddle.to_tensor(input_ids),
-                attention_mask=None if self._mask is None else paddle.to_tensor(self._mask[:, :seen]),
+                # An array: where padding stands is known without waiting for a card.
+                attention_mask=None if self._mask is None else self._mask[:, :seen],
                 past_key_values=self._caches,
                 last_logits_only=True,
                 **self._wanted_back,

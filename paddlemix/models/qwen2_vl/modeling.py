@@ -126,7 +126,7 @@ class Qwen2VLForConditionalGeneration(VisionLanguageModel):
         optional = (inputs.attention_mask, inputs.own.get("image_grid_thw"), inputs.own.get("video_grid_thw"))
         position_ids, deltas = batch_mrope_positions(
             inputs.input_ids.numpy(),
-            *(None if tensor is None else tensor.numpy() for tensor in optional),
+            *(None if one is None else np.asarray(one) for one in optional),
             image_token_id=self.config.image_token_id,
             video_token_id=self.config.video_token_id,
             merge_size=self.config.vision_config.spatial_merge_size,
