@@ -112,9 +112,7 @@ def cached_attention_reference(
     return attention_reference(query, *gathered, mask)
 
 
-def _write(
-    key: paddle.Tensor, value: paddle.Tensor, keys: paddle.Tensor, values: paddle.Tensor, length: int
-) -> None:
+def _write(key: paddle.Tensor, value: paddle.Tensor, keys: paddle.Tensor, values: paddle.Tensor, length: int) -> None:
     keys[: key.shape[0], length : length + 1] = key
     values[: key.shape[0], length : length + 1] = value
 
