@@ -260,9 +260,9 @@ def test_a_token_is_attended_to_what_the_cache_holds_and_written_to_it(ops, name
 
 
 def test_a_cache_is_cut_into_parts(ops):
-    from cuda_library import CachedAttention
-
     import ctypes
+
+    from cuda_library import CachedAttention
 
     def parts(length):
         op = CachedAttention(*[None] * 9, 1, 3, 1, 16, 1000, length)

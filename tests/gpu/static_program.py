@@ -1,7 +1,8 @@
 """Makes a family's training step, prefill or token as static programs and prints what each of them is as JSON.
 
 Run it by itself: static_program.py FAMILY CASE..., a case such as O2-pack-lora-built-2: level (`half` is weights in
-half precision without autocast), batch, what is trained or else read, whether there are built ops, blocks. Half precision is bfloat16: of float16 a CPU build refuses to plan products.
+half precision without autocast), batch, what is trained or else read, whether there are built ops, blocks. Half
+precision is bfloat16: of float16 a CPU build refuses to plan products.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a GPU would compute in training, evaluation, a prefill and a token, op by op: which dtypes, which shapes, which of the built ops.
+"""What a GPU would compute in training, evaluation, a prefill and a token, op by op: dtypes, shapes, built ops.
 
 The programs are made without a GPU, by a process of its own for each family.
 """

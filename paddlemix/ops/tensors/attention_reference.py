@@ -1,4 +1,4 @@
-"""The readable form of attention, which is also what runs on GPUs where flash attention cannot, and in half precision."""
+"""The readable form of attention, which is also what runs in half precision, and where flash attention cannot."""
 
 from __future__ import annotations
 

@@ -105,11 +105,11 @@ def cached_attention_reference(
         return attention_reference(query, keys[:batch, :span], values[:batch, :span], mask)
     own = paddle.arange(batch, dtype="int32").unsqueeze(-1)
     places = paddle.concat([rows[:, :length], own], axis=1).astype("int64") * keys.shape[1] + paddle.arange(span)
-    gathered = (
+    gathered = [
         cache.flatten(0, 1).index_select(places.flatten()).reshape([batch, span, *cache.shape[2:]])
         for cache in (keys, values)
-    )
-    return attention_reference(query, *gathered, mask)
+    ]
+    return attention_reference(query, gathered[0], gathered[1], mask)
 
 
 def _write(key: paddle.Tensor, value: paddle.Tensor, keys: paddle.Tensor, values: paddle.Tensor, length: int) -> None:
@@ -129,11 +129,12 @@ def _flash_cached_attention(
 ) -> paddle.Tensor:
     """Attend without the built op: the whole cache is one sequence of what is seen and of gaps that no query sees."""
     _write(key, value, keys, values, length)
-    query_ends, key_ends = _ends_with_gaps(starts, keys.shape[0], keys.shape[1], length + 1)
+    query_ends, key_ends = _ends_with_gaps(starts, keys.shape[1], length + 1)
+    rows = len(starts)
     mixed, _ = kernels.flash_attn_unpadded(
         query.squeeze(1),
-        keys.flatten(0, 1),
-        values.flatten(0, 1),
+        keys[:rows].flatten(0, 1),
+        values[:rows].flatten(0, 1),
         query_ends,
         key_ends,
         1,
@@ -144,14 +145,11 @@ def _flash_cached_attention(
 
 
 @lru_cache(maxsize=2)  # all layers of a step ask for the same
-def _ends_with_gaps(
-    starts: tuple[int, ...], rows: int, capacity: int, span: int
-) -> tuple[paddle.Tensor, paddle.Tensor]:
+def _ends_with_gaps(starts: tuple[int, ...], capacity: int, span: int) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Cut a cache, its rows laid end to end, into what each row sees and the gaps before it.
 
     Args:
         starts: by row, places of padding before its tokens.
-        rows: of the cache; those behind the last of `starts` are a gap.
         capacity: places of a row.
         span: places that hold padding or tokens.
 
@@ -167,9 +165,9 @@ def _ends_with_gaps(
             keys.append(begin)
         queries.append(queries[-1] + 1)
         keys.append(end)
-    if keys[-1] < rows * capacity:
+    if span < capacity:
         queries.append(queries[-1])
-        keys.append(rows * capacity)
+        keys.append(len(starts) * capacity)
     return paddle.to_tensor(queries, dtype="int32"), paddle.to_tensor(keys, dtype="int32")
 
 

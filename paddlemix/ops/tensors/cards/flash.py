@@ -68,8 +68,8 @@ def flash_attention(
     if mask is None:
         return kernels.flash_attention(query, key, value)[0]
     if isinstance(mask, CausalSegments):
-        rows = (x.squeeze(0) for x in (query, key, value))
-        return flash_segment_attention(*rows, mask, causal=True).unsqueeze(0)
+        pack = query.squeeze(0), key.squeeze(0), value.squeeze(0)
+        return flash_segment_attention(*pack, mask, causal=True).unsqueeze(0)
     if not isinstance(mask, CausalMask) or (mask.shape is not None and mask.padding is None):
         return None
     length, span = query.shape[1], key.shape[1]
@@ -88,7 +88,7 @@ def _causal(query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, mask
     if mask.padding is None or mask.padding.is_behind:
         return kernels.flash_attention(query, key, value, causal=True)[0]
     # Each stretch of tokens and of padding is attended to by itself: nothing has to be gathered and put back.
-    rows = (x.flatten(0, 1) for x in (query, key, value))
+    rows = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
     return flash_segment_attention(*rows, mask.padding, causal=True).reshape(query.shape)
 
 
