@@ -48,11 +48,11 @@ class CachedReader:
         """The rows' own tokens, int64[l] each, without padding."""
         return self._prompts
 
-    def read_prompts(self) -> np.ndarray:
+    def read_prompts(self) -> paddle.Tensor:
         """Read the batch and return the last place's logits, float32[B, V]."""
         return self._forward(**self._inputs)
 
-    def read(self, tokens: np.ndarray) -> np.ndarray:
+    def read(self, tokens: np.ndarray | paddle.Tensor) -> paddle.Tensor:
         """Read one more token a row, int64[B], and return its place's logits, float32[B, V]."""
         return self._forward(tokens[:, None])
 
@@ -65,18 +65,22 @@ class CachedReader:
         self._wanted_back = {name: one.index_select(places) for name, one in self._wanted_back.items()}
 
     @paddle.no_grad()
-    def _forward(self, input_ids: np.ndarray, **inputs: Any) -> np.ndarray:
+    def _forward(self, input_ids: np.ndarray | paddle.Tensor, **inputs: Any) -> paddle.Tensor:
         seen = self._caches[0].length + input_ids.shape[1]
         with awake_threads():
             output = self._model(
-                input_ids=paddle.to_tensor(input_ids),
+                input_ids=_as_tensor(input_ids),
                 # An array: where padding stands is known without waiting for a card.
                 attention_mask=None if self._mask is None else self._mask[:, :seen],
                 past_key_values=self._caches,
                 last_logits_only=True,
                 **self._wanted_back,
-                **{name: paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for name, one in inputs.items()},
+                **{name: _as_tensor(one) for name, one in inputs.items()},
             )
         assert output.logits is not None, "no labels were given"
         self._wanted_back = output.next_inputs()
-        return output.logits[:, -1].astype("float32").numpy()
+        return output.logits[:, -1].astype("float32")
+
+
+def _as_tensor(array: np.ndarray | paddle.Tensor) -> paddle.Tensor:
+    return paddle.to_tensor(array) if isinstance(array, np.ndarray) else array
