@@ -172,6 +172,7 @@ def _refuse(q: Any, k: Any, v: Any) -> None:
 
 def _flash_attention(q: Any, k: Any, v: Any, *, causal: bool = False) -> Any:
     """Attention over a batch of rows of one length."""
+    assert F.flash_attention._select_sdp(q.shape[3]) == "flash_attn", "Paddle's function would compute with products"
     _refuse(q, k, v)
     assert len(q.shape) == len(k.shape) == 4, (q.shape, k.shape)
     assert q.shape[0] == k.shape[0], (q.shape, k.shape)

@@ -7,6 +7,8 @@ from itertools import pairwise
 import numpy as np
 import paddle
 import pytest
+from paddle.nn.attention import sdpa
+from paddle.nn.functional.flash_attention import _select_sdp
 
 from paddlemix.models.layers.mask import known_mask
 from paddlemix.ops import CausalMask, CausalSegments, Segments, cached_attention
@@ -34,6 +36,7 @@ class Kernels:
 
     def flash_attention(self, query, key, value, causal=False):
         assert query.ndim == 4 and key.shape == value.shape
+        assert _select_sdp(query.shape[-1]) == "flash_attn", "Paddle's function would compute with products"
         self.asked.append("rows")
         return self._attend(query, key, value, causal=causal), None
 
@@ -186,6 +189,16 @@ def test_what_padding_holds_reaches_no_token(kernels, on_card, rng):
         other = [paddle.where(paddle.to_tensor(is_token == 1).unsqueeze([2, 3]), x, x + 1e4) for x in tensors]
         after = attention_reference(*other, CausalMask(is_token)).numpy()[is_token == 1]
         np.testing.assert_array_equal(after, before)
+
+
+def test_paddles_function_alone_might_compute_with_products(monkeypatch):
+    """What the routes guard against: a build whose flag does not say that it has the kernel."""
+    monkeypatch.setitem(sdpa._backend_enabled, sdpa.SDPBackend.FLASH_ATTENTION, False)
+    monkeypatch.setitem(sdpa._backend_enabled, sdpa.SDPBackend.EFFICIENT_ATTENTION, False)
+    assert _select_sdp(128) == "math"
+    with sdpa.sdpa_kernel(sdpa.SDPBackend.FLASH_ATTENTION):
+        assert _select_sdp(128) == "flash_attn"
+    assert _select_sdp(128) == "math"
 
 
 class OnCard:

@@ -12,6 +12,7 @@ import logging
 from functools import cache
 
 import paddle
+from paddle.nn.attention import SDPBackend, sdpa_kernel
 from paddle.nn.functional import flash_attention as kernels
 
 from paddlemix._environment import is_older_than_ampere
@@ -66,7 +67,7 @@ def flash_attention(
         half[B, L, H, D]; None where the mask is one of numbers, or has padding among a row's tokens.
     """
     if mask is None:
-        return kernels.flash_attention(query, key, value)[0]
+        return _whole(query, key, value, causal=False)
     if isinstance(mask, CausalSegments):
         pack = query.squeeze(0), key.squeeze(0), value.squeeze(0)
         return flash_segment_attention(*pack, mask, causal=True).unsqueeze(0)
@@ -86,10 +87,18 @@ def flash_attention(
 def _causal(query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, mask: CausalMask) -> paddle.Tensor:
     """Attend causally, as many queries as keys."""
     if mask.padding is None or mask.padding.is_behind:
-        return kernels.flash_attention(query, key, value, causal=True)[0]
+        return _whole(query, key, value, causal=True)
     # Each stretch of tokens and of padding is attended to by itself: nothing has to be gathered and put back.
     rows = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
     return flash_segment_attention(*rows, mask.padding, causal=True).reshape(query.shape)
+
+
+def _whole(query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, *, causal: bool) -> paddle.Tensor:
+    """Attend in rows of one length."""
+    # Paddle's function of this name computes with products and holds scores, and says nothing, where a flag of its
+    # build does not say that it has the kernel.
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        return kernels.flash_attention(query, key, value, causal=causal)[0]
 
 
 def flash_segment_attention(
