@@ -273,16 +273,17 @@ def test_a_token_behind_padding_among_tokens_gives_what_the_reference_gives(kern
     assert_close([found.numpy()], [wanted.numpy()])
 
 
-def test_rows_are_read_through_a_table(rng):
+def test_rows_are_read_through_a_table_by_the_reference_too(rng):
     query, key, value, keys, values, length = cache_of(rng, spare=1)
     rows = rng.integers(0, 4, [3, 12])
     picked = [paddle.to_tensor(x.numpy()[rows, np.arange(12)]) for x in (keys, values)]
     wanted = cached_attention_reference(query, key, value, *picked, length)
     table = paddle.to_tensor(rows.astype(np.int32))
-    found = cached_attention_reference(query, key, value, keys, values, length, None, table)
+    found = cached_attention(query, key, value, keys, values, length, None, table)
     assert_close([found.numpy()], [wanted.numpy()])
-    with pytest.raises(ValueError, match="the built op alone reads"):
-        cached_attention(query, key, value, keys, values, length, None, table)
+    mask = CausalMask(row_mask("holes"))
+    found = cached_attention(query, key, value, keys, values, length, mask, table)
+    assert_close([found.numpy()], [cached_attention_reference(query, key, value, *picked, length, mask).numpy()])
 
 
 def test_a_cache_that_does_not_fit_is_refused(rng):

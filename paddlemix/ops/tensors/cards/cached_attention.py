@@ -63,7 +63,7 @@ def cached_attention(
         length: tokens that the cache holds, padding included.
         mask: hides padding among the `length + 1` tokens; None where there is none.
         rows: int32[B, capacity], which row of the cache holds each of a row's `length` tokens; None where it is the row
-            itself. Only for what `takes_row_table`.
+            itself. What `takes_row_table` reads them where they lie.
 
     Returns:
         float[B, 1, H, D].
@@ -79,10 +79,8 @@ def cached_attention(
         starts = nothing if padding is None else _on_card(padding.starts)
         table = nothing if rows is None else rows
         return built.run("cached_attention", query, key, value, keys, values, starts, table, length)[0]
-    if rows is not None:
-        raise ValueError("`rows` were given, which the built op alone reads: it was not built, or has no such mask.")
-    if has_gaps or not flash_attention_fits(query):
-        return cached_attention_reference(query, key, value, keys, values, length, mask)
+    if has_gaps or rows is not None or not flash_attention_fits(query):
+        return cached_attention_reference(query, key, value, keys, values, length, mask, rows)
     starts = (0,) * query.shape[0] if padding is None else padding.starts
     return _flash_cached_attention(query, key, value, keys, values, length, starts)
 
