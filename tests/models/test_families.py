@@ -165,8 +165,11 @@ def test_padding_trains_by_flash_attention_as_by_the_reference(
 ):
     def trained() -> tuple[float, dict[str, np.ndarray]]:
         batch = PadCollator(0, side=side)(samples)
-        # The host knows where padding stands.
-        mask = {"attention_mask": batch.pop("attention_mask")} if side == "left" else {}
+        mask = {}
+        if side == "left":
+            # The host knows where padding stands. A row's first token would be predicted by padding.
+            mask["attention_mask"] = is_token = batch.pop("attention_mask")
+            batch["labels"][np.arange(len(is_token)), is_token.argmax(axis=1)] = -100
         model.clear_gradients()
         loss = model(**tensors(batch), **mask).loss
         loss.backward()
