@@ -63,7 +63,7 @@ def cached_attention(
         length: tokens that the cache holds, padding included.
         mask: hides padding among the `length + 1` tokens; None where there is none.
         rows: int32[B, capacity], which row of the cache holds each of a row's `length` tokens; None where it is the row
-            itself. What `takes_row_table` reads them where they lie.
+            itself. The built op reads them where they lie; else they are gathered.
 
     Returns:
         float[B, 1, H, D].
