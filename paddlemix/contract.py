@@ -382,17 +382,25 @@ class Processor(ConversationProcessor, Protocol):
 
 
 class LayerCache(Protocol):
-    """The keys and values one attention layer has seen, `length` tokens; the first call brought `prefilled` of them."""
+    """The keys and values one attention layer has seen, `length` tokens; the first call brought `prefilled` of them.
+
+    Attributes:
+        length: as above.
+        prefilled: as above.
+        rows: int32[B, capacity], which row of the memory holds each token of each of the B rows; None where it is the
+            row itself.
+    """
 
     length: int
     prefilled: int
+    rows: paddle.Tensor | None
 
     def extend(self, key: paddle.Tensor, value: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Append float[B, L, G, D] each and return all so far, float[B, length, G, D]."""
         ...
 
     def open(self, length: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Count in tokens that the caller writes itself, after the others in float[B, capacity, G, D] each."""
+        """Count in tokens that the caller writes itself, after the others in float[B or more, capacity, G, D] each."""
         ...
 
 

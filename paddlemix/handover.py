@@ -109,6 +109,8 @@ def model_inputs(batch: Arrays) -> dict[str, Any]:
 
 def handed_over(batch: Arrays) -> dict[str, Any]:
     """Make a model's inputs of a batch, on a card by one copy that the host does not wait for."""
+    if not batch:  # a token that was chosen on the card
+        return {}
     return Parcel.of(batch).unpacked() if is_on_card() else model_inputs(batch)
 
 

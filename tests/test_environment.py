@@ -173,12 +173,12 @@ def test_flash_attention_is_left_out_below_8_0_with_one_warning(card, caplog, ca
 
     import paddle
 
-    from paddlemix.ops.tensors import attention_reference
+    from paddlemix.ops.tensors.cards import flash
 
-    attention_reference._card_takes_it.cache_clear()
+    flash._card_takes_it.cache_clear()
     card(capability)
-    query = SimpleNamespace(dtype=paddle.float16, place=SimpleNamespace(is_gpu_place=lambda: True))
-    with caplog.at_level("WARNING", logger=attention_reference.logger.name):
-        assert [attention_reference._flash_attention_fits(query) for _ in range(3)] == [fits] * 3
-    attention_reference._card_takes_it.cache_clear()
+    query = SimpleNamespace(dtype=paddle.float16, shape=[1, 9, 2, 64], place=SimpleNamespace(is_gpu_place=lambda: True))
+    with caplog.at_level("WARNING", logger=flash.logger.name):
+        assert [flash.flash_attention_fits(query) for _ in range(3)] == [fits] * 3
+    flash._card_takes_it.cache_clear()
     assert [("8.0 (Ampere)" in one.getMessage()) for one in caplog.records] == ([] if fits else [True])

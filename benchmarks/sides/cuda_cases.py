@@ -63,6 +63,16 @@ def linear_cross_entropy(hidden: Any, weight: Any, wanted: Any, scale: Any) -> l
     return [((logits.logsumexp(-1) - (logits * wanted).sum(-1)) * scale).sum()]
 
 
+def cached_attention(query: Any, key: Any, value: Any, keys: Any, values: Any, new: Any, hidden: Any) -> list:
+    """Attend to a cache, into whose `new` place key and value go; what is `hidden` is 1, else 0."""
+    (batch, heads, size), groups = query.shape, keys.shape[2]
+    keys, values = keys * (1 - new) + key.unsqueeze(1) * new, values * (1 - new) + value.unsqueeze(1) * new
+    shared = query.reshape([batch, 1, groups, heads // groups, size])
+    weights = ((shared * keys.unsqueeze(3)).sum(-1) * size**-0.5).exp() * (1 - hidden)
+    mixed = (weights.unsqueeze(-1) * values.unsqueeze(3)).sum(1) / weights.sum(1).unsqueeze(-1)
+    return [mixed.reshape([batch, heads, size]), keys, values]
+
+
 @dataclass(frozen=True)
 class Case:
     """One op on one set of inputs.
@@ -73,7 +83,7 @@ class Case:
         formula: the outputs of tensors of `arrays` and `constants`.
         constants: further inputs of the formula.
         forward: calls the library, on `arrays` and `extra` where it computes.
-        backward: calls it with what forward saved, and the upstream gradients.
+        backward: calls it with what forward saved, and the upstream gradients; None of an op without gradients.
         extra: further inputs of the library, with their dtypes.
         roundings: of the op's own dtype, on the way to a result.
     """
@@ -82,7 +92,7 @@ class Case:
     arrays: list[np.ndarray]
     formula: Callable[..., list]
     forward: Callable[..., tuple[list, tuple]]
-    backward: Callable[..., list]
+    backward: Callable[..., list] | None
     constants: list[np.ndarray] = field(default_factory=list)
     extra: list[tuple[np.ndarray, str]] = field(default_factory=list)
     roundings: int = 1
@@ -101,6 +111,8 @@ HEADS_OF_MODEL = [
     (6, 24, 2060, 0, False),
     (9, 8, 2051, 4, True),
 ]
+# Rows, query heads, key heads, size, capacity, tokens held: one part and several, heads of every width.
+CACHES = [(2, 4, 2, 16, 9, 5), (1, 14, 2, 128, 300, 299), (3, 5, 5, 75, 20, 1), (1, 5, 1, 256, 150, 140)]
 
 
 def cases(ops: CudaOps, rng: np.random.Generator, start: str = "") -> Iterator[Case]:
@@ -110,6 +122,7 @@ def cases(ops: CudaOps, rng: np.random.Generator, start: str = "") -> Iterator[C
         (_rotations, HEADS),
         (_elements, COUNTS),
         (_losses, HEADS_OF_MODEL),
+        (_caches, CACHES),
     ):
         for shape in shapes:
             yield from (case for case in make(ops, rng, shape) if case.name.startswith(start))
@@ -171,6 +184,22 @@ def _losses(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Ca
     )
 
 
+def _caches(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Case]:
+    batch, heads, groups, size, capacity, length = shape
+    arrays = [rng.standard_normal((batch, count, size)) for count in (heads, groups, groups)]
+    arrays += [rng.standard_normal((batch, capacity, groups, size)) for _ in range(2)]
+    places, starts = np.arange(capacity), np.arange(batch) % (length + 1)
+    hidden = (places > length) | (places < starts[:, None])
+
+    def forward(query: Any, key: Any, value: Any, keys: Any, values: Any, *more: Any) -> tuple[list, tuple]:
+        mixed = ops.cached_attention(query, key, value, keys, values, length, *more)
+        return [mixed, keys, values], ()
+
+    constants = [(places == length)[None, :, None, None].astype(np.float64), hidden[..., None, None].astype(np.float64)]
+    given = {"constants": constants, "extra": [(starts, "int32")], "roundings": 2}
+    yield Case(f"cached_attention {shape}", arrays, cached_attention, forward, None, **given)
+
+
 def check(
     case: Case, ops: CudaOps, dtype: str, gradients: Callable[..., tuple[list, list]], get: Callable, shift: int = 0
 ) -> float:
@@ -190,14 +219,14 @@ def check(
     assert dtype in DTYPES
     rng, memory = np.random.default_rng(5), ops.memory
     inputs = [memory.put(array, dtype, shift) for array in case.arrays]
+    exact = [get(array).copy() for array in inputs]  # an op may write to them
     outputs, saved = case.forward(*inputs, *(memory.put(array, kind) for array, kind in case.extra))
     # A loss is float32 whatever the rest is.
     upstream = [memory.put(rng.uniform(0.5, 2, out.shape), memory.dtype(out), shift) for out in outputs]
-    grads = case.backward(saved, *upstream)
-    exact = [get(array) for array in inputs]
+    grads = case.backward(saved, *upstream) if case.backward else []
     values, slopes = gradients(case.formula, exact, case.constants, [get(array) for array in upstream])
-    found = [get(array) for array in (*outputs, *grads)]
-    return max(_error(f, w, dtype, case.roundings) for f, w in zip(found, [*values, *slopes], strict=True))
+    found, wanted = [get(array) for array in (*outputs, *grads)], [*values, *(slopes if case.backward else [])]
+    return max(_error(f, w, dtype, case.roundings) for f, w in zip(found, wanted, strict=True))
 
 
 # Sums of thousands of numbers in float32: measured 5 roundings of the largest.

@@ -28,6 +28,8 @@ SIGNATURES = {
     "linear_cross_entropy": "pip",
     "cost": "pplpp",
     "scale": "pplip",
+    "cached_attention_scratch": "p",
+    "cached_attention": "pip",
 }
 _TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
 
@@ -54,6 +56,16 @@ class CrossEntropy(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("rows", "size", "vocabulary", "first_token", "rows_at_once")),
         ("transposed", ctypes.c_int32),
         ("phases", ctypes.c_int32),
+    )
+
+
+class CachedAttention(ctypes.Structure):
+    """PaddlemixCachedAttention."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("query", "key", "value", "keys", "values")),
+        *((name, ctypes.c_void_p) for name in ("starts", "rows", "y", "scratch")),
+        *((name, ctypes.c_int64) for name in ("batch", "heads", "groups", "size", "capacity", "length")),
     )
 
 
@@ -277,6 +289,28 @@ class CudaOps:
         for grad in saved:
             self.call("scale", grad, loss_grad, _count(grad), *self._where(grad))
         return list(saved)
+
+    def cached_attention(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        keys: Any,
+        values: Any,
+        length: int,
+        starts: Any = None,
+        rows: Any = None,
+    ) -> Any:
+        """Attend one token a row [B, H, D] to a cache [B, capacity, G, D], which is written to; no gradients."""
+        y = self.like(query)
+        given = (None if x is None else self.memory.address(x) for x in (query, key, value, keys, values, starts, rows))
+        (batch, heads, size), (_, capacity, groups, _) = query.shape, keys.shape
+        shape = (batch, heads, groups, size, capacity, length)
+        op = CachedAttention(*given, self.memory.address(y), None, *shape)
+        scratch = self._scratch(self.call("cached_attention_scratch", ctypes.pointer(op)))
+        op.scratch = self.memory.address(scratch)
+        self.call("cached_attention", ctypes.pointer(op), *self._where(query))
+        return y
 
 
 def _count(array: Any) -> int:

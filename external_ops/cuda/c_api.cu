@@ -2,6 +2,7 @@
 #include "c_api.h"
 
 #include "activation.cuh"
+#include "cached_attention.cuh"
 #include "linear_cross_entropy.cuh"
 #include "norm.cuh"
 #include "rotary.cuh"
@@ -67,6 +68,26 @@ LinearCrossEntropy<T> typed(const PaddlemixCrossEntropy& op) {
           op.first_token,
           op.rows_at_once,
           op.phases};
+}
+
+template <typename T>
+CachedAttention<T> typed(const PaddlemixCachedAttention& op) {
+  return {of(op.query, T()),
+          of(op.key, T()),
+          of(op.value, T()),
+          of(op.keys, T()),
+          of(op.values, T()),
+          op.starts,
+          op.rows,
+          of(op.y, T()),
+          static_cast<float*>(op.scratch),
+          op.batch,
+          op.heads,
+          op.groups,
+          op.size,
+          op.capacity,
+          op.length,
+          static_cast<float>(kLog2OfE / std::sqrt(static_cast<double>(op.size)))};
 }
 
 }  // namespace
@@ -189,5 +210,13 @@ int paddlemix_cuda_cost(const float* statistics, const float* scale, int64_t row
 
 int paddlemix_cuda_scale(void* x, const float* factor, int64_t count, int dtype, void* stream) {
   return run(dtype, [&](auto t) { scale(of(x, t), factor, count, as_stream(stream)); });
+}
+
+int64_t paddlemix_cuda_cached_attention_scratch(const PaddlemixCachedAttention* op) {
+  return guarded([&] { return cached_attention_scratch(op->batch, op->heads, op->groups, op->size, op->length); });
+}
+
+int paddlemix_cuda_cached_attention(const PaddlemixCachedAttention* op, int dtype, void* stream) {
+  return run(dtype, [&](auto t) { cached_attention(typed<decltype(t)>(*op), as_stream(stream)); });
 }
 }

@@ -94,6 +94,24 @@ PADDLEMIX_API int paddlemix_cuda_cost(const float* statistics, const float* scal
 /* x *= factor, one float on the card. */
 PADDLEMIX_API int paddlemix_cuda_scale(void* x, const float* factor, int64_t count, int dtype, void* stream);
 
+/* Attention of one new token of each row to all that a cache holds of the row, which is read where it lies; the new
+   keys and values are written to place `length` of rows 0 to batch - 1, and seen. Query head h is of key head
+   h / (heads / groups). */
+typedef struct {
+  const void* query;       /* [batch, heads, size] */
+  const void *key, *value; /* [batch, groups, size] */
+  void *keys, *values;     /* [batch or more, capacity, groups, size] */
+  const int32_t* starts;   /* [batch], places before the first that a row sees; or null, for 0 */
+  const int32_t* rows;     /* [batch, capacity], which row of the cache holds each place before `length`; or null */
+  void* y;                 /* [batch, heads, size] */
+  void* scratch;           /* or null where none is asked for */
+  int64_t batch, heads, groups, size, capacity, length;
+} PaddlemixCachedAttention;
+
+/* Bytes; negative where that failed. Of `op`, numbers alone are looked at. */
+PADDLEMIX_API int64_t paddlemix_cuda_cached_attention_scratch(const PaddlemixCachedAttention* op);
+PADDLEMIX_API int paddlemix_cuda_cached_attention(const PaddlemixCachedAttention* op, int dtype, void* stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -105,7 +105,7 @@ def find_broken_rules(
         The broken rules, in the order of the tables below.
     """
     rules = NOT_YET + CONSISTENCY
-    if not has_gpu or _chooses_cpu(values):
+    if not has_gpu or chooses_cpu(values):
         rules += NEEDS_GPU
     elif before_ampere:
         rules += NEEDS_AMPERE
@@ -116,7 +116,8 @@ def _holds_half(values: Values) -> bool:
     return values["fp16_opt_level"] == "O2" and (values["bf16"] or values["fp16"])
 
 
-def _chooses_cpu(values: Values) -> bool:
+def chooses_cpu(values: Values) -> bool:
+    """Tell whether a config asks for the CPU."""
     device = values.get("device")
     return device.startswith("cpu") if device else bool(values.get("no_cuda"))
 

@@ -24,6 +24,7 @@ class Blocks:
         hidden: width of the MLP's inside, three times of which gradients take for a moment.
         matrices: numbers of one block's linear layers, of which O1 keeps half-precision copies.
         adapters: what adapters keep.
+        scores: of a block's attention, all positions together, where they are held.
     """
 
     count: int
@@ -33,6 +34,7 @@ class Blocks:
     hidden: int
     matrices: int
     adapters: float
+    scores: float = 0.0
 
     def inputs(self, setup: Setup) -> float:
         """Count the bytes of the inputs of all blocks, which recomputing keeps too."""
@@ -46,7 +48,7 @@ class Blocks:
         norms = self.width * (3 * precision.residual + 2 * copied)
         inner = (self.inner / setup.cards.tensor + self.adapters) * precision.product
         weights = self.matrices / setup.cards.tensor * precision.product if precision.product < precision.weight else 0
-        return self.positions * (norms + inner) + weights
+        return self.positions * (norms + inner) + weights + self.scores / setup.cards.tensor * precision.score
 
     def forward(self, setup: Setup, *, recompute: bool) -> float:
         """Count the bytes that all blocks keep from the forward pass on."""
@@ -56,7 +58,10 @@ class Blocks:
         """Count the bytes that stand beside these while the last block's gradients are computed."""
         precision = setup.precision
         gradients = 3 * self.hidden / setup.cards.tensor * precision.product + 2 * self.width * precision.residual
-        return self.positions * gradients + (self.kept(setup) if recompute else 0)
+        # The gradients of weights and of scores, in float32.
+        of_scores = 2 * FLOAT * self.scores / setup.cards.tensor if precision.score else 0.0
+        # Those of attention and of the MLP do not stand at the same time.
+        return max(self.positions * gradients, of_scores) + (self.kept(setup) if recompute else 0)
 
 
 @dataclass(frozen=True)
@@ -193,6 +198,7 @@ def shape_of(decoder: DecoderShape, tower: TowerShape, trained: Trained, setup: 
             hidden=tower.inner,
             matrices=4 * tower.width**2 + 2 * tower.width * tower.inner,
             adapters=trained.tower_adapter,
+            scores=tower.scores(patches, setup.batch.rows),
         ),
         decoder=Blocks(
             count=decoder.layers,
@@ -203,6 +209,7 @@ def shape_of(decoder: DecoderShape, tower: TowerShape, trained: Trained, setup: 
             hidden=inner,
             matrices=2 * hidden * (decoder.query_width + decoder.key_width) + 3 * hidden * inner,
             adapters=trained.decoder_adapter,
+            scores=decoder.heads * setup.batch.tokens**2 / setup.batch.rows,
         ),
         pixels=tower.patch_values,
         # The last term: the sequence with the tower's tokens in it, and without.

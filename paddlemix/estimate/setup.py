@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from paddlemix._environment import is_older_than_ampere
 from paddlemix.configuration.arguments import FinetuneConfig
-from paddlemix.configuration.rules import adds_in_float32, recomputes
+from paddlemix.configuration.rules import adds_in_float32, chooses_cpu, recomputes
 
 FLOAT, HALF = 4, 2
 
@@ -23,6 +24,7 @@ class Precision:
         product: of what products read and give.
         residual: of what runs past the blocks and through their norms.
         logit: of a logit, all its forms together; 0 where the loss holds no logits.
+        score: of one of attention's weights, all its forms together; 0 where no scores are held.
     """
 
     weight: int
@@ -31,6 +33,7 @@ class Precision:
     product: int
     residual: int
     logit: int = 0
+    score: int = 0
 
     @classmethod
     def of(cls, config: FinetuneConfig) -> Precision:
@@ -41,14 +44,16 @@ class Precision:
         weight = HALF if holds_half else FLOAT
         # Moments in float32, and beside half-precision weights a copy of those; some optimizers keep less.
         moments = {"adamw_16bit_moment": 2 * HALF, "adamw_mini": FLOAT}.get(training["optim"], 2 * FLOAT)
+        product = HALF if is_half or holds_half else FLOAT
         return cls(
             weight=weight,
             gradient=FLOAT if adds_in_float32(training) else weight,
             state=moments + (FLOAT if holds_half and training["fp16_opt_level"] == "O2" else 0),
-            product=HALF if is_half or holds_half else FLOAT,
+            product=product,
             residual=weight,
             # In float16 the logits themselves, in float32 again, and their softmax.
             logit=HALF + 2 * FLOAT if training["fp16"] or weights_dtype_of(config) == "float16" else 0,
+            score=_bytes_of_score(training, FLOAT if product == FLOAT else FLOAT + HALF),
         )
 
 
@@ -59,10 +64,12 @@ class Batch:
     Attributes:
         tokens: of all rows.
         image_share: of the tokens, 0..1, that stand for images; the others are targets.
+        rows: as many tokens each; a sample and an image each, where that matters.
     """
 
     tokens: int
     image_share: float
+    rows: int = 1
 
     @property
     def image_tokens(self) -> int:
@@ -163,17 +170,24 @@ class Setup:
             ValueError: the run trains nothing, or is cut in a way that is not estimated.
         """
         training = config.training
+        rows = training["per_device_train_batch_size"]
         if not training["do_train"]:
             raise ValueError("`do_train` is false: there is no training whose memory could be estimated.")
         if not 0 <= image_share <= 1:
             raise ValueError(f"--image_share is {image_share}; expected 0 to 1.")
         return cls(
             Precision.of(config),
-            Batch(training["per_device_train_batch_size"] * config.data.max_length, image_share),
+            Batch(rows * config.data.max_length, image_share, rows),
             Cards.of(training, cards),
             recomputes(training, "vit"),
             recomputes(training, "llm"),
         )
+
+
+def _bytes_of_score(training: Mapping[str, Any], bytes_held: int) -> int:
+    """Count the bytes of a score: flash attention holds none, nor do the ops that are built for CPUs."""
+    has_flash_attention = bytes_held > FLOAT and not is_older_than_ampere()
+    return 0 if chooses_cpu(training) or has_flash_attention else bytes_held
 
 
 def weights_dtype_of(config: FinetuneConfig) -> str:

@@ -159,14 +159,14 @@ def search_beams(
         By prompt.
     """
     searches = running = [BeamSearch(prompt, config, end_token_ids, stop_end, is_over) for prompt in reader.prompts]
-    logits = reader.read_prompts()
+    logits = reader.read_prompts().numpy()
     for length in range(1, config.max_new_tokens + 1):
         kept = _advance_all(running, logits)
         running = [search for search in running if not search.is_done]
         if not running or length == config.max_new_tokens:
             break
         reader.keep(np.array(kept))
-        logits = reader.read(np.array([beam.tokens[-1] for search in running for beam in search.open]))
+        logits = reader.read(np.array([beam.tokens[-1] for search in running for beam in search.open])).numpy()
     return [search.answer() for search in searches]
 
 

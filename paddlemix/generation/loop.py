@@ -9,6 +9,7 @@ import numpy as np
 from paddlemix.contract import Model
 from paddlemix.generation.beams import IsOver, search_beams
 from paddlemix.generation.reading import Batch, CachedReader
+from paddlemix.generation.samplers import Sampler, sampler_for
 from paddlemix.generation.sampling import TokenChooser
 from paddlemix.generation.settings import GenerationConfig
 
@@ -74,18 +75,18 @@ class TokenStream:
 
     def _chosen(self) -> Iterator[dict[int, int]]:
         choosers = [TokenChooser(prompt, self._config, self._end_token_ids) for prompt in self._reader.prompts]
-        # Rows that have ended go on with what stands here; nothing reads their logits.
-        tokens = np.zeros(len(choosers), dtype=np.int64)
-        for step in range(self._config.max_new_tokens):
+        sampler: Sampler | None = None
+        for _ in range(self._config.max_new_tokens):
             said: dict[int, int] = {}
             for row in self._open_rows():
                 if choosers[row].has_met_stop_words:
                     assert self._stop_end is not None, "checked when it was looked for"
                     said[row] = self._close(row, self._stop_end)
-            if self._open_rows():
-                logits = self._reader.read(tokens) if step else self._reader.read_prompts()
-            for row in self._open_rows():
-                tokens[row] = said[row] = choosers[row].choose(logits[row])
+            if rows := self._open_rows():
+                logits = self._reader.read_prompts() if sampler is None else self._reader.read(sampler.tokens)
+                sampler = sampler or sampler_for(logits, choosers, self._config, self._end_token_ids)
+                said |= sampler.choose(logits, rows)
+            for row in rows:
                 if said[row] in self._end_token_ids:
                     self._close(row, said[row])
                 elif self._is_over is not None and self._is_over(choosers[row].prompt, choosers[row].answer):

@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from paddlemix.contract import Model
-from paddlemix.generation.cache import KVCache
+from paddlemix.generation.cache import KVCaches
 from paddlemix.handover import HostCopies, handed_over, with_layout
 from paddlemix.ops import awake_threads
 
@@ -40,7 +40,7 @@ class CachedReader:
         self._prompts = [row[is_token == 1] for row, is_token in zip(ids, mask, strict=True)]
         # Where nothing is padded the model needs no mask, and attention is spared adding one.
         self._mask = None if mask.all() else np.pad(mask, ((0, 0), (0, max_new_tokens)), constant_values=1)
-        self._caches = [KVCache(ids.shape[1] + max_new_tokens) for _ in range(model.config.num_hidden_layers)]
+        self._caches = KVCaches(model.config.num_hidden_layers, ids.shape[1] + max_new_tokens)
         self._inputs = {name: array for name, array in batch.items() if name not in _NOT_FED}
         self._wanted_back: dict[str, paddle.Tensor] = {}
 
@@ -49,11 +49,11 @@ class CachedReader:
         """The rows' own tokens, int64[l] each, without padding."""
         return self._prompts
 
-    def read_prompts(self) -> np.ndarray:
+    def read_prompts(self) -> paddle.Tensor:
         """Read the batch and return the last place's logits, float32[B, V]."""
         return self._forward(**self._inputs)
 
-    def read(self, tokens: np.ndarray) -> np.ndarray:
+    def read(self, tokens: np.ndarray | paddle.Tensor) -> paddle.Tensor:
         """Read one more token a row, int64[B], and return its place's logits, float32[B, V]."""
         return self._forward(tokens[:, None])
 
@@ -62,29 +62,26 @@ class CachedReader:
         if self._mask is not None:
             self._mask = self._mask[rows]
         places = paddle.to_tensor(rows)
-        for cache in self._caches:
-            cache.keep(places)
+        self._caches.keep(places)
         self._wanted_back = {name: one.index_select(places) for name, one in self._wanted_back.items()}
 
     @paddle.no_grad()
-    def _forward(self, input_ids: np.ndarray, **inputs: Any) -> np.ndarray:
+    def _forward(self, input_ids: np.ndarray | paddle.Tensor, **inputs: Any) -> paddle.Tensor:
         past = self._caches[0].length
         batch = {"input_ids": input_ids, **inputs}
-        if self._mask is not None:
-            batch["attention_mask"] = self._mask[:, : past + input_ids.shape[1]]
+        # An array: where padding stands is known without waiting for a card.
+        mask = None if self._mask is None else self._mask[:, : past + input_ids.shape[1]]
+        laid = self._model.lay_out(self._model.config, HostCopies({**batch, "attention_mask": mask}), past)
         arrays = {name: one for name, one in batch.items() if isinstance(one, np.ndarray)}
-        laid = self._model.lay_out(self._model.config, HostCopies(batch), past)
         with awake_threads():
             output = self._model(
-                **{
-                    "attention_mask": None,
-                    **{name: one for name, one in batch.items() if name not in arrays},
-                    **handed_over(with_layout(arrays, laid)),
-                },
+                **{name: one for name, one in batch.items() if name not in arrays},
+                **handed_over(with_layout(arrays, laid)),
+                attention_mask=mask,
                 past_key_values=self._caches,
                 last_logits_only=True,
                 **self._wanted_back,
             )
         assert output.logits is not None, "no labels were given"
         self._wanted_back = output.next_inputs()
-        return output.logits[:, -1].astype("float32").numpy()
+        return output.logits[:, -1].astype("float32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NoReturn
 from zlib import crc32
 
 import numpy as np
@@ -61,10 +62,18 @@ class TokenChooser:
         check_numbers(logits)
         scores = self.scores(logits)
         token = int(scores.argmax()) if self._config.temperature == 0 else self._draw(scores)
+        self._seen = np.append(self._seen, token)
+        self.take(token)
+        return token
+
+    def take(self, token: int) -> None:
+        """Append a token, which was chosen elsewhere."""
         self._chosen += 1
         self._tokens.append(token)
-        self._seen = np.append(self._seen, token)
-        return token
+
+    def draw_numbers(self, count: int) -> np.ndarray:
+        """Draw the numbers from 0 to 1 that decide the next `count` tokens, float64[count], for one who chooses."""
+        return self._generator.random(count)
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Change the logits, float32[V], as what stands in the sequence so far asks for."""
@@ -81,10 +90,15 @@ class TokenChooser:
 def check_numbers(logits: np.ndarray) -> None:
     """Raise a ValueError where a logit of float32[V] is NaN."""
     if np.isnan(logits).any():
-        raise ValueError(
-            "the model's logits are NaN; expected numbers. float16 overflows in some models: load it with dtype "
-            "bfloat16 or float32."
-        )
+        refuse_nan()
+
+
+def refuse_nan() -> NoReturn:
+    """Raise a ValueError for logits that are NaN."""
+    raise ValueError(
+        "the model's logits are NaN; expected numbers. float16 overflows in some models: load it with dtype bfloat16 "
+        "or float32."
+    )
 
 
 def ends_with_any(tokens: list[int], endings: Sequence[Sequence[int]]) -> bool:

@@ -24,7 +24,16 @@ from paddlemix.models.layers.mlp import QWEN2_MLP, GatedMLP, MLPNames
 from paddlemix.models.layers.norm import RMSNorm
 from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.replace import is_plain
-from paddlemix.ops import Rotary, Visible, apply_rotary, attention, rotate_pair
+from paddlemix.ops import (
+    CausalMask,
+    Rotary,
+    Visible,
+    apply_rotary,
+    attention,
+    cached_attention,
+    has_cached_attention,
+    rotate_pair,
+)
 
 
 @dataclass(frozen=True)
@@ -188,9 +197,24 @@ class DecoderAttention(nn.Layer):
             query, key = rotate_pair(query, key, *rotaries.query)
         else:
             query, key = apply_rotary(query, *rotaries.query), apply_rotary(key, *rotaries.key)
-        if cache is not None:
-            key, value = cache.extend(key, value)
-        return self.output(attention(query, key, value, mask).reshape([batch, length, -1]))
+        return self.output(self._mixed(query, key, value, mask, cache).reshape([batch, length, -1]))
+
+    def _mixed(
+        self,
+        query: paddle.Tensor,
+        key: paddle.Tensor,
+        value: paddle.Tensor,
+        mask: Visible,
+        cache: LayerCache | None,
+    ) -> paddle.Tensor:
+        """Attend to the tokens and to what `cache` holds; it holds them too then."""
+        if cache is None:
+            return attention(query, key, value, mask)
+        if cache.length and has_cached_attention(query):
+            assert mask is None or isinstance(mask, CausalMask), "what has a cache is no pack"
+            length = cache.length
+            return cached_attention(query, key, value, *cache.open(1), length, mask, cache.rows)
+        return attention(query, *cache.extend(key, value), mask)
 
     def _heads(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Project to queries, keys and values, float[B, L, heads, head_dim] each.

@@ -11,7 +11,10 @@ class TowerShape:
 
     Attributes:
         blocks: how many.
-        width: of what runs past them.
+        full_blocks: those whose attention covers an image, or a frame of a video, whole.
+        window: patches of the windows in which that of the others stays; 0 where there are none.
+        heads: of attention.
+        width: of what runs past the blocks.
         inner: width of a block's MLP inside.
         patch_values: numbers of a patch's pixels.
         group: tokens that are made together: 1, or all of an image where every image makes as many.
@@ -22,6 +25,9 @@ class TowerShape:
     """
 
     blocks: int
+    full_blocks: int
+    window: int
+    heads: int
     width: int
     inner: int
     patch_values: int
@@ -34,3 +40,17 @@ class TowerShape:
     def patches(self, tokens: int) -> int:
         """Count the patches from which so many tokens are made."""
         return -(-tokens // self.group) * self.patches_of_group
+
+    def scores(self, patches: int, images: int) -> float:
+        """Count the scores of an average block's attention, were all of them held.
+
+        Args:
+            patches: of all images.
+            images: as large as one another, where every image does not make as many tokens anyway.
+
+        Returns:
+            How many, of all heads.
+        """
+        of_image = self.patches_of_group if self.group > 1 else patches / max(images, 1)
+        seen = self.full_blocks * of_image + (self.blocks - self.full_blocks) * min(self.window, of_image)
+        return self.heads * patches * seen / self.blocks

@@ -23,7 +23,7 @@ from paddlemix.models.decoder import Decoder, Entering, Rotaries
 from paddlemix.models.layers.borrowing import Borrowing
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.loss import Targets, find_targets, next_token_loss
-from paddlemix.models.layers.mask import check_pack_inputs, visible_tokens
+from paddlemix.models.layers.mask import check_pack_inputs, known_mask, visible_tokens
 from paddlemix.models.layers.tensor_parallel import embedding_logits
 from paddlemix.models.layers.vision_tokens import Meeting, place_vision
 from paddlemix.ops import CausalSegments
@@ -51,7 +51,7 @@ class Inputs:
 
     shape: tuple[int, int]
     input_ids: paddle.Tensor | None
-    attention_mask: paddle.Tensor | None
+    attention_mask: paddle.Tensor | np.ndarray | None
     position_ids: paddle.Tensor | None
     caches: Sequence[LayerCache]
     own: Mapping[str, paddle.Tensor]
@@ -269,7 +269,7 @@ class VisionLanguageModel(MixPretrainedModel):
     def forward(
         self,
         input_ids: paddle.Tensor | None = None,
-        attention_mask: paddle.Tensor | None = None,
+        attention_mask: paddle.Tensor | np.ndarray | None = None,
         position_ids: paddle.Tensor | None = None,
         past_key_values: list[LayerCache] | None = None,
         inputs_embeds: paddle.Tensor | None = None,
@@ -284,7 +284,8 @@ class VisionLanguageModel(MixPretrainedModel):
 
         Args:
             input_ids: int64[B, L].
-            attention_mask: int64 or bool[B, past + L], 0 on padding, on either side.
+            attention_mask: int64 or bool[B, past + L], 0 on padding, on either side. The host has to know it: one on a
+                card is copied from it, and waited for; an array is not.
             position_ids: int64[B, L], or int64[3, B, L] of a family with M-RoPE; laid out from the tokens, and from
                 what they show, where not given.
             past_key_values: one cache a layer, filled further in place.
@@ -314,6 +315,7 @@ class VisionLanguageModel(MixPretrainedModel):
         tokens: Any = inputs_embeds if input_ids is None else input_ids
         rows, length = tokens.shape[:2]
         given = {name: tensor for name, tensor in own.items() if tensor is not None}
+        attention_mask = known_mask(attention_mask)
         past = caches[0].length if caches else 0
         if layout is None:
             layout = self._layout_of(

@@ -23,6 +23,7 @@ OPS = (
     "quick_gelu",
     "linear_cross_entropy",
     "decode_block",
+    "cached_attention",
 )
 IMAGE_OPS = ("patchify", "resize_bicubic")
 
@@ -37,9 +38,11 @@ def describe() -> str:
         lines, choice = _describe_cuda()
         choices = {name: "Paddle's own kernels" if name in LEFT_TO_PADDLE_ON_GPUS else choice for name in OPS}
         choices["decode_block"] = "not there; a block's layers are called"
+        if built.cuda_library().handle is None:
+            choices["cached_attention"] = "Paddle's own kernels"
     else:
         lines, choice = _describe_cpu()
-        choices = dict.fromkeys(OPS, choice)
+        choices = {**dict.fromkeys(OPS, choice), "cached_attention": "not needed; decode_block is there"}
     lines += [f"  {name:<22} {choice}" for name, choice in choices.items()]
     return "\n".join([*lines, *_describe_image_ops()])
 

@@ -39,7 +39,7 @@ CUTS = ("sharding", "sharding_parallel_degree", "tensor_parallel_degree", "pipel
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({}, Precision(4, 4, 8, 4, 4)),
+        ({}, Precision(4, 4, 8, 4, 4, score=4)),
         ({"bf16": True}, Precision(4, 4, 8, 2, 4)),
         ({"bf16": True, "fp16_opt_level": "O2"}, Precision(2, 2, 12, 2, 2)),
         ({"bf16": True, "fp16_opt_level": "O2", "amp_master_grad": True}, Precision(2, 4, 12, 2, 2)),
@@ -47,14 +47,22 @@ CUTS = ("sharding", "sharding_parallel_degree", "tensor_parallel_degree", "pipel
         ({"bf16": True, "fp16_opt_level": "O2", "gradient_accumulation_steps": 2}, Precision(2, 4, 12, 2, 2)),
         ({"fp16": True, "fp16_opt_level": "O2"}, Precision(2, 4, 12, 2, 2, logit=10)),
         ({"dtype": "bfloat16"}, Precision(2, 2, 8, 2, 2)),
-        ({"optim": "adamw_16bit_moment"}, Precision(4, 4, 4, 4, 4)),
-        ({"optim": "adamw_mini"}, Precision(4, 4, 4, 4, 4)),
+        ({"optim": "adamw_16bit_moment"}, Precision(4, 4, 4, 4, 4, score=4)),
+        ({"optim": "adamw_mini"}, Precision(4, 4, 4, 4, 4, score=4)),
     ],
 )
 def test_bytes_of_a_number_follow_from_precision_and_optimizer(
     config: Any, keys: dict[str, Any], expected: Precision
 ) -> None:
     assert Precision.of(config(**keys)) == expected
+
+
+def test_scores_are_held_where_flash_attention_and_built_ops_are_not(config: Any, monkeypatch: Any) -> None:
+    held = {"device": "cpu"}, {}, {"bf16": True}, {"fp16": True}
+    assert [Precision.of(config(**keys)).score for keys in held] == [0, 4, 0, 0]
+    monkeypatch.setattr("paddlemix.estimate.setup.is_older_than_ampere", lambda: True)
+    # float32's weights, of which products read a copy in half precision.
+    assert [Precision.of(config(**keys)).score for keys in held] == [0, 4, 6, 6]
 
 
 def test_weights_are_held_as_the_run_holds_them(config: Any) -> None:
@@ -104,6 +112,6 @@ def test_what_cannot_be_estimated_is_said(
 
 def test_a_batch_is_rows_of_the_longest_record(config: Any) -> None:
     setup = Setup.of(config(per_device_train_batch_size=3, max_length=1000, recompute=True), image_share=0.25)
-    assert setup.batch == Batch(3000, 0.25)
+    assert setup.batch == Batch(3000, 0.25, 3)
     assert (setup.batch.image_tokens, setup.batch.targets) == (750, 2250)
     assert setup.recompute_vit and setup.recompute_llm

@@ -22,6 +22,7 @@ from paddlemix.estimate.shapes import model_to_train
 from paddlemix.estimate.total import Estimate, estimate
 from paddlemix.models.qwen2_vl.family import FAMILY as QWEN2_VL
 from paddlemix.models.qwen_vl.family import FAMILY as QWEN_VL
+from paddlemix.ops import attention
 from paddlemix.ops.tensors import built
 from paddlemix.training.finetune import choose_trained
 
@@ -65,7 +66,7 @@ def qwen2_vl(small: bool = False) -> tuple[Any, dict[str, np.ndarray], Batch]:
     config = QWEN2_VL.config_class(**shape.config())
     tokens = shape.rows * shape.tokens
     share = shape.rows * shape.patches / 4 / tokens
-    return QWEN2_VL.model_class(config), shape.batch(shape.rows), Batch(tokens, share)
+    return QWEN2_VL.model_class(config), shape.batch(shape.rows), Batch(tokens, share, shape.rows)
 
 
 def qwen_vl() -> tuple[Any, dict[str, np.ndarray], Batch]:
@@ -101,13 +102,18 @@ def qwen_vl() -> tuple[Any, dict[str, np.ndarray], Batch]:
 
 
 def both(
-    made: tuple[Any, dict[str, np.ndarray], Batch], family: Any, vit: bool = False, llm: bool = False, **keys: Any
+    made: tuple[Any, dict[str, np.ndarray], Batch],
+    family: Any,
+    vit: bool = False,
+    llm: bool = False,
+    precision: Precision = FLOAT32,
+    **keys: Any,
 ) -> tuple[int, Estimate]:
     """Measured and estimated."""
     model, batch, size = made
     model = choose_trained(model, family, ModelArguments(model_name_or_path="-", **keys), is_base=False, seed=0)
     model.set_recompute(vision=vit, language=llm)
-    found = estimate(model, family, Setup(FLOAT32, size, Cards(), vit, llm))
+    found = estimate(model, family, Setup(precision, size, Cards(), vit, llm))
     return peak_of_training(model, batch), found
 
 
@@ -164,6 +170,19 @@ def test_the_estimate_is_what_a_process_takes_beside_its_import() -> None:
     assert found.total == pytest.approx(taken, rel=0.15)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("make", "family"), [(qwen2_vl, QWEN2_VL), (qwen_vl, QWEN_VL)], ids=["Qwen2-VL", "Qwen-VL"])
+def test_scores_that_are_held_are_counted(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any], family: Any, recompute: bool
+) -> None:
+    monkeypatch.setattr(sys.modules[attention.__module__], "LARGEST_HEAD", 0)  # the built op is passed over
+    keys = {"vit": recompute, "llm": recompute, "freeze_vit": False}
+    measured, found = both(make(), family, precision=replace(FLOAT32, score=4), **keys)
+    assert found.total == pytest.approx(measured, rel=BOUND)
+    _, without = both(make(), family, **keys)
+    assert without.total < found.total
+
+
 def test_recomputing_really_takes_less() -> None:
     peaks = []
     for parts in ({}, {"vit": True}, {"llm": True}, {"vit": True, "llm": True}):
@@ -208,6 +227,20 @@ class TestCards:
         assert cut.weights == pytest.approx((alone.weights - 2 * vectors) / 4 + 2 * vectors)
         assert alone.activations.decoder / 4 < cut.activations.decoder < alone.activations.decoder / 2
         assert cut.activations.batch == alone.activations.batch
+
+    def test_scores_grow_with_the_square_of_a_row(self, model: Any) -> None:
+        held = Precision(weight=2, gradient=2, state=12, product=2, residual=2, score=6)
+
+        def of_scores(rows: int) -> float:
+            batch = Batch(4096, 0.5, rows)
+            with_scores, without = (
+                estimate(model, QWEN2_VL, Setup(precision, batch, Cards())).activations.decoder
+                for precision in (held, replace(held, score=0))
+            )
+            return with_scores - without
+
+        # 28 layers of 12 heads.
+        assert [of_scores(rows) for rows in (1, 2)] == [28 * 12 * 6 * 4096**2, 28 * 12 * 6 * 2 * 2048**2]
 
     def test_logits_of_float16_are_held(self, model: Any) -> None:
         half = Precision(weight=2, gradient=2, state=12, product=2, residual=2, logit=10)

@@ -118,7 +118,9 @@ def test_threads_that_run_in_another_order_compute_the_same(library, tmp_path):
         "hidden, head = (memory.put(rng.standard_normal(s), 'float32') for s in ((5, 8), (8, 2051)))\n"
         "target, scale = memory.put(np.arange(5), 'int64'), memory.put(np.ones(5), 'float32')\n"
         "loss, grads = ops.linear_cross_entropy(hidden, head, target, scale, rows_at_once=2)\n"
-        "out = [*values, *ops.layer_norm_grad(saved, up), *loss, *grads]\n"
+        "query, held = (memory.put(rng.standard_normal(s), 'float32') for s in ((1, 3, 64), (1, 300, 1, 64)))\n"
+        "mixed = ops.cached_attention(query, held[:, 0], held[:, 1], held, held.copy(), 270)\n"
+        "out = [*values, *ops.layer_norm_grad(saved, up), *loss, *grads, mixed, held]\n"
         "print(b''.join(array.tobytes() for array in out).hex())\n"
     )
     ways = [{}, {"PADDLEMIX_HOST_ORDER": "reverse"}]
@@ -183,9 +185,102 @@ def test_rotation_and_swiglu_may_overwrite_their_inputs(ops, dtype):
     assert (wide(up) == wide(opened)).all()
 
 
+def slow_cached_attention(query, key, value, keys, values, length, starts, rows):
+    """Attend one query head of one row at a time, in float64."""
+    batch, heads, size = query.shape
+    share = heads // keys.shape[2]
+    y = np.empty(query.shape)
+    for row in range(batch):
+        places = np.arange(starts[row], length)
+        past = rows[row, places], places
+        row_keys = np.concatenate([wide(keys)[past], wide(key)[row][None]])
+        row_values = np.concatenate([wide(values)[past], wide(value)[row][None]])
+        for head in range(heads):
+            scores = row_keys[:, head // share] @ wide(query)[row, head] / np.sqrt(size)
+            weights = np.exp(scores - scores.max())
+            y[row, head] = weights @ row_values[:, head // share] / weights.sum()
+    return y
+
+
+def cache_of(memory, rng, dtype, *, batch=2, heads=4, groups=2, size=16, capacity=40, length=21, spare=0, shift=0):
+    """A query, a new key and value, and a cache in which what was not written is NaN."""
+    query, key, value = (
+        memory.put(rng.standard_normal((batch, count, size)), dtype, shift) for count in (heads, groups, groups)
+    )
+    held = [np.full((batch + spare, capacity, groups, size), np.nan) for _ in range(2)]
+    for one in held:
+        one[:, :length] = rng.standard_normal((batch + spare, length, groups, size))
+    return query, key, value, *(memory.put(one, dtype, shift) for one in held)
+
+
+CACHES = {
+    "one token before it": {"length": 1},
+    "nothing before it": {"length": 0},
+    "full": {"length": 39},
+    "three parts, one of them short": {"batch": 1, "groups": 1, "heads": 3, "capacity": 300, "length": 270},
+    "no head shares a key": {"heads": 3, "groups": 3, "size": 128},
+    "7 heads of 128": {"heads": 14, "size": 128, "length": 33},
+    "more heads than a block": {"heads": 12, "groups": 1, "size": 32},
+    "5 heads of 256": {"heads": 5, "groups": 1, "size": 256},
+    "odd size": {"heads": 6, "size": 75},
+    "large odd size": {"heads": 2, "size": 131},
+    "rows to spare": {"spare": 2},
+}
+
+
+@pytest.mark.parametrize(("dtype", "shift"), [("float32", 0), ("bfloat16", 0), ("float16", 1)])
+@pytest.mark.parametrize("name", CACHES)
+def test_a_token_is_attended_to_what_the_cache_holds_and_written_to_it(ops, name, dtype, shift):
+    rng, memory, shape = np.random.default_rng(5), HostMemory(), CACHES[name]
+    query, key, value, keys, values = cache_of(memory, rng, dtype, shift=shift, **shape)
+    batch, length = query.shape[0], shape.get("length", 21)
+    ways = {
+        "plain": ([0] * batch, None),
+        "padded": ([length // 2, *[length] * (batch - 1)], None),
+        "through a table": ([0, *[length // 3] * (batch - 1)], rng.integers(0, len(keys), (batch, keys.shape[1]))),
+    }
+    for way, (starts, rows) in ways.items():
+        given = (query, key, value, keys, values, length)
+        own = np.repeat(np.arange(batch)[:, None], keys.shape[1], axis=1)
+        wanted = slow_cached_attention(*given, starts, own if rows is None else rows)
+        before = wide(keys), wide(values)
+        found = ops.cached_attention(
+            *given,
+            starts=memory.put(np.array(starts), "int32") if any(starts) else None,
+            rows=None if rows is None else memory.put(rows, "int32"),
+        )
+        rounding = {"float32": 2e-6, "bfloat16": 2.0**-8, "float16": 2.0**-11}[dtype]
+        np.testing.assert_allclose(
+            wide(found), wanted, atol=rounding * np.abs(wide(values)[:, :length]).max(initial=3), err_msg=way
+        )
+        # The new place of each row is written, and nothing else.
+        for cache, old, new in zip((keys, values), before, (key, value), strict=True):
+            old[:batch, length] = wide(new)
+            np.testing.assert_array_equal(wide(cache), old, err_msg=way)
+
+
+def test_a_cache_is_cut_into_parts(ops):
+    import ctypes
+
+    from cuda_library import CachedAttention
+
+    def parts(length):
+        op = CachedAttention(*[None] * 9, 1, 3, 1, 16, 1000, length)
+        return ops.call("cached_attention_scratch", ctypes.pointer(op)) / (4 * 3 * 18)
+
+    assert [parts(length) for length in (127, 128, 270, 900)] == [0, 2, 3, 4]
+
+
 def test_what_the_library_cannot_do_is_told(ops):
     x = HostMemory().put(np.ones(4), "float32")
     with pytest.raises(RuntimeError, match="dtype is 7; expected 0, 1 or 2"):
         ops.call("swiglu", x, x, x, 4, 7, 0)
     with pytest.raises(RuntimeError, match="activation is 3"):
         ops.call("activation", 3, x, x, 4, 0, 0)
+    for change, words in (({"length": 40}, "the cache is full"), ({"size": 257}, "of 1 to 256 numbers")):
+        shape = {"length": 21, **change}
+        given = cache_of(
+            HostMemory(), np.random.default_rng(0), "float32", **{**shape, "length": min(39, shape["length"])}
+        )
+        with pytest.raises(RuntimeError, match=words):
+            ops.cached_attention(*given, shape["length"])

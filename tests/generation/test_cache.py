@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import paddle
 
-from paddlemix.generation.cache import KVCache
+from paddlemix.generation import cache as cache_module
+from paddlemix.generation.cache import KVCache, KVCaches
 
 
 def test_it_gives_back_all_keys_and_values_in_the_order_in_which_they_came():
@@ -36,3 +37,40 @@ def test_whoever_writes_tokens_itself_is_given_the_memory_behind_the_others():
     key[:, 1], value[:, 1] = 5.0, 7.0
     found = cache.extend(paddle.ones([1, 1, 1, 2]), paddle.ones([1, 1, 1, 2]))
     assert [one[0, :, 0, 0].tolist() for one in found] == [[0, 5, 1], [0, 7, 1]]
+
+
+def test_caches_go_on_with_other_rows_through_one_table_and_copy_nothing(monkeypatch):
+    monkeypatch.setattr(cache_module, "takes_row_table", lambda key: True)
+    caches, rng = KVCaches(2, 6), np.random.default_rng(1)
+    prompts = rng.standard_normal((2, 3, 1, 1)).astype(np.float32)
+    for cache in caches:
+        cache.extend(paddle.to_tensor(prompts), paddle.to_tensor(-prompts))
+    rows = [list(row.ravel()) for row in prompts]
+
+    def write(tokens):
+        for cache in caches:
+            length = cache.length
+            keys, values = cache.open(1)
+            for row, token in enumerate(tokens):
+                keys[row, length], values[row, length] = float(token), -float(token)
+
+    for kept, tokens in (([0, 0, 1, 1], [1, 2, 3, 4]), ([3, 1, 0, 1], [5, 6, 7, 8]), ([2, 3], [9, 10])):
+        addresses = [cache.open(0)[0].data_ptr() for cache in caches]
+        caches.keep(paddle.to_tensor(kept))
+        if len(kept) == 4 and tokens[0] == 5:
+            assert addresses == [cache.open(0)[0].data_ptr() for cache in caches]
+        write(tokens)
+        rows = [[*rows[row], token] for row, token in zip(kept, tokens, strict=True)]
+    for cache in caches:
+        places = cache.rows[:, :6].numpy().copy()
+        places[:, 5] = [0, 1]
+        for held, sign in zip(cache.open(0), (1, -1), strict=True):
+            found = held.numpy()[places, np.arange(6), 0, 0]
+            np.testing.assert_array_equal(found, sign * np.array(rows, np.float32))
+    assert caches[0].rows is caches[1].rows
+
+
+def test_the_first_keys_are_given_back_as_they_came():
+    cache, key = KVCache(9), paddle.ones([2, 3, 1, 4])
+    found, _ = cache.extend(key, key)
+    assert found is key and cache.open(0)[0].shape == [2, 9, 1, 4]

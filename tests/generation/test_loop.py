@@ -8,9 +8,16 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.generation import GenerationConfig, TokenStream, generate, stream_text
+from paddlemix.generation import GenerationConfig, TokenStream, cache, generate, stream_text
+from paddlemix.models import decoder
 from paddlemix.models.layers.vision_tokens import find_places, place_vision
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
+from paddlemix.ops import CausalMask, tensors
+from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors.cards import cached_attention
+from paddlemix.ops.tensors.cards.cached_attention import cached_attention_reference
+
+from ..ops.tensors.test_flash import Kernels
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = FIXTURES / "qwen2_vl_tiny"
@@ -153,6 +160,43 @@ def test_searched_answers_are_the_references_also_alone(case):
         assert found[name] == wanted, name
         assert [answers(model, alone, end=end, **settings)[0] for alone in rows_alone(batch)] == wanted, name
     assert len({str(one) for one in (plain, *found.values())}) >= 5
+
+
+@pytest.fixture(params=["built op", "flash attention"])
+def on_card(request, monkeypatch):
+    """Let tokens be attended to the cache as on a card, by formulas in place of kernels; the op's calls are listed."""
+    calls, run = [], built.run
+
+    def attend(name, *given):
+        if name != "cached_attention":
+            return run(name, *given)
+        *of_rows, starts, rows, length = given
+        mask = CausalMask(np.arange(length + 1) >= starts.numpy()[:, None]) if starts.size else None
+        calls.append(rows.shape)
+        return [cached_attention_reference(*of_rows, length, mask, rows if rows.size else None)]
+
+    is_built = request.param == "built op"
+    for module in (cached_attention, cache):
+        monkeypatch.setattr(module, "takes_row_table", lambda query: is_built)
+    monkeypatch.setattr(decoder, "has_cached_attention", lambda query: query.shape[1] == 1)
+    monkeypatch.setattr(tensors, "has_decode_block", lambda x: False)
+    monkeypatch.setattr(built, "run", attend)
+    if not is_built:
+        monkeypatch.setattr(cached_attention, "flash_attention_fits", lambda query: True)
+        monkeypatch.setattr(cached_attention, "kernels", Kernels(2))
+    return is_built, calls
+
+
+def test_answers_are_the_references_where_the_cache_is_read_as_on_a_card(case, on_card):
+    (model, batch, plain), (is_built, calls) = case, on_card
+    assert answers(model, batch) == plain
+    assert bool(calls) == is_built and {tuple(shape) for shape in calls} <= {(0,)}
+    calls.clear()
+    for name, settings in list(searches_of(model).items())[:2]:
+        wanted, end = reference_of(model, name)
+        assert answers(model, batch, end=end, **settings) == wanted, name
+    # Beams share what they have in common: no key or value is copied when they branch.
+    assert bool(calls) == is_built and all(rows[0] > 3 for rows in calls[:2])
 
 
 def test_a_search_reads_each_prompt_once_and_drops_rows_that_are_decided(case, calls):

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import paddlemix  # isort: skip - before Paddle, which it prepares for
@@ -24,6 +25,7 @@ from paddle.base import core
 from paddlemix import handover
 from paddlemix.models.layers import recompute, vision_tokens
 from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors.cards import cached_attention
 from paddlemix.weights.loading import NoValues
 
 del paddlemix
@@ -42,7 +44,7 @@ class Card:
         has_built_ops: whether `external_ops` was built for it.
         asked: by op that is built for CUDA, the dtypes that it would get, and whether it takes them.
         products: by the function that asks, the dtype in which a product is computed.
-        flash: what flash attention was asked.
+        cached: how often one token was attended to a cache by the built op.
         lengths: the tensors that said where its segments end.
         constants: tensors that were made of the host's numbers, but for those that are kept.
     """
@@ -51,6 +53,7 @@ class Card:
     asked: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     products: Counter[tuple[str, str]] = field(default_factory=Counter)
     flash: Counter[tuple[int, bool, str]] = field(default_factory=Counter)
+    cached: int = 0
     lengths: list[Any] = field(default_factory=list)
     constants: int = 0
 
@@ -74,6 +77,8 @@ def insert(new: Card) -> None:
     global card
     card = new
     handover.forget_constants()
+    for made_once in (cached_attention._ends_with_gaps, cached_attention._on_card):
+        made_once.cache_clear()
 
 
 def short(dtype: Any) -> str:
@@ -147,26 +152,58 @@ def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, epsilon: float) -> A
     return _without_autocast(lambda: x.astype(dtype) * weight.astype(dtype) + bias.astype(dtype))()
 
 
-def _flash_attention(
-    q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, longest_q: int, longest_k: int, scale: float, *, causal: bool
-) -> Any:
-    """Refuse what the kernel would refuse."""
+def _refuse(q: Any, k: Any, v: Any) -> None:
+    """Refuse what the kernel would refuse, of heads."""
     assert q.dtype == k.dtype == v.dtype, (q.dtype, k.dtype, v.dtype)
     assert q.dtype in HALVES, q.dtype
-    assert len(q.shape) == len(k.shape) == 3, (q.shape, k.shape)
     assert k.shape == v.shape, (k.shape, v.shape)
-    assert q.shape[1] % k.shape[1] == 0, (q.shape, k.shape)
-    assert q.shape[2] == k.shape[2] <= LARGEST_FLASH_HEAD, (q.shape, k.shape)
-    assert q.shape[2] % 8 == 0, q.shape
-    assert cu_q is cu_k, (cu_q, cu_k)
-    assert cu_q.dtype == paddle.int32, cu_q.dtype
-    assert len(cu_q.shape) == 1, cu_q.shape
-    assert type(longest_q) is type(longest_k) is int, (longest_q, longest_k)
+    assert q.shape[-2] % k.shape[-2] == 0, (q.shape, k.shape)
+    assert q.shape[-1] == k.shape[-1] <= LARGEST_FLASH_HEAD, (q.shape, k.shape)
+    assert q.shape[-1] % 8 == 0, q.shape
+
+
+def _flash_attention(q: Any, k: Any, v: Any, *, causal: bool = False) -> Any:
+    """Attention over a batch of rows of one length."""
+    assert F.flash_attention._select_sdp(q.shape[3]) == "flash_attn", "Paddle's function would compute with products"
+    _refuse(q, k, v)
+    assert len(q.shape) == len(k.shape) == 4, (q.shape, k.shape)
+    assert q.shape[0] == k.shape[0], (q.shape, k.shape)
+    assert not causal or q.shape[1] == k.shape[1], "which of fewer queries sees what depends on the kernel's version"
+    card.flash[q.shape[3], causal, short(q.dtype)] += 1
+    return _without_autocast(lambda: q + (k + v).mean(axis=[1, 2], keepdim=True))(), None
+
+
+def _flash_attn_unpadded(
+    q: Any,
+    k: Any,
+    v: Any,
+    cu_q: Any,
+    cu_k: Any,
+    longest_q: int,
+    longest_k: int,
+    scale: float,
+    *,
+    causal: bool = False,
+) -> Any:
+    """Attention over sequences that lie end to end."""
+    _refuse(q, k, v)
+    assert len(q.shape) == len(k.shape) == 3, (q.shape, k.shape)
+    for x, ends, longest in ((q, cu_q, longest_q), (k, cu_k, longest_k)):
+        assert ends.dtype == paddle.int32, ends.dtype
+        assert len(ends.shape) == 1, ends.shape
+        assert type(longest) is int, longest
+        numbers = ends.tolist()
+        steps = [after - before for before, after in pairwise(numbers)]
+        assert numbers[0] == 0 and numbers[-1] == x.shape[0], (numbers, x.shape)
+        assert min(steps) >= 0 and max(steps) <= longest, (numbers, longest)
+    assert cu_q.shape == cu_k.shape, (cu_q, cu_k)
+    assert cu_q is cu_k or not causal, "which of fewer queries sees what depends on the kernel's version"
     assert type(scale) is float, scale
     card.flash[q.shape[2], causal, short(q.dtype)] += 1
-    if not any(cu_q.is_same(other) for other in card.lengths):
-        card.lengths.append(cu_q)
-    return _without_autocast(lambda: q + (k + v).mean(axis=1, keepdim=True))(), None
+    for ends in {id(cu_q): cu_q, id(cu_k): cu_k}.values():
+        if not any(ends.is_same(other) for other in card.lengths):
+            card.lengths.append(ends)
+    return _without_autocast(lambda: q + (k + v).mean(axis=[0, 1], keepdim=True))(), None
 
 
 def _run_twice(function: Callable[[Any], Any], x: Any) -> Any:
@@ -211,6 +248,15 @@ def _head_loss(hidden: Any, weight: Any, targets: Any, weights: Any, *flags: boo
     return [(hidden.mean() + weight.mean()).astype("float32") * weights.sum()]
 
 
+def _cached_attention(
+    query: Any, key: Any, value: Any, keys: Any, values: Any, starts: Any, rows: Any, length: int
+) -> list[Any]:
+    assert query.dtype == key.dtype == value.dtype == keys.dtype == values.dtype
+    assert length < keys.shape[1] and (starts is None or starts.dtype == paddle.int32) and rows is None
+    card.cached += 1
+    return [query + (key + value).mean(axis=2, keepdim=True)]
+
+
 # Ops with the inputs, the outputs and the dtypes of the built ones.
 BUILT: dict[str, Callable[..., list[Any]]] = {
     "rms_norm": lambda x, weight, epsilon: [x * weight, _rows(x)],
@@ -222,6 +268,7 @@ BUILT: dict[str, Callable[..., list[Any]]] = {
     "swiglu": lambda gate, up: [gate * up],
     "activation": lambda x, kind: [paddle.scale(x, 2.0)],
     "linear_cross_entropy": _head_loss,
+    "cached_attention": _cached_attention,
 }
 
 
@@ -234,13 +281,16 @@ def on_card(*, is_forward: bool) -> None:
 _paddle_matmul, _paddle_scatter, _paddle_layer_norm = paddle.matmul, paddle.scatter, F.layer_norm
 _really_takes = built.takes
 paddle.pir.Value.is_leaf = property(lambda value: False)
+paddle.pir.Value.is_contiguous = lambda value: True
 paddle.nn.Layer.register_buffer = lambda self, name, tensor, persistable=True: object.__setattr__(self, name, tensor)
 paddle.to_tensor, paddle.matmul, paddle.scatter, paddle.where = _to_tensor, _matmul, _scatter, _where
 F.linear, F.swiglu, F.layer_norm = _linear, _swiglu, _layer_norm
-F.flash_attention.flash_attn_unpadded = _flash_attention
+F.flash_attention.flash_attention, F.flash_attention.flash_attn_unpadded = _flash_attention, _flash_attn_unpadded
 recompute.run_twice = _run_twice
 built.takes, built._is_there, built.nothing = _takes, lambda *_: card.has_built_ops, lambda dtype="float32": None
 built.run = lambda name, *arguments: _without_autocast(BUILT[name])(*arguments)
+# A program cannot write into what it was given.
+cached_attention._write = lambda *_: None
 # A program's parameters need an op that fills them.
 NoValues.__call__ = lambda self, *arguments: paddle.nn.initializer.Constant()(*arguments)
 # Paddle has none of its kind in static programs.

@@ -1,7 +1,8 @@
-"""Makes a family's training step as static programs and prints what each of them is as JSON.
+"""Makes a family's training step, prefill or token as static programs and prints what each of them is as JSON.
 
-Run it by itself: static_program.py FAMILY CASE..., a case such as O2-pack-lora-built-2: level, batch, what is trained,
-whether there are built ops, blocks. Half precision is bfloat16: of float16 a CPU build refuses to plan products.
+Run it by itself: static_program.py FAMILY CASE..., a case such as O2-pack-lora-built-2: level (`half` is weights in
+half precision without autocast), batch, what is trained or else read, whether there are built ops, blocks. Half
+precision is bfloat16: of float16 a CPU build refuses to plan products.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +31,7 @@ from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import HEAD, linear_layers
 
+READ = ("loss", "prefill", "token")
 VOCABULARY, TOKENS, TARGETS = 151936, 1000, 200
 IMAGE_TOKENS = {"qwen2_vl": 300, "qwen2_5_vl": 300}
 PIXELS = {"qwen2_vl": [1200, 1176], "qwen2_5_vl": [1200, 1176], "qwen": [2, 3, 448, 448]}
@@ -95,41 +98,78 @@ MODELS: dict[str, Callable[[int], nn.Layer]] = {
 
 
 def make_inputs(family: str, batch: str, model: nn.Layer) -> dict[str, Any]:
-    """Make what the collator gives: a pack of two samples, two padded rows, or a pack without images."""
-    rows = 2 if batch == "padded" else 1
+    """Make what the collator gives: a pack of two samples, a pack without images, or two rows that are padded.
+
+    Padding on the right stands in no mask; `right` and `left` have one.
+    """
+    is_pack = batch in ("pack", "text")
+    rows = 1 if is_pack else 2
     arrays: dict[str, np.ndarray] = {name: np.zeros([rows, TOKENS], np.int64) for name in ("input_ids", "labels")}
     arrays["labels"] -= 100
     arrays["labels"][0, -TARGETS:] = 7
     arrays["loss_weights"] = np.ones([rows, TOKENS], np.float32)
     axes = [] if family == "qwen" else [3]
-    if batch == "padded":
-        arrays["attention_mask"] = np.ones([rows, TOKENS], np.int64)
-    else:
+    mask = {"attention_mask": padding_mask(rows, TOKENS, batch)} if batch in ("left", "right") else {}
+    if is_pack:
         arrays["cu_seqlens"] = np.array([0, 400, TOKENS], np.int32)
-    if axes or batch != "padded":
+    if axes or is_pack:
         arrays["position_ids"] = np.zeros([*axes, rows, TOKENS], np.int64)
     pixels = {}
     if batch != "text":
         pixels["pixel_values"] = paddle.static.data("pixel_values", PIXELS[family], "float32")
         arrays |= _show_images(family, arrays["input_ids"], model.config)
-    laid = model.lay_out(model.config, {**arrays, **pixels})
+    laid = model.lay_out(model.config, {**arrays, **mask, **pixels})
     layout = handover.Layout(laid, {name: static_card.known(array) for name, array in laid.items()})
-    return {**{name: static_card.known(array) for name, array in arrays.items()}, **pixels, "layout": layout}
+    return {**{name: static_card.known(array) for name, array in arrays.items()}, **mask, **pixels, "layout": layout}
 
 
 def _show_images(family: str, input_ids: np.ndarray, config: Any) -> dict[str, np.ndarray]:
-    """Let two images stand among the first row's tokens, and give what is said of them beside pixels."""
+    """Let two images stand among the last row's tokens, and give what is said of them beside pixels."""
     if family != "qwen":
-        input_ids[0, : IMAGE_TOKENS[family]] = config.image_token_id
+        input_ids[-1, : IMAGE_TOKENS[family]] = config.image_token_id
         return {"image_grid_thw": np.array([[1, 20, 20], [1, 40, 20]])}
     start, queries = config.visual.image_start_id, config.visual.n_queries
     for place in (0, 400):
-        input_ids[0, place], input_ids[0, place + queries + 1] = start, start + 1
+        input_ids[-1, place], input_ids[-1, place + queries + 1] = start, start + 1
     return {}
+
+
+def padding_mask(rows: int, span: int, side: str) -> np.ndarray:
+    """Make a mask int64[rows, span] that hides 300 places of the first row."""
+    mask = np.ones([rows, span], np.int64)
+    mask[0, :300] = 0
+    return mask if side == "left" else mask[:, ::-1]
+
+
+class Cache:
+    """A layer's cache, which a program cannot write to.
+
+    Args:
+        config: of the model.
+        dtype: of keys.
+        length: tokens that it holds.
+    """
+
+    def __init__(self, config: Any, dtype: str, length: int) -> None:
+        self.length, self.prefilled, self.rows = length, length, None
+        self._shape, self._dtype = config.decoder_shape, dtype
+
+    def extend(self, key: Any, value: Any) -> tuple[Any, Any]:
+        """Take the prompt's."""
+        assert not self.length, "what continues a prompt copies keys and values that the cache holds"
+        return key, value
+
+    def open(self, length: int) -> tuple[Any, Any]:
+        """Return the memory."""
+        self.length += length
+        shape = [2, TOKENS + 100, self._shape.kv_heads, self._shape.head_dim]
+        return tuple(paddle.static.data(f"cache{id(self)}{name}", shape, self._dtype) for name in "kv")
 
 
 def autocast(level: str) -> Any:
     """Return the trainer's autocast."""
+    if level == "half":
+        return nullcontext()
     args = SimpleNamespace(fp16_opt_level=level, amp_custom_white_list=None, amp_custom_black_list=None)
     asked = SimpleNamespace(enable_autocast_context_manager=True, amp_dtype="bfloat16", args=args)
     return Trainer.autocast_smart_context_manager(asked)
@@ -142,7 +182,7 @@ def make_step(family: str, case: str) -> dict[str, Any]:
     static_card.on_card(is_forward=True)
     program = paddle.static.Program()
     with paddle.utils.unique_name.guard(), paddle.static.program_guard(program, paddle.static.Program()):
-        paddle.set_default_dtype("bfloat16" if level == "O2" else "float32")
+        paddle.set_default_dtype("float32" if level == "O1" else "bfloat16")
         with no_init_weights():
             model = MODELS[family](int(blocks))
         if kind == "lora":
@@ -154,6 +194,10 @@ def make_step(family: str, case: str) -> dict[str, Any]:
             model.set_recompute(vision=True, language=True)
         inputs = make_inputs(family, batch, model)
         static_card.card.constants = 0
+        if kind in READ:
+            with autocast(level), paddle.no_grad():
+                read(model.eval(), kind, inputs)
+            return {**_asked(), **_held(program)}
         with autocast(level):
             loss = model(**inputs).loss
         static_card.on_card(is_forward=False)
@@ -162,12 +206,33 @@ def make_step(family: str, case: str) -> dict[str, Any]:
     return {**_asked(), **_held(program), **_learnt(gradients), "loss": static_card.short(loss.dtype)}
 
 
+def read(model: nn.Layer, kind: str, inputs: dict[str, Any]) -> None:
+    """Make what evaluation, a prompt, or one more token of each row computes."""
+    if kind == "loss":
+        model(**inputs)
+        return
+    del inputs["labels"], inputs["loss_weights"]
+    length = TOKENS if kind == "token" else 0
+    caches = [Cache(model.config, "bfloat16", length) for _ in range(model.config.num_hidden_layers)]
+    if kind == "token":
+        rows = 2
+        inputs = {
+            "input_ids": paddle.static.data("one_token", [rows, 1], "int64"),
+            "position_ids": paddle.static.data("places", [*inputs["position_ids"].shape[:-2], rows, 1], "int64")
+            if "position_ids" in inputs
+            else None,
+            "attention_mask": padding_mask(rows, TOKENS + 1, "left") if "attention_mask" in inputs else None,
+        }
+    model(**inputs, past_key_values=caches, last_logits_only=True)
+
+
 def _asked() -> dict[str, Any]:
     card = static_card.card
     return {
         "asked": [[*key, count] for key, count in sorted(card.asked.items())],
         "products": [[*key, count] for key, count in sorted(card.products.items())],
         "flash": [[*key, count] for key, count in sorted(card.flash.items())],
+        "cached": card.cached,
         "tensors_of_lengths": len(card.lengths),
         "constants": card.constants,
     }
@@ -175,19 +240,21 @@ def _asked() -> dict[str, Any]:
 
 def _held(program: Any) -> dict[str, Any]:
     """Tell of the program's values which are logits, and which of its products and sums are computed in what."""
-    logits, products, counted, widened = [], {}, 0, []
+    logits, products, counted, widened, scores = [], {}, 0, [], []
     for op in program.global_block().ops:
         name = op.name().removeprefix("pd_op.")
         results = [value for value in op.results() if value.initialized() and value.is_dense_tensor_type()]
         sources = [value for value in op.operands_source() if value.initialized() and value.is_dense_tensor_type()]
         counted += name == "cumsum"
+        # Attention alone takes a softmax of its own; the loss's is part of another op.
+        scores += [value.shape for value in results if name == "softmax"]
         logits += [[name, value.shape] for value in results if _is_logits(value.shape)]
         if name in ("matmul", "matmul_grad", "linear_v2", "addmm"):
             key = f"{name} {static_card.short(results[0].dtype)}"
             products[key] = products.get(key, 0) + 1
         if name == "cast" and sources[0].dtype in static_card.HALVES and results[0].dtype == paddle.float32:
             widened.append(list(results[0].shape))
-    return {"logits": logits, "product_ops": products, "cumsums": counted, "widened": widened}
+    return {"logits": logits, "product_ops": products, "cumsums": counted, "widened": widened, "scores": scores}
 
 
 def _is_logits(shape: list[int]) -> bool:

@@ -1,4 +1,4 @@
-"""What a GPU would compute in a training step, op by op: which dtypes, which shapes, which of the built ops.
+"""What a GPU would compute in training, evaluation, a prefill and a token, op by op: dtypes, shapes, built ops.
 
 The programs are made without a GPU, by a process of its own for each family.
 """
@@ -26,6 +26,15 @@ BUILT = [f"{level}-{batch}-{kind}-built-2" for level in LEVELS for batch in BATC
 # As where `external_ops` was not built.
 UNBUILT = [f"{level}-{batch}-full-unbuilt-2" for level in LEVELS for batch in ("pack", "padded")]
 DEEPER = "O2-pack-full-built-3"
+# Padding that a mask names, evaluation, and the answers of chats (`half`) and of evaluations within training.
+MASKED = ["O1-left-full-built-2", "O2-right-full-built-2"]
+READ = [
+    *(f"{level}-padded-loss-built-2" for level in LEVELS),
+    *(f"half-{batch}-prefill-built-2" for batch in ("padded", "left", "right")),
+    "O1-left-prefill-unbuilt-2",
+]
+TOKENS = [f"{level}-{batch}-token-built-2" for level in ("half", "O1") for batch in ("padded", "left")]
+UNBUILT_TOKENS = [f"half-{batch}-token-unbuilt-2" for batch in ("padded", "left")]
 TARGETS = 200
 # Products that may be in float32, by the function that asks for them.
 WIDE = {
@@ -54,14 +63,20 @@ each_family = pytest.mark.parametrize("family", ASKED)
 def programs(family: str) -> dict[str, dict[str, Any]]:
     """Make a family's programs."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PADDLEMIX_OPS": "reference"}
-    command = [sys.executable, str(SCRIPT), family, *BUILT, *UNBUILT, DEEPER]
+    command = [sys.executable, str(SCRIPT), family, *BUILT, *UNBUILT, DEEPER, *MASKED, *READ, *TOKENS, *UNBUILT_TOKENS]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def of_level(family: str, level: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((case, one) for case, one in programs(family).items() if case.startswith(level))
+    return ((case, one) for case, one in trained(family) if case.startswith(level))
+
+
+def trained(family: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Tell of the programs of training steps."""
+    read = {*READ, *TOKENS, *UNBUILT_TOKENS}
+    return ((case, one) for case, one in programs(family).items() if case not in read)
 
 
 def test_every_family_has_its_programs():
@@ -84,7 +99,7 @@ def test_no_product_is_in_float32_but_where_named(family, level):
 
 @each_family
 def test_each_parameter_gets_a_gradient_of_its_own_dtype(family):
-    for case, program in programs(family).items():
+    for case, program in trained(family):
         assert program["gradients_of_another_dtype"] == [], case
         assert program["without_gradient"] == [], case
         assert program["parameters"] > 0
@@ -92,12 +107,29 @@ def test_each_parameter_gets_a_gradient_of_its_own_dtype(family):
 
 
 @each_family
-def test_flash_attention_is_reached_in_packs_and_towers(family):
+def test_flash_attention_is_reached_in_packs_padded_batches_prefills_and_towers(family):
+    tower = {(TOWER_HEAD[family], False)} | ({(128, False)} if family == "qwen" else set())  # and the resampler
     for case, program in programs(family).items():
-        _, batch, *_ = case.split("-")
-        reached = {(size, causal) for size, causal, dtype, _ in program["flash"] if dtype == "bfloat16"}
-        assert (TOWER_HEAD[family], False) in reached, case
-        assert ((128, True) in reached) or batch == "padded", case
+        if case not in {*TOKENS, *UNBUILT_TOKENS}:
+            reached = {(size, causal) for size, causal, dtype, _ in program["flash"] if dtype == "bfloat16"}
+            assert reached == tower | {(128, True)}, case
+
+
+@each_family
+def test_no_program_holds_scores(family):
+    for case, program in programs(family).items():
+        assert program["scores"] == [], case
+
+
+@each_family
+def test_a_token_is_attended_to_the_cache_where_it_lies(family):
+    for case in TOKENS:
+        assert programs(family)[case]["cached"] == 2 and programs(family)[case]["flash"] == [], case
+    for case in UNBUILT_TOKENS:
+        program = programs(family)[case]
+        assert program["flash"] == [[128, False, "bfloat16", 2]], case
+        # Where queries and keys of all rows begin and end is said once for both blocks.
+        assert program["tensors_of_lengths"] == 2, case
 
 
 @each_family
@@ -116,7 +148,7 @@ ACTIVATIONS = {"qwen2_vl": {"quick_gelu": 2, "gelu": 1}, "qwen2_5_vl": {"gelu": 
 
 @each_family
 def test_every_activation_behind_a_linear_layer_is_a_built_op(family):
-    for case, program in programs(family).items():
+    for case, program in trained(family):
         if "-recompute-" not in case and case != DEEPER:
             asked = [(op, count) for op, _, fits, count in program["asked"] if fits and op.endswith("gelu")]
             assert dict(asked) == ACTIVATIONS[family], case

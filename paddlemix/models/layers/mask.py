@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import paddle
 
 from paddlemix.ops import CausalMask, CausalSegments, Visible
@@ -12,7 +13,20 @@ if TYPE_CHECKING:
     from paddlemix.contract import LayerCache
 
 
-def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) -> CausalMask | None:
+def known_mask(attention_mask: paddle.Tensor | np.ndarray | None) -> paddle.Tensor | np.ndarray | None:
+    """Copy a mask from a card to the host, once a batch: kernels have to be told where padding stands.
+
+    Args:
+        attention_mask: int64 or bool[B, S].
+
+    Returns:
+        The mask, an array where it was on a card.
+    """
+    is_elsewhere = isinstance(attention_mask, paddle.Tensor) and not attention_mask.place.is_cpu_place()
+    return np.asarray(attention_mask) if is_elsewhere else attention_mask
+
+
+def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | np.ndarray | None) -> CausalMask | None:
     """Say what each of the last `length` of `span` tokens must not see: what follows it, and padding.
 
     Args:
@@ -32,7 +46,7 @@ def causal_mask(length: int, span: int, attention_mask: paddle.Tensor | None) ->
 
 
 def visible_tokens(
-    length: int, span: int, attention_mask: paddle.Tensor | None, samples: CausalSegments | None
+    length: int, span: int, attention_mask: paddle.Tensor | np.ndarray | None, samples: CausalSegments | None
 ) -> Visible:
     """Say what each token of a batch may see: a row's earlier tokens, or those of its sample in a pack.
 
@@ -53,7 +67,7 @@ def visible_tokens(
 
 def check_pack_inputs(
     position_ids: paddle.Tensor | None,
-    attention_mask: paddle.Tensor | None,
+    attention_mask: paddle.Tensor | np.ndarray | None,
     past_key_values: list[LayerCache] | None,
 ) -> None:
     """Refuse what a pack of samples cannot go with.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddlemix.models.config_bounds import SIDE, WIDTH
 from paddlemix.models.qwen2_5_vl.seconds import STEPS_KEY, steps_per_second
 from paddlemix.models.qwen2_vl.config import PatchTowerConfig, Qwen2VLConfig
+from paddlemix.models.tower import TowerShape
 from paddlemix.value_kinds import Kind, list_of, whole
 
 if TYPE_CHECKING:
@@ -88,3 +89,13 @@ class Qwen25VLConfig(Qwen2VLConfig):
                 f"config.json: `vision_config.window_size` is {vision.window_size}, less than a merged token's "
                 f"{vision.spatial_merge_size * vision.patch_size} pixels."
             )
+
+    @property
+    def tower_shape(self) -> TowerShape:
+        """The numbers of the vision tower."""
+        vision = self.vision_config
+        return replace(
+            super().tower_shape,
+            full_blocks=len({index for index in vision.fullatt_block_indexes if index < vision.depth}),
+            window=(vision.window_side * vision.spatial_merge_size) ** 2,
+        )

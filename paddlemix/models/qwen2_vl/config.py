@@ -276,6 +276,9 @@ class Qwen2VLConfig(PretrainedConfig):
         vision = self.vision_config
         return TowerShape(
             blocks=vision.depth,
+            full_blocks=vision.depth,
+            window=0,
+            heads=vision.num_heads,
             width=vision.width,
             inner=vision.inner_size,
             patch_values=vision.patch_values,

@@ -193,6 +193,9 @@ class QWenConfig(PretrainedConfig):
         patch_values = 3 * visual.patch_size**2
         return TowerShape(
             blocks=visual.layers,
+            full_blocks=visual.layers,
+            window=0,
+            heads=visual.heads,
             width=visual.width,
             inner=int(visual.width * visual.mlp_ratio),
             patch_values=patch_values,

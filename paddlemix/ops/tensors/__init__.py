@@ -3,6 +3,7 @@
 from paddlemix.ops.tensors.activation import ACTIVATIONS, Activation, gelu, quick_gelu, swiglu
 from paddlemix.ops.tensors.attention import attention, segment_attention
 from paddlemix.ops.tensors.built import awake_threads, num_threads, set_num_threads
+from paddlemix.ops.tensors.cards.cached_attention import cached_attention, has_cached_attention, takes_row_table
 from paddlemix.ops.tensors.collectives import copy_to_ranks, gather_from_ranks, sum_over_ranks
 from paddlemix.ops.tensors.cross_entropy import check_targets, linear_cross_entropy, token_cross_entropy
 from paddlemix.ops.tensors.decode_block import BlockWeights, decode_block, has_decode_block
@@ -37,11 +38,13 @@ __all__ = [
     "apply_rotary",
     "attention",
     "awake_threads",
+    "cached_attention",
     "check_targets",
     "copy_to_ranks",
     "decode_block",
     "gather_from_ranks",
     "gelu",
+    "has_cached_attention",
     "has_decode_block",
     "layer_norm",
     "linear",
@@ -61,5 +64,6 @@ __all__ = [
     "split_linear_cross_entropy",
     "sum_over_ranks",
     "swiglu",
+    "takes_row_table",
     "token_cross_entropy",
 ]

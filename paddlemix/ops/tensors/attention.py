@@ -127,8 +127,8 @@ def _check_mask(mask: Visible, query: paddle.Tensor, key: paddle.Tensor) -> None
                 f"a pack of {mask.total} tokens was expected as one row, not {batch} of {length} with {span} keys."
             )
     elif isinstance(mask, CausalMask):
-        if mask.attention_mask is not None:
-            check_shape("mask", mask.attention_mask, [batch, span])
+        if mask.shape not in (None, [batch, span]):
+            raise ValueError(f"`mask` has shape {mask.shape}; expected {[batch, span]}.")
     elif mask is not None:
         if mask.dtype != paddle.float32:
             raise ValueError(f"`mask` is {mask.dtype}; expected float32.")

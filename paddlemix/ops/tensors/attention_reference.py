@@ -1,18 +1,13 @@
-"""The readable form of attention, which is also what runs on GPUs and in half precision."""
+"""The readable form of attention, which is also what runs in half precision, and where flash attention cannot."""
 
 from __future__ import annotations
-
-import logging
-from functools import cache
 
 import paddle
 import paddle.nn.functional as F
 
-from paddlemix._environment import is_older_than_ampere
+from paddlemix.ops.tensors.cards.flash import flash_attention, flash_attention_fits, flash_segment_attention
 from paddlemix.ops.tensors.mask import CausalMask
 from paddlemix.ops.tensors.segments import CausalSegments, SegmentGroup, Segments, Visible
-
-logger = logging.getLogger(__name__)
 
 
 def attention_reference(
@@ -21,7 +16,11 @@ def attention_reference(
     value: paddle.Tensor,
     mask: Visible = None,
 ) -> paddle.Tensor:
-    """Compute `paddlemix.ops.attention` in its readable form."""
+    """Compute `paddlemix.ops.attention` in its readable form, and on GPUs by flash attention where it can."""
+    if flash_attention_fits(query):
+        mixed = flash_attention(query, key, value, mask)
+        if mixed is not None:
+            return mixed
     if isinstance(mask, CausalSegments):
         return _packed_attention(query, key, value, mask)
     batch, length, heads, size = query.shape
@@ -53,8 +52,8 @@ def segment_attention_reference(
     query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, segments: Segments
 ) -> paddle.Tensor:
     """Compute `paddlemix.ops.segment_attention` in its readable form."""
-    if _flash_attention_fits(query):
-        return _flash_segment_attention(query, key, value, segments, causal=False)
+    if flash_attention_fits(query):
+        return flash_segment_attention(query, key, value, segments, causal=False)
     lengths = segments.lengths
     if len(set(lengths)) == 1:
         batched = [x.reshape([len(lengths), lengths[0], *x.shape[1:]]) for x in (query, key, value)]
@@ -68,8 +67,6 @@ def _packed_attention(
     query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor, segments: CausalSegments
 ) -> paddle.Tensor:
     query, key, value = query.squeeze(0), key.squeeze(0), value.squeeze(0)
-    if _flash_attention_fits(query):
-        return _flash_segment_attention(query, key, value, segments, causal=True).unsqueeze(0)
     mixed = [_group_attention(query, key, value, group) for group in segments.groups]
     return paddle.concat(mixed).index_select(segments.way_back).unsqueeze(0)
 
@@ -83,33 +80,3 @@ def _group_attention(
         return x.index_select(group.places).reshape([group.count, group.longest, *x.shape[1:]])
 
     return attention_reference(as_batch(query), as_batch(key), as_batch(value), group.mask).flatten(0, 1)
-
-
-def _flash_attention_fits(query: paddle.Tensor) -> bool:
-    return query.place.is_gpu_place() and query.dtype in (paddle.float16, paddle.bfloat16) and _card_takes_it()
-
-
-@cache
-def _card_takes_it() -> bool:
-    """Tell whether the card has flash attention; warn once where it has not."""
-    if is_older_than_ampere():
-        logger.warning(
-            "Flash attention needs a card of compute capability 8.0 (Ampere) or later: attention holds all of its "
-            "scores here, whose memory grows with the square of the length. A smaller `max_length` keeps it low."
-        )
-    return not is_older_than_ampere()
-
-
-def _flash_segment_attention(
-    query: paddle.Tensor,
-    key: paddle.Tensor,
-    value: paddle.Tensor,
-    segments: Segments | CausalSegments,
-    *,
-    causal: bool,
-) -> paddle.Tensor:
-    from paddle.nn.functional.flash_attention import flash_attn_unpadded
-
-    ends, longest, scale = segments.cu_seqlens, max(segments.lengths), query.shape[-1] ** -0.5
-    mixed, _ = flash_attn_unpadded(query, key, value, ends, ends, longest, longest, scale, causal=causal)
-    return mixed

@@ -174,8 +174,8 @@ def _check(
         strict=True,
     ):
         check_shape(name, angle, [rows, 1, keys.shape[3] // 2])
-    if mask is not None and mask.attention_mask is not None:
-        check_shape("mask", mask.attention_mask, [rows, length + 1])
+    if mask is not None and mask.shape not in (None, [rows, length + 1]):
+        raise ValueError(f"`mask` has shape {mask.shape}; expected {[rows, length + 1]}.")
     _check_weights(weights, hidden, keys)
 
 

@@ -64,7 +64,7 @@ def steps(model, rows=2, padded=True):
         batch["attention_mask"][0, :4] = 0
     reader = CachedReader(model, batch, STEPS)
     reader.read_prompts()
-    return np.stack([reader.read(rng.integers(1, 60, [rows])) for _ in range(STEPS)])
+    return np.stack([reader.read(rng.integers(1, 60, [rows])).numpy() for _ in range(STEPS)])
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -1,0 +1,1 @@
+"""Attention as GPUs compute it: with Paddle's flash attention, and against a cache with a built op."""
