@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +28,8 @@ from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGenera
 from paddlemix.models.qwen2_vl.positions import mrope_positions
 from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
 
-VOCABULARY, IMAGE, TARGETS = 320, 300, 12
+VOCABULARY, IMAGE, TARGETS = 320, 300, 18
+SCALE = 1024.0  # of the loss, without which gradients vanish in float16
 DECODER = {"hidden_size": 256, "num_attention_heads": 2, "num_hidden_layers": 2, "vocab_size": VOCABULARY}
 QWEN2 = {
     **DECODER,
@@ -118,56 +118,54 @@ def make_model(family: str) -> nn.Layer:
     return model
 
 
-def step(model: nn.Layer, batch: dict[str, paddle.Tensor]) -> tuple[float, str, dict[str, np.ndarray], list[str]]:
-    """Run a forward and a backward pass.
-
-    Returns:
-        The loss and its dtype, gradients by name, and the names of those that are not of their parameter's dtype.
-    """
+def step(model: nn.Layer, batch: dict[str, paddle.Tensor]) -> dict[str, Any]:
+    """Run a forward and a backward pass, and tell of the loss, and of each gradient in float32."""
     loss = model(**batch).loss
-    loss.backward()
-    gradients, other = {}, []
-    for name, parameter in model.named_parameters():
-        if not parameter.stop_gradient:
-            gradients[name] = parameter.grad.astype("float32").numpy()
-            other += [name] if parameter.grad.dtype != parameter.dtype else []
-    model.clear_gradients(set_to_zero=False)
-    return float(loss), emulated_card.short(loss.dtype), gradients, other
+    (loss * SCALE).backward()
+    trained = {name: one for name, one in model.named_parameters() if not one.stop_gradient}
+    return {
+        "loss": float(loss),
+        "loss_dtype": emulated_card.short(loss.dtype),
+        "gradients": {name: one.grad.astype("float32").numpy() / SCALE for name, one in trained.items()},
+        "gradients_of_another_dtype": [name for name, one in trained.items() if one.grad.dtype != one.dtype],
+    }
 
 
-def compare(family: str, batch: str, levels: tuple[str, ...], dtypes: tuple[str, ...]) -> dict[str, Any]:
-    """Tell by level and dtype how far a step on the card is from the same step in float32."""
-    inputs, model = make_batch(family, batch), make_model(family)
-    loss, _, gradients, _ = step(model, inputs)
-    found: dict[str, Any] = {"float32": loss}
-    for dtype in dtypes:
-        for level in levels:
-            model = make_model(family)
-            if level == "O2":
-                model.to(dtype=dtype)
-            with emulated_card.inserted() as card, autocast(level, dtype):
-                half_loss, loss_dtype, half, other = step(model, inputs)
-            distances = {
-                name: float(np.linalg.norm(half[name] - one) / np.linalg.norm(one)) for name, one in gradients.items()
-            }
-            found[f"{level} {dtype}"] = {
-                "loss": half_loss,
-                "loss_dtype": loss_dtype,
-                "distances": distances,
-                "norms": {name: float(np.linalg.norm(one)) for name, one in half.items()},
-                "gradients_of_another_dtype": other,
-                "asked": [[*key, count] for key, count in sorted(card.asked.items())],
-                "flash": [[*key, count] for key, count in sorted(card.flash.items())],
-            }
-    return found
+def on_card(family: str, inputs: dict[str, paddle.Tensor], level: str, dtype: str) -> dict[str, Any]:
+    """Take a step on the card, and tell what was asked of it."""
+    model = make_model(family)
+    if level == "O2":
+        model.to(dtype=dtype)
+    with emulated_card.inserted() as card, autocast(level, dtype):
+        taken = step(model, inputs)
+    asked, flash = ([[*key, count] for key, count in sorted(found.items())] for found in (card.asked, card.flash))
+    return {**taken, "asked": asked, "flash": flash}
+
+
+def compare(family: str, libraries: dict[str, Path | None]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Tell of each batch, level, dtype and kind of ops how far a step on the card is from the same in float32."""
+    for batch in ("pack", "padded"):
+        inputs = make_batch(family, batch)
+        wide = step(make_model(family), inputs)
+        for ops, library in libraries.items():
+            emulated_card.card.ops = library
+            for level in ("O1", "O2"):
+                for dtype in ("bfloat16", "float16") if (batch, ops) == ("pack", "built") else ("bfloat16",):
+                    taken = on_card(family, inputs, level, dtype)
+                    gradients = taken.pop("gradients")
+                    norms = {name: float(np.linalg.norm(one)) for name, one in wide["gradients"].items()}
+                    distances = {
+                        name: float(np.linalg.norm(one - wide["gradients"][name])) for name, one in gradients.items()
+                    }
+                    found = {"float32_loss": wide["loss"], "float32_norms": norms, "distances": distances, **taken}
+                    yield f"{family}-{batch}-{level}-{dtype}-{ops}", found
 
 
 def main() -> None:
     """Compare the families that the command line names."""
-    library, *families = sys.argv[1:]
-    emulated_card.card.ops = None if library == "-" else Path(library)
-    cases = [(family, batch) for family in families for batch in ("pack", "padded")]
-    json.dump({f"{f} {b}": compare(f, b, ("O1", "O2"), ("bfloat16",)) for f, b in cases}, sys.stdout)
+    name, *families = sys.argv[1:]
+    libraries = {"unbuilt": None, **({} if name == "-" else {"built": Path(name)})}
+    json.dump({case: found for family in families for case, found in compare(family, libraries)}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The ops for CUDA with their bindings, as a library that Paddle's CPU build can load: kernels compiled for the host."""
+"""The ops for CUDA as a library that Paddle's CPU build can load: its bindings, and kernels compiled for the host."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from ..families import FAMILIES
+from . import asked_ops
 
 SCRIPT = Path(__file__).with_name("static_program.py")
 ROOT = SCRIPT.parents[2]
@@ -149,6 +150,15 @@ def test_what_the_host_hands_over_does_not_grow_with_blocks(family):
     ends = 3 if family == "qwen2_5_vl" else 2
     for name, most in (("constants", 10), ("cumsums", 0), ("tensors_of_lengths", ends)):
         assert deep[name] == shallow[name] <= most, name
+
+
+@each_family
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_page_says_which_dtypes_built_ops_are_asked_with(family, level):
+    told = asked_ops.read_page()[family, level]
+    for batch in BATCHES[:2]:
+        asked = programs(family)[f"{level}-{batch}-full-built-2"]["asked"]
+        assert asked_ops.asked_of(asked) == told, asked_ops.ADVICE
 
 
 @each_family
