@@ -37,6 +37,18 @@ def master_weights(optimizer: Any) -> dict[str, paddle.Tensor]:
     return innermost(optimizer)._master_weights
 
 
+def keep_master_weights(optimizer: Any) -> None:
+    """Let an optimizer update half-precision weights by way of float32 copies (`_multi_precision`).
+
+    In bfloat16 what is smaller than 2**-9 of a weight is lost when it is added to it, and most updates are. Float32
+    weights are updated as ever.
+
+    Args:
+        optimizer: that has taken no step yet.
+    """
+    innermost(optimizer)._multi_precision = True
+
+
 def accumulators(optimizer: Any) -> dict[str, dict[str, paddle.Tensor]]:
     """Return an optimizer's states, such as moments: by the state's name, then by Paddle's name of the parameter."""
     return innermost(optimizer)._accumulators

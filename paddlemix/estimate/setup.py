@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddlemix.configuration.arguments import FinetuneConfig
-from paddlemix.configuration.rules import adds_in_float32, recomputes
+from paddlemix.configuration.rules import adds_in_float32, recomputes, weights_dtype
 
 FLOAT, HALF = 4, 2
 
@@ -37,18 +37,19 @@ class Precision:
         """Read a run's: O1 holds float32 and computes products in half precision, O2 holds and computes in it."""
         training = config.training
         is_half = training["bf16"] or training["fp16"]
-        holds_half = weights_dtype_of(config) != "float32"
+        held = weights_dtype(config.precision)
+        holds_half = held != "float32"
         weight = HALF if holds_half else FLOAT
         # Moments in float32, and beside half-precision weights a copy of those; some optimizers keep less.
         moments = {"adamw_16bit_moment": 2 * HALF, "adamw_mini": FLOAT}.get(training["optim"], 2 * FLOAT)
         return cls(
             weight=weight,
-            gradient=FLOAT if adds_in_float32(training) else weight,
-            state=moments + (FLOAT if holds_half and training["fp16_opt_level"] == "O2" else 0),
+            gradient=FLOAT if adds_in_float32(config.precision) else weight,
+            state=moments + (FLOAT if holds_half else 0),
             product=HALF if is_half or holds_half else FLOAT,
             residual=weight,
             # In float16 the logits themselves, in float32 again, and their softmax.
-            logit=HALF + 2 * FLOAT if training["fp16"] or weights_dtype_of(config) == "float16" else 0,
+            logit=HALF + 2 * FLOAT if training["fp16"] or held == "float16" else 0,
         )
 
 
@@ -174,12 +175,3 @@ class Setup:
             recomputes(training, "vit"),
             recomputes(training, "llm"),
         )
-
-
-def weights_dtype_of(config: FinetuneConfig) -> str:
-    """Return the precision of the weights that a run holds."""
-    if config.model.dtype is not None:
-        return config.model.dtype
-    if config.training["fp16_opt_level"] != "O2":
-        return "float32"
-    return "bfloat16" if config.training["bf16"] else "float16" if config.training["fp16"] else "float32"

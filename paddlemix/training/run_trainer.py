@@ -30,6 +30,7 @@ from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.mixing.loss_weights import WeightedRow
 from paddlemix.datasets.mixing.sampler import BatchShape, GlobalBatchSampler, Place, WholeSetSampler
 from paddlemix.datasets.row_dataset import RowDataset
+from paddlemix.distributed.paddle_seams import keep_master_weights
 from paddlemix.distributed.ranks import wait_for_all
 from paddlemix.distributed.sharding import whole_parameters
 from paddlemix.files import read_json_object
@@ -174,6 +175,19 @@ class RunTrainer(CheckpointingTrainer):
         schedule = super().create_scheduler(steps)
         end_safely(schedule, self.args, steps)
         return schedule
+
+    def create_optimizer(self, lr_scheduler: LambdaDecay | None = None) -> Any:
+        """Make the optimizer; PaddleNLP lets it keep float32 copies of half-precision weights at O2 alone.
+
+        Args:
+            lr_scheduler: the learning rate's schedule; None for the trainer's own.
+
+        Returns:
+            The optimizer.
+        """
+        optimizer = super().create_optimizer(lr_scheduler)
+        keep_master_weights(optimizer)
+        return optimizer
 
     @abstractmethod
     def batch_loss(self, model: Model, inputs: dict[str, paddle.Tensor]) -> paddle.Tensor:

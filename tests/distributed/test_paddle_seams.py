@@ -28,6 +28,7 @@ HOMES: dict[str, tuple[object, ...]] = {
     "_inner_opt": (hybrid_parallel_optimizer,),
     "_optim": (group_sharded_stage3, group_sharded_optimizer_stage2),
     "_master_weights": (optimizer,),
+    "_multi_precision": (paddle.optimizer.AdamW,),
     "_accumulators": (optimizer,),
     "_create_accumulators": (optimizer,),
     "_parameter_list": (optimizer,),

@@ -230,9 +230,9 @@ def _adamw(param: Any, gradient: Any, rate: Any, *states: Any) -> Any:
     *moments, master, found_inf = states[:7]
     if not card.is_there or param.dtype == paddle.float32:
         return _paddle_adamw(param, gradient, rate, *states)
-    assert {one.dtype for one in (master, *moments[:2])} == {paddle.float32}, "a step without float32 states"
     settings = list(states[7:])
-    settings[-3] = False  # the copy is all that this call knows
+    settings[-3] = False  # a float32 copy is all that this call knows
+    master = _C_ops.cast(param, paddle.float32) if master is None else master
     given = _paddle_adamw(master, _C_ops.cast(gradient, paddle.float32), rate, *moments, None, found_inf, *settings)
     param.copy_(_C_ops.cast(master, param.dtype), True)
     return given
