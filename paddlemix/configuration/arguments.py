@@ -391,6 +391,13 @@ class TrainingKeys:
         description="Add gradients up in float32 where weights are held in half precision (O2, or `dtype`); null does "
         "so in fp16, and where a step has several forward passes.",
     )
+    scale_loss: float = Field(
+        default=2.0**15,
+        ge=1,
+        le=2.0**32,
+        description="What the loss is multiplied by in fp16 at first; halved where gradients overflow, doubled after "
+        "2000 steps without.",
+    )
     # PaddleNLP lists adafactor too, but cannot make it.
     optim: Literal["adamw", "adamw_mini", "adamw_custom", "adamw_16bit_moment"] = Field(
         default="adamw", description="The optimizer."

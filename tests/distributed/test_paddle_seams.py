@@ -38,6 +38,8 @@ HOMES: dict[str, tuple[object, ...]] = {
     "_unscale": (grad_scaler,),
     "_scale": (grad_scaler,),
     "_found_inf": (grad_scaler,),
+    "_cache_found_inf": (grad_scaler,),
+    "_update": (grad_scaler,),
     "_legacy_C_ops": (paddle,),
     "_group": (group_sharded_stage3, group_sharded_optimizer_stage2),
     "_rank": (group_sharded_stage3,),

@@ -78,7 +78,7 @@ def test_who_adds_in_half_precision_all_the_same_is_warned(load: Any, caplog: py
     load(**O2, amp_master_grad=False, gradient_accumulation_steps=16)
     assert "`amp_master_grad` is false, so the gradients of 16 forward passes are added up in half" in caplog.text
     load(dtype="bfloat16", gradient_accumulation_steps=16)
-    assert "`dtype` is set while `bf16` is false, so the gradients of 16 forward passes are added up in half" in caplog.text
+    assert "`dtype` is set while `bf16` is false, so the gradients of 16 forward passes are added up" in caplog.text
 
 
 def test_float16_gradients_are_not_to_be_clipped_by_a_norm_that_is_infinite(load: Any) -> None:
