@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +21,10 @@ from paddle import nn
 from paddlenlp.trainer import Trainer
 
 from paddlemix.contract import Sample
-from paddlemix.datasets.collate import TrainingCollator
+from paddlemix.datasets.collate import PadCollator, TrainingCollator
 from paddlemix.datasets.mixing.loss_weights import WeightedSample
 from paddlemix.examples.demo.make_model import scale_to_width
+from paddlemix.generation.reading import CachedReader
 from paddlemix.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration, Qwen25VLConfig
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from paddlemix.models.qwen2_vl.positions import mrope_positions
@@ -161,11 +163,40 @@ def compare(family: str, libraries: dict[str, Path | None]) -> Iterator[tuple[st
                     yield f"{family}-{batch}-{level}-{dtype}-{ops}", found
 
 
+def answer(family: str, rows: int, dtype: str = "float32") -> list[np.ndarray]:
+    """Read prompts with images, of which the shorter is padded on the left, and two more tokens of each row.
+
+    Returns:
+        The logits behind each of the three, float32[rows, vocabulary].
+    """
+    model = make_model(family)
+    model.eval()
+    batch = PadCollator(0, side="left")(list(samples(family))[:rows])
+    with nullcontext() if dtype == "float32" else emulated_card.inserted():
+        model.to(dtype=dtype)
+        reader = CachedReader(model, batch, 2)
+        return [reader.read_prompts(), *(reader.read(np.arange(rows) + first) for first in (3, 7))]
+
+
+def compare_answers(family: str, libraries: dict[str, Path | None]) -> Iterator[tuple[str, list[float]]]:
+    """Tell by rows, dtype and kind of ops how far logits on the card are from those in float32, in their order."""
+    for rows in (1, 2):
+        wide = answer(family, rows)
+        for ops, library in libraries.items():
+            emulated_card.card.ops = library
+            half = answer(family, rows, "bfloat16")
+            pairs = zip(half, wide, strict=True)
+            distances = [float(np.linalg.norm(one - true) / np.linalg.norm(true)) for one, true in pairs]
+            yield f"{family}-{rows}-{ops}", distances
+
+
 def main() -> None:
     """Compare the families that the command line names."""
     name, *families = sys.argv[1:]
     libraries = {"unbuilt": None, **({} if name == "-" else {"built": Path(name)})}
-    json.dump({case: found for family in families for case, found in compare(family, libraries)}, sys.stdout)
+    steps = {case: found for family in families for case, found in compare(family, libraries)}
+    answers = {case: found for family in families for case, found in compare_answers(family, libraries)}
+    json.dump({"steps": steps, "answers": answers}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def reason_not_to() -> str:
 
 
 def make(folder: Path) -> Path:
-    """Compile the library.
+    """Compile the library, unless it is there.
 
     Args:
         folder: to write into.
@@ -38,6 +38,9 @@ def make(folder: Path) -> Path:
     Returns:
         The library.
     """
+    made = folder / "cuda_ops_on_host.so"
+    if made.exists():
+        return made
     (folder / "no_stream.cc").write_text(NO_STREAM)
     bindings = [*sorted((OPS / "cuda").glob("bind_*.cc")), folder / "no_stream.cc"]
     includes = [OPS / "include", OPS / "cuda", PADDLE / "include", PADDLE / "include/third_party", *_cuda_includes()]
@@ -49,8 +52,9 @@ def make(folder: Path) -> Path:
         objects.append(folder / f"{source.stem}.o")
         subprocess.run([*compiler, *flags, str(source), "-o", str(objects[-1])], check=True)
     libraries = [PADDLE / "libs" / name for name in ("libphi.so", "libphi_core.so", "libcommon.so")]
-    made = folder / "cuda_ops_on_host.so"
-    subprocess.run(["g++", "-shared", *map(str, (*objects, *libraries)), "-o", str(made)], check=True)
+    linked = folder / "linked.so"
+    subprocess.run(["g++", "-shared", *map(str, (*objects, *libraries)), "-o", str(linked)], check=True)
+    linked.rename(made)
     return made
 
 

@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).with_name("emulated_step.py")
 ROOT = SCRIPT.parents[2]
 FAMILY_NAMES = [case.model_type for case in FAMILIES]
 # What rounding does to a loss and to gradients: less is none, more is a mistake.
-LARGEST = {"loss": 1e-3, "gradient": 0.05}
+LARGEST = {"loss": 1e-3, "gradient": 0.05, "logits": 0.03}
 LEAST = {"bfloat16": 1e-3, "float16": 1e-4}
 TOWER_HEAD = {"qwen2_vl": 80, "qwen2_5_vl": 80, "qwen": 104}
 
@@ -31,13 +31,8 @@ each_family = pytest.mark.parametrize("family", FAMILY_NAMES)
 with_ops = pytest.mark.skipif(bool(host_ops.reason_not_to()), reason=host_ops.reason_not_to())
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return "-" if host_ops.reason_not_to() else str(host_ops.make(tmp_path_factory.mktemp("ops")))
-
-
 @cache
-def _steps(library: str) -> dict[str, dict[str, Any]]:
+def _found(library: str) -> dict[str, dict[str, Any]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PADDLEMIX_OPS": "reference"}
     command = [sys.executable, "-W", "ignore", str(SCRIPT), library, *FAMILY_NAMES]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -45,11 +40,20 @@ def _steps(library: str) -> dict[str, dict[str, Any]]:
     return json.loads(done.stdout)
 
 
+def _of_family(found: dict[str, Any], family: str) -> dict[str, Any]:
+    return {case.removeprefix(f"{family}-"): one for case, one in found.items() if case.partition("-")[0] == family}
+
+
 @pytest.fixture
 def steps(library: str, family: str) -> dict[str, dict[str, Any]]:
     """The steps of a family, by case: batch-level-dtype-ops."""
-    found = {case.removeprefix(f"{family}-"): step for case, step in _steps(library).items()}
-    return {case: step for case, step in found.items() if case.count("-") == 3}
+    return _of_family(_found(library)["steps"], family)
+
+
+@pytest.fixture
+def answers(library: str, family: str) -> dict[str, list[float]]:
+    """How far logits are from those in float32, of prompts and of two more tokens, by case: rows-ops."""
+    return _of_family(_found(library)["answers"], family)
 
 
 @each_family
@@ -102,3 +106,11 @@ def test_the_page_says_which_dtypes_built_ops_are_asked_with(steps, family):
         _, level, dtype, ops = case.split("-")
         if dtype == "bfloat16" and ops == "built":
             assert asked_ops.asked_of(step["asked"]) == told[family, level], asked_ops.ADVICE
+
+
+@each_family
+def test_logits_of_prompts_and_of_what_follows_are_those_of_float32_but_for_rounding(answers, family):
+    assert len(answers) == (2 if host_ops.reason_not_to() else 4)
+    for case, distances in answers.items():
+        assert len(distances) == 3
+        assert all(LEAST["bfloat16"] < distance < LARGEST["logits"] for distance in distances), (case, distances)

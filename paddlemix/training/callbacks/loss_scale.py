@@ -45,8 +45,8 @@ class LossScale(TrainerCallback):
         if scale < LEAST:
             raise NonFiniteError(
                 f"the gradients of step {step} are NaN or infinite in float16, as those of the steps before it, "
-                f"although the loss is multiplied by no more than {2 * scale:,.10g}. Training has stopped, the checkpoints are "
-                "as they were. Train in bfloat16 (`bf16` in place of `fp16`), or lower `learning_rate`."
+                f"although the loss is multiplied by no more than {2 * scale:,.10g}. Training has stopped, the "
+                "checkpoints are as they were. Train in bfloat16 (`bf16` in place of `fp16`), or lower `learning_rate`."
             )
         logger.warning(
             "step %d: its gradients are too large for float16, so it is left out: weights and learning rate stay as "
