@@ -394,7 +394,7 @@ class TrainingKeys:
     scale_loss: float = Field(
         default=2.0**15,
         ge=1,
-        le=2.0**32,
+        le=3e38,  # the scale is a float32
         description="What the loss is multiplied by in fp16 at first; halved where gradients overflow, doubled after "
         "2000 steps without.",
     )
