@@ -209,7 +209,8 @@ class Run:
                 "why."
             )
         degree = max(args.tensor_parallel_degree, 1)
-        dtype = weights_dtype(self.config.precision)
+        switches = {name: getattr(args, name) for name in ("fp16_opt_level", "bf16", "fp16")}
+        dtype = weights_dtype({**switches, "dtype": keys.dtype})
         loaded = self.load_start(dtype, seed=args.seed, tensor_parallel_degree=degree)
         tokenizer = self.processor.tokenizer
         end_of_turn = self.processor.end_of_turn

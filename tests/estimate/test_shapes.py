@@ -47,7 +47,7 @@ def test_a_folder_is_read_as_its_run_would_read_it(tiny_checkpoint: Path) -> Non
 
     keys = ModelArguments(model_name_or_path=str(tiny_checkpoint), lora=True, lora_rank=4)
     training = {"fp16_opt_level": "O1", "bf16": False, "fp16": False, "seed": 3, "tensor_parallel_degree": -1}
-    args, run = type("Args", (), training), Run.of(FinetuneConfig(keys, DataArguments(), training))
+    args, run = type("Args", (), training), Run.of(FinetuneConfig(keys, DataArguments(), {}))
     loaded = {name: (one.shape, one.stop_gradient) for name, one in run.load_model(args).named_parameters()}
     empty = {
         name: (one.shape, one.stop_gradient)
