@@ -40,6 +40,7 @@ LISTED = {
     "linear": "linear_v2",
     "matmul": "matmul_v2",
     "mean": "reduce_mean",
+    "prod": "reduce_prod",
     "sum": "reduce_sum",
 }
 COMPARING = {"equal", "not_equal", "less_than", "less_equal", "greater_than", "greater_equal"}
@@ -91,6 +92,12 @@ class Place:
     def is_gpu_place(self) -> bool:
         return True
 
+    def is_xpu_place(self) -> bool:
+        return False
+
+    def is_custom_place(self) -> bool:
+        return False
+
     def __repr__(self) -> str:
         return "Place(gpu:0)"
 
@@ -103,21 +110,13 @@ class Tracer:
 
     @property
     def _expected_place(self) -> Any:
-        return _GpuAlone() if card.is_there else self._tracer._expected_place
+        return _place if card.is_there else self._tracer._expected_place
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tracer, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._tracer, name, value)
-
-
-class _GpuAlone(Place):
-    def is_xpu_place(self) -> bool:
-        return False
-
-    def is_custom_place(self) -> bool:
-        return False
 
 
 card = Card()
