@@ -13,7 +13,7 @@ from paddlemix.bounded_json import OWN_STATES, finite_number, shown, whole_numbe
 from paddlemix.files import read_json_object, write_json
 
 FILE = "resume_state.json"
-_MOST_EVALUATIONS = 2**53
+_MOST_EVALUATIONS = _MOST_STEPS = 2**53
 
 
 @dataclass
@@ -47,7 +47,7 @@ class ResumeState:
             raise ValueError(f"{folder / FILE}: says other things than a run of ours ({error}).") from error
         is_sound = {
             "scheduler": isinstance(state.scheduler, dict),
-            "scaler": isinstance(state.scaler, dict),
+            "scaler": _is_scaler(state.scaler),
             "total_loss": finite_number(state.total_loss),
             "log": isinstance(state.log, list) and all(map(_is_entry, state.log)),
             "evaluations_without_gain": whole_number(state.evaluations_without_gain, 0, _MOST_EVALUATIONS),
@@ -55,6 +55,15 @@ class ResumeState:
         for name in (name for name, is_right in is_sound.items() if not is_right):
             raise ValueError(f"{folder / FILE}: `{name}` is {shown(getattr(state, name))}, which no run of ours says.")
         return state
+
+
+def _is_scaler(value: Any) -> bool:
+    """Tell whether these are a scaler's states, or none: what it multiplies by, and how many steps it has counted."""
+    if not isinstance(value, dict) or not value:
+        return value == {}
+    scale, counts = value.get("scale"), (value.get(name) for name in ("incr_count", "decr_count"))
+    is_scale = isinstance(scale, list) and len(scale) == 1 and finite_number(scale[0]) and scale[0] > 0
+    return is_scale and all(whole_number(count, 0, _MOST_STEPS) for count in counts)
 
 
 def _is_entry(value: Any) -> bool:

@@ -396,8 +396,15 @@ class TrainingKeys:
     )
     amp_master_grad: bool | None = Field(
         default=None,
-        description="Add gradients up in float32 where O2 holds the weights in half precision; null does so in fp16, "
-        "and where a step has several forward passes.",
+        description="Add gradients up in float32 where weights are held in half precision (O2, or `dtype`); null does "
+        "so in fp16, and where a step has several forward passes.",
+    )
+    scale_loss: float = Field(
+        default=2.0**15,
+        ge=1,
+        le=3e38,  # the scale is a float32
+        description="What the loss is multiplied by in fp16 at first; halved where gradients overflow, doubled after "
+        "2000 steps without.",
     )
     # PaddleNLP lists adafactor too, but cannot make it.
     optim: Literal["adamw", "adamw_mini", "adamw_custom", "adamw_16bit_moment"] = Field(
@@ -445,6 +452,11 @@ class FinetuneConfig:
     training: dict[str, Any]
     source: str = ""
     places: dict[str, Place] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> dict[str, Any]:
+        """The training keys and the model's `dtype`: all that says what weights are held and gradients added up in."""
+        return {**self.training, "dtype": self.model.dtype}
 
     def place(self, key: str) -> Place:
         """Tell where a key was given; the config as a whole where it has its default."""

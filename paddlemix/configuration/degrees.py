@@ -47,7 +47,7 @@ def _check_added_gradients(config: FinetuneConfig, *, pairs: bool) -> None:
     """Refuse what PaddleNLP asserts once the model is loaded: groups that share gradients, and float32 sums of them."""
     training = config.training
     degree, sharding = training["sharding_parallel_degree"], training["sharding"].strip()
-    if not (pairs and degree > 1 and sharding in SHARES_GRADIENTS and adds_in_float32(training)):
+    if not (pairs and degree > 1 and sharding in SHARES_GRADIENTS and adds_in_float32(config.precision)):
         return
     text = (
         f'`sharding_parallel_degree` is {degree} while `sharding` is "{sharding}" on more cards than that, where '

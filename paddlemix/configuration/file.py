@@ -40,6 +40,7 @@ from paddlemix.configuration.rules import (
     Rule,
     adapts_language_alone,
     adds_in_float32,
+    computes_in_half,
     find_broken_rules,
     loses_gradients,
     recomputes,
@@ -134,11 +135,15 @@ def check_sources(*sources: Source, name: str, has_gpu: bool, before_ampere: boo
     for note in _notes_on_adapters(values, given):
         logger.info("%s", note)
     if loses_gradients(values):
+        key, why, way_out = (
+            ("amp_master_grad", "is false", "Take the key out")
+            if computes_in_half(values)
+            else ("dtype", "is set while `bf16` is false", 'Set "bf16": true')
+        )
         logger.warning(
-            "%s: `amp_master_grad` is false, so the gradients of %d forward passes are added up in half precision, in "
-            "which the last of them may be lost. Take the key out to add them up in float32.",
-            given.place(("amp_master_grad",)),
-            values["gradient_accumulation_steps"],
+            "%s: `%s` %s, so the gradients of %d forward passes are added up in half precision, in which the last of "
+            "them may be lost. %s to add them up in float32.",
+            *(given.place((key,)), key, why, values["gradient_accumulation_steps"], way_out),
         )
     return _into_groups(values, given, name)
 
@@ -176,7 +181,7 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
         values |= STAND_INS
     # Data parallelism has to know of either: gradients come when blocks are computed again.
     values["recompute"] = recomputes(config.training, "vit") or recomputes(config.training, "llm")
-    values["amp_master_grad"] = adds_in_float32(config.training)
+    values["amp_master_grad"] = adds_in_float32(config.precision)
     if values["release_grads"] is None:
         values["release_grads"] = values["sharding"].strip() not in SHARES_GRADIENTS
     takes_gpu = gpu_is_usable() and not values["no_cuda"]

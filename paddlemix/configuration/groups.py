@@ -32,7 +32,7 @@ FREE_KEYS = (
     *("learning_rate", "vision_learning_rate", "aligner_learning_rate", "lr_scheduler_type"),
     *("warmup_ratio", "warmup_steps", "num_train_epochs", "max_steps"),
     *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "model_name_or_path"),
-    *("amp_master_grad", "refetch"),
+    *("amp_master_grad", "scale_loss", "refetch"),
 )
 
 # What has no effect unless another key is true, or set.

@@ -73,6 +73,19 @@ def recomputes(values: Values, part: str) -> bool:
     return values["recompute"] if own is None else own
 
 
+def weights_dtype(values: Values) -> str:
+    """Return the precision in which a run holds its weights.
+
+    O1 keeps float32 weights and computes in half precision where that is safe, unless `dtype` says otherwise; O2 holds
+    the weights in it too.
+    """
+    if values["dtype"] is not None:
+        return values["dtype"]
+    if values["fp16_opt_level"] != "O2":
+        return "float32"
+    return "bfloat16" if values["bf16"] else "float16" if values["fp16"] else "float32"
+
+
 def adds_in_float32(values: Values) -> bool:
     """Tell whether gradients are added up in float32 beside weights that are held in half precision.
 
@@ -81,13 +94,21 @@ def adds_in_float32(values: Values) -> bool:
     """
     own = values["amp_master_grad"]
     if own is not None:
-        return own and (values["bf16"] or values["fp16"])  # float32 gradients need nothing beside them
-    return _holds_half(values) and (values["fp16"] or values["gradient_accumulation_steps"] > 1)
+        return own and computes_in_half(values)  # float32 gradients need nothing beside them
+    if not computes_in_half(values) or weights_dtype(values) == "float32":
+        return False
+    return values["fp16"] or values["gradient_accumulation_steps"] > 1
+
+
+def computes_in_half(values: Values) -> bool:
+    """Tell whether a run computes in half precision by autocast, without which no gradients are added beside others."""
+    return values["bf16"] or values["fp16"]
 
 
 def loses_gradients(values: Values) -> bool:
     """Tell whether the gradients of several forward passes are added up in half precision, as the config says."""
-    return _holds_half(values) and values["gradient_accumulation_steps"] > 1 and not adds_in_float32(values)
+    holds_half = weights_dtype(values) != "float32"
+    return holds_half and values["gradient_accumulation_steps"] > 1 and not adds_in_float32(values)
 
 
 def find_broken_rules(
@@ -107,13 +128,10 @@ def find_broken_rules(
     rules = NOT_YET + CONSISTENCY
     if not has_gpu or chooses_cpu(values):
         rules += NEEDS_GPU
-    elif before_ampere:
-        rules += NEEDS_AMPERE
+    else:
+        rules += ONE_PRECISION
+        rules += NEEDS_AMPERE if before_ampere else ()
     return [rule for rule in rules if rule.applies(values, given)]
-
-
-def _holds_half(values: Values) -> bool:
-    return values["fp16_opt_level"] == "O2" and (values["bf16"] or values["fp16"])
 
 
 def chooses_cpu(values: Values) -> bool:
@@ -223,8 +241,10 @@ CONSISTENCY: tuple[Rule, ...] = (
         for key in ("bf16", "fp16")
     ),
     Rule(
-        ("amp_master_grad", "fp16", "fp16_opt_level", "max_grad_norm"),
-        lambda adds, fp16, level, norm: adds is False and fp16 and level == "O2" and norm > 0,
+        ("amp_master_grad", "fp16", "fp16_opt_level", "dtype", "max_grad_norm"),
+        lambda adds, fp16, level, dtype, norm: (
+            adds is False and fp16 and (level == "O2" or dtype == "float16") and norm > 0
+        ),
         "`amp_master_grad` is false while `fp16` is true, but Paddle sums the squares of float16 gradients in float16: "
         "norms above 256 become infinite, and `max_grad_norm` cuts such gradients to zero. Take the key out.",
     ),
@@ -507,6 +527,32 @@ NEEDS_GPU: tuple[Rule, ...] = (
     ),
 )
 
+# What a GPU would do without a word: cast weights at O2 whatever they were, compute with two kinds of half precision in
+# float32, and lose gradients that no scale of the loss keeps from float16's end.
+ONE_PRECISION: tuple[Rule, ...] = (
+    *(
+        Rule(
+            ("dtype", key),
+            lambda dtype, computes, other=other: computes and dtype == other,
+            f'`dtype` is "{other}" while `{key}` is true; expected one kind of half precision. Take `dtype` out, or '
+            f"set `{instead}` to true and `{key}` to false.",
+        )
+        for key, other, instead in (("bf16", "float16", "fp16"), ("fp16", "bfloat16", "bf16"))
+    ),
+    Rule(
+        ("dtype", "fp16_opt_level", "bf16", "fp16"),
+        lambda dtype, level, bf16, fp16: dtype == "float32" and level == "O2" and (bf16 or fp16),
+        '`dtype` is "float32" while `fp16_opt_level` is "O2", which holds weights in half precision. Take `dtype` out, '
+        'or set `fp16_opt_level` to "O1".',
+    ),
+    Rule(
+        ("dtype", "bf16", "fp16", "do_train"),
+        lambda dtype, bf16, fp16, trains: dtype == "float16" and not (bf16 or fp16) and trains,
+        '`dtype` is "float16" while `fp16` is false: gradients vanish in float16 where no scale of the loss keeps them '
+        'large. Set "fp16": true (or add --fp16 true).',
+    ),
+)
+
 # Below it Paddle's autocast computes in float32 after a warning (O1), and the first norm fails (O2).
 _NO_BFLOAT16 = "but bfloat16 needs a card of compute capability 8.0 (Ampere) or later, and this one is older."
 NEEDS_AMPERE: tuple[Rule, ...] = (
@@ -522,6 +568,7 @@ NEEDS_AMPERE: tuple[Rule, ...] = (
     Rule(
         ("dtype",),
         lambda dtype: dtype == "bfloat16",
-        f'`dtype` is "bfloat16", {_NO_BFLOAT16} Set "dtype": "float16" (or add --dtype float16).',
+        f'`dtype` is "bfloat16", {_NO_BFLOAT16} Set "dtype": "float16" and "fp16": true (or add --dtype float16 '
+        "--fp16 true).",
     ),
 )

@@ -6,7 +6,9 @@ so that an upgrade which takes one away fails there with a sentence and not in a
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
 import paddle
@@ -35,6 +37,18 @@ def innermost(optimizer: Any) -> Any:
 def master_weights(optimizer: Any) -> dict[str, paddle.Tensor]:
     """Return the float32 copies that an optimizer updates in place of half-precision weights, by Paddle's names."""
     return innermost(optimizer)._master_weights
+
+
+def keep_master_weights(optimizer: Any) -> None:
+    """Let an optimizer update half-precision weights by way of float32 copies (`_multi_precision`).
+
+    In bfloat16 what is smaller than 2**-9 of a weight is lost when it is added to it, and most updates are. Float32
+    weights are updated as ever.
+
+    Args:
+        optimizer: that has taken no step yet.
+    """
+    innermost(optimizer)._multi_precision = True
 
 
 def accumulators(optimizer: Any) -> dict[str, dict[str, paddle.Tensor]]:
@@ -115,6 +129,27 @@ def unscale_added_gradients(scaler: paddle.amp.GradScaler) -> None:
             paddle._legacy_C_ops.check_finite_and_unscale(added, scaler._scale, added, scaler._found_inf)
 
     scaler._unscale = unscale
+
+
+def loss_scale(scaler: paddle.amp.GradScaler) -> float:
+    """Return what the loss of the next step is multiplied by (`_scale`)."""
+    return float(scaler._scale.item())
+
+
+def has_overflown(scaler: paddle.amp.GradScaler) -> bool:
+    """Tell whether the last step was left out because its gradients were not finite (`_cache_found_inf`)."""
+    return bool(scaler._cache_found_inf)
+
+
+def silence_updates(scaler: paddle.amp.GradScaler) -> None:
+    """Let a loss's scaler halve its scale without writing to standard output, where it names no step (`_update`)."""
+    update = scaler._update
+
+    def update_in_silence() -> None:
+        with redirect_stdout(io.StringIO()):
+            update()
+
+    scaler._update = update_in_silence
 
 
 # Stages 2 and 3 of sharding.

@@ -8,7 +8,7 @@ from typing import Any
 
 from paddlemix._environment import is_older_than_ampere
 from paddlemix.configuration.arguments import FinetuneConfig
-from paddlemix.configuration.rules import adds_in_float32, chooses_cpu, recomputes
+from paddlemix.configuration.rules import adds_in_float32, chooses_cpu, recomputes, weights_dtype
 
 FLOAT, HALF = 4, 2
 
@@ -40,19 +40,20 @@ class Precision:
         """Read a run's: O1 holds float32 and computes products in half precision, O2 holds and computes in it."""
         training = config.training
         is_half = training["bf16"] or training["fp16"]
-        holds_half = weights_dtype_of(config) != "float32"
+        held = weights_dtype(config.precision)
+        holds_half = held != "float32"
         weight = HALF if holds_half else FLOAT
         # Moments in float32, and beside half-precision weights a copy of those; some optimizers keep less.
         moments = {"adamw_16bit_moment": 2 * HALF, "adamw_mini": FLOAT}.get(training["optim"], 2 * FLOAT)
         product = HALF if is_half or holds_half else FLOAT
         return cls(
             weight=weight,
-            gradient=FLOAT if adds_in_float32(training) else weight,
-            state=moments + (FLOAT if holds_half and training["fp16_opt_level"] == "O2" else 0),
+            gradient=FLOAT if adds_in_float32(config.precision) else weight,
+            state=moments + (FLOAT if holds_half else 0),
             product=product,
             residual=weight,
             # In float16 the logits themselves, in float32 again, and their softmax.
-            logit=HALF + 2 * FLOAT if training["fp16"] or weights_dtype_of(config) == "float16" else 0,
+            logit=HALF + 2 * FLOAT if training["fp16"] or held == "float16" else 0,
             score=_bytes_of_score(training, FLOAT if product == FLOAT else FLOAT + HALF),
         )
 
@@ -188,12 +189,3 @@ def _bytes_of_score(training: Mapping[str, Any], bytes_held: int) -> int:
     """Count the bytes of a score: flash attention holds none, nor do the ops that are built for CPUs."""
     has_flash_attention = bytes_held > FLOAT and not is_older_than_ampere()
     return 0 if chooses_cpu(training) or has_flash_attention else bytes_held
-
-
-def weights_dtype_of(config: FinetuneConfig) -> str:
-    """Return the precision of the weights that a run holds."""
-    if config.model.dtype is not None:
-        return config.model.dtype
-    if config.training["fp16_opt_level"] != "O2":
-        return "float32"
-    return "bfloat16" if config.training["bf16"] else "float16" if config.training["fp16"] else "float32"

@@ -18,6 +18,7 @@ import paddle
 from paddle import nn
 
 from paddlemix.contract import LayerCache
+from paddlemix.models.layers.autocast import without_autocast
 from paddlemix.models.layers.decoding import DecoderParts
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.mlp import QWEN2_MLP, GatedMLP, MLPNames
@@ -291,7 +292,9 @@ class Decoder(nn.Layer):
 
     def embed(self, input_ids: paddle.Tensor) -> paddle.Tensor:
         """Look up int64[B, L] as float[B, L, hidden]; a padding token's embedding is looked up, never trained."""
-        embeds, padding = self.embedding(input_ids), self.shape.padding_id
+        padding = self.shape.padding_id
+        with without_autocast():
+            embeds = self.embedding(input_ids)
         if padding is None or embeds.stop_gradient:
             return embeds
         return paddle.where((input_ids == padding).unsqueeze(-1), embeds.detach(), embeds)

@@ -15,6 +15,7 @@ import json
 import sys
 
 from paddlemix.configuration.file import load_config
+from paddlemix.configuration.rules import weights_dtype
 from paddlemix.tools.report_errors import report_errors
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     # Slow to import, so a config's mistakes are told before.
     from paddlenlp.utils.log import logger
 
-    from paddlemix.estimate.setup import Setup, weights_dtype_of
+    from paddlemix.estimate.setup import Setup
     from paddlemix.estimate.shapes import model_to_train
     from paddlemix.estimate.table import as_json, as_text
     from paddlemix.estimate.total import estimate
@@ -49,7 +50,7 @@ def main() -> None:
     logger.set_level("WARNING")
     setup = Setup.of(config, cards=args.cards, image_share=args.image_share)
     model, family = model_to_train(
-        config.model, dtype=weights_dtype_of(config), chat_template=config.data.chat_template
+        config.model, dtype=weights_dtype(config.precision), chat_template=config.data.chat_template
     )
     found, name = estimate(model, family, setup), config.model.model_name_or_path
     if args.json:

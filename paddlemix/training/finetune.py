@@ -13,7 +13,7 @@ from paddlemix.checkpoints.store import CheckpointStore
 from paddlemix.checkpoints.write_failure import write_failure
 from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig, ModelArguments
 from paddlemix.configuration.output_dir import merged_base_folder
-from paddlemix.configuration.rules import evaluates, recomputes
+from paddlemix.configuration.rules import evaluates, recomputes, weights_dtype
 from paddlemix.contract import Model, Processor, Tokenizer
 from paddlemix.datasets.bad_records import FILE as BAD_RECORDS_FILE
 from paddlemix.datasets.bad_records import BadRecords
@@ -219,7 +219,8 @@ class Run:
                 "why."
             )
         degree = max(args.tensor_parallel_degree, 1)
-        dtype = keys.dtype or weights_dtype(args)
+        switches = {name: getattr(args, name) for name in ("fp16_opt_level", "bf16", "fp16")}
+        dtype = weights_dtype({**switches, "dtype": keys.dtype})
         loaded = self.load_start(dtype, seed=args.seed, tensor_parallel_degree=degree)
         tokenizer = self.processor.tokenizer
         end_of_turn = self.processor.end_of_turn
@@ -450,16 +451,6 @@ def _end_answers_with(tokenizer: Tokenizer, end_of_turn: str) -> None:
     token_id = tokenizer.token_id(end_of_turn)
     if tokenizer.eos_token_id != token_id:  # a Qwen-VL's is without being named
         tokenizer.settings["eos_token"], tokenizer.eos_token_id = end_of_turn, token_id
-
-
-def weights_dtype(args: TrainingArguments) -> str:
-    """Return what weights are held in.
-
-    O1 keeps float32 weights and computes in half precision where that is safe; O2 holds the weights in it too.
-    """
-    if args.fp16_opt_level == "O2" and args.bf16:
-        return "bfloat16"
-    return "float16" if args.fp16_opt_level == "O2" and args.fp16 else "float32"
 
 
 def _growth(keys: ModelArguments, processor: Processor, chain: AdapterChain, model: Path, family: Family) -> Growth:

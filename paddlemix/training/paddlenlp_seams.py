@@ -7,6 +7,7 @@ names that another file reads, too. Paddle's own, of optimizers and of sharding,
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,10 +18,15 @@ import paddle
 from paddle import nn
 from paddlenlp.trainer import Trainer, TrainingArguments
 from paddlenlp.trainer.trainer_utils import TrainerMemoryTracker, TrainOutput
+from paddlenlp.utils.log import logger as trainer_logger
 
-from paddlemix.distributed.paddle_seams import unscale_added_gradients
+from paddlemix.distributed.paddle_seams import silence_updates, unscale_added_gradients
 
 PADDLENLP_VERSION = "3.0.0b4"
+
+
+def _tells_of_no_skipped_step(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("optimizer not run")
 
 
 class SeamTrainer(Trainer, ABC):
@@ -112,6 +118,10 @@ class SeamTrainer(Trainer, ABC):
     def _wrap_amp_model(self, args: TrainingArguments, model: nn.Layer) -> None:
         """Make the scaler of the loss; one for fleet's ways of sharing a model out knows gradients added in float32."""
         super()._wrap_amp_model(args, model)
+        if args.fp16:
+            # Both of them name no step; `LossScale` does.
+            silence_updates(self.scaler)
+            trainer_logger.logger.addFilter(_tells_of_no_skipped_step)
         if args.fp16 and args.amp_master_grad and args.tensor_parallel_degree <= 1 and self.sharding is None:
             unscale_added_gradients(self.scaler)
 

@@ -31,6 +31,7 @@ from paddlemix.datasets.mix_dataset import MixDataset
 from paddlemix.datasets.mixing.loss_weights import WeightedRow
 from paddlemix.datasets.mixing.sampler import BatchShape, GlobalBatchSampler, Place, WholeSetSampler
 from paddlemix.datasets.row_dataset import RowDataset
+from paddlemix.distributed.paddle_seams import keep_master_weights, loss_scale
 from paddlemix.distributed.ranks import wait_for_all
 from paddlemix.distributed.sharding import whole_parameters
 from paddlemix.files import read_json_object
@@ -41,6 +42,7 @@ from paddlemix.training.answer_evaluation import AnswerEvaluation
 from paddlemix.training.callbacks.early_stopping import EarlyStopping
 from paddlemix.training.callbacks.finite_checks import check_losses, check_weights, name_records
 from paddlemix.training.callbacks.gradient_norm import GradientNorm
+from paddlemix.training.callbacks.loss_scale import LossScale
 from paddlemix.training.callbacks.memory_use import FreedMemory, SamplingMemoryTracker, memory_in_use
 from paddlemix.training.callbacks.mixture_log import MixtureLog
 from paddlemix.training.callbacks.progress import ProgressBar, StepLog
@@ -119,7 +121,8 @@ class RunTrainer(CheckpointingTrainer):
             early_stopping=early_stopping,
         )
         # Behind those that decide what is saved.
-        for callback in (StepLog(), ProgressBar(show_speed=benchmark, is_wanted=not args.disable_tqdm), FreedMemory()):
+        progress = ProgressBar(show_speed=benchmark, is_wanted=not args.disable_tqdm)
+        for callback in (LossScale(), StepLog(), progress, FreedMemory()):
             self.add_callback(callback)
         args.disable_tqdm = True  # the bar that is left is PaddleNLP's for skipped batches, of which we read none
         self._identity_keys = identity_keys or {}
@@ -154,6 +157,8 @@ class RunTrainer(CheckpointingTrainer):
             logs |= {name: float(f"{self.learning_rate * factor:.3e}") for name, factor in self._rate_factors.items()}
             if (norm := self._gradient_norm.take()) is not None:
                 logs["grad_norm"] = norm
+            if self.do_grad_scaling:
+                logs["loss_scale"] = loss_scale(self.scaler)
             steps = [self._place(step) for step in range(self._logged, self.state.global_step)]
             self._logged = self.state.global_step
             logs |= self._throughput.figures(steps)
@@ -182,6 +187,19 @@ class RunTrainer(CheckpointingTrainer):
         schedule = super().create_scheduler(steps)
         end_safely(schedule, self.args, steps)
         return schedule
+
+    def create_optimizer(self, lr_scheduler: LambdaDecay | None = None) -> Any:
+        """Make the optimizer; PaddleNLP lets it keep float32 copies of half-precision weights at O2 alone.
+
+        Args:
+            lr_scheduler: the learning rate's schedule; None for the trainer's own.
+
+        Returns:
+            The optimizer.
+        """
+        optimizer = super().create_optimizer(lr_scheduler)
+        keep_master_weights(optimizer)
+        return optimizer
 
     @abstractmethod
     def batch_loss(self, model: Model, inputs: dict[str, paddle.Tensor]) -> paddle.Tensor:
@@ -321,7 +339,14 @@ class RunTrainer(CheckpointingTrainer):
         """Stop before an update that would spoil the weights; PaddleNLP looks at every step's loss here anyway."""
         losses, self._batch_losses = self._batch_losses, []
         step = self.state.global_step
-        check_losses(float(loss), losses, lambda: self._batches_of(step), self.train_dataset, step=step + 1)
+        check_losses(
+            float(loss),
+            losses,
+            lambda: self._batches_of(step),
+            self.train_dataset,
+            step=step + 1,
+            in_float16=self.args.fp16,
+        )
 
     def _is_logged(self, step: int) -> bool:
         """Tell whether PaddleNLP logs a step because of its number."""

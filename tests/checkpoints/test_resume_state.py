@@ -23,6 +23,10 @@ def test_the_log_of_a_long_run_is_read(tmp_path: Path) -> None:
     [
         ("scheduler", "x"),
         ("scaler", [1]),
+        ("scaler", {"scale": [0.0], "incr_count": 0, "decr_count": 0}),
+        ("scaler", {"scale": 1024.0, "incr_count": 0, "decr_count": 0}),
+        ("scaler", {"scale": [1024.0], "incr_count": -1, "decr_count": 0}),
+        ("scaler", {"scale": [1024.0], "incr_count": 0}),
         ("total_loss", "x"),
         ("total_loss", 10**400),
         ("log", [1]),

@@ -765,9 +765,10 @@ class TestRules:
 
     def test_weights_in_bfloat16_are_refused_on_a_card_before_ampere(self, tmp_path):
         path = write(tmp_path, json.dumps(MINIMAL | {"dtype": "bfloat16"}))
-        with pytest.raises(ConfigError, match='`dtype` is "bfloat16".*8.0.*Set "dtype": "float16"'):
+        with pytest.raises(ConfigError, match='`dtype` is "bfloat16".*8.0.*Set "dtype": "float16" and "fp16": true'):
             load_config(path, has_gpu=True, before_ampere=True)
-        assert load_config(path, ["--dtype", "float16"], has_gpu=True, before_ampere=True).model.dtype == "float16"
+        flags = ["--dtype", "float16", "--fp16", "true"]
+        assert load_config(path, flags, has_gpu=True, before_ampere=True).model.dtype == "float16"
 
     @pytest.mark.parametrize(
         ("key", "value"),
@@ -780,7 +781,7 @@ class TestRules:
         ],
     )
     def test_other_values_that_need_a_gpu_are_refused_without_one(self, tmp_path, key, value):
-        load(tmp_path, **{key: value}, has_gpu=True)
+        load(tmp_path, **{key: value}, fp16=value == "float16", has_gpu=True)
         assert problem_with(tmp_path, **{key: value}, has_gpu=False).startswith(
             f'`{key}` is "{value}", but {"Paddle sees no" if key == "device" else "this run has no GPU"}'
         )

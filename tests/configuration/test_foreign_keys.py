@@ -100,7 +100,9 @@ class TestTaken:
     )
     def test_a_key_that_means_the_same_is_taken_and_said(self, tmp_path, caplog, theirs, value, ours, here):
         caplog.set_level(logging.INFO, "paddlemix.configuration")
-        config = load(tmp_path, without=ours if ours == "model_name_or_path" else "", **EVALUATED, **{theirs: value})
+        precision = {"fp16": True} if here == "float16" else {}
+        without = ours if ours == "model_name_or_path" else ""
+        config = load(tmp_path, without=without, **EVALUATED, **precision, **{theirs: value})
         assert value_of(config, ours) == here
         (said,) = caplog.messages
         assert f"run.json:{config.place(ours).line}: `{theirs}` is taken as " in said and f"`{ours}`: " in said

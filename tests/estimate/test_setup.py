@@ -11,7 +11,8 @@ import pytest
 
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.file import load_config
-from paddlemix.estimate.setup import Batch, Cards, Precision, Setup, weights_dtype_of
+from paddlemix.configuration.rules import weights_dtype
+from paddlemix.estimate.setup import Batch, Cards, Precision, Setup
 
 
 @pytest.fixture
@@ -46,7 +47,8 @@ CUTS = ("sharding", "sharding_parallel_degree", "tensor_parallel_degree", "pipel
         ({"fp16": True}, Precision(4, 4, 8, 2, 4, logit=10)),
         ({"bf16": True, "fp16_opt_level": "O2", "gradient_accumulation_steps": 2}, Precision(2, 4, 12, 2, 2)),
         ({"fp16": True, "fp16_opt_level": "O2"}, Precision(2, 4, 12, 2, 2, logit=10)),
-        ({"dtype": "bfloat16"}, Precision(2, 2, 8, 2, 2)),
+        ({"dtype": "bfloat16"}, Precision(2, 2, 12, 2, 2)),
+        ({"dtype": "bfloat16", "bf16": True, "gradient_accumulation_steps": 2}, Precision(2, 4, 12, 2, 2)),
         ({"optim": "adamw_16bit_moment"}, Precision(4, 4, 4, 4, 4, score=4)),
         ({"optim": "adamw_mini"}, Precision(4, 4, 4, 4, 4, score=4)),
     ],
@@ -65,15 +67,19 @@ def test_scores_are_held_where_flash_attention_and_built_ops_are_not(config: Any
     assert [Precision.of(config(**keys)).score for keys in held] == [0, 4, 6, 6]
 
 
-def test_weights_are_held_as_the_run_holds_them(config: Any) -> None:
-    from paddlemix.configuration.file import build_training_arguments
-    from paddlemix.training.finetune import weights_dtype
-
-    for keys in ({}, {"fp16_opt_level": "O2"}):
-        some = config(report_to="none", **keys)
-        assert weights_dtype_of(some) == weights_dtype(build_training_arguments(some)) == "float32"
-    assert weights_dtype_of(config(bf16=True, fp16_opt_level="O2")) == "bfloat16"
-    assert weights_dtype_of(config(fp16=True, fp16_opt_level="O2", dtype="float32")) == "float32"
+@pytest.mark.parametrize(
+    ("keys", "held"),
+    [
+        ({}, "float32"),
+        ({"fp16_opt_level": "O2"}, "float32"),
+        ({"bf16": True}, "float32"),
+        ({"bf16": True, "fp16_opt_level": "O2"}, "bfloat16"),
+        ({"fp16": True, "fp16_opt_level": "O2"}, "float16"),
+        ({"bf16": True, "dtype": "bfloat16"}, "bfloat16"),
+    ],
+)
+def test_weights_are_held_as_level_and_dtype_say(config: Any, keys: dict[str, Any], held: str) -> None:
+    assert weights_dtype(config(**keys).precision) == held
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from ..families import FAMILIES
+from . import asked_ops
 
 SCRIPT = Path(__file__).with_name("static_program.py")
 ROOT = SCRIPT.parents[2]
@@ -188,6 +189,15 @@ def test_a_step_needs_nothing_of_the_host_but_its_batch(family):
     # Nor can a program wait: its values have no numbers, and asking for one is an error.
     for case, program in programs(family).items():
         assert program["constants"] == 0, case
+
+
+@each_family
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_page_says_which_dtypes_built_ops_are_asked_with(family, level):
+    told = asked_ops.read_page()[family, level]
+    for batch in BATCHES[:2]:
+        asked = programs(family)[f"{level}-{batch}-full-built-2"]["asked"]
+        assert asked_ops.asked_of(asked) == told, asked_ops.ADVICE
 
 
 @each_family

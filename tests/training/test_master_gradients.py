@@ -55,6 +55,11 @@ def load(tmp_path: Path) -> Any:
         ({**O2, "amp_master_grad": True}, True),
         ({**O2, "amp_master_grad": True, "bf16": False}, False),  # a shipped config on a CPU
         (FP16, True),
+        # Weights that `dtype` makes half precision at O1.
+        ({"bf16": True, "dtype": "bfloat16"}, False),
+        ({"bf16": True, "dtype": "bfloat16", "gradient_accumulation_steps": 2}, True),
+        ({"fp16": True, "dtype": "float16"}, True),
+        ({"dtype": "bfloat16", "gradient_accumulation_steps": 2}, False),  # without autocast PaddleNLP cannot
     ],
 )
 def test_a_run_adds_in_float32_where_half_precision_would_lose_gradients(load: Any, keys: Any, adds: bool) -> None:
@@ -72,12 +77,32 @@ def test_who_adds_in_half_precision_all_the_same_is_warned(load: Any, caplog: py
     assert "added up in half precision" not in caplog.text
     load(**O2, amp_master_grad=False, gradient_accumulation_steps=16)
     assert "`amp_master_grad` is false, so the gradients of 16 forward passes are added up in half" in caplog.text
+    load(dtype="bfloat16", gradient_accumulation_steps=16)
+    assert "`dtype` is set while `bf16` is false, so the gradients of 16 forward passes are added up" in caplog.text
 
 
 def test_float16_gradients_are_not_to_be_clipped_by_a_norm_that_is_infinite(load: Any) -> None:
     with pytest.raises(ConfigError, match="norms above 256 become infinite"):
         load(**FP16, amp_master_grad=False)
+    with pytest.raises(ConfigError, match="norms above 256 become infinite"):
+        load(fp16=True, dtype="float16", amp_master_grad=False)
     load(**FP16, amp_master_grad=False, max_grad_norm=0.0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"bf16": True, "dtype": "float16"}, '`dtype` is "float16" while `bf16` is true; expected one kind'),
+        ({"fp16": True, "dtype": "bfloat16"}, '`dtype` is "bfloat16" while `fp16` is true; expected one kind'),
+        ({**O2, "dtype": "float32"}, 'while `fp16_opt_level` is "O2", which holds weights in half precision'),
+        ({"dtype": "float16"}, "gradients vanish in float16 where no scale of the loss keeps them large"),
+    ],
+)
+def test_a_precision_of_weights_that_the_run_would_not_keep_is_refused(
+    load: Any, keys: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load(**keys)
 
 
 @pytest.mark.parametrize("stage", ["stage2", "stage3"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle.autograd import PyLayer
+
+from paddlemix.models.layers.autocast import without_autocast
 
 
 class Meeting(PyLayer):
@@ -42,7 +43,7 @@ def place_vision(embeds: paddle.Tensor, places: paddle.Tensor, features: paddle.
     """
     assert places.shape[0] == features.shape[0], (places.shape, features.shape)
     flat = embeds.reshape([-1, embeds.shape[-1]])
-    with _without_autocast():
+    with without_autocast():
         placed = paddle.scatter(flat, places, features.astype(flat.dtype))
     return placed.reshape(embeds.shape)
 
@@ -65,9 +66,3 @@ def find_places(input_ids: np.ndarray, token_id: int, count: int) -> np.ndarray:
     if len(places) != count:
         raise ValueError(f"{len(places)} vision tokens stand in the sequences, but the images or videos make {count}.")
     return places
-
-
-def _without_autocast() -> AbstractContextManager[Any]:
-    """Leave tensors as they are: autocast computes a scatter in float32, and what follows takes its dtype from it."""
-    # Switching off what is not on takes 0.4 ms.
-    return paddle.amp.auto_cast(enable=False) if paddle.is_autocast_enabled() else nullcontext()

@@ -29,13 +29,24 @@ ADVICE = (
     "`max_grad_norm`."
 )
 
+FLOAT16_ADVICE = (
+    " In float16 numbers above 65,504 are infinite, which those inside some models are: bfloat16 has room for them "
+    "(`bf16` in place of `fp16`)."
+)
+
 
 class NonFiniteError(ValueError):
     """A loss or a weight is NaN or infinite; the message names the records."""
 
 
 def check_losses(
-    total: float, losses: Sequence[paddle.Tensor], draw: Callable[[], Sequence[Batch]], dataset: Sources, *, step: int
+    total: float,
+    losses: Sequence[paddle.Tensor],
+    draw: Callable[[], Sequence[Batch]],
+    dataset: Sources,
+    *,
+    step: int,
+    in_float16: bool = False,
 ) -> None:
     """Stop where a step's loss is NaN or infinite. The losses of its batches are looked at only then.
 
@@ -45,6 +56,7 @@ def check_losses(
         draw: gives the batches again, each a list of draws.
         dataset: names their records by `sources(draw)`.
         step: of the run, from 1 on.
+        in_float16: whether the run computes in it.
 
     Raises:
         NonFiniteError: `total` is NaN or infinite.
@@ -56,6 +68,7 @@ def check_losses(
     value = next((value for value in values if not np.isfinite(value)), total)
     raise NonFiniteError(
         f"the loss of step {step} is {value}; its batch: {name_records(bad or batches, dataset)}. {ADVICE}"
+        + (FLOAT16_ADVICE if in_float16 else "")
     )
 
 
