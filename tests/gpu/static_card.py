@@ -23,7 +23,7 @@ from paddle.base import core
 
 from paddlemix.models.layers import recompute, vision_tokens
 from paddlemix.models.qwen_vl.modeling import QWenLMHeadModel
-from paddlemix.ops.tensors import built, cross_entropy
+from paddlemix.ops.tensors import built, cross_entropy, lean
 from paddlemix.weights.loading import NoValues
 
 del paddlemix
@@ -45,6 +45,7 @@ class Card:
         products: by the function that asks, the dtype in which a product is computed.
         flash: what flash attention was asked.
         lengths: the tensors that said where its segments end.
+        kept: what formulas that are one op to autograd keep for the backward pass.
         constants: tensors that were made of the host's numbers.
     """
 
@@ -54,6 +55,7 @@ class Card:
     products: Counter[tuple[str, str]] = field(default_factory=Counter)
     flash: Counter[tuple[int, bool, str]] = field(default_factory=Counter)
     lengths: list[Any] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
     constants: int = 0
 
 
@@ -151,8 +153,12 @@ def _swiglu(gate: Any, up: Any) -> Any:
 
 
 def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, epsilon: float) -> Any:
+    """Keep what the kernel would: its input and two numbers a row."""
     dtype = _paddle_layer_norm(x, shape, weight, bias, epsilon).dtype
-    return _without_autocast(lambda: x.astype(dtype) * weight.astype(dtype) + bias.astype(dtype))()
+    assert weight.dtype in (dtype, paddle.float32)  # the kernel's
+    x = x if x.dtype == dtype else _without_autocast(x.astype)(dtype)
+    card.kept.append(x)
+    return _without_autocast(_reaching)(_out_of_sight(x), x, weight, bias)
 
 
 def _flash_attention(
@@ -174,7 +180,9 @@ def _flash_attention(
     card.flash[q.shape[2], causal, short(q.dtype)] += 1
     if not any(cu_q.is_same(other) for other in card.lengths):
         card.lengths.append(cu_q)
-    return _without_autocast(lambda: q + (k + v).mean(axis=1, keepdim=True))(), None
+    mixed = _without_autocast(lambda: q + (k + v).mean(axis=1, keepdim=True))()
+    card.kept += [q, k, v, mixed]
+    return mixed, None
 
 
 def _run_twice(function: Callable[[Any], Any], x: Any) -> Any:
@@ -192,12 +200,12 @@ def _run_twice(function: Callable[[Any], Any], x: Any) -> Any:
         return function(x)
 
 
-def _takes(tensor: Any, *others: Any, on_cuda: bool = False) -> bool:
-    is_there = _really_takes(tensor, *others, on_cuda=on_cuda)
+def _takes(tensor: Any, *others: Any, on_cuda: bool = False, is_mixed: bool = False) -> bool:
+    is_there = _really_takes(tensor, *others, on_cuda=on_cuda, is_mixed=is_mixed)
     if on_cuda:
-        dtypes = " ".join(short(one.dtype) for one in (tensor, *others) if one is not None)
-        fits = all(one is None or one.dtype == tensor.dtype for one in others) and tensor.dtype in built.CUDA_DTYPES
-        card.asked[sys._getframe(1).f_code.co_name, dtypes, fits] += 1
+        given = [one.dtype for one in (tensor, *others) if one is not None]
+        fits = built.fits_cuda(given, is_mixed=is_mixed)
+        card.asked[sys._getframe(1).f_code.co_name, " ".join(map(short, given)), fits] += 1
     return is_there
 
 
@@ -210,27 +218,93 @@ def _rows(x: Any) -> Any:
 
 
 def _add_rms_norm(x: Any, residual: Any, weight: Any, epsilon: float) -> list[Any]:
+    assert x.dtype == residual.dtype == weight.dtype
     total = x + residual
-    return [total, total * weight, _rows(x)]
+    return [total, _scaled(total, weight), _rows(x)]
+
+
+def _mixed_rms_norm(x: Any, weight: Any, epsilon: float, code: int) -> list[Any]:
+    return [_mixed(code, x, weight), _rows(x)]
+
+
+def _mixed_layer_norm(x: Any, weight: Any, bias: Any, epsilon: float, code: int) -> list[Any]:
+    return [_mixed(code, x, weight, bias), _rows(x), _rows(x)]
+
+
+def _mixed_add_rms_norm(
+    x: Any, residual: Any, weight: Any, epsilon: float, code: int, x_code: int, residual_code: int
+) -> list[Any]:
+    assert [x_code, residual_code] == [built.code_of(x.dtype), built.code_of(residual.dtype)]
+    wide = x.dtype if x.dtype == residual.dtype else paddle.float32
+    total = x.astype(wide) + residual.astype(wide)
+    return [total, _mixed(code, total, weight), _rows(x)]
+
+
+def _mixed(code: int, x: Any, *scales: Any) -> Any:
+    """Refuse a mix that no kernel takes; give rows of the result's dtype, for which `x` is kept."""
+    dtype = built.CUDA_DTYPES[code]
+    assert built.fits_cuda({dtype, x.dtype, *(one.dtype for one in scales)}, is_mixed=True), (dtype, x, scales)
+    card.kept.append(x)
+    return _reaching(_out_of_sight(x).astype(dtype), x, *scales)
+
+
+def _activation(x: Any, kind: int) -> list[Any]:
+    card.kept.append(x)
+    return [paddle.scale(x, 2.0)]
 
 
 def _head_loss(hidden: Any, weight: Any, targets: Any, weights: Any, *flags: bool) -> list[Any]:
+    assert weight.dtype in (hidden.dtype, paddle.float32)
     card.products["linear_cross_entropy", short(hidden.dtype)] += 1
-    return [(hidden.mean() + weight.mean()).astype("float32") * weights.sum()]
+    return [(hidden.mean().astype("float32") + weight.mean().astype("float32")) * weights.sum()]
 
 
 # Ops with the inputs, the outputs and the dtypes of the built ones.
 BUILT: dict[str, Callable[..., list[Any]]] = {
-    "rms_norm": lambda x, weight, epsilon: [x * weight, _rows(x)],
+    "rms_norm": lambda x, weight, epsilon: [_scaled(x, weight), _rows(x)],
     "add_rms_norm": _add_rms_norm,
     "layer_norm": lambda x, weight, bias, epsilon: [_scaled(x, weight, bias), _rows(x), _rows(x)],
+    "mixed_rms_norm": _mixed_rms_norm,
+    "mixed_add_rms_norm": _mixed_add_rms_norm,
+    "mixed_layer_norm": _mixed_layer_norm,
     "rotary": lambda x, cos, sin: [paddle.scale(x, 2.0)],
     "rotary_pair": lambda query, key, cos, sin: [paddle.scale(query, 2.0), paddle.scale(key, 2.0)],
     "rotary_split": lambda qkv, cos, sin: [paddle.scale(one, 2.0) for one in qkv.unbind(axis=1)],
     "swiglu": lambda gate, up: [gate * up],
-    "activation": lambda x, kind: [paddle.scale(x, 2.0)],
+    "activation": _activation,
     "linear_cross_entropy": _head_loss,
 }
+
+
+class _Saving:
+    """What a formula's forward pass gets as its context."""
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        card.kept.extend(tensors)
+
+
+def _in_one_op(formula: Any) -> Callable[..., Any]:
+    """Run a formula's forward pass out of autograd's sight, and let gradients reach its inputs."""
+
+    def run(*arguments: Any) -> Any:
+        hidden = [_out_of_sight(one) if isinstance(one, paddle.pir.Value) else one for one in arguments]
+        y = formula.forward(_Saving(), *hidden)
+        # What was saved are the inputs themselves.
+        card.kept = [next((a for a, b in zip(arguments, hidden, strict=True) if b is one), one) for one in card.kept]
+        return _without_autocast(_reaching)(y, *(one for one in arguments if isinstance(one, paddle.pir.Value)))
+
+    return run
+
+
+def _reaching(y: Any, *inputs: Any) -> Any:
+    """Let gradients flow from a value to inputs, for which nothing is kept."""
+    return sum(((one.sum() * 0).astype(y.dtype) for one in inputs if not one.stop_gradient), y)
+
+
+def _out_of_sight(value: Any) -> Any:
+    same = paddle.assign(value)
+    same.stop_gradient = True
+    return same
 
 
 def on_card(*, is_forward: bool) -> None:
@@ -256,4 +330,6 @@ NoValues.__call__ = lambda self, *arguments: paddle.nn.initializer.Constant()(*a
 # Of what the host would have to wait for.
 cross_entropy.check_targets = lambda *_: None
 QWenLMHeadModel._image_places = lambda self, ids, pixels: ids > 0
+for formula in (lean.norm.RMSNorm, lean.rotary.Rotation, lean.activation.QuickGELU):
+    formula.apply = staticmethod(_in_one_op(formula))
 vision_tokens.Meeting.apply = staticmethod(lambda *both: tuple(map(paddle.assign, both)))
