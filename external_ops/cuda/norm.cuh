@@ -16,12 +16,12 @@ constexpr int kLayerNormGradHeld = 2;
 
 template <typename X, typename Branch, typename Y>
 struct RmsNorm {
-  const X* x;            // [rows, size]
-  const Branch* branch;  // [rows, size] or null; added to x first
+  const X* x;                    // [rows, size]
+  const Branch* branch;          // [rows, size] or null; added to x first
   Scale<Narrower<X, Y>> weight;  // [size]
-  X* sum;                // [rows, size], x + branch; null where there is no branch
-  Y* y;                  // [rows, size]
-  float* inverse;        // [rows]: one over the root mean square
+  X* sum;                        // [rows, size], x + branch; null where there is no branch
+  Y* y;                          // [rows, size]
+  float* inverse;                // [rows]: one over the root mean square
   int64_t rows, size;
   float epsilon;
 };
@@ -34,7 +34,7 @@ struct RmsNormGrad {
   const Y* y_grad;
   const X* sum_grad;  // or null; added to the result
   X* x_grad;
-  Branch* branch_grad;  // the same in the branch's dtype; null where that is X, or there was no branch
+  Branch* branch_grad;  // the same in the branch's dtype; null where there was no branch, unused where that is X
   void* weight_grad;    // of `weight_dtype`
   float* shares;        // [groups of threads, size]: of weight_grad, each group's rows
   int64_t rows, size;
@@ -159,7 +159,8 @@ __global__ void __launch_bounds__(kBlockThreads<kLanes>) rms_norm_grad_kernel(Rm
         for (int j = 0; j < kWidth; ++j) grad[j] += wide(more.at[j]);
       }
       write<kWidth>(a.x_grad + row * a.size + i, narrowed<X>(grad));
-      if (a.branch_grad) write<kWidth>(a.branch_grad + row * a.size + i, narrowed<Branch>(grad));
+      if constexpr (!std::is_same_v<Branch, X>)
+        if (a.branch_grad) write<kWidth>(a.branch_grad + row * a.size + i, narrowed<Branch>(grad));
     };
     each<kWidth, kLanes, kNormHeld>(
         a.size, [&](int k, int64_t i) { give(i, x.held[k], up.held[k]); },

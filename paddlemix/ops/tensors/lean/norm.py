@@ -31,7 +31,7 @@ def layer_norm(
 
     Args:
         x: float[..., D].
-        weight: float[D], float32 or of the dtype of `x`; None for ones.
+        weight: float[D]; None for ones.
         bias: likewise; None for zeros.
         epsilon: added to the variance.
         dtype: of the result: that of `x`, or a narrower one; float32 computes from a float32 copy.
@@ -41,8 +41,10 @@ def layer_norm(
     """
     # Autocast would make a copy in float32, and keep it. The kernel itself computes in float32, whatever it is given.
     with paddle.amp.auto_cast(False):
-        y = F.layer_norm(x.astype(dtype) if dtype == paddle.float32 else x, x.shape[-1:], weight, bias, epsilon)
-        return y.astype(dtype)
+        x = x.astype(dtype) if dtype == paddle.float32 else x
+        # Scales beside `x` have its dtype, or are float32.
+        scales = [one.astype("float32") if one is not None and one.dtype != x.dtype else one for one in (weight, bias)]
+        return F.layer_norm(x, x.shape[-1:], *scales, epsilon).astype(dtype)
 
 
 class RMSNorm(PyLayer):

@@ -122,3 +122,15 @@ def test_layer_norm_is_rounded_to_what_is_asked(rng):
     assert (norm.layer_norm(x, weight, bias, 1e-6, paddle.float32).numpy() == exact.numpy()).all()
     found = norm.layer_norm(x, weight, bias, 1e-6, paddle.bfloat16)
     assert found.dtype == paddle.bfloat16 and (found.numpy() == exact.astype("bfloat16").numpy()).all()
+
+
+def test_scales_of_another_dtype_than_the_rows_are_widened_for_the_kernel(rng, monkeypatch):
+    given = []
+    kernel = lambda x, shape, *scales: given.append([one.dtype for one in scales[:2]]) or x  # noqa: E731
+    monkeypatch.setattr(norm.F, "layer_norm", kernel)
+    wide, narrow = paddle.ones([8]), paddle.ones([8], dtype="bfloat16")
+    for x, scale in ((wide, narrow), (narrow, wide), (narrow, narrow)):
+        norm.layer_norm(x, scale, scale, 1e-6, paddle.bfloat16)
+    norm.layer_norm(narrow, narrow, wide, 1e-6, paddle.float32)
+    half, full = paddle.bfloat16, paddle.float32
+    assert given == [[full, full], [full, full], [half, half], [full, full]]
