@@ -24,10 +24,10 @@ def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
     """
     check_like("up", up, gate)
     check_shape("up", up, gate.shape)
-    if gate.dtype != up.dtype:
-        gate, up = gate.astype("float32"), up.astype("float32")  # as autocast does with an op that it does not know
     if built.takes(gate, up, on_cuda=True):
         return built.run("swiglu", gate, up)[0]
+    if gate.dtype != up.dtype:
+        return swiglu(gate.astype("float32"), up.astype("float32"))  # as autocast does with an op that it does not know
     return swiglu_reference(gate, up)
 
 
@@ -43,7 +43,7 @@ def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
     """
     if built.takes(x, on_cuda=True):
         return built.run("activation", x, _QUICK_GELU)[0]
-    if x.place.is_gpu_place():
+    if built.on_gpu(x):
         return lean.quick_gelu(x)
     return quick_gelu_reference(x)
 

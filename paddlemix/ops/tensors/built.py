@@ -136,13 +136,17 @@ def takes(tensor: paddle.Tensor, *others: paddle.Tensor | None, on_cuda: bool = 
     Returns:
         Whether `run` may be called.
     """
-    is_one = all(other is None or other.dtype == tensor.dtype for other in others)
-    if is_one and tensor.dtype == paddle.float32 and tensor.place.is_cpu_place():
-        return _is_there("CPU", library())
-    dtypes = {one.dtype for one in (tensor, *others) if one is not None}
-    if on_cuda and fits_cuda(dtypes, is_mixed=is_mixed) and tensor.place.is_gpu_place():
-        return _is_there("CUDA", cuda_library())
-    return False
+    if on_cuda and on_gpu(tensor):
+        dtypes = {one.dtype for one in (tensor, *others) if one is not None}
+        return fits_cuda(dtypes, is_mixed=is_mixed) and _is_there("CUDA", cuda_library())
+    if any(other is not None and other.dtype != tensor.dtype for other in others):
+        return False
+    return tensor.place.is_cpu_place() and tensor.dtype == paddle.float32 and _is_there("CPU", library())
+
+
+def on_gpu(tensor: paddle.Tensor) -> bool:
+    """Tell whether a tensor is on a GPU, where autocast is, and lean formulas where no op is built."""
+    return tensor.place.is_gpu_place()
 
 
 def fits_cuda(dtypes: Collection[paddle.dtype], *, is_mixed: bool) -> bool:

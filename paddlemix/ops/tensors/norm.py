@@ -30,11 +30,13 @@ def rms_norm(x: paddle.Tensor, weight: paddle.Tensor, epsilon: float, *, for_pro
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv:1910.07467.
     """
     _check_scale("weight", weight, x)
-    dtype = _result_dtype(for_products, x, weight)
-    if built.takes(x, weight, on_cuda=True, is_mixed=True):
-        return _built("rms_norm", [x, weight], epsilon, dtype)[0]
-    if x.place.is_gpu_place():
+    if built.on_gpu(x):
+        dtype = _result_dtype(for_products, x, weight)
+        if built.takes(x, weight, on_cuda=True, is_mixed=True):
+            return _built("rms_norm", [x, weight], epsilon, dtype)[0]
         return lean.rms_norm(x, weight, epsilon, dtype)
+    if built.takes(x, weight):
+        return built.run("rms_norm", x, weight, epsilon)[0]
     return rms_norm_reference(x, weight, epsilon)
 
 
@@ -77,13 +79,16 @@ def add_rms_norm(
     _check_scale("weight", weight, x)
     check_like("residual", residual, x)
     check_shape("residual", residual, x.shape)
-    dtype = _result_dtype(for_products, x, residual, weight)
-    if built.takes(x, residual, weight, on_cuda=True, is_mixed=True):
-        total, y, _ = _built("add_rms_norm", [x, residual, weight], epsilon, dtype)
-        return total, y
-    if x.place.is_gpu_place():
+    if built.on_gpu(x):
+        dtype = _result_dtype(for_products, x, residual, weight)
+        if built.takes(x, residual, weight, on_cuda=True, is_mixed=True):
+            total, y, _ = _built("add_rms_norm", [x, residual, weight], epsilon, dtype)
+            return total, y
         total = x + residual
         return total, lean.rms_norm(total, weight, epsilon, dtype)
+    if built.takes(x, residual, weight):
+        total, y, _ = built.run("add_rms_norm", x, residual, weight, epsilon)
+        return total, y
     return add_rms_norm_reference(x, residual, weight, epsilon)
 
 
@@ -121,11 +126,13 @@ def layer_norm(
     Source: Ba et al., "Layer Normalization", 2016, arXiv:1607.06450.
     """
     _check_layer_norm(x, weight, bias)
-    dtype = _result_dtype(for_products, x, weight, bias)
-    if built.takes(x, weight, bias, on_cuda=True, is_mixed=True):
-        return _built_layer_norm(x, weight, bias, epsilon, dtype)[0]
-    if x.place.is_gpu_place():
+    if built.on_gpu(x):
+        dtype = _result_dtype(for_products, x, weight, bias)
+        if built.takes(x, weight, bias, on_cuda=True, is_mixed=True):
+            return _built("layer_norm", [x, *_given(weight, bias)], epsilon, dtype)[0]
         return lean.layer_norm(x, weight, bias, epsilon, dtype)
+    if built.takes(x, weight, bias):
+        return built.run("layer_norm", x, *_given(weight, bias), epsilon)[0]
     return layer_norm_reference(x, weight, bias, epsilon)
 
 
@@ -142,7 +149,8 @@ def layer_norm_with_statistics(
     """Compute `layer_norm`, and float32[rows] each: the mean, and one over the standard deviation."""
     _check_layer_norm(x, weight, bias)
     if built.takes(x, weight, bias, on_cuda=True, is_mixed=True):
-        y, mean, inverse = _built_layer_norm(x, weight, bias, epsilon, _result_dtype(False, x, weight, bias))
+        dtype = _result_dtype(False, x, weight, bias)
+        y, mean, inverse = _built("layer_norm", [x, *_given(weight, bias)], epsilon, dtype)
         return y, mean, inverse
     wide = x.astype("float32")
     mean = wide.mean(-1)
@@ -150,11 +158,8 @@ def layer_norm_with_statistics(
     return layer_norm_reference(x, weight, bias, epsilon), mean.flatten(), paddle.rsqrt(variance + epsilon).flatten()
 
 
-def _built_layer_norm(
-    x: paddle.Tensor, weight: paddle.Tensor | None, bias: paddle.Tensor | None, epsilon: float, dtype: paddle.dtype
-) -> list[paddle.Tensor]:
-    given = (built.nothing() if scale is None else scale for scale in (weight, bias))
-    return _built("layer_norm", [x, *given], epsilon, dtype)
+def _given(*scales: paddle.Tensor | None) -> list[paddle.Tensor]:
+    return [built.nothing() if scale is None else scale for scale in scales]
 
 
 def _built(name: str, inputs: list[paddle.Tensor], epsilon: float, dtype: paddle.dtype) -> list[paddle.Tensor]:
@@ -173,11 +178,11 @@ def _built(name: str, inputs: list[paddle.Tensor], epsilon: float, dtype: paddle
 
 def _result_dtype(for_products: bool, x: paddle.Tensor, *others: paddle.Tensor | None) -> paddle.dtype:
     """Choose the dtype of a norm."""
-    dtypes = {x.dtype, *(other.dtype for other in others if other is not None)}
     asked = product_dtype() if for_products else None
-    if asked is not None and dtypes <= {asked, paddle.float32}:
+    given = [x, *(other for other in others if other is not None)]
+    if asked is not None and all(one.dtype in (asked, paddle.float32) for one in given):
         return asked
-    return x.dtype if len(dtypes) == 1 else paddle.float32
+    return x.dtype if all(one.dtype == x.dtype for one in given) else paddle.float32
 
 
 def _inverse_root_mean_square(wide: paddle.Tensor, epsilon: float) -> paddle.Tensor:

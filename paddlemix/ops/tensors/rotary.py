@@ -64,7 +64,7 @@ def apply_rotary(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> pa
     _check("x", x, cos, sin)
     if built.takes(x, on_cuda=True):
         return built.run("rotary", x, cos, sin)[0]
-    if x.place.is_gpu_place():
+    if built.on_gpu(x):
         return lean.apply_rotary(x, cos, sin)
     return apply_rotary_reference(x, cos, sin)
 
@@ -104,7 +104,7 @@ def rotate_pair(
     # What a user wants gradients of is left alone; Paddle refuses it too. Without gradients every tensor is a leaf.
     is_given = paddle.is_grad_enabled() and (query.is_leaf or key.is_leaf)
     # Under autocast their dtypes may differ, as where one of them alone is normalised: each is turned in its own.
-    if is_given or key.dtype != query.dtype or not built.takes(query, key, on_cuda=True):
+    if is_given or not built.takes(query, key, on_cuda=True):
         return apply_rotary(query, cos, sin), apply_rotary(key, cos, sin)
     return tuple(built.run("rotary_pair", query, key, cos, sin))
 

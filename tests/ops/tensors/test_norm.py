@@ -105,6 +105,7 @@ class Card:
         self.ran = []
         module = sys.modules[rms_norm_reference.__module__]
         monkeypatch.setattr(module, "product_dtype", lambda: dtype)
+        monkeypatch.setattr(module.built, "on_gpu", lambda tensor: True)
         monkeypatch.setattr(module.built, "takes", lambda *given, on_cuda, is_mixed: on_cuda and is_mixed)
         monkeypatch.setattr(module.built, "run", self.run)
         monkeypatch.setattr(paddle, "is_autocast_enabled", lambda: True)
