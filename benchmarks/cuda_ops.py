@@ -185,12 +185,12 @@ def print_checks(worst: dict[str, float]) -> None:
 def print_rows(rows: list[dict]) -> None:
     """Print a line for each number."""
     print(
-        "op".ljust(24) + "pass".ljust(10) + "ms".rjust(9) + "of limit".rjust(10) + "PyTorch".rjust(9) + "Liger".rjust(9)
+        "op".ljust(28) + "pass".ljust(10) + "ms".rjust(9) + "of limit".rjust(10) + "PyTorch".rjust(9) + "Liger".rjust(9)
     )
     for row in rows:
         ratios = "".join(f"{row[key]:8.2f}x" if key in row else "-".rjust(9) for key in ("torch_ratio", "liger_ratio"))
         share = f"{row['share_of_limit']:9.0%}"
-        print(f"{row['op']:<24}{row['pass']:<10}{row['milliseconds']:9.3f} {share}{ratios}")
+        print(f"{row['op']:<28}{row['pass']:<10}{row['milliseconds']:9.3f} {share}{ratios}")
 
 
 def record(rows: list[dict], output: Path | None) -> None:

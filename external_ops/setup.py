@@ -31,6 +31,8 @@ CPU, IMAGES, CUDA = f"{PACKAGE}._cpu", f"{PACKAGE}._images", f"{PACKAGE}._cuda"
 ONEDNN_HEADERS = "onednn-devel==2025.0.0"
 # Of the ops, by which `paddlemix` knows a build of another version; it has the same in `ops/build.py`.
 INTERFACE = 5
+# Of the ops for CUDA, likewise.
+CUDA_INTERFACE = 2
 COMPILE_ARGUMENTS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-g0", "-w"]
 # The parts of Paddle's wheel that the ops call. They are in the process already when the ops are loaded.
 PADDLE_LIBRARIES = ("libdnnl.so.3", "libphi.so", "libphi_core.so", "libcommon.so")
@@ -228,7 +230,7 @@ class BuildOps(build_ext):
             "images": libraries[IMAGES].name,
         }
         if CUDA in libraries:
-            about["cuda_library"], about["cuda_code"] = libraries[CUDA].name, CUDA_CODE
+            about |= {"cuda_library": libraries[CUDA].name, "cuda_code": CUDA_CODE, "cuda_interface": CUDA_INTERFACE}
         libraries[CPU].with_name("built.json").write_text(json.dumps(about), encoding="utf-8")
 
 

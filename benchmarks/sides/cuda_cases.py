@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from cuda_library import DTYPES, EPSILON, CudaOps
@@ -86,6 +87,8 @@ class Case:
         backward: calls it with what forward saved, and the upstream gradients; None of an op without gradients.
         extra: further inputs of the library, with their dtypes.
         roundings: of the op's own dtype, on the way to a result.
+        wide: which of `arrays` are float32, whatever dtype is checked.
+        result: the dtype that `forward` is asked for: that which is checked, or float32; None does not ask.
     """
 
     name: str
@@ -96,11 +99,14 @@ class Case:
     constants: list[np.ndarray] = field(default_factory=list)
     extra: list[tuple[np.ndarray, str]] = field(default_factory=list)
     roundings: int = 1
+    wide: tuple[int, ...] = ()
+    result: Literal["checked", "float32"] | None = None
 
 
 # Not of one number or two, which normalised are 1 or -1, with no gradient but rounding. Below, at and above what a
 # warp, four warps and sixteen hold in registers; not a multiple of a load; none at all.
 ROWS = [(0, 8), (1, 3), (3, 17), (5, 64), (2, 520), (3, 1030), (7, 2056), (2, 2051), (1, 16408)]
+MIXED_ROWS = [(0, 8), (3, 17), (3, 520), (1, 2051)]
 HEADS = [(0, 2, 16), (1, 1, 2), (3, 2, 6), (5, 3, 40), (2, 28, 128), (70, 2, 16)]
 COUNTS = [(0,), (1,), (7,), (8,), (2051,), (3, 4104)]
 # Tokens, size, vocabulary, rows at once, transposed.
@@ -119,6 +125,7 @@ def cases(ops: CudaOps, rng: np.random.Generator, start: str = "") -> Iterator[C
     """Make all cases whose names begin so, with fresh random inputs."""
     for make, shapes in (
         (_norms, ROWS),
+        (_mixed_norms, MIXED_ROWS),
         (_rotations, HEADS),
         (_elements, COUNTS),
         (_losses, HEADS_OF_MODEL),
@@ -136,6 +143,33 @@ def _norms(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Cas
     add = (add_rms_norm, ops.add_rms_norm, ops.add_rms_norm_grad)
     yield Case(f"add_rms_norm {shape}", [x, more, weight], *add, roundings=2)
     yield Case(f"layer_norm {shape}", [x, weight, bias], layer_norm, ops.layer_norm, ops.layer_norm_grad)
+
+
+def _mixed_norms(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Case]:
+    """Make the mixes of float32 and a narrower dtype that autocast brings: rows, branch, weight and bias, result."""
+    x, branch = (rng.standard_normal(shape) + 3 for _ in range(2))
+    weight, bias = rng.standard_normal(shape[-1:]) + 2, rng.standard_normal(shape[-1:])
+    for name, of_rows, results in (
+        ("rows", (0,), ("checked",)),
+        ("weights", (1, 2), ("checked", "float32")),
+        ("all", (0, 1, 2), ("checked",)),
+    ):
+        for result in results:
+            kind = f"wide {name} to {result} {shape}"
+            choice: dict[str, Any] = {"wide": of_rows, "result": result}
+            yield Case(f"rms_norm {kind}", [x, weight], rms_norm, ops.rms_norm, ops.rms_norm_grad, **choice)
+            layer = (layer_norm, ops.layer_norm, ops.layer_norm_grad)
+            yield Case(f"layer_norm {kind}", [x, weight, bias], *layer, **choice)
+    add = (add_rms_norm, ops.add_rms_norm, ops.add_rms_norm_grad)
+    for name, wide, result in (
+        ("rows and weight", (0, 2), "checked"),
+        ("rows and weight", (0, 2), "float32"),
+        ("rows", (0,), "checked"),
+        ("weight", (2,), "checked"),
+        ("all", (0, 1, 2), "checked"),
+    ):
+        kind = f"wide {name} to {result} {shape}"
+        yield Case(f"add_rms_norm {kind}", [x, branch, weight], *add, roundings=2, wide=wide, result=result)
 
 
 def _rotations(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Case]:
@@ -165,23 +199,24 @@ def _losses(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Ca
     target, scale = rng.integers(0, vocabulary, rows), rng.uniform(0.2, 1, rows).astype(np.float32)
     held = weight.T.copy() if transposed else weight
 
-    def forward(hidden: Any, weight: Any, target: Any, scale: Any) -> tuple[list, tuple]:
-        choice = {"transposed": transposed, "rows_at_once": at_once}
+    def forward(hidden: Any, weight: Any, target: Any, scale: Any, weight_grad: str | None) -> tuple[list, tuple]:
+        choice = {"transposed": transposed, "rows_at_once": at_once, "weight_grad": weight_grad}
         return ops.linear_cross_entropy(hidden, weight, target, scale, **choice)
 
     def formula(hidden: Any, weight: Any, wanted: Any, scale: Any) -> list:
         return linear_cross_entropy(hidden, weight.t() if transposed else weight, wanted, scale)
 
-    yield Case(
-        f"linear_cross_entropy {shape}",
-        [hidden, held],
-        formula,
-        forward,
-        ops.linear_cross_entropy_grad,
-        constants=[np.eye(vocabulary)[target], scale.astype(np.float64)],
-        extra=[(target, "int64"), (scale, "float32")],
-        roundings=2,
-    )
+    for name, of_weight in (("", None), ("weight's gradient in float32 ", "float32")):
+        yield Case(
+            f"linear_cross_entropy {name}{shape}",
+            [hidden, held],
+            formula,
+            partial(forward, weight_grad=of_weight),
+            ops.linear_cross_entropy_grad,
+            constants=[np.eye(vocabulary)[target], scale.astype(np.float64)],
+            extra=[(target, "int64"), (scale, "float32")],
+            roundings=2,
+        )
 
 
 def _caches(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Case]:
@@ -217,16 +252,27 @@ def check(
         The largest error in parts of what is allowed: more than 1 is wrong.
     """
     assert dtype in DTYPES
+    if case.result is not None and dtype == "float32":
+        return 0.0  # nothing is mixed
     rng, memory = np.random.default_rng(5), ops.memory
-    inputs = [memory.put(array, dtype, shift) for array in case.arrays]
+    dtypes = ["float32" if index in case.wide else dtype for index in range(len(case.arrays))]
+    inputs = [memory.put(array, kind, shift) for array, kind in zip(case.arrays, dtypes, strict=True)]
     exact = [get(array).copy() for array in inputs]  # an op may write to them
-    outputs, saved = case.forward(*inputs, *(memory.put(array, kind) for array, kind in case.extra))
+    asked = {} if case.result is None else {"result": dtype if case.result == "checked" else "float32"}
+    outputs, saved = case.forward(*inputs, *(memory.put(array, kind) for array, kind in case.extra), **asked)
     # A loss is float32 whatever the rest is.
     upstream = [memory.put(rng.uniform(0.5, 2, out.shape), memory.dtype(out), shift) for out in outputs]
     grads = case.backward(saved, *upstream) if case.backward else []
     values, slopes = gradients(case.formula, exact, case.constants, [get(array) for array in upstream])
-    found, wanted = [get(array) for array in (*outputs, *grads)], [*values, *(slopes if case.backward else [])]
-    return max(_error(f, w, dtype, case.roundings) for f, w in zip(found, wanted, strict=True))
+    slopes = slopes if case.backward else []
+    if case.result is not None and [memory.dtype(grad) for grad in grads] != dtypes:
+        raise AssertionError(f"{case.name}: gradients of other dtypes than {dtypes}")
+    # Each result is as exact as its own dtype, unless something was rounded to a narrower one on the way.
+    is_exact = case.result is not None and (case.roundings == 1 or 0 in case.wide)
+    return max(
+        _error(get(found), wanted, memory.dtype(found) if is_exact else dtype, case.roundings)
+        for found, wanted in zip((*outputs, *grads), [*values, *slopes], strict=True)
+    )
 
 
 # Sums of thousands of numbers in float32: measured 5 roundings of the largest.

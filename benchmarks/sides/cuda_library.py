@@ -14,10 +14,10 @@ STATISTICS, GRADIENTS = 1, 2
 EPSILON = 1e-6
 # Arguments of each entry point: p pointer, l int64, i int, f float.
 SIGNATURES = {
-    "rms_norm": "ppppppllfip",
-    "rms_norm_grad": "ppppppppllip",
-    "layer_norm": "ppppppllfip",
-    "layer_norm_grad": "pppppppppllip",
+    "rms_norm": "ppppppllfpp",
+    "rms_norm_grad": "pppppppppllpp",
+    "layer_norm": "ppppppllfpp",
+    "layer_norm_grad": "pppppppppllpp",
     "norm_scratch": "ll",
     "rotary": "pippliiip",
     "swiglu": "ppplip",
@@ -47,6 +47,12 @@ class RotaryPart(ctypes.Structure):
     )
 
 
+class NormDtypes(ctypes.Structure):
+    """PaddlemixNormDtypes."""
+
+    _fields_ = tuple((name, ctypes.c_int32) for name in ("x", "branch", "y", "weight", "bias"))
+
+
 class CrossEntropy(ctypes.Structure):
     """PaddlemixCrossEntropy."""
 
@@ -54,8 +60,7 @@ class CrossEntropy(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("hidden", "weight", "target", "scale", "statistics")),
         *((name, ctypes.c_void_p) for name in ("hidden_grad", "weight_grad", "scratch")),
         *((name, ctypes.c_int64) for name in ("rows", "size", "vocabulary", "first_token", "rows_at_once")),
-        ("transposed", ctypes.c_int32),
-        ("phases", ctypes.c_int32),
+        *((name, ctypes.c_int32) for name in ("transposed", "phases", "wide_weight_grad", "tf32")),
     )
 
 
@@ -134,46 +139,65 @@ class CudaOps:
         """Return what ends every call: dtype and stream."""
         return DTYPES[self.memory.dtype(array)], self.memory.stream
 
-    def rms_norm(self, x: Any, weight: Any) -> tuple[list, tuple]:
-        """Normalise rows [N, D]."""
-        (rows, size), y = x.shape, self.like(x)
-        inverse = self._floats(rows)
-        self.call("rms_norm", x, None, weight, None, y, inverse, rows, size, EPSILON, *self._where(x))
+    def _norm_dtypes(self, x: Any, y: Any, weight: Any, *, branch: Any = None, bias: Any = None) -> Any:
+        """Return a pointer to the dtypes of a norm's arrays; those that are not there are as `x`."""
+        arrays = (x if array is None else array for array in (x, branch, y, weight, bias))
+        return ctypes.pointer(NormDtypes(*(DTYPES[self.memory.dtype(array)] for array in arrays)))
+
+    def rms_norm(self, x: Any, weight: Any, result: str | None = None) -> tuple[list, tuple]:
+        """Normalise rows [N, D]; the result is of dtype `result`, or of that of the rows."""
+        (rows, size), y = x.shape, self.memory.empty(x.shape, result or self.memory.dtype(x))
+        inverse, dtypes = self._floats(rows), self._norm_dtypes(x, y, weight)
+        given = (x, None, weight, None, y, inverse)
+        self.call("rms_norm", *given, rows, size, EPSILON, dtypes, self.memory.stream)
         return [y], (x, weight, inverse)
 
-    def rms_norm_grad(self, saved: tuple, y_grad: Any, sum_grad: Any = None) -> list:
+    def rms_norm_grad(self, saved: tuple, y_grad: Any) -> list:
         """Differentiate by x and weight."""
+        return self._rms_norm_grad(saved, y_grad, None, None)
+
+    def _rms_norm_grad(self, saved: tuple, y_grad: Any, sum_grad: Any, branch_grad: Any) -> list:
         x, weight, inverse = saved
         grads, scratch = [self.like(x), self.like(weight)], self._scratch(self.call("norm_scratch", *x.shape))
-        given = (x, weight, inverse, y_grad, sum_grad, *grads, scratch)
-        self.call("rms_norm_grad", *given, *x.shape, *self._where(x))
+        dtypes = self._norm_dtypes(x, y_grad, weight, branch=branch_grad)
+        given = (x, weight, inverse, y_grad, sum_grad, grads[0], branch_grad, grads[1], scratch)
+        self.call("rms_norm_grad", *given, *x.shape, dtypes, self.memory.stream)
         return grads
 
-    def add_rms_norm(self, x: Any, residual: Any, weight: Any) -> tuple[list, tuple]:
-        """Add rows [N, D]; return the sum, and its norm."""
-        (rows, size), total, y = x.shape, self.like(x), self.like(x)
-        inverse = self._floats(rows)
-        self.call("rms_norm", x, residual, weight, total, y, inverse, rows, size, EPSILON, *self._where(x))
-        return [total, y], (total, weight, inverse)
+    def add_rms_norm(self, x: Any, branch: Any, weight: Any, result: str | None = None) -> tuple[list, tuple]:
+        """Add rows [N, D]; return the sum, and its norm, which is of dtype `result`, or of that of the rows."""
+        (rows, size), total = x.shape, self.like(x)
+        y, inverse = self.memory.empty(x.shape, result or self.memory.dtype(x)), self._floats(rows)
+        dtypes = self._norm_dtypes(x, y, weight, branch=branch)
+        given = (x, branch, weight, total, y, inverse)
+        self.call("rms_norm", *given, rows, size, EPSILON, dtypes, self.memory.stream)
+        return [total, y], (total, weight, inverse, self.memory.dtype(branch))
 
     def add_rms_norm_grad(self, saved: tuple, sum_grad: Any, y_grad: Any) -> list:
-        """Differentiate by x, residual and weight."""
-        x_grad, weight_grad = self.rms_norm_grad(saved, y_grad, sum_grad)
-        return [x_grad, x_grad, weight_grad]
+        """Differentiate by both addends, and by weight."""
+        *saved, branch = saved
+        is_mixed = branch != self.memory.dtype(saved[0])
+        branch_grad = self.memory.empty(sum_grad.shape, branch) if is_mixed else None
+        x_grad, weight_grad = self._rms_norm_grad(tuple(saved), y_grad, sum_grad, branch_grad)
+        return [x_grad, branch_grad if is_mixed else x_grad, weight_grad]
 
-    def layer_norm(self, x: Any, weight: Any, bias: Any) -> tuple[list, tuple]:
-        """Normalise rows [N, D]."""
-        (rows, size), y = x.shape, self.like(x)
+    def layer_norm(self, x: Any, weight: Any, bias: Any, result: str | None = None) -> tuple[list, tuple]:
+        """Normalise rows [N, D]; the result is of dtype `result`, or of that of the rows."""
+        (rows, size), y = x.shape, self.memory.empty(x.shape, result or self.memory.dtype(x))
         mean, inverse = self._floats(rows), self._floats(rows)
-        self.call("layer_norm", x, weight, bias, y, mean, inverse, rows, size, EPSILON, *self._where(x))
-        return [y], (x, weight, mean, inverse)
+        dtypes = self._norm_dtypes(x, y, weight, bias=bias)
+        given = (x, weight, bias, y, mean, inverse)
+        self.call("layer_norm", *given, rows, size, EPSILON, dtypes, self.memory.stream)
+        return [y], (x, weight, bias, mean, inverse)
 
     def layer_norm_grad(self, saved: tuple, y_grad: Any) -> list:
         """Differentiate by x, weight and bias."""
-        x, weight, mean, inverse = saved
-        grads = [self.like(x), self.like(weight), self.like(weight)]
+        x, weight, bias, mean, inverse = saved
+        grads = [self.like(one) for one in (x, weight, bias)]
         scratch = self._scratch(self.call("norm_scratch", *x.shape))
-        self.call("layer_norm_grad", x, weight, mean, inverse, y_grad, *grads, scratch, *x.shape, *self._where(x))
+        dtypes = self._norm_dtypes(x, y_grad, weight, bias=bias)
+        given = (x, weight, mean, inverse, y_grad, *grads, scratch)
+        self.call("layer_norm_grad", *given, *x.shape, dtypes, self.memory.stream)
         return grads
 
     def _rotate(self, x: Any, cos: Any, sin: Any, backwards: bool) -> Any:
@@ -250,12 +274,18 @@ class CudaOps:
         transposed: bool = False,
         rows_at_once: int = 0,
         with_gradients: bool = True,
+        weight_grad: str | None = None,
+        tf32: bool = False,
     ) -> tuple[list, tuple]:
-        """Compute the loss of [N, D] and [D, V], or [V, D] where `transposed`; the gradients come with it."""
-        grads = [self.like(hidden), self.like(weight)] if with_gradients else [None, None]
+        """Compute the loss of [N, D] and [D, V], or [V, D] where `transposed`; the gradients come with it.
+
+        That of the weight is of dtype `weight_grad`, which is float32, or of that of the weight.
+        """
+        of_weight = self.memory.empty(weight.shape, weight_grad or self.memory.dtype(weight))
+        grads = [self.like(hidden), of_weight] if with_gradients else [None, None]
         statistics, loss = self._floats(3, hidden.shape[0]), self._floats()
         phases = STATISTICS | GRADIENTS if with_gradients else STATISTICS
-        choice = {"transposed": transposed, "rows_at_once": rows_at_once}
+        choice = {"transposed": transposed, "rows_at_once": rows_at_once, "tf32": tf32}
         self.cross_entropy_phase(phases, hidden, weight, target, scale, statistics, grads, **choice)
         self.call("cost", statistics, scale, hidden.shape[0], loss, self.memory.stream)
         return [loss], tuple(grads)
@@ -273,13 +303,16 @@ class CudaOps:
         transposed: bool = False,
         rows_at_once: int = 0,
         first_token: int = 0,
+        tf32: bool = False,
     ) -> None:
         """Call the library once: on the whole vocabulary or, from `first_token` on, on a slice."""
         given = (None if x is None else self.memory.address(x) for x in (hidden, weight, target, scale, statistics))
         out = (None if x is None else self.memory.address(x) for x in grads)
         vocabulary = weight.shape[0 if transposed else 1]
-        shape = (*hidden.shape, vocabulary, first_token, rows_at_once, int(transposed), phases)
-        op, (dtype, stream) = CrossEntropy(*given, *out, None, *shape), self._where(hidden)
+        is_wide = grads[1] is not None and self.memory.dtype(grads[1]) == "float32"
+        shape = (*hidden.shape, vocabulary, first_token, rows_at_once)
+        flags = (int(transposed), phases, int(is_wide), int(tf32))
+        op, (dtype, stream) = CrossEntropy(*given, *out, None, *shape, *flags), self._where(hidden)
         scratch = self._scratch(self.call("cross_entropy_scratch", ctypes.pointer(op), dtype))
         op.scratch = self.memory.address(scratch)
         self.call("linear_cross_entropy", ctypes.pointer(op), dtype, stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,8 +88,12 @@ class Timing:
 
 
 def timings(ops: CudaOps, dtype: str) -> dict[str, Callable[[], Timing]]:
-    """Return makers, by name of the op: only one op's inputs need be held at a time."""
-    return {
+    """Return makers, by name of the op: only one op's inputs need be held at a time.
+
+    Of a dtype narrower than float32 there are the mixes that autocast makes too: float32 rows and weights, products and
+    branches in that dtype. In PyTorch they are computed in float32 and rounded, as its autocast does.
+    """
+    alike = {
         "rms_norm": lambda: _norm(ops, dtype, "rms_norm"),
         "add_rms_norm": lambda: _add_norm(ops, dtype),
         "layer_norm": lambda: _norm(ops, dtype, "layer_norm"),
@@ -96,8 +101,15 @@ def timings(ops: CudaOps, dtype: str) -> dict[str, Callable[[], Timing]]:
         "swiglu": lambda: _swiglu(ops, dtype),
         "gelu": lambda: _activation(ops, dtype, 1, F.gelu),
         "quick_gelu": lambda: _activation(ops, dtype, 2, lambda x: x * torch.sigmoid(1.702 * x)),
-        "linear_cross_entropy": lambda: _loss(ops, dtype),
+        "linear_cross_entropy": lambda: _loss(ops, dtype, dtype),
     }
+    mixed = {
+        "rms_norm mixed": lambda: _mixed_norm(ops, dtype, "rms_norm"),
+        "add_rms_norm mixed": lambda: _mixed_add_norm(ops, dtype),
+        "layer_norm mixed": lambda: _mixed_norm(ops, dtype, "layer_norm"),
+        "linear_cross_entropy mixed": lambda: _loss(ops, dtype, "float32"),
+    }
+    return alike if dtype == "float32" else alike | mixed
 
 
 def _random(dtype: str, *shape: int) -> torch.Tensor:
@@ -141,6 +153,32 @@ def _add_norm(ops: CudaOps, dtype: str) -> Timing:
     return Timing([x, residual, weight], ops.add_rms_norm, backward, in_torch, _bytes(x, 4), _bytes(x, 4))
 
 
+def _mixed_norm(ops: CudaOps, dtype: str, name: str) -> Timing:
+    x, weight, bias = _random("float32", ROWS, SIZE), _random("float32", SIZE), _random("float32", SIZE)
+    inputs = [x, weight] if name == "rms_norm" else [x, weight, bias]
+    in_torch = getattr(F, name)
+    return Timing(
+        inputs,
+        partial(getattr(ops, name), result=dtype),
+        getattr(ops, f"{name}_grad"),
+        lambda x, *scales: in_torch(x, (SIZE,), *scales, eps=EPSILON).to(getattr(torch, dtype)),
+        _bytes(x, 1.5),
+        _bytes(x, 2.5),
+    )
+
+
+def _mixed_add_norm(ops: CudaOps, dtype: str) -> Timing:
+    residual, branch, weight = _random("float32", ROWS, SIZE), _random(dtype, ROWS, SIZE), _random("float32", SIZE)
+
+    def in_torch(residual: torch.Tensor, branch: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        total = residual + branch
+        return total, F.rms_norm(total, (SIZE,), weight, EPSILON).to(branch.dtype)
+
+    forward = partial(ops.add_rms_norm, result=dtype)
+    work = _bytes(residual, 2) + _bytes(branch, 2), _bytes(residual, 3) + _bytes(branch, 2)
+    return Timing([residual, branch, weight], forward, ops.add_rms_norm_grad, in_torch, *work)
+
+
 def _rotary(ops: CudaOps, dtype: str) -> Timing:
     x = _random(dtype, ROWS, HEADS, HEAD_SIZE)
     angle = torch.rand(ROWS, HEAD_SIZE // 2, device="cuda")
@@ -170,8 +208,8 @@ def _activation(ops: CudaOps, dtype: str, kind: int, in_torch: Callable[..., Any
     return Timing([x], forward, ops.activation_grad, in_torch, _bytes(x, 2), _bytes(x, 3))
 
 
-def _loss(ops: CudaOps, dtype: str) -> Timing:
-    hidden, weight = _random(dtype, LOSS_ROWS, LOSS_SIZE), _random(dtype, VOCABULARY, LOSS_SIZE)
+def _loss(ops: CudaOps, dtype: str, weight_dtype: str) -> Timing:
+    hidden, weight = _random(dtype, LOSS_ROWS, LOSS_SIZE), _random(weight_dtype, VOCABULARY, LOSS_SIZE)
     with torch.no_grad():
         weight *= 0.02
     target = torch.randint(0, VOCABULARY, (LOSS_ROWS,), device="cuda")
@@ -179,13 +217,13 @@ def _loss(ops: CudaOps, dtype: str) -> Timing:
     liger = _liger("fused_linear_cross_entropy")
 
     def forward(hidden: torch.Tensor, weight: torch.Tensor) -> tuple[list, tuple]:
-        # Timed alone the loss is asked for without gradients; what both passes take is timed with them.
-        return ops.linear_cross_entropy(
-            hidden, weight, target, scale, transposed=True, with_gradients=torch.is_grad_enabled()
-        )
+        # Timed alone the loss is asked for without gradients; what both passes take is timed with them. A weight in
+        # float32 is rounded at each call, as the binding does.
+        choice = {"with_gradients": torch.is_grad_enabled(), "weight_grad": weight_dtype}
+        return ops.linear_cross_entropy(hidden, weight.to(hidden.dtype), target, scale, transposed=True, **choice)
 
     def in_torch(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(F.linear(hidden, weight).float(), target)
+        return F.cross_entropy(F.linear(hidden, weight.to(hidden.dtype)).float(), target)
 
     products = 2.0 * LOSS_ROWS * LOSS_SIZE * VOCABULARY
     return Timing(
@@ -195,7 +233,7 @@ def _loss(ops: CudaOps, dtype: str) -> Timing:
         in_torch,
         products,
         2 * products,
-        liger and (lambda hidden, weight: liger(hidden, weight, target)),
+        liger and (lambda hidden, weight: liger(hidden, weight.to(hidden.dtype), target)),
         in_products=True,
     )
 

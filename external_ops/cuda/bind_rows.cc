@@ -5,55 +5,104 @@
 namespace paddlemix {
 namespace {
 
-Tensors RmsNormForward(const Tensor& x, const Tensor& weight, float epsilon) {
-  Tensor y = allocate_like(x), inverse = allocate_floats({rows(x)}, x);
+// `y` is one of c_api.h's dtypes. What is not there has the dtype of `x`.
+PaddlemixNormDtypes norm_dtypes(const Tensor& x, int branch, int y, const Tensor& weight, const Tensor& bias) {
+  return {dtype_of(x), branch, y, dtype_of(weight), dtype_of(bias)};
+}
+
+Tensors rms_norm(const Tensor& x, const Tensor& weight, float epsilon, int dtype) {
+  Tensor y = allocate(x.shape(), dtype_from(dtype), x), inverse = allocate_floats({rows(x)}, x);
+  const PaddlemixNormDtypes dtypes = norm_dtypes(x, dtype_of(x), dtype, weight, weight);
   succeeded(paddlemix_cuda_rms_norm(numbers(x), nullptr, numbers(weight), nullptr, place(y), float_place(inverse),
-                                    rows(x), last(x), epsilon, dtype_of(x), stream_of(x)));
+                                    rows(x), last(x), epsilon, &dtypes, stream_of(x)));
   return {y, inverse};
 }
 
-Tensors AddRmsNormForward(const Tensor& x, const Tensor& residual, const Tensor& weight, float epsilon) {
-  Tensor y = allocate_like(x), sum = allocate_like(x), inverse = allocate_floats({rows(x)}, x);
-  succeeded(paddlemix_cuda_rms_norm(numbers(x), numbers(residual), numbers(weight), place(sum), place(y),
-                                    float_place(inverse), rows(x), last(x), epsilon, dtype_of(x), stream_of(x)));
+Tensors RmsNormForward(const Tensor& x, const Tensor& weight, float epsilon) {
+  return rms_norm(x, weight, epsilon, dtype_of(x));
+}
+
+Tensors MixedRmsNormForward(const Tensor& x, const Tensor& weight, float epsilon, int dtype) {
+  return rms_norm(x, weight, epsilon, dtype);
+}
+
+Tensors add_rms_norm(const Tensor& x, const Tensor& branch, const Tensor& weight, float epsilon, int dtype) {
+  Tensor sum = allocate_like(x), y = allocate(x.shape(), dtype_from(dtype), x);
+  Tensor inverse = allocate_floats({rows(x)}, x);
+  const PaddlemixNormDtypes dtypes = norm_dtypes(x, dtype_of(branch), dtype, weight, weight);
+  succeeded(paddlemix_cuda_rms_norm(numbers(x), numbers(branch), numbers(weight), place(sum), place(y),
+                                    float_place(inverse), rows(x), last(x), epsilon, &dtypes, stream_of(x)));
   return {sum, y, inverse};
 }
 
-// By x and weight.
+Tensors AddRmsNormForward(const Tensor& x, const Tensor& residual, const Tensor& weight, float epsilon) {
+  return add_rms_norm(x, residual, weight, epsilon, dtype_of(x));
+}
+
+// The wider of the two addends is what the other is added to.
+Tensors MixedAddRmsNormForward(const Tensor& x, const Tensor& residual, const Tensor& weight, float epsilon, int dtype,
+                               int x_dtype, int) {
+  const bool is_wide = x_dtype == PADDLEMIX_FLOAT32;
+  return add_rms_norm(is_wide ? x : residual, is_wide ? residual : x, weight, epsilon, dtype);
+}
+
+// By x, branch and weight; the branch's is that of x where their dtypes are the same.
 Tensors rms_norm_grad(const Tensor& x, const Tensor& weight, const Tensor& inverse, const Tensor& y_grad,
-                      const void* sum_grad) {
-  Tensor x_grad = allocate_like(x), weight_grad = allocate_like(weight);
+                      const void* sum_grad, int branch) {
+  Tensor x_grad = allocate_like(x), weight_grad = allocate_like(weight), branch_grad = x_grad;
+  const bool is_mixed = branch != dtype_of(x);
+  if (is_mixed) branch_grad = allocate(x.shape(), dtype_from(branch), x);
   Tensor scratch = allocate_bytes(succeeded(paddlemix_cuda_norm_scratch(rows(x), last(x))), x);
+  const PaddlemixNormDtypes dtypes = norm_dtypes(x, branch, dtype_of(y_grad), weight, weight);
   succeeded(paddlemix_cuda_rms_norm_grad(numbers(x), numbers(weight), floats(inverse), numbers(y_grad), sum_grad,
-                                         place(x_grad), place(weight_grad), place(scratch), rows(x), last(x),
-                                         dtype_of(x), stream_of(x)));
-  return {x_grad, weight_grad};
+                                         place(x_grad), is_mixed ? place(branch_grad) : nullptr, place(weight_grad),
+                                         place(scratch), rows(x), last(x), &dtypes, stream_of(x)));
+  return {x_grad, branch_grad, weight_grad};
 }
 
 Tensors RmsNormBackward(const Tensor& x, const Tensor& weight, const Tensor& inverse, const Tensor& y_grad) {
-  return rms_norm_grad(x, weight, inverse, y_grad, nullptr);
+  const Tensors grads = rms_norm_grad(x, weight, inverse, y_grad, nullptr, dtype_of(x));
+  return {grads[0], grads[2]};
 }
 
 Tensors AddRmsNormBackward(const Tensor& weight, const Tensor& sum, const Tensor& inverse, const Tensor& sum_grad,
                            const Tensor& y_grad) {
-  const Tensors grads = rms_norm_grad(sum, weight, inverse, y_grad, numbers(sum_grad));
-  return {grads[0], grads[0], grads[1]};
+  return rms_norm_grad(sum, weight, inverse, y_grad, numbers(sum_grad), dtype_of(sum));
+}
+
+Tensors MixedAddRmsNormBackward(const Tensor& weight, const Tensor& sum, const Tensor& inverse, const Tensor& sum_grad,
+                                const Tensor& y_grad, float, int, int x_dtype, int residual_dtype) {
+  const bool is_wide = x_dtype == PADDLEMIX_FLOAT32;
+  const Tensors grads =
+      rms_norm_grad(sum, weight, inverse, y_grad, numbers(sum_grad), is_wide ? residual_dtype : x_dtype);
+  return {grads[is_wide ? 0 : 1], grads[is_wide ? 1 : 0], grads[2]};
+}
+
+Tensors layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float epsilon, int dtype) {
+  Tensor y = allocate(x.shape(), dtype_from(dtype), x);
+  Tensor mean = allocate_floats({rows(x)}, x), inverse = allocate_floats({rows(x)}, x);
+  const PaddlemixNormDtypes dtypes = norm_dtypes(x, dtype_of(x), dtype, weight, bias);
+  succeeded(paddlemix_cuda_layer_norm(numbers(x), numbers(weight), numbers(bias), place(y), float_place(mean),
+                                      float_place(inverse), rows(x), last(x), epsilon, &dtypes, stream_of(x)));
+  return {y, mean, inverse};
 }
 
 Tensors LayerNormForward(const Tensor& x, const Tensor& weight, const Tensor& bias, float epsilon) {
-  Tensor y = allocate_like(x), mean = allocate_floats({rows(x)}, x), inverse = allocate_floats({rows(x)}, x);
-  succeeded(paddlemix_cuda_layer_norm(numbers(x), numbers(weight), numbers(bias), place(y), float_place(mean),
-                                      float_place(inverse), rows(x), last(x), epsilon, dtype_of(x), stream_of(x)));
-  return {y, mean, inverse};
+  return layer_norm(x, weight, bias, epsilon, dtype_of(x));
+}
+
+Tensors MixedLayerNormForward(const Tensor& x, const Tensor& weight, const Tensor& bias, float epsilon, int dtype) {
+  return layer_norm(x, weight, bias, epsilon, dtype);
 }
 
 Tensors LayerNormBackward(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean,
                           const Tensor& inverse, const Tensor& y_grad) {
   Tensor x_grad = allocate_like(x), weight_grad = allocate_like(weight), bias_grad = allocate_like(bias);
   Tensor scratch = allocate_bytes(succeeded(paddlemix_cuda_norm_scratch(rows(x), last(x))), x);
+  const PaddlemixNormDtypes dtypes = norm_dtypes(x, dtype_of(x), dtype_of(y_grad), weight, bias);
   succeeded(paddlemix_cuda_layer_norm_grad(numbers(x), numbers(weight), floats(mean), floats(inverse), numbers(y_grad),
                                            place(x_grad), place(weight_grad), place(bias_grad), place(scratch),
-                                           rows(x), last(x), dtype_of(x), stream_of(x)));
+                                           rows(x), last(x), &dtypes, stream_of(x)));
   return {x_grad, weight_grad, bias_grad};
 }
 
@@ -166,6 +215,17 @@ PD_BUILD_GRAD_OP(paddlemix_cuda_rms_norm)
     .Outputs({Grad("X"), Grad("Weight")})
     .SetKernelFn(PD_KERNEL(paddlemix::RmsNormBackward));
 
+// Of float32 and one narrower dtype; `dtype` is the result's. CPUs have none.
+PD_BUILD_OP(paddlemix_cuda_mixed_rms_norm)
+    .Inputs({"X", "Weight"})
+    .Outputs({"Y", "Inverse"})
+    .Attrs({"epsilon: float", "dtype: int"})
+    .SetKernelFn(PD_KERNEL(paddlemix::MixedRmsNormForward));
+PD_BUILD_GRAD_OP(paddlemix_cuda_mixed_rms_norm)
+    .Inputs({"X", "Weight", "Inverse", Grad("Y")})
+    .Outputs({Grad("X"), Grad("Weight")})
+    .SetKernelFn(PD_KERNEL(paddlemix::RmsNormBackward));
+
 PD_BUILD_OP(paddlemix_cuda_add_rms_norm)
     .Inputs({"X", "Residual", "Weight"})
     .Outputs({"Sum", "Y", "Inverse"})
@@ -176,12 +236,34 @@ PD_BUILD_GRAD_OP(paddlemix_cuda_add_rms_norm)
     .Outputs({Grad("X"), Grad("Residual"), Grad("Weight")})
     .SetKernelFn(PD_KERNEL(paddlemix::AddRmsNormBackward));
 
+// The gradient sees neither addend: what dtypes they had is said.
+PD_BUILD_OP(paddlemix_cuda_mixed_add_rms_norm)
+    .Inputs({"X", "Residual", "Weight"})
+    .Outputs({"Sum", "Y", "Inverse"})
+    .Attrs({"epsilon: float", "dtype: int", "x_dtype: int", "residual_dtype: int"})
+    .SetKernelFn(PD_KERNEL(paddlemix::MixedAddRmsNormForward));
+PD_BUILD_GRAD_OP(paddlemix_cuda_mixed_add_rms_norm)
+    .Inputs({"Weight", "Sum", "Inverse", Grad("Sum"), Grad("Y")})
+    .Outputs({Grad("X"), Grad("Residual"), Grad("Weight")})
+    .Attrs({"epsilon: float", "dtype: int", "x_dtype: int", "residual_dtype: int"})
+    .SetKernelFn(PD_KERNEL(paddlemix::MixedAddRmsNormBackward));
+
 PD_BUILD_OP(paddlemix_cuda_layer_norm)
     .Inputs({"X", "Weight", "Bias"})
     .Outputs({"Y", "Mean", "Inverse"})
     .Attrs({"epsilon: float"})
     .SetKernelFn(PD_KERNEL(paddlemix::LayerNormForward));
 PD_BUILD_GRAD_OP(paddlemix_cuda_layer_norm)
+    .Inputs({"X", "Weight", "Bias", "Mean", "Inverse", Grad("Y")})
+    .Outputs({Grad("X"), Grad("Weight"), Grad("Bias")})
+    .SetKernelFn(PD_KERNEL(paddlemix::LayerNormBackward));
+
+PD_BUILD_OP(paddlemix_cuda_mixed_layer_norm)
+    .Inputs({"X", "Weight", "Bias"})
+    .Outputs({"Y", "Mean", "Inverse"})
+    .Attrs({"epsilon: float", "dtype: int"})
+    .SetKernelFn(PD_KERNEL(paddlemix::MixedLayerNormForward));
+PD_BUILD_GRAD_OP(paddlemix_cuda_mixed_layer_norm)
     .Inputs({"X", "Weight", "Bias", "Mean", "Inverse", Grad("Y")})
     .Outputs({Grad("X"), Grad("Weight"), Grad("Bias")})
     .SetKernelFn(PD_KERNEL(paddlemix::LayerNormBackward));

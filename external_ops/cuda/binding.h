@@ -48,6 +48,20 @@ inline int dtype_of(const Tensor& x) {
   }
 }
 
+// Paddle's name of one of c_api.h's dtypes.
+inline paddle::DataType dtype_from(int dtype) {
+  switch (dtype) {
+    case PADDLEMIX_FLOAT32:
+      return paddle::DataType::FLOAT32;
+    case PADDLEMIX_BFLOAT16:
+      return paddle::DataType::BFLOAT16;
+    case PADDLEMIX_FLOAT16:
+      return paddle::DataType::FLOAT16;
+    default:
+      throw std::invalid_argument("dtype is " + std::to_string(dtype) + "; expected 0, 1 or 2");
+  }
+}
+
 // Paddle's stream of the card that the tensor is on: what Paddle queued before is done before.
 inline void* stream_of(const Tensor& x) { return x.stream(); }
 

@@ -31,6 +31,29 @@ int run(int dtype, const Work& work) {
   });
 }
 
+// Calls `work(X(), Branch(), Y())`, likewise.
+template <typename Work>
+int run_norm(const PaddlemixNormDtypes& dtypes, const Work& work) {
+  return guarded([&] {
+    with_norm_dtypes(dtypes.x, dtypes.branch, dtypes.y, work);
+    return 0;
+  });
+}
+
+PaddlemixNormDtypes without_branch(PaddlemixNormDtypes dtypes) {
+  dtypes.branch = dtypes.x;
+  return dtypes;
+}
+
+// A weight or a bias of a norm from X to Y.
+template <typename X, typename Y>
+Scale<Narrower<X, Y>> scale_of(const void* numbers, int dtype, X, Y) {
+  bool fits = dtype == PADDLEMIX_FLOAT32;
+  if (!fits) with_dtype(dtype, [&](auto t) { fits = std::is_same_v<decltype(t), Narrower<X, Y>>; });
+  if (numbers && !fits) throw std::invalid_argument("a weight is of another narrow dtype than the rows");
+  return {numbers, dtype == PADDLEMIX_FLOAT32};
+}
+
 template <typename T>
 const T* of(const void* numbers, T) {
   return static_cast<const T*>(numbers);
@@ -60,14 +83,16 @@ LinearCrossEntropy<T> typed(const PaddlemixCrossEntropy& op) {
           op.scale,
           split(op.statistics, op.rows),
           of(op.hidden_grad, T()),
-          of(op.weight_grad, T()),
+          op.wide_weight_grad ? nullptr : of(op.weight_grad, T()),
+          op.wide_weight_grad ? static_cast<float*>(op.weight_grad) : nullptr,
           op.scratch,
           op.rows,
           op.size,
           op.vocabulary,
           op.first_token,
           op.rows_at_once,
-          op.phases};
+          op.phases,
+          op.tf32 != 0};
 }
 
 template <typename T>
@@ -99,11 +124,14 @@ extern "C" {
 
 const char* paddlemix_cuda_error(void) { return last_error.c_str(); }
 
-int paddlemix_cuda_rms_norm(const void* x, const void* residual, const void* weight, void* sum, void* y,
-                            float* inverse, int64_t rows, int64_t size, float epsilon, int dtype, void* stream) {
-  return run(dtype, [&](auto t) {
-    rms_norm<decltype(t)>({of(x, t), of(residual, t), of(weight, t), of(sum, t), of(y, t), inverse, rows, size, epsilon},
-                          as_stream(stream));
+int paddlemix_cuda_rms_norm(const void* x, const void* branch, const void* weight, void* sum, void* y, float* inverse,
+                            int64_t rows, int64_t size, float epsilon, const PaddlemixNormDtypes* dtypes,
+                            void* stream) {
+  return run_norm(*dtypes, [&](auto of_x, auto of_branch, auto of_y) {
+    rms_norm<decltype(of_x), decltype(of_branch), decltype(of_y)>(
+        {of(x, of_x), of(branch, of_branch), scale_of(weight, dtypes->weight, of_x, of_y), of(sum, of_x), of(y, of_y),
+         inverse, rows, size, epsilon},
+        as_stream(stream));
   });
 }
 
@@ -112,32 +140,39 @@ int64_t paddlemix_cuda_norm_scratch(int64_t rows, int64_t size) {
 }
 
 int paddlemix_cuda_rms_norm_grad(const void* x, const void* weight, const float* inverse, const void* y_grad,
-                                 const void* sum_grad, void* x_grad, void* weight_grad, void* scratch, int64_t rows,
-                                 int64_t size, int dtype, void* stream) {
-  return run(dtype, [&](auto t) {
-    rms_norm_grad<decltype(t)>({of(x, t), of(weight, t), inverse, of(y_grad, t), of(sum_grad, t), of(x_grad, t),
-                                of(weight_grad, t), static_cast<float*>(scratch), rows, size},
-                               as_stream(stream));
+                                 const void* sum_grad, void* x_grad, void* branch_grad, void* weight_grad,
+                                 void* scratch, int64_t rows, int64_t size, const PaddlemixNormDtypes* dtypes,
+                                 void* stream) {
+  return run_norm(*dtypes, [&](auto of_x, auto of_branch, auto of_y) {
+    rms_norm_grad<decltype(of_x), decltype(of_branch), decltype(of_y)>(
+        {of(x, of_x), scale_of(weight, dtypes->weight, of_x, of_y), inverse, of(y_grad, of_y), of(sum_grad, of_x),
+         of(x_grad, of_x), of(branch_grad, of_branch), weight_grad, static_cast<float*>(scratch), rows, size,
+         dtypes->weight},
+        as_stream(stream));
   });
 }
 
 int paddlemix_cuda_layer_norm(const void* x, const void* weight, const void* bias, void* y, float* mean,
-                              float* inverse, int64_t rows, int64_t size, float epsilon, int dtype, void* stream) {
-  return run(dtype, [&](auto t) {
-    layer_norm<decltype(t)>({of(x, t), of(weight, t), of(bias, t), of(y, t), mean, inverse, rows, size, epsilon},
-                            as_stream(stream));
+                              float* inverse, int64_t rows, int64_t size, float epsilon,
+                              const PaddlemixNormDtypes* dtypes, void* stream) {
+  return run_norm(without_branch(*dtypes), [&](auto of_x, auto, auto of_y) {
+    layer_norm<decltype(of_x), decltype(of_y)>(
+        {of(x, of_x), scale_of(weight, dtypes->weight, of_x, of_y), scale_of(bias, dtypes->bias, of_x, of_y),
+         of(y, of_y), mean, inverse, rows, size, epsilon},
+        as_stream(stream));
   });
 }
 
 int paddlemix_cuda_layer_norm_grad(const void* x, const void* weight, const float* mean, const float* inverse,
                                    const void* y_grad, void* x_grad, void* weight_grad, void* bias_grad, void* scratch,
-                                   int64_t rows, int64_t size, int dtype, void* stream) {
-  return run(dtype, [&](auto t) {
+                                   int64_t rows, int64_t size, const PaddlemixNormDtypes* dtypes, void* stream) {
+  return run_norm(without_branch(*dtypes), [&](auto of_x, auto, auto of_y) {
     float* weight_shares = static_cast<float*>(scratch);
     float* bias_shares = weight_shares + norm_scratch(rows, size) / (2 * static_cast<int64_t>(sizeof(float)));
-    layer_norm_grad<decltype(t)>({of(x, t), of(weight, t), mean, inverse, of(y_grad, t), of(x_grad, t),
-                                  of(weight_grad, t), of(bias_grad, t), weight_shares, bias_shares, rows, size},
-                                 as_stream(stream));
+    layer_norm_grad<decltype(of_x), decltype(of_y)>(
+        {of(x, of_x), scale_of(weight, dtypes->weight, of_x, of_y), mean, inverse, of(y_grad, of_y), of(x_grad, of_x),
+         weight_grad, bias_grad, weight_shares, bias_shares, rows, size, dtypes->weight, dtypes->bias},
+        as_stream(stream));
   });
 }
 
@@ -191,7 +226,8 @@ int64_t paddlemix_cuda_cross_entropy_scratch(const PaddlemixCrossEntropy* op, in
   return guarded([&] {
     int64_t bytes = 0;
     with_dtype(dtype, [&](auto t) {
-      bytes = plan<decltype(t)>(op->rows, op->size, op->vocabulary, op->rows_at_once, op->weight_grad).bytes();
+      const bool is_summed = op->weight_grad && !op->wide_weight_grad;
+      bytes = plan<decltype(t)>(op->rows, op->size, op->vocabulary, op->rows_at_once, is_summed).bytes();
     });
     return bytes;
   });

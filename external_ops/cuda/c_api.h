@@ -19,26 +19,35 @@ enum { PADDLEMIX_GELU = 1, PADDLEMIX_QUICK_GELU = 2 };
 /* What went wrong in this thread's last failed call. */
 PADDLEMIX_API const char* paddlemix_cuda_error(void);
 
-/* y = x / rms(x) * weight, by rows of `size`; `inverse` [rows] is one over the root mean square. Where `residual` is not
-   null, x + residual is written to `sum` and takes the place of x. */
-PADDLEMIX_API int paddlemix_cuda_rms_norm(const void* x, const void* residual, const void* weight, void* sum, void* y,
-                                          float* inverse, int64_t rows, int64_t size, float epsilon, int dtype,
-                                          void* stream);
+/* The dtypes of a norm: of its rows, which the sum and their gradient share; of the branch that is added to them; of its
+   result; of its weight, and of its bias. The first three are alike, or float32 mixed with one narrower dtype; a branch is
+   never wider than the rows. The last two are float32, or the narrower one of rows and result. What is not there has
+   any. */
+typedef struct {
+  int32_t x, branch, y, weight, bias;
+} PaddlemixNormDtypes;
+
+/* y = x / rms(x) * weight, by rows of `size`; `inverse` [rows] is one over the root mean square. Where `branch` is not
+   null, x + branch is written to `sum` and takes the place of x. */
+PADDLEMIX_API int paddlemix_cuda_rms_norm(const void* x, const void* branch, const void* weight, void* sum, void* y,
+                                          float* inverse, int64_t rows, int64_t size, float epsilon,
+                                          const PaddlemixNormDtypes* dtypes, void* stream);
 /* Bytes of scratch for the gradient of either norm; negative where that failed. */
 PADDLEMIX_API int64_t paddlemix_cuda_norm_scratch(int64_t rows, int64_t size);
-/* `x` is what was normalised; `sum_grad` or null is added to `x_grad`. */
+/* `x` is what was normalised; `sum_grad` or null is added to `x_grad`. `branch_grad`, the same rounded to the branch's
+   dtype, may be null. */
 PADDLEMIX_API int paddlemix_cuda_rms_norm_grad(const void* x, const void* weight, const float* inverse,
                                                const void* y_grad, const void* sum_grad, void* x_grad,
-                                               void* weight_grad, void* scratch, int64_t rows, int64_t size, int dtype,
-                                               void* stream);
+                                               void* branch_grad, void* weight_grad, void* scratch, int64_t rows,
+                                               int64_t size, const PaddlemixNormDtypes* dtypes, void* stream);
 /* `weight` and `bias`, and their gradients, may be null. */
 PADDLEMIX_API int paddlemix_cuda_layer_norm(const void* x, const void* weight, const void* bias, void* y, float* mean,
-                                            float* inverse, int64_t rows, int64_t size, float epsilon, int dtype,
-                                            void* stream);
+                                            float* inverse, int64_t rows, int64_t size, float epsilon,
+                                            const PaddlemixNormDtypes* dtypes, void* stream);
 PADDLEMIX_API int paddlemix_cuda_layer_norm_grad(const void* x, const void* weight, const float* mean,
                                                  const float* inverse, const void* y_grad, void* x_grad,
                                                  void* weight_grad, void* bias_grad, void* scratch, int64_t rows,
-                                                 int64_t size, int dtype, void* stream);
+                                                 int64_t size, const PaddlemixNormDtypes* dtypes, void* stream);
 
 /* Heads [tokens, heads, 2 half] of a tensor whose tokens are `stride` numbers apart; `y` may be `x`. */
 typedef struct {
@@ -81,6 +90,8 @@ typedef struct {
   int64_t rows_at_once; /* 0 chooses */
   int32_t transposed;
   int32_t phases; /* PADDLEMIX_STATISTICS, PADDLEMIX_GRADIENTS or both */
+  int32_t wide_weight_grad; /* whether it is float32, whatever the weight is */
+  int32_t tf32;             /* whether products of float32 may round their factors to TF32 */
 } PaddlemixCrossEntropy;
 
 enum { PADDLEMIX_STATISTICS = 1, PADDLEMIX_GRADIENTS = 2 };

@@ -53,6 +53,31 @@ void with_dtype(int dtype, const Work& work) {
   throw std::invalid_argument("dtype is " + std::to_string(dtype) + "; expected 0, 1 or 2");
 }
 
+// Calls `work(X(), Branch(), Y())` for dtypes of c_api.h: all alike, or float32 mixed with one narrower dtype, in which a
+// branch never is wider than what it is added to.
+template <typename Work>
+void with_norm_dtypes(int x, int branch, int y, const Work& work) {
+  const int narrower = std::max({x, branch, y});
+  for (int dtype : {x, branch, y})
+    if (dtype != 0 && dtype != narrower) throw std::invalid_argument("two narrow dtypes are mixed; expected one");
+  if (x != 0 && branch == 0) throw std::invalid_argument("a float32 branch is added to narrower rows");
+  with_dtype(narrower, [&](auto t) {
+    using Narrow = decltype(t);
+    const auto with_branch = [&](auto of_x, auto of_branch) {
+      if (y == 0)
+        work(of_x, of_branch, float());
+      else
+        work(of_x, of_branch, Narrow());
+    };
+    if (x != 0)
+      with_branch(Narrow(), Narrow());
+    else if (branch != 0)
+      with_branch(float(), Narrow());
+    else
+      with_branch(float(), float());
+  });
+}
+
 // Calls `work` with the number of numbers a load may bring: as many as fit, or 1 where shapes or addresses are odd.
 template <typename T, typename Work>
 void with_width(bool wide_fits, const Work& work) {

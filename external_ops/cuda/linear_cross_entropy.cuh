@@ -20,12 +20,14 @@ struct LinearCrossEntropy {
   const int64_t* target;  // [rows]
   const float* scale;     // [rows]: of the rows' costs
   LogitStatistics statistics;
-  T* hidden_grad;  // [rows, size] or null
-  T* weight_grad;  // as the weight, or null
+  T* hidden_grad;           // [rows, size] or null
+  T* weight_grad;           // as the weight, or null
+  float* wide_weight_grad;  // the same for a parameter in float32, of which the weight is a rounded copy; or null
   void* scratch;
   int64_t rows, size, vocabulary, first_token;
   int64_t rows_at_once;  // 0 chooses
   int phases;            // with kGradients alone, `statistics` are those that kStatistics gave, joined
+  bool tf32;             // see `Product`
 };
 
 inline int64_t rows_at_once(int64_t rows, int64_t vocabulary, int64_t wanted) {
@@ -42,13 +44,13 @@ struct Pieces {
 };
 
 template <typename T>
-Pieces plan(int64_t rows, int64_t size, int64_t vocabulary, int64_t wanted, bool weight_asked) {
+Pieces plan(int64_t rows, int64_t size, int64_t vocabulary, int64_t wanted, bool narrow_weight_asked) {
   constexpr int64_t kFloat = sizeof(float), kNarrow = sizeof(T);
   const auto padded = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
   const int64_t piece = rows_at_once(rows, vocabulary, wanted);
   const bool narrow = kNarrow < kFloat;
   return {piece, padded(piece * vocabulary * kFloat), narrow ? padded(piece * vocabulary * kNarrow) : 0,
-          narrow && weight_asked && piece < rows ? padded(size * vocabulary * kFloat) : 0};
+          narrow && narrow_weight_asked && piece < rows ? padded(size * vocabulary * kFloat) : 0};
 }
 
 template <typename T>
@@ -81,7 +83,7 @@ template <typename T, typename Y>
 void add_weight_grad(const LinearCrossEntropy<T>& a, const Product& turned, const T* hidden, const T* grads, Y* sums,
                      cudaStream_t stream) {
   if (a.weight.transposed)
-    matmul({turned.n, turned.k, turned.m, turned.add}, Matrix<T>{grads, true}, Matrix<T>{hidden, false}, sums, stream);
+    matmul({turned.n, turned.k, turned.m, turned.add, turned.tf32}, Matrix<T>{grads, true}, Matrix<T>{hidden, false}, sums, stream);
   else
     matmul(turned, Matrix<T>{hidden, true}, Matrix<T>{grads, false}, sums, stream);
 }
@@ -92,21 +94,25 @@ void linear_cross_entropy(const LinearCrossEntropy<T>& a, cudaStream_t stream) {
   char* scratch = static_cast<char*>(a.scratch);
   float* logits = reinterpret_cast<float*>(scratch);
   T* grads = reinterpret_cast<T*>(scratch + (pieces.logit_grads ? pieces.logits : 0));
-  float* sums = pieces.weight_sums ? reinterpret_cast<float*>(scratch + pieces.logits + pieces.logit_grads) : nullptr;
+  float* sums = pieces.weight_sums ? reinterpret_cast<float*>(scratch + pieces.logits + pieces.logit_grads)
+                                   : a.wide_weight_grad;
   for (int64_t first = 0; first < a.rows; first += pieces.rows) {
     const int64_t rows = std::min(pieces.rows, a.rows - first);
     const T* hidden = a.hidden + first * a.size;
-    matmul({rows, a.size, a.vocabulary, false}, Matrix<T>{hidden, false}, a.weight, logits, stream);
+    matmul({rows, a.size, a.vocabulary, false, a.tf32}, Matrix<T>{hidden, false}, a.weight, logits, stream);
     const Logits piece{logits, a.target + first, from(a.statistics, first), rows, a.vocabulary, a.first_token};
     if (a.phases & kStatistics) logit_statistics(piece, stream);
     if (!(a.phases & kGradients)) continue;
     logit_grad(piece, a.scale + first, grads, stream);
     const Matrix<T> back{a.weight.numbers, !a.weight.transposed};
     if (a.hidden_grad)
-      matmul({rows, a.vocabulary, a.size, false}, Matrix<T>{grads, false}, back, a.hidden_grad + first * a.size, stream);
-    const Product turned{a.size, rows, a.vocabulary, first > 0};
-    if (a.weight_grad && sums) add_weight_grad(a, turned, hidden, grads, sums, stream);
-    if (a.weight_grad && !sums) add_weight_grad(a, turned, hidden, grads, a.weight_grad, stream);
+      matmul({rows, a.vocabulary, a.size, false, a.tf32}, Matrix<T>{grads, false}, back,
+             a.hidden_grad + first * a.size, stream);
+    const Product turned{a.size, rows, a.vocabulary, first > 0, a.tf32};
+    if (sums)
+      add_weight_grad(a, turned, hidden, grads, sums, stream);
+    else if (a.weight_grad)
+      add_weight_grad(a, turned, hidden, grads, a.weight_grad, stream);
   }
   const int64_t count = a.size * a.vocabulary;
   if (a.weight_grad && sums)

@@ -36,10 +36,11 @@ struct Matrix {
   bool transposed;
 };
 
-// y[m, n] = x[m, k] w[k, n], added to what y holds where `add`.
+// y[m, n] = x[m, k] w[k, n], added to what y holds where `add`. Factors in float32 are rounded to TF32, whose products
+// run several times as fast, where `tf32`; sums are float32 always.
 struct Product {
   int64_t m, k, n;
-  bool add;
+  bool add, tf32;
 };
 
 template <typename T, typename Y>
@@ -48,11 +49,13 @@ void matmul(const Product& shape, Matrix<T> x, Matrix<T> w, Y* y, cudaStream_t s
     throw std::invalid_argument("a matrix has more than 2147483647 rows or columns");
   const int m = static_cast<int>(shape.m), k = static_cast<int>(shape.k), n = static_cast<int>(shape.n);
   const float one = 1.0f, before = shape.add ? 1.0f : 0.0f;
+  const bool rounds = shape.tf32 && std::is_same_v<T, float>;
   // cuBLAS counts by columns: read so, memory holds the transposed matrices, and y' = w' x'.
   check(cublasGemmEx(cublas_handle(stream), w.transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                      x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k, &one, w.numbers, type_of(w.numbers),
                      w.transposed ? k : n, x.numbers, type_of(x.numbers), x.transposed ? m : k, &before, y,
-                     type_of(y), n, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+                     type_of(y), n, rounds ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+                     CUBLAS_GEMM_DEFAULT));
 }
 
 }  // namespace paddlemix

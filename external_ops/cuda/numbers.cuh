@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace paddlemix {
 
@@ -87,6 +88,42 @@ __device__ void write(T* to, const Pack<T, kWidth>& numbers) {
   memcpy(&parts, &numbers, sizeof numbers);
 #pragma unroll
   for (int n = 0; n < Parts::kCount; ++n) __stwb(reinterpret_cast<typename Parts::One*>(to) + n, parts.at[n]);
+}
+
+template <typename T, int kWidth>
+__device__ Pack<T, kWidth> narrowed(const float (&x)[kWidth]) {
+  Pack<T, kWidth> numbers;
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) numbers.at[j] = narrow<T>(x[j]);
+  return numbers;
+}
+
+// Of two dtypes the one that takes more bytes, and the one that takes fewer.
+template <typename X, typename Y>
+using Wider = std::conditional_t<(sizeof(X) < sizeof(Y)), Y, X>;
+template <typename X, typename Y>
+using Narrower = std::conditional_t<(sizeof(X) < sizeof(Y)), X, Y>;
+
+// Numbers in float32, or in T: which, is known at run time alone. Or null.
+template <typename T>
+struct Scale {
+  const void* numbers;
+  bool is_wide;
+};
+
+template <typename T, int kWidth>
+__device__ void read_wide(const T* from, float (&to)[kWidth]) {
+  const Pack<T, kWidth> numbers = read<kWidth>(from);
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) to[j] = wide(numbers.at[j]);
+}
+
+template <typename T, int kWidth>
+__device__ void read_wide(const Scale<T>& from, int64_t i, float (&to)[kWidth]) {
+  if (std::is_same_v<T, float> || from.is_wide)
+    read_wide(static_cast<const float*>(from.numbers) + i, to);
+  else
+    read_wide(static_cast<const T*>(from.numbers) + i, to);
 }
 
 // Whether wide loads may start here. Null, which stands for "not given", is not read at all.

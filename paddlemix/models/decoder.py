@@ -239,9 +239,9 @@ class DecoderBlock(nn.Layer):
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
         self._names = names = shape.names
-        setattr(self, names.attention_norm, RMSNorm(shape.hidden_size, shape.norm_epsilon))
+        setattr(self, names.attention_norm, RMSNorm(shape.hidden_size, shape.norm_epsilon, for_products=True))
         setattr(self, names.attention, DecoderAttention(shape))
-        setattr(self, names.feed_forward_norm, RMSNorm(shape.hidden_size, shape.norm_epsilon))
+        setattr(self, names.feed_forward_norm, RMSNorm(shape.hidden_size, shape.norm_epsilon, for_products=True))
         setattr(self, names.feed_forward, GatedMLP(shape.hidden_size, shape.intermediate_size, names.mlp))
 
     def forward(self, x: paddle.Tensor, rotaries: Rotaries, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
@@ -278,7 +278,7 @@ class Decoder(nn.Layer):
         names = shape.names
         setattr(self, names.embedding, nn.Embedding(shape.vocab_size, shape.hidden_size))
         setattr(self, names.blocks, nn.LayerList([DecoderBlock(shape) for _ in range(shape.layers)]))
-        setattr(self, names.norm, RMSNorm(shape.hidden_size, shape.norm_epsilon))
+        setattr(self, names.norm, RMSNorm(shape.hidden_size, shape.norm_epsilon, for_products=True))
 
     @property
     def embedding(self) -> nn.Layer:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,8 @@ PACKAGE = "paddlemix_external_ops"
 CHOICE_VARIABLE = "PADDLEMIX_OPS"
 # Goes up with every change of what Python calls: names, inputs and attributes. `external_ops/setup.py` has the same.
 INTERFACE = 5
+# Likewise of the ops for CUDA alone, so that a build for the CPU stays good where only they have changed.
+CUDA_INTERFACE = 2
 BUILD_COMMAND = "cd external_ops && python setup.py install"
 
 
@@ -32,7 +35,7 @@ class Build:
 
     reason: str = ""
     folder: Path = Path()
-    about: dict[str, str] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def find_build() -> Build:

@@ -95,6 +95,62 @@ def test_values_and_gradients_are_those_of_the_formulas(ops, dtype, shift):
     assert not wrong
 
 
+@pytest.mark.parametrize("narrow", ["bfloat16", "float16"])
+def test_a_norm_of_float32_rows_in_a_narrower_dtype_is_the_float32_norm_rounded(ops, narrow):
+    rng, memory = np.random.default_rng(6), HostMemory()
+    for size in (17, 520):
+        x, more = (memory.put(rng.standard_normal((3, size)), "float32") for _ in range(2))
+        weight, bias = (memory.put(rng.standard_normal(size), "float32") for _ in range(2))
+        branch = memory.put(more, narrow)
+        for op, inputs in (
+            (ops.rms_norm, (x, weight)),
+            (ops.layer_norm, (x, weight, bias)),
+            (ops.add_rms_norm, (x, branch, weight)),
+        ):
+            widened = [memory.put(one, "float32") for one in inputs]
+            (*sums, exact), _ = op(*widened)
+            (*found_sums, found), _ = op(*inputs, result=narrow)
+            assert (found == exact.astype(found.dtype)).all() and memory.dtype(found) == narrow, op
+            assert all((one == other).all() for one, other in zip(sums, found_sums, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "message"),
+    [
+        ((1, 1, 2, 0, 0), "two narrow dtypes are mixed"),
+        ((2, 0, 2, 0, 0), "a float32 branch is added to narrower rows"),
+        ((0, 0, 1, 2, 0), "a weight is of another narrow dtype"),
+        ((0, 0, 3, 0, 0), "dtype is 3"),
+    ],
+)
+def test_dtypes_that_no_norm_mixes_are_told(ops, dtypes, message):
+    import ctypes
+
+    from cuda_library import NormDtypes
+
+    x = HostMemory().put(np.ones((1, 4)), "float32")
+    given = ctypes.pointer(NormDtypes(*dtypes))
+    with pytest.raises(RuntimeError, match=message):
+        ops.call("rms_norm", x, x, x, x, x, x, 1, 4, 1e-6, given, 0)
+
+
+def test_products_of_float32_are_rounded_to_tf32_where_that_is_asked(ops):
+    rng, memory = np.random.default_rng(7), HostMemory()
+    hidden, weight = rng.standard_normal((4, 8)), rng.standard_normal((8, 16))
+    target, scale = memory.put(np.arange(4), "int64"), memory.put(np.ones(4), "float32")
+
+    def rounded(x):
+        bits = x.astype(np.float32).view(np.uint32)
+        return ((bits + 0x1000) & ~np.uint32(0x1FFF)).view(np.float32)
+
+    losses = []
+    for x, w, tf32 in ((hidden, weight, True), (rounded(hidden), rounded(weight), False), (hidden, weight, False)):
+        given = memory.put(x, "float32"), memory.put(w, "float32"), target, scale
+        (loss,), _ = ops.linear_cross_entropy(*given, tf32=tf32, with_gradients=False)
+        losses.append(float(loss))
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_a_check_notices_a_wrong_result(ops):
     from cuda_cases import cases, check
 

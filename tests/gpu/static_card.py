@@ -24,7 +24,7 @@ from paddle.base import core
 
 from paddlemix import handover
 from paddlemix.models.layers import recompute, vision_tokens
-from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors import built, lean
 from paddlemix.ops.tensors.cards import cached_attention
 from paddlemix.weights.loading import NoValues
 
@@ -46,6 +46,7 @@ class Card:
         products: by the function that asks, the dtype in which a product is computed.
         cached: how often one token was attended to a cache by the built op.
         lengths: the tensors that said where its segments end.
+        kept: what formulas that are one op to autograd keep for the backward pass.
         constants: tensors that were made of the host's numbers, but for those that are kept.
     """
 
@@ -55,6 +56,7 @@ class Card:
     flash: Counter[tuple[int, bool, str]] = field(default_factory=Counter)
     cached: int = 0
     lengths: list[Any] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
     constants: int = 0
 
 
@@ -148,8 +150,12 @@ def _swiglu(gate: Any, up: Any) -> Any:
 
 
 def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, epsilon: float) -> Any:
+    """Keep what the kernel would: its input and two numbers a row."""
     dtype = _paddle_layer_norm(x, shape, weight, bias, epsilon).dtype
-    return _without_autocast(lambda: x.astype(dtype) * weight.astype(dtype) + bias.astype(dtype))()
+    assert weight.dtype in (dtype, paddle.float32)  # the kernel's
+    x = x if x.dtype == dtype else _without_autocast(x.astype)(dtype)
+    card.kept.append(x)
+    return _without_autocast(_reaching)(_out_of_sight(x), x, weight, bias)
 
 
 def _refuse(q: Any, k: Any, v: Any) -> None:
@@ -170,7 +176,9 @@ def _flash_attention(q: Any, k: Any, v: Any, *, causal: bool = False) -> Any:
     assert q.shape[0] == k.shape[0], (q.shape, k.shape)
     assert not causal or q.shape[1] == k.shape[1], "which of fewer queries sees what depends on the kernel's version"
     card.flash[q.shape[3], causal, short(q.dtype)] += 1
-    return _without_autocast(lambda: q + (k + v).mean(axis=[1, 2], keepdim=True))(), None
+    mixed = _without_autocast(lambda: q + (k + v).mean(axis=[1, 2], keepdim=True))()
+    card.kept += [q, k, v, mixed]
+    return mixed, None
 
 
 def _flash_attn_unpadded(
@@ -203,7 +211,9 @@ def _flash_attn_unpadded(
     for ends in {id(cu_q): cu_q, id(cu_k): cu_k}.values():
         if not any(ends.is_same(other) for other in card.lengths):
             card.lengths.append(ends)
-    return _without_autocast(lambda: q + (k + v).mean(axis=[0, 1], keepdim=True))(), None
+    mixed = _without_autocast(lambda: q + (k + v).mean(axis=[0, 1], keepdim=True))()
+    card.kept += [q, k, v, mixed]
+    return mixed, None
 
 
 def _run_twice(function: Callable[[Any], Any], x: Any) -> Any:
@@ -221,12 +231,12 @@ def _run_twice(function: Callable[[Any], Any], x: Any) -> Any:
         return function(x)
 
 
-def _takes(tensor: Any, *others: Any, on_cuda: bool = False) -> bool:
-    is_there = _really_takes(tensor, *others, on_cuda=on_cuda)
+def _takes(tensor: Any, *others: Any, on_cuda: bool = False, is_mixed: bool = False) -> bool:
+    is_there = _really_takes(tensor, *others, on_cuda=on_cuda, is_mixed=is_mixed)
     if on_cuda:
-        dtypes = " ".join(short(one.dtype) for one in (tensor, *others) if one is not None)
-        fits = all(one is None or one.dtype == tensor.dtype for one in others) and tensor.dtype in built.CUDA_DTYPES
-        card.asked[sys._getframe(1).f_code.co_name, dtypes, fits] += 1
+        given = [one.dtype for one in (tensor, *others) if one is not None]
+        fits = built.fits_cuda(given, is_mixed=is_mixed)
+        card.asked[sys._getframe(1).f_code.co_name, " ".join(map(short, given)), fits] += 1
     return is_there
 
 
@@ -239,13 +249,45 @@ def _rows(x: Any) -> Any:
 
 
 def _add_rms_norm(x: Any, residual: Any, weight: Any, epsilon: float) -> list[Any]:
+    assert x.dtype == residual.dtype == weight.dtype
     total = x + residual
-    return [total, total * weight, _rows(x)]
+    return [total, _scaled(total, weight), _rows(x)]
+
+
+def _mixed_rms_norm(x: Any, weight: Any, epsilon: float, code: int) -> list[Any]:
+    return [_mixed(code, x, weight), _rows(x)]
+
+
+def _mixed_layer_norm(x: Any, weight: Any, bias: Any, epsilon: float, code: int) -> list[Any]:
+    return [_mixed(code, x, weight, bias), _rows(x), _rows(x)]
+
+
+def _mixed_add_rms_norm(
+    x: Any, residual: Any, weight: Any, epsilon: float, code: int, x_code: int, residual_code: int
+) -> list[Any]:
+    assert [x_code, residual_code] == [built.code_of(x.dtype), built.code_of(residual.dtype)]
+    wide = x.dtype if x.dtype == residual.dtype else paddle.float32
+    total = x.astype(wide) + residual.astype(wide)
+    return [total, _mixed(code, total, weight), _rows(x)]
+
+
+def _mixed(code: int, x: Any, *scales: Any) -> Any:
+    """Refuse a mix that no kernel takes; give rows of the result's dtype, for which `x` is kept."""
+    dtype = built.CUDA_DTYPES[code]
+    assert built.fits_cuda({dtype, x.dtype, *(one.dtype for one in scales)}, is_mixed=True), (dtype, x, scales)
+    card.kept.append(x)
+    return _reaching(_out_of_sight(x).astype(dtype), x, *scales)
+
+
+def _activation(x: Any, kind: int) -> list[Any]:
+    card.kept.append(x)
+    return [paddle.scale(x, 2.0)]
 
 
 def _head_loss(hidden: Any, weight: Any, targets: Any, weights: Any, *flags: bool) -> list[Any]:
+    assert weight.dtype in (hidden.dtype, paddle.float32)
     card.products["linear_cross_entropy", short(hidden.dtype)] += 1
-    return [(hidden.mean() + weight.mean()).astype("float32") * weights.sum()]
+    return [(hidden.mean().astype("float32") + weight.mean().astype("float32")) * weights.sum()]
 
 
 def _cached_attention(
@@ -259,17 +301,51 @@ def _cached_attention(
 
 # Ops with the inputs, the outputs and the dtypes of the built ones.
 BUILT: dict[str, Callable[..., list[Any]]] = {
-    "rms_norm": lambda x, weight, epsilon: [x * weight, _rows(x)],
+    "rms_norm": lambda x, weight, epsilon: [_scaled(x, weight), _rows(x)],
     "add_rms_norm": _add_rms_norm,
     "layer_norm": lambda x, weight, bias, epsilon: [_scaled(x, weight, bias), _rows(x), _rows(x)],
+    "mixed_rms_norm": _mixed_rms_norm,
+    "mixed_add_rms_norm": _mixed_add_rms_norm,
+    "mixed_layer_norm": _mixed_layer_norm,
     "rotary": lambda x, cos, sin: [paddle.scale(x, 2.0)],
     "rotary_pair": lambda query, key, cos, sin: [paddle.scale(query, 2.0), paddle.scale(key, 2.0)],
     "rotary_split": lambda qkv, cos, sin: [paddle.scale(one, 2.0) for one in qkv.unbind(axis=1)],
     "swiglu": lambda gate, up: [gate * up],
-    "activation": lambda x, kind: [paddle.scale(x, 2.0)],
+    "activation": _activation,
     "linear_cross_entropy": _head_loss,
     "cached_attention": _cached_attention,
 }
+
+
+class _Saving:
+    """What a formula's forward pass gets as its context."""
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        card.kept.extend(tensors)
+
+
+def _in_one_op(formula: Any) -> Callable[..., Any]:
+    """Run a formula's forward pass out of autograd's sight, and let gradients reach its inputs."""
+
+    def run(*arguments: Any) -> Any:
+        hidden = [_out_of_sight(one) if isinstance(one, paddle.pir.Value) else one for one in arguments]
+        y = formula.forward(_Saving(), *hidden)
+        # What was saved are the inputs themselves.
+        card.kept = [next((a for a, b in zip(arguments, hidden, strict=True) if b is one), one) for one in card.kept]
+        return _without_autocast(_reaching)(y, *(one for one in arguments if isinstance(one, paddle.pir.Value)))
+
+    return run
+
+
+def _reaching(y: Any, *inputs: Any) -> Any:
+    """Let gradients flow from a value to inputs, for which nothing is kept."""
+    return sum(((one.sum() * 0).astype(y.dtype) for one in inputs if not one.stop_gradient), y)
+
+
+def _out_of_sight(value: Any) -> Any:
+    same = paddle.assign(value)
+    same.stop_gradient = True
+    return same
 
 
 def on_card(*, is_forward: bool) -> None:
@@ -293,5 +369,7 @@ built.run = lambda name, *arguments: _without_autocast(BUILT[name])(*arguments)
 cached_attention._write = lambda *_: None
 # A program's parameters need an op that fills them.
 NoValues.__call__ = lambda self, *arguments: paddle.nn.initializer.Constant()(*arguments)
+for formula in (lean.norm.RMSNorm, lean.rotary.Rotation, lean.activation.QuickGELU):
+    formula.apply = staticmethod(_in_one_op(formula))
 # Paddle has none of its kind in static programs.
 vision_tokens.Meeting.apply = staticmethod(lambda *both: tuple(map(paddle.assign, both)))

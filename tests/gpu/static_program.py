@@ -19,6 +19,7 @@ import static_card  # isort: skip - first: it prepares Paddle
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.autograd.backward_utils import ValueSet
 from paddle.autograd.ir_backward import append_backward
 from paddlenlp.trainer import Trainer
 from paddlenlp.transformers.model_utils import no_init_weights
@@ -33,6 +34,13 @@ from paddlemix.peft.targets import HEAD, linear_layers
 
 READ = ("loss", "prefill", "token")
 VOCABULARY, TOKENS, TARGETS = 151936, 1000, 200
+VIEWS = {"reshape", "squeeze", "unsqueeze"}
+# Gradients that are given what went forwards, and look at its shape alone.
+NEED_SHAPES_ALONE = {
+    *("add_grad", "concat_grad", "expand_grad", "gather_grad", "index_select_grad", "mean_grad", "reshape_grad"),
+    *("roll_grad", "slice_grad", "squeeze_grad", "subtract_grad", "sum_grad", "unsqueeze_grad"),
+}
+SIZES = {"float32": 4, "bfloat16": 2, "float16": 2, "int64": 8, "int32": 4, "bool": 1}
 IMAGE_TOKENS = {"qwen2_vl": 300, "qwen2_5_vl": 300}
 PIXELS = {"qwen2_vl": [1200, 1176], "qwen2_5_vl": [1200, 1176], "qwen": [2, 3, 448, 448]}
 
@@ -201,9 +209,11 @@ def make_step(family: str, case: str) -> dict[str, Any]:
         with autocast(level):
             loss = model(**inputs).loss
         static_card.on_card(is_forward=False)
+        forward = len(program.global_block().ops)
         trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
         gradients = append_backward(loss, parameter_list=trained)
-    return {**_asked(), **_held(program), **_learnt(gradients), "loss": static_card.short(loss.dtype)}
+    kept = _kept(program, forward, rows_of(family))
+    return {**_asked(), **_held(program), **_learnt(gradients), "kept": kept, "loss": static_card.short(loss.dtype)}
 
 
 def read(model: nn.Layer, kind: str, inputs: dict[str, Any]) -> None:
@@ -255,6 +265,33 @@ def _held(program: Any) -> dict[str, Any]:
         if name == "cast" and sources[0].dtype in static_card.HALVES and results[0].dtype == paddle.float32:
             widened.append(list(results[0].shape))
     return {"logits": logits, "product_ops": products, "cumsums": counted, "widened": widened, "scores": scores}
+
+
+def rows_of(family: str) -> dict[str, set[int]]:
+    """Return the axes by which values of the decoder's tokens and of the tower's patches are known."""
+    return {"decoder": {TOKENS}, "tower": {1024, 2048} if family == "qwen" else {4 * IMAGE_TOKENS[family]}}
+
+
+def _kept(program: Any, forward: int, rows: dict[str, set[int]]) -> dict[str, int]:
+    """Count the bytes of what the first ops of a program make and the others need, by where it was made."""
+    ops = program.global_block().ops
+    made = ValueSet(value for op in ops[:forward] for value in op.results())
+    needing = (op for op in ops[forward:] if op.name().removeprefix("pd_op.") not in NEED_SHAPES_ALONE)
+    used = [value for op in needing for value in op.operands_source() if value in made]
+    kept = ValueSet(map(_source, [*used, *static_card.card.kept]))
+    found = [value for value in kept if value.initialized() and value.is_dense_tensor_type()]
+    return {where: sum(_bytes(value) for value in found if axes & {*value.shape}) for where, axes in rows.items()}
+
+
+def _source(value: Any) -> Any:
+    """Return what a view lets be seen."""
+    while value.get_defining_op().name().removeprefix("pd_op.") in VIEWS:
+        value = value.get_defining_op().operands_source()[0]
+    return value
+
+
+def _bytes(value: Any) -> int:
+    return math.prod(value.shape) * SIZES[static_card.short(value.dtype)]
 
 
 def _is_logits(shape: list[int]) -> bool:

@@ -38,7 +38,7 @@ class Qwen25VLVisionTower(Qwen2VLVisionTower):
     @staticmethod
     def make_norm(width: int) -> nn.Layer:
         """Make a norm of the blocks or the merger."""
-        return RMSNorm(width, NORM_EPSILON)
+        return RMSNorm(width, NORM_EPSILON, for_products=True)
 
     @staticmethod
     def make_mlp(width: int, inner_size: int) -> nn.Layer:

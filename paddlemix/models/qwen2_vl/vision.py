@@ -124,7 +124,7 @@ class Qwen2VLVisionTower(nn.Layer):
     @staticmethod
     def make_norm(width: int) -> nn.Layer:
         """Make a norm of the blocks or the merger; a kin may have another."""
-        return LayerNorm(width, epsilon=NORM_EPSILON)
+        return LayerNorm(width, epsilon=NORM_EPSILON, for_products=True)
 
     @staticmethod
     def make_mlp(width: int, inner_size: int) -> nn.Layer:

@@ -55,8 +55,8 @@ class VisionBlock(nn.Layer):
 
     def __init__(self, config: QWenVisionConfig) -> None:
         super().__init__()
-        self.ln_1 = LayerNorm(config.width, epsilon=NORM_EPSILON)
-        self.ln_2 = LayerNorm(config.width, epsilon=NORM_EPSILON)
+        self.ln_1 = LayerNorm(config.width, epsilon=NORM_EPSILON, for_products=True)
+        self.ln_2 = LayerNorm(config.width, epsilon=NORM_EPSILON, for_products=True)
         self.attn = VisionAttention(config)
         self.mlp = VisionMLP(config.width, int(config.width * config.mlp_ratio))
 
@@ -104,7 +104,7 @@ class QWenVisionTower(nn.Layer):
         self.ln_pre = LayerNorm(config.width, epsilon=NORM_EPSILON)
         self.transformer = VisionBlocks(config)
         self.attn_pool = Resampler(config)
-        self.ln_post = LayerNorm(config.output_dim, epsilon=NORM_EPSILON)
+        self.ln_post = LayerNorm(config.output_dim, epsilon=NORM_EPSILON, for_products=True)
         self.proj = _normal_parameter(self, [config.output_dim, config.output_dim], config.output_dim**-0.5)
 
     @property

@@ -10,6 +10,7 @@ import paddle.nn.functional as F
 
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.checks import check_like, check_shape
+from paddlemix.ops.tensors.lean import activation as lean
 
 Activation = Literal["gelu", "quick_gelu"]
 
@@ -25,6 +26,8 @@ def swiglu(gate: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
     check_shape("up", up, gate.shape)
     if built.takes(gate, up, on_cuda=True):
         return built.run("swiglu", gate, up)[0]
+    if gate.dtype != up.dtype:
+        return swiglu(gate.astype("float32"), up.astype("float32"))  # as autocast does with an op that it does not know
     return swiglu_reference(gate, up)
 
 
@@ -40,6 +43,8 @@ def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
     """
     if built.takes(x, on_cuda=True):
         return built.run("activation", x, _QUICK_GELU)[0]
+    if built.on_gpu(x):
+        return lean.quick_gelu(x)
     return quick_gelu_reference(x)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -14,10 +14,11 @@ from typing import Any
 import paddle
 
 from paddlemix._environment import ASLEEP, BLOCKTIME, compute_capability
-from paddlemix.ops.build import BUILD_COMMAND, Build, find_build, warn_once
+from paddlemix.ops.build import BUILD_COMMAND, CUDA_INTERFACE, Build, find_build, warn_once
 
 # Milliseconds for which threads wait awake: far more than between two ops, or two tokens.
 _AWAKE = 1
+# That the ops for GPUs compute with; the place of each is what c_api.h calls it.
 CUDA_DTYPES = (paddle.float32, paddle.bfloat16, paddle.float16)
 
 
@@ -59,7 +60,7 @@ def _load(build: Build, paddle_version: str, which: str = "library") -> Library:
         )
     if which not in build.about:
         return Library(f"they were built where Paddle had no CUDA, build again: {BUILD_COMMAND}")
-    if which == "cuda_library" and (reason := _why_no_code(build.about.get("cuda_code", ""), compute_capability())):
+    if which == "cuda_library" and (reason := _why_not_on(compute_capability(), build)):
         return Library(reason)
     path = build.folder / build.about[which]
     try:
@@ -72,6 +73,13 @@ def _load(build: Build, paddle_version: str, which: str = "library") -> Library:
         handle.paddlemix_bfloat16_gain.restype = ctypes.c_double
         handle.paddlemix_set_num_threads(_wanted_threads())
     return Library(handle=handle)
+
+
+def _why_not_on(capability: tuple[int, int] | None, build: Build) -> str:
+    """Say why the ops that are built for CUDA do not serve here; "" where they do."""
+    if build.about.get("cuda_interface") != CUDA_INTERFACE:
+        return f"they are of another version of paddlemix, build again: {BUILD_COMMAND}"
+    return _why_no_code(build.about.get("cuda_code", ""), capability)
 
 
 def _why_no_code(code: str, capability: tuple[int, int] | None) -> str:
@@ -116,24 +124,35 @@ def _wanted_threads() -> int:
     return os.cpu_count() or 1
 
 
-def takes(tensor: paddle.Tensor, *others: paddle.Tensor | None, on_cuda: bool = False) -> bool:
+def takes(tensor: paddle.Tensor, *others: paddle.Tensor | None, on_cuda: bool = False, is_mixed: bool = False) -> bool:
     """Tell whether a built op computes with tensors; warn once where it would, but is not there.
 
     Args:
         tensor: float32 on the CPU; on a GPU float32, bfloat16 or float16.
         *others: what must have the same dtype; autocast may bring another.
         on_cuda: whether the op is built for GPUs too.
+        is_mixed: whether the op for GPUs takes float32 and one narrower dtype together.
 
     Returns:
         Whether `run` may be called.
     """
+    if on_cuda and on_gpu(tensor):
+        dtypes = {one.dtype for one in (tensor, *others) if one is not None}
+        return fits_cuda(dtypes, is_mixed=is_mixed) and _is_there("CUDA", cuda_library())
     if any(other is not None and other.dtype != tensor.dtype for other in others):
         return False
-    if tensor.place.is_cpu_place() and tensor.dtype == paddle.float32:
-        return _is_there("CPU", library())
-    if tensor.place.is_gpu_place() and tensor.dtype in CUDA_DTYPES and on_cuda:
-        return _is_there("CUDA", cuda_library())
-    return False
+    return tensor.place.is_cpu_place() and tensor.dtype == paddle.float32 and _is_there("CPU", library())
+
+
+def on_gpu(tensor: paddle.Tensor) -> bool:
+    """Tell whether a tensor is on a GPU, where autocast is, and lean formulas where no op is built."""
+    return tensor.place.is_gpu_place()
+
+
+def fits_cuda(dtypes: Collection[paddle.dtype], *, is_mixed: bool) -> bool:
+    """Tell whether an op that is built for GPUs takes tensors of such dtypes together."""
+    narrower = set(dtypes) - {paddle.float32}
+    return narrower <= set(CUDA_DTYPES) and len(narrower) <= 1 and (is_mixed or len(set(dtypes)) == 1)
 
 
 def _is_there(place: str, found: Library) -> bool:
@@ -165,6 +184,11 @@ def _asks_gradients(arguments: tuple[Any, ...]) -> bool:
     return paddle.is_grad_enabled() and any(
         isinstance(argument, paddle.Tensor) and not argument.stop_gradient for argument in arguments
     )
+
+
+def code_of(dtype: paddle.dtype) -> int:
+    """Name one of CUDA_DTYPES as the ops for GPUs take it."""
+    return CUDA_DTYPES.index(dtype)
 
 
 @cache

@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from paddlemix.names import IGNORED_LABEL
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.checks import check_like, check_shape
-from paddlemix.ops.tensors.linear import is_rounded, linear_reference
+from paddlemix.ops.tensors.linear import is_rounded, linear_reference, product_dtype
 
 
 def token_cross_entropy(
@@ -47,7 +47,12 @@ def linear_cross_entropy(
 ) -> paddle.Tensor:
     """Compute the cross entropy of the logits `hidden weight`, of which the built op holds a few rows at a time.
 
-    The built op computes the gradients together with the loss and hands them out once: do not go backward twice.
+    The built op computes the gradients together with the loss and hands them out once: do not go backward twice. In
+    float16, in which gradients of a loss that is not scaled vanish, it computes the logits once more in the backward
+    pass instead.
+
+    Under autocast products are computed in its dtype, as those of linear layers. A weight in float32 is rounded once a
+    call, and gets its gradient in float32; what is left in float32 is multiplied in TF32 where Paddle's products are.
 
     Args:
         hidden: float[N, D].
@@ -76,12 +81,19 @@ def linear_cross_entropy(
     if weights is None:
         share = 1.0 / targets.shape[0] if reduction == "mean" else 1.0
         weights = paddle.full(targets.shape, share, dtype="float32")
-    # In float16 gradients would vanish: the op computes them before it is given the factor that is to keep them large.
-    if hidden.dtype == paddle.float16 or not built.takes(hidden, weight, on_cuda=True):
+    hidden = _as_product_takes(hidden)
+    if not built.takes(hidden, weight, on_cuda=True, is_mixed=hidden.dtype != paddle.float32):
         return token_cross_entropy(linear_reference(hidden, weight, transposed=transposed), targets, weights)
-    asked = paddle.is_grad_enabled()
-    flags = [transposed, is_rounded(), asked and not hidden.stop_gradient, asked and not weight.stop_gradient]
-    return built.run("linear_cross_entropy", hidden, weight, targets, weights, *flags)[0]
+    is_asked = [paddle.is_grad_enabled() and not one.stop_gradient for one in (hidden, weight)]
+    if hidden.dtype == paddle.float16:
+        return built.run("late_linear_cross_entropy", hidden, weight, targets, weights, transposed, *is_asked)[0]
+    return built.run("linear_cross_entropy", hidden, weight, targets, weights, transposed, is_rounded(), *is_asked)[0]
+
+
+def _as_product_takes(hidden: paddle.Tensor) -> paddle.Tensor:
+    """Round hidden states in float32 as autocast does for a product."""
+    dtype = product_dtype()
+    return hidden if dtype is None or hidden.dtype != paddle.float32 else hidden.astype(dtype)
 
 
 def no_targets_loss(hidden: paddle.Tensor, weight: paddle.Tensor) -> paddle.Tensor:

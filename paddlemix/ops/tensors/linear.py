@@ -6,6 +6,8 @@ from typing import Literal
 
 import paddle
 import paddle.nn.functional as F
+from paddle.base import core
+from paddle.base.framework import _dygraph_tracer
 
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.activation import ACTIVATIONS, KINDS, REFERENCES, Activation
@@ -16,6 +18,9 @@ ComputeDtype = Literal["float32", "bfloat16"]
 # Of speed, for which rounding is worth its error. Far from what either kind of processor gives (1.6 on an EPYC 9004,
 # rounding counted; about 0.5 on a Xeon of family 6, model 207), so that two starts on one machine choose alike.
 _WORTHWHILE_GAIN = 1.1
+
+# Autocast's names of the ops that `linear_reference` calls.
+_PRODUCTS = {"matmul_v2", "linear_v2"}
 
 _rounded = False
 
@@ -51,6 +56,18 @@ def rounding_pays() -> bool:
 def is_rounded() -> bool:
     """Tell whether factors are rounded to bfloat16."""
     return _rounded
+
+
+def product_dtype() -> paddle.dtype | None:
+    """Tell in which dtype autocast computes products here, whatever their factors have.
+
+    Returns:
+        bfloat16 or float16; None without autocast, or where the user's list leaves products in float32.
+    """
+    if not paddle.is_autocast_enabled():
+        return None
+    white, _ = (_dygraph_tracer() or core)._get_amp_op_list()
+    return getattr(paddle, paddle.get_autocast_gpu_dtype()) if white >= _PRODUCTS else None
 
 
 def linear(

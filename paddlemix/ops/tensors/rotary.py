@@ -7,6 +7,7 @@ import paddle
 
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.checks import check_like, check_shape
+from paddlemix.ops.tensors.lean import rotary as lean
 
 # Cosines and sines of each pair's angle, float32[..., L, D/2].
 Rotary = tuple[paddle.Tensor, paddle.Tensor]
@@ -63,6 +64,8 @@ def apply_rotary(x: paddle.Tensor, cos: paddle.Tensor, sin: paddle.Tensor) -> pa
     _check("x", x, cos, sin)
     if built.takes(x, on_cuda=True):
         return built.run("rotary", x, cos, sin)[0]
+    if built.on_gpu(x):
+        return lean.apply_rotary(x, cos, sin)
     return apply_rotary_reference(x, cos, sin)
 
 
@@ -100,6 +103,7 @@ def rotate_pair(
     check_like("key", key, query)
     # What a user wants gradients of is left alone; Paddle refuses it too. Without gradients every tensor is a leaf.
     is_given = paddle.is_grad_enabled() and (query.is_leaf or key.is_leaf)
+    # Under autocast their dtypes may differ, as where one of them alone is normalised: each is turned in its own.
     if is_given or not built.takes(query, key, on_cuda=True):
         return apply_rotary(query, cos, sin), apply_rotary(key, cos, sin)
     return tuple(built.run("rotary_pair", query, key, cos, sin))

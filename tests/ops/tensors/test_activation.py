@@ -51,3 +51,12 @@ def test_far_from_zero_they_are_x_or_nothing(only_built, activation):
 def test_swiglu_of_two_shapes_is_refused():
     with pytest.raises(ValueError, match="`up` has shape"):
         swiglu(paddle.ones([2, 3]), paddle.ones([3, 2]))
+
+
+@pytest.mark.parametrize("narrow", ["bfloat16", "float16"])
+def test_under_autocast_a_gate_and_a_factor_of_two_dtypes_meet_in_float32(monkeypatch, rng, narrow):
+    monkeypatch.setattr(paddle, "is_autocast_enabled", lambda: True)
+    gate, up = (paddle.to_tensor(rng.standard_normal((3, 7)).astype(np.float32)) for _ in range(2))
+    rounded = up.astype(narrow)
+    found, wanted = swiglu(gate, rounded), swiglu(gate, rounded.astype("float32"))
+    assert found.dtype == paddle.float32 and (found.numpy() == wanted.numpy()).all()

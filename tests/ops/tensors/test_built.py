@@ -16,7 +16,7 @@ import pytest
 from paddlemix.ops import build as ops_build
 from paddlemix.ops import rms_norm, set_num_threads
 from paddlemix.ops.__main__ import IMAGE_OPS, OPS, describe
-from paddlemix.ops.build import INTERFACE, read_build
+from paddlemix.ops.build import CUDA_INTERFACE, INTERFACE, read_build
 from paddlemix.ops.images.built import find_library
 from paddlemix.ops.tensors import built
 
@@ -110,9 +110,15 @@ def test_on_a_gpu_the_cuda_ops_take_three_dtypes_where_the_op_is_built_for_it(wi
     assert not built.takes(OnGpu(paddle.float64), on_cuda=True)
 
 
-def test_tensors_of_two_dtypes_are_left_to_the_reference(with_cuda):
+def test_tensors_of_two_dtypes_are_taken_by_ops_that_mix_float32_and_one_narrower_dtype(with_cuda):
     # Autocast hands norms bfloat16 rows and a float32 weight.
-    assert not built.takes(OnGpu(paddle.bfloat16), OnGpu(paddle.float32), on_cuda=True)
+    rows, weight = OnGpu(paddle.bfloat16), OnGpu(paddle.float32)
+    assert built.takes(rows, weight, on_cuda=True, is_mixed=True)
+    assert built.takes(weight, rows, None, on_cuda=True, is_mixed=True)
+    assert not built.takes(rows, weight, on_cuda=True)
+    assert not built.takes(rows, OnGpu(paddle.float16), on_cuda=True, is_mixed=True)
+    assert not built.takes(weight, OnGpu(paddle.float64), on_cuda=True, is_mixed=True)
+    assert not built.takes(paddle.ones([2]), paddle.ones([2], dtype="bfloat16"), on_cuda=True, is_mixed=True)
 
 
 def test_the_cpus_library_is_not_asked_for_tensors_on_a_gpu(monkeypatch, with_cuda):
@@ -135,7 +141,8 @@ def test_a_build_without_cuda_says_so(tmp_path):
 
 
 def read_cuda_build(folder, **about):
-    about = {"interface": INTERFACE, "paddle": "3.3.1", "library": "cpu.so", "cuda_library": "cuda.so", **about}
+    ours = {"cuda_library": "cuda.so", "cuda_interface": CUDA_INTERFACE}
+    about = {"interface": INTERFACE, "paddle": "3.3.1", "library": "cpu.so", **ours, **about}
     (folder / "built.json").write_text(json.dumps(about))
     return built._load(read_build(folder), "3.3.1", "cuda_library").reason
 
@@ -168,6 +175,14 @@ def test_code_for_a_generation_runs_on_no_other(monkeypatch, tmp_path):
 def test_a_cuda_build_that_does_not_say_its_cards_is_of_an_earlier_version(tmp_path):
     reason = read_cuda_build(tmp_path)
     assert "does not say for which cards" in reason and built.BUILD_COMMAND in reason
+
+
+def test_a_cuda_build_of_another_version_is_named_and_the_cpus_ops_stay(tmp_path):
+    reason = read_cuda_build(tmp_path, cuda_code="sm_80 compute_90", cuda_interface=CUDA_INTERFACE - 1)
+    assert "of another version of paddlemix" in reason and built.BUILD_COMMAND in reason
+    assert not read_build(tmp_path).reason
+    setup = (Path(__file__).parents[3] / "external_ops" / "setup.py").read_text("utf-8")
+    assert f"\nCUDA_INTERFACE = {CUDA_INTERFACE}\n" in setup
 
 
 def test_on_a_card_without_code_ops_fall_back_and_the_reason_is_logged_once(fresh, monkeypatch, tmp_path, caplog):

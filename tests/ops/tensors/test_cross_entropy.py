@@ -149,17 +149,6 @@ def test_what_does_not_fit_is_named():
         linear_cross_entropy(hidden, weight, paddle.to_tensor([0, 5]))
 
 
-def test_float16_is_left_to_the_reference(monkeypatch):
-    # The built op computes gradients before it is given the loss scale that keeps float16's from vanishing.
-    module = sys.modules[token_cross_entropy.__module__]
-    monkeypatch.setattr(module.built, "takes", lambda *tensors, on_cuda: True)
-    monkeypatch.setattr(module.built, "run", lambda name, *arguments: pytest.fail(f"{name} was called"))
-    monkeypatch.setattr(module, "linear_reference", lambda hidden, weight, transposed: paddle.zeros([2, 5]))
-    hidden, weight = (paddle.ones(shape, dtype="float16") for shape in ([2, 3], [3, 5]))
-    loss = linear_cross_entropy(hidden, weight, paddle.to_tensor([1, 4]))
-    assert float(loss) == pytest.approx(np.log(5))
-
-
 def test_targets_that_all_count_are_not_read(rng, monkeypatch):
     hidden, weight = (paddle.to_tensor(rng.standard_normal(shape).astype(np.float32)) for shape in ((3, 4), (4, 7)))
     targets = paddle.to_tensor([0, 6, 2])
@@ -169,3 +158,63 @@ def test_targets_that_all_count_are_not_read(rng, monkeypatch):
             patch.setattr(owner, name, lambda *_: pytest.fail("the targets were read"))
         found = linear_cross_entropy(hidden, weight, targets, all_count=True)
     assert found.numpy().tobytes() == wanted.tobytes()
+
+
+class Module:
+    """The module itself, whose name `paddlemix.ops.tensors` gives to nothing else."""
+
+    def __init__(self, monkeypatch):
+        self.module = sys.modules[token_cross_entropy.__module__]
+        self.called = []
+        monkeypatch.setattr(self.module.built, "takes", self.takes)
+        monkeypatch.setattr(self.module.built, "run", self.run)
+        self.mixes = []
+
+    def takes(self, *tensors, on_cuda, is_mixed):
+        self.mixes.append(([one.dtype for one in tensors], is_mixed))
+        return True
+
+    def run(self, name, *arguments):
+        self.called.append((name, *arguments))
+        return [paddle.zeros([])]
+
+
+@pytest.fixture
+def on_card(monkeypatch):
+    return Module(monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_in_float16_gradients_are_computed_when_the_loss_scale_is_known(on_card, dtype):
+    # Before it is given the scale that keeps float16's from vanishing, the op computes no gradients.
+    hidden, weight = (paddle.ones(shape, dtype=dtype) for shape in ([2, 3], [3, 5]))
+    weight.stop_gradient = False
+    linear_cross_entropy(hidden, weight, paddle.to_tensor([1, 4]))
+    ((name, *arguments),) = on_card.called
+    assert name == ("late_linear_cross_entropy" if dtype == "float16" else "linear_cross_entropy")
+    assert arguments[-2:] == [False, True]  # of hidden states and weight the second asks for a gradient
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", None])
+def test_under_autocast_products_are_computed_in_its_dtype_from_a_weight_that_stays_as_it_is(
+    on_card, monkeypatch, dtype
+):
+    asked = None if dtype is None else getattr(paddle, dtype)
+    monkeypatch.setattr(on_card.module, "product_dtype", lambda: asked)
+    hidden, weight = paddle.ones([2, 3]), paddle.ones([3, 5])
+    hidden.stop_gradient = False
+    linear_cross_entropy(hidden, weight, paddle.to_tensor([1, 4]))
+    ((_, given, held, *_),) = on_card.called
+    assert given.dtype == (asked or paddle.float32) and held is weight
+    assert on_card.mixes == [([given.dtype, paddle.float32], asked is not None)]
+    given.sum().backward()
+    assert hidden.grad.dtype == paddle.float32 and (hidden.grad.numpy() == 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_hidden_states_that_are_rounded_already_stay_as_they_are(on_card, monkeypatch, dtype):
+    monkeypatch.setattr(on_card.module, "product_dtype", lambda: paddle.bfloat16)
+    monkeypatch.setattr(paddle, "is_autocast_enabled", lambda: True)
+    hidden = paddle.ones([2, 3], dtype=dtype)
+    linear_cross_entropy(hidden, paddle.ones([3, 5]), paddle.to_tensor([1, 4]))
+    assert on_card.called[0][1].dtype == hidden.dtype

@@ -8,10 +8,13 @@ from importlib import import_module
 import numpy as np
 import paddle
 import pytest
+from paddle.amp.amp_lists import white_list
+from paddle.base import core
+from paddle.base.framework import _dygraph_tracer
 from scipy.special import erf
 
 from paddlemix.ops import linear, set_compute_dtype
-from paddlemix.ops.tensors.linear import is_rounded, linear_reference
+from paddlemix.ops.tensors.linear import is_rounded, linear_reference, product_dtype
 
 ACTIVATIONS = {
     None: lambda x: x,
@@ -182,3 +185,28 @@ def test_another_dtype_of_the_weight_is_named():
 def test_an_unknown_compute_dtype_is_refused():
     with pytest.raises(ValueError, match="float16"):
         set_compute_dtype("float16")
+
+
+@pytest.fixture
+def autocast():
+    """Set autocast as on a GPU; on the CPU Paddle's own call does nothing."""
+    tracer = _dygraph_tracer()
+    before = tracer._amp_level, tracer._amp_dtype, tracer._get_amp_op_list()
+
+    def choose(dtype, white):
+        tracer._amp_level, tracer._amp_dtype = core.AmpLevel.O1, dtype
+        tracer._set_amp_op_list(white, set())
+
+    yield choose
+    tracer._amp_level, tracer._amp_dtype, lists = before
+    tracer._set_amp_op_list(*lists)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_products_are_of_autocasts_dtype_unless_the_user_leaves_them_in_float32(autocast, dtype):
+    assert product_dtype() is None
+    white = white_list()[dtype]["O1"]
+    autocast(dtype, white)
+    assert product_dtype() == getattr(paddle, dtype)
+    autocast(dtype, white - {"matmul_v2"})  # as with "amp_custom_black_list": ["matmul_v2"]
+    assert product_dtype() is None

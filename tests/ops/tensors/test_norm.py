@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import paddle
 import pytest
@@ -94,3 +96,68 @@ def test_what_does_not_fit_is_named():
         add_rms_norm(x, paddle.ones([3, 4]), paddle.ones([4]), 1e-6)
     with pytest.raises(ValueError, match="`bias` is .*float64"):
         layer_norm(x, paddle.ones([4]), paddle.ones([4], dtype="float64"), 1e-6)
+
+
+class Card:
+    """A card with built ops under autocast: it tells which op was run with what, and computes nothing."""
+
+    def __init__(self, monkeypatch, dtype):
+        self.ran = []
+        module = sys.modules[rms_norm_reference.__module__]
+        monkeypatch.setattr(module, "product_dtype", lambda: dtype)
+        monkeypatch.setattr(module.built, "on_gpu", lambda tensor: True)
+        monkeypatch.setattr(module.built, "takes", lambda *given, on_cuda, is_mixed: on_cuda and is_mixed)
+        monkeypatch.setattr(module.built, "run", self.run)
+        monkeypatch.setattr(paddle, "is_autocast_enabled", lambda: True)
+
+    def run(self, name, *arguments):
+        self.ran.append((name, *(one for one in arguments if not isinstance(one, paddle.Tensor))))
+        self.dtypes = [one.dtype for one in arguments if isinstance(one, paddle.Tensor)]
+        return [None, None, None]
+
+
+FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2  # as c_api.h counts dtypes
+
+
+def of(dtype, *shape):
+    return paddle.ones(shape, dtype=dtype)
+
+
+@pytest.mark.parametrize(("half", "code"), [("bfloat16", BFLOAT16), ("float16", FLOAT16)])
+def test_under_autocast_a_norm_before_products_gives_what_they_take(only_built, monkeypatch, half, code):
+    card = Card(monkeypatch, getattr(paddle, half))
+    for x in (of("float32", 2, 4), of(half, 2, 4)):
+        rms_norm(x, of("float32", 4), 0.5, for_products=True)
+        layer_norm(x, of("float32", 4), of("float32", 4), 0.5, for_products=True)
+    assert card.ran == [("mixed_rms_norm", 0.5, code), ("mixed_layer_norm", 0.5, code)] * 2
+
+
+@pytest.mark.parametrize(("half", "code"), [("bfloat16", BFLOAT16), ("float16", FLOAT16)])
+def test_a_branch_in_half_precision_is_added_to_a_float32_residual_in_the_same_op(only_built, monkeypatch, half, code):
+    card, weight = Card(monkeypatch, getattr(paddle, half)), of("float32", 4)
+    for pair in (("float32", half), (half, "float32"), (half, half)):
+        x, residual = (of(dtype, 2, 4) for dtype in pair)
+        add_rms_norm(x, residual, weight, 0.5, for_products=True)
+    codes = [(FLOAT32, code), (code, FLOAT32), (code, code)]
+    assert card.ran == [("mixed_add_rms_norm", 0.5, code, *pair) for pair in codes]
+
+
+def test_a_norm_before_anything_else_stays_in_float32_where_something_is(only_built, monkeypatch):
+    card = Card(monkeypatch, paddle.bfloat16)
+    rms_norm(of("bfloat16", 2, 4), of("float32", 4), 0.5)
+    layer_norm(of("float32", 2, 4), of("float32", 4), None, 0.5)
+    layer_norm(of("bfloat16", 2, 4), of("bfloat16", 4), of("bfloat16", 4), 0.5)
+    assert card.ran == [("mixed_rms_norm", 0.5, FLOAT32), ("layer_norm", 0.5), ("layer_norm", 0.5)]
+
+
+def test_narrower_weights_of_a_norm_that_stays_in_float32_are_widened(only_built, monkeypatch):
+    card = Card(monkeypatch, None)
+    rms_norm(of("float32", 2, 4), of("bfloat16", 4), 0.5, for_products=True)
+    assert card.ran == [("mixed_rms_norm", 0.5, FLOAT32)] and card.dtypes == [paddle.float32] * 2
+
+
+def test_where_products_stay_in_float32_so_do_norms(only_built, monkeypatch):
+    card = Card(monkeypatch, None)
+    rms_norm(of("float32", 2, 4), of("float32", 4), 0.5, for_products=True)
+    add_rms_norm(of("float32", 2, 4), of("float32", 2, 4), of("float32", 4), 0.5, for_products=True)
+    assert card.ran == [("rms_norm", 0.5), ("add_rms_norm", 0.5)]

@@ -88,6 +88,17 @@ def test_leaves_are_not_overwritten(rng):
     assert np.abs(found[0].numpy() - before[0]).max() > 0.1
 
 
+def test_under_autocast_queries_and_keys_of_two_dtypes_are_turned_each_in_its_own(monkeypatch, rng):
+    monkeypatch.setattr(paddle, "is_autocast_enabled", lambda: True)
+    angles = angles_of(rng, 3, 2)
+    query, key = (paddle.to_tensor(rng.standard_normal((3, 2, 4)).astype(np.float32)) for _ in range(2))
+    with paddle.no_grad():
+        found = rotate_pair(query, key.astype("bfloat16"), *angles)
+        wanted = apply_rotary(query, *angles), apply_rotary(key.astype("bfloat16"), *angles)
+    assert [one.dtype for one in found] == [paddle.float32, paddle.bfloat16]
+    assert all((one.numpy() == other.numpy()).all() for one, other in zip(found, wanted, strict=True))
+
+
 def test_without_gradients_the_pair_takes_its_own_place(only_built, rng):
     query, key = (paddle.to_tensor(rng.standard_normal((3, 2, 4)).astype(np.float32)) for _ in range(2))
     angles = angles_of(rng, 3, 2)
