@@ -40,14 +40,13 @@ Tensors AdamWForward(const Tensors& parameters, const Tensors& gradients, const 
   std::vector<int64_t> sizes;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     float *power1 = overwritten(powers1[i]), *power2 = overwritten(powers2[i]);
-    // The differences in float32: the powers themselves are rounded, and so is what earlier steps were taken by.
-    const double deviation = std::sqrt(static_cast<double>(1.0f - *power2));
+    // In float32, bit by bit as Paddle's own AdamW, so that runs go on as they began.
+    const float deviation = std::sqrt(1.0f - *power2);
     AdamW step{};
     step.parameter = overwritten(parameters[i]), step.gradient = numbers(gradients[i]);
     step.moment1 = overwritten(moments1[i]), step.moment2 = overwritten(moments2[i]);
     step.scale = scales[i], step.beta1 = beta1, step.beta2 = beta2, step.decay = rates[i] * decays[i];
-    step.rate = static_cast<float>(rates[i] * (deviation / (1.0f - *power1)));
-    step.epsilon = static_cast<float>(epsilon * deviation);
+    step.rate = rates[i] * (deviation / (1.0f - *power1)), step.epsilon = epsilon * deviation;
     *power1 *= beta1, *power2 *= beta2;
     steps.push_back(step), sizes.push_back(parameters[i].numel());
   }

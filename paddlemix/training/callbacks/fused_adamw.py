@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle.optimizer import AdamW
-from paddlenlp.utils import AdamWCustom
 
 from paddlemix.distributed.paddle_seams import (
     Gradients,
@@ -21,8 +20,6 @@ from paddlemix.distributed.paddle_seams import (
 from paddlemix.ops import AdamWTensors, adamw_step, takes_adamw
 from paddlemix.training.callbacks.gradient_norm import GradientNorm
 
-# One formula; the second computes it op by op. Other subclasses keep other moments.
-_OF_ONE_FORMULA = (AdamW, AdamWCustom)
 # Paddle's names of the states, in the order of `AdamWTensors`.
 _STATES = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
 
@@ -50,7 +47,8 @@ class FusedAdamW:
             optimizer: as training calls it, with all that fleet puts round it.
         """
         self._optimizer = innermost(optimizer)
-        if type(self._optimizer) in _OF_ONE_FORMULA:
+        # Its subclasses keep other moments, or round another way: AdamWCustom's second moment is 1e-5 off.
+        if type(self._optimizer) is AdamW:
             replace_clipping(optimizer, self._clip)
             replace_updates(optimizer, self._move)
 
