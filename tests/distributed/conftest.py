@@ -29,7 +29,8 @@ def environment(**more: str) -> Mapping[str, str]:
     An empty CUDA_VISIBLE_DEVICES, which often stands for no GPUs, breaks Paddle's launcher.
     """
     kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    ours = {"OMP_NUM_THREADS": "1", "PADDLE_DISTRI_BACKEND": "gloo", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    ours = {"OMP_NUM_THREADS": "1", "PADDLE_DISTRI_BACKEND": "gloo", "PYTHONPATH": path}
     return {**kept, **ours, **more}
 
 

@@ -18,8 +18,8 @@ from paddlemix.distributed.paddle_seams import (
 from paddlemix.distributed.sharding import is_shared_out
 from paddlemix.ops import squared_norms
 
-# Beside a norm: too small to count among its squares, and what it is multiplied with can be read off it exactly.
-_MARK = 2.0**-60
+# Beside a norm: its square is 0 in float32, and what it is multiplied with can be read off it exactly.
+_MARK = 2.0**-76
 
 
 class GradientNorm:
