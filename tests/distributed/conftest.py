@@ -68,3 +68,9 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
         return said
 
     return run
+
+
+@pytest.fixture(scope="session")
+def checked(launch: Launch) -> list[str]:
+    """What each of two ranks said that ran the files `check_*.py`, as users run a script."""
+    return launch(Path(__file__).with_name("run_checks.py"), patched=False)
