@@ -10,7 +10,22 @@ namespace {
 
 float* overwritten(const Tensor& x) { return const_cast<float*>(numbers(x)); }
 
+// To be asked before anything is overwritten: Python looks at the first tensor alone, which takes a microsecond each.
+void check_kind(const Tensors& tensors) {
+  for (const Tensor& x : tensors)
+    if (x.dtype() != paddle::DataType::FLOAT32 || !x.is_cpu())
+      throw std::invalid_argument("a tensor is not float32 in the CPU's memory, as the first one is");
+}
+
+void check_sizes(const Tensors& parameters, const Tensors& others) {
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    if (others[i].numel() != parameters[i].numel())
+      throw std::invalid_argument("a parameter of AdamW has " + std::to_string(parameters[i].numel()) +
+                                  " numbers, its gradient or a moment " + std::to_string(others[i].numel()));
+}
+
 Tensors SquaredNorms(const Tensors& x) {
+  check_kind(x);
   std::vector<const float*> places;
   std::vector<int64_t> sizes;
   for (const Tensor& one : x) places.push_back(numbers(one)), sizes.push_back(one.numel());
@@ -20,14 +35,6 @@ Tensors SquaredNorms(const Tensors& x) {
   return {sums};
 }
 
-// Before anything is overwritten.
-void check_sizes(const Tensors& parameters, const Tensors& others) {
-  for (std::size_t i = 0; i < parameters.size(); ++i)
-    if (others[i].numel() != parameters[i].numel())
-      throw std::invalid_argument("a parameter of AdamW has " + std::to_string(parameters[i].numel()) +
-                                  " numbers, its gradient or a moment " + std::to_string(others[i].numel()));
-}
-
 // Parameters, moments and powers are overwritten, of which Paddle is not told: it takes no leaf for an input that an op
 // overwrites, not even where nobody wants gradients. The powers are float32[1], of the betas by the number of steps with
 // this one.
@@ -35,6 +42,7 @@ Tensors AdamWForward(const Tensors& parameters, const Tensors& gradients, const 
                      const Tensors& moments2, const Tensors& powers1, const Tensors& powers2,
                      const std::vector<float>& rates, const std::vector<float>& decays,
                      const std::vector<float>& scales, float beta1, float beta2, float epsilon) {
+  for (const Tensors* all : {&parameters, &gradients, &moments1, &moments2, &powers1, &powers2}) check_kind(*all);
   for (const Tensors* others : {&gradients, &moments1, &moments2}) check_sizes(parameters, *others);
   std::vector<AdamW> steps;
   std::vector<int64_t> sizes;

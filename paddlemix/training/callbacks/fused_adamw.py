@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -38,7 +38,7 @@ class FusedAdamW:
         self._norm = norm
         self._optimizer: Any = None
         self._factors: dict[str, float] | None = None
-        self._decays: dict[str, bool] = {}
+        self._known: dict[str, _Known] = {}
 
     def take_over(self, optimizer: Any) -> None:
         """Clip and move from now on in the place of an AdamW; an optimizer of another formula is left alone.
@@ -64,7 +64,14 @@ class FusedAdamW:
 
     def _takes(self, gradients: Gradients) -> bool:
         # A rank without parameters, too, asks the others for their norms.
-        return bool(gradients) and adamw_numbers(self._optimizer) is not None and all(map(_takes_pair, gradients))
+        return (
+            bool(gradients)
+            and adamw_numbers(self._optimizer) is not None
+            and all(
+                gradient.is_dense() and gradient.dtype == paddle.float32 and self._about(parameter).is_taken
+                for parameter, gradient in gradients
+            )
+        )
 
     def _move(self, gradients: Gradients) -> bool:
         factors, numbers = self._factors, adamw_numbers(self._optimizer)
@@ -80,7 +87,7 @@ class FusedAdamW:
                 *([states[state][parameter.name] for parameter in parameters] for state in _STATES),
             ),
             rates=self._rates(parameters),
-            decays=[numbers.weight_decay if self._is_decaying(parameter) else 0.0 for parameter in parameters],
+            decays=[numbers.weight_decay if self._about(parameter).decays else 0.0 for parameter in parameters],
             scales=[factors[parameter.name] for parameter in parameters],
             beta1=numbers.beta1,
             beta2=numbers.beta2,
@@ -91,23 +98,33 @@ class FusedAdamW:
     def _rates(self, parameters: list[paddle.Tensor]) -> list[float]:
         """Return the rates as Paddle rounds them: the optimizer's to float32, and its product with each factor."""
         rate = np.float32(self._optimizer.get_lr())
-        rates = {factor: float(rate * np.float32(factor)) for factor in set(map(_rate_factor, parameters))}
-        return [rates[_rate_factor(parameter)] for parameter in parameters]
+        factors = [*map(_rate_factor, parameters)]
+        rates = {factor: float(rate * np.float32(factor)) for factor in set(factors)}
+        return [rates[factor] for factor in factors]
 
-    def _is_decaying(self, parameter: paddle.Tensor) -> bool:
-        # Paddle asks at each step, and PaddleNLP looks the name up in a list of all.
-        name = parameter.name
-        if name not in self._decays:
-            self._decays[name] = bool(decay_rule(self._optimizer)(name))
-        return self._decays[name]
+    def _about(self, parameter: paddle.Tensor) -> _Known:
+        known = self._known.get(parameter.name)
+        if known is None:
+            decays = bool(decay_rule(self._optimizer)(parameter.name))
+            known = self._known[parameter.name] = _Known(_is_taken(parameter), decays)
+        return known
 
 
-def _takes_pair(pair: tuple[paddle.Tensor, paddle.Tensor]) -> bool:
+class _Known(NamedTuple):
+    """What of a parameter no step changes; to ask for it takes as long as to move a thousand numbers.
+
+    PaddleNLP looks for its name in a list of all that decay.
+    """
+
+    is_taken: bool
+    decays: bool
+
+
+def _is_taken(parameter: paddle.Tensor) -> bool:
     """Tell whether the op takes a parameter, which has no regularizer of its own nor a rate that is a tensor."""
-    parameter, gradient = pair
     if getattr(parameter, "regularizer", None) is not None or isinstance(_rate_factor(parameter), paddle.Tensor):
         return False
-    return takes_adamw(parameter, gradient)
+    return takes_adamw(parameter)
 
 
 def _rate_factor(parameter: paddle.Tensor) -> Any:

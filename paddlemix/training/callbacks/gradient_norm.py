@@ -48,6 +48,7 @@ class GradientNorm:
         self._degrees = tensor_parallel_degree, sharding_degree
         self._is_wanted = is_wanted
         self._square: paddle.Tensor | None = None
+        self._kinds: dict[str, tuple[Any, ...]] = {}
         self._clip = replace_clipping(optimizer, self)
 
     def take(self) -> float | None:
@@ -89,7 +90,10 @@ class GradientNorm:
             return None
         kinds: dict[tuple[Any, ...], list[int]] = {}
         for place, (parameter, _) in enumerate(gradients):
-            kinds.setdefault((*clipping_kind(parameter), self._parts(parameter)), []).append(place)
+            name = parameter.name
+            if name not in self._kinds:
+                self._kinds[name] = (*clipping_kind(parameter), self._parts(parameter))
+            kinds.setdefault(self._kinds[name], []).append(place)
         squares = squared_norms([gradient for _, gradient in gradients]).numpy()
         factors = [1.0] * len(gradients)
         stand_ins = [self._stand_in(gradients[places[0]][0], squares[places]) for places in kinds.values()]

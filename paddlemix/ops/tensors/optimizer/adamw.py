@@ -41,9 +41,9 @@ class AdamWTensors:
             raise ValueError(f"the lists of a step of AdamW have different lengths: {counts}")
 
 
-def takes_adamw(parameter: paddle.Tensor, gradient: paddle.Tensor) -> bool:
+def takes_adamw(parameter: paddle.Tensor) -> bool:
     """Tell whether the built op moves a parameter: float32 on the CPU, without gaps in memory."""
-    return built.takes(parameter, gradient) and parameter.is_contiguous() and gradient.is_dense()
+    return built.takes(parameter) and parameter.is_contiguous()
 
 
 def adamw_step(
@@ -59,7 +59,7 @@ def adamw_step(
     """Move parameters by AdamW, in one pass over each; the same bits for any number of threads.
 
     Args:
-        tensors: all but the gradients are overwritten.
+        tensors: all but the gradients are overwritten; of one dtype, and in one place.
         rates: each parameter's learning rate.
         decays: each parameter's coefficient of weight decay.
         scales: what each gradient is multiplied by first, as clipping asks for.
@@ -68,7 +68,8 @@ def adamw_step(
         epsilon: added to the root of the latter.
 
     Raises:
-        ValueError: lists are of different lengths, or tensors of different sizes.
+        ValueError: lists are of different lengths, tensors of different sizes, or some are of another dtype than the
+            first; nothing has moved then.
     """
     counts = {len(tensors.parameters), len(rates), len(decays), len(scales)}
     if len(counts) > 1:
@@ -78,9 +79,8 @@ def adamw_step(
         )
     if not tensors.parameters:
         return
-    pairs = zip(tensors.parameters, tensors.gradients, strict=True)
     with paddle.no_grad():
-        if not all(takes_adamw(*pair) for pair in pairs):
+        if not built.takes(tensors.parameters[0]):
             _step_by_reference(tensors, rates, decays, scales, beta1=beta1, beta2=beta2, epsilon=epsilon)
             return
         built.run(
@@ -142,7 +142,7 @@ def squared_norms(tensors: Sequence[paddle.Tensor]) -> paddle.Tensor:
     """Sum the squares of each tensor in float64, in one pass; the same bits for any number of threads.
 
     Args:
-        tensors: float[...], any number of them.
+        tensors: float[...], any number of them, of one dtype and in one place.
 
     Returns:
         float64[N].
@@ -150,7 +150,7 @@ def squared_norms(tensors: Sequence[paddle.Tensor]) -> paddle.Tensor:
     if not tensors:
         return paddle.zeros([0], dtype="float64")
     with paddle.no_grad():
-        if all(tensor.is_dense() and built.takes(tensor) for tensor in tensors):
+        if built.takes(tensors[0]):
             return built.run("squared_norms", [_dense(tensor) for tensor in tensors])[0]
         return squared_norms_reference(tensors)
 
