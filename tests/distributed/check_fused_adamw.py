@@ -66,9 +66,12 @@ def train(*, fused: bool) -> tuple[list[np.ndarray], list[float]]:
 
 
 def main() -> None:
-    if built.library().handle is None:
+    library = built.library().handle
+    if library is None:
         print("no built ops", flush=True)
         return
+    # Its kernels round products before they are added.
+    is_plain = library.paddlemix_instruction_set() == b"plain"
     strategy = fleet.DistributedStrategy()
     strategy.hybrid_configs = {"dp_degree": 1, "mp_degree": 1, "pp_degree": 1, "sharding_degree": 2}
     fleet.init(is_collective=True, strategy=strategy)
@@ -87,7 +90,7 @@ def main() -> None:
     np.testing.assert_allclose(norms, expected, rtol=3e-7)  # Paddle adds squares in float32
     for found, wanted in zip(ours, theirs, strict=True):
         # Biases begin with zero, and are made of steps alone: the rounding of the norm that clips them is in all.
-        bound = 1e-7 if wanted.ndim > 1 else 2e-7
+        bound = (1e-7 if wanted.ndim > 1 else 2e-7) * (10 if is_plain else 1)
         assert np.linalg.norm(found - wanted) <= bound * np.linalg.norm(wanted)
     print("one pass moves as Paddle does", flush=True)
 
