@@ -50,6 +50,19 @@ BLOCK: dict[str, tuple[int, ...]] = {
     "keys": (1, BLOCK_TOKENS + 1, 4, 64),
     "values": (1, BLOCK_TOKENS + 1, 4, 64),
 }
+# Steps of AdamW with clipping by the global norm: of what a decoder of eight blocks and its embedding hold, and of its
+# adapters of rank 8.
+BLOCKS = 8
+_WEIGHTS = ("query", "key", "value", "output", "gate", "up", "down")
+STEP_CASES: dict[str, list[tuple[int, ...]]] = {
+    "adamw, clipped, of 40 M": [
+        (VOCABULARY, 512),
+        *(BLOCK[name] for name in (*_WEIGHTS, "query_bias", "key_bias", "value_bias", "norm", "norm") * BLOCKS),
+    ],
+    "adamw, clipped, of adapters": [
+        shape for name in _WEIGHTS * BLOCKS for shape in ((BLOCK[name][0], 8), (8, BLOCK[name][1]))
+    ],
+}
 # Qwen2.5-VL's tower, a quarter as wide as published and of two blocks: those of them that attend to whole images. The
 # first image ends within windows of 112 x 112 pixels, the second does not.
 TOWER_CASES: dict[str, list[int]] = {"tower in windows": [], "tower in whole images": [0, 1]}
@@ -67,6 +80,12 @@ def block() -> dict[str, np.ndarray]:
     """Draw the inputs of the decoder block, float32."""
     rng = np.random.default_rng(4)
     return {name: 0.05 * rng.standard_normal(shape).astype(np.float32) for name, shape in BLOCK.items()}
+
+
+def step(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Draw the parameters of a step and their gradients, float32."""
+    rng = np.random.default_rng(6)
+    return [tuple(rng.standard_normal((2, *shape), dtype=np.float32)) for shape in STEP_CASES[name]]
 
 
 def patches() -> np.ndarray:
@@ -104,7 +123,9 @@ def time_cases(make: Callable[[str], tuple[Callable[[], Any], ...]]) -> None:
     repeats, clock = int(sys.argv[1]), {"wall": time.perf_counter, "cpu": time.process_time}[sys.argv[2]]
     found = {}
     starts = tuple(sys.argv[3:]) or ("",)
-    for name in (name for name in (*CASES, BLOCK_CASE, *TOWER_CASES, *IMAGE_CASES) if name.startswith(starts)):
+    for name in (
+        name for name in (*CASES, BLOCK_CASE, *STEP_CASES, *TOWER_CASES, *IMAGE_CASES) if name.startswith(starts)
+    ):
         found[name] = [_seconds(call, repeats, clock) for call in make(name)]
     json.dump(found, sys.stdout)
 

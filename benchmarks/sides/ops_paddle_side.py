@@ -17,6 +17,7 @@ from ops_cases import (
     BLOCK_TOKENS,
     IMAGE_CASES,
     RESIZED,
+    STEP_CASES,
     TOWER,
     TOWER_CASES,
     TOWER_GRIDS,
@@ -26,6 +27,7 @@ from ops_cases import (
     image,
     levels,
     patches,
+    step,
     targets,
     time_cases,
 )
@@ -39,6 +41,8 @@ def make(name: str):
         return (IMAGE_OPS[name.split()[0]](image(name)),)
     if name == BLOCK_CASE:
         return (decode_block(),)
+    if name in STEP_CASES:
+        return (adamw(name),)
     if name in TOWER_CASES:
         return tower(TOWER_CASES[name])
     tensors = [paddle.to_tensor(array, stop_gradient=False) for array in arrays(name)]
@@ -71,6 +75,24 @@ def tower(whole: list[int]):
         model.clear_gradients()
 
     return paddle.no_grad()(lambda: model(*seen)), both
+
+
+def adamw(name: str):
+    """Take a step as training does, with gradients that stay."""
+    from paddlemix.training.callbacks.fused_adamw import FusedAdamW
+    from paddlemix.training.callbacks.gradient_norm import GradientNorm
+
+    layer = paddle.nn.ParameterList()
+    for array, gradient in step(name):
+        start = paddle.nn.initializer.Assign(array)
+        parameter = layer.create_parameter(array.shape, default_initializer=start)
+        parameter.grad = paddle.to_tensor(gradient)
+        layer.append(parameter)
+    clip = paddle.nn.ClipGradByGlobalNorm(1.0)
+    optimizer = paddle.optimizer.AdamW(1e-4, parameters=layer.parameters(), grad_clip=clip)
+    norm = GradientNorm(optimizer, tensor_parallel_degree=1, sharding_degree=1, is_wanted=lambda: False)
+    FusedAdamW(norm).take_over(optimizer)
+    return optimizer.step
 
 
 def decode_block():

@@ -12,6 +12,7 @@ from ops_cases import (
     BLOCK_TOKENS,
     IMAGE_CASES,
     RESIZED,
+    STEP_CASES,
     TOWER,
     TOWER_CASES,
     TOWER_GRIDS,
@@ -20,6 +21,7 @@ from ops_cases import (
     block,
     image,
     patches,
+    step,
     targets,
     time_cases,
 )
@@ -31,6 +33,8 @@ def make(name: str):
         return (partial(IMAGE_OPS[name.split()[0]], torch.from_numpy(image(name)).permute(2, 0, 1)),)
     if name == BLOCK_CASE:
         return (decode_block(),)
+    if name in STEP_CASES:
+        return (adamw(name),)
     if name in TOWER_CASES:
         return tower(TOWER_CASES[name])
     tensors = [torch.from_numpy(array).requires_grad_() for array in arrays(name)]
@@ -72,6 +76,21 @@ def tower(whole: list[int]):
         model.zero_grad()
 
     return torch.no_grad()(lambda: model(*seen)), both
+
+
+def adamw(name: str):
+    """Take a step as transformers' Trainer does, with gradients that stay."""
+    parameters = []
+    for array, gradient in step(name):
+        parameters.append(torch.from_numpy(array).requires_grad_())
+        parameters[-1].grad = torch.from_numpy(gradient)
+    optimizer = torch.optim.AdamW(parameters, 1e-4, fused=True)
+
+    def call() -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+    return call
 
 
 def decode_block():

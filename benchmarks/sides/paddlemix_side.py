@@ -19,6 +19,8 @@ from paddlemix.generation.reading import CachedReader
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.ops import set_compute_dtype
+from paddlemix.training.callbacks.fused_adamw import FusedAdamW
+from paddlemix.training.callbacks.gradient_norm import GradientNorm
 
 
 def train(shape: Shape, repeats: int) -> Samples:
@@ -26,6 +28,8 @@ def train(shape: Shape, repeats: int) -> Samples:
     model = build(shape)
     model.train()
     optimizer = paddle.optimizer.AdamW(1e-4, parameters=model.parameters())
+    norm = GradientNorm(optimizer, tensor_parallel_degree=1, sharding_degree=1, is_wanted=lambda: False)
+    FusedAdamW(norm).take_over(optimizer)
     batch, steps = tensors(shape.batch(shape.rows)), count(1)
 
     def step() -> None:

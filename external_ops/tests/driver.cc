@@ -54,6 +54,38 @@ static void elements(int64_t count) {
   }
 }
 
+static void adamw_steps(const std::vector<int64_t>& sizes) {
+  std::vector<Floats> parameters, gradients, firsts, seconds, before;
+  std::vector<AdamW> steps;
+  std::vector<const float*> places;
+  for (const int64_t size : sizes) {
+    parameters.push_back(normal(size)), gradients.push_back(normal(size));
+    firsts.push_back(normal(size)), seconds.push_back(Floats(size, 0.25f));
+  }
+  before = parameters;
+  const std::vector<Floats> means = firsts;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    steps.push_back({parameters[i].data(), gradients[i].data(), firsts[i].data(), seconds[i].data(), 0.5f, 0.75f, 0.5f,
+                     0.125f, 0.25f, 0.01f});
+    places.push_back(gradients[i].data());
+  }
+  std::vector<double> sums(sizes.size());
+  squared_norms(places.data(), sizes.data(), sizes.size(), sums.data());
+  adamw(steps.data(), sizes.data(), sizes.size());
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    double sum = 0.0;
+    for (int64_t j = 0; j < sizes[i]; ++j) {
+      const float gradient = 0.5f * gradients[i][j], first = 0.75f * means[i][j] + 0.25f * gradient;
+      const float second = 0.5f * 0.25f + 0.5f * gradient * gradient;
+      expect_close("adamw", parameters[i][j], 0.875f * before[i][j] - 0.25f * first / (std::sqrt(second) + 0.01f));
+      expect_close("adamw's first moment", firsts[i][j], first);
+      expect_close("adamw's second moment", seconds[i][j], second);
+      sum += static_cast<double>(gradients[i][j]) * gradients[i][j];
+    }
+    expect_close("squared norm", static_cast<float>(sums[i]), static_cast<float>(sum));
+  }
+}
+
 static void rotations(int64_t tokens, int64_t heads, int64_t size) {
   const Floats x = normal(tokens * heads * size), angle = normal(tokens * size / 2);
   Floats y(x.size()), cos(angle), sin(angle);
@@ -152,6 +184,7 @@ int main() {
     set_num_threads(threads);
     for (const int64_t size : {1, 3, 16, 67, 256}) norms(1 + 3 * size, size), norms(900, size);
     for (const int64_t count : {1, 15, 17, 70001}) elements(count);
+    adamw_steps({0, 1, 15, 16, 17, 63, 0, 33000, 70001}), adamw_steps({}), adamw_steps({0}), adamw_steps({5});
     rotations(1, 1, 2), rotations(300, 3, 34), rotations(70, 8, 128);
     for (const bool transposed : {false, true})
       for (const int64_t rows : {1, 4, 5, 70})

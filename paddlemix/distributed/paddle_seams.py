@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from typing import Any
+from typing import Any, NamedTuple
 
 import paddle
 from paddle import nn
+from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer.hybrid_parallel_optimizer import HybridParallelClipGrad
 from paddle.distributed.fleet.meta_parallel.sharding import group_sharded_stage3
 from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_stage3 import GroupShardedStage3
+from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_utils import GroupShardedClipGrad
 
 Gradients = list[tuple[Any, paddle.Tensor]]
 
@@ -92,6 +94,78 @@ def replace_decay_rule(optimizer: Any, name_of: Callable[[str], str]) -> None:
     inner = innermost(optimizer)
     if (decays := getattr(inner, "_apply_decay_param_fun", None)) is not None:
         inner._apply_decay_param_fun = lambda name: decays(name_of(name))
+
+
+def clips_by_global_norm(clip: Any) -> bool:
+    """Tell whether a clipping multiplies all gradients with one number, which their squared norms decide."""
+    return isinstance(clip, (nn.ClipGradByGlobalNorm, HybridParallelClipGrad, GroupShardedClipGrad))
+
+
+def clipping_kind(parameter: paddle.Tensor) -> tuple[bool, ...]:
+    """Return what Paddle's clippings by the global norm ask of a parameter: those of one kind are clipped alike."""
+    return (
+        getattr(parameter, "need_clip", True) is not False,
+        bool(getattr(parameter, "is_distributed", False)),
+        bool(getattr(parameter, "is_firstly_shared", True)),
+        hasattr(parameter, "unslice"),
+    )
+
+
+class AdamWNumbers(NamedTuple):
+    """What AdamW's formula has beside learning rates."""
+
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
+
+
+def adamw_numbers(optimizer: Any) -> AdamWNumbers | None:
+    """Return the numbers of an AdamW (`_beta1`, `_beta2`, `_epsilon`, `_weight_decay`).
+
+    Args:
+        optimizer: Paddle's AdamW, or a subclass of it, as training calls it.
+
+    Returns:
+        None where it computes more than the formula: the largest of the second moments (`_amsgrad`), ratios by layer
+        (`_lr_ratio`), what is one flat piece of memory (`_use_fusion_storage`), numbers that are tensors.
+    """
+    inner = innermost(optimizer)
+    numbers = AdamWNumbers(inner._beta1, inner._beta2, inner._epsilon, inner._weight_decay)
+    if inner._amsgrad or inner._lr_ratio is not None or inner._use_fusion_storage:
+        return None
+    return numbers if all(isinstance(number, (int, float)) for number in numbers) else None
+
+
+def decay_rule(optimizer: Any) -> Callable[[str], bool]:
+    """Return what tells, by Paddle's name of a parameter, whether it decays (`_apply_decay_param_fun`)."""
+    return innermost(optimizer)._apply_decay_param_fun or (lambda name: True)
+
+
+def replace_updates(optimizer: Any, update: Callable[[Gradients], bool]) -> None:
+    """Let something else move all parameters of a step at once (`_append_optimize_op`, `_finish_update`).
+
+    Args:
+        optimizer: as training calls it.
+        update: takes the parameters that the optimizer is about to move, which have all their states by now, with their
+            clipped gradients; returns whether it has moved them. Where not, the optimizer does.
+    """
+    inner = innermost(optimizer)
+    move, pending = inner._append_optimize_op, []
+
+    def collect(block: Any, pair: Any) -> None:
+        pending.append((block, pair))
+
+    def finish(block: Any, pairs: Any) -> None:
+        del block, pairs  # all that there were, those without a gradient too
+        collected = [*pending]
+        pending.clear()
+        in_groups = any(isinstance(pair, dict) for _, pair in collected)
+        if collected and (in_groups or not update([pair for _, pair in collected])):
+            for block_of_one, pair in collected:
+                move(block_of_one, pair)
+
+    inner._append_optimize_op, inner._finish_update = collect, finish
 
 
 def squared_norm(gradient: paddle.Tensor) -> paddle.Tensor:

@@ -24,12 +24,14 @@ OPS = (
     "linear_cross_entropy",
     "decode_block",
     "cached_attention",
+    "adamw_step",
+    "squared_norms",
 )
 IMAGE_OPS = ("patchify", "resize_bicubic")
 
 
-# What Paddle has kernels of its own for, as good as any: its products, and flash attention.
-LEFT_TO_PADDLE_ON_GPUS = ("linear", "attention", "segment_attention")
+# What Paddle has kernels of its own for, as good as any: its products, flash attention, and AdamW with its clipping.
+LEFT_TO_PADDLE_ON_GPUS = ("linear", "attention", "segment_attention", "adamw_step", "squared_norms")
 
 
 def describe() -> str:

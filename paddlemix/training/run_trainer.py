@@ -41,6 +41,7 @@ from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.training.answer_evaluation import AnswerEvaluation
 from paddlemix.training.callbacks.early_stopping import EarlyStopping
 from paddlemix.training.callbacks.finite_checks import check_losses, check_weights, name_records
+from paddlemix.training.callbacks.fused_adamw import FusedAdamW
 from paddlemix.training.callbacks.gradient_norm import GradientNorm
 from paddlemix.training.callbacks.loss_scale import LossScale
 from paddlemix.training.callbacks.memory_use import FreedMemory, SamplingMemoryTracker, memory_in_use
@@ -409,6 +410,7 @@ class RunTrainer(CheckpointingTrainer):
             sharding_degree=max(self.args.sharding_parallel_degree, 1),
             is_wanted=lambda: self._is_logged(self.state.global_step + 1),
         )
+        FusedAdamW(self._gradient_norm).take_over(self.optimizer)
         self._data_offset = done % steps if self.args.ignore_data_skip else 0
         if done and not self.args.ignore_data_skip:
             loader.begin_at(done % steps, done % steps * self.args.gradient_accumulation_steps)

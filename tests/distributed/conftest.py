@@ -29,7 +29,8 @@ def environment(**more: str) -> Mapping[str, str]:
     An empty CUDA_VISIBLE_DEVICES, which often stands for no GPUs, breaks Paddle's launcher.
     """
     kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    ours = {"OMP_NUM_THREADS": "1", "PADDLE_DISTRI_BACKEND": "gloo", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    ours = {"OMP_NUM_THREADS": "1", "PADDLE_DISTRI_BACKEND": "gloo", "PYTHONPATH": path}
     return {**kept, **ours, **more}
 
 
@@ -67,3 +68,9 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
         return said
 
     return run
+
+
+@pytest.fixture(scope="session")
+def checked(launch: Launch) -> list[str]:
+    """What each of two ranks said that ran the files `check_*.py`, as users run a script."""
+    return launch(Path(__file__).with_name("run_checks.py"), patched=False)

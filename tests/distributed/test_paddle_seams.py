@@ -34,6 +34,12 @@ HOMES: dict[str, tuple[object, ...]] = {
     "_parameter_list": (optimizer,),
     "_grad_clip": (optimizer,),
     "_apply_decay_param_fun": (paddle.optimizer.AdamW,),
+    "_append_optimize_op": (optimizer, paddle.optimizer.AdamW),
+    "_finish_update": (optimizer,),
+    **dict.fromkeys(
+        ("_beta1", "_beta2", "_epsilon", "_weight_decay", "_amsgrad", "_lr_ratio", "_use_fusion_storage"),
+        (paddle.optimizer.AdamW,),
+    ),
     "_squared_l2_norm": (nn.clip,),
     "_unscale": (grad_scaler,),
     "_scale": (grad_scaler,),

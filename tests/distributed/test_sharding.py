@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from paddlemix.ops.tensors import built
+
 from .conftest import Launch
 
 SCRIPT = Path(__file__).with_name("train_cases.py")
@@ -307,3 +309,9 @@ def stored_states(checkpoint: Path) -> dict[str, int]:
             assert key not in found, key
             found[key] = array.size
     return found
+
+
+def test_two_ranks_move_in_one_pass_as_paddle_does(checked: list[str]) -> None:
+    if built.library().handle is None:
+        pytest.skip(f"no built ops: {built.library().reason}")
+    assert ["one pass moves as Paddle does" in text for text in checked] == [True, True]

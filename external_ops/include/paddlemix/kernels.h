@@ -119,6 +119,18 @@ struct FewRows {
   int64_t rows, in, columns, y_stride;
 };
 
+// One step of AdamW (arXiv:1711.05101) for a tensor.
+struct AdamW {
+  float* parameter;
+  const float* gradient;
+  float* moment1;
+  float* moment2;
+  float scale;  // of the gradient: what clipping leaves of it
+  float beta1, beta2;
+  float decay;  // the share of the parameter that is taken off it
+  float rate, epsilon;  // corrected for moments that began with zeros
+};
+
 // Rows of queries and of keys that are worked on at once.
 constexpr int64_t kBlock = 64;
 
@@ -142,6 +154,8 @@ struct Kernels {
   void (*to_bfloat16)(const float* x, uint16_t* y, int64_t count);
   // [rows, columns] added up over the rows, columns [begin, end).
   void (*sum_rows)(const float* x, float* y, int64_t rows, int64_t columns, int64_t begin, int64_t end);
+  void (*adamw)(const AdamW&, int64_t begin, int64_t end);
+  double (*sum_squares)(const float* x, int64_t count);
   void (*few_rows_matmul)(const FewRows&, int64_t begin, int64_t end);  // columns [begin, end)
 
   // Attention in blocks: keys and values are packed, [block] by [block], then every tile of queries is computed alone.

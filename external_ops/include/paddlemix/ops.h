@@ -24,6 +24,11 @@ void copy_rows(const float* x, int64_t x_stride, float* y, int64_t y_stride, int
 // y[columns] = x[rows, columns] added up.
 void sum_rows(const float* x, float* y, int64_t rows, int64_t columns);
 
+// Steps of `count` tensors of these sizes; each number is the same for any number of threads.
+void adamw(const AdamW* steps, const int64_t* sizes, int64_t count);
+// The sum of each tensor's squares, the same for any number of threads.
+void squared_norms(const float* const* tensors, const int64_t* sizes, int64_t count, double* sums);
+
 void attention(const Attention& op);
 // Fills delta and all gradients.
 void attention_grad(const AttentionGrad& op, int64_t query_rows);

@@ -11,6 +11,7 @@ from paddlemix.ops.tensors.interpolate import resize_grid
 from paddlemix.ops.tensors.linear import linear, set_compute_dtype
 from paddlemix.ops.tensors.mask import CausalMask
 from paddlemix.ops.tensors.norm import add_rms_norm, layer_norm, rms_norm
+from paddlemix.ops.tensors.optimizer.adamw import AdamWTensors, adamw_step, squared_norms, takes_adamw
 from paddlemix.ops.tensors.quantized.product import quantized_linear
 from paddlemix.ops.tensors.quantized.weight import QuantizedWeight
 from paddlemix.ops.tensors.rotary import (
@@ -27,6 +28,7 @@ from paddlemix.ops.tensors.split_cross_entropy import split_linear_cross_entropy
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "AdamWTensors",
     "BlockWeights",
     "CausalMask",
     "CausalSegments",
@@ -34,6 +36,7 @@ __all__ = [
     "Rotary",
     "Segments",
     "Visible",
+    "adamw_step",
     "add_rms_norm",
     "apply_rotary",
     "attention",
@@ -62,8 +65,10 @@ __all__ = [
     "set_compute_dtype",
     "set_num_threads",
     "split_linear_cross_entropy",
+    "squared_norms",
     "sum_over_ranks",
     "swiglu",
+    "takes_adamw",
     "takes_row_table",
     "token_cross_entropy",
 ]

@@ -166,12 +166,14 @@ def run(name: str, *arguments: Any) -> list[paddle.Tensor]:
 
     Args:
         name: without the prefix.
-        *arguments: its inputs and attributes, in order; the place of the first says which library computes.
+        *arguments: its inputs, tensors or lists of them, and attributes, in order; the place of the first says which
+            library computes.
 
     Returns:
         Its outputs.
     """
-    prefix = "paddlemix_cuda_" if arguments[0].place.is_gpu_place() else "paddlemix_"
+    first = arguments[0][0] if isinstance(arguments[0], list) else arguments[0]
+    prefix = "paddlemix_cuda_" if first.place.is_gpu_place() else "paddlemix_"
     outputs = paddle._C_ops._run_custom_op(prefix + name, *arguments)
     if not _asks_gradients(arguments):
         # Paddle leaves that to the op, and what follows frozen layers would compute gradients for nothing.

@@ -1,0 +1,1 @@
+"""What an optimizer's step computes, for all its parameters at once."""
