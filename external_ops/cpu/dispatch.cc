@@ -1,4 +1,4 @@
-// Chooses the kernels that this processor runs, and holds the number of threads.
+// Chooses the kernels that this processor runs, and holds the number of threads and how they compute.
 #include <atomic>
 
 #include "paddlemix/instruction_set.h"
@@ -40,5 +40,15 @@ static std::atomic<int> threads{1};
 int num_threads() { return threads; }
 
 void set_num_threads(int count) { threads = count < 1 ? 1 : count; }
+
+std::atomic<bool> denormals_are_flushed{false};
+
+void flush_denormals(bool flushed) {
+  denormals_are_flushed = flushed;
+  set_flushed(flushed);
+  // Intel's OpenMP hands this thread's register on wherever a team starts, GNU's only to new threads.
+#pragma omp parallel num_threads(num_threads())
+  set_flushed(flushed);
+}
 
 }  // namespace paddlemix

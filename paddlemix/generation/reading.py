@@ -9,7 +9,6 @@ import paddle
 
 from paddlemix.contract import Model
 from paddlemix.generation.cache import KVCache
-from paddlemix.ops import awake_threads
 
 # What only the model reads, pixels and grids, may be Paddle's tensors already.
 Batch = dict[str, Any]
@@ -68,15 +67,14 @@ class CachedReader:
     @paddle.no_grad()
     def _forward(self, input_ids: np.ndarray, **inputs: Any) -> np.ndarray:
         seen = self._caches[0].length + input_ids.shape[1]
-        with awake_threads():
-            output = self._model(
-                input_ids=paddle.to_tensor(input_ids),
-                attention_mask=None if self._mask is None else paddle.to_tensor(self._mask[:, :seen]),
-                past_key_values=self._caches,
-                last_logits_only=True,
-                **self._wanted_back,
-                **{name: paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for name, one in inputs.items()},
-            )
+        output = self._model(
+            input_ids=paddle.to_tensor(input_ids),
+            attention_mask=None if self._mask is None else paddle.to_tensor(self._mask[:, :seen]),
+            past_key_values=self._caches,
+            last_logits_only=True,
+            **self._wanted_back,
+            **{name: paddle.to_tensor(one) if isinstance(one, np.ndarray) else one for name, one in inputs.items()},
+        )
         assert output.logits is not None, "no labels were given"
         self._wanted_back = output.next_inputs()
         return output.logits[:, -1].astype("float32").numpy()
