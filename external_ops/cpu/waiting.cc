@@ -13,6 +13,7 @@
 
 // Of Intel's OpenMP, which Paddle's wheels bring; the ops may run on another, whose threads wait as it was started.
 extern "C" __attribute__((weak)) void kmp_set_blocktime(int milliseconds);
+extern "C" __attribute__((weak)) int kmp_get_blocktime();
 
 namespace paddlemix {
 namespace {
@@ -118,20 +119,20 @@ void decide(double time) {
 }  // namespace
 
 void look_around() {
-  if (!kmp_set_blocktime) return;
+  if (!adapts) return;
   const double time = now();
-  if (adapts && time >= next_look) decide(time);
+  if (time >= next_look) decide(time);
   // OpenMP keeps it for each thread that has a team.
   static thread_local int told = kAsleep;
-  const int wait = threads_wait_awake() ? kAwake : kAsleep;
+  const int wait = awake ? kAwake : kAsleep;
   if (told != wait) kmp_set_blocktime(told = wait);
 }
 
-bool threads_wait_awake() { return adapts && awake; }
+bool threads_wait_awake() { return awake; }
 
 void adapt_waiting(bool wanted) {
-  adapts = wanted;
-  if (!wanted) awake = false;
+  adapts = wanted && kmp_set_blocktime;
+  if (!adapts) awake = kmp_get_blocktime && kmp_get_blocktime() > kAsleep;
 }
 
 }  // namespace paddlemix

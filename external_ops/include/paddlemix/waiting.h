@@ -57,7 +57,7 @@ void look_around();
 // Whether idle threads of the team are awake.
 bool threads_wait_awake();
 
-// Lets the ops decide; otherwise threads wait as OpenMP was told.
+// Lets the ops decide; otherwise threads wait as OpenMP was told when it was started.
 void adapt_waiting(bool wanted);
 
 }  // namespace paddlemix

@@ -203,7 +203,7 @@ def threads_wait_awake() -> bool:
     alone 6.0 and 5.2. See `paddlemix._environment.wait_asleep` for how to choose.
 
     Returns:
-        False where nobody decides from one moment to the next, since the user has chosen or there are no built ops.
+        What the user has chosen, where that is so; False where there are no built ops.
     """
     handle = library().handle
     return handle is not None and bool(handle.paddlemix_threads_wait_awake())
