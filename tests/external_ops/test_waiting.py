@@ -18,11 +18,12 @@ OPS = Path(__file__).parents[2] / "external_ops"
 LOOK = 0.03125
 FREE = f"{LOOK} 0.05 0 0 0"
 CROWDED = f"{LOOK} 0.05 0 1 0"
-PREEMPTED = f"{LOOK} 0.05 5 0 0"
+PREEMPTED = f"{LOOK} 0.05 50 0 0"
 STOLEN = f"{LOOK} 0.05 0 0 0.05"
 # What a kernel's own threads and timers do to a process that is alone.
 ONCE_PREEMPTED = f"{LOOK} 0.05 1 0 0"
-LONG_AGO = "0.5 0.7 9 0 0"
+# From here on threads are awake.
+SOON = [FREE] * 5
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +48,28 @@ def policy(tmp_path_factory):
 @pytest.mark.parametrize(
     ("seen", "decided"),
     [
-        ([FREE] * 3, "111"),
-        ([FREE, CROWDED, FREE], "101"),
+        (SOON, "00001"),
+        ([*SOON, *[FREE] * 5, *[CROWDED] * 20, *[FREE] * 5], "00001" + "1" * 5 + "11" + "0" * 22 + "1"),
+        # As beside a data worker, which works for a third of the time.
+        ([*SOON, *[FREE] * 5, *[CROWDED, FREE, FREE] * 20], "00001" + "1" * 5 + "111" * 20),
         # Held for 0.2 s, since the first try lasted less than a second.
-        ([FREE, PREEMPTED, *[FREE] * 9], "10" + "0" * 6 + "111"),
-        ([FREE, STOLEN, *[FREE] * 9], "10" + "0" * 6 + "111"),
-        ([ONCE_PREEMPTED, LONG_AGO, FREE], "111"),
+        ([*SOON, PREEMPTED, *[FREE] * 9], "00001" + "0" * 7 + "111"),
+        ([*SOON, STOLEN, *[FREE] * 9], "00001" + "0" * 7 + "111"),
+        ([*SOON, *[ONCE_PREEMPTED] * 50], "00001" + "1" * 50),
     ],
-    ids=["free", "crowded", "preempted", "stolen", "the kernel's own"],
+    ids=["free", "crowded", "now and then", "preempted", "stolen", "the kernel's own"],
 )
-def test_threads_are_awake_while_the_cores_are_free(policy, seen, decided):
+def test_threads_are_awake_while_the_cores_are_free_for_most_of_the_time(policy, seen, decided):
     assert policy(*seen) == decided
 
 
 def test_more_cores_than_threads_leave_room_for_others(policy):
-    assert policy(CROWDED, f"{LOOK} 0.05 0 3 0", threads=2, cores=4) == "10"
+    room, none = [CROWDED] * 10, [f"{LOOK} 0.05 0 3 0"] * 10
+    assert policy(*room, *none, threads=2, cores=4) == "0000" + "1" * 6 + "11" + "0" * 8
 
 
 def test_beside_a_program_that_stays_they_are_woken_ever_more_rarely(policy):
-    seen, decided = [FREE, PREEMPTED], "10"
+    seen, decided = [*SOON, PREEMPTED], "000010"
     for pause in (0.2, 0.4, 0.8, 1.6, 3.2, 3.2):
         looks = math.ceil(pause / LOOK)
         seen += [*[FREE] * looks, PREEMPTED]

@@ -1,9 +1,12 @@
 // How idle threads wait: awake, so that the next piece of work starts within microseconds, or asleep, so that other
 // programs have the core. Waking one takes some 50 us, and a team of which one thread has lost its core waits for it for
-// milliseconds. So they are awake while the cores are free.
+// milliseconds. So they are awake unless the cores are wanted for most of the time: the demo beside a data worker, which
+// works for a third of it, is faster awake (6.0 steps a second, 5.2 asleep), beside a program that computes asleep (3.6,
+// 4.2).
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
 namespace paddlemix {
 
@@ -25,29 +28,37 @@ class WaitPolicy {
 
   // Returns whether threads wait awake from now on.
   bool look(const Sighting& seen) {
+    const double forgotten = std::exp(-seen.seconds / kMemory);
+    const bool crowded = seen.others + threads_ > cores_;
+    crowded_share_ = crowded_share_ * forgotten + (crowded ? 1.0 - forgotten : 0.0);
+    preemptions_ = preemptions_ * forgotten + seen.preemptions;
+    cpu_seconds_ = cpu_seconds_ * forgotten + seen.cpu_seconds;
+
     held_ = std::max(0.0, held_ - seen.seconds);
     if (awake_) awake_for_ += seen.seconds;
-    const bool preempted = seen.preemptions >= kFew && seen.preemptions > kPreemptionsPerSecond * seen.cpu_seconds;
+    const bool preempted = preemptions_ >= kFew && preemptions_ > kPreemptionsPerSecond * cpu_seconds_;
     if (preempted || seen.stolen_share > kStolenShare) {
       // Each time that waking was a mistake the next try comes later.
       if (awake_) hold_ = awake_for_ < kLongAwake ? std::min(2 * hold_, kLongestHold) : kShortestHold;
       held_ = hold_;
+      preemptions_ = cpu_seconds_ = 0.0;  // the next verdict is on what comes from now on
     }
-    const bool crowded = seen.others + threads_ > cores_;
-    awake_ = held_ <= 0.0 && !crowded;
+    awake_ = held_ <= 0.0 && crowded_share_ < kCrowdedShare;
     if (!awake_) awake_for_ = 0.0;
     return awake_;
   }
 
  private:
+  // Seconds after which what was seen counts for a third.
+  static constexpr double kMemory = 0.2;
   static constexpr double kLongAwake = 1.0, kShortestHold = 0.1, kLongestHold = 3.2;
-  // Alone, a thread that computes is preempted a few times a second; beside one that wants its core, every 3 ms.
-  static constexpr long kFew = 2;
-  static constexpr double kPreemptionsPerSecond = 50.0;
-  static constexpr double kStolenShare = 0.02;
+  static constexpr double kCrowdedShare = 0.5, kStolenShare = 0.02;
+  // Alone, a thread that computes is preempted a few times a second; beside one that wants its core, every 3 to 6 ms.
+  static constexpr double kFew = 2.0, kPreemptionsPerSecond = 100.0;
 
   int threads_, cores_;
   bool awake_ = false;
+  double crowded_share_ = 1.0, preemptions_ = 0.0, cpu_seconds_ = 0.0;  // crowded until the contrary has been seen
   double held_ = 0.0, hold_ = kShortestHold, awake_for_ = 0.0;
 };
 
