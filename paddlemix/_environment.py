@@ -132,8 +132,27 @@ def share_cores(environ: MutableMapping[str, str], cores: int) -> None:
         cores: that this process may run on.
     """
     if not any(variable in environ for variable in THREAD_VARIABLES):
-        processes = int(environ.get(LOCAL_SIZE_VARIABLE, "1"))
-        environ["MKL_NUM_THREADS"] = str(max(cores // processes, 1))
+        environ["MKL_NUM_THREADS"] = str(max(_share(environ, cores), 1))
+
+
+def data_workers(environ: Mapping[str, str], cores: int) -> int:
+    """Choose how many processes prepare records for one that trains, where nobody says.
+
+    One is enough for models that take longer than their records, and lets no core idle while these are read: it has the
+    moments at which threads wait for one another. It computes on one thread, whatever the number of the trainer's.
+
+    Args:
+        environ: the process's environment.
+        cores: that this process may run on.
+
+    Returns:
+        0 where this process has a single core, or the system cannot fork.
+    """
+    return int(_share(environ, cores) > 1 and hasattr(os, "fork"))
+
+
+def _share(environ: Mapping[str, str], cores: int) -> int:
+    return cores // int(environ.get(LOCAL_SIZE_VARIABLE, "1"))
 
 
 def wait_asleep(environ: MutableMapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from paddlemix._environment import (
     HARMLESS_WARNINGS,
     choose_mkl_path,
     compute_capability,
+    data_workers,
     is_older_than_ampere,
     prepare_for_paddle,
     read_cpuinfo,
@@ -64,6 +65,14 @@ def test_processes_of_one_machine_share_its_cores(launched, cores, threads):
     environ = dict(launched)
     share_cores(environ, cores)
     assert environ == {**launched, "MKL_NUM_THREADS": threads}
+
+
+@pytest.mark.parametrize(
+    ("launched", "cores", "workers"),
+    [({}, 8, 1), ({}, 1, 0), ({"PADDLE_LOCAL_SIZE": "2"}, 4, 1), ({"PADDLE_LOCAL_SIZE": "2"}, 3, 0)],
+)
+def test_a_process_with_a_second_core_has_its_records_prepared_beside_it(launched, cores, workers):
+    assert data_workers(launched, cores) == workers
 
 
 @pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])

@@ -1,4 +1,6 @@
 // Chooses the kernels that this processor runs, and holds the number of threads and how they compute.
+#include <omp.h>
+
 #include <atomic>
 
 #include "paddlemix/instruction_set.h"
@@ -45,10 +47,8 @@ std::atomic<bool> denormals_are_flushed{false};
 
 void flush_denormals(bool flushed) {
   denormals_are_flushed = flushed;
-  set_flushed(flushed);
-  // Intel's OpenMP hands this thread's register on wherever a team starts, GNU's only to new threads.
 #pragma omp parallel num_threads(num_threads())
-  set_flushed(flushed);
+  if (omp_get_thread_num()) set_flushed(flushed);
 }
 
 }  // namespace paddlemix

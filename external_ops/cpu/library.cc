@@ -20,12 +20,18 @@ __attribute__((visibility("default"))) void paddlemix_flush_denormals(int wanted
   paddlemix::flush_denormals(wanted);
 }
 
-// Writes MXCSR of each thread of a team, which oneDNN's and MKL's threads are too, or of one of the ops' own loops.
-__attribute__((visibility("default"))) void paddlemix_control_registers(int threads, int own_loop, uint32_t* registers) {
+// Writes MXCSR of each thread of a team that is started as Paddle's products start theirs (0), as ours do by oneDNN (1),
+// or of one of our own loops (2).
+__attribute__((visibility("default"))) void paddlemix_control_registers(int threads, int kind, uint32_t* registers) {
   const auto note = [&](int thread) { registers[thread] = paddlemix::control_register(); };
-  if (own_loop) return paddlemix::run_parts(threads, note);
+  const auto note_all = [&] {
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
-  for (int thread = 0; thread < threads; ++thread) note(thread);
+    for (int thread = 0; thread < threads; ++thread) note(thread);
+  };
+  if (kind == 2) return paddlemix::run_parts(threads, note);
+  if (kind == 0) return note_all();
+  const paddlemix::OpenMPThreads as_for_products(threads);
+  note_all();
 }
 
 __attribute__((visibility("default"))) const char* paddlemix_instruction_set() { return paddlemix::kernels().name; }

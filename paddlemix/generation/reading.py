@@ -9,6 +9,7 @@ import paddle
 
 from paddlemix.contract import Model
 from paddlemix.generation.cache import KVCache
+from paddlemix.ops import flushed_denormals
 
 # What only the model reads, pixels and grids, may be Paddle's tensors already.
 Batch = dict[str, Any]
@@ -65,6 +66,7 @@ class CachedReader:
         self._wanted_back = {name: one.index_select(places) for name, one in self._wanted_back.items()}
 
     @paddle.no_grad()
+    @flushed_denormals()
     def _forward(self, input_ids: np.ndarray, **inputs: Any) -> np.ndarray:
         seen = self._caches[0].length + input_ids.shape[1]
         output = self._model(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import paddle
 
-from paddlemix.ops.denormals import CHOICE_VARIABLE, FLUSH, KEEP, are_flushed
+from paddlemix.ops.denormals import CHOICE_VARIABLE, FLUSH, KEEP, are_to_be_flushed
 from paddlemix.ops.images.built import find_library
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.linear import rounding_pays
@@ -67,7 +69,11 @@ def _describe_cuda() -> tuple[list[str], str]:
 
 
 def _describe_denormals() -> str:
-    what = "flushed to 0" if are_flushed() else "kept, for which some processors take a hundred times as long"
+    what = (
+        "flushed to 0"
+        if are_to_be_flushed(os.environ)
+        else "kept, for which some processors take a hundred times as long"
+    )
     choice = f"{CHOICE_VARIABLE}={FLUSH} or {KEEP}"
     return f"Denormal numbers, below 1.2e-38 in float32: {what} ({choice})."
 

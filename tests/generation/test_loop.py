@@ -12,6 +12,7 @@ from paddlemix.generation import GenerationConfig, TokenStream, generate, stream
 from paddlemix.models.layers.vision_tokens import place_vision
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 from paddlemix.models.vision_language import Inputs
+from paddlemix.ops.denormals import are_flushed
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = FIXTURES / "qwen2_vl_tiny"
@@ -45,6 +46,14 @@ def calls(case, monkeypatch):
     monkeypatch.setattr(model_class, "forward", watched)
     monkeypatch.setattr(type(case[0].visual), "forward", lambda *args: towers.append(1) or look(*args))
     return forwards, towers
+
+
+def test_denormal_numbers_are_0_while_a_model_reads(case, monkeypatch):
+    model, flushed = type(case[0]), []
+    run = model.forward
+    monkeypatch.setattr(model, "forward", lambda self, **inputs: flushed.append(are_flushed()) or run(self, **inputs))
+    answers(*case[:2], max_new_tokens=2)
+    assert flushed == [True, True] and not are_flushed()
 
 
 def reference_of(model, name):

@@ -27,33 +27,23 @@ def built_ops():
     found = built.library()
     if found.handle is None:
         pytest.skip(f"no built ops: {found.reason}")
-    threads, flushed = ops.num_threads(), denormals.are_flushed()
+    threads = ops.num_threads()
     yield found.handle
     ops.set_num_threads(threads)
-    ops.flush_denormals(flushed)
+    found.handle.paddlemix_flush_denormals(denormals.are_to_be_flushed(os.environ))
 
 
 THREADS = """
+import ctypes
 import json
 import threading
 import numpy as np
 import paddlemix
-from paddlemix.ops.denormals import are_flushed
-
-asked, answered, older = threading.Event(), threading.Event(), []
-def compute_late():  # in a thread that is older than the import of the ops
-    asked.wait()
-    older.append(are_flushed())
-    ops.swiglu(x, x)
-    older.append(are_flushed())
-    answered.set()
-threading.Thread(target=compute_late, daemon=True).start()
-
 import paddle
 from paddlemix import ops
 from paddlemix.datasets.loading.workers import BatchLoader
+from paddlemix.ops.denormals import are_flushed
 from paddlemix.ops.tensors import built
-import ctypes, sys
 
 class Records:
     def __len__(self):
@@ -63,63 +53,64 @@ class Records:
     def sources(self, item):
         return [str(item)]
 
-def registers(own_loop):
+def threads_of(kind):
     found = (ctypes.c_uint32 * 3)()
-    built.library().handle.paddlemix_control_registers(3, own_loop, found)
+    built.library().handle.paddlemix_control_registers(3, kind, found)
     return [value & 0x8040 == 0x8040 for value in found]
 
-x = paddle.ones([64, 64])
-ops.set_num_threads(3)
-ops.linear(paddle.ones([512, 512]), paddle.ones([512, 512]))
-if sys.argv[1] == "again":
-    ops.flush_denormals(False)
-    assert not any([*registers(0), *registers(1), are_flushed()])
-    ops.flush_denormals()
-asked.set()
-answered.wait()
-small, large = paddle.full([1024, 1024], 1e-39), paddle.full([1024, 1024], 1e3)
-loader = BatchLoader(Records(), [[0, 1], [2, 3]], lambda samples: {"flushed": np.stack(samples)}, num_workers=1)
-print(json.dumps({
-    "this thread": are_flushed(),
-    "OpenMP's": registers(0),
-    "our own loops'": registers(1),
-    "older": older,
-    "Paddle's products": bool((paddle.matmul(small, large).numpy() == 0).all()),
-    "our products": bool((ops.linear(small, large).numpy() == 0).all()),
-    "workers": [bool(one) for batch in loader for one in batch["flushed"].numpy().ravel()],
-}))
-for dtype in (np.float16, np.float32, np.float64, np.complex64, np.complex128):
-    np.finfo(dtype).smallest_subnormal, str(np.finfo(dtype))
+def look():
+    started = []
+    thread = threading.Thread(target=lambda: started.append(are_flushed()))
+    thread.start()
+    thread.join()
+    loader = BatchLoader(Records(), [[0, 1], [2, 3]], lambda samples: {"flushed": np.stack(samples)}, num_workers=1)
+    return {
+        "this thread": are_flushed(),
+        "Paddle's team": threads_of(0),
+        "oneDNN's team": threads_of(1),
+        "our own loops": threads_of(2),
+        "started": started,
+        "workers": [bool(one) for batch in loader for one in batch["flushed"].numpy().ravel()],
+        "Paddle's products": bool((paddle.matmul(small, large).numpy() == 0).all()),
+        "our products": bool((ops.linear(small, large).numpy() == 0).all()),
+    }
+
+small, large = (paddle.to_tensor(np.full((1024, 1024), value, np.float32)) for value in (1e-39, 1e3))
+ops.linear(large, large)  # the team is older than what follows
+found = [look()]
+with ops.flushed_denormals():
+    found.append(look())
+    for dtype in (np.float16, np.float32, np.float64, np.complex64, np.complex128):
+        np.finfo(dtype).smallest_subnormal, str(np.finfo(dtype))
+found.append(look())
+print(json.dumps(found))
 """
-FLUSHING = {
+ALL = {
     "this thread": True,
-    "OpenMP's": [True] * 3,
-    "our own loops'": [True] * 3,
-    "older": [False, True],
+    "Paddle's team": [True] * 3,
+    "oneDNN's team": [True] * 3,
+    "our own loops": [True] * 3,
+    "started": [True],
+    "workers": [True] * 4,
     "Paddle's products": True,
     "our products": True,
-    "workers": [True] * 4,
 }
-KEEPING = {name: [False] * len(flushes) if isinstance(flushes, list) else False for name, flushes in FLUSHING.items()}
+NONE = {name: [False] * len(flushes) if isinstance(flushes, list) else False for name, flushes in ALL.items()}
+BUILT_OPS = {**NONE, **{name: ALL[name] for name in ("oneDNN's team", "our own loops", "our products")}}
 
 
 @pytest.mark.parametrize(
-    ("variables", "again", "wanted"),
-    [
-        ({}, "", FLUSHING),
-        ({"PADDLEMIX_DENORMALS": "keep"}, "", KEEPING),
-        # Where OpenMP does not hand the register on to its threads, which are there already.
-        ({"KMP_INHERIT_FP_CONTROL": "0"}, "again", FLUSHING),
-    ],
-    ids=["flush", "keep", "told later"],
+    ("variables", "around", "within"),
+    [({}, BUILT_OPS, ALL), ({"PADDLEMIX_DENORMALS": "keep"}, NONE, NONE)],
+    ids=["flush", "keep"],
 )
-def test_every_thread_that_computes_flushes_or_none(built_ops, variables, again, wanted):
+def test_every_thread_that_computes_flushes_or_none(built_ops, variables, around, within):
     environment = {**os.environ, "MKL_NUM_THREADS": "3", "OMP_NUM_THREADS": "3", **variables}
     # NumPy, which warns where it finds out that denormals are 0, must not.
-    command = [sys.executable, "-W", "error:The value of the smallest subnormal", "-c", THREADS, again]
+    command = [sys.executable, "-W", "error:The value of the smallest subnormal", "-c", THREADS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == wanted
+    assert json.loads(done.stdout) == [around, within, around]
 
 
 def test_results_are_flushed_the_same_whatever_the_number_of_threads(built_ops):
@@ -129,9 +120,8 @@ def test_results_are_flushed_the_same_whatever_the_number_of_threads(built_ops):
     arrays = [rng.standard_normal((4096, 64)).astype(np.float32) * rng.choice(scales, (4096, 64)) for _ in range(2)]
     assert (np.abs(arrays[0].view(np.uint32) & 0x7FFFFFFF) < 0x00800000).mean() > 0.1
 
-    def compute(threads, flushed):
+    def compute(threads):
         ops.set_num_threads(threads)
-        ops.flush_denormals(flushed)
         x, y = (paddle.to_tensor(array, stop_gradient=False) for array in arrays)
         values = [ops.swiglu(x, y), ops.quick_gelu(x), ops.rms_norm(x, y[0], 1e-6)]
         paddle.autograd.backward([value.sum() for value in values])
@@ -140,9 +130,11 @@ def test_results_are_flushed_the_same_whatever_the_number_of_threads(built_ops):
     def denormal(bits):
         return ((bits > 0) & (bits < 0x00800000)).sum()
 
-    one, two, five = (compute(threads, True) for threads in (1, 2, 5))
+    with ops.flushed_denormals():
+        one, two, five = (compute(threads) for threads in (1, 2, 5))
     assert (one == two).all() and (one == five).all() and denormal(one) == 0
-    assert denormal(compute(1, False)) > 1000
+    built_ops.paddlemix_flush_denormals(False)
+    assert denormal(compute(1)) > 1000
 
 
 class Seen:
@@ -182,7 +174,7 @@ def attention(rng):
 def test_a_softmax_makes_none_where_they_are_kept(built_ops, make):
     # Scores of deviation 22 and more: most weights are below 1e-38 times the largest.
     ops.set_num_threads(1)
-    ops.flush_denormals(False)
+    built_ops.paddlemix_flush_denormals(False)
     call = make(np.random.default_rng(0))
     call()  # oneDNN's code is made in the first one
     seen = Seen()
@@ -193,10 +185,11 @@ def test_a_softmax_makes_none_where_they_are_kept(built_ops, make):
     assert seen.now() & DENORMAL_OPERAND
 
 
-def test_a_word_that_says_neither_is_warned_of(caplog):
+def test_a_word_that_says_neither_is_warned_of_once(caplog):
+    denormals._warn_once.cache_clear()
     assert denormals.are_to_be_flushed({}) and not denormals.are_to_be_flushed({"PADDLEMIX_DENORMALS": "keep"})
     assert not caplog.records
-    assert denormals.are_to_be_flushed({"PADDLEMIX_DENORMALS": "no"})
+    assert all(denormals.are_to_be_flushed({"PADDLEMIX_DENORMALS": "no"}) for _ in range(3))
     (record,) = caplog.records
     assert "PADDLEMIX_DENORMALS is 'no'" in record.getMessage() and "'keep'" in record.getMessage()
 
@@ -204,6 +197,6 @@ def test_a_word_that_says_neither_is_warned_of(caplog):
 def test_other_processors_are_left_alone(monkeypatch):
     denormals._mathematics.cache_clear()
     monkeypatch.setattr(denormals.platform, "machine", lambda: "aarch64")
-    denormals.set_flushed(True)
-    assert not denormals.are_flushed()
+    with ops.flushed_denormals():
+        assert not denormals.are_flushed()
     denormals._mathematics.cache_clear()

@@ -30,17 +30,31 @@ inline void set_flushed(bool flushed) {
 #endif
 }
 
-// Whether the ops flush; where not, they leave threads as they find them.
+// Whether the ops flush; where not, they compute as the threads that they find do.
 extern std::atomic<bool> denormals_are_flushed;
 
-// What each thread does before it computes: it may be older than the wish, or started by a thread that knows nothing
-// of it. Reading the register takes a nanosecond.
-inline void settle_denormals() {
-  if (denormals_are_flushed.load(std::memory_order_relaxed) && (control_register() & kFlushed) != kFlushed)
-    set_flushed(true);
-}
+// Flushes in this thread while it lives, and leaves the thread as it was: it is the caller's. Each thread of a team has
+// one, since it may be older than the wish, and oneDNN's take the setting over from the thread that starts them.
+class FlushedDenormals {
+ public:
+  FlushedDenormals()
+      : changes_(denormals_are_flushed.load(std::memory_order_relaxed) && (control_register() & kFlushed) != kFlushed) {
+    if (changes_) before_ = control_register(), set_flushed(true);
+  }
+  ~FlushedDenormals() {
+#if defined(__x86_64__)
+    if (changes_) _mm_setcsr((control_register() & ~kFlushed) | (before_ & kFlushed));
+#endif
+  }
+  FlushedDenormals(const FlushedDenormals&) = delete;
+  FlushedDenormals& operator=(const FlushedDenormals&) = delete;
 
-// Sets all threads on which this one's ops, oneDNN and OpenMP compute.
+ private:
+  bool changes_;
+  uint32_t before_ = 0;
+};
+
+// Says what the ops do, and sets the idle threads of this thread's team: GNU's OpenMP hands nothing on to those.
 void flush_denormals(bool flushed);
 
 }  // namespace paddlemix

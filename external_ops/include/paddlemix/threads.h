@@ -48,7 +48,6 @@ class OpenMPThreads {
  public:
   explicit OpenMPThreads(int threads) : before_(omp_get_max_threads()) {
     omp_set_num_threads(threads);
-    settle_denormals();
     if (threads > 1) look_around();
   }
   ~OpenMPThreads() { omp_set_num_threads(before_); }
@@ -56,6 +55,7 @@ class OpenMPThreads {
   OpenMPThreads& operator=(const OpenMPThreads&) = delete;
 
  private:
+  const FlushedDenormals flushed_;
   int before_;
 };
 
@@ -63,7 +63,7 @@ class OpenMPThreads {
 template <typename Work>
 void run_parts(int parts, const Work& work) {
   const auto settled = [&work](int part) {
-    settle_denormals();
+    const FlushedDenormals flushed;
     work(part);
   };
 #ifdef PADDLEMIX_STD_THREADS  // for ThreadSanitizer, which does not see how OpenMP's threads wait for one another
@@ -141,7 +141,7 @@ void run_team(int threads, const Work& work) {
 #else
 #pragma omp parallel num_threads(threads)
   {
-    settle_denormals();
+    const FlushedDenormals flushed;
     work(Member(omp_get_thread_num(), omp_get_num_threads(), &gate));
   }
 #endif
@@ -153,7 +153,7 @@ void parallel_ranges(int64_t count, int64_t grain, const Work& work, int64_t wei
   const int64_t grains = (count + grain - 1) / std::max<int64_t>(grain, 1);
   const int64_t ranges = grains <= 1 ? 1 : std::min<int64_t>(threads_for(weight * grains), grains);
   if (ranges <= 1) {
-    settle_denormals();
+    const FlushedDenormals flushed;
     if (count > 0) work(int64_t{0}, count);
     return;
   }
@@ -166,7 +166,7 @@ template <typename Work>
 void parallel_items(int64_t count, int64_t weight, const Work& work) {
   const int64_t threads = count <= 1 ? 1 : std::min<int64_t>(threads_for(weight * count), count);
   if (threads <= 1) {
-    settle_denormals();
+    const FlushedDenormals flushed;
     for (int64_t item = 0; item < count; ++item) work(item);
     return;
   }

@@ -1,12 +1,9 @@
-"""Ops on Paddle's tensors; `paddlemix.ops` hands them on.
+"""Ops on Paddle's tensors; `paddlemix.ops` hands them on."""
 
-Whoever imports them is about to compute, so that it is settled here that denormal numbers are 0.
-"""
-
-from paddlemix.ops.denormals import settle_denormals
+from paddlemix.ops.denormals import flushed_denormals
 from paddlemix.ops.tensors.activation import ACTIVATIONS, Activation, gelu, quick_gelu, swiglu
 from paddlemix.ops.tensors.attention import attention, segment_attention
-from paddlemix.ops.tensors.built import flush_denormals, num_threads, set_num_threads, threads_wait_awake
+from paddlemix.ops.tensors.built import num_threads, set_num_threads, threads_wait_awake
 from paddlemix.ops.tensors.collectives import copy_to_ranks, gather_from_ranks, sum_over_ranks
 from paddlemix.ops.tensors.cross_entropy import linear_cross_entropy, token_cross_entropy
 from paddlemix.ops.tensors.decode_block import BlockWeights, decode_block, has_decode_block
@@ -39,7 +36,7 @@ __all__ = [
     "attention",
     "copy_to_ranks",
     "decode_block",
-    "flush_denormals",
+    "flushed_denormals",
     "gather_from_ranks",
     "gelu",
     "has_decode_block",
@@ -63,5 +60,3 @@ __all__ = [
     "threads_wait_awake",
     "token_cross_entropy",
 ]
-
-settle_denormals()

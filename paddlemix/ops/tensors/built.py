@@ -13,7 +13,7 @@ import paddle
 
 from paddlemix._environment import compute_capability, waiting_adapts
 from paddlemix.ops.build import BUILD_COMMAND, Build, find_build, warn_once
-from paddlemix.ops.denormals import are_flushed, set_flushed
+from paddlemix.ops.denormals import are_to_be_flushed
 
 CUDA_DTYPES = (paddle.float32, paddle.bfloat16, paddle.float16)
 
@@ -69,8 +69,7 @@ def _load(build: Build, paddle_version: str, which: str = "library") -> Library:
         handle.paddlemix_bfloat16_gain.restype = ctypes.c_double
         handle.paddlemix_set_num_threads(_wanted_threads())
         handle.paddlemix_adapt_waiting(waiting_adapts(os.environ))
-        if are_flushed():
-            handle.paddlemix_flush_denormals(True)
+        handle.paddlemix_flush_denormals(are_to_be_flushed(os.environ))
     return Library(handle=handle)
 
 
@@ -207,22 +206,6 @@ def threads_wait_awake() -> bool:
     """
     handle = library().handle
     return handle is not None and bool(handle.paddlemix_threads_wait_awake())
-
-
-def flush_denormals(wanted: bool = True) -> None:
-    """Let numbers below the least normal one, 1.2e-38 in float32, be 0 in every thread that computes, or keep them.
-
-    It holds for this thread and those that it starts from now on, and for all on which built ops, oneDNN and Paddle's
-    products compute. They are 0 from the first import of `paddlemix.ops` on, unless the environment has
-    PADDLEMIX_DENORMALS=keep.
-
-    Args:
-        wanted: whether they are 0.
-    """
-    set_flushed(wanted)
-    handle = library().handle
-    if handle is not None:
-        handle.paddlemix_flush_denormals(wanted)
 
 
 def bfloat16_gain() -> float:
