@@ -25,6 +25,8 @@ LOCAL_SIZE_VARIABLE = "PADDLE_LOCAL_SIZE"
 # which the ops are built with where a Paddle has none.
 BLOCKTIME, ASLEEP = "KMP_BLOCKTIME", "0"
 WAITS = {BLOCKTIME: ASLEEP, "GOMP_SPINCOUNT": "1000"}
+# Beside BLOCKTIME it says, to processes too that inherit both, that no user chose that: the built ops may change it.
+WAIT_VARIABLE, ADAPT = "PADDLEMIX_WAIT", "adapt"
 # The compute capability from which on cards compute in bfloat16 and take flash attention.
 AMPERE = (8, 0)
 # What MKL's AVX-512 code uses; a processor from before AVX2 (2015) would die of an illegal instruction on either path.
@@ -59,7 +61,7 @@ def prepare_for_paddle() -> None:
     if "paddle" in sys.modules:
         logger.debug(
             "Paddle was loaded before paddlemix: %s stay as they are.",
-            ", ".join((MKL_VARIABLE, *WAITS, *THREAD_VARIABLES)),
+            ", ".join((MKL_VARIABLE, *WAITS, WAIT_VARIABLE, *THREAD_VARIABLES)),
         )
         return
     choose_mkl_path(os.environ, read_cpuinfo())
@@ -130,23 +132,58 @@ def share_cores(environ: MutableMapping[str, str], cores: int) -> None:
         cores: that this process may run on.
     """
     if not any(variable in environ for variable in THREAD_VARIABLES):
-        processes = int(environ.get(LOCAL_SIZE_VARIABLE, "1"))
-        environ["MKL_NUM_THREADS"] = str(max(cores // processes, 1))
+        environ["MKL_NUM_THREADS"] = str(max(_share(environ, cores), 1))
+
+
+def data_workers(environ: Mapping[str, str], cores: int) -> int:
+    """Choose how many processes prepare records for one that trains, where nobody says.
+
+    One is enough for models that take longer than their records, and lets no core idle while these are read: it has the
+    moments at which threads wait for one another. It computes on one thread, whatever the number of the trainer's.
+
+    Args:
+        environ: the process's environment.
+        cores: that this process may run on.
+
+    Returns:
+        0 where this process has a single core, or the system cannot fork.
+    """
+    return int(_share(environ, cores) > 1 and hasattr(os, "fork"))
+
+
+def _share(environ: Mapping[str, str], cores: int) -> int:
+    return cores // int(environ.get(LOCAL_SIZE_VARIABLE, "1"))
 
 
 def wait_asleep(environ: MutableMapping[str, str]) -> None:
-    """Let OpenMP's idle threads sleep at once, unless the user has set how they wait.
+    """Let OpenMP's idle threads sleep at once, until the built ops find the cores free; unless the user has chosen.
 
     By default they spin for up to 200 ms, which wastes a core that other programs want. A step of the demo's model on
     two cores took 0.19 s before and kept both of them busy; it takes 0.18 s and 0.25 s of their time now. One of a
-    model of 65 M parameters took 1.30 s before, and takes 1.19 s now.
+    model of 65 M parameters took 1.30 s before, and takes 1.19 s now. `external_ops/include/paddlemix/waiting.h` has
+    what the built ops decide by. KMP_BLOCKTIME or OMP_WAIT_POLICY, set by the user, hold for good.
 
     Args:
         environ: the process's environment, changed in place.
     """
-    if "OMP_WAIT_POLICY" not in environ:
-        for variable, wait in WAITS.items():
-            environ.setdefault(variable, wait)
+    if "OMP_WAIT_POLICY" in environ:
+        return
+    if BLOCKTIME not in environ:
+        environ[WAIT_VARIABLE] = ADAPT
+    for variable, wait in WAITS.items():
+        environ.setdefault(variable, wait)
+
+
+def waiting_adapts(environ: Mapping[str, str]) -> bool:
+    """Tell whether the built ops decide how idle threads wait: where `wait_asleep` has, and not the user.
+
+    Args:
+        environ: the process's environment; a process that we have started inherits what was settled in ours.
+
+    Returns:
+        Whether they do.
+    """
+    return "OMP_WAIT_POLICY" not in environ and environ.get(BLOCKTIME) == ASLEEP and environ.get(WAIT_VARIABLE) == ADAPT
 
 
 def gpu_is_usable() -> bool:

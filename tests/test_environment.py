@@ -13,11 +13,13 @@ from paddlemix._environment import (
     HARMLESS_WARNINGS,
     choose_mkl_path,
     compute_capability,
+    data_workers,
     is_older_than_ampere,
     prepare_for_paddle,
     read_cpuinfo,
     share_cores,
     wait_asleep,
+    waiting_adapts,
 )
 
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 avx avx2 bmi2\n"
@@ -65,6 +67,14 @@ def test_processes_of_one_machine_share_its_cores(launched, cores, threads):
     assert environ == {**launched, "MKL_NUM_THREADS": threads}
 
 
+@pytest.mark.parametrize(
+    ("launched", "cores", "workers"),
+    [({}, 8, 1), ({}, 1, 0), ({"PADDLE_LOCAL_SIZE": "2"}, 4, 1), ({"PADDLE_LOCAL_SIZE": "2"}, 3, 0)],
+)
+def test_a_process_with_a_second_core_has_its_records_prepared_beside_it(launched, cores, workers):
+    assert data_workers(launched, cores) == workers
+
+
 @pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
 def test_the_number_of_threads_that_the_user_set_stays(variable):
     environ = {variable: "3"}
@@ -72,18 +82,25 @@ def test_the_number_of_threads_that_the_user_set_stays(variable):
     assert environ == {variable: "3"}
 
 
+SETTLED = {"KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "1000", "PADDLEMIX_WAIT": "adapt"}
+
+
 @pytest.mark.parametrize(
-    ("given", "waits"),
+    ("given", "waits", "adapts"),
     [
-        ({}, {"KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "1000"}),
-        ({"KMP_BLOCKTIME": "7"}, {"KMP_BLOCKTIME": "7", "GOMP_SPINCOUNT": "1000"}),
-        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        ({}, SETTLED, True),
+        (SETTLED, SETTLED, True),  # inherited from a process of ours
+        ({"KMP_BLOCKTIME": "7"}, {"KMP_BLOCKTIME": "7", "GOMP_SPINCOUNT": "1000"}, False),
+        ({"KMP_BLOCKTIME": "0"}, {"KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "1000"}, False),
+        ({**SETTLED, "KMP_BLOCKTIME": "7"}, {**SETTLED, "KMP_BLOCKTIME": "7"}, False),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}, False),
+        ({**SETTLED, "OMP_WAIT_POLICY": "active"}, {**SETTLED, "OMP_WAIT_POLICY": "active"}, False),
     ],
 )
-def test_idle_threads_sleep_soon_unless_the_user_has_set_how_they_wait(given, waits):
+def test_idle_threads_sleep_until_the_ops_decide_unless_the_user_has_set_how_they_wait(given, waits, adapts):
     environ = dict(given)
     wait_asleep(environ)
-    assert environ == waits
+    assert environ == waits and waiting_adapts(environ) is adapts
 
 
 def test_importing_paddlemix_does_not_load_paddle():

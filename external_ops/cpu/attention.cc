@@ -40,6 +40,17 @@ std::vector<int64_t> block_offsets(const Attention& op) {
   return offsets;
 }
 
+int64_t most_keys(const Attention& op) {
+  int64_t keys = 0;
+  for (int64_t i = 0; i < op.sequence_count; ++i) keys = std::max(keys, op.sequences[i].key_count);
+  return keys;
+}
+
+// Parts of the work on so many queries and keys of a head, in as many products of the two.
+int64_t parts_of_scores(const Attention& op, int64_t queries, int64_t keys, int64_t products) {
+  return parts_of(2 * products * queries * keys * op.size, kPartOperations);
+}
+
 void attention_by_tiles(const Attention& op) {
   const auto offsets = block_offsets(op);
   const int64_t size = kernels().packed_key_size(op.size);
@@ -48,15 +59,17 @@ void attention_by_tiles(const Attention& op) {
     return (offsets[sequence] + group * blocks(op.sequences[sequence].key_count) + first / kBlock) * size;
   };
   const auto key_blocks = cut(op, op.groups, &Sequence::key_count);
-  parallel_ranges(key_blocks.size(), 8, [&](int64_t begin, int64_t end) {
+  constexpr int64_t kAtOnce = 8;
+  const auto pack = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Piece& p = key_blocks[i];
       const int64_t at = place(p.sequence, p.lane, p.first);
       kernels().pack_keys(op, op.sequences[p.sequence], p.lane, p.first, keys + at, values + at);
     }
-  });
+  };
+  parallel_ranges(key_blocks.size(), kAtOnce, pack, parts_of(kAtOnce * size, kPartNumbers));
   const auto tiles = cut(op, op.heads, &Sequence::query_count);
-  parallel_items(tiles.size(), [&](int64_t i) {
+  parallel_items(tiles.size(), parts_of_scores(op, kBlock, most_keys(op), 2), [&](int64_t i) {
     const Piece& p = tiles[tiles.size() - 1 - i];  // under causality the last tiles of a head are the longest
     const int64_t at = place(p.sequence, p.lane / (op.heads / op.groups), 0);
     kernels().attention_tile(op, p.sequence, p.lane, p.first, keys + at, values + at);
@@ -90,12 +103,11 @@ void attention(const Attention& op) {
   if (!has_few_queries(op)) return attention_by_tiles(op);
   // A key and a value are read in about a nanosecond a number.
   constexpr int64_t kWork = 1 << 15;
-  int64_t keys = 0;
-  for (int64_t i = 0; i < op.sequence_count; ++i) keys = std::max(keys, op.sequences[i].key_count);
-  parallel_ranges(op.sequence_count * op.groups, 1 + kWork / std::max<int64_t>(keys * op.size, 1),
-                  [&](int64_t begin, int64_t end) {
-                    for (int64_t i = begin; i < end; ++i) kernels().attention_few(op, i / op.groups, i % op.groups);
-                  });
+  const int64_t numbers = most_keys(op) * op.size, grain = 1 + kWork / std::max<int64_t>(numbers, 1);
+  const auto some = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) kernels().attention_few(op, i / op.groups, i % op.groups);
+  };
+  parallel_ranges(op.sequence_count * op.groups, grain, some, parts_of(grain * numbers, kPartNumbers));
 }
 
 void attention_grad(const AttentionGrad& op, int64_t query_rows) {
@@ -104,7 +116,9 @@ void attention_grad(const AttentionGrad& op, int64_t query_rows) {
                   [&](int64_t begin, int64_t end) { kernels().attention_delta(op, begin, end); });
   const int64_t units = f.sequence_count * f.groups;
   const Shares shares(units ? (num_threads() + units - 1) / units : 1, query_rows * f.heads * f.size);
-  parallel_items(units * shares.count, [&](int64_t i) {
+  const int64_t queries = query_rows / std::max<int64_t>(f.sequence_count, 1) * f.heads / std::max<int64_t>(f.groups, 1);
+  const int64_t weight = parts_of_scores(f, queries, most_keys(f) / shares.count, 5);
+  parallel_items(units * shares.count, weight, [&](int64_t i) {
     const int64_t unit = i / shares.count, share = i % shares.count, sequence = unit / f.groups;
     const int64_t keys = f.sequences[sequence].key_count, all = blocks(keys);
     const int64_t begin = all * share / shares.count * kBlock, end = all * (share + 1) / shares.count * kBlock;

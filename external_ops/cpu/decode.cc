@@ -18,7 +18,7 @@ constexpr int64_t kColumns = 16;
 int team_size(const DecodeBlock& op) {
   constexpr int64_t kWork = 1 << 17;  // multiplications that are worth a thread
   const int64_t weights = op.hidden * ((2 * op.heads + 2 * op.groups) * op.size + 3 * op.inner);
-  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(num_threads(), op.rows * weights / kWork)));
+  return threads_for(op.rows * weights / kWork, kTeamWorthWaking);
 }
 
 // What one step leaves for the next.

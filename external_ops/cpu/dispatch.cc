@@ -1,4 +1,6 @@
-// Chooses the kernels that this processor runs, and holds the number of threads.
+// Chooses the kernels that this processor runs, and holds the number of threads and how they compute.
+#include <omp.h>
+
 #include <atomic>
 
 #include "paddlemix/instruction_set.h"
@@ -40,5 +42,13 @@ static std::atomic<int> threads{1};
 int num_threads() { return threads; }
 
 void set_num_threads(int count) { threads = count < 1 ? 1 : count; }
+
+std::atomic<bool> denormals_are_flushed{false};
+
+void flush_denormals(bool flushed) {
+  denormals_are_flushed = flushed;
+#pragma omp parallel num_threads(num_threads())
+  if (omp_get_thread_num()) set_flushed(flushed);
+}
 
 }  // namespace paddlemix

@@ -63,7 +63,8 @@ float linear_cross_entropy(const LinearCrossEntropy& op, const float* hidden, co
     matmul({rows, size, vocabulary}, some, head, logits);
     const CrossEntropy entropy{logits, target + first, scale + first, cost.data() + first, vocabulary, with_gradient};
     parallel_ranges(rows, 1 + (1 << 14) / vocabulary,
-                    [&](int64_t begin, int64_t end) { kernels().cross_entropy(entropy, begin, end); });
+                    [&](int64_t begin, int64_t end) { kernels().cross_entropy(entropy, begin, end); },
+                    parts_of(vocabulary, kPartNumbers));
     if (!with_gradient) continue;
     const Operand grad(logits, false, rows * vocabulary, op.rounded);
     if (hidden_grad) matmul({rows, vocabulary, size}, grad, head.turned(), hidden_grad + first * size);

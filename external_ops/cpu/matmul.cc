@@ -20,6 +20,13 @@ using dnnl::memory;
 // Up to this many rows the weights are read faster than oneDNN reads them.
 constexpr int64_t kFewRows = 4;
 
+// Products of fewer multiplications are left to the calling thread: they take some 20 us. It does not ask whether threads
+// are awake, since sums may be divided otherwise among threads, and results must not depend on who else is busy.
+int threads_of_product(const Matmul& shape) {
+  constexpr int64_t kWorthASecond = 1 << 21;
+  return shape.m * shape.k * shape.n < kWorthASecond ? 1 : num_threads();
+}
+
 struct Prepared {
   dnnl::matmul primitive;
   memory a, b, bias, c, scratchpad;
@@ -71,7 +78,7 @@ Prepared prepare(const Matmul& shape, const Operand& a, const Operand& b) {
 // steps and 2.7 in 2000; with 64 it stays at 1.1 and is 7 % faster.
 Prepared& prepared(const Matmul& shape, const Operand& a, const Operand& b) {
   const auto key = std::make_tuple(shape.m, shape.k, shape.n, shape.bias != nullptr, static_cast<int>(shape.activation),
-                                   shape.add, a.transposed(), b.transposed(), a.is_rounded(), num_threads());
+                                   shape.add, a.transposed(), b.transposed(), a.is_rounded(), threads_of_product(shape));
   static thread_local std::map<decltype(key), Prepared> known;
   const auto found = known.find(key);
   if (found != known.end()) return found->second;
@@ -137,7 +144,7 @@ void matmul(const Matmul& shape, const Operand& a, const Operand& b, float* c) {
   if (!shape.m || !shape.n) return;
   if (!shape.k || (shape.m <= kFewRows && !a.transposed() && !b.transposed() && !a.is_rounded() && !shape.add))
     return matmul_few_rows(shape, a, b, c);
-  const OpenMPThreads threads;
+  const OpenMPThreads threads(threads_of_product(shape));
   static thread_local dnnl::stream stream(engine());
   Prepared& p = prepared(shape, a, b);
   p.a.set_data_handle(const_cast<void*>(a.data()));

@@ -8,8 +8,10 @@
 namespace paddlemix {
 namespace {
 
-// Numbers that are worth waking a thread for: a few microseconds of work.
+// The fewest numbers for a thread: a few microseconds of the cheapest work.
 constexpr int64_t kGrain = 1 << 14;
+// An exponential and a division each take four times as long.
+constexpr int64_t kActivationGrain = kGrain / 4;
 
 int64_t row_grain(int64_t size) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(size, 1)); }
 
@@ -24,12 +26,13 @@ int64_t sum_parts(int64_t rows, int64_t size) {
   return std::max<int64_t>(1, std::min(kMost, rows / row_grain(size)));
 }
 
-// Calls `work(part, begin, end)` for each part of the rows.
+// Calls `work(part, begin, end)` for each part of the rows, which are `size` numbers each.
 template <typename Work>
-void by_parts(int64_t rows, int64_t parts, const Work& work) {
-  parallel_ranges(parts, 1, [&](int64_t begin, int64_t end) {
+void by_parts(int64_t rows, int64_t size, int64_t parts, const Work& work) {
+  const auto some = [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) work(part, rows * part / parts, rows * (part + 1) / parts);
-  });
+  };
+  parallel_ranges(parts, 1, some, parts_of(rows / parts * size, kGrain));
 }
 
 void add_parts(const std::vector<float>& sums, float* y, int64_t parts, int64_t size) {
@@ -38,7 +41,7 @@ void add_parts(const std::vector<float>& sums, float* y, int64_t parts, int64_t 
 
 template <typename Work>
 void by_elements(int64_t count, const Work& work) {
-  parallel_ranges(count, kGrain, [&](int64_t begin, int64_t end) { work(begin, end - begin); });
+  parallel_ranges(count, kActivationGrain, [&](int64_t begin, int64_t end) { work(begin, end - begin); });
 }
 
 }  // namespace
@@ -48,7 +51,7 @@ void rms_norm(const RmsNorm& op, int64_t rows) { by_rows(op, kernels().rms_norm,
 void rms_norm_grad(const RmsNormGrad& op, int64_t rows) {
   const int64_t parts = sum_parts(rows, op.size);
   std::vector<float> sums(parts * op.size);
-  by_parts(rows, parts, [&](int64_t part, int64_t begin, int64_t end) {
+  by_parts(rows, op.size, parts, [&](int64_t part, int64_t begin, int64_t end) {
     RmsNormGrad share = op;
     share.weight_grad = sums.data() + part * op.size;
     kernels().rms_norm_grad(share, begin, end);
@@ -61,7 +64,7 @@ void layer_norm(const LayerNorm& op, int64_t rows) { by_rows(op, kernels().layer
 void layer_norm_grad(const LayerNormGrad& op, int64_t rows) {
   const int64_t parts = sum_parts(rows, op.size);
   std::vector<float> weight(parts * op.size), bias(parts * op.size);
-  by_parts(rows, parts, [&](int64_t part, int64_t begin, int64_t end) {
+  by_parts(rows, op.size, parts, [&](int64_t part, int64_t begin, int64_t end) {
     LayerNormGrad share = op;
     share.weight_grad = weight.data() + part * op.size;
     share.bias_grad = bias.data() + part * op.size;

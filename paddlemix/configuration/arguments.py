@@ -381,7 +381,12 @@ class TrainingKeys:
         default=None, description="Steps between evaluations, or their share; null: `logging_steps`."
     )
     logging_steps: Interval = Field(default=1, description="Steps between two lines of the log, or their share.")
-    dataloader_num_workers: int = Field(default=0, ge=0, le=1024, description="Processes that prepare records.")
+    dataloader_num_workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=1024,
+        description="Processes that prepare records; null: 1, and 0 where this process has a single core.",
+    )
     recompute: bool = Field(
         default=False, description="Keep the inputs of the blocks alone, and compute them again for the gradients."
     )

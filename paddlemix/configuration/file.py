@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import glob
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddlemix._environment import gpu_is_usable
+from paddlemix._environment import data_workers, gpu_is_usable, usable_cores
 from paddlemix.configuration.arguments import (
     DataArguments,
     DatasetArguments,
@@ -182,6 +183,8 @@ def build_training_arguments(config: FinetuneConfig) -> TrainingArguments:
     # Data parallelism has to know of either: gradients come when blocks are computed again.
     values["recompute"] = recomputes(config.training, "vit") or recomputes(config.training, "llm")
     values["amp_master_grad"] = adds_in_float32(config.precision)
+    if values["dataloader_num_workers"] is None:
+        values["dataloader_num_workers"] = data_workers(os.environ, usable_cores())
     if values["release_grads"] is None:
         values["release_grads"] = values["sharding"].strip() not in SHARES_GRADIENTS
     takes_gpu = gpu_is_usable() and not values["no_cuda"]

@@ -10,7 +10,7 @@ import paddle
 from paddlemix.contract import Model
 from paddlemix.generation.cache import KVCaches
 from paddlemix.handover import HostCopies, handed_over, with_layout
-from paddlemix.ops import awake_threads
+from paddlemix.ops import flushed_denormals
 
 # What only the model reads, pixels and grids, may be Paddle's tensors already.
 Batch = dict[str, Any]
@@ -66,6 +66,7 @@ class CachedReader:
         self._wanted_back = {name: one.index_select(places) for name, one in self._wanted_back.items()}
 
     @paddle.no_grad()
+    @flushed_denormals()
     def _forward(self, input_ids: np.ndarray | paddle.Tensor, **inputs: Any) -> paddle.Tensor:
         past = self._caches[0].length
         batch = {"input_ids": input_ids, **inputs}
@@ -73,15 +74,14 @@ class CachedReader:
         mask = None if self._mask is None else self._mask[:, : past + input_ids.shape[1]]
         laid = self._model.lay_out(self._model.config, HostCopies({**batch, "attention_mask": mask}), past)
         arrays = {name: one for name, one in batch.items() if isinstance(one, np.ndarray)}
-        with awake_threads():
-            output = self._model(
-                **{name: one for name, one in batch.items() if name not in arrays},
-                **handed_over(with_layout(arrays, laid)),
-                attention_mask=mask,
-                past_key_values=self._caches,
-                last_logits_only=True,
-                **self._wanted_back,
-            )
+        output = self._model(
+            **{name: one for name, one in batch.items() if name not in arrays},
+            **handed_over(with_layout(arrays, laid)),
+            attention_mask=mask,
+            past_key_values=self._caches,
+            last_logits_only=True,
+            **self._wanted_back,
+        )
         assert output.logits is not None, "no labels were given"
         self._wanted_back = output.next_inputs()
         return output.logits[:, -1].astype("float32")

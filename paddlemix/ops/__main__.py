@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import paddle
 
+from paddlemix.ops.denormals import CHOICE_VARIABLE, FLUSH, KEEP, are_to_be_flushed
 from paddlemix.ops.images.built import find_library
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.linear import rounding_pays
@@ -45,7 +48,7 @@ def describe() -> str:
     else:
         lines, choice = _describe_cpu()
         choices = {**dict.fromkeys(OPS, choice), "cached_attention": "not needed; decode_block is there"}
-    lines += [f"  {name:<22} {choice}" for name, choice in choices.items()]
+    lines += [_describe_denormals(), *(f"  {name:<22} {choice}" for name, choice in choices.items())]
     return "\n".join([*lines, *_describe_image_ops()])
 
 
@@ -68,6 +71,16 @@ def _describe_cuda() -> tuple[list[str], str]:
     if found.handle is None:
         return [f"No built ops for {paddle.get_device()}: {found.reason}."], "reference, of Paddle's own kernels"
     return [f"Built ops for {paddle.get_device()}."], "built for float32, bfloat16 and float16, else reference"
+
+
+def _describe_denormals() -> str:
+    what = (
+        "flushed to 0"
+        if are_to_be_flushed(os.environ)
+        else "kept, for which some processors take a hundred times as long"
+    )
+    choice = f"{CHOICE_VARIABLE}={FLUSH} or {KEEP}"
+    return f"Denormal numbers, below 1.2e-38 in float32: {what} ({choice})."
 
 
 def _describe_image_ops() -> list[str]:

@@ -24,6 +24,7 @@ from paddlemix.checkpoints.store import CheckpointStore, new_run
 from paddlemix.checkpoints.write_failure import write_failure
 from paddlemix.distributed.ranks import from_first, gather_texts, wait_for_all
 from paddlemix.distributed.sharding import is_cut, mend_stage3, whole_parameters, whole_parameters_to_fill
+from paddlemix.ops.denormals import flushed_denormals
 from paddlemix.training.callbacks.early_stopping import BestCheckpoint, EarlyStopping, note_best
 from paddlemix.training.callbacks.finite_log import FiniteLog
 from paddlemix.training.callbacks.interruption import Interruption
@@ -81,7 +82,7 @@ class CheckpointingTrainer(SeamTrainer):
         if resume_from_checkpoint is not None:
             self.check_same_run(Path(resume_from_checkpoint))
         wait_for_all()  # one rank may have loaded faster than another, and what follows are collectives
-        with self.interruption.watching(), self._best_model_at_end():
+        with self.interruption.watching(), self._best_model_at_end(), flushed_denormals():
             return super().train(resume_from_checkpoint, **kwargs)
 
     def check_same_run(self, checkpoint: Path) -> None:

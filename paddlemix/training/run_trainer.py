@@ -37,6 +37,7 @@ from paddlemix.distributed.sharding import whole_parameters
 from paddlemix.files import read_json_object
 from paddlemix.handover import is_on_card
 from paddlemix.models.base import MixPretrainedModel
+from paddlemix.ops.denormals import flushed_denormals
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.training.answer_evaluation import AnswerEvaluation
 from paddlemix.training.callbacks.early_stopping import EarlyStopping
@@ -232,6 +233,7 @@ class RunTrainer(CheckpointingTrainer):
         # PaddleNLP divides by the accumulated batches, and data parallelism takes the mean of the ranks' gradients.
         return self.batch_loss(model, inputs) * (self.args.gradient_accumulation_steps * self.args.dataset_world_size)
 
+    @flushed_denormals()
     def evaluation_loop(
         self,
         dataloader: paddle.io.DataLoader,

@@ -839,6 +839,12 @@ class TestTrainingArguments:
         assert (recomputes(config.training, "vit"), recomputes(config.training, "llm")) == (vision, language)
         assert build_training_arguments(config).recompute is (vision or language)
 
+    @pytest.mark.parametrize(("keys", "workers"), [({}, 1), ({"dataloader_num_workers": 0}, 0)])
+    def test_who_says_nothing_has_records_prepared_beside_training(self, tmp_path, monkeypatch, keys, workers):
+        monkeypatch.setattr("paddlemix.configuration.file.data_workers", lambda environ, cores: 1)
+        config = load(tmp_path, output_dir=str(tmp_path / "out"), report_to="none", **keys)
+        assert build_training_arguments(config).dataloader_num_workers == workers
+
     def test_importing_the_module_does_not_import_paddle(self):
         code = "import sys, paddlemix.configuration.file; print('paddlenlp' in sys.modules, 'paddle' in sys.modules)"
         done = subprocess.run(

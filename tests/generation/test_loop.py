@@ -13,6 +13,7 @@ from paddlemix.models import decoder
 from paddlemix.models.layers.vision_tokens import find_places, place_vision
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
 from paddlemix.ops import CausalMask, tensors
+from paddlemix.ops.denormals import are_flushed
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.cards import cached_attention
 from paddlemix.ops.tensors.cards.cached_attention import cached_attention_reference
@@ -51,6 +52,14 @@ def calls(case, monkeypatch):
     monkeypatch.setattr(model_class, "forward", watched)
     monkeypatch.setattr(type(case[0].visual), "forward", lambda *args: towers.append(1) or look(*args))
     return forwards, towers
+
+
+def test_denormal_numbers_are_0_while_a_model_reads(case, monkeypatch):
+    model, flushed = type(case[0]), []
+    run = model.forward
+    monkeypatch.setattr(model, "forward", lambda self, **inputs: flushed.append(are_flushed()) or run(self, **inputs))
+    answers(*case[:2], max_new_tokens=2)
+    assert flushed == [True, True] and not are_flushed()
 
 
 def reference_of(model, name):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from paddlenlp.trainer import TrainerCallback
 
 from paddlemix.configuration import file as config_file
+from paddlemix.ops.denormals import are_flushed
 from paddlemix.training.finetune import Run
 from paddlemix.training.sft import SFTTrainer
 
@@ -27,9 +30,11 @@ class Recorder(TrainerCallback):
         self.model = model
         self.rates: list[float] = []
         self.gradients: list[dict[str, np.ndarray]] = []
+        self.flushed: list[bool] = []
 
     def on_optimizer_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.rates.append(kwargs["optimizer"].get_lr())
+        self.flushed.append(are_flushed())
         self.gradients.append({name: one.grad.numpy().copy() for name, one in self.model.named_parameters()})
 
 
@@ -112,3 +117,18 @@ def test_gradients_of_all_accumulated_batches_are_clipped_together(
         # AdamW's first moment after one step is (1 - beta1) times the gradient that it was given.
         expected = (1 - BETA1) * gradient * min(share, 1.0)
         np.testing.assert_allclose(moment.numpy(), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="denormal numbers are flushed on Linux alone")
+def test_denormal_numbers_are_0_while_a_run_trains_and_evaluates(
+    train: Callable[..., tuple[SFTTrainer, Recorder]],
+) -> None:
+    trainer, recorder = train(max_steps=1)
+
+    def evaluated() -> None:
+        recorder.flushed.append(are_flushed())
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        trainer.evaluation_loop(SimpleNamespace(dataset=SimpleNamespace(forget_left_out=evaluated)), "evaluation")
+    assert recorder.flushed == [True, True] and not are_flushed()

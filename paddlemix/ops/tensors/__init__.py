@@ -1,8 +1,9 @@
 """Ops on Paddle's tensors; `paddlemix.ops` hands them on."""
 
+from paddlemix.ops.denormals import flushed_denormals
 from paddlemix.ops.tensors.activation import ACTIVATIONS, Activation, gelu, quick_gelu, swiglu
 from paddlemix.ops.tensors.attention import attention, segment_attention
-from paddlemix.ops.tensors.built import awake_threads, num_threads, set_num_threads
+from paddlemix.ops.tensors.built import num_threads, set_num_threads, threads_wait_awake
 from paddlemix.ops.tensors.cards.cached_attention import cached_attention, has_cached_attention, takes_row_table
 from paddlemix.ops.tensors.collectives import copy_to_ranks, gather_from_ranks, sum_over_ranks
 from paddlemix.ops.tensors.cross_entropy import check_targets, linear_cross_entropy, token_cross_entropy
@@ -40,11 +41,11 @@ __all__ = [
     "add_rms_norm",
     "apply_rotary",
     "attention",
-    "awake_threads",
     "cached_attention",
     "check_targets",
     "copy_to_ranks",
     "decode_block",
+    "flushed_denormals",
     "gather_from_ranks",
     "gelu",
     "has_cached_attention",
@@ -70,5 +71,6 @@ __all__ = [
     "swiglu",
     "takes_adamw",
     "takes_row_table",
+    "threads_wait_awake",
     "token_cross_entropy",
 ]
