@@ -30,7 +30,7 @@ PACKAGE = "paddlemix_external_ops"
 CPU, IMAGES, CUDA = f"{PACKAGE}._cpu", f"{PACKAGE}._images", f"{PACKAGE}._cuda"
 ONEDNN_HEADERS = "onednn-devel==2025.0.0"
 # Of the ops, by which `paddlemix` knows a build of another version; it has the same in `ops/build.py`.
-INTERFACE = 5
+INTERFACE = 6
 COMPILE_ARGUMENTS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-g0", "-w"]
 # The parts of Paddle's wheel that the ops call. They are in the process already when the ops are loaded.
 PADDLE_LIBRARIES = ("libdnnl.so.3", "libphi.so", "libphi_core.so", "libcommon.so")

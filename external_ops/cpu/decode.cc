@@ -94,10 +94,20 @@ void gate(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end)
   }
 }
 
+// Every group's keys and values are read once a row, as a matrix of its own.
+void count_products(const DecodeBlock& op) {
+  for (int64_t i = 0; i < op.projection_count; ++i) count_product(op.rows, op.hidden, op.projections[i].columns, 1, false);
+  count_product(op.heads / op.groups, op.size, op.length + 1, 2 * op.rows * op.groups, false);
+  count_product(op.rows, op.heads * op.size, op.hidden, 1, false);
+  count_product(op.rows, op.hidden, op.inner, 2, false);
+  count_product(op.rows, op.inner, op.hidden, 1, false);
+}
+
 }  // namespace
 
 void decode_block(const DecodeBlock& op, float* y) {
   const Rooms rooms(op);
+  count_products(op);
   run_team(team_size(op), [&](const Member& member) {
     member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
       const RmsNorm norm{op.x,         nullptr,       op.attention_norm, nullptr,

@@ -16,7 +16,7 @@ PACKAGE = "paddlemix_external_ops"
 # Set to "reference", every op is computed in its readable form.
 CHOICE_VARIABLE = "PADDLEMIX_OPS"
 # Goes up with every change of what Python calls: names, inputs and attributes. `external_ops/setup.py` has the same.
-INTERFACE = 5
+INTERFACE = 6
 BUILD_COMMAND = "cd external_ops && python setup.py install"
 
 
