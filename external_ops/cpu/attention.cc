@@ -88,7 +88,9 @@ struct Shares {
 void count_products(const Attention& op, int64_t products) {
   for (int64_t i = 0; i < op.sequence_count; ++i) {
     const Sequence& s = op.sequences[i];
-    count_product(s.query_count, op.size, s.key_count, products * op.heads, op.causal && s.query_count == s.key_count);
+    const bool is_half = op.causal && s.query_count == s.key_count;
+    count_product(s.query_count, op.size, s.key_count, products * op.heads,
+                  is_half ? Sharing::kAloneHalf : Sharing::kAlone);
   }
 }
 

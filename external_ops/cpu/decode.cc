@@ -96,11 +96,14 @@ void gate(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end)
 
 // Every group's keys and values are read once a row, as a matrix of its own.
 void count_products(const DecodeBlock& op) {
-  for (int64_t i = 0; i < op.projection_count; ++i) count_product(op.rows, op.hidden, op.projections[i].columns, 1, false);
-  count_product(op.heads / op.groups, op.size, op.length + 1, 2 * op.rows * op.groups, false);
-  count_product(op.rows, op.heads * op.size, op.hidden, 1, false);
-  count_product(op.rows, op.hidden, op.inner, 2, false);
-  count_product(op.rows, op.inner, op.hidden, 1, false);
+  const auto together = [&](int64_t in, int64_t out, int64_t times) {
+    count_product(op.rows, in, out, times, Sharing::kTogether);
+  };
+  for (int64_t i = 0; i < op.projection_count; ++i) together(op.hidden, op.projections[i].columns, 1);
+  count_product(op.heads / op.groups, op.size, op.length + 1, 2 * op.rows * op.groups, Sharing::kAlone);
+  together(op.heads * op.size, op.hidden, 1);
+  together(op.hidden, op.inner, 2);
+  together(op.inner, op.hidden, 1);
 }
 
 }  // namespace

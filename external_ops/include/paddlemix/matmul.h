@@ -68,8 +68,12 @@ void matmul_by_registers(const Matmul& shape, const Operand& a, const Operand& b
 bool matmul_by_mkl(const Matmul& shape, const Operand& a, const Operand& b, float* c);
 bool has_mkl();
 
-// A step's products are counted while somebody listens; `share` of it is computed, half where a causal mask hides half.
+// How a product is computed: by all threads, or one of many that each thread takes for itself, as attention's heads are;
+// a causal mask hides half of some.
+enum class Sharing : int { kTogether = 0, kAlone = 1, kAloneHalf = 2 };
+
+// A step's products are counted while somebody listens.
 void count_product(const Matmul& shape, const Operand& a, const Operand& b);
-void count_product(int64_t m, int64_t k, int64_t n, int64_t times, bool causal);
+void count_product(int64_t m, int64_t k, int64_t n, int64_t times, Sharing sharing);
 
 }  // namespace paddlemix
