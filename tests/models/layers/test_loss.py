@@ -74,3 +74,21 @@ def test_without_a_target_the_loss_and_its_gradients_are_zero(kind):
     loss = next_token_loss(hidden, paddle.full([1, 3], -100, dtype="int64"), make_head(kind))
     loss.backward()
     assert float(loss) == 0 and float(hidden.grad.abs().max()) == 0
+
+
+def steps_of(node, seen: dict[int, str]) -> dict[int, str]:
+    """The names of all steps of a backward pass, by node."""
+    if node is not None and id(node) not in seen:
+        seen[id(node)] = node.name()
+        for following in node.next_functions:
+            steps_of(following, seen)
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["linear", "adapter", "embedding"])
+def test_no_state_is_sliced_since_the_gradient_of_that_takes_as_long_as_the_head(kind):
+    hidden = paddle.ones([2, 4, 5])
+    hidden.stop_gradient = False
+    loss = next_token_loss(hidden, paddle.to_tensor(LABELS), make_head(kind), paddle.ones([2, 4]))
+    names = steps_of(loss.grad_fn, {}).values()
+    assert len(names) > 2 and not [name for name in names if "Slice" in name]
