@@ -45,7 +45,8 @@ def next_token_loss(
 
 def _of_next(values: paddle.Tensor, last: int) -> paddle.Tensor:
     """Give each place of [B, L] the value of the next one, and the last of each row `last`; flat."""
-    return paddle.concat([values[:, 1:], paddle.full_like(values[:, :1], last)], axis=1).flatten()
+    ends = paddle.full([values.shape[0], 1], last, dtype=values.dtype)
+    return paddle.concat([values[:, 1:], ends], axis=1).flatten()
 
 
 def _loss_of_logits(
