@@ -100,7 +100,7 @@ def compute_in(dtype: str) -> None:
         SystemExit: they cannot be here.
     """
     if not set_compute_dtype(dtype):
-        raise SystemExit(f"no products of {dtype}: external_ops is not built, or the processor is slow at it")
+        raise SystemExit(f"no products of {dtype}: external_ops is not built")
 
 
 if __name__ == "__main__":

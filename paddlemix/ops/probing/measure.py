@@ -72,7 +72,7 @@ def measure(handle: ctypes.CDLL, threads: int, *, takes_fewer: bool) -> Rates:
         mkl,
         found.rate(Path.BFLOAT16),
         found.rate(Path.WIDENED),
-        _rates_of_threads(handle, threads) if measures_threads else {},
+        _rates_when_quiet(handle, threads) if measures_threads else {},
         {height: found.rate(Path.REGISTERS, height) for height in heights},
         {height: found.rate(library, height) for height in heights},
         time.process_time() - start,
@@ -107,6 +107,15 @@ class _Found:
         """Tell whether other programs took the core from the thread."""
         wall, own = (sum(sum(getattr(one, name)) for one in self._times.values()) for name in ("wall", "own"))
         return wall > _BUSY * own
+
+
+def _rates_when_quiet(handle: ctypes.CDLL, threads: int) -> dict[int, float]:
+    """Measure numbers of threads; none where another program has come in the way meanwhile."""
+    rates = _rates_of_threads(handle, threads)
+    handle.paddlemix_set_num_threads(1)
+    afterwards = _Found(handle)
+    afterwards.compare(_ROWS, Path.ONEDNN)
+    return {} if afterwards.is_busy else rates
 
 
 def _rates_of_threads(handle: ctypes.CDLL, threads: int) -> dict[int, float]:
