@@ -5,7 +5,11 @@ Prints, for each library, the median and the 10th and 90th percentile of
 - a training step: forward, backward and AdamW of all parameters;
 - a prefill of the batch, with the vision tower and a cache, and one token written behind one row of it;
 - images resized, normalised and cut a second, by one thread;
-- the peak memory of a process that does nothing else.
+- the peak memory of a process that does nothing else;
+
+and beside paddlemix's step, prefill and token how many times their floor they take: the step's products alone, each
+shape at the rate measured in this run, and of a token the reading of its weights and its cache at the speed of memory
+measured in this run.
 
     python benchmarks/qwen2_vl_cpu.py --torch_python ../reference/bin/python --output rows.jsonl
     python benchmarks/qwen2_vl_cpu.py --parts train --compute_dtype bfloat16 --torch_python ../reference/bin/python
@@ -30,6 +34,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -95,7 +100,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def find_torch(named: str | None) -> str | None:
-    """Find the Python that has torch and transformers, the named one or this one; None where there is none.
+    """Find the Python that has torch and transformers, the named one or this one; none where there is none.
 
     Raises:
         SystemExit: transformers' Qwen2-VL cannot be imported there.
@@ -137,7 +142,8 @@ def run_side(side: str, python: str, part: str, arguments: argparse.Namespace) -
     # Paddle and torch read the number of threads when they are loaded. Paddle warns of any but 1, with no harm done.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(arguments.threads))
     # paddlemix settles by itself what malloc keeps.
-    own = {"PYTHONPATH": str(ROOT)} if side == "paddlemix" else {"PYTHONPATH": "", **KEPT}
+    ours = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    own = {"PYTHONPATH": ours} if side == "paddlemix" else {"PYTHONPATH": "", **KEPT}
     environment = {**os.environ, **threads, **own}
     command = [python, str(SIDES / f"{side}_side.py"), part, arguments.shape, str(arguments.repeats)]
     command.append(arguments.compute_dtype)
@@ -163,8 +169,26 @@ def rows_of(side: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
     for metric, samples in measured["samples"].items():
         _, unit, in_unit = SHOWN[metric]
         values = [in_unit(sample) for sample in samples]
-        rows.append({**about, "side": side, "metric": metric, "unit": unit, **summary(values)})
+        row = {**about, "side": side, "metric": metric, "unit": unit, **summary(values)}
+        rows.append(row | floor_of(row["median"], measured.get("floors", {}).get(metric), in_unit))
     return rows
+
+
+def floor_of(median: float, floor: dict[str, float] | None, in_unit: Callable[[float], float]) -> dict[str, Any]:
+    """Describe the least that a median can be, and how many times that it is.
+
+    Args:
+        median: in its unit.
+        floor: as the side has measured it; none where there is none.
+        in_unit: makes the unit of seconds.
+
+    Returns:
+        Values of a row; none where there is no floor.
+    """
+    if not floor:
+        return {}
+    least = in_unit(floor["seconds"])
+    return {"floor": least, "times_floor": median / least, **{key: floor[key] for key in floor if key != "seconds"}}
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -184,19 +208,20 @@ def print_table(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> No
     """Print a line for each number, a column for each library."""
     sides = list(dict.fromkeys(row["side"] for row in rows))
     print(f"shape {arguments.shape}, {arguments.compute_dtype}, {arguments.threads} threads, {processor()}")
-    print("median (10th - 90th percentile)".ljust(38) + "".join(side.rjust(34) for side in sides))
+    print("median (10th - 90th percentile)".ljust(38) + "".join(side.rjust(44) for side in sides))
     for part in arguments.parts:
         print(part)
         for metric, (title, unit, _) in SHOWN.items():
             found = [row for row in rows if row["part"] == part and row["metric"] == metric]
             if found:
-                print(f"  {title}, {unit}".ljust(38) + "".join(in_words(row).rjust(34) for row in found))
+                print(f"  {title}, {unit}".ljust(38) + "".join(in_words(row).rjust(44) for row in found))
 
 
 def in_words(row: dict[str, Any]) -> str:
     """Write a row's numbers, the percentiles where there are several samples."""
     spread = f" ({row['p10']:.4g} - {row['p90']:.4g})" if row["samples"] > 1 else ""
-    return f"{row['median']:.4g}{spread}"
+    floor = f", {row['times_floor']:.2f} x its floor" if "floor" in row else ""
+    return f"{row['median']:.4g}{spread}{floor}"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 MKL_VARIABLE = "MKL_DEBUG_CPU_TYPE"
 MKL_AVX2, MKL_AVX512 = "5", "7"
 THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
+# The number that `share_cores` took, for processes that inherit it: it was not the user who chose.
+SHARED_VARIABLE = "PADDLEMIX_SHARED_THREADS"
 # How many processes paddle.distributed.launch has started on this machine.
 LOCAL_SIZE_VARIABLE = "PADDLE_LOCAL_SIZE"
 # How long idle threads spin: of Intel's OpenMP, which Paddle's wheels bring and the fused ops run on, and of GNU's,
@@ -132,7 +134,7 @@ def share_cores(environ: MutableMapping[str, str], cores: int) -> None:
         cores: that this process may run on.
     """
     if not any(variable in environ for variable in THREAD_VARIABLES):
-        environ["MKL_NUM_THREADS"] = str(max(_share(environ, cores), 1))
+        environ["MKL_NUM_THREADS"] = environ[SHARED_VARIABLE] = str(max(_share(environ, cores), 1))
 
 
 def data_workers(environ: Mapping[str, str], cores: int) -> int:
@@ -153,6 +155,19 @@ def data_workers(environ: Mapping[str, str], cores: int) -> int:
 
 def _share(environ: Mapping[str, str], cores: int) -> int:
     return cores // int(environ.get(LOCAL_SIZE_VARIABLE, "1"))
+
+
+def may_take_fewer_threads(environ: Mapping[str, str]) -> bool:
+    """Tell whether the number of threads is our own choice, not the user's.
+
+    Args:
+        environ: the process's environment.
+
+    Returns:
+        Whether nobody has set another number than `share_cores` did.
+    """
+    ours = environ.get(SHARED_VARIABLE)
+    return ours is not None and environ.get("MKL_NUM_THREADS") == ours
 
 
 def wait_asleep(environ: MutableMapping[str, str]) -> None:

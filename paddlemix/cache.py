@@ -25,14 +25,15 @@ CACHE_VARIABLE = "PADDLEMIX_CACHE"
 _LOOKED_AT, _PLACES = 1 << 16, 16
 
 
-def cache_folder(kind: str) -> Path:
+def cache_folder(kind: str, *, warns: bool = True) -> Path:
     """Find a folder that can be written to.
 
     Args:
         kind: what it is for; its name.
+        warns: whether one that is lost is worth a warning.
 
     Returns:
-        The folder; one that goes with this process, and a warning, where the cache cannot be written to.
+        The folder; one that goes with this process where the cache cannot be written to.
     """
     named = os.environ.get(CACHE_VARIABLE) or "~/.cache/paddlemix"
     try:
@@ -42,7 +43,8 @@ def cache_folder(kind: str) -> Path:
         with tempfile.TemporaryFile(dir=root / kind):
             return root / kind
     except (OSError, RuntimeError) as error:  # the latter of a user without a home, or of too many folders in a row
-        _warn_of_cache(named, getattr(error, "strerror", None) or str(error))
+        if warns:
+            _warn_of_cache(named, getattr(error, "strerror", None) or str(error))
         return passing_folder(kind)
 
 

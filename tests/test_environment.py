@@ -64,7 +64,7 @@ def test_a_system_without_cpuinfo_is_no_error(tmp_path):
 def test_processes_of_one_machine_share_its_cores(launched, cores, threads):
     environ = dict(launched)
     share_cores(environ, cores)
-    assert environ == {**launched, "MKL_NUM_THREADS": threads}
+    assert environ == {**launched, "MKL_NUM_THREADS": threads, "PADDLEMIX_SHARED_THREADS": threads}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 Samples = dict[str, list[float]]
+# By metric: "seconds" that it takes at the least, and what is computed or read in them.
+Floors = dict[str, dict[str, float]]
 Part = Callable[[Any, int], Samples]
 
 WARM_UP = 2
@@ -40,7 +42,11 @@ def peak_mebibytes() -> float:
 
 
 def report(
-    parts: dict[str, Part], versions: dict[str, str], shapes: dict[str, Any], compute_in: Callable[[str], Any]
+    parts: dict[str, Part],
+    versions: dict[str, str],
+    shapes: dict[str, Any],
+    compute_in: Callable[[str], Any],
+    floors: Floors | None = None,
 ) -> None:
     """Run the part that the command line names, `PART SHAPE REPEATS DTYPE`, and print what it measured.
 
@@ -49,10 +55,11 @@ def report(
         versions: of the packages that are timed.
         shapes: by name.
         compute_in: settles what products are computed from, "float32" or "bfloat16"; weights stay float32.
+        floors: filled while the part runs.
     """
     part, shape, repeats, dtype = sys.argv[1:]
     compute_in(dtype)
     loaded = peak_mebibytes()
     samples = parts[part](shapes[shape], int(repeats))
     samples |= {"memory_after_import": [loaded], "peak_memory": [peak_mebibytes()]}
-    json.dump({"versions": versions, "samples": samples}, sys.stdout)
+    json.dump({"versions": versions, "samples": samples, "floors": floors or {}}, sys.stdout)

@@ -10,7 +10,8 @@ import paddlemix
 # isort: split
 # Paddle stands behind: paddlemix settles how it computes and allocates.
 import paddle
-from measuring import TRAINING_WARM_UP, Samples, report, seconds_of
+from floor import floor_of_bytes, floor_of_products
+from measuring import TRAINING_WARM_UP, Floors, Samples, report, seconds_of
 from workload import SHAPES, Shape
 
 from paddlemix._environment import give_back_freed_memory
@@ -21,6 +22,8 @@ from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
 from paddlemix.ops import set_compute_dtype
 from paddlemix.training.callbacks.fused_adamw import FusedAdamW
 from paddlemix.training.callbacks.gradient_norm import GradientNorm
+
+FLOORS: Floors = {}
 
 
 def train(shape: Shape, repeats: int) -> Samples:
@@ -38,7 +41,9 @@ def train(shape: Shape, repeats: int) -> Samples:
         optimizer.clear_grad(set_to_zero=False)  # as `release_grads`, and as torch does
         give_back_freed_memory(next(steps))  # as the trainer does
 
-    return {"training_step": seconds_of(step, repeats, TRAINING_WARM_UP), "parameters": [size_of(model)]}
+    seconds = seconds_of(step, repeats, TRAINING_WARM_UP)
+    FLOORS["training_step"] = floor_of_products(step)
+    return {"training_step": seconds, "parameters": [size_of(model)]}
 
 
 @paddle.no_grad()
@@ -47,14 +52,17 @@ def generate(shape: Shape, repeats: int) -> Samples:
     model = build(shape)
     batch = tensors(shape.prompt(shape.rows))
     prefills = seconds_of(lambda: prefill(model, batch, shape.tokens), repeats)
+    FLOORS["prefill"] = floor_of_products(lambda: prefill(model, batch, shape.tokens))
 
-    reader = CachedReader(model, shape.prompt(1), 4 * (repeats + 2))
+    reader = CachedReader(model, shape.prompt(1), 4 * (repeats + 3))
     following = {"tokens": reader.read_prompts().argmax(-1)}
 
     def decode() -> None:
         following["tokens"] = reader.read(following["tokens"]).argmax(-1)
 
-    return {"prefill": prefills, "decode_token": seconds_of(decode, 4 * repeats), "parameters": [size_of(model)]}
+    tokens = seconds_of(decode, 4 * repeats)
+    FLOORS["decode_token"] = floor_of_bytes(decode)
+    return {"prefill": prefills, "decode_token": tokens, "parameters": [size_of(model)]}
 
 
 def images(shape: Shape, repeats: int) -> Samples:
@@ -96,7 +104,7 @@ def compute_in(dtype: str) -> None:
         SystemExit: they cannot be here.
     """
     if not set_compute_dtype(dtype):
-        raise SystemExit(f"no products of {dtype}: external_ops is not built, or the processor is slow at it")
+        raise SystemExit(f"no products of {dtype}: external_ops is not built")
 
 
 if __name__ == "__main__":
@@ -106,4 +114,5 @@ if __name__ == "__main__":
         {"paddlemix": paddlemix.__version__, "paddle": paddle.__version__, "threads": os.environ["OMP_NUM_THREADS"]},
         SHAPES,
         compute_in,
+        FLOORS,
     )

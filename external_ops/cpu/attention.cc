@@ -97,9 +97,20 @@ struct Shares {
   }
 };
 
+// Of `products` that a query and a key make in each head: scores and values forward, five backward.
+void count_products(const Attention& op, int64_t products) {
+  for (int64_t i = 0; i < op.sequence_count; ++i) {
+    const Sequence& s = op.sequences[i];
+    const bool is_half = op.causal && s.query_count == s.key_count;
+    count_product(s.query_count, op.size, s.key_count, products * op.heads,
+                  is_half ? Sharing::kAloneHalf : Sharing::kAlone);
+  }
+}
+
 }  // namespace
 
 void attention(const Attention& op) {
+  count_products(op, 2);
   if (!has_few_queries(op)) return attention_by_tiles(op);
   // A key and a value are read in about a nanosecond a number.
   constexpr int64_t kWork = 1 << 15;
@@ -112,6 +123,7 @@ void attention(const Attention& op) {
 
 void attention_grad(const AttentionGrad& op, int64_t query_rows) {
   const Attention& f = op.forward;
+  count_products(f, 5);
   parallel_ranges(query_rows * f.heads, 1 << 8,
                   [&](int64_t begin, int64_t end) { kernels().attention_delta(op, begin, end); });
   const int64_t units = f.sequence_count * f.groups;

@@ -94,10 +94,23 @@ void gate(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end)
   }
 }
 
+// Every group's keys and values are read once a row, as a matrix of its own.
+void count_products(const DecodeBlock& op) {
+  const auto together = [&](int64_t in, int64_t out, int64_t times) {
+    count_product(op.rows, in, out, times, Sharing::kTogether);
+  };
+  for (int64_t i = 0; i < op.projection_count; ++i) together(op.hidden, op.projections[i].columns, 1);
+  count_product(op.heads / op.groups, op.size, op.length + 1, 2 * op.rows * op.groups, Sharing::kAlone);
+  together(op.heads * op.size, op.hidden, 1);
+  together(op.hidden, op.inner, 2);
+  together(op.inner, op.hidden, 1);
+}
+
 }  // namespace
 
 void decode_block(const DecodeBlock& op, float* y) {
   const Rooms rooms(op);
+  count_products(op);
   run_team(team_size(op), [&](const Member& member) {
     member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
       const RmsNorm norm{op.x,         nullptr,       op.attention_norm, nullptr,

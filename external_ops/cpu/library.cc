@@ -1,6 +1,5 @@
 // What Python asks of the library as a whole.
 #include "paddlemix/kernels.h"
-#include "paddlemix/matmul.h"
 #include "paddlemix/threads.h"
 
 extern "C" {
@@ -35,6 +34,4 @@ __attribute__((visibility("default"))) void paddlemix_control_registers(int thre
 }
 
 __attribute__((visibility("default"))) const char* paddlemix_instruction_set() { return paddlemix::kernels().name; }
-
-__attribute__((visibility("default"))) double paddlemix_bfloat16_gain() { return paddlemix::bfloat16_gain(); }
 }

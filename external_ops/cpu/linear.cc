@@ -12,12 +12,12 @@ namespace {
 constexpr int64_t kLogitBytes = int64_t{96} << 20;
 
 // Rounding the weights takes as long as multiplying them with a few dozen rows.
-bool is_rounded(const Linear& op) { return op.rounded && op.rows >= 32; }
+Rounding rounding_of(const Linear& op) { return rounding(op.rounded && op.rows >= 32); }
 
 }  // namespace
 
 void linear(const Linear& op, const float* x, const float* weight, const float* bias, float* before, float* y) {
-  const bool rounded = is_rounded(op);
+  const Rounding rounded = rounding_of(op);
   const Operand left(x, false, op.rows * op.in, rounded), right(weight, op.weight_transposed, op.in * op.out, rounded);
   if (!before) return matmul({op.rows, op.in, op.out, bias, op.activation}, left, right, y);
   matmul({op.rows, op.in, op.out, bias}, left, right, before);
@@ -33,7 +33,7 @@ void linear_grad(const Linear& op, const float* x, const float* weight, const fl
   }
   if (bias_grad) sum_rows(y_grad, bias_grad, op.rows, op.out);
   if (!x_grad && !weight_grad) return;
-  const bool rounded = is_rounded(op);
+  const Rounding rounded = rounding_of(op);
   const Operand up(y_grad, false, op.rows * op.out, rounded);
   if (x_grad) {
     const Operand right(weight, op.weight_transposed, op.in * op.out, rounded);
@@ -52,8 +52,9 @@ float linear_cross_entropy(const LinearCrossEntropy& op, const float* hidden, co
                            const int64_t* target, const float* scale, float* hidden_grad, float* weight_grad) {
   const int64_t size = op.size, vocabulary = op.vocabulary;
   const int64_t at_once = std::min(op.rows, std::max<int64_t>(16, kLogitBytes / (4 * std::max<int64_t>(vocabulary, 1))));
-  const Operand head(weight, op.weight_transposed, size * vocabulary, op.rounded);
-  const Operand states(hidden, false, op.rows * size, op.rounded);
+  const Rounding rounded = rounding(op.rounded);
+  const Operand head(weight, op.weight_transposed, size * vocabulary, rounded);
+  const Operand states(hidden, false, op.rows * size, rounded);
   const Scratch<float> logits(at_once * vocabulary);
   std::vector<float> cost(op.rows);
   const bool with_gradient = hidden_grad || weight_grad;
@@ -66,7 +67,7 @@ float linear_cross_entropy(const LinearCrossEntropy& op, const float* hidden, co
                     [&](int64_t begin, int64_t end) { kernels().cross_entropy(entropy, begin, end); },
                     parts_of(vocabulary, kPartNumbers));
     if (!with_gradient) continue;
-    const Operand grad(logits, false, rows * vocabulary, op.rounded);
+    const Operand grad(logits, false, rows * vocabulary, rounded);
     if (hidden_grad) matmul({rows, vocabulary, size}, grad, head.turned(), hidden_grad + first * size);
     Matmul shape{size, rows, vocabulary};
     shape.add = first > 0;

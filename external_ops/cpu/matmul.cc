@@ -1,13 +1,10 @@
 #include "paddlemix/matmul.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
-#include <limits>
 #include <map>
 #include <tuple>
 #include <unordered_map>
-#include <vector>
 
 #include "dnnl.hpp"
 #include "paddlemix/threads.h"
@@ -16,9 +13,6 @@ namespace paddlemix {
 namespace {
 
 using dnnl::memory;
-
-// Up to this many rows the weights are read faster than oneDNN reads them.
-constexpr int64_t kFewRows = 4;
 
 // Products of fewer multiplications are left to the calling thread: they take some 20 us. It does not ask whether threads
 // are awake, since sums may be divided otherwise among threads, and results must not depend on who else is busy.
@@ -87,44 +81,26 @@ Prepared& prepared(const Matmul& shape, const Operand& a, const Operand& b) {
   return known.emplace(key, prepare(shape, a, b)).first->second;
 }
 
-void matmul_few_rows(const Matmul& shape, const Operand& a, const Operand& b, float* c) {
-  constexpr int64_t kWork = 1 << 16;  // multiplications that are worth waking a thread for
-  const int64_t grain = std::max<int64_t>(64, kWork / std::max<int64_t>(shape.k * shape.m, 1));
-  parallel_ranges(shape.n, grain, [&](int64_t begin, int64_t end) {
-    kernels().few_rows_matmul({a.wide(), b.wide(), shape.bias, c, shape.m, shape.k, shape.n, shape.n}, begin, end);
-  });
-  const int64_t count = shape.m * shape.n;
-  if (shape.activation != Activation::kNone) kernels().activate(shape.activation, c, c, count);
-}
-
-// The least time of a few products of a layer's size, the rounding of both operands included as a layer pays for it.
-double seconds_of_product(bool rounded) {
-  constexpr int64_t kSide = 512;
-  constexpr int kRuns = 5;
-  const std::vector<float> a(kSide * kSide, 1.0f), b(kSide * kSide, 1.0f);
-  std::vector<float> c(kSide * kSide);
-  double least = std::numeric_limits<double>::infinity();
-  for (int run = 0; run <= kRuns; ++run) {
-    const auto start = std::chrono::steady_clock::now();
-    matmul({kSide, kSide, kSide}, Operand(a.data(), false, kSide * kSide, rounded),
-           Operand(b.data(), false, kSide * kSide, rounded), c.data());
-    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
-    if (run > 0) least = std::min(least, passed.count());  // the first one prepares
-  }
-  return least;
-}
-
 }  // namespace
 
-Operand::Operand(const float* data, bool transposed, int64_t count, bool rounded)
+ProductPaths& product_paths() {
+  static ProductPaths paths;
+  return paths;
+}
+
+Operand::Operand(const float* data, bool transposed, int64_t count, Rounding rounding)
     : wide_(data), transposed_(transposed) {
-  if (!rounded) return;
-  memory_ = std::make_shared<Scratch<uint16_t>>(count);
-  uint16_t* copy = *memory_;
-  parallel_ranges(count, 1 << 15, [&](int64_t begin, int64_t end) {
-    kernels().to_bfloat16(data + begin, copy + begin, end - begin);
-  });
-  rounded_ = copy;
+  if (rounding == Rounding::kNone) return;
+  const auto rounded = [&](auto copy, auto round) {
+    auto* const to = copy->get();
+    parallel_ranges(count, 1 << 15, [&](int64_t begin, int64_t end) { round(data + begin, to + begin, end - begin); });
+    memory_ = copy;
+    return to;
+  };
+  if (rounding == Rounding::kWidened)
+    wide_ = rounded(std::make_shared<Scratch<float>>(count), kernels().round_to_bfloat16);
+  else
+    rounded_ = rounded(std::make_shared<Scratch<uint16_t>>(count), kernels().to_bfloat16);
 }
 
 Operand Operand::turned() const {
@@ -140,10 +116,27 @@ Operand Operand::from(int64_t numbers) const {
   return other;
 }
 
+void matmul_by_registers(const Matmul& shape, const Operand& a, const Operand& b, float* c) {
+  constexpr int64_t kWork = 1 << 16;  // multiplications that are worth waking a thread for
+  const int64_t grain = std::max<int64_t>(64, kWork / std::max<int64_t>(shape.k * shape.m, 1));
+  parallel_ranges(shape.n, grain, [&](int64_t begin, int64_t end) {
+    kernels().few_rows_matmul({a.wide(), b.wide(), shape.bias, c, shape.m, shape.k, shape.n, shape.n}, begin, end);
+  });
+  const int64_t count = shape.m * shape.n;
+  if (shape.activation != Activation::kNone) kernels().activate(shape.activation, c, c, count);
+}
+
 void matmul(const Matmul& shape, const Operand& a, const Operand& b, float* c) {
   if (!shape.m || !shape.n) return;
-  if (!shape.k || (shape.m <= kFewRows && !a.transposed() && !b.transposed() && !a.is_rounded() && !shape.add))
-    return matmul_few_rows(shape, a, b, c);
+  count_product(shape, a, b);
+  const ProductPaths& paths = product_paths();
+  const bool fits_registers = !a.transposed() && !b.transposed() && !a.is_rounded() && !shape.add;
+  if (!shape.k || (shape.m <= paths.few_rows && fits_registers)) return matmul_by_registers(shape, a, b, c);
+  if (paths.mkl && !a.is_rounded() && matmul_by_mkl(shape, a, b, c)) return;
+  matmul_by_onednn(shape, a, b, c);
+}
+
+void matmul_by_onednn(const Matmul& shape, const Operand& a, const Operand& b, float* c) {
   const OpenMPThreads threads(threads_of_product(shape));
   static thread_local dnnl::stream stream(engine());
   Prepared& p = prepared(shape, a, b);
@@ -159,15 +152,6 @@ void matmul(const Matmul& shape, const Operand& a, const Operand& b, float* c) {
     arguments.emplace(DNNL_ARG_BIAS, p.bias);
   }
   p.primitive.execute(stream, arguments);
-}
-
-double bfloat16_gain() {
-#if defined(__x86_64__)
-  static const double gain = __builtin_cpu_supports("avx512bf16") ? seconds_of_product(false) / seconds_of_product(true) : 0;
-  return gain;
-#else
-  return 0;
-#endif
 }
 
 }  // namespace paddlemix

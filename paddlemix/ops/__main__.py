@@ -8,8 +8,8 @@ import paddle
 
 from paddlemix.ops.denormals import CHOICE_VARIABLE, FLUSH, KEEP, are_to_be_flushed
 from paddlemix.ops.images.built import find_library
+from paddlemix.ops.probing.kept import Speed
 from paddlemix.ops.tensors import built
-from paddlemix.ops.tensors.linear import rounding_pays
 
 OPS = (
     "linear",
@@ -56,14 +56,37 @@ def _describe_cpu() -> tuple[list[str], str]:
     found = built.library()
     if found.handle is None:
         return [f"No built ops: {found.reason}."], "reference"
-    gain = built.bfloat16_gain()
-    speed = f"{gain:.1f} times as fast as float32" if gain else "no instructions for them here"
-    choice = "takes them" if rounding_pays() else "computes in float32"
-    lines = [
-        f"Built ops: {found.handle.paddlemix_instruction_set().decode()} kernels, {built.num_threads()} threads.",
-        f"Products from bfloat16: {speed}; cpu_compute_dtype bfloat16 {choice}.",
-    ]
+    kernels = found.handle.paddlemix_instruction_set().decode()
+    lines = [f"Built ops: {kernels} kernels, {built.num_threads()} threads."]
+    if found.speed is not None:
+        lines += _describe_speed(found.speed)
     return lines, "built for float32 on the CPU, else reference"
+
+
+def _describe_speed(speed: Speed) -> list[str]:
+    rates, choice, machine = speed.rates, speed.choice, speed.machine
+    by_threads = [f"{_rate(rate)} on {threads}" for threads, rate in rates.threads.items()]
+    rows = [
+        f"{height}: {_rate(rate)} and {_rate(rates.few_rows_by_library[height])}"
+        for height, rate in rates.few_rows.items()
+    ]
+    taken = "bfloat16" if choice.rounding_pays else "float32"
+    untried = "other programs were in the way" if machine.takes_fewer else "the environment says how many"
+    return [
+        f"Measured once on {machine.processor}, {machine.cores} cores, by {1000 * rates.seconds:.0f} ms of work, in "
+        "GFLOP/s of one thread:",
+        f"  threads: {', '.join(by_threads) or 'not measured, ' + untried}; {choice.threads} compute.",
+        f"  products in float32: {_rate(rates.onednn)} by oneDNN, {_rate(rates.mkl)} by MKL; "
+        f"{'MKL' if choice.mkl else 'oneDNN'} computes.",
+        f"  products from bfloat16, rounding counted: {_rate(rates.bfloat16)} in bfloat16, {_rate(rates.widened)} held "
+        f"in float32; cpu_compute_dtype auto takes {taken}.",
+        f"  products of few rows, by our registers and by the library: {', '.join(rows)}; up to {choice.few_rows} by "
+        "ours.",
+    ]
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.0f}" if rate else "none"
 
 
 def _describe_cuda() -> tuple[list[str], str]:

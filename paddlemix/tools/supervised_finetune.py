@@ -16,6 +16,7 @@ from paddlemix.distributed.peers import watching_peers
 from paddlemix.distributed.ranks import only_first
 from paddlemix.printable import printable
 from paddlemix.tools.report_errors import report_errors
+from paddlemix.training.compute_dtype import settle_compute_dtype
 from paddlemix.training.finetune import Run, prepare_resume, save_results
 from paddlemix.training.run_folder import alone_in_output_dir
 
@@ -53,6 +54,7 @@ def _run(config: FinetuneConfig) -> None:
     answers = job.answer_evaluation(evaluation, ranks=args.dataset_world_size)
     check_best_metric(config, answers)
     checkpoint = prepare_resume(args) if args.do_train else None
+    computed = settle_compute_dtype(config.model.cpu_compute_dtype, checkpoint)
     model = job.load_model(args)
     job.set_recompute(model)
     rate_factors = job.set_learning_rates(model) if args.do_train else {}
@@ -71,7 +73,7 @@ def _run(config: FinetuneConfig) -> None:
         evaluation,
         job.processor,
         sampling=job.sampling,
-        identity_keys=identity_keys(config),
+        identity_keys=identity_keys(config, computed),
         early_stopping=job.early_stopping(),
         answers=answers,
         rate_factors=rate_factors,

@@ -27,7 +27,6 @@ from paddlemix.media.kept import begin_refetch
 from paddlemix.models.config_file import make_config, read_config, vocab_size_of
 from paddlemix.models.quantized import Quantizing
 from paddlemix.models.registry import Family, find_family
-from paddlemix.ops import set_compute_dtype
 from paddlemix.peft.chain import AdapterChain, find_chain
 from paddlemix.peft.folders import lasting_name
 from paddlemix.processors.tokens.rows import check_rows
@@ -199,7 +198,7 @@ class Run:
         return self.growth.apply(loaded, seed=seed)
 
     def load_model(self, args: TrainingArguments) -> MixPretrainedModel | MixLoRAModel:
-        """Load the model, freeze it or put adapters on it where the config says so, and say how this process computes.
+        """Load the model, and freeze it or put adapters on it where the config says so.
 
         Args:
             args: say the precision, and the seed of adapters.
@@ -213,11 +212,6 @@ class Run:
                 share the model, or it has no rows for some of the tokens.
         """
         keys = self.config.model
-        if not set_compute_dtype(keys.cpu_compute_dtype):
-            logger.warning(
-                "`cpu_compute_dtype` is bfloat16, but float32 is what can be had here; `python -m paddlemix.ops` tells "
-                "why."
-            )
         degree = max(args.tensor_parallel_degree, 1)
         switches = {name: getattr(args, name) for name in ("fp16_opt_level", "bf16", "fp16")}
         dtype = weights_dtype({**switches, "dtype": keys.dtype})

@@ -10,6 +10,7 @@ from paddlemix.configuration.arguments import DatasetItem, FinetuneConfig
 from paddlemix.configuration.groups import ADAPTER_KEYS, DRAW_KEYS, FREE_KEYS, MODEL_KEYS, SAMPLE_KEYS
 from paddlemix.configuration.layer_names import ALL_LINEAR, layer_patterns
 from paddlemix.peft.folders import lasting_name
+from paddlemix.training.compute_dtype import ComputeSettings
 
 _FILES = ("data_files", "image_root")
 # Of what a file may hold: it decides whether a run begins, and never what it trains.
@@ -58,8 +59,16 @@ KNOWN_KEYS = IdentityKeys(
 )
 
 
-def identity_keys(config: FinetuneConfig) -> dict[str, Any]:
-    """Return the values of `KNOWN_KEYS`, by key; `dataset.train` without its files, which may move."""
+def identity_keys(config: FinetuneConfig, computed: ComputeSettings | None = None) -> dict[str, Any]:
+    """Return the values of `KNOWN_KEYS`, by key; `dataset.train` without its files, which may move.
+
+    Args:
+        config: of the run.
+        computed: what it computes with, where the config leaves that to the machine.
+
+    Returns:
+        The values; the processor's is compared with nothing, and told where it changes.
+    """
     sets = [asdict(one) for one in config.data.dataset.train]
     values = {
         **asdict(config.model),
@@ -68,7 +77,8 @@ def identity_keys(config: FinetuneConfig) -> dict[str, Any]:
         "dataset.train": [_without_files(one) for one in sets],
         "dataset.train.data_files": [{name: one[name] for name in _FILES} for one in sets],
     }
-    return {name: values[name] for name in KNOWN_KEYS.all if name in values}
+    known = {name: values[name] for name in KNOWN_KEYS.all if name in values}
+    return known if computed is None else known | computed.as_keys()
 
 
 def _without_files(item: dict[str, Any]) -> dict[str, Any]:

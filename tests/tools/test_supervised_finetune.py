@@ -63,6 +63,7 @@ def finished(
         do_eval=True,
         freeze_include=["*visual*"],
         freeze_exclude=["*visual.merger*"],
+        cpu_compute_dtype="auto",
     )
     ended = run(config)
     assert ended.returncode == 0, ended.stderr
@@ -120,6 +121,12 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     )
     ended = run(config, "--output_dir", config.parent / "resumed", "--resume_from_checkpoint", checkpoint)
     assert ended.returncode == 0, ended.stderr
+    # What `auto` chose is what both are known by, so that the second took it over.
+    began, went_on = (
+        json.loads((config.parent / folder / "run.json").read_text())["keys"]
+        for folder in ("out/checkpoint-2", "resumed/checkpoint-4")
+    )
+    assert began["cpu_compute_dtype"] == went_on["cpu_compute_dtype"] in ("float32", "bfloat16")
     resumed = load_file(config.parent / "resumed" / "model.safetensors")
     for name, tensor in whole.items():
         assert np.array_equal(tensor, resumed[name]), name

@@ -152,6 +152,7 @@ struct Kernels {
   void (*activate_grad)(Activation, const float* x, const float* y_grad, float* x_grad, int64_t count);
 
   void (*to_bfloat16)(const float* x, uint16_t* y, int64_t count);
+  void (*round_to_bfloat16)(const float* x, float* y, int64_t count);
   // [rows, columns] added up over the rows, columns [begin, end).
   void (*sum_rows)(const float* x, float* y, int64_t rows, int64_t columns, int64_t begin, int64_t end);
   void (*adamw)(const AdamW&, int64_t begin, int64_t end);

@@ -1,6 +1,8 @@
-// Products of matrices by oneDNN, in float32 or from operands rounded to bfloat16; sums and results are float32.
+// Products of matrices in float32, or from operands rounded to bfloat16; sums and results are float32. What computes
+// them is chosen by measuring (`paddlemix/ops/probing/`): oneDNN, Paddle's MKL or, for few rows, our own registers.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -9,11 +11,29 @@
 
 namespace paddlemix {
 
+// How an operand is rounded to bfloat16: not at all, held in bfloat16, or held in float32, which any processor multiplies.
+enum class Rounding { kNone, kBfloat16, kWidened };
+
+// What computes products, for the whole process.
+struct ProductPaths {
+  std::atomic<bool> mkl{false};          // float32 ones; oneDNN else
+  std::atomic<bool> widened{false};      // rounded operands are held in float32
+  std::atomic<int64_t> few_rows{4};      // up to this many rows our own registers read the weights faster
+};
+
+ProductPaths& product_paths();
+
+// How operands of products from bfloat16 are rounded here.
+inline Rounding rounding(bool rounded) {
+  if (!rounded) return Rounding::kNone;
+  return product_paths().widened ? Rounding::kWidened : Rounding::kBfloat16;
+}
+
 // A matrix of float32, rows dense; `transposed` reads it the other way round.
 class Operand {
  public:
-  // `rounded` makes a copy in bfloat16 of its `count` numbers.
-  Operand(const float* data, bool transposed, int64_t count = 0, bool rounded = false);
+  // Rounding makes a copy of its `count` numbers.
+  Operand(const float* data, bool transposed, int64_t count = 0, Rounding rounding = Rounding::kNone);
 
   Operand turned() const;
   // The same memory `numbers` further on.
@@ -28,7 +48,7 @@ class Operand {
   const float* wide_;
   const uint16_t* rounded_ = nullptr;
   bool transposed_;
-  std::shared_ptr<Scratch<uint16_t>> memory_;
+  std::shared_ptr<void> memory_;
 };
 
 // c[m, n] = activation(a[m, k] b[k, n] + bias[n]), or added to what is in c. Both operands are rounded, or none.
@@ -41,9 +61,19 @@ struct Matmul {
 
 void matmul(const Matmul& shape, const Operand& a, const Operand& b, float* c);
 
-// How many times as fast as a product in float32 one from bfloat16 is here, measured at the first call (10 ms or so); 0
-// where the processor has no instructions for it. Having them is not enough: one thread of an EPYC 9004 computes 400
-// GFLOP/s from bfloat16 and 200 in float32, one of a Xeon of family 6, model 207, 78 and 150.
-double bfloat16_gain();
+// The same by one of them, whatever was chosen. oneDNN's raises dnnl::error where it has no code for the dtype.
+void matmul_by_onednn(const Matmul& shape, const Operand& a, const Operand& b, float* c);
+void matmul_by_registers(const Matmul& shape, const Operand& a, const Operand& b, float* c);
+// False, and nothing done, where there is no MKL or a side is longer than its numbers.
+bool matmul_by_mkl(const Matmul& shape, const Operand& a, const Operand& b, float* c);
+bool has_mkl();
+
+// How a product is computed: by all threads, or one of many that each thread takes for itself, as attention's heads are;
+// a causal mask hides half of some.
+enum class Sharing : int { kTogether = 0, kAlone = 1, kAloneHalf = 2 };
+
+// A step's products are counted while somebody listens.
+void count_product(const Matmul& shape, const Operand& a, const Operand& b);
+void count_product(int64_t m, int64_t k, int64_t n, int64_t times, Sharing sharing);
 
 }  // namespace paddlemix

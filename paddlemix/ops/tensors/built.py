@@ -12,25 +12,35 @@ from typing import Any
 
 import paddle
 
-from paddlemix._environment import compute_capability, waiting_adapts
+from paddlemix._environment import (
+    compute_capability,
+    may_take_fewer_threads,
+    read_cpuinfo,
+    usable_cores,
+    waiting_adapts,
+)
 from paddlemix.ops.build import BUILD_COMMAND, CUDA_INTERFACE, Build, find_build, warn_once
 from paddlemix.ops.denormals import are_to_be_flushed
+from paddlemix.ops.probing.kept import Machine, Speed, find_speed
+from paddlemix.ops.probing.measure import declare, measure, take
 
 # That the ops for GPUs compute with; the place of each is what c_api.h calls it.
 CUDA_DTYPES = (paddle.float32, paddle.bfloat16, paddle.float16)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Library:
     """What was found.
 
     Attributes:
         reason: why there are no built ops; "" where there are.
         handle: the loaded library; None where there is none.
+        speed: how fast it computes products here, and what computes them; None of ops for GPUs.
     """
 
     reason: str = ""
     handle: ctypes.CDLL | None = None
+    speed: Speed | None = None
 
 
 @cache
@@ -66,13 +76,41 @@ def _load(build: Build, paddle_version: str, which: str = "library") -> Library:
         paddle.utils.cpp_extension.extension_utils.load_op_meta_info_and_register_op(str(path))
     except OSError as error:
         return Library(f"{path} cannot be loaded, build again: {BUILD_COMMAND} ({error})")
-    if which == "library":
-        handle.paddlemix_instruction_set.restype = ctypes.c_char_p
-        handle.paddlemix_bfloat16_gain.restype = ctypes.c_double
-        handle.paddlemix_set_num_threads(_wanted_threads())
-        handle.paddlemix_adapt_waiting(waiting_adapts(os.environ))
-        handle.paddlemix_flush_denormals(are_to_be_flushed(os.environ))
-    return Library(handle=handle)
+    if which != "library":
+        return Library(handle=handle)
+    handle.paddlemix_instruction_set.restype = ctypes.c_char_p
+    declare(handle)
+    handle.paddlemix_adapt_waiting(waiting_adapts(os.environ))
+    handle.paddlemix_flush_denormals(are_to_be_flushed(os.environ))
+    return Library(handle=handle, speed=_settle(handle, build))
+
+
+def _settle(handle: ctypes.CDLL, build: Build) -> Speed:
+    """Measure what computes products fastest, where that is not known yet, and let it compute."""
+    threads, takes_fewer = _wanted_threads(), may_take_fewer_threads(os.environ)
+    versions = " ".join(f"{name} {build.about.get(name)}" for name in ("interface", "onednn", "paddle"))
+    machine = Machine.here(read_cpuinfo(), usable_cores(), threads, versions, takes_fewer=takes_fewer)
+    speed = find_speed(machine, lambda: measure(handle, threads, takes_fewer=takes_fewer))
+    _take(handle, speed)
+    return speed
+
+
+def _take(handle: ctypes.CDLL, speed: Speed) -> None:
+    take(handle, speed.choice)
+    if speed.choice.threads < speed.machine.threads:
+        paddle.base.core.set_num_threads(speed.choice.threads)  # of Paddle's own products
+
+
+def take_speed(speed: Speed) -> None:
+    """Compute as another process of this machine does, so that none differs from the others.
+
+    Args:
+        speed: what it has measured; that of another machine is left alone.
+    """
+    found = library()
+    if found.handle is not None and found.speed is not None and found.speed.machine == speed.machine:
+        found.speed = speed
+        _take(found.handle, speed)
 
 
 def _why_not_on(capability: tuple[int, int] | None, build: Build) -> str:
@@ -235,11 +273,6 @@ def threads_wait_awake() -> bool:
     return handle is not None and bool(handle.paddlemix_threads_wait_awake())
 
 
-def bfloat16_gain() -> float:
-    """Measure how many times as fast built products from bfloat16 are as those in float32; once, some 10 ms.
-
-    Returns:
-        The ratio; 0.0 without the built ops, or where the processor has no instructions for them.
-    """
-    handle = library().handle
-    return 0.0 if handle is None else handle.paddlemix_bfloat16_gain()
+def speed() -> Speed | None:
+    """Return what was measured of this machine's products; None without the built ops."""
+    return library().speed

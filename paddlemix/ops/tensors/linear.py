@@ -15,10 +15,6 @@ from paddlemix.ops.tensors.checks import check_like, check_shape
 
 ComputeDtype = Literal["float32", "bfloat16"]
 
-# Of speed, for which rounding is worth its error. Far from what either kind of processor gives (1.6 on an EPYC 9004,
-# rounding counted; about 0.5 on a Xeon of family 6, model 207), so that two starts on one machine choose alike.
-_WORTHWHILE_GAIN = 1.1
-
 # Autocast's names of the ops that `linear_reference` calls.
 _PRODUCTS = {"matmul_v2", "linear_v2"}
 
@@ -29,8 +25,9 @@ def set_compute_dtype(dtype: ComputeDtype) -> bool:
     """Choose what float32 products on the CPU are computed from, for the whole process.
 
     With "bfloat16", linear layers of 32 rows or more and `linear_cross_entropy` round both factors to bfloat16; sums,
-    results and weights stay float32. Without the built ops, or where such products are not faster on this processor,
-    as measured at the first call, products stay those of float32.
+    results and weights stay float32. That needs the built ops, and no instructions for it: where a processor has none,
+    or slow ones, the rounded factors are multiplied in float32, and the results differ by the order of sums alone.
+    `rounding_pays` tells whether it is faster.
 
     Args:
         dtype: of the factors.
@@ -44,13 +41,14 @@ def set_compute_dtype(dtype: ComputeDtype) -> bool:
     global _rounded
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"`dtype` is {dtype!r}; expected float32 or bfloat16.")
-    _rounded = dtype == "bfloat16" and rounding_pays()
+    _rounded = dtype == "bfloat16" and built.library().handle is not None
     return _rounded == (dtype == "bfloat16")
 
 
 def rounding_pays() -> bool:
-    """Tell whether products from bfloat16 are so much faster here that `set_compute_dtype` takes them."""
-    return built.bfloat16_gain() > _WORTHWHILE_GAIN
+    """Tell whether products from bfloat16 are so much faster here that `auto` takes them."""
+    speed = built.speed()
+    return speed is not None and speed.choice.rounding_pays
 
 
 def is_rounded() -> bool:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from importlib import import_module
 
 import numpy as np
 import paddle
@@ -14,6 +12,8 @@ from paddle.base.framework import _dygraph_tracer
 from scipy.special import erf
 
 from paddlemix.ops import linear, set_compute_dtype
+from paddlemix.ops.probing.measure import take
+from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.linear import is_rounded, linear_reference, product_dtype
 
 ACTIVATIONS = {
@@ -23,35 +23,22 @@ ACTIVATIONS = {
 }
 
 
-@pytest.fixture
-def rounded(only_built, monkeypatch):
-    """Round products to bfloat16 wherever they can be computed so, fast or not; else skip."""
-    monkeypatch.setattr(import_module("paddlemix.ops.tensors.linear"), "_WORTHWHILE_GAIN", 0)
-    if not set_compute_dtype("bfloat16"):
-        pytest.skip("a processor without bfloat16 instructions")
+@pytest.fixture(params=["in bfloat16", "held in float32"])
+def rounded(request, only_built, monkeypatch):
+    """Round products to bfloat16, fast or not, in both forms in which their factors can be held."""
+    found = built.library()
+    if request.param == "in bfloat16" and not found.speed.rates.bfloat16:
+        pytest.skip("a processor for which oneDNN has no products from bfloat16")
+    found.handle.paddlemix_choose_products(0, int(request.param != "in bfloat16"), 4)
+    assert set_compute_dtype("bfloat16") and is_rounded()
     yield
     assert set_compute_dtype("float32")
+    take(found.handle, found.speed.choice)
 
 
-@pytest.mark.parametrize(("gain", "expected"), [(0.0, False), (0.52, False), (1.0, False), (2.0, True)])
-def test_products_are_rounded_only_where_that_was_measured_to_be_faster(monkeypatch, gain, expected):
-    monkeypatch.setattr("paddlemix.ops.tensors.built.bfloat16_gain", lambda: gain)
-    assert set_compute_dtype("bfloat16") == is_rounded() == expected
-    assert set_compute_dtype("float32")
-
-
-def test_rounding_is_not_worth_it_where_the_products_are_emulated(only_built):
-    program = "from paddlemix.ops import built; print(built.bfloat16_gain(), built.bfloat16_gain())"
-    speeds = {}
-    for limit in ("AVX512_CORE_BF16", "AVX512_CORE"):
-        environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit}
-        output = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
-        first, again = map(float, output.split()[-2:])
-        assert first == again, "measured once"
-        speeds[limit] = first
-    if not speeds["AVX512_CORE_BF16"]:
-        pytest.skip("a processor without bfloat16 instructions")
-    assert speeds["AVX512_CORE"] < speeds["AVX512_CORE_BF16"]
+def test_products_are_rounded_where_that_is_asked_for_and_can_be_had(implementation):
+    assert set_compute_dtype("bfloat16") == is_rounded() == (implementation == "built")
+    assert set_compute_dtype("float32") and not is_rounded()
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -1,0 +1,1 @@
+"""What computes products fastest on this machine: measured once, kept on disk, and chosen by rates alone."""
