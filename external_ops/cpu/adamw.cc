@@ -23,9 +23,9 @@ std::vector<Piece> cut(const int64_t* sizes, int64_t count) {
   return pieces;
 }
 
-// Calls `work(index)` for each piece; small ones that follow one another stay on one thread.
+// Calls `work(index)` for each piece of so many arrays; small ones that follow one another stay on one thread.
 template <typename Work>
-void by_pieces(const std::vector<Piece>& pieces, const Work& work) {
+void by_pieces(const std::vector<Piece>& pieces, int64_t arrays, const Work& work) {
   std::vector<std::size_t> ends;
   int64_t numbers = 0;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
@@ -34,7 +34,7 @@ void by_pieces(const std::vector<Piece>& pieces, const Work& work) {
     ends.push_back(i + 1);
     numbers = 0;
   }
-  parallel_items(ends.size(), [&](int64_t item) {
+  parallel_items(ends.size(), parts_of(arrays * kPiece, kPartNumbers), [&](int64_t item) {
     for (std::size_t i = item ? ends[item - 1] : 0; i < ends[item]; ++i) work(i);
   });
 }
@@ -43,13 +43,13 @@ void by_pieces(const std::vector<Piece>& pieces, const Work& work) {
 
 void adamw(const AdamW* steps, const int64_t* sizes, int64_t count) {
   const std::vector<Piece> pieces = cut(sizes, count);
-  by_pieces(pieces, [&](std::size_t i) { kernels().adamw(steps[pieces[i].tensor], pieces[i].begin, pieces[i].end); });
+  by_pieces(pieces, 4, [&](std::size_t i) { kernels().adamw(steps[pieces[i].tensor], pieces[i].begin, pieces[i].end); });
 }
 
 void squared_norms(const float* const* tensors, const int64_t* sizes, int64_t count, double* sums) {
   const std::vector<Piece> pieces = cut(sizes, count);
   std::vector<double> parts(pieces.size());
-  by_pieces(pieces, [&](std::size_t i) {
+  by_pieces(pieces, 1, [&](std::size_t i) {
     const Piece& piece = pieces[i];
     parts[i] = kernels().sum_squares(tensors[piece.tensor] + piece.begin, piece.end - piece.begin);
   });
