@@ -139,7 +139,7 @@ def adamw_reference(
 
 
 def squared_norms(tensors: Sequence[paddle.Tensor]) -> paddle.Tensor:
-    """Sum the squares of each tensor in float64: built for the CPU in one pass, the same bits for any number of threads.
+    """Sum each tensor's squares in float64: built for the CPU in one pass, the same bits for any number of threads.
 
     Args:
         tensors: float[...], any number of them, of one dtype and in one place.
