@@ -35,9 +35,9 @@ Tensors SquaredNorms(const Tensors& x) {
   return {sums};
 }
 
-// Parameters, moments and powers are overwritten, of which Paddle is not told: it takes no leaf for an input that an op
-// overwrites, not even where nobody wants gradients. The powers are float32[1], of the betas by the number of steps with
-// this one.
+// Parameters, moments and powers are overwritten, of which Paddle is not told: it takes no leaf for an input that an
+// op overwrites, not even where nobody wants gradients. The powers are float32[1], of the betas by the number of steps
+// with this one.
 Tensors AdamWForward(const Tensors& parameters, const Tensors& gradients, const Tensors& moments1,
                      const Tensors& moments2, const Tensors& powers1, const Tensors& powers2,
                      const std::vector<float>& rates, const std::vector<float>& decays,
