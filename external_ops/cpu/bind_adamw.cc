@@ -44,6 +44,9 @@ Tensors AdamWForward(const Tensors& parameters, const Tensors& gradients, const 
                      const std::vector<float>& scales, float beta1, float beta2, float epsilon) {
   for (const Tensors* all : {&parameters, &gradients, &moments1, &moments2, &powers1, &powers2}) check_kind(*all);
   for (const Tensors* others : {&gradients, &moments1, &moments2}) check_sizes(parameters, *others);
+  for (const Tensors* powers : {&powers1, &powers2})
+    for (const Tensor& power : *powers)
+      if (power.numel() != 1) throw std::invalid_argument("a power of AdamW's betas is not one number");
   std::vector<AdamW> steps;
   std::vector<int64_t> sizes;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
