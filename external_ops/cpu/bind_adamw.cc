@@ -35,15 +35,18 @@ Tensors SquaredNorms(const Tensors& x) {
   return {sums};
 }
 
-// Parameters, moments and powers are overwritten, of which Paddle is not told: it takes no leaf for an input that an op
-// overwrites, not even where nobody wants gradients. The powers are float32[1], of the betas by the number of steps with
-// this one.
+// Parameters, moments and powers are overwritten, of which Paddle is not told: it takes no leaf for an input that an
+// op overwrites, not even where nobody wants gradients. The powers are float32[1], of the betas by the number of steps
+// with this one.
 Tensors AdamWForward(const Tensors& parameters, const Tensors& gradients, const Tensors& moments1,
                      const Tensors& moments2, const Tensors& powers1, const Tensors& powers2,
                      const std::vector<float>& rates, const std::vector<float>& decays,
                      const std::vector<float>& scales, float beta1, float beta2, float epsilon) {
   for (const Tensors* all : {&parameters, &gradients, &moments1, &moments2, &powers1, &powers2}) check_kind(*all);
   for (const Tensors* others : {&gradients, &moments1, &moments2}) check_sizes(parameters, *others);
+  for (const Tensors* powers : {&powers1, &powers2})
+    for (const Tensor& power : *powers)
+      if (power.numel() != 1) throw std::invalid_argument("a power of AdamW's betas is not one number");
   std::vector<AdamW> steps;
   std::vector<int64_t> sizes;
   for (std::size_t i = 0; i < parameters.size(); ++i) {

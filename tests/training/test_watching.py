@@ -12,8 +12,10 @@ import pytest
 from paddlenlp.trainer import TrainerCallback
 
 from paddlemix.configuration import file as config_file
+from paddlemix.ops.tensors import built
 from paddlemix.tools import supervised_finetune
 from paddlemix.training import sft as sft_trainer
+from paddlemix.training.callbacks import fused_adamw
 
 ROWS, EVERY, CLIP = 4, 2, 0.5
 SHOWN, TEXTS = 8, 5
@@ -31,6 +33,7 @@ class Watcher(TrainerCallback):
         self.places: list[int] = []
         self.images: list[int] = []
         self.norms: list[float] = []
+        self.moved_at_once: list[int] = []
 
     def on_load_data_end(self, args: Any, state: Any, control: Any, inputs: Any, **kwargs: Any) -> None:
         ids = inputs["input_ids"].numpy()
@@ -80,8 +83,15 @@ def finetune(folder: Path, config: dict[str, Any]) -> tuple[Watcher, str]:
         watchers.append(Watcher(self.data_collator.pad_token_id))
         self.add_callback(watchers[0])
 
+    step = fused_adamw.adamw_step
+
+    def count(tensors: Any, **numbers: Any) -> None:
+        watchers[0].moved_at_once.append(len(tensors.parameters))
+        step(tensors, **numbers)
+
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fused_adamw, "adamw_step", count)
         patched.setattr(sft_trainer.SFTTrainer, "__init__", begin)
         patched.setattr("builtins.print", lambda *words, **_: said.append(" ".join(map(str, words))))
         supervised_finetune.run(config_file.load_config(str(folder / "config.json"), has_gpu=False))
@@ -100,6 +110,13 @@ def log(watched: tuple[Watcher, Path, str]) -> dict[int, dict[str, float]]:
     found = logged(watched[1])
     assert found.keys() == LOGGED.keys()
     return found
+
+
+def test_each_step_moves_all_parameters_at_once(watched: tuple[Watcher, Path, str]) -> None:
+    if built.library().handle is None:
+        pytest.skip(f"no built ops: {built.library().reason}")
+    moved = watched[0].moved_at_once
+    assert len(moved) == STEPS and min(moved) > 30
 
 
 def test_tokens_images_and_padding_are_those_of_the_batches(

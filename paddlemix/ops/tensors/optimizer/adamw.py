@@ -56,7 +56,7 @@ def adamw_step(
     beta2: float,
     epsilon: float,
 ) -> None:
-    """Move parameters by AdamW, in one pass over each; the same bits for any number of threads.
+    """Move parameters by AdamW: built for the CPU in one pass over each, the same bits for any number of threads.
 
     Args:
         tensors: all but the gradients are overwritten; of one dtype, and in one place.
@@ -139,7 +139,7 @@ def adamw_reference(
 
 
 def squared_norms(tensors: Sequence[paddle.Tensor]) -> paddle.Tensor:
-    """Sum the squares of each tensor in float64, in one pass; the same bits for any number of threads.
+    """Sum each tensor's squares in float64: built for the CPU in one pass, the same bits for any number of threads.
 
     Args:
         tensors: float[...], any number of them, of one dtype and in one place.

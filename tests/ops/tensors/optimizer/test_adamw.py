@@ -96,14 +96,24 @@ def test_lists_of_different_lengths_are_refused() -> None:
         ops.adamw_step(tensors_of(arrays), **settings() | {"rates": [0.1] * 6}, **NUMBERS)
 
 
-def test_a_gradient_of_another_size_is_refused_before_anything_moves(only_built: None) -> None:
+@pytest.mark.parametrize(
+    ("name", "array", "why"),
+    [
+        ("gradients", np.zeros([3], np.float32), "has 70001 numbers, its gradient or a moment 3"),
+        ("gradients", np.zeros(SHAPES[-1]), "not float32 in the CPU's memory"),
+        ("powers2", np.zeros([0], np.float32), "is not one number"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_moves(
+    only_built: None, name: str, array: np.ndarray, why: str
+) -> None:
     arrays = draw()
-    tensors = tensors_of(arrays | {"gradients": [*arrays["gradients"][:-1], np.zeros([3], np.float32)]})
-    with pytest.raises(ValueError, match="has 70001 numbers, its gradient or a moment 3"):
+    tensors = tensors_of(arrays | {name: [*arrays[name][:-1], array]})
+    with pytest.raises(ValueError, match=why):
         ops.adamw_step(tensors, **settings(), **NUMBERS)
-    for name, each in vars(tensors).items():
-        if name != "gradients":
-            assert all((tensor.numpy() == array).all() for tensor, array in zip(each, arrays[name], strict=True)), name
+    for other, each in vars(tensors).items():
+        if other != name:
+            assert all((tensor.numpy() == old).all() for tensor, old in zip(each, arrays[other], strict=True)), other
 
 
 @pytest.mark.parametrize("size", [1e-40, 1e-30, 1.0, 1e25])
