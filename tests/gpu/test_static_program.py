@@ -34,7 +34,7 @@ READ = [
     *(f"half-{batch}-prefill-built-2" for batch in ("padded", "left", "right")),
     "O1-left-prefill-unbuilt-2",
 ]
-TOKENS = [f"{level}-{batch}-token-built-2" for level in ("half", "O1") for batch in ("padded", "left")]
+ONE_TOKEN = [f"{level}-{batch}-token-built-2" for level in ("half", "O1") for batch in ("padded", "left")]
 UNBUILT_TOKENS = [f"half-{batch}-token-unbuilt-2" for batch in ("padded", "left")]
 TARGETS = 200
 # Products that may be in float32, by the function that asks for them.
@@ -64,7 +64,7 @@ each_family = pytest.mark.parametrize("family", ASKED)
 def programs(family: str) -> dict[str, dict[str, Any]]:
     """Make a family's programs."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PADDLEMIX_OPS": "reference"}
-    read = (*READ, *TOKENS, *UNBUILT_TOKENS)
+    read = (*READ, *ONE_TOKEN, *UNBUILT_TOKENS)
     command = [sys.executable, str(SCRIPT), family, *BUILT, *UNBUILT, *DEEPER, *MASKED, *read]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -77,7 +77,7 @@ def of_level(family: str, level: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def trained(family: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Tell of the programs of training steps."""
-    read = {*READ, *TOKENS, *UNBUILT_TOKENS}
+    read = {*READ, *ONE_TOKEN, *UNBUILT_TOKENS}
     return ((case, one) for case, one in programs(family).items() if case not in read)
 
 
@@ -112,7 +112,7 @@ def test_each_parameter_gets_a_gradient_of_its_own_dtype(family):
 def test_flash_attention_is_reached_in_packs_padded_batches_prefills_and_towers(family):
     tower = {(TOWER_HEAD[family], False)} | ({(128, False)} if family == "qwen" else set())  # and the resampler
     for case, program in programs(family).items():
-        if case not in {*TOKENS, *UNBUILT_TOKENS}:
+        if case not in {*ONE_TOKEN, *UNBUILT_TOKENS}:
             reached = {(size, causal) for size, causal, dtype, _ in program["flash"] if dtype == "bfloat16"}
             assert reached == tower | {(128, True)}, case
 
@@ -125,7 +125,7 @@ def test_no_program_holds_scores(family):
 
 @each_family
 def test_a_token_is_attended_to_the_cache_where_it_lies(family):
-    for case in TOKENS:
+    for case in ONE_TOKEN:
         assert programs(family)[case]["cached"] == 2 and programs(family)[case]["flash"] == [], case
     for case in UNBUILT_TOKENS:
         program = programs(family)[case]

@@ -114,7 +114,8 @@ def test_a_token_waits_for_its_id_alone_and_a_prompt_for_that_of_the_first(found
     rows = found[f"{family}-answer"]
     waits = of_kind(rows, "wait")
     assert sum(waits.values()) == TOKENS and all(where.startswith("paddlemix/generation/") for where in waits)
-    assert of_kind(rows, "handed over") == {HANDED_OVER: TOKENS} and of_kind(rows, "copy") == {}
+    # The second copy is of where padding stands, which attention asks for where it is not flash attention.
+    assert of_kind(rows, "handed over") == {HANDED_OVER: 2 * TOKENS} and of_kind(rows, "copy") == {}
 
 
 def test_every_family_is_counted():
