@@ -203,7 +203,9 @@ def test_what_the_host_hands_over_does_not_grow_with_blocks(family):
 def test_a_step_needs_nothing_of_the_host_but_its_batch(family):
     # Nor can a program wait: its values have no numbers, and asking for one is an error.
     for case, program in programs(family).items():
-        assert program["constants"] == 0, case
+        # Where padding stands before tokens the kernel is told so once a batch, and a cache's gaps once a token.
+        most = 2 if "-left-" in case or "-token-" in case else 0
+        assert program["constants"] <= most, case
 
 
 @each_family
