@@ -183,6 +183,7 @@ def test_a_batch_with_its_layout_asks_no_tensor_for_numbers_and_gives_the_same_b
     assert trained(partial(model.lay_out, model.config)) == trained(None)
 
 
+@each_family
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_trains_by_flash_attention_as_by_the_reference(
     model: VisionLanguageModel, samples: list[Sample], side: Side, monkeypatch: pytest.MonkeyPatch

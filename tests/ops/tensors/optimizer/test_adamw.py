@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused_before_anything_moves(
             assert all((tensor.numpy() == old).all() for tensor, old in zip(each, arrays[other], strict=True)), other
 
 
-@pytest.mark.parametrize("size", [1e-40, 1e-30, 1.0, 1e25])
+@pytest.mark.parametrize("size", [1e-33, 1e-30, 1.0, 1e25])  # none of them denormal, which built ops take for 0
 def test_squares_neither_vanish_nor_overflow(size: float) -> None:
     arrays = [(array * size).astype(np.float32) for array in draw()["parameters"]]
     sums = ops.squared_norms(list(map(paddle.to_tensor, arrays)))
