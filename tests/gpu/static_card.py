@@ -35,6 +35,25 @@ LARGEST_FLASH_HEAD = 256
 
 
 @dataclass
+class Stretch:
+    """Ops of the program that stand for one that only a GPU has, or that are made for something else.
+
+    Attributes:
+        name: of what they stand for.
+        inputs: what it is given, in the order of its arguments.
+        outputs: what it gives.
+        after: the number of the last op before.
+        until: the number of the last op.
+    """
+
+    name: str
+    inputs: tuple[Any, ...]
+    outputs: list[Any]
+    after: int
+    until: int
+
+
+@dataclass
 class Card:
     """A GPU that computes nothing, and what a forward pass asked of it.
 
@@ -46,6 +65,9 @@ class Card:
         flash: what flash attention was asked.
         lengths: the tensors that said where its segments end.
         constants: tensors that were made of the host's numbers.
+        waits: how often the host waited for numbers of the card.
+        stretches: ops that stand for others, in their order.
+        repeated: what recomputing computes a second time.
     """
 
     has_built_ops: bool = True
@@ -55,6 +77,9 @@ class Card:
     flash: Counter[tuple[int, bool, str]] = field(default_factory=Counter)
     lengths: list[Any] = field(default_factory=list)
     constants: int = 0
+    waits: int = 0
+    stretches: list[Stretch] = field(default_factory=list)
+    repeated: list[Stretch] = field(default_factory=list)
 
 
 class Place:
@@ -69,6 +94,7 @@ class Place:
 
 card = Card()
 _known: dict[int, tuple[Any, Any]] = {}
+_inside = [False]
 
 
 def insert(new: Card) -> None:
@@ -92,6 +118,45 @@ def known(numbers: Any, dtype: str | None = None) -> Any:
     return value
 
 
+def numbers_of(value: Any) -> Any:
+    """Return what the host knows of a value of the program; None of others, of whose numbers only the card knows."""
+    while (op := value.get_defining_op()) is not None and op.name() == "pd_op.cast":
+        value = op.operands_source()[0]
+    return next((numbers for one, numbers in _known.values() if one.is_same(value)), None)
+
+
+def last_op() -> int:
+    """Return the number of the program's last op; ops that are made later have larger ones."""
+    return paddle.static.default_main_program().global_block().back().id()
+
+
+def as_one(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the card remember that what a function computes is one op on a GPU.
+
+    Args:
+        name: of the op.
+        function: what stands for it.
+
+    Returns:
+        The same function; where it is called by another that stands for an op, it is a part of that one.
+    """
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        is_inside, before = _inside[0], last_op()
+        _inside[0] = True
+        try:
+            results = function(*arguments, **options)
+        finally:
+            _inside[0] = is_inside
+        if not is_inside:
+            outputs = list(results) if isinstance(results, (list, tuple)) else [results]
+            inputs = (*arguments, *options.values())
+            card.stretches.append(Stretch(name, inputs, outputs, before, last_op()))
+        return results
+
+    return run
+
+
 def _to_tensor(data: Any, dtype: Any = None, **unused: Any) -> Any:
     del unused
     card.constants += 1
@@ -100,6 +165,7 @@ def _to_tensor(data: Any, dtype: Any = None, **unused: Any) -> Any:
 
 def _nonzero(value: Any, as_tuple: bool = False) -> Any:
     assert not as_tuple
+    card.waits += 1
     file = sys._getframe(1).f_code.co_filename.rpartition("/")[2]
     return paddle.static.data(f"places{id(value)}", [card.true_places[file], 1], "int64")
 
@@ -179,7 +245,7 @@ def _flash_attention(
 
 def _run_twice(function: Callable[[Any], Any], x: Any) -> Any:
     """Compute twice, the second time as Paddle does: with the first time's autocast put together again."""
-    function(x)
+    before = function(x).get_defining_op().id()
     attributes = core._get_amp_attrs()
     white, black = core._get_amp_op_list()
     with paddle.amp.auto_cast(
@@ -189,7 +255,19 @@ def _run_twice(function: Callable[[Any], Any], x: Any) -> Any:
         level="O2" if attributes._amp_level == AMP_LEVEL.O2 else "O1",
         dtype="float16" if attributes._amp_dtype == "float16" else "bfloat16",
     ):
-        return function(x)
+        again = function(x)
+    card.repeated.append(Stretch("repeated", (x,), [again], before, last_op()))
+    return again
+
+
+def _read(value: Any) -> Any:
+    card.waits += 1
+    return _known[id(value)][1]
+
+
+def _read_targets(*unused: Any) -> None:
+    del unused
+    card.waits += 2  # for the least and for the greatest
 
 
 def _takes(tensor: Any, *others: Any, on_cuda: bool = False) -> bool:
@@ -243,17 +321,19 @@ _paddle_matmul, _paddle_scatter, _paddle_layer_norm = paddle.matmul, paddle.scat
 _really_takes = built.takes
 paddle.pir.Value.is_leaf = property(lambda value: False)
 paddle.pir.Value.nonzero = _nonzero
-paddle.pir.Value.tolist = lambda value: _known[id(value)][1]
+paddle.pir.Value.tolist = _read
 paddle.nn.Layer.register_buffer = lambda self, name, tensor, persistable=True: object.__setattr__(self, name, tensor)
-paddle.to_tensor, paddle.matmul, paddle.scatter, paddle.where = _to_tensor, _matmul, _scatter, _where
-F.linear, F.swiglu, F.layer_norm = _linear, _swiglu, _layer_norm
-F.flash_attention.flash_attn_unpadded = _flash_attention
+paddle.to_tensor, paddle.matmul = _to_tensor, _matmul
+paddle.scatter, paddle.where = as_one("scatter", _scatter), as_one("where", _where)
+F.linear, F.swiglu = as_one("linear", _linear), as_one("swiglu", _swiglu)
+F.layer_norm = as_one("paddle_layer_norm", _layer_norm)
+F.flash_attention.flash_attn_unpadded = as_one("flash_attention", _flash_attention)
 recompute.run_twice = _run_twice
 built.takes, built._is_there, built.nothing = _takes, lambda *_: card.has_built_ops, lambda dtype="float32": None
-built.run = lambda name, *arguments: _without_autocast(BUILT[name])(*arguments)
+built.run = lambda name, *arguments: as_one(name, _without_autocast(BUILT[name]))(*arguments)
 # A program's parameters need an op that fills them.
 NoValues.__call__ = lambda self, *arguments: paddle.nn.initializer.Constant()(*arguments)
 # Of what the host would have to wait for.
-cross_entropy.check_targets = lambda *_: None
+cross_entropy.check_targets = _read_targets
 QWenLMHeadModel._image_places = lambda self, ids, pixels: ids > 0
-vision_tokens.Meeting.apply = staticmethod(lambda *both: tuple(map(paddle.assign, both)))
+vision_tokens.Meeting.apply = staticmethod(as_one("meeting", lambda *both: tuple(map(paddle.assign, both))))

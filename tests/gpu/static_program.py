@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,98 +19,94 @@ import static_card  # isort: skip - first: it prepares Paddle
 import paddle
 from paddle import nn
 from paddle.autograd.ir_backward import append_backward
+from paddle.base import core
 from paddlenlp.trainer import Trainer
 from paddlenlp.transformers.model_utils import no_init_weights
+from static_ledger import Ledger
 
-from paddlemix.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration, Qwen25VLConfig
-from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
+from paddlemix.models.family import Family
+from paddlemix.models.registry import FAMILIES
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import HEAD, linear_layers
 
-VOCABULARY, TOKENS, TARGETS = 151936, 1000, 200
-IMAGE_TOKENS = {"qwen2_vl": 300, "qwen2_5_vl": 300, "qwen": 512}
+# The published model whose widths the programs of tests have.
+MODELS = {"qwen2_vl": "Qwen2-VL-2B", "qwen2_5_vl": "Qwen2.5-VL-7B", "qwen": "Qwen-VL"}
+VOCABULARY = 151936
+# Keys of a config by which the blocks of its tower are counted.
+DEPTHS = {"qwen2_vl": ("vision_config", "depth"), "qwen": ("visual", "layers")}
+DEPTHS["qwen2_5_vl"] = DEPTHS["qwen2_vl"]
 
 
-def make_qwen2_vl(blocks: int) -> nn.Layer:
-    """Qwen2-VL 2B with fewer blocks."""
-    vision = {"depth": blocks, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
-    return Qwen2VLForConditionalGeneration(
-        Qwen2VLConfig(
-            hidden_size=1536,
-            intermediate_size=8960,
-            num_hidden_layers=blocks,
-            num_attention_heads=12,
-            num_key_value_heads=2,
-            vocab_size=VOCABULARY,
-            tie_word_embeddings=True,
-            rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
-            vision_config={**vision, "hidden_size": 1536},
-        )
-    )
+@dataclass(frozen=True)
+class Batch:
+    """What a forward pass is given.
+
+    Attributes:
+        kind: a pack of samples, padded rows, or "text", a pack without images.
+        ends: where the samples of a pack end, 0 before them.
+        rows: of a padded batch.
+        targets: tokens that are asked for, of all rows.
+        grids: patches of each image in time, height and width; Qwen-VL takes as many of its own images.
+    """
+
+    kind: str
+    ends: tuple[int, ...] = (0, 400, 1000)
+    rows: int = 2
+    targets: int = 200
+    grids: tuple[tuple[int, int, int], ...] = ((1, 20, 20), (1, 40, 20))
+
+    def image_tokens(self, family: str) -> int:
+        """Count the tokens that stand for the images."""
+        return 256 * len(self.grids) if family == "qwen" else sum(map(math.prod, self.grids)) // 4
 
 
-def make_qwen2_5_vl(blocks: int) -> nn.Layer:
-    """Qwen2.5-VL 7B with fewer blocks; attention of the first is in windows."""
-    vision = {"depth": blocks, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
-    return Qwen2_5_VLForConditionalGeneration(
-        Qwen25VLConfig(
-            hidden_size=3584,
-            intermediate_size=18944,
-            num_hidden_layers=blocks,
-            num_attention_heads=28,
-            num_key_value_heads=4,
-            vocab_size=VOCABULARY,
-            tie_word_embeddings=False,
-            rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
-            vision_config={**vision, "out_hidden_size": 3584, "fullatt_block_indexes": [1]},
-        )
-    )
+def family_of(name: str) -> Family:
+    """Find a family by the `model_type` of its files."""
+    return next(one for one in FAMILIES if one.model_type == name)
 
 
-def make_qwen(blocks: int) -> nn.Layer:
-    """Qwen-VL with fewer blocks."""
-    visual = {"heads": 16, "image_size": 448, "image_start_id": 151857, "layers": blocks, "mlp_ratio": 4.9231}
-    return QWenLMHeadModel(
-        QWenConfig(
-            hidden_size=4096,
-            intermediate_size=22016,
-            num_hidden_layers=blocks,
-            num_attention_heads=32,
-            vocab_size=VOCABULARY,
-            kv_channels=128,
-            seq_length=2048,
-            visual={**visual, "output_dim": 4096, "patch_size": 14, "width": 1664, "n_queries": 256},
-        )
-    )
+def make_model(family: str, name: str, blocks: int | None = None) -> nn.Layer:
+    """Make a published model.
+
+    Args:
+        family: its `model_type`.
+        name: on the hub, without its owner.
+        blocks: of tower and decoder, in place of the published ones.
+
+    Returns:
+        The model; its parameters have no numbers.
+    """
+    of = family_of(family)
+    values = dict(next(values for one, values in of.published.items() if one.endswith(f"/{name}")))
+    if blocks is not None:
+        part, key = DEPTHS[family]
+        values |= {"num_hidden_layers": blocks, part: {**values.get(part, {}), key: blocks}}
+        if family == "qwen2_5_vl":  # attention of the others is in windows
+            values[part]["fullatt_block_indexes"] = [1]
+    with no_init_weights():
+        return of.model_class(of.config_class(**values))
 
 
-MODELS: dict[str, Callable[[int], nn.Layer]] = {
-    "qwen2_vl": make_qwen2_vl,
-    "qwen2_5_vl": make_qwen2_5_vl,
-    "qwen": make_qwen,
-}
-
-
-def make_inputs(family: str, batch: str) -> dict[str, Any]:
-    """Make what the collator gives: a pack of two samples, two padded rows, or a pack without images."""
+def make_inputs(family: str, batch: Batch) -> dict[str, Any]:
+    """Make what the collator gives."""
     data = paddle.static.data
-    rows = 2 if batch == "padded" else 1
-    inputs = {name: data(name, [rows, TOKENS], "int64") for name in ("input_ids", "labels")}
-    inputs["loss_weights"] = data("loss_weights", [rows, TOKENS], "float32")
+    rows, tokens = (batch.rows if batch.kind == "padded" else 1), batch.ends[-1]
+    inputs = {name: data(name, [rows, tokens], "int64") for name in ("input_ids", "labels")}
+    inputs["loss_weights"] = data("loss_weights", [rows, tokens], "float32")
     axes = [] if family == "qwen" else [3]
-    if batch == "padded":
-        inputs["attention_mask"] = data("attention_mask", [rows, TOKENS], "int64")
+    if batch.kind == "padded":
+        inputs["attention_mask"] = data("attention_mask", [rows, tokens], "int64")
     else:
-        inputs["cu_seqlens"] = static_card.known([0, 400, TOKENS], "int32")
-    if axes or batch != "padded":
-        inputs["position_ids"] = data("position_ids", [*axes, rows, TOKENS], "int64")
-    if batch != "text" and family == "qwen":
-        inputs["pixel_values"] = data("pixel_values", [2, 3, 448, 448], "float32")
-    elif batch != "text":
-        inputs["pixel_values"] = data("pixel_values", [4 * IMAGE_TOKENS[family], 1176], "float32")
-        inputs["image_grid_thw"] = static_card.known([[1, 20, 20], [1, 40, 20]], "int64")
+        inputs["cu_seqlens"] = static_card.known(list(batch.ends), "int32")
+    if axes or batch.kind != "padded":
+        inputs["position_ids"] = data("position_ids", [*axes, rows, tokens], "int64")
+    if batch.kind != "text" and family == "qwen":
+        inputs["pixel_values"] = data("pixel_values", [len(batch.grids), 3, 448, 448], "float32")
+    elif batch.kind != "text":
+        patches = 4 * batch.image_tokens(family)
+        inputs["pixel_values"] = data("pixel_values", [patches, 1176], "float32")
+        inputs["image_grid_thw"] = static_card.known(list(map(list, batch.grids)), "int64")
     return inputs
 
 
@@ -119,32 +117,126 @@ def autocast(level: str) -> Any:
     return Trainer.autocast_smart_context_manager(asked)
 
 
-def make_step(family: str, case: str) -> dict[str, Any]:
-    """Make the program of one step, and tell what it is."""
-    level, batch, kind, ops, blocks = case.split("-")
-    places = {"vision_tokens.py": IMAGE_TOKENS[family], "cross_entropy.py": TARGETS, "loss.py": TARGETS}
-    static_card.insert(static_card.Card(has_built_ops=ops == "built", true_places=places))
+@dataclass
+class Step:
+    """A training step as a program.
+
+    Attributes:
+        program: forward and backward.
+        model: with the parameters of the program.
+        loss: its value.
+        gradients: by parameter that is trained.
+        forward_end: the number of the last op of the forward pass.
+        marks: values at which a part of the model ends, in their order.
+        derived: of each op that has a gradient its number, and those between which the ops of its gradient lie.
+    """
+
+    program: Any
+    model: nn.Layer
+    loss: Any = None
+    gradients: Any = None
+    forward_end: int = 0
+    marks: dict[str, Any] = field(default_factory=dict)
+    derived: list[tuple[int, int, int]] = field(default_factory=list)
+
+    @property
+    def card(self) -> static_card.Card:
+        """The card that was asked while the program was made, which is the one that is in now."""
+        return static_card.card
+
+
+def insert_card(family: str, batch: Batch, *, has_built_ops: bool = True) -> None:
+    """Put in a card that knows how many places a batch has."""
+    places = {"vision_tokens.py": batch.image_tokens(family), "cross_entropy.py": batch.targets}
+    static_card.insert(static_card.Card(has_built_ops, true_places={**places, "loss.py": batch.targets}))
+
+
+def make_trained(family: str, name: str, level: str, kind: str, blocks: int | None) -> nn.Layer:
+    """Make the model that a step trains, with weights in the precision that the level holds."""
+    paddle.set_default_dtype("bfloat16" if level == "O2" else "float32")
+    model = make_model(family, name, blocks)
+    if kind == "lora":
+        layers = [one for one in linear_layers(model) if one != HEAD]
+        model = MixLoRAModel.adapting(model, AdapterConfig(rank=8, alpha=16), layers)
+    paddle.set_default_dtype("float32")
+    if kind == "recompute":
+        model.set_recompute(vision=True, language=True)
+    return model
+
+
+def make_step(
+    family: str, level: str, batch: Batch, kind: str, *, name: str = "", blocks: int | None = None, built: bool = True
+) -> Step:
+    """Make the program of one forward and backward pass.
+
+    Args:
+        family: `model_type`.
+        level: O1 or O2.
+        batch: what it is given.
+        kind: of training: full, lora or recompute.
+        name: of the published model; "" takes the one of tests.
+        blocks: of tower and decoder, in place of the published ones.
+        built: whether there are built ops.
+
+    Returns:
+        The step.
+    """
+    insert_card(family, batch, has_built_ops=built)
     static_card.on_card(is_forward=True)
     program = paddle.static.Program()
     with paddle.utils.unique_name.guard(), paddle.static.program_guard(program, paddle.static.Program()):
-        paddle.set_default_dtype("bfloat16" if level == "O2" else "float32")
-        with no_init_weights():
-            model = MODELS[family](int(blocks))
-        if kind == "lora":
-            layers = [name for name in linear_layers(model) if name != HEAD]
-            model = MixLoRAModel.adapting(model, AdapterConfig(rank=8, alpha=16), layers)
-        paddle.set_default_dtype("float32")
+        model = make_trained(family, name or MODELS[family], level, kind, blocks)
         model.train()
-        if kind == "recompute":
-            model.set_recompute(vision=True, language=True)
+        step = Step(program, model)
+        _mark_parts(step)
         inputs = make_inputs(family, batch)
-        static_card.card.constants = 0
+        static_card.card.constants = static_card.card.waits = 0
         with autocast(level):
-            loss = model(**inputs).loss
+            step.loss = model(**inputs).loss
         static_card.on_card(is_forward=False)
+        step.forward_end = static_card.last_op()
         trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-        gradients = append_backward(loss, parameter_list=trained)
-    return {**_asked(), **_held(program), **_learnt(gradients), "loss": static_card.short(loss.dtype)}
+        with _noting_derivatives(step):
+            step.gradients = append_backward(step.loss, parameter_list=trained)
+    return step
+
+
+def _mark_parts(step: Step) -> None:
+    """Note where the tower's blocks, the layers behind them, and the decoder end."""
+    inner = getattr(step.model, "model", step.model) if isinstance(step.model, MixLoRAModel) else step.model
+    blocks = [one for one in inner.tower.sublayers() if type(one).__name__ == "VisionBlock"]
+    for part, layer in (("tower", blocks[-1]), ("aligner", inner.tower), ("decoder", inner.decoder)):
+
+        def note(layer: nn.Layer, given: Any, result: Any, part: str = part) -> None:
+            del layer, given
+            step.marks[part] = result
+
+        layer.register_forward_post_hook(note)
+
+
+@contextmanager
+def _noting_derivatives(step: Step) -> Iterator[None]:
+    derive = core.call_vjp
+
+    def noted(op: Any, *rest: Any) -> Any:
+        before = static_card.last_op()
+        gradients = derive(op, *rest)
+        step.derived.append((op.id(), before, static_card.last_op()))
+        return gradients
+
+    core.call_vjp = noted
+    try:
+        yield
+    finally:
+        core.call_vjp = derive
+
+
+def tell(family: str, case: str) -> dict[str, Any]:
+    """Make the program of one step, and tell what it is."""
+    level, batch, kind, ops, blocks = case.split("-")
+    step = make_step(family, level, Batch(batch), kind, blocks=int(blocks), built=ops == "built")
+    loss = static_card.short(step.loss.dtype)
+    return {**_asked(), **_held(step.program), **_learnt(step.gradients), "loss": loss, "kept": Ledger(step).kept}
 
 
 def _asked() -> dict[str, Any]:
@@ -190,7 +282,7 @@ def _learnt(gradients: Any) -> dict[str, Any]:
 def main() -> None:
     """Make the cases that the command line names."""
     family, *cases = sys.argv[1:]
-    json.dump({case: make_step(family, case) for case in cases}, sys.stdout)
+    json.dump({case: tell(family, case) for case in cases}, sys.stdout)
 
 
 if __name__ == "__main__":
