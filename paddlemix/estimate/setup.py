@@ -59,10 +59,12 @@ class Batch:
     Attributes:
         tokens: of all rows.
         image_share: of the tokens, 0..1, that stand for images; the others are targets.
+        length: of a row.
     """
 
     tokens: int
     image_share: float
+    length: int = 0
 
     @property
     def image_tokens(self) -> int:
@@ -73,6 +75,35 @@ class Batch:
     def targets(self) -> int:
         """Tokens whose logits are asked for."""
         return self.tokens - self.image_tokens
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What is computed in one piece, so that what lies between is not kept.
+
+    Attributes:
+        attention: scores of the decoder are not held.
+        cross_attention: nor are those of a resampler.
+        norms: norms give what products read. Those that do not give float32, of which each product takes a copy.
+    """
+
+    attention: bool = True
+    cross_attention: bool = True
+    norms: bool = True
+
+    @classmethod
+    def of(cls, precision: Precision, *, packs: bool) -> Kernels:
+        """Tell what a run's are: flash attention takes packs in half precision, and the built norms one dtype.
+
+        Args:
+            precision: of the run.
+            packs: whether its batches are packs.
+
+        Returns:
+            Likewise.
+        """
+        is_float = precision.product == FLOAT
+        return cls(is_float or packs, cross_attention=is_float, norms=precision.product == precision.weight)
 
 
 @dataclass(frozen=True)
@@ -139,6 +170,7 @@ class Setup:
         cards: how the run is cut.
         recompute_vit: whether the tower's blocks are recomputed.
         recompute_llm: whether the decoder's are.
+        kernels: what is computed in one piece.
     """
 
     precision: Precision
@@ -146,6 +178,7 @@ class Setup:
     cards: Cards
     recompute_vit: bool = False
     recompute_llm: bool = False
+    kernels: Kernels = Kernels()
 
     @classmethod
     def of(cls, config: FinetuneConfig, *, cards: int | None = None, image_share: float = 0.5) -> Setup:
@@ -167,12 +200,14 @@ class Setup:
             raise ValueError("`do_train` is false: there is no training whose memory could be estimated.")
         if not 0 <= image_share <= 1:
             raise ValueError(f"--image_share is {image_share}; expected 0 to 1.")
+        length, precision = config.data.max_length, Precision.of(config)
         return cls(
-            Precision.of(config),
-            Batch(training["per_device_train_batch_size"] * config.data.max_length, image_share),
+            precision,
+            Batch(training["per_device_train_batch_size"] * length, image_share, length),
             Cards.of(training, cards),
             recomputes(training, "vit"),
             recomputes(training, "llm"),
+            Kernels.of(precision, packs=config.data.mixtoken),
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.file import load_config
-from paddlemix.estimate.setup import Batch, Cards, Precision, Setup, weights_dtype_of
+from paddlemix.estimate.setup import Batch, Cards, Kernels, Precision, Setup, weights_dtype_of
 
 
 @pytest.fixture
@@ -55,6 +55,19 @@ def test_bytes_of_a_number_follow_from_precision_and_optimizer(
     config: Any, keys: dict[str, Any], expected: Precision
 ) -> None:
     assert Precision.of(config(**keys)) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, Kernels()),
+        ({"bf16": True}, Kernels(attention=False, cross_attention=False, norms=False)),
+        ({"bf16": True, "mixtoken": True}, Kernels(attention=True, cross_attention=False, norms=False)),
+        ({"bf16": True, "fp16_opt_level": "O2", "mixtoken": True}, Kernels(attention=True, cross_attention=False)),
+    ],
+)
+def test_what_is_fused_follows_from_precision_and_packing(config: Any, keys: dict[str, Any], expected: Kernels) -> None:
+    assert Setup.of(config(**keys)).kernels == expected
 
 
 def test_weights_are_held_as_the_run_holds_them(config: Any) -> None:
@@ -104,6 +117,6 @@ def test_what_cannot_be_estimated_is_said(
 
 def test_a_batch_is_rows_of_the_longest_record(config: Any) -> None:
     setup = Setup.of(config(per_device_train_batch_size=3, max_length=1000, recompute=True), image_share=0.25)
-    assert setup.batch == Batch(3000, 0.25)
+    assert setup.batch == Batch(3000, 0.25, 1000)
     assert (setup.batch.image_tokens, setup.batch.targets) == (750, 2250)
     assert setup.recompute_vit and setup.recompute_llm

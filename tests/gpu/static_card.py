@@ -320,6 +320,7 @@ def on_card(*, is_forward: bool) -> None:
 _paddle_matmul, _paddle_scatter, _paddle_layer_norm = paddle.matmul, paddle.scatter, F.layer_norm
 _really_takes = built.takes
 paddle.pir.Value.is_leaf = property(lambda value: False)
+paddle.pir.Value.size = property(lambda value: int(np.prod(value.shape)))
 paddle.pir.Value.nonzero = _nonzero
 paddle.pir.Value.tolist = _read
 paddle.nn.Layer.register_buffer = lambda self, name, tensor, persistable=True: object.__setattr__(self, name, tensor)

@@ -27,6 +27,8 @@ SILENT = {"data", "builtin.parameter", "full_int_array", "builtin.combine", "bui
 VIEWS = {"reshape", "flatten", "squeeze", "unsqueeze", "reshape_grad", "flatten_grad", "squeeze_grad", "unsqueeze_grad"}
 PARTS = {"slice", "unbind", "split", "split_with_num"}
 TURNED = {"transpose", "transpose_grad"}
+# Views of whatever they are given.
+LOOSE = {"squeeze", "unsqueeze", "squeeze_grad", "unsqueeze_grad"}
 # Kernels of ops that have more than one.
 KERNELS = {"embedding_grad": 2, "index_select_grad": 2, "slice_grad": 2, "gather_grad": 2, "index_put": 2}
 # Float32 logits that the head's loss holds at once, and the least rows of them: external_ops/cuda.
@@ -268,13 +270,15 @@ class Ledger:
     def _count_kept(self) -> Counter[str]:
         held: dict[str, tuple[str, int]] = {}
         extra: Counter[str] = Counter()
+        # What a repeated block gives; that it did so the first time does not show in the program.
+        handed_on = {self._layout.root(one.outputs[0]).id for one in self.step.card.repeated}
 
         def hold(value: Any, part: str) -> None:
             root = self._layout.root(value)
             op = root.get_defining_op()
             if op is None or kind_of(op) == "builtin.parameter" or _is_attribute(root):
                 return
-            if self._is_repeated(op.id()):
+            if self._is_repeated(op.id()) and root.id not in handed_on:
                 return
             is_given = kind_of(op) == "data" and static_card.numbers_of(root) is None
             where = "inputs" if is_given else part if kind_of(op) == "data" else self._parts[op.id()]
@@ -338,7 +342,8 @@ class _Layout:
             self._in_stretch.setdefault(one.after, []).append(op)
             if op.id() == one.until and RULES[one.name].in_place:
                 for given, result in zip(one.inputs, one.outputs, strict=False):
-                    self._roots[result.id] = self.root(given)
+                    if not self.is_scattered(given):  # or the op gets, and changes, a copy
+                        self._roots[result.id] = self.root(given)
 
     def root(self, value: Any) -> Any:
         """Return the value of which one is a view, or itself."""
@@ -373,7 +378,7 @@ class _Layout:
             # Its results are what takes its list apart.
             list_of = op.results()[0]
             results = tensors(list_of.first_use().owner().results()) if list_of.has_one_use() else []
-        if kind in VIEWS and self.is_scattered(source):
+        if kind in VIEWS - LOOSE and self.is_scattered(source):
             self._copying.add(op.id())
             return
         is_scattered = self.is_scattered(source) or not _is_dense(op, kind, source)

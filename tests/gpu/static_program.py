@@ -24,6 +24,10 @@ from paddlenlp.trainer import Trainer
 from paddlenlp.transformers.model_utils import no_init_weights
 from static_ledger import Ledger
 
+from paddlemix.estimate.activations import Activations
+from paddlemix.estimate.setup import Batch as Size
+from paddlemix.estimate.setup import Cards, Kernels, Precision, Setup
+from paddlemix.estimate.total import estimate
 from paddlemix.models.family import Family
 from paddlemix.models.registry import FAMILIES
 from paddlemix.peft.adapter_config import AdapterConfig
@@ -32,7 +36,7 @@ from paddlemix.peft.targets import HEAD, linear_layers
 
 # The published model whose widths the programs of tests have.
 MODELS = {"qwen2_vl": "Qwen2-VL-2B", "qwen2_5_vl": "Qwen2.5-VL-7B", "qwen": "Qwen-VL"}
-VOCABULARY = 151936
+VOCABULARIES = (151936, 152064)  # of theirs
 # Keys of a config by which the blocks of its tower are counted.
 DEPTHS = {"qwen2_vl": ("vision_config", "depth"), "qwen": ("visual", "layers")}
 DEPTHS["qwen2_5_vl"] = DEPTHS["qwen2_vl"]
@@ -235,8 +239,29 @@ def tell(family: str, case: str) -> dict[str, Any]:
     """Make the program of one step, and tell what it is."""
     level, batch, kind, ops, blocks = case.split("-")
     step = make_step(family, level, Batch(batch), kind, blocks=int(blocks), built=ops == "built")
-    loss = static_card.short(step.loss.dtype)
-    return {**_asked(), **_held(step.program), **_learnt(step.gradients), "loss": loss, "kept": Ledger(step).kept}
+    found = estimated(family, level, Batch(batch), kind, step.model)
+    return {
+        **_asked(),
+        **_held(step.program),
+        **_learnt(step.gradients),
+        "loss": static_card.short(step.loss.dtype),
+        "kept": Ledger(step).kept,
+        "estimated": {"tower": found.tower, "aligner": found.aligner, "decoder": found.decoder},
+    }
+
+
+# As `Precision.of` reads them of a config with bf16 and the level.
+PRECISIONS = {"O1": Precision(4, 4, 8, 2, 4), "O2": Precision(2, 2, 12, 2, 2)}
+
+
+def estimated(family: str, level: str, batch: Batch, kind: str, model: nn.Layer) -> Activations:
+    """Reckon what the step keeps as `tools/estimate_memory.py` does."""
+    length, rows = batch.ends[-1], batch.rows if batch.kind == "padded" else 1
+    shown = 0 if batch.kind == "text" else batch.image_tokens(family)
+    size = Size(rows * length, shown / (rows * length), length)
+    precision, again = PRECISIONS[level], kind == "recompute"
+    kernels = Kernels.of(precision, packs=batch.kind != "padded")
+    return estimate(model, family_of(family), Setup(precision, size, Cards(), again, again, kernels)).activations
 
 
 def _asked() -> dict[str, Any]:
@@ -270,7 +295,7 @@ def _held(program: Any) -> dict[str, Any]:
 def _is_logits(shape: list[int]) -> bool:
     """Tell logits of many tokens from a head's weight, which has as many rows as a hidden state has numbers."""
     rows = math.prod(shape[:-1])
-    return bool(shape) and shape[-1] == VOCABULARY and rows > 1 and rows not in (1536, 3584, 4096)
+    return bool(shape) and shape[-1] in VOCABULARIES and rows > 1 and rows not in (1536, 3584, 4096)
 
 
 def _learnt(gradients: Any) -> dict[str, Any]:

@@ -156,3 +156,24 @@ def test_without_built_ops_only_targets_have_logits(family):
     for case in UNBUILT:
         rows = {math.prod(shape[:-1]) for _, shape in programs(family)[case]["logits"]}
         assert rows == {TARGETS}, case
+
+
+@each_family
+def test_the_memory_estimate_is_what_the_program_keeps(family):
+    for case in BUILT:
+        if "-text-" not in case:  # of text the tower sees one token, and the estimate none
+            kept, estimated = programs(family)[case]["kept"], programs(family)[case]["estimated"]
+            vision = [held["tower"] + held["aligner"] for held in (estimated, kept)]
+            assert vision[0] == pytest.approx(vision[1], rel=0.1), case
+            assert estimated["decoder"] == pytest.approx(kept["decoder"], rel=0.1), case
+
+
+@each_family
+def test_recomputing_keeps_the_inputs_of_blocks_alone(family):
+    for level in LEVELS:
+        plain, again = (programs(family)[f"{level}-pack-{kind}-built-2"]["kept"] for kind in ("full", "recompute"))
+        number = 2 if level == "O2" else 4
+        # Of two blocks, and of the last norm; cosines and sines.
+        assert again["decoder"] == 1000 * (3 * STREAMS[family][0] * number + 128 * 4)
+        assert again["decoder"] < plain["decoder"] / 5
+        assert again["gradients"] == plain["gradients"] > 0

@@ -203,6 +203,10 @@ class QWenConfig(PretrainedConfig):
             # patches, widened, normed, with places, as keys and values; queries, what they gather, three layers of it
             aligner_of_patch=visual.width + 5 * hidden,
             aligner_of_token=5 * hidden,
+            aligner_normed=hidden,
+            aligner_matrices=hidden * (visual.width + 5 * hidden),
+            aligner_scores=visual.resampler_heads * visual.n_queries * (visual.image_size // visual.patch_size) ** 2,
+            adds_places=True,
         )
 
     @property
