@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -202,6 +202,61 @@ def make_step(
         trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
         with _noting_derivatives(step):
             step.gradients = append_backward(step.loss, parameter_list=trained)
+    return step
+
+
+class Cache:
+    """A layer's cache, which a program cannot write to.
+
+    Args:
+        shape: of the decoder.
+        length: tokens that it holds.
+    """
+
+    def __init__(self, shape: Any, length: int) -> None:
+        self.length = self.prefilled = length
+        self._shape = [1, length + 1, shape.kv_heads, shape.head_dim]
+
+    def extend(self, key: Any, value: Any) -> tuple[Any, Any]:
+        """Return what a prompt brings, or all that is held together with one more token."""
+        return (self._whole("key"), self._whole("value")) if self.length else (key, value)
+
+    def _whole(self, name: str) -> Any:
+        return paddle.static.data(f"{name}{id(self)}", self._shape, "bfloat16")
+
+
+def make_reading(family: str, batch: Batch, what: str, *, name: str, blocks: int | None = None) -> Step:
+    """Make the program that reads a prompt, or that computes one more token behind it; weights are in bfloat16.
+
+    Args:
+        family: `model_type`.
+        batch: whose first row is the prompt.
+        what: prefill or token.
+        name: of the published model.
+        blocks: of tower and decoder, in place of the published ones.
+
+    Returns:
+        The step, without loss and gradients.
+    """
+    insert_card(family, batch)
+    static_card.on_card(is_forward=True)
+    program, is_token = paddle.static.Program(), what == "token"
+    with paddle.utils.unique_name.guard(), paddle.static.program_guard(program, paddle.static.Program()):
+        model = make_trained(family, name, "O2", "full", blocks).eval()
+        step = Step(program, model)
+        _mark_parts(step)
+        inputs = make_inputs(family, replace(batch, kind="padded", rows=1))
+        inputs = {key: inputs[key] for key in ("input_ids", "position_ids", *model.own_inputs) if key in inputs}
+        tokens = batch.ends[-1]
+        if is_token:
+            axes = [] if family == "qwen" else [3]
+            ids, places = (paddle.static.data(key, [*of, 1, 1], "int64") for key, of in (("id", []), ("place", axes)))
+            inputs = {"input_ids": ids, "position_ids": places}
+        caches = [Cache(model.config.decoder_shape, tokens if is_token else 0) for _ in model.decoder.blocks]
+        static_card.card.constants = static_card.card.waits = 0
+        with paddle.no_grad():
+            model(**inputs, past_key_values=caches, last_logits_only=True)
+        step.forward_end = static_card.last_op()
     return step
 
 
