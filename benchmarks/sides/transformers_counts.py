@@ -285,7 +285,7 @@ def count_step(spec: dict[str, Any], attention: str, *, liger: bool) -> dict[str
     batch = make_batch(spec)
     with COUNTING:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            loss = model(**batch).loss
+            loss = model(**batch, use_cache=False).loss
         COUNTING.phase = "backward"
         loss.backward()
     setattr(module, ROPE, rope)
@@ -330,6 +330,9 @@ def main() -> None:
     """Count what the file names."""
     with open(sys.argv[1], encoding="utf-8") as file:
         spec = json.load(file)
+    make = torch.tensor
+    # Numbers that the host has stay numbers, of which lengths are made.
+    torch.tensor = lambda data, device=None, **options: make(data, device=None if data else device, **options)
     torch.autocast = lambda *_, **__: nullcontext()  # which knows no tensors without memory; it is switched off there
     torch.nn.functional.scaled_dot_product_attention = F.scaled_dot_product_attention = sdpa
     ALL_ATTENTION_FUNCTIONS["flash_attention_2"] = flash_attention
