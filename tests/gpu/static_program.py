@@ -294,13 +294,14 @@ def tell(family: str, case: str) -> dict[str, Any]:
     """Make the program of one step, and tell what it is."""
     level, batch, kind, ops, blocks = case.split("-")
     step = make_step(family, level, Batch(batch), kind, blocks=int(blocks), built=ops == "built")
-    found = estimated(family, level, Batch(batch), kind, step.model)
+    found, ledger = estimated(family, level, Batch(batch), kind, step.model), Ledger(step)
     return {
         **_asked(),
         **_held(step.program),
         **_learnt(step.gradients),
         "loss": static_card.short(step.loss.dtype),
-        "kept": Ledger(step).kept,
+        "kept": ledger.kept,
+        "counted": {phase: ledger.total(phase) for phase in ("forward", "repeated", "backward")},
         "estimated": {"tower": found.tower, "aligner": found.aligner, "decoder": found.decoder},
     }
 

@@ -177,3 +177,30 @@ def test_recomputing_keeps_the_inputs_of_blocks_alone(family):
         assert again["decoder"] == 1000 * (3 * STREAMS[family][0] * number + 128 * 4) + 3 * 4
         assert again["decoder"] < plain["decoder"] / 5
         assert again["gradients"] == plain["gradients"] > 0
+
+
+def test_products_are_counted_forwards_twice_backwards_and_once_more_where_they_are_repeated():
+    """Of Qwen2-VL 2B with two blocks."""
+    hidden, inner, width, merged = 1536, 8960, 1280, 4 * 1280
+    decoder = 2 * (2 * hidden * hidden + 2 * hidden * 256 + 3 * hidden * inner)
+    tower = 2 * (4 * width * width + 2 * width * 4 * width)
+    merger = (merged * merged + merged * hidden) / 4
+    attention = 2 * 4 * (width * (400**2 + 800**2) + hidden * (400**2 + 600**2) / 2)
+    blocks = 2 * (1000 * decoder + 1200 * tower) + attention
+    beside, head = 2 * 1200 * (1176 * width + merger), 2 * TARGETS * hidden * 151936
+    for case, again in (("O2-pack-full-built-2", 0), ("O2-pack-recompute-built-2", blocks)):
+        counted = programs("qwen2_vl")[case]["counted"]
+        # The head's loss makes its gradients in the forward pass.
+        assert counted["forward"]["flops"] == blocks + beside + 3 * head
+        assert counted["repeated"]["flops"] == again
+        # Attention's gradient has five products for two; pixels have no gradient.
+        backward = 2 * (blocks - attention + beside) + 2.5 * attention - 2 * 1200 * 1176 * width
+        assert counted["backward"]["flops"] == backward
+
+
+@each_family
+def test_fused_ops_are_counted_as_one_kernel(family):
+    built, unbuilt = (programs(family)[f"O2-pack-full-{ops}-2"]["counted"] for ops in ("built", "unbuilt"))
+    for phase in ("forward", "backward"):
+        assert built[phase]["kernels"] < 0.8 * unbuilt[phase]["kernels"], phase
+        assert built[phase]["bytes"] < unbuilt[phase]["bytes"], phase
