@@ -438,11 +438,17 @@ def _flops(one: Stretch) -> float:
     if one.name == "linear":
         return 2 * numbers(one.inputs[0]) * one.inputs[1].shape[-1]
     if one.name == "flash_attention":
-        query, ends, is_causal = one.inputs[0], one.inputs[3], one.inputs[-1]
-        known = static_card.numbers_of(ends) if is_tensor(ends) else None
-        rows = [b - a for a, b in pairwise(known)] if known else [query.shape[-3]] * math.prod(query.shape[:-3])
-        return 4 * query.shape[-2] * query.shape[-1] * sum(row * row for row in rows) / (2 if is_causal else 1)
+        query, key, *rest = one.inputs[0], one.inputs[1], *map(_lengths, tensors(one.inputs[3:]))
+        lengths = rest or [[x.shape[-3]] * math.prod(x.shape[:-3]) for x in (query, key)]
+        pairs = sum(queries * keys for queries, keys in zip(*lengths, strict=True))
+        is_causal = any(value is True for value in one.inputs)
+        return 4 * query.shape[-2] * query.shape[-1] * pairs / (2 if is_causal else 1)
     return 0
+
+
+def _lengths(ends: Any) -> list[int]:
+    """Return the lengths of sequences that lie end to end, whose ends the host knows."""
+    return [after - before for before, after in pairwise(static_card.numbers_of(ends))]
 
 
 def loss_pieces(rows: int, vocabulary: int) -> list[int]:
