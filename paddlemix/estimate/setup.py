@@ -23,7 +23,6 @@ class Precision:
         state: of all that the optimizer keeps about a trained weight.
         product: of what products read and give.
         residual: of what runs past the blocks and through their norms.
-        logit: of a logit, all its forms together; 0 where the loss holds no logits.
         score: of one of attention's weights, all its forms together; 0 where no scores are held.
     """
 
@@ -32,7 +31,6 @@ class Precision:
     state: int
     product: int
     residual: int
-    logit: int = 0
     score: int = 0
 
     @classmethod
@@ -52,8 +50,6 @@ class Precision:
             state=moments + (FLOAT if holds_half else 0),
             product=product,
             residual=weight,
-            # In float16 the logits themselves, in float32 again, and their softmax.
-            logit=HALF + 2 * FLOAT if training["fp16"] or held == "float16" else 0,
             score=_bytes_of_score(training, FLOAT if product == FLOAT else FLOAT + HALF),
         )
 

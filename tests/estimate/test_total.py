@@ -242,8 +242,13 @@ class TestCards:
         # 28 layers of 12 heads.
         assert [of_scores(rows) for rows in (1, 2)] == [28 * 12 * 6 * 4096**2, 28 * 12 * 6 * 2 * 2048**2]
 
-    def test_logits_of_float16_are_held(self, model: Any) -> None:
-        half = Precision(weight=2, gradient=2, state=12, product=2, residual=2, logit=10)
-        held = estimate(model, QWEN2_VL, Setup(half, Batch(2048, 0.5), Cards()))
-        logits = held.activations.moment - self.estimate(model).activations.moment
-        assert logits == 1024 * 151936 * 10
+    def test_the_built_loss_holds_a_gibibyte_of_logits_at_most(self, model: Any) -> None:
+        half, vocabulary = Precision(weight=2, gradient=2, state=12, product=2, residual=2), 151936
+        few, many = (
+            estimate(model, QWEN2_VL, Setup(half, Batch(tokens, 0.0), Cards())).activations.moment
+            for tokens in (1000, 10_000)
+        )
+        states = 4 * 1536 * 2  # of a token, all of which are targets
+        assert few == 1000 * (vocabulary * 6 + states) + vocabulary * 1536 * 2
+        # Pieces are summed in float32.
+        assert many - 10_000 * states - vocabulary * 1536 * (2 + 4) == (2**30 // 4 // vocabulary) * vocabulary * 6
