@@ -26,7 +26,7 @@ class Blocks:
         width: of what runs past the blocks; beside their input they keep two norms' results and the sum between them.
         inner: what they keep of attention and MLP, which tensor parallelism cuts.
         hidden: width of the MLP's inside, three times of which gradients take for a moment.
-        matrices: numbers of one block's linear layers, of which O1 keeps half-precision copies.
+        matrices: numbers of one block's linear layers, of which O1 keeps half-precision copies; 0 of codes.
         adapters: what adapters keep.
         is_rounded: whether what runs past the blocks has the products' precision, whatever the weights have.
         scores: of a block's attention, all positions together, where they are held.
@@ -130,7 +130,7 @@ class Shape:
         decoder: its blocks.
         pixels: numbers of a patch.
         aligner: numbers that the layers between tower and decoder keep, all patches together.
-        aligner_matrices: numbers of their matrices.
+        aligner_matrices: numbers of their matrices; 0 of codes.
         embedding_inputs: numbers of what the patch embedding keeps of a patch, beside its pixels.
         vocabulary: tokens.
     """
@@ -226,6 +226,8 @@ def shape_of(decoder: DecoderShape, tower: TowerShape, trained: Trained, setup: 
     hidden, tokens, inner = decoder.hidden_size, setup.batch.image_tokens, decoder.intermediate_size
     patches = tower.patches(tokens)
     mlp = 3 if tower.gated else 2
+    is_coded = setup.quantizing is not None
+    sees_codes = setup.quantizing is not None and setup.quantizing.vision
     # Where one layer projects to queries, keys and values, these are views of what it gives, of which the turned ones
     # are copies.
     is_joint = len(decoder.names.projections) == 1
@@ -238,7 +240,7 @@ def shape_of(decoder: DecoderShape, tower: TowerShape, trained: Trained, setup: 
             # query, key, value and what they give; the MLP before and behind its activation
             inner=4 * tower.width + mlp * tower.inner,
             hidden=tower.inner,
-            matrices=4 * tower.width**2 + mlp * tower.width * tower.inner,
+            matrices=0 if sees_codes else 4 * tower.width**2 + mlp * tower.width * tower.inner,
             adapters=trained.tower_adapter,
             is_rounded=not tower.adds_places,
             scores=tower.scores(patches, setup.batch.rows),
@@ -250,14 +252,14 @@ def shape_of(decoder: DecoderShape, tower: TowerShape, trained: Trained, setup: 
             # query, keys and values and what they give; gate, up and their product
             inner=2 * decoder.query_width + 2 * decoder.key_width + turned + 3 * inner,
             hidden=inner,
-            matrices=2 * hidden * (decoder.query_width + decoder.key_width) + 3 * hidden * inner,
+            matrices=0 if is_coded else 2 * hidden * (decoder.query_width + decoder.key_width) + 3 * hidden * inner,
             adapters=trained.decoder_adapter,
             scores=decoder.heads * setup.batch.tokens**2 / setup.batch.rows,
             turning=decoder.head_dim,
         ),
         pixels=tower.patch_values,
         aligner=patches * tower.aligner_of_patch + tokens * tower.aligner_of_token,
-        aligner_matrices=tower.aligner_matrices,
+        aligner_matrices=0 if sees_codes else tower.aligner_matrices,
         embedding_inputs=tower.embedding_inputs,
         vocabulary=decoder.vocab_size,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from paddlemix._environment import is_older_than_ampere
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.rules import adds_in_float32, chooses_cpu, recomputes, weights_dtype
+from paddlemix.models.quantized import Quantizing
 
 FLOAT, HALF = 4, 2
 
@@ -143,6 +144,7 @@ class Setup:
         cards: how the run is cut.
         recompute_vit: whether the tower's blocks are recomputed.
         recompute_llm: whether the decoder's are.
+        quantizing: which frozen weights are held as codes; None holds none so.
     """
 
     precision: Precision
@@ -150,6 +152,7 @@ class Setup:
     cards: Cards
     recompute_vit: bool = False
     recompute_llm: bool = False
+    quantizing: Quantizing | None = None
 
     @classmethod
     def of(cls, config: FinetuneConfig, *, cards: int | None = None, image_share: float = 0.5) -> Setup:
@@ -178,6 +181,7 @@ class Setup:
             Cards.of(training, cards),
             recomputes(training, "vit"),
             recomputes(training, "llm"),
+            Quantizing(config.model.quantize, config.model.quantize_vision) if config.model.quantize else None,
         )
 
 
