@@ -73,12 +73,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", choices=("pack", "padded"), default="pack", help="of training (default: pack)")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=MODES, help="what is counted (default: all)")
     parser.add_argument("--samples", type=int, default=4, help="of a batch (default: 4)")
-    parser.add_argument("--tokens", type=int, default=512, help="of a sample, at least 257 (default: 512)")
+    parser.add_argument("--tokens", type=int, default=512, help="of a sample, at least 258 (default: 512)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--torch_python", help="a Python that has torch and transformers; counts and keeps")
     arguments = parser.parse_args()
-    if arguments.samples < 1 or arguments.tokens < 257:
-        parser.error(f"--samples {arguments.samples} --tokens {arguments.tokens}: expected at least 1 and 257.")
+    if arguments.samples < 1 or arguments.tokens < 258:
+        parser.error(f"--samples {arguments.samples} --tokens {arguments.tokens}: expected at least 1 and 258.")
     return arguments
 
 

@@ -95,9 +95,9 @@ def _codes(model: VisionLanguageModel, setup: Setup) -> tuple[int, int]:
     layout, kind = model.weight_layout(model.config), setup.quantizing.kind
     chosen = layers_to_round(model, linear_layers(model), layout, with_vision=setup.quantizing.vision)
     named = dict(model.named_parameters())
-    weights = [named[f"{name}.weight"] for name in chosen]
-    # Parameters are [in, out].
-    return sum(one.size for one in weights), sum(rounded_bytes(*reversed(one.shape), kind) for one in weights)
+    shapes = [named[f"{name}.weight"].shape for name in chosen]
+    codes = sum(rounded_bytes(outputs, inputs, kind) for inputs, outputs in shapes)
+    return sum(inputs * outputs for inputs, outputs in shapes), codes
 
 
 def _parts(model: VisionLanguageModel, family: Family) -> Trained:

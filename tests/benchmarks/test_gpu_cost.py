@@ -62,8 +62,8 @@ def test_optimizers_read_and_write_each_number(gpu_cost: Any) -> None:
 def test_a_shape_that_a_family_has_not_is_named() -> None:
     done = run("--family", "qwen2_vl", "--shape", "3B")
     assert done.returncode == 1 and "--shape is 3B; expected 2B or 7B or 72B of qwen2_vl." in done.stderr
-    done = run("--family", "qwen2_vl", "--shape", "2B", "--tokens", "256")
-    assert done.returncode == 2 and "expected at least 1 and 257" in done.stderr
+    done = run("--family", "qwen2_vl", "--shape", "2B", "--tokens", "257")
+    assert done.returncode == 2 and "expected at least 1 and 258" in done.stderr
 
 
 def test_help_shows_an_example() -> None:
