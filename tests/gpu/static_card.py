@@ -386,7 +386,6 @@ BUILT: dict[str, Callable[..., list[Any]]] = {
     "swiglu": lambda gate, up: [gate * up],
     "activation": lambda x, kind: [paddle.scale(x, 2.0)],
     "linear_cross_entropy": _head_loss,
-    "late_linear_cross_entropy": _head_loss,
     "cached_attention": _cached_attention,
 }
 
