@@ -1,15 +1,19 @@
 """What a forward pass keeps for the backward pass, and what stands beside it when most memory is taken.
 
-Counted are the tensors that the built ops of `external_ops` keep; Paddle's own keep more.
+Counted are the tensors that the built ops of `external_ops` keep; Paddle's own keep more. What a GPU keeps is held
+against the ops of whole training steps by `tests/gpu`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paddlemix.estimate.setup import FLOAT, Setup
+from paddlemix.estimate.setup import FLOAT, HALF, Setup
 from paddlemix.models.decoder import DecoderShape
 from paddlemix.models.tower import TowerShape
+
+# Bytes of float32 logits that the built loss holds at once on a GPU, and the least rows of them.
+_LOGITS_AT_ONCE, _LEAST_ROWS = 2**30, 16
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,11 @@ class Blocks:
         width: of what runs past the blocks; beside their input they keep two norms' results and the sum between them.
         inner: what they keep of attention and MLP, which tensor parallelism cuts.
         hidden: width of the MLP's inside, three times of which gradients take for a moment.
-        matrices: numbers of one block's linear layers, of which O1 keeps half-precision copies.
+        matrices: numbers of one block's linear layers, of which O1 keeps half-precision copies; 0 of codes.
         adapters: what adapters keep.
+        is_rounded: whether what runs past the blocks has the products' precision, whatever the weights have.
         scores: of a block's attention, all positions together, where they are held.
+        turning: numbers of the cosines and sines that all blocks share.
     """
 
     count: int
@@ -34,25 +40,29 @@ class Blocks:
     hidden: int
     matrices: int
     adapters: float
+    is_rounded: bool = False
     scores: float = 0.0
+    turning: int = 0
 
     def inputs(self, setup: Setup) -> float:
         """Count the bytes of the inputs of all blocks, which recomputing keeps too."""
-        return self.count * self.positions * self.width * setup.precision.residual
+        return self.count * self.positions * self.width * self._stream(setup)
 
     def kept(self, setup: Setup) -> float:
         """Count the bytes that one block keeps beside its input."""
         precision = setup.precision
-        # Under O1 norms give float32, of which products take half-precision copies.
-        copied = precision.product if precision.product != precision.residual else 0
-        norms = self.width * (3 * precision.residual + 2 * copied)
+        norms = self.width * (self._stream(setup) + 2 * precision.product)
         inner = (self.inner / setup.cards.tensor + self.adapters) * precision.product
         weights = self.matrices / setup.cards.tensor * precision.product if precision.product < precision.weight else 0
         return self.positions * (norms + inner) + weights + self.scores / setup.cards.tensor * precision.score
 
+    def _stream(self, setup: Setup) -> int:
+        return setup.precision.product if self.is_rounded else setup.precision.residual
+
     def forward(self, setup: Setup, *, recompute: bool) -> float:
         """Count the bytes that all blocks keep from the forward pass on."""
-        return self.inputs(setup) + (0 if recompute else self.count * self.kept(setup))
+        turning = self.positions * self.turning * FLOAT
+        return self.inputs(setup) + turning + (0 if recompute else self.count * self.kept(setup))
 
     def backward(self, setup: Setup, *, recompute: bool) -> float:
         """Count the bytes that stand beside these while the last block's gradients are computed."""
@@ -69,7 +79,7 @@ class Activations:
     """What the activations of one forward pass are made of, in bytes.
 
     Attributes:
-        batch: pixels.
+        batch: pixels, in the products' precision.
         tower: what the tower keeps.
         aligner: what the layers behind it keep.
         decoder: what the decoder keeps.
@@ -120,6 +130,7 @@ class Shape:
         decoder: its blocks.
         pixels: numbers of a patch.
         aligner: numbers that the layers between tower and decoder keep, all patches together.
+        aligner_matrices: numbers of their matrices; 0 of codes.
         embedding_inputs: numbers of what the patch embedding keeps of a patch, beside its pixels.
         vocabulary: tokens.
     """
@@ -128,8 +139,19 @@ class Shape:
     decoder: Blocks
     pixels: int
     aligner: int
+    aligner_matrices: int
     embedding_inputs: int
     vocabulary: int
+
+    def kept_by_embedding(self, setup: Setup) -> float:
+        """Count the bytes that the patch embedding keeps beside the pixels."""
+        return self.tower.positions * self.embedding_inputs * setup.precision.product
+
+    def kept_by_aligner(self, setup: Setup) -> float:
+        """Count the bytes that the layers between tower and decoder keep."""
+        precision = setup.precision
+        weights = self.aligner_matrices if precision.product < precision.weight else 0
+        return (self.aligner + weights) * precision.product
 
 
 def activations(shape: Shape, trained: Trained, setup: Setup) -> Activations:
@@ -144,11 +166,13 @@ def activations(shape: Shape, trained: Trained, setup: Setup) -> Activations:
         The parts.
     """
     precision, tower, decoder = setup.precision, shape.tower, shape.decoder
-    batch = tower.positions * shape.pixels * FLOAT
+    batch = tower.positions * shape.pixels * precision.product
     in_tower = tower.forward(setup, recompute=setup.recompute_vit) if trained.vision else 0.0
-    in_tower += trained.vision * tower.positions * shape.embedding_inputs * precision.product
-    in_aligner = shape.aligner * precision.product if trained.vision or trained.aligner else 0.0
-    in_decoder = decoder.forward(setup, recompute=setup.recompute_llm)
+    in_tower += trained.vision * shape.kept_by_embedding(setup)
+    in_aligner = shape.kept_by_aligner(setup) if trained.vision or trained.aligner else 0.0
+    # What leaves the last block is the last norm's input.
+    last = decoder.positions * decoder.width * precision.residual
+    in_decoder = decoder.forward(setup, recompute=setup.recompute_llm) + last
     everything = in_tower + in_aligner + in_decoder
     moments = {
         "the loss": everything + _at_the_loss(shape, trained, setup),
@@ -168,10 +192,23 @@ def _at_the_loss(shape: Shape, trained: Trained, setup: Setup) -> float:
     """Count the last states, as they leave the last norm, once more without the last token, those of targets and their
     gradients; the head's gradient, which is computed together with the loss."""
     precision, width = setup.precision, shape.decoder.width
-    states = 3 * shape.decoder.positions + 2 * setup.batch.targets
+    states = 2 * shape.decoder.positions + 2 * setup.batch.targets
     head = trained.head * precision.gradient / setup.cards.tensor
-    logits = setup.batch.targets * shape.vocabulary / setup.cards.tensor * precision.logit
-    return states * width * precision.residual + head + logits
+    return states * width * precision.residual + head + _logits_at_once(shape, trained, setup)
+
+
+def _logits_at_once(shape: Shape, trained: Trained, setup: Setup) -> float:
+    """Count the bytes of the logits that the built loss holds at a time, of their gradients, and of what it makes of
+    the weight; on the CPU, where products are of float32, those are few."""
+    precision, vocabulary = setup.precision, shape.vocabulary / setup.cards.tensor
+    if precision.product == FLOAT:
+        return 0.0
+    rows = min(setup.batch.targets, max(_LEAST_ROWS, _LOGITS_AT_ONCE // (FLOAT * vocabulary)))
+    if precision.weight == FLOAT:  # a rounded copy; its gradient is summed where it is held
+        of_weight = vocabulary * shape.decoder.width * HALF
+    else:
+        of_weight = trained.head / setup.cards.tensor * FLOAT if rows < setup.batch.targets else 0
+    return rows * vocabulary * (FLOAT + HALF) + of_weight
 
 
 def shape_of(decoder: DecoderShape, tower: TowerShape, trained: Trained, setup: Setup) -> Shape:
@@ -188,16 +225,24 @@ def shape_of(decoder: DecoderShape, tower: TowerShape, trained: Trained, setup: 
     """
     hidden, tokens, inner = decoder.hidden_size, setup.batch.image_tokens, decoder.intermediate_size
     patches = tower.patches(tokens)
+    mlp = 3 if tower.gated else 2
+    is_coded = setup.quantizing is not None
+    sees_codes = setup.quantizing is not None and setup.quantizing.vision
+    # Where one layer projects to queries, keys and values, these are views of what it gives, of which the turned ones
+    # are copies.
+    is_joint = len(decoder.names.projections) == 1
+    turned = decoder.query_width + decoder.key_width if is_joint else 0
     return Shape(
         tower=Blocks(
             count=tower.blocks,
             positions=patches,
             width=tower.width,
             # query, key, value and what they give; the MLP before and behind its activation
-            inner=4 * tower.width + 2 * tower.inner,
+            inner=4 * tower.width + mlp * tower.inner,
             hidden=tower.inner,
-            matrices=4 * tower.width**2 + 2 * tower.width * tower.inner,
+            matrices=0 if sees_codes else 4 * tower.width**2 + mlp * tower.width * tower.inner,
             adapters=trained.tower_adapter,
+            is_rounded=not tower.adds_places,
             scores=tower.scores(patches, setup.batch.rows),
         ),
         decoder=Blocks(
@@ -205,15 +250,16 @@ def shape_of(decoder: DecoderShape, tower: TowerShape, trained: Trained, setup: 
             positions=setup.batch.tokens,
             width=hidden,
             # query, keys and values and what they give; gate, up and their product
-            inner=2 * decoder.query_width + 2 * decoder.key_width + 3 * inner,
+            inner=2 * decoder.query_width + 2 * decoder.key_width + turned + 3 * inner,
             hidden=inner,
-            matrices=2 * hidden * (decoder.query_width + decoder.key_width) + 3 * hidden * inner,
+            matrices=0 if is_coded else 2 * hidden * (decoder.query_width + decoder.key_width) + 3 * hidden * inner,
             adapters=trained.decoder_adapter,
             scores=decoder.heads * setup.batch.tokens**2 / setup.batch.rows,
+            turning=decoder.head_dim,
         ),
         pixels=tower.patch_values,
-        # The last term: the sequence with the tower's tokens in it, and without.
-        aligner=patches * tower.aligner_of_patch + tokens * tower.aligner_of_token + 2 * setup.batch.tokens * hidden,
+        aligner=patches * tower.aligner_of_patch + tokens * tower.aligner_of_token,
+        aligner_matrices=0 if sees_codes else tower.aligner_matrices,
         embedding_inputs=tower.embedding_inputs,
         vocabulary=decoder.vocab_size,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from paddlemix._environment import is_older_than_ampere
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.rules import adds_in_float32, chooses_cpu, recomputes, weights_dtype
+from paddlemix.models.quantized import Quantizing
 
 FLOAT, HALF = 4, 2
 
@@ -23,7 +24,6 @@ class Precision:
         state: of all that the optimizer keeps about a trained weight.
         product: of what products read and give.
         residual: of what runs past the blocks and through their norms.
-        logit: of a logit, all its forms together; 0 where the loss holds no logits.
         score: of one of attention's weights, all its forms together; 0 where no scores are held.
     """
 
@@ -32,7 +32,6 @@ class Precision:
     state: int
     product: int
     residual: int
-    logit: int = 0
     score: int = 0
 
     @classmethod
@@ -52,8 +51,6 @@ class Precision:
             state=moments + (FLOAT if holds_half else 0),
             product=product,
             residual=weight,
-            # In float16 the logits themselves, in float32 again, and their softmax.
-            logit=HALF + 2 * FLOAT if training["fp16"] or held == "float16" else 0,
             score=_bytes_of_score(training, FLOAT if product == FLOAT else FLOAT + HALF),
         )
 
@@ -147,6 +144,7 @@ class Setup:
         cards: how the run is cut.
         recompute_vit: whether the tower's blocks are recomputed.
         recompute_llm: whether the decoder's are.
+        quantizing: which frozen weights are held as codes; None holds none so.
     """
 
     precision: Precision
@@ -154,6 +152,7 @@ class Setup:
     cards: Cards
     recompute_vit: bool = False
     recompute_llm: bool = False
+    quantizing: Quantizing | None = None
 
     @classmethod
     def of(cls, config: FinetuneConfig, *, cards: int | None = None, image_share: float = 0.5) -> Setup:
@@ -182,6 +181,7 @@ class Setup:
             Cards.of(training, cards),
             recomputes(training, "vit"),
             recomputes(training, "llm"),
+            Quantizing(config.model.quantize, config.model.quantize_vision) if config.model.quantize else None,
         )
 
 

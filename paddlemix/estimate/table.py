@@ -73,7 +73,8 @@ def _verb(found: Estimate) -> str:
 def _precision_words(setup: Setup) -> str:
     precision = setup.precision
     held, computed = 8 * precision.weight, 8 * precision.product
-    return f"weights of {held} bits" + ("" if held == computed else f", products of {computed}")
+    coded = "" if setup.quantizing is None else f", linear layers in {setup.quantizing.kind}"
+    return f"weights of {held} bits{coded}" + ("" if held == computed else f", products of {computed}")
 
 
 def _cards_words(setup: Setup) -> str:

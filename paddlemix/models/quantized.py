@@ -66,8 +66,7 @@ def load_quantized(
     """
     parameters = checkpoint_tensors(model)
     linear = {name for name, layer in model.named_sublayers() if type(layer) is Linear}
-    chosen = set() if quantizing is None else _chosen(model, linear, with_vision=quantizing.vision)
-    chosen -= {name.removesuffix(_WEIGHT) for name in layout.convolution_kernels}
+    chosen = set() if quantizing is None else layers_to_round(model, linear, layout, with_vision=quantizing.vision)
     sources = without_empty_biases(joined(stored_tensors(folder), scheme), layout, parameters)
     for name, source in match(parameters, sources, layout, folder).items():
         layer = name.removesuffix(_WEIGHT)
@@ -87,6 +86,25 @@ def load_quantized(
 def quantized_layers(model: nn.Layer) -> dict[str, QuantizedLinear]:
     """Find the layers that hold their weights as codes and have no adapter, by name."""
     return {name: layer for name, layer in model.named_sublayers() if isinstance(layer, QuantizedLinear)}
+
+
+def layers_to_round(model: nn.Layer, linear: Collection[str], layout: WeightLayout, *, with_vision: bool) -> set[str]:
+    """Choose the layers that are quantised: those of the decoder's blocks, and with the tower all but the head.
+
+    Args:
+        model: of a family.
+        linear: the names of its linear layers.
+        layout: the family's, which names those that are convolutions on disk; they stay as they are.
+        with_vision: whether the tower's and the aligner's are quantised too.
+
+    Returns:
+        Names.
+    """
+    kernels = {name.removesuffix(_WEIGHT) for name in layout.convolution_kernels}
+    if with_vision:
+        return {name for name in linear if name.rpartition(".")[2] != _HEAD} - kernels
+    blocks = tuple(f"{name}." for name, layer in model.named_sublayers() if isinstance(layer, DecoderBlock))
+    return {name for name in linear if name.startswith(blocks)} - kernels
 
 
 def put_plain_layers(model: nn.Layer) -> None:
@@ -124,14 +142,6 @@ def without_empty_biases(sources: Iterable[Source], layout: WeightLayout, wanted
         for name, one in zip(names, sources, strict=True)
         if name not in superfluous or read_whole(one, "float32").any()
     ]
-
-
-def _chosen(model: nn.Layer, linear: Collection[str], *, with_vision: bool) -> set[str]:
-    """Choose the layers that are quantised: those of the decoder's blocks, and with the tower all but the head."""
-    if with_vision:
-        return {name for name in linear if name.rpartition(".")[2] != _HEAD}
-    blocks = tuple(f"{name}." for name, layer in model.named_sublayers() if isinstance(layer, DecoderBlock))
-    return {name for name in linear if name.startswith(blocks)}
 
 
 def _hold(model: nn.Layer, name: str, blocks: Blocks) -> None:

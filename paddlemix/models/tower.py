@@ -22,6 +22,9 @@ class TowerShape:
         embedding_inputs: numbers that the patch embedding keeps of a patch for its gradient, beside the pixels.
         aligner_of_patch: numbers that the layers behind the blocks keep of a patch.
         aligner_of_token: the same of a token.
+        aligner_matrices: numbers of these layers' matrices.
+        gated: whether the blocks' MLPs are gated, which keeps a third of what is inside.
+        adds_places: whether learned places are added to the patches, in the precision in which they are held.
     """
 
     blocks: int
@@ -36,6 +39,9 @@ class TowerShape:
     embedding_inputs: int
     aligner_of_patch: int
     aligner_of_token: int
+    aligner_matrices: int = 0
+    gated: bool = False
+    adds_places: bool = False
 
     def patches(self, tokens: int) -> int:
         """Count the patches from which so many tokens are made."""

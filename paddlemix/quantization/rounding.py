@@ -40,9 +40,30 @@ def rounded(weight: np.ndarray, kind: Kind) -> Blocks:
     if kind == "nf4":
         return _nf4(weight)
     outputs, inputs = weight.shape
-    group = _GROUP if inputs % _GROUP == 0 else inputs
-    grouped = weight.reshape(-1, group)
+    grouped = weight.reshape(-1, _group(inputs))
     return _int4(grouped, (outputs, inputs)) if kind == "int4" else _int8(grouped, (outputs, inputs))
+
+
+def rounded_bytes(outputs: int, inputs: int, kind: Kind) -> int:
+    """Count the bytes of the codes, scales and zeros that `rounded` makes of a weight.
+
+    Args:
+        outputs: of the weight.
+        inputs: likewise.
+        kind: what becomes of a number.
+
+    Returns:
+        Bytes.
+    """
+    numbers = outputs * inputs
+    if kind == "nf4":
+        return -(-numbers // 2) + 4 * -(-numbers // BLOCK)
+    groups = numbers // _group(inputs)
+    return -(-numbers // 2) + 8 * groups if kind == "int4" else numbers + 4 * groups
+
+
+def _group(inputs: int) -> int:
+    return _GROUP if inputs % _GROUP == 0 else inputs
 
 
 def _int4(grouped: np.ndarray, shape: tuple[int, int]) -> Blocks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import subprocess
 import sys
@@ -20,10 +21,12 @@ from paddlemix.configuration.arguments import ModelArguments
 from paddlemix.estimate.setup import Batch, Cards, Precision, Setup
 from paddlemix.estimate.shapes import model_to_train
 from paddlemix.estimate.total import Estimate, estimate
+from paddlemix.models.quantized import Quantizing, quantized_layers
 from paddlemix.models.qwen2_vl.family import FAMILY as QWEN2_VL
 from paddlemix.models.qwen_vl.family import FAMILY as QWEN_VL
 from paddlemix.ops import attention
 from paddlemix.ops.tensors import built
+from paddlemix.quantization.rounding import rounded_bytes
 from paddlemix.training.finetune import choose_trained
 
 SIDES = Path(__file__).parents[2] / "benchmarks" / "sides"
@@ -193,6 +196,24 @@ def test_recomputing_really_takes_less() -> None:
     assert plain - everything > 60 * 2**20
 
 
+@pytest.mark.parametrize("vision", [False, True])
+def test_weights_that_are_codes_are_counted_as_the_loaded_model_holds_them(tiny_checkpoint: Path, vision: bool) -> None:
+    keys = ModelArguments(model_name_or_path=str(tiny_checkpoint), lora=True)
+    quantizing = Quantizing("nf4", vision)
+    model, family = model_to_train(keys, dtype="float32")
+    setup = Setup(FLOAT32, Batch(64, 0.5), Cards())
+    plain, coded = (estimate(model, family, replace(setup, quantizing=one)) for one in (None, quantizing))
+    loaded = family.model_class.from_pretrained(tiny_checkpoint, quantizing=quantizing)
+    layers = quantized_layers(loaded).values()
+    numbers = sum(math.prod(layer.sizes) for layer in layers)
+    # The values of the codes are one small table a layer, which the estimate leaves out.
+    codes = sum(rounded_bytes(*reversed(layer.sizes), "nf4") for layer in layers)
+    assert plain.weights - coded.weights == 4 * numbers - codes > 0
+    assert (plain.gradients, plain.optimizer) == (coded.gradients, coded.optimizer)
+    held = sum(layer.quantized_bytes for layer in layers)
+    assert held == codes + sum(4 * 2 * 256 for _ in layers)
+
+
 class TestCards:
     """Of Qwen2-VL-2B, of which no card could hold all here."""
 
@@ -242,8 +263,13 @@ class TestCards:
         # 28 layers of 12 heads.
         assert [of_scores(rows) for rows in (1, 2)] == [28 * 12 * 6 * 4096**2, 28 * 12 * 6 * 2 * 2048**2]
 
-    def test_logits_of_float16_are_held(self, model: Any) -> None:
-        half = Precision(weight=2, gradient=2, state=12, product=2, residual=2, logit=10)
-        held = estimate(model, QWEN2_VL, Setup(half, Batch(2048, 0.5), Cards()))
-        logits = held.activations.moment - self.estimate(model).activations.moment
-        assert logits == 1024 * 151936 * 10
+    def test_the_built_loss_holds_a_gibibyte_of_logits_at_most(self, model: Any) -> None:
+        half, vocabulary = Precision(weight=2, gradient=2, state=12, product=2, residual=2), 151936
+        few, many = (
+            estimate(model, QWEN2_VL, Setup(half, Batch(tokens, 0.0), Cards())).activations.moment
+            for tokens in (1000, 10_000)
+        )
+        states = 4 * 1536 * 2  # of a token, all of which are targets
+        assert few == 1000 * (vocabulary * 6 + states) + vocabulary * 1536 * 2
+        # Pieces are summed in float32.
+        assert many - 10_000 * states - vocabulary * 1536 * (2 + 4) == (2**30 // 4 // vocabulary) * vocabulary * 6

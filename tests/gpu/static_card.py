@@ -37,6 +37,28 @@ LARGEST_FLASH_HEAD = 256
 
 
 @dataclass
+class Stretch:
+    """Ops of the program that stand for one that only a GPU has, or that are made for something else.
+
+    Attributes:
+        name: of what they stand for.
+        inputs: what it is given, in the order of its arguments.
+        outputs: what it gives.
+        after: the number of the last op before.
+        until: the number of the last op.
+        formula_until: where a formula that is one op to autograd stands here, the number of the last op of its backward
+            pass, which is computed ahead; those behind it let gradients through. Else 0.
+    """
+
+    name: str
+    inputs: tuple[Any, ...]
+    outputs: list[Any]
+    after: int
+    until: int
+    formula_until: int = 0
+
+
+@dataclass
 class Card:
     """A GPU that computes nothing, and what a forward pass asked of it.
 
@@ -46,8 +68,9 @@ class Card:
         products: by the function that asks, the dtype in which a product is computed.
         cached: how often one token was attended to a cache by the built op.
         lengths: the tensors that said where its segments end.
-        kept: what formulas that are one op to autograd keep for the backward pass.
         constants: tensors that were made of the host's numbers, but for those that are kept.
+        stretches: ops that stand for others, in their order.
+        repeated: what recomputing computes a second time.
     """
 
     has_built_ops: bool = True
@@ -56,8 +79,9 @@ class Card:
     flash: Counter[tuple[int, bool, str]] = field(default_factory=Counter)
     cached: int = 0
     lengths: list[Any] = field(default_factory=list)
-    kept: list[Any] = field(default_factory=list)
     constants: int = 0
+    stretches: list[Stretch] = field(default_factory=list)
+    repeated: list[Stretch] = field(default_factory=list)
 
 
 class Place:
@@ -71,13 +95,15 @@ class Place:
 
 
 card = Card()
-_known: dict[str, np.ndarray] = {}
+_known: dict[int, tuple[Any, np.ndarray]] = {}
+_inside = [False]
 
 
 def insert(new: Card) -> None:
     """Let what follows be asked of another card."""
     global card
     card = new
+    _known.clear()  # values of the next program may lie where the last one's lay
     handover.forget_constants()
     for made_once in (cached_attention._ends_with_gaps, cached_attention._on_card):
         made_once.cache_clear()
@@ -92,15 +118,60 @@ def known(numbers: Any, dtype: str | None = None) -> Any:
     """Make a value of the program for numbers of the host."""
     array = np.asarray(numbers)
     dtype = dtype or {"float64": "float32"}.get(str(array.dtype), str(array.dtype))
-    name = f"known{len(_known)}"
-    _known[name] = array
-    return paddle.static.data(name, list(array.shape), short(dtype))
+    value = paddle.static.data(f"known{len(_known)}", list(array.shape), short(dtype))
+    _known[id(value)] = value, array
+    return value
 
 
-def numbers_of(value: Any) -> list[int] | None:
-    """Return the numbers of the host that a value was made for; None of one that is computed, which has none."""
+def numbers_of(value: Any) -> Any:
+    """Return what is known of a value of the program, from the host or from counting; None of all others."""
     op = value.get_defining_op()
-    return _known[op.attrs()["name"]].tolist() if op.name() == "pd_op.data" else None
+    kind = None if op is None else op.name().removeprefix("pd_op.")
+    if kind == "cast":
+        return numbers_of(op.operands_source()[0])
+    if kind == "arange":
+        return np.arange(*map(_number, op.operands_source()))
+    if kind == "scale":
+        x, factor = op.operands_source()
+        return numbers_of(x) * _number(factor)
+    return next((numbers for one, numbers in _known.values() if one.is_same(value)), None)
+
+
+def _number(value: Any) -> float:
+    """Read a number that an op is given as a value."""
+    return value.get_defining_op().attrs()["value"]
+
+
+def last_op() -> int:
+    """Return the number of the program's last op; ops that are made later have larger ones."""
+    return paddle.static.default_main_program().global_block().back().id()
+
+
+def as_one(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the card remember that what a function computes is one op on a GPU.
+
+    Args:
+        name: of the op.
+        function: what stands for it.
+
+    Returns:
+        The same function; where it is called by another that stands for an op, it is a part of that one.
+    """
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        is_inside, before = _inside[0], last_op()
+        _inside[0] = True
+        try:
+            results = function(*arguments, **options)
+        finally:
+            _inside[0] = is_inside
+        if not is_inside:
+            outputs = list(results) if isinstance(results, (list, tuple)) else [results]
+            inputs = (*arguments, *options.values())
+            card.stretches.append(Stretch(name, inputs, outputs, before, last_op()))
+        return results
+
+    return run
 
 
 def _to_tensor(data: Any, dtype: Any = None, **unused: Any) -> Any:
@@ -156,12 +227,10 @@ def _swiglu(gate: Any, up: Any) -> Any:
 
 
 def _layer_norm(x: Any, shape: Any, weight: Any, bias: Any, epsilon: float) -> Any:
-    """Keep what the kernel would: its input and two numbers a row."""
+    """Refuse what the kernel would refuse; its scales are of the dtype of `x`, or float32."""
     dtype = _paddle_layer_norm(x, shape, weight, bias, epsilon).dtype
-    assert weight.dtype in (dtype, paddle.float32)  # the kernel's
-    x = x if x.dtype == dtype else _without_autocast(x.astype)(dtype)
-    card.kept.append(x)
-    return _without_autocast(_reaching)(_out_of_sight(x), x, weight, bias)
+    assert weight.dtype in (dtype, paddle.float32)
+    return _without_autocast(_reaching)(_out_of_sight(x).astype(dtype), x, weight, bias)
 
 
 def _refuse(q: Any, k: Any, v: Any) -> None:
@@ -183,7 +252,6 @@ def _flash_attention(q: Any, k: Any, v: Any, *, causal: bool = False) -> Any:
     assert not causal or q.shape[1] == k.shape[1], "which of fewer queries sees what depends on the kernel's version"
     card.flash[q.shape[3], causal, short(q.dtype)] += 1
     mixed = _without_autocast(lambda: q + (k + v).mean(axis=[1, 2], keepdim=True))()
-    card.kept += [q, k, v, mixed]
     return mixed, None
 
 
@@ -206,9 +274,7 @@ def _flash_attn_unpadded(
         assert ends.dtype == paddle.int32, ends.dtype
         assert len(ends.shape) == 1, ends.shape
         assert type(longest) is int, longest
-        numbers = numbers_of(ends)
-        if numbers is None:  # Qwen-VL's images are all of one length, and counted on the card
-            continue
+        numbers = numbers_of(ends).tolist()
         steps = [after - before for before, after in pairwise(numbers)]
         assert numbers[0] == 0 and numbers[-1] == x.shape[0], (numbers, x.shape)
         assert min(steps) >= 0 and max(steps) <= longest, (numbers, longest)
@@ -220,13 +286,12 @@ def _flash_attn_unpadded(
         if not any(ends.is_same(other) for other in card.lengths):
             card.lengths.append(ends)
     mixed = _without_autocast(lambda: q + (k + v).mean(axis=[0, 1], keepdim=True))()
-    card.kept += [q, k, v, mixed]
     return mixed, None
 
 
 def _run_twice(function: Callable[[Any], Any], x: Any) -> Any:
     """Compute twice, the second time as Paddle does: with the first time's autocast put together again."""
-    function(x)
+    before = function(x).get_defining_op().id()
     attributes = core._get_amp_attrs()
     white, black = core._get_amp_op_list()
     with paddle.amp.auto_cast(
@@ -236,7 +301,13 @@ def _run_twice(function: Callable[[Any], Any], x: Any) -> Any:
         level="O2" if attributes._amp_level == AMP_LEVEL.O2 else "O1",
         dtype="float16" if attributes._amp_dtype == "float16" else "bfloat16",
     ):
-        return function(x)
+        again = function(x)
+    card.repeated.append(Stretch("repeated", (x,), [again], before, last_op()))
+    return again
+
+
+def _wait(value: Any, *unused: Any, **options: Any) -> None:
+    raise AssertionError(f"the host would wait for the card to compute {value}")
 
 
 def _takes(tensor: Any, *others: Any, on_cuda: bool = False, is_mixed: bool = False) -> bool:
@@ -280,16 +351,10 @@ def _mixed_add_rms_norm(
 
 
 def _mixed(code: int, x: Any, *scales: Any) -> Any:
-    """Refuse a mix that no kernel takes; give rows of the result's dtype, for which `x` is kept."""
+    """Refuse a mix that no kernel takes; give rows of the result's dtype."""
     dtype = built.CUDA_DTYPES[code]
     assert built.fits_cuda({dtype, x.dtype, *(one.dtype for one in scales)}, is_mixed=True), (dtype, x, scales)
-    card.kept.append(x)
     return _reaching(_out_of_sight(x).astype(dtype), x, *scales)
-
-
-def _activation(x: Any, kind: int) -> list[Any]:
-    card.kept.append(x)
-    return [paddle.scale(x, 2.0)]
 
 
 def _head_loss(hidden: Any, weight: Any, targets: Any, weights: Any, *flags: bool) -> list[Any]:
@@ -319,28 +384,45 @@ BUILT: dict[str, Callable[..., list[Any]]] = {
     "rotary_pair": lambda query, key, cos, sin: [paddle.scale(query, 2.0), paddle.scale(key, 2.0)],
     "rotary_split": lambda qkv, cos, sin: [paddle.scale(one, 2.0) for one in qkv.unbind(axis=1)],
     "swiglu": lambda gate, up: [gate * up],
-    "activation": _activation,
+    "activation": lambda x, kind: [paddle.scale(x, 2.0)],
     "linear_cross_entropy": _head_loss,
     "cached_attention": _cached_attention,
 }
 
 
 class _Saving:
-    """What a formula's forward pass gets as its context."""
+    """What a formula gets as its context.
+
+    Attributes:
+        saved: for its backward pass.
+    """
 
     def save_for_backward(self, *tensors: Any) -> None:
-        card.kept.extend(tensors)
+        self.saved = tensors
+
+    def saved_tensor(self) -> tuple[Any, ...]:
+        return self.saved
 
 
-def _in_one_op(formula: Any) -> Callable[..., Any]:
-    """Run a formula's forward pass out of autograd's sight, and let gradients reach its inputs."""
+def _formula(formula: Any) -> Callable[..., Any]:
+    """Run a formula out of autograd's sight, its backward pass right behind, and let gradients reach its inputs."""
 
     def run(*arguments: Any) -> Any:
-        hidden = [_out_of_sight(one) if isinstance(one, paddle.pir.Value) else one for one in arguments]
-        y = formula.forward(_Saving(), *hidden)
-        # What was saved are the inputs themselves.
-        card.kept = [next((a for a, b in zip(arguments, hidden, strict=True) if b is one), one) for one in card.kept]
-        return _without_autocast(_reaching)(y, *(one for one in arguments if isinstance(one, paddle.pir.Value)))
+        given = [one for one in arguments if isinstance(one, paddle.pir.Value)]
+        out_of_sight = dict(zip(map(id, given), as_one("hiding", _all_out_of_sight)(*given), strict=True))
+        hidden = [out_of_sight.get(id(one), one) for one in arguments]
+        context = _Saving()
+        y = formula.forward(context, *hidden)
+        before = last_op()
+        context.asked = [not one.stop_gradient for one in given]
+        _without_autocast(formula.backward)(context, y)
+        formula_until = last_op()
+        result = _without_autocast(_reaching)(y, *given)
+        # What was saved is the inputs themselves, or was made by the formula.
+        pairs = list(zip(arguments, hidden, strict=True))
+        saved = tuple(next((a for a, b in pairs if b is one), one) for one in context.saved)
+        card.stretches.append(Stretch("formula", saved, [result], before, last_op(), formula_until))
+        return result
 
     return run
 
@@ -348,6 +430,10 @@ def _in_one_op(formula: Any) -> Callable[..., Any]:
 def _reaching(y: Any, *inputs: Any) -> Any:
     """Let gradients flow from a value to inputs, for which nothing is kept."""
     return sum(((one.sum() * 0).astype(y.dtype) for one in inputs if not one.stop_gradient), y)
+
+
+def _all_out_of_sight(*values: Any) -> list[Any]:
+    return list(map(_out_of_sight, values))
 
 
 def _out_of_sight(value: Any) -> Any:
@@ -366,18 +452,24 @@ _paddle_matmul, _paddle_scatter, _paddle_layer_norm = paddle.matmul, paddle.scat
 _really_takes = built.takes
 paddle.pir.Value.is_leaf = property(lambda value: False)
 paddle.pir.Value.is_contiguous = lambda value: True
+paddle.pir.Value.size = property(lambda value: int(np.prod(value.shape)))
+for reading in ("nonzero", "tolist", "numpy", "item"):
+    setattr(paddle.pir.Value, reading, _wait)
 paddle.nn.Layer.register_buffer = lambda self, name, tensor, persistable=True: object.__setattr__(self, name, tensor)
-paddle.to_tensor, paddle.matmul, paddle.scatter, paddle.where = _to_tensor, _matmul, _scatter, _where
-F.linear, F.swiglu, F.layer_norm = _linear, _swiglu, _layer_norm
-F.flash_attention.flash_attention, F.flash_attention.flash_attn_unpadded = _flash_attention, _flash_attn_unpadded
+paddle.to_tensor, paddle.matmul = _to_tensor, _matmul
+paddle.scatter, paddle.where = as_one("scatter", _scatter), as_one("where", _where)
+F.linear, F.swiglu = as_one("linear", _linear), as_one("swiglu", _swiglu)
+F.layer_norm = as_one("paddle_layer_norm", _layer_norm)
+F.flash_attention.flash_attention = as_one("flash_attention", _flash_attention)
+F.flash_attention.flash_attn_unpadded = as_one("flash_attention", _flash_attn_unpadded)
 recompute.run_twice = _run_twice
 built.takes, built._is_there, built.nothing = _takes, lambda *_: card.has_built_ops, lambda dtype="float32": None
-built.run = lambda name, *arguments: _without_autocast(BUILT[name])(*arguments)
+built.run = lambda name, *arguments: as_one(name, _without_autocast(BUILT[name]))(*arguments)
 # A program cannot write into what it was given.
 cached_attention._write = lambda *_: None
 # A program's parameters need an op that fills them.
 NoValues.__call__ = lambda self, *arguments: paddle.nn.initializer.Constant()(*arguments)
 for formula in (lean.norm.RMSNorm, lean.rotary.Rotation, lean.activation.QuickGELU):
-    formula.apply = staticmethod(_in_one_op(formula))
+    formula.apply = staticmethod(_formula(formula))
 # Paddle has none of its kind in static programs.
-vision_tokens.Meeting.apply = staticmethod(lambda *both: tuple(map(paddle.assign, both)))
+vision_tokens.Meeting.apply = staticmethod(as_one("meeting", lambda *both: tuple(map(paddle.assign, both))))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,127 +20,158 @@ import static_card  # isort: skip - first: it prepares Paddle
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.autograd.backward_utils import ValueSet
 from paddle.autograd.ir_backward import append_backward
+from paddle.base import core
 from paddlenlp.trainer import Trainer
 from paddlenlp.transformers.model_utils import no_init_weights
+from static_ledger import Ledger
 
 from paddlemix import handover
-from paddlemix.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration, Qwen25VLConfig
-from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
+from paddlemix.estimate.activations import Activations
+from paddlemix.estimate.setup import Batch as Size
+from paddlemix.estimate.setup import Cards, Precision, Setup
+from paddlemix.estimate.total import estimate
+from paddlemix.models.family import Family
+from paddlemix.models.registry import FAMILIES
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import HEAD, linear_layers
 
 READ = ("loss", "prefill", "token")
-VOCABULARY, TOKENS, TARGETS = 151936, 1000, 200
-VIEWS = {"reshape", "squeeze", "unsqueeze"}
-# Gradients that are given what went forwards, and look at its shape alone.
-NEED_SHAPES_ALONE = {
-    *("add_grad", "concat_grad", "expand_grad", "gather_grad", "index_select_grad", "mean_grad", "reshape_grad"),
-    *("roll_grad", "slice_grad", "squeeze_grad", "subtract_grad", "sum_grad", "unsqueeze_grad"),
-}
-SIZES = {"float32": 4, "bfloat16": 2, "float16": 2, "int64": 8, "int32": 4, "bool": 1}
-IMAGE_TOKENS = {"qwen2_vl": 300, "qwen2_5_vl": 300}
-PIXELS = {"qwen2_vl": [1200, 1176], "qwen2_5_vl": [1200, 1176], "qwen": [2, 3, 448, 448]}
+# The published model whose widths the programs of tests have.
+MODELS = {"qwen2_vl": "Qwen2-VL-2B", "qwen2_5_vl": "Qwen2.5-VL-7B", "qwen": "Qwen-VL"}
+VOCABULARIES = (151936, 152064)  # of theirs
+# Keys of a config by which the blocks of its tower are counted.
+DEPTHS = {"qwen2_vl": ("vision_config", "depth"), "qwen": ("visual", "layers")}
+DEPTHS["qwen2_5_vl"] = DEPTHS["qwen2_vl"]
 
 
-def make_qwen2_vl(blocks: int) -> nn.Layer:
-    """Qwen2-VL 2B with fewer blocks."""
-    vision = {"depth": blocks, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
-    return Qwen2VLForConditionalGeneration(
-        Qwen2VLConfig(
-            hidden_size=1536,
-            intermediate_size=8960,
-            num_hidden_layers=blocks,
-            num_attention_heads=12,
-            num_key_value_heads=2,
-            vocab_size=VOCABULARY,
-            tie_word_embeddings=True,
-            rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
-            vision_config={**vision, "hidden_size": 1536},
-        )
-    )
+@dataclass(frozen=True)
+class Batch:
+    """What a forward pass is given.
 
-
-def make_qwen2_5_vl(blocks: int) -> nn.Layer:
-    """Qwen2.5-VL 7B with fewer blocks; attention of the first is in windows."""
-    vision = {"depth": blocks, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
-    return Qwen2_5_VLForConditionalGeneration(
-        Qwen25VLConfig(
-            hidden_size=3584,
-            intermediate_size=18944,
-            num_hidden_layers=blocks,
-            num_attention_heads=28,
-            num_key_value_heads=4,
-            vocab_size=VOCABULARY,
-            tie_word_embeddings=False,
-            rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]},
-            vision_config={**vision, "out_hidden_size": 3584, "fullatt_block_indexes": [1]},
-        )
-    )
-
-
-def make_qwen(blocks: int) -> nn.Layer:
-    """Qwen-VL with fewer blocks."""
-    visual = {"heads": 16, "image_size": 448, "image_start_id": 151857, "layers": blocks, "mlp_ratio": 4.9231}
-    return QWenLMHeadModel(
-        QWenConfig(
-            hidden_size=4096,
-            intermediate_size=22016,
-            num_hidden_layers=blocks,
-            num_attention_heads=32,
-            vocab_size=VOCABULARY,
-            kv_channels=128,
-            seq_length=2048,
-            visual={**visual, "output_dim": 4096, "patch_size": 14, "width": 1664, "n_queries": 256},
-        )
-    )
-
-
-MODELS: dict[str, Callable[[int], nn.Layer]] = {
-    "qwen2_vl": make_qwen2_vl,
-    "qwen2_5_vl": make_qwen2_5_vl,
-    "qwen": make_qwen,
-}
-
-
-def make_inputs(family: str, batch: str, model: nn.Layer) -> dict[str, Any]:
-    """Make what the collator gives: a pack of two samples, a pack without images, or two rows that are padded.
-
-    Padding on the right stands in no mask; `right` and `left` have one.
+    Attributes:
+        kind: a pack of samples; "text", a pack without images; "padded" rows, of which no mask tells where padding is;
+            or "left" or "right", where one says that it hides 300 places of the first row.
+        ends: where the samples of a pack end, 0 before them.
+        samples: rows, if it is no pack.
+        targets: tokens that are asked for, of all rows, at most.
+        grids: patches of each image in time, height and width; Qwen-VL takes as many of its own images.
     """
-    is_pack = batch in ("pack", "text")
-    rows = 1 if is_pack else 2
-    arrays: dict[str, np.ndarray] = {name: np.zeros([rows, TOKENS], np.int64) for name in ("input_ids", "labels")}
-    arrays["labels"] -= 100
-    arrays["labels"][0, -TARGETS:] = 7
-    arrays["loss_weights"] = np.ones([rows, TOKENS], np.float32)
-    axes = [] if family == "qwen" else [3]
-    mask = {"attention_mask": padding_mask(rows, TOKENS, batch)} if batch in ("left", "right") else {}
-    if is_pack:
-        arrays["cu_seqlens"] = np.array([0, 400, TOKENS], np.int32)
-    if axes or is_pack:
-        arrays["position_ids"] = np.zeros([*axes, rows, TOKENS], np.int64)
-    pixels = {}
-    if batch != "text":
-        pixels["pixel_values"] = paddle.static.data("pixel_values", PIXELS[family], "float32")
-        arrays |= _show_images(family, arrays["input_ids"], model.config)
-    laid = model.lay_out(model.config, {**arrays, **mask, **pixels})
+
+    kind: str
+    ends: tuple[int, ...] = (0, 400, 1000)
+    samples: int = 2
+    targets: int = 200
+    grids: tuple[tuple[int, int, int], ...] = ((1, 20, 20), (1, 40, 20))
+
+    @property
+    def is_pack(self) -> bool:
+        """Whether all samples are in one row."""
+        return self.kind in ("pack", "text")
+
+    @property
+    def rows(self) -> int:
+        """Count the rows."""
+        return 1 if self.is_pack else self.samples
+
+    def image_tokens(self, family: str) -> int:
+        """Count the tokens that stand for the images."""
+        return 256 * len(self.grids) if family == "qwen" else sum(map(math.prod, self.grids)) // 4
+
+
+def family_of(name: str) -> Family:
+    """Find a family by the `model_type` of its files."""
+    return next(one for one in FAMILIES if one.model_type == name)
+
+
+def make_model(family: str, name: str, blocks: int | None = None) -> nn.Layer:
+    """Make a published model.
+
+    Args:
+        family: its `model_type`.
+        name: on the hub, without its owner.
+        blocks: of tower and decoder, in place of the published ones.
+
+    Returns:
+        The model; its parameters have no numbers.
+    """
+    of = family_of(family)
+    values = dict(next(values for one, values in of.published.items() if one.endswith(f"/{name}")))
+    if blocks is not None:
+        part, key = DEPTHS[family]
+        values |= {"num_hidden_layers": blocks, part: {**values.get(part, {}), key: blocks}}
+        if family == "qwen2_5_vl":  # attention of the others is in windows
+            values[part]["fullatt_block_indexes"] = [1]
+    with no_init_weights():
+        return of.model_class(of.config_class(**values))
+
+
+def make_inputs(family: str, batch: Batch, model: nn.Layer) -> dict[str, Any]:
+    """Make what the collator gives, and the layout that comes with it."""
+    tokens, axes = batch.ends[-1], [] if family == "qwen" else [3]
+    arrays: dict[str, np.ndarray] = {"input_ids": np.zeros([batch.rows, tokens], np.int64)}
+    if batch.is_pack:
+        arrays["cu_seqlens"] = np.array(batch.ends, np.int32)
+    if axes or batch.is_pack:
+        arrays["position_ids"] = np.zeros([*axes, batch.rows, tokens], np.int64)
+    given: dict[str, Any] = {}
+    if batch.kind in ("left", "right"):
+        given["attention_mask"] = padding_mask(batch.rows, tokens, batch.kind)
+    is_free = np.ones([batch.rows, tokens], bool)
+    if batch.kind != "text":
+        shape = [len(batch.grids), 3, 448, 448] if family == "qwen" else [4 * batch.image_tokens(family), 1176]
+        # Data workers round pixels.
+        given["pixel_values"] = paddle.static.data("pixel_values", shape, "bfloat16")
+        arrays |= _show_images(family, batch, arrays["input_ids"], is_free, model.config)
+    arrays |= _targets(batch, is_free)
+    laid = model.lay_out(model.config, {**arrays, **given})
     layout = handover.Layout(laid, {name: static_card.known(array) for name, array in laid.items()})
-    return {**{name: static_card.known(array) for name, array in arrays.items()}, **mask, **pixels, "layout": layout}
+    return {**{name: static_card.known(array) for name, array in arrays.items()}, **given, "layout": layout}
 
 
-def _show_images(family: str, input_ids: np.ndarray, config: Any) -> dict[str, np.ndarray]:
-    """Let two images stand among the last row's tokens, and give what is said of them beside pixels."""
-    if family != "qwen":
-        input_ids[-1, : IMAGE_TOKENS[family]] = config.image_token_id
-        return {"image_grid_thw": np.array([[1, 20, 20], [1, 40, 20]])}
-    start, queries = config.visual.image_start_id, config.visual.n_queries
-    for place in (0, 400):
-        input_ids[-1, place], input_ids[-1, place + queries + 1] = start, start + 1
-    return {}
+def _show_images(
+    family: str, batch: Batch, input_ids: np.ndarray, is_free: np.ndarray, config: Any
+) -> dict[str, np.ndarray]:
+    """Let images stand at the beginning of each sample, or in the last row, and give what is said of them.
+
+    Args:
+        family: `model_type`.
+        batch: which images there are.
+        input_ids: int64[rows, tokens]; theirs are written.
+        is_free: bool[rows, tokens]; becomes false where they are.
+        config: the model's.
+
+    Returns:
+        Arrays by name.
+    """
+    tokens, ids, free = batch.ends[-1], input_ids.reshape(-1), is_free.reshape(-1)
+    starts = [(batch.rows - 1) * tokens + i * tokens // len(batch.grids) for i in range(len(batch.grids))]
+    if batch.kind == "pack" and len(batch.ends) - 1 == len(batch.grids):
+        starts = list(batch.ends[:-1])
+    elif batch.kind == "padded" and batch.rows == len(batch.grids):
+        starts = [i * tokens for i in range(batch.rows)]
+    for start, grid in zip(starts, batch.grids, strict=True):
+        if family == "qwen":
+            end = start + config.visual.n_queries + 2
+            ids[start], ids[end - 1] = config.visual.image_start_id, config.visual.image_start_id + 1
+        else:
+            end = start + math.prod(grid) // 4
+            ids[start:end] = config.image_token_id
+        free[start:end] = False
+    return {} if family == "qwen" else {"image_grid_thw": np.array(batch.grids)}
+
+
+def _targets(batch: Batch, is_free: np.ndarray) -> dict[str, np.ndarray]:
+    """Let the last tokens, but for those of images, and for the first of each sample, be asked for."""
+    labels = np.full(is_free.shape, -100, np.int64)
+    is_free = is_free.copy()
+    is_free[:, 0] = False
+    if batch.is_pack:
+        is_free[0, list(batch.ends[:-1])] = False
+    places = np.flatnonzero(is_free)
+    labels.reshape(-1)[places[max(len(places) - batch.targets, 0) :]] = 7
+    return {"labels": labels, "loss_weights": np.ones(labels.shape, np.float32)}
 
 
 def padding_mask(rows: int, span: int, side: str) -> np.ndarray:
@@ -147,31 +179,6 @@ def padding_mask(rows: int, span: int, side: str) -> np.ndarray:
     mask = np.ones([rows, span], np.int64)
     mask[0, :300] = 0
     return mask if side == "left" else mask[:, ::-1]
-
-
-class Cache:
-    """A layer's cache, which a program cannot write to.
-
-    Args:
-        config: of the model.
-        dtype: of keys.
-        length: tokens that it holds.
-    """
-
-    def __init__(self, config: Any, dtype: str, length: int) -> None:
-        self.length, self.prefilled, self.rows = length, length, None
-        self._shape, self._dtype = config.decoder_shape, dtype
-
-    def extend(self, key: Any, value: Any) -> tuple[Any, Any]:
-        """Take the prompt's."""
-        assert not self.length, "what continues a prompt copies keys and values that the cache holds"
-        return key, value
-
-    def open(self, length: int) -> tuple[Any, Any]:
-        """Return the memory."""
-        self.length += length
-        shape = [2, TOKENS + 100, self._shape.kv_heads, self._shape.head_dim]
-        return tuple(paddle.static.data(f"cache{id(self)}{name}", shape, self._dtype) for name in "kv")
 
 
 def autocast(level: str) -> Any:
@@ -183,57 +190,189 @@ def autocast(level: str) -> Any:
     return Trainer.autocast_smart_context_manager(asked)
 
 
-def make_step(family: str, case: str) -> dict[str, Any]:
-    """Make the program of one step, and tell what it is."""
-    level, batch, kind, ops, blocks = case.split("-")
-    static_card.insert(static_card.Card(has_built_ops=ops == "built"))
+@dataclass
+class Step:
+    """A training step as a program.
+
+    Attributes:
+        program: forward and backward.
+        model: with the parameters of the program.
+        loss: its value.
+        gradients: by parameter that is trained.
+        forward_end: the number of the last op of the forward pass.
+        marks: values at which a part of the model ends, in their order.
+        derived: of each op that has a gradient its number, and those between which the ops of its gradient lie.
+    """
+
+    program: Any
+    model: nn.Layer
+    loss: Any = None
+    gradients: Any = None
+    forward_end: int = 0
+    marks: dict[str, Any] = field(default_factory=dict)
+    derived: list[tuple[int, int, int]] = field(default_factory=list)
+
+    @property
+    def card(self) -> static_card.Card:
+        """The card that was asked while the program was made, which is the one that is in now."""
+        return static_card.card
+
+
+def make_trained(family: str, name: str, level: str, kind: str, blocks: int | None) -> nn.Layer:
+    """Make the model that a step trains, with weights in the precision that the level holds."""
+    paddle.set_default_dtype("float32" if level == "O1" else "bfloat16")
+    model = make_model(family, name, blocks)
+    if kind == "lora":
+        layers = [one for one in linear_layers(model) if one != HEAD]
+        model = MixLoRAModel.adapting(model, AdapterConfig(rank=8, alpha=16), layers)
+    paddle.set_default_dtype("float32")
+    if kind == "recompute":
+        model.set_recompute(vision=True, language=True)
+    return model
+
+
+def make_step(
+    family: str, level: str, batch: Batch, kind: str, *, name: str = "", blocks: int | None = None, built: bool = True
+) -> Step:
+    """Make the program of one forward and backward pass, or of what is read without gradients.
+
+    Args:
+        family: `model_type`.
+        level: O1, O2, or half.
+        batch: what it is given.
+        kind: of training: full, lora or recompute; or what is read: loss, prefill or token.
+        name: of the published model; "" takes the one of tests.
+        blocks: of tower and decoder, in place of the published ones.
+        built: whether there are built ops.
+
+    Returns:
+        The step; of what is read without loss and gradients.
+    """
+    static_card.insert(static_card.Card(has_built_ops=built))
     static_card.on_card(is_forward=True)
     program = paddle.static.Program()
     with paddle.utils.unique_name.guard(), paddle.static.program_guard(program, paddle.static.Program()):
-        paddle.set_default_dtype("float32" if level == "O1" else "bfloat16")
-        with no_init_weights():
-            model = MODELS[family](int(blocks))
-        if kind == "lora":
-            layers = [name for name in linear_layers(model) if name != HEAD]
-            model = MixLoRAModel.adapting(model, AdapterConfig(rank=8, alpha=16), layers)
-        paddle.set_default_dtype("float32")
+        model = make_trained(family, name or MODELS[family], level, kind, blocks)
         model.train()
-        if kind == "recompute":
-            model.set_recompute(vision=True, language=True)
+        step = Step(program, model)
+        _mark_parts(step)
         inputs = make_inputs(family, batch, model)
         static_card.card.constants = 0
         if kind in READ:
             with autocast(level), paddle.no_grad():
-                read(model.eval(), kind, inputs)
-            return {**_asked(), **_held(program)}
+                read(model.eval(), batch, kind, inputs)
+            step.forward_end = static_card.last_op()
+            return step
         with autocast(level):
-            loss = model(**inputs).loss
+            step.loss = model(**inputs).loss
         static_card.on_card(is_forward=False)
-        forward = len(program.global_block().ops)
+        step.forward_end = static_card.last_op()
         trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-        gradients = append_backward(loss, parameter_list=trained)
-    kept = _kept(program, forward, rows_of(family))
-    return {**_asked(), **_held(program), **_learnt(gradients), "kept": kept, "loss": static_card.short(loss.dtype)}
+        with _noting_derivatives(step):
+            step.gradients = append_backward(step.loss, parameter_list=trained)
+    return step
 
 
-def read(model: nn.Layer, kind: str, inputs: dict[str, Any]) -> None:
+class Cache:
+    """A layer's cache, which a program cannot write to.
+
+    Args:
+        shape: of the decoder.
+        rows: of the batch.
+        length: tokens that it holds; there is room for one more.
+    """
+
+    def __init__(self, shape: Any, rows: int, length: int) -> None:
+        self.length, self.prefilled, self.rows = length, length, None
+        self._shape = [rows, length + 1, shape.kv_heads, shape.head_dim]
+
+    def extend(self, key: Any, value: Any) -> tuple[Any, Any]:
+        """Take the prompt's."""
+        assert not self.length, "what continues a prompt copies keys and values that the cache holds"
+        return key, value
+
+    def open(self, length: int) -> tuple[Any, Any]:
+        """Return the memory."""
+        self.length += length
+        return tuple(paddle.static.data(f"cache{id(self)}{name}", self._shape, "bfloat16") for name in "kv")
+
+
+def read(model: nn.Layer, batch: Batch, kind: str, inputs: dict[str, Any]) -> None:
     """Make what evaluation, a prompt, or one more token of each row computes."""
     if kind == "loss":
         model(**inputs)
         return
     del inputs["labels"], inputs["loss_weights"]
-    length = TOKENS if kind == "token" else 0
-    caches = [Cache(model.config, "bfloat16", length) for _ in range(model.config.num_hidden_layers)]
+    rows, tokens = batch.rows, batch.ends[-1]
+    caches = [Cache(model.config.decoder_shape, rows, tokens * (kind == "token")) for _ in model.decoder.blocks]
     if kind == "token":
-        rows = 2
+        axes = inputs["position_ids"].shape[:-2] if "position_ids" in inputs else None
         inputs = {
             "input_ids": paddle.static.data("one_token", [rows, 1], "int64"),
-            "position_ids": paddle.static.data("places", [*inputs["position_ids"].shape[:-2], rows, 1], "int64")
-            if "position_ids" in inputs
-            else None,
-            "attention_mask": padding_mask(rows, TOKENS + 1, "left") if "attention_mask" in inputs else None,
+            "position_ids": None if axes is None else paddle.static.data("places", [*axes, rows, 1], "int64"),
+            "attention_mask": padding_mask(rows, tokens + 1, "left") if "attention_mask" in inputs else None,
         }
     model(**inputs, past_key_values=caches, last_logits_only=True)
+
+
+def _mark_parts(step: Step) -> None:
+    """Note where the tower's blocks, the layers behind them, and the decoder end."""
+    inner = getattr(step.model, "model", step.model) if isinstance(step.model, MixLoRAModel) else step.model
+    blocks = [one for one in inner.tower.sublayers() if type(one).__name__ == "VisionBlock"]
+    for part, layer in (("tower", blocks[-1]), ("aligner", inner.tower), ("decoder", inner.decoder)):
+
+        def note(layer: nn.Layer, given: Any, result: Any, part: str = part) -> None:
+            del layer, given
+            step.marks[part] = result
+
+        layer.register_forward_post_hook(note)
+
+
+@contextmanager
+def _noting_derivatives(step: Step) -> Iterator[None]:
+    derive = core.call_vjp
+
+    def noted(op: Any, *rest: Any) -> Any:
+        before = static_card.last_op()
+        gradients = derive(op, *rest)
+        step.derived.append((op.id(), before, static_card.last_op()))
+        return gradients
+
+    core.call_vjp = noted
+    try:
+        yield
+    finally:
+        core.call_vjp = derive
+
+
+def tell(family: str, case: str) -> dict[str, Any]:
+    """Make the program of one step, and tell what it is."""
+    level, batch, kind, ops, blocks = case.split("-")
+    step = make_step(family, level, Batch(batch), kind, blocks=int(blocks), built=ops == "built")
+    told = {**_asked(), **_held(step.program)}
+    if kind in READ:
+        return told
+    found, ledger = estimated(family, level, Batch(batch), kind, step.model), Ledger(step)
+    return {
+        **told,
+        **_learnt(step.gradients),
+        "loss": static_card.short(step.loss.dtype),
+        "kept": ledger.kept,
+        "counted": {phase: ledger.total(phase) for phase in ("forward", "repeated", "backward")},
+        "estimated": {"tower": found.tower, "aligner": found.aligner, "decoder": found.decoder},
+    }
+
+
+# As `Precision.of` reads them of a config with bf16 and the level.
+PRECISIONS = {"O1": Precision(4, 4, 8, 2, 4), "O2": Precision(2, 2, 12, 2, 2)}
+
+
+def estimated(family: str, level: str, batch: Batch, kind: str, model: nn.Layer) -> Activations:
+    """Reckon what the step keeps as `tools/estimate_memory.py` does."""
+    tokens, again = batch.rows * batch.ends[-1], kind == "recompute"
+    shown = 0 if batch.kind == "text" else batch.image_tokens(family)
+    size = Size(tokens, shown / tokens, batch.rows)
+    return estimate(model, family_of(family), Setup(PRECISIONS[level], size, Cards(), again, again)).activations
 
 
 def _asked() -> dict[str, Any]:
@@ -267,37 +406,10 @@ def _held(program: Any) -> dict[str, Any]:
     return {"logits": logits, "product_ops": products, "cumsums": counted, "widened": widened, "scores": scores}
 
 
-def rows_of(family: str) -> dict[str, set[int]]:
-    """Return the axes by which values of the decoder's tokens and of the tower's patches are known."""
-    return {"decoder": {TOKENS}, "tower": {1024, 2048} if family == "qwen" else {4 * IMAGE_TOKENS[family]}}
-
-
-def _kept(program: Any, forward: int, rows: dict[str, set[int]]) -> dict[str, int]:
-    """Count the bytes of what the first ops of a program make and the others need, by where it was made."""
-    ops = program.global_block().ops
-    made = ValueSet(value for op in ops[:forward] for value in op.results())
-    needing = (op for op in ops[forward:] if op.name().removeprefix("pd_op.") not in NEED_SHAPES_ALONE)
-    used = [value for op in needing for value in op.operands_source() if value in made]
-    kept = ValueSet(map(_source, [*used, *static_card.card.kept]))
-    found = [value for value in kept if value.initialized() and value.is_dense_tensor_type()]
-    return {where: sum(_bytes(value) for value in found if axes & {*value.shape}) for where, axes in rows.items()}
-
-
-def _source(value: Any) -> Any:
-    """Return what a view lets be seen."""
-    while value.get_defining_op().name().removeprefix("pd_op.") in VIEWS:
-        value = value.get_defining_op().operands_source()[0]
-    return value
-
-
-def _bytes(value: Any) -> int:
-    return math.prod(value.shape) * SIZES[static_card.short(value.dtype)]
-
-
 def _is_logits(shape: list[int]) -> bool:
     """Tell logits of many tokens from a head's weight, which has as many rows as a hidden state has numbers."""
     rows = math.prod(shape[:-1])
-    return bool(shape) and shape[-1] == VOCABULARY and rows > 1 and rows not in (1536, 3584, 4096)
+    return bool(shape) and shape[-1] in VOCABULARIES and rows > 1 and rows not in (1536, 3584, 4096)
 
 
 def _learnt(gradients: Any) -> dict[str, Any]:
@@ -309,7 +421,7 @@ def _learnt(gradients: Any) -> dict[str, Any]:
 def main() -> None:
     """Make the cases that the command line names."""
     family, *cases = sys.argv[1:]
-    json.dump({case: make_step(family, case) for case in cases}, sys.stdout)
+    json.dump({case: tell(family, case) for case in cases}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ READ = [
     *(f"half-{batch}-prefill-built-2" for batch in ("padded", "left", "right")),
     "O1-left-prefill-unbuilt-2",
 ]
-ONE_TOKEN = [f"{level}-{batch}-token-built-2" for level in ("half", "O1") for batch in ("padded", "left")]
+TOKENS = [f"{level}-{batch}-token-built-2" for level in ("half", "O1") for batch in ("padded", "left")]
 UNBUILT_TOKENS = [f"half-{batch}-token-unbuilt-2" for batch in ("padded", "left")]
 TARGETS = 200
 # Products that may be in float32, by the function that asks for them.
@@ -64,7 +64,7 @@ each_family = pytest.mark.parametrize("family", ASKED)
 def programs(family: str) -> dict[str, dict[str, Any]]:
     """Make a family's programs."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PADDLEMIX_OPS": "reference"}
-    read = (*READ, *ONE_TOKEN, *UNBUILT_TOKENS)
+    read = (*READ, *TOKENS, *UNBUILT_TOKENS)
     command = [sys.executable, str(SCRIPT), family, *BUILT, *UNBUILT, *DEEPER, *MASKED, *read]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -77,7 +77,7 @@ def of_level(family: str, level: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def trained(family: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Tell of the programs of training steps."""
-    read = {*READ, *ONE_TOKEN, *UNBUILT_TOKENS}
+    read = {*READ, *TOKENS, *UNBUILT_TOKENS}
     return ((case, one) for case, one in programs(family).items() if case not in read)
 
 
@@ -112,7 +112,7 @@ def test_each_parameter_gets_a_gradient_of_its_own_dtype(family):
 def test_flash_attention_is_reached_in_packs_padded_batches_prefills_and_towers(family):
     tower = {(TOWER_HEAD[family], False)} | ({(128, False)} if family == "qwen" else set())  # and the resampler
     for case, program in programs(family).items():
-        if case not in {*ONE_TOKEN, *UNBUILT_TOKENS}:
+        if case not in {*TOKENS, *UNBUILT_TOKENS}:
             reached = {(size, causal) for size, causal, dtype, _ in program["flash"] if dtype == "bfloat16"}
             assert reached == tower | {(128, True)}, case
 
@@ -125,7 +125,7 @@ def test_no_program_holds_scores(family):
 
 @each_family
 def test_a_token_is_attended_to_the_cache_where_it_lies(family):
-    for case in ONE_TOKEN:
+    for case in TOKENS:
         assert programs(family)[case]["cached"] == 2 and programs(family)[case]["flash"] == [], case
     for case in UNBUILT_TOKENS:
         program = programs(family)[case]
@@ -203,9 +203,9 @@ def test_what_the_host_hands_over_does_not_grow_with_blocks(family):
 def test_a_step_needs_nothing_of_the_host_but_its_batch(family):
     # Nor can a program wait: its values have no numbers, and asking for one is an error.
     for case, program in programs(family).items():
-        # Where padding stands before tokens the kernel is told so once a batch, and a cache's gaps once a token.
-        most = 2 if "-left-" in case or "-token-" in case else 0
-        assert program["constants"] <= most, case
+        # Where padding stands on the left, and in a cache, once for all blocks: the ends of queries, and of keys.
+        ends = 2 if case in UNBUILT_TOKENS else 1 if "-left-" in case else 0
+        assert program["constants"] == ends, case
 
 
 @each_family
@@ -230,17 +230,22 @@ WIDTHS = {
     "qwen2_5_vl": ((3584, 512, 18944), (1280, 3420)),
     "qwen": ((4096, 4096, 11008), (1664, 8192)),
 }
-TOKENS, PATCHES = 1000, {"qwen2_vl": 1200, "qwen2_5_vl": 1200, "qwen": 2048}
+SEEN, PATCHES = 1000, {"qwen2_vl": 1200, "qwen2_5_vl": 1200, "qwen": 2048}
 
 
-def least_kept(family: str, level: str, where: str) -> int:
+def least_kept(family: str, level: str, where: str, ops: str) -> int:
     """Count what no backward pass through a block can do without: what products multiply, norms normalise, attention
-    mixes and gives, and activations are computed from. In half precision but for residuals in float32."""
+    mixes and gives, and activations are computed from. In half precision but for residuals in float32.
+
+    Where one layer gives queries, keys and values, values are a view that keeps all of it beside the turned queries and
+    keys; but for the built op that takes the three apart.
+    """
     (hidden, keys, inner), (width, tower_inner) = WIDTHS[family]
     if where == "decoder":
-        halves = 2 * hidden + 2 * hidden + 2 * keys + 3 * inner
-        return TOKENS * (2 * halves + 2 * hidden * (4 if level == "O1" else 2))
-    halves = 2 * width + 4 * width + (3 if family == "qwen2_5_vl" else 2) * tower_inner
+        halves = 2 * hidden + 2 * hidden + 2 * keys + 3 * inner + (2 * hidden if family == "qwen" else 0)
+        return SEEN * (2 * halves + 2 * hidden * (4 if level == "O1" else 2))
+    viewed = 2 * width if family != "qwen" and ops == "unbuilt" else 0
+    halves = 2 * width + 4 * width + viewed + (3 if family == "qwen2_5_vl" else 2) * tower_inner
     return PATCHES[family] * (2 * halves + 2 * width * (4 if level == "O1" and family == "qwen" else 2))
 
 
@@ -250,7 +255,62 @@ def least_kept(family: str, level: str, where: str) -> int:
 def test_a_block_keeps_what_no_backward_pass_can_do_without(family, level, ops):
     shallow, deep = (programs(family)[f"{level}-pack-full-{ops}-{blocks}"]["kept"] for blocks in (2, 3))
     for where in ("decoder", "tower"):
-        kept, least = deep[where] - shallow[where], least_kept(family, level, where)
+        kept, least = deep[where] - shallow[where], least_kept(family, level, where, ops)
         print(f"{family} {level} {ops}, {where}: a block keeps {kept / 1e6:.1f} MB, {kept / least:.3f} times the least")
-        # Norms keep a number a row beside.
+        # Norms and attention keep a number a row, or two, beside.
         assert 1 <= kept / least < 1.01
+
+
+def kept_of(program: dict[str, Any], *parts: str) -> int:
+    """Count the bytes that parts keep, copies of their weights in half precision among them."""
+    return sum(held for name, held in program["kept"].items() if name.removesuffix(" weights") in parts)
+
+
+@each_family
+def test_the_memory_estimate_is_what_the_program_keeps(family):
+    for case in BUILT:
+        if "-text-" not in case:  # of text the tower sees one token, and the estimate none
+            program, estimated = programs(family)[case], programs(family)[case]["estimated"]
+            vision = estimated["tower"] + estimated["aligner"]
+            assert vision == pytest.approx(kept_of(program, "tower", "aligner"), rel=0.1), case
+            assert estimated["decoder"] == pytest.approx(kept_of(program, "decoder"), rel=0.1), case
+
+
+@each_family
+def test_recomputing_keeps_the_inputs_of_blocks_alone(family):
+    for level in LEVELS:
+        plain, again = (programs(family)[f"{level}-pack-{kind}-built-2"]["kept"] for kind in ("full", "recompute"))
+        number = 2 if level == "O2" else 4
+        # Of two blocks, and of the last norm; cosines and sines.
+        assert again["decoder"] == SEEN * (3 * STREAMS[family][0] * number + 128 * 4)
+        assert again["decoder"] < plain["decoder"] / 5
+        assert again["gradients"] == plain["gradients"] > 0
+
+
+def test_products_are_counted_forwards_twice_backwards_and_once_more_where_they_are_repeated():
+    """Of Qwen2-VL 2B with two blocks."""
+    hidden, inner, width, merged = 1536, 8960, 1280, 4 * 1280
+    decoder = 2 * (2 * hidden * hidden + 2 * hidden * 256 + 3 * hidden * inner)
+    tower = 2 * (4 * width * width + 2 * width * 4 * width)
+    merger = (merged * merged + merged * hidden) / 4
+    attention = 2 * 4 * (width * (400**2 + 800**2) + hidden * (400**2 + 600**2) / 2)
+    blocks = 2 * (1000 * decoder + 1200 * tower) + attention
+    beside, head = 2 * 1200 * (1176 * width + merger), 2 * TARGETS * hidden * 151936
+    for case, again in (("O2-pack-full-built-2", 0), ("O2-pack-recompute-built-2", blocks)):
+        counted = programs("qwen2_vl")[case]["counted"]
+        # The head's loss makes its gradients in the forward pass.
+        assert counted["forward"]["flops"] == blocks + beside + 3 * head
+        assert counted["repeated"]["flops"] == again
+        # Attention's gradient has five products for two; pixels have no gradient.
+        backward = 2 * (blocks - attention + beside) + 2.5 * attention - 2 * 1200 * 1176 * width
+        assert counted["backward"]["flops"] == backward
+
+
+@each_family
+def test_fused_ops_are_counted_as_one_kernel(family):
+    built, unbuilt = (programs(family)[f"O2-pack-full-{ops}-2"]["counted"] for ops in ("built", "unbuilt"))
+    for phase in ("forward", "backward"):
+        assert built[phase]["kernels"] < unbuilt[phase]["kernels"], phase
+    # The head's loss makes its gradients in the forward pass.
+    moved = [sum(one[phase]["bytes"] for phase in ("forward", "backward")) for one in (built, unbuilt)]
+    assert moved[0] < moved[1]

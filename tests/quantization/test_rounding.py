@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paddlemix.quantization.nf4 import LEVELS
-from paddlemix.quantization.rounding import KINDS, rounded
+from paddlemix.quantization.rounding import KINDS, rounded, rounded_bytes
 
 SHAPES = [(48, 256), (96, 32), (6, 5), (3, 7), (1, 1)]
 
@@ -37,6 +37,11 @@ def test_zeros_stay_zeros(kind):
 def test_a_weight_takes_a_quarter_or_an_eighth(kind):
     weight = np.ones([64, 1024], np.float32)
     assert 4 / (weight.nbytes / rounded(weight, kind).bytes) < (1.2 if kind == "int8" else 0.6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_are_known_before(weight, kind):
+    assert rounded_bytes(*weight.shape, kind) == rounded(weight, kind).bytes
 
 
 @pytest.mark.parametrize("kind", KINDS)

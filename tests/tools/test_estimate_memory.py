@@ -57,6 +57,19 @@ def test_the_table_adds_up(run: Any) -> None:
     assert len(sizes) == 8 and total == pytest.approx(sum(sizes.values()), abs=0.05)
 
 
+def test_codes_take_half_a_byte_and_their_scales(run: Any) -> None:
+    first = run("--quantize", "nf4", "--lora", "true").splitlines()[0]
+    assert first.endswith("; weights of 32 bits, linear layers in nf4, products of 16")
+    plain, coded = (
+        json.loads(run("--json", "--lora", "true", "--fp16_opt_level", "O2", *flags))["bytes_on_each_card"]
+        for flags in ((), ("--quantize", "nf4"))
+    )
+    # 28 blocks: queries and what attention gives, keys and values, and the MLP.
+    numbers = 28 * (2 * 3584**2 + 2 * 3584 * 512 + 3 * 3584 * 18944)
+    assert plain["weights"] - coded["weights"] == numbers * (2 - 1 / 2 - 4 / 64)
+    assert plain["gradients"] == coded["gradients"] and plain["optimizer"] == coded["optimizer"]
+
+
 def test_json_holds_the_same_in_bytes(run: Any) -> None:
     found = json.loads(run("--json", "--lora", "true", "--image_share", "0.25"))
     sizes = found["bytes_on_each_card"]

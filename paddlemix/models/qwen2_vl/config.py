@@ -274,6 +274,7 @@ class Qwen2VLConfig(PretrainedConfig):
     def tower_shape(self) -> TowerShape:
         """The numbers of the vision tower."""
         vision = self.vision_config
+        window = vision.width * vision.spatial_merge_size**2
         return TowerShape(
             blocks=vision.depth,
             full_blocks=vision.depth,
@@ -285,9 +286,11 @@ class Qwen2VLConfig(PretrainedConfig):
             group=1,
             patches_of_group=vision.spatial_merge_size**2,
             embedding_inputs=0,
-            # what the norm reads and gives, the first layer gives, its activation gives; tokens
+            # what the norm reads and gives, the first layer gives, its activation gives
             aligner_of_patch=4 * vision.width,
-            aligner_of_token=self.hidden_size,
+            aligner_of_token=0,
+            aligner_matrices=window * (window + self.hidden_size),
+            gated=vision.activation == "silu",
         )
 
     @property

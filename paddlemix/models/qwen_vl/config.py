@@ -206,6 +206,8 @@ class QWenConfig(PretrainedConfig):
             # patches, widened, normed, with places, as keys and values; queries, what they gather, three layers of it
             aligner_of_patch=visual.width + 5 * hidden,
             aligner_of_token=5 * hidden,
+            aligner_matrices=hidden * (visual.width + 5 * hidden),
+            adds_places=True,
         )
 
     @property
