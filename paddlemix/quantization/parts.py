@@ -38,9 +38,7 @@ class Parts:
         Raises:
             ValueError: it is missing, or has another shape or dtype.
         """
-        found = self.tensors.get(name)
-        if found is None:
-            raise self.damaged(f"{name} is missing")
+        found = self._named(name)
         if tuple(found.shape) != shape:
             raise self.damaged(f"{name} is {list(found.shape)}, where {list(shape)} is expected")
         if found.dtype not in dtypes:
@@ -61,12 +59,16 @@ class Parts:
         Raises:
             ValueError: it is missing, or has more axes or fewer.
         """
-        found = self.tensors.get(name)
-        if found is None:
-            raise self.damaged(f"{name} is missing")
+        found = self._named(name)
         if len(found.shape) != axes:
             raise self.damaged(f"{name} is {list(found.shape)}, where {axes} axes are expected")
         return tuple(found.shape)
+
+    def _named(self, name: str) -> StoredTensor:
+        found = self.tensors.get(name)
+        if found is None:
+            raise self.damaged(f"{name} is missing")
+        return found
 
     def damaged(self, problem: str) -> ValueError:
         """Make the error of a weight that cannot be read; `problem` says why."""

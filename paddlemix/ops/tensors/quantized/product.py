@@ -8,6 +8,7 @@ import paddle
 from paddle.autograd import PyLayer
 
 from paddlemix.ops.tensors.checks import check_shape
+from paddlemix.ops.tensors.linear import product_dtype
 from paddlemix.ops.tensors.quantized.weight import QuantizedWeight
 
 
@@ -30,8 +31,7 @@ def quantized_linear(x: paddle.Tensor, weight: QuantizedWeight, bias: paddle.Ten
     outputs, inputs = weight.shape
     if not x.ndim or x.shape[-1] != inputs:
         raise ValueError(f"the weight of shape {[outputs, inputs]} does not multiply `x` of shape {list(x.shape)}.")
-    dtype = paddle.get_autocast_dtype(_device(x)) if paddle.is_autocast_enabled() else x.dtype
-    rows = x.astype(dtype).reshape([-1, inputs])
+    rows = x.astype(product_dtype() or x.dtype).reshape([-1, inputs])
     if weight.order is not None:
         rows = paddle.index_select(rows, weight.order, axis=1)
     with paddle.amp.auto_cast(enable=False):
@@ -40,10 +40,6 @@ def quantized_linear(x: paddle.Tensor, weight: QuantizedWeight, bias: paddle.Ten
             return y
         check_shape("bias", bias, [outputs])
         return y + bias.astype(y.dtype)
-
-
-def _device(tensor: paddle.Tensor) -> str:
-    return "cpu" if tensor.place.is_cpu_place() else "gpu"
 
 
 class _Product(PyLayer):

@@ -50,7 +50,7 @@ class QuantizedWeight:
         start, stop = first * inputs, end * inputs
         codes = self.codes[start // codes_in_byte : -(-stop // codes_in_byte)]
         numbers = paddle.gather(self.values, codes.astype("int32")).flatten()[: stop - start]
-        if self.block and inputs % self.block == 0:  # so that a block's factors need not be repeated
+        if inputs % self.block == 0:  # so that a block's factors need not be repeated
             blocks = slice(start // self.block, stop // self.block)
             numbers = numbers.reshape([-1, self.block])
             if self.zeros is not None:
