@@ -73,6 +73,7 @@ def test_shards_are_merged_one_by_one_and_cut_as_the_bases(tmp_path):
 MEMORY = """
 import json, re, sys
 from pathlib import Path
+import paddle
 import paddlemix
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.peft.merging.adapted import AdaptedWeights
@@ -89,6 +90,7 @@ layout = WeightLayout((), {}, ())
 stored = {one.name: one for one in stored_tensors(base)}
 adapter = read_adapter(base / "adapter", layout)
 merge = Merge(AdaptedWeights(base, {}, adapter, layout, stored, Tying("wte.weight", "lm_head.weight", False)))
+(paddle.ones([1024, 8]) @ paddle.ones([8, 1024])).numpy()  # the library of products loads 20 to 40 MiB of itself here
 before = high_water()
 merge.write_weights(target)
 print(high_water() - before)
@@ -112,8 +114,8 @@ def test_merging_needs_memory_for_a_few_tensors_not_for_a_shard(tmp_path):
     command = [sys.executable, "-c", MEMORY, str(base), str(tmp_path / "merged")]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     shard, tensor = 48 * width**2 * 4, width**2 * 4
-    # Measured: 9 tensors of 4 MiB, what Paddle sets up for its first product included.
-    assert int(ended.stdout) < 14 * tensor < shard / 3
+    # Measured: 3.5 to 6.5 tensors of 4 MiB.
+    assert int(ended.stdout) < 10 * tensor < shard / 3
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     down, up = (factors[f"base_model.model.{layers[7]}.{one}.weight"] for one in ("lora_A", "lora_B"))
     wanted = weights[f"{layers[7]}.weight"] + 2 * up @ down
