@@ -1,4 +1,6 @@
 // The kernels for processors with AVX2.
+#include <immintrin.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -15,6 +17,14 @@ namespace {
 
 constexpr const char* kSet = "AVX2";
 constexpr int kWidth = 8;
+
+#include "simd.inc"
+
+inline Floats larger(Floats x, Floats y) { return _mm256_max_ps(x, y); }
+
+inline Floats smaller(Floats x, Floats y) { return _mm256_min_ps(x, y); }
+
+inline Floats reciprocal(Floats x) { return 1.0f / x; }
 
 #include "kernels.inc"
 

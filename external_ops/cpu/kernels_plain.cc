@@ -13,6 +13,14 @@ namespace {
 constexpr const char* kSet = "plain";
 constexpr int kWidth = 4;
 
+#include "simd.inc"
+
+inline Floats larger(Floats x, Floats y) { return x > y ? x : y; }
+
+inline Floats smaller(Floats x, Floats y) { return x < y ? x : y; }
+
+inline Floats reciprocal(Floats x) { return 1.0f / x; }
+
 #include "kernels.inc"
 
 }  // namespace

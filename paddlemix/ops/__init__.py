@@ -7,7 +7,9 @@ Every op is one public function; a model calls it and does not know how it is co
 Ops on tensors are loaded when one is asked for, and Paddle with them: data workers ask for those on images alone.
 """
 
+from functools import cache
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from paddlemix.ops.images import patchify, resize_bicubic
@@ -21,4 +23,9 @@ __all__ = ["patchify", "resize_bicubic"]
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("paddlemix.ops.tensors"), name)
+    return getattr(_tensors(), name)
+
+
+@cache  # a token of an answer asks for ops 26 times, and importing anew takes 20 us each
+def _tensors() -> ModuleType:
+    return import_module("paddlemix.ops.tensors")
