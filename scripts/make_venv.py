@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO, List
 
@@ -65,9 +66,11 @@ def install(venv: Path) -> None:
     """Install the package in place, with its extras, at the versions of constraints.txt."""
     target = f".[{EXTRAS}]"
     print(f"Installing {target} into .venv (2 GB, a few minutes; details in .venv/pip.log)", flush=True)
+    began = time.monotonic()
     # Each Python brings another pip; one and the same for all comes first. It lets packages be built with pinned tools.
     pip(["install", "-c", PINS, "pip"], venv)
     pip(["install", "--progress-bar", "off", "-e", target, "-c", PINS, "--build-constraint", PINS], venv)
+    print(f"Installed in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def ops_digest(root: Path) -> str:
@@ -83,8 +86,8 @@ def install_ops(root: Path, venv: Path) -> None:
     stamp, digest = venv / OPS_STAMP, ops_digest(root)
     if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == digest:
         return
-    print(f"Building {OPS} into .venv (half a minute; details in .venv/ops.log)", flush=True)
-    python = str(venv / "bin" / "python")
+    print(f"Building {OPS} into .venv (half a minute, seconds where ccache has it; details in .venv/ops.log)", flush=True)
+    began, python = time.monotonic(), str(venv / "bin" / "python")
     with (venv / "ops.log").open("w", encoding="utf-8") as log:
         # Without what they depend on: the headers are for the library that Paddle brings.
         headers = [python, "-m", "pip", "install", "--no-deps", "-c", PINS, OPS_HEADERS]
@@ -96,6 +99,7 @@ def install_ops(root: Path, venv: Path) -> None:
         print(f"{OPS} could not be built, its last words are above: models run without it, slower", file=sys.stderr)
         return
     stamp.write_text(json.dumps(digest), encoding="utf-8")
+    print(f"Built in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def run_logged(command: List[str], folder: Path, log: IO[str]) -> int:
