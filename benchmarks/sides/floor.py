@@ -20,7 +20,7 @@ from paddlemix.ops.tensors import built
 
 # Of each shape so many products are timed, or as many as are done in so many seconds; the median counts.
 _RUNS, _SECONDS = 7, 0.3
-_NUMBERS, _FLOAT = 8, 4
+_NUMBERS = 9
 
 
 class Sharing(IntEnum):
@@ -43,6 +43,7 @@ class Product:
         right_transposed: likewise.
         rounded: whether the factors are held in bfloat16.
         sharing: by all threads, or one of many of which each thread computes some.
+        right_bytes: of the right factor, a weight or a cache; a weight may be held as codes.
         times: how often.
     """
 
@@ -53,6 +54,7 @@ class Product:
     right_transposed: bool
     rounded: bool
     sharing: Sharing
+    right_bytes: int
     times: int
 
     @property
@@ -67,8 +69,8 @@ class Product:
 
     @property
     def read_bytes(self) -> float:
-        """Bytes of the right factors of all of them, weights or cache."""
-        return float(_FLOAT * self.k * self.n * self.times)
+        """Bytes of the right factors of all of them."""
+        return float(self.right_bytes * self.times)
 
 
 @contextmanager
@@ -91,8 +93,8 @@ def counted_products() -> Iterator[list[Product]]:
     numbers = (ctypes.c_int64 * (_NUMBERS * shapes))()
     handle.paddlemix_counted_products(numbers, shapes)
     for start in range(0, len(numbers), _NUMBERS):
-        m, k, n, left, right, rounded, sharing, times = numbers[start : start + _NUMBERS]
-        found.append(Product(m, k, n, bool(left), bool(right), bool(rounded), Sharing(sharing), times))
+        m, k, n, left, right, rounded, sharing, size, times = numbers[start : start + _NUMBERS]
+        found.append(Product(m, k, n, bool(left), bool(right), bool(rounded), Sharing(sharing), size, times))
 
 
 def floor_of_products(step: Callable[[], Any]) -> dict[str, float]:

@@ -37,6 +37,13 @@ struct Rooms {
   Scratch<float> qkv, mixed, normed, added, sum, gate, up, inverse, statistics;
 };
 
+// Columns [begin, end) of x times a weight of either kind; `op.weight` is not looked at.
+void multiply(const Weight& weight, FewRows op, int64_t begin, int64_t end) {
+  if (weight.codes) return kernels().coded_rows({op.x, weight.codes, op.bias, op.y, op.rows, op.y_stride}, begin, end);
+  op.weight = weight.numbers;
+  kernels().few_rows_matmul(op, begin, end);
+}
+
 // Columns [begin, end) of the projections side by side.
 void project(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end) {
   const int64_t width = (op.heads + 2 * op.groups) * op.size;
@@ -45,8 +52,8 @@ void project(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t e
     const Projection& p = op.projections[i];
     const int64_t from = std::max<int64_t>(begin - offset, 0), to = std::min(end - offset, p.columns);
     if (from < to)
-      kernels().few_rows_matmul(
-          {rooms.normed, p.weight, p.bias, rooms.qkv + offset, op.rows, op.hidden, p.columns, width}, from, to);
+      multiply(p.weight, {rooms.normed, nullptr, p.bias, rooms.qkv + offset, op.rows, op.hidden, p.columns, width}, from,
+               to);
     offset += p.columns;
   }
 }
@@ -86,8 +93,8 @@ void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t grou
 }
 
 void gate(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end) {
-  for (const auto& [weight, y] : {std::pair<const float*, float*>{op.gate, rooms.gate}, {op.up, rooms.up}})
-    kernels().few_rows_matmul({rooms.normed, weight, nullptr, y, op.rows, op.hidden, op.inner, op.inner}, begin, end);
+  for (const auto& [weight, y] : {std::pair<const Weight&, float*>{op.gate, rooms.gate}, {op.up, rooms.up}})
+    multiply(weight, {rooms.normed, nullptr, nullptr, y, op.rows, op.hidden, op.inner, op.inner}, begin, end);
   for (int64_t row = 0; row < op.rows; ++row) {
     float* const gated = rooms.gate + row * op.inner + begin;
     kernels().swiglu(gated, rooms.up + row * op.inner + begin, gated, end - begin);
@@ -96,14 +103,16 @@ void gate(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end)
 
 // Every group's keys and values are read once a row, as a matrix of its own.
 void count_products(const DecodeBlock& op) {
-  const auto together = [&](int64_t in, int64_t out, int64_t times) {
-    count_product(op.rows, in, out, times, Sharing::kTogether);
+  const auto together = [&](const Weight& weight, int64_t in, int64_t out) {
+    count_product(op.rows, in, out, 1, Sharing::kTogether, weight.codes ? bytes_of(*weight.codes) : 0);
   };
-  for (int64_t i = 0; i < op.projection_count; ++i) together(op.hidden, op.projections[i].columns, 1);
+  for (int64_t i = 0; i < op.projection_count; ++i)
+    together(op.projections[i].weight, op.hidden, op.projections[i].columns);
   count_product(op.heads / op.groups, op.size, op.length + 1, 2 * op.rows * op.groups, Sharing::kAlone);
-  together(op.heads * op.size, op.hidden, 1);
-  together(op.hidden, op.inner, 2);
-  together(op.inner, op.hidden, 1);
+  together(op.output, op.heads * op.size, op.hidden);
+  together(op.gate, op.hidden, op.inner);
+  together(op.up, op.hidden, op.inner);
+  together(op.down, op.inner, op.hidden);
 }
 
 }  // namespace
@@ -127,8 +136,7 @@ void decode_block(const DecodeBlock& op, float* y) {
     member.meet();
     member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
       const int64_t width = op.heads * op.size;
-      kernels().few_rows_matmul({rooms.mixed, op.output, nullptr, rooms.added, op.rows, width, op.hidden, op.hidden},
-                                begin, end);
+      multiply(op.output, {rooms.mixed, nullptr, nullptr, rooms.added, op.rows, width, op.hidden, op.hidden}, begin, end);
     });
     member.meet();
     member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
@@ -140,7 +148,7 @@ void decode_block(const DecodeBlock& op, float* y) {
     member.share(op.inner, kColumns, [&](int64_t begin, int64_t end) { gate(op, rooms, begin, end); });
     member.meet();
     member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
-      kernels().few_rows_matmul({rooms.gate, op.down, nullptr, y, op.rows, op.inner, op.hidden, op.hidden}, begin, end);
+      multiply(op.down, {rooms.gate, nullptr, nullptr, y, op.rows, op.inner, op.hidden, op.hidden}, begin, end);
       for (int64_t row = 0; row < op.rows; ++row)
         for (int64_t i = row * op.hidden + begin; i < row * op.hidden + end; ++i) y[i] += rooms.sum[i];
     });

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "paddlemix/kernels.h"
 #include "paddlemix/scratch.h"

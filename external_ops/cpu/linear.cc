@@ -11,8 +11,7 @@ namespace {
 // Bytes of logits that are held at once. Each piece of rows reads and writes the weight's gradient once.
 constexpr int64_t kLogitBytes = int64_t{96} << 20;
 
-// Rounding the weights takes as long as multiplying them with a few dozen rows.
-Rounding rounding_of(const Linear& op) { return rounding(op.rounded && op.rows >= 32); }
+Rounding rounding_of(const Linear& op) { return rounding(op.rounded && op.rows >= kFewestRoundedRows); }
 
 }  // namespace
 

@@ -41,7 +41,7 @@ const Mkl& mkl() {
 // Each row begins as the bias, to which the product is added.
 void fill_rows(const Matmul& shape, float* c) {
   parallel_ranges(shape.m, 1 + (1 << 15) / shape.n, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) std::memcpy(c + row * shape.n, shape.bias, sizeof(float) * shape.n);
+    for (int64_t row = begin; row < end; ++row) std::memcpy(c + row * shape.stride(), shape.bias, sizeof(float) * shape.n);
   });
 }
 
@@ -50,13 +50,13 @@ void fill_rows(const Matmul& shape, float* c) {
 bool has_mkl() { return mkl().sgemm; }
 
 bool matmul_by_mkl(const Matmul& shape, const Operand& a, const Operand& b, float* c) {
-  if (!has_mkl() || std::max({shape.m, shape.k, shape.n}) > std::numeric_limits<int>::max()) return false;
+  if (!has_mkl() || std::max({shape.m, shape.k, shape.stride()}) > std::numeric_limits<int>::max()) return false;
   const int m = static_cast<int>(shape.m), k = static_cast<int>(shape.k), n = static_cast<int>(shape.n);
   if (shape.bias) fill_rows(shape, c);
   const int before = mkl().set_threads(num_threads());
   mkl().sgemm(kRowMajor, a.transposed() ? kTransposed : kAsIs, b.transposed() ? kTransposed : kAsIs, m, n, k, 1.0f,
               a.wide(), a.transposed() ? m : k, b.wide(), b.transposed() ? k : n, shape.bias || shape.add ? 1.0f : 0.0f, c,
-              n);
+              static_cast<int>(shape.stride()));
   mkl().set_threads(before);
   if (shape.activation != Activation::kNone)
     parallel_ranges(shape.m * shape.n, 1 << 14, [&](int64_t begin, int64_t end) {

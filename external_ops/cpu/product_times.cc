@@ -37,8 +37,10 @@ double now(clockid_t clock = CLOCK_MONOTONIC) {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// m, k, n, a transposed, b transposed, from bfloat16, how it is shared.
-using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool, bool, Sharing>;
+// m, k, n, a transposed, b transposed, from bfloat16, how it is shared, bytes of the right factor.
+using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool, bool, Sharing, int64_t>;
+
+int64_t bytes_of(int64_t k, int64_t n) { return static_cast<int64_t>(sizeof(float)) * k * n; }
 
 std::atomic<bool> listens{false};
 std::mutex counting;
@@ -53,11 +55,14 @@ void count(const Key& key, int64_t times) {
 
 void count_product(const Matmul& shape, const Operand& a, const Operand& b) {
   if (listens.load(std::memory_order_relaxed))
-    count({shape.m, shape.k, shape.n, a.transposed(), b.transposed(), a.is_rounded(), Sharing::kTogether}, 1);
+    count({shape.m, shape.k, shape.n, a.transposed(), b.transposed(), a.is_rounded(), Sharing::kTogether,
+           bytes_of(shape.k, shape.n)},
+          1);
 }
 
-void count_product(int64_t m, int64_t k, int64_t n, int64_t times, Sharing sharing) {
-  if (listens.load(std::memory_order_relaxed)) count({m, k, n, false, false, false, sharing}, times);
+void count_product(int64_t m, int64_t k, int64_t n, int64_t times, Sharing sharing, int64_t bytes) {
+  if (listens.load(std::memory_order_relaxed))
+    count({m, k, n, false, false, false, sharing, bytes ? bytes : bytes_of(k, n)}, times);
 }
 
 }  // namespace paddlemix
@@ -129,7 +134,7 @@ PADDLEMIX_EXPORT void paddlemix_count_products(int begins) {
   listens = begins;
 }
 
-// Writes eight numbers a shape, the last of which says how often it was computed, to at most `room` shapes; returns how
+// Writes nine numbers a shape, the last of which says how often it was computed, to at most `room` shapes; returns how
 // many there are.
 PADDLEMIX_EXPORT int64_t paddlemix_counted_products(int64_t* rows, int64_t room) {
   using namespace paddlemix;
@@ -137,9 +142,9 @@ PADDLEMIX_EXPORT int64_t paddlemix_counted_products(int64_t* rows, int64_t room)
   int64_t written = 0;
   for (const auto& [key, times] : counted) {
     if (written++ >= room) continue;
-    const auto& [m, k, n, a_transposed, b_transposed, rounded, sharing] = key;
+    const auto& [m, k, n, a_transposed, b_transposed, rounded, sharing, bytes] = key;
     for (const int64_t value : {m, k, n, int64_t{a_transposed}, int64_t{b_transposed}, int64_t{rounded},
-                                static_cast<int64_t>(sharing), times})
+                                static_cast<int64_t>(sharing), bytes, times})
       *rows++ = value;
   }
   return static_cast<int64_t>(counted.size());

@@ -145,20 +145,95 @@ static void attentions(int64_t queries, int64_t keys, int64_t heads, int64_t gro
   expect_close("attention's value gradient", static_cast<float>(found), static_cast<float>(given));
 }
 
+// A weight whose tensors end where its numbers end, so that reading behind them is seen.
+struct CodedWeight {
+  Floats values, scales, zeros;
+  std::vector<uint8_t> bytes;
+  std::vector<int64_t> order;
+  Codes codes;
+
+  // `levels`: values of 4 bits that are no whole numbers.
+  CodedWeight(int64_t out, int64_t in, int64_t block, int bits, bool levels, bool has_zeros, bool ordered) {
+    const int64_t numbers = out * in, blocks = (numbers + block - 1) / block;
+    bytes.resize((numbers * bits + 7) / 8);
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(generator());
+    values.resize(bits == 4 ? 512 : 256);
+    for (int64_t i = 0; i < 256; ++i) {
+      if (bits == 8) values[i] = static_cast<float>(i - 100);
+      if (bits == 4) values[2 * i] = levels ? std::sin(i & 15) : i & 15, values[2 * i + 1] = levels ? std::sin(i >> 4) : i >> 4;
+    }
+    scales = normal(blocks), zeros = normal(has_zeros ? blocks : 0);
+    for (int64_t i = 0; ordered && i < in; ++i) order.push_back((i * 7 + 3) % in);
+    if (in % 7 == 0) order.clear();
+    codes = {out, in, block, bits, bytes.data(), values.data(), scales.data(), has_zeros ? zeros.data() : nullptr,
+             order.empty() ? nullptr : order.data()};
+  }
+  CodedWeight(const CodedWeight&) = delete;
+
+  float number(int64_t output, int64_t column) const {
+    const int64_t n = output * codes.in + column, block = n / codes.block;
+    const int code = codes.bits == 8 ? bytes[n] : bytes[n / 2] >> (n % 2 * 4) & 15;
+    return (codes.value(code) - (zeros.empty() ? 0.0f : zeros[block])) * scales[block];
+  }
+};
+
+static void coded_linears(int64_t rows, const CodedWeight& weight) {
+  const auto& [out, in, block, bits, bytes, values, scales, zeros, order] = weight.codes;
+  const Floats x = normal(rows * in), bias = normal(out), up = normal(rows * out);
+  Floats y(rows * out), x_grad(rows * in);
+  coded_linear({x.data(), &weight.codes, bias.data(), y.data(), rows, out}, false);
+  coded_linear_grad(weight.codes, rows, up.data(), false, x_grad.data());
+  for (const int64_t row : {int64_t{0}, rows - 1})
+    for (int64_t output = 0; output < out; ++output) {
+      double wanted = bias[output], size = 0.0;
+      for (int64_t i = 0; i < in; ++i) {
+        const double part = x[row * in + (order ? order[i] : i)] * weight.number(output, i);
+        wanted += part, size += std::fabs(part);
+      }
+      if (std::fabs(y[row * out + output] - wanted) > 1e-5 * (1.0 + size))
+        expect_close("coded_linear", y[row * out + output], static_cast<float>(wanted));
+    }
+  for (int64_t i = 0; i < in; ++i) {
+    double wanted = 0.0, size = 0.0;
+    for (int64_t output = 0; output < out; ++output) {
+      const double part = up[(rows - 1) * out + output] * weight.number(output, i);
+      wanted += part, size += std::fabs(part);
+    }
+    const float found = x_grad[(rows - 1) * in + (order ? order[i] : i)];
+    if (std::fabs(found - wanted) > 1e-5 * (1.0 + size))
+      expect_close("coded_linear's gradient", found, static_cast<float>(wanted));
+  }
+}
+
+static void all_coded_linears() {
+  struct Form {
+    int64_t out, in, block;
+  };
+  // Whole vectors of words, rows that end within one, blocks of a whole row, and rows that blocks run over.
+  for (const Form& form : {Form{37, 256, 32}, {18, 256, 64}, {35, 384, 128}, {3, 176, 16}, {5, 96, 96}, {17, 52, 52},
+                           {6, 66, 66}, {33, 5, 64}, {4, 7, 7}, {1, 1, 1}, {9, 40, 64}, {300, 128, 128}})
+    for (const bool ordered : {false, true})
+      for (const bool has_zeros : {false, true})
+        for (const int kind : {0, 1, 2}) {
+          const CodedWeight weight(form.out, form.in, form.block, kind == 2 ? 8 : 4, kind == 1, has_zeros, ordered);
+          for (const int64_t rows : {1, 2, 3, 7, 17}) coded_linears(rows, weight);
+        }
+}
+
 static void decode_blocks(int64_t rows, int64_t heads, int64_t groups, int64_t size, int64_t hidden, int64_t inner,
-                          int64_t length, bool split) {
+                          int64_t length, bool split, bool coded = false) {
   const int64_t width = (heads + 2 * groups) * size, capacity = length + 2;
   const Floats x = normal(rows * hidden), norm(hidden, 1.0f), gate = normal(hidden * inner), bias = normal(width);
   const Floats weight = normal(hidden * width), turn(rows * size / 2, 1.0f), straight(rows * size / 2, 0.0f);
   const Floats output(heads * size * hidden, 0.0f), down(inner * hidden, 0.0f);
   Floats keys(rows * capacity * groups * size, 0.5f), values(keys), y(rows * hidden);
   const std::vector<uint8_t> visible(rows * (length + 1), 1);
-  std::vector<Projection> projections{{weight.data(), bias.data(), width}};
+  std::vector<Projection> projections{{{weight.data()}, bias.data(), width}};
   if (split) {
     const int64_t first = heads * size, second = groups * size;
-    projections = {{weight.data(), bias.data(), first},
-                   {weight.data() + hidden * first, nullptr, second},
-                   {weight.data() + hidden * (first + second), bias.data(), second}};
+    projections = {{{weight.data()}, bias.data(), first},
+                   {{weight.data() + hidden * first}, nullptr, second},
+                   {{weight.data() + hidden * (first + second)}, bias.data(), second}};
   }
   DecodeBlock op{rows, hidden, heads, groups, size, inner, 1e-6f};
   op.x = x.data(), op.attention_norm = op.feed_forward_norm = norm.data();
@@ -166,7 +241,9 @@ static void decode_blocks(int64_t rows, int64_t heads, int64_t groups, int64_t s
   op.query_cos = op.key_cos = turn.data(), op.query_sin = op.key_sin = straight.data();
   op.keys = keys.data(), op.values = values.data(), op.capacity = capacity, op.length = length;
   op.visible = visible.data();
-  op.output = output.data(), op.gate = op.up = gate.data(), op.down = down.data();
+  op.output = {output.data()}, op.gate = op.up = {gate.data()}, op.down = {down.data()};
+  const CodedWeight coded_gate(inner, hidden, hidden, 4, true, false, false);
+  if (coded) op.gate = op.up = {nullptr, &coded_gate.codes};
   decode_block(op, y.data());
   // Projections back to the hidden size that are zero leave the token as it was.
   for (int64_t i = 0; i < rows * hidden; ++i) expect_close("decode_block", y[i], x[i]);
@@ -211,6 +288,8 @@ int main() {
         attentions(65, 200, 2, 1, 128, causal, padded);
         attentions(64, 64, 2, 2, 33, causal, padded);
       }
+    all_coded_linears();
+    decode_blocks(3, 6, 3, 20, 68, 34, 70, true, true), decode_blocks(1, 8, 2, 64, 128, 352, 130, false, true);
     for (const bool split : {false, true}) {
       decode_blocks(1, 1, 1, 2, 1, 1, 0, split);
       decode_blocks(3, 6, 3, 20, 67, 33, 70, split);

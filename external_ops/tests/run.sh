@@ -34,7 +34,7 @@ if [ "${2:-tensors}" = tensors ]; then
   python=${PYTHON:-python}
   PADDLE=${PADDLE:-$($python -c 'from importlib.util import find_spec; print(find_spec("paddle").submodule_search_locations[0])')}
   ONEDNN_INCLUDE=${ONEDNN_INCLUDE:-$($python -c 'import sys; print(sys.prefix + "/include")')}
-  sources="tests/driver.cc cpu/adamw.cc cpu/attention.cc cpu/decode.cc cpu/dispatch.cc cpu/linear.cc cpu/matmul.cc cpu/mkl.cc cpu/product_times.cc cpu/rows.cc cpu/waiting.cc cpu/kernels_avx2.cc cpu/kernels_avx512.cc cpu/kernels_plain.cc"
+  sources="tests/driver.cc cpu/adamw.cc cpu/attention.cc cpu/codes.cc cpu/decode.cc cpu/dispatch.cc cpu/linear.cc cpu/matmul.cc cpu/mkl.cc cpu/product_times.cc cpu/rows.cc cpu/waiting.cc cpu/kernels_avx2.cc cpu/kernels_avx512.cc cpu/kernels_plain.cc"
   ${CXX:-g++} -std=c++17 -O1 -g -fopenmp $flags -Iinclude -I"$ONEDNN_INCLUDE" $sources -o "$folder/driver" \
     "$PADDLE/libs/libdnnl.so.3" -ldl -Wl,-rpath,"$PADDLE/libs"
   run "$folder/driver"

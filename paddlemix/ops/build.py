@@ -17,7 +17,7 @@ PACKAGE = "paddlemix_external_ops"
 # Set to "reference", every op is computed in its readable form.
 CHOICE_VARIABLE = "PADDLEMIX_OPS"
 # Goes up with every change of what Python calls: names, inputs and attributes. `external_ops/setup.py` has the same.
-INTERFACE = 8
+INTERFACE = 9
 # Likewise of the ops for CUDA alone, so that a build for the CPU stays good where only they have changed.
 CUDA_INTERFACE = 2
 BUILD_COMMAND = "cd external_ops && python setup.py install"

@@ -34,6 +34,11 @@ class QuantizedLinear(nn.Layer):
         return inputs, outputs
 
     @property
+    def codes(self) -> ops.QuantizedWeight:
+        """The weight."""
+        return self._weight
+
+    @property
     def quantized_bytes(self) -> int:
         """What the weight takes."""
         tensors = (getattr(self._weight, one.name) for one in fields(self._weight))

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "paddlemix/codes.h"
+
 namespace paddlemix {
 
 // Tensors are float32, row by row; a pointer that may be null says so.
@@ -170,6 +172,10 @@ struct Kernels {
   // `query_grad`, laid out as the query gradient is.
   void (*attention_grad)(const AttentionGrad&, int64_t sequence, int64_t group, int64_t begin, int64_t end,
                          float* query_grad);
+
+  void (*coded_rows)(const CodedRows&, int64_t begin, int64_t end);  // outputs [begin, end)
+  // Outputs [begin, end); `columns` of them side by side, one output behind the other.
+  void (*unpack_codes)(const Unpacked&, int64_t begin, int64_t end);
 };
 
 // The fastest that this processor can run.

@@ -29,6 +29,9 @@ inline Rounding rounding(bool rounded) {
   return product_paths().widened ? Rounding::kWidened : Rounding::kBfloat16;
 }
 
+// Rows from which on they are rounded: rounding a weight takes as long as multiplying it with a few dozen rows.
+constexpr int64_t kFewestRoundedRows = 32;
+
 // A matrix of float32, rows dense; `transposed` reads it the other way round.
 class Operand {
  public:
@@ -51,12 +54,16 @@ class Operand {
   std::shared_ptr<void> memory_;
 };
 
-// c[m, n] = activation(a[m, k] b[k, n] + bias[n]), or added to what is in c. Both operands are rounded, or none.
+// c[m, n] = activation(a[m, k] b[k, n] + bias[n]), or added to what is in c. Both operands are rounded, or none. Rows of c
+// may stand apart where there is no activation.
 struct Matmul {
   int64_t m, k, n;
   const float* bias = nullptr;
   Activation activation = Activation::kNone;
   bool add = false;
+  int64_t c_stride = 0;  // from one row of c to the next; 0 for n
+
+  int64_t stride() const { return c_stride ? c_stride : n; }
 };
 
 void matmul(const Matmul& shape, const Operand& a, const Operand& b, float* c);
@@ -72,8 +79,8 @@ bool has_mkl();
 // a causal mask hides half of some.
 enum class Sharing : int { kTogether = 0, kAlone = 1, kAloneHalf = 2 };
 
-// A step's products are counted while somebody listens.
+// A step's products are counted while somebody listens. `bytes` are those of the right factor, 0 for float32's.
 void count_product(const Matmul& shape, const Operand& a, const Operand& b);
-void count_product(int64_t m, int64_t k, int64_t n, int64_t times, Sharing sharing);
+void count_product(int64_t m, int64_t k, int64_t n, int64_t times, Sharing sharing, int64_t bytes = 0);
 
 }  // namespace paddlemix

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "paddlemix/codes.h"
 #include "paddlemix/kernels.h"
 #include "paddlemix/matmul.h"
 
@@ -46,9 +47,21 @@ void linear(const Linear& op, const float* x, const float* weight, const float* 
 void linear_grad(const Linear& op, const float* x, const float* weight, const float* before, const float* y_grad,
                  float* x_grad, float* weight_grad, float* bias_grad);
 
-// A projection of the rows: weight [in, columns] and bias [columns], or null.
+// A product with a weight that is held as codes; `rounded` to bfloat16, where there are many rows.
+void coded_linear(const CodedRows& op, bool rounded);
+void coded_linear_grad(const Codes& weight, int64_t rows, const float* y_grad, bool rounded, float* x_grad);
+// What the product of few rows reads of it.
+int64_t bytes_of(const Codes& weight);
+
+// A weight [in, columns] that multiplies rows: in floating point, or as codes.
+struct Weight {
+  const float* numbers;
+  const Codes* codes = nullptr;  // or null
+};
+
+// A projection of the rows: a weight and bias [columns], or null.
 struct Projection {
-  const float* weight;
+  Weight weight;
   const float* bias;
   int64_t columns;
 };
@@ -71,11 +84,11 @@ struct DecodeBlock {
   float* values;
   int64_t capacity, length;
   const uint8_t* visible;  // [rows, length + 1] or null: 0 hides a token from its row
-  const float* output;     // [heads * size, hidden]
+  Weight output;           // [heads * size, hidden]
   const float* feed_forward_norm;
-  const float* gate;  // [hidden, inner]
-  const float* up;
-  const float* down;  // [inner, hidden]
+  Weight gate;  // [hidden, inner]
+  Weight up;
+  Weight down;  // [inner, hidden]
 };
 
 void decode_block(const DecodeBlock& op, float* y);

@@ -11,6 +11,7 @@ from paddlemix import ops
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.norm import RMSNorm
 from paddlemix.models.replace import is_plain
+from paddlemix.quantization.linear import QuantizedLinear
 
 if TYPE_CHECKING:
     from paddlemix.contract import LayerCache
@@ -67,17 +68,23 @@ class DecoderParts(NamedTuple):
     def _are_plain(self) -> bool:
         linear = (*self.projections, self.output, self.gate, self.up, self.down)
         norms = (self.attention_norm, self.feed_forward_norm)
-        return all(is_plain(layer, Linear) for layer in linear) and all(is_plain(layer, RMSNorm) for layer in norms)
+        return all(is_plain(layer, Linear) or is_plain(layer, QuantizedLinear) for layer in linear) and all(
+            is_plain(layer, RMSNorm) for layer in norms
+        )
 
     def _weights(self) -> ops.BlockWeights:
         return ops.BlockWeights(
             self.attention_norm.weight,
-            tuple(layer.weight for layer in self.projections),
+            tuple(map(_weight, self.projections)),
             tuple(layer.bias for layer in self.projections),
-            self.output.weight,
+            _weight(self.output),
             self.feed_forward_norm.weight,
-            self.gate.weight,
-            self.up.weight,
-            self.down.weight,
+            _weight(self.gate),
+            _weight(self.up),
+            _weight(self.down),
             self.attention_norm.epsilon,
         )
+
+
+def _weight(layer: nn.Layer) -> paddle.Tensor | ops.QuantizedWeight:
+    return layer.codes if type(layer) is QuantizedLinear else layer.weight

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, TypeAlias
 
 import paddle
 
@@ -14,16 +15,22 @@ from paddlemix.ops.tensors.checks import check_like, check_shape
 from paddlemix.ops.tensors.linear import linear_reference
 from paddlemix.ops.tensors.mask import CausalMask
 from paddlemix.ops.tensors.norm import add_rms_norm_reference, rms_norm_reference
+from paddlemix.ops.tensors.quantized.product import quantized_linear_reference
+from paddlemix.ops.tensors.quantized.weight import QuantizedWeight
 from paddlemix.ops.tensors.rotary import Rotary, apply_rotary_reference
 
 # More rows are products that oneDNN computes faster than weights are read.
 MOST_ROWS = 16
 # Query heads that share a key head; the built op keeps a block of so many rows of scores.
 _MOST_SHARED = 64
+# In floating point [in, out], or held as codes.
+Multiplier: TypeAlias = paddle.Tensor | QuantizedWeight
 
 
 class BlockWeights(NamedTuple):
     """What a pre-norm decoder block with grouped heads and a gated feed-forward block computes with.
+
+    Each of its products is with a weight in floating point, or with one that is held as codes.
 
     Attributes:
         attention_norm: float[hidden].
@@ -38,13 +45,13 @@ class BlockWeights(NamedTuple):
     """
 
     attention_norm: paddle.Tensor
-    projections: tuple[paddle.Tensor, ...]
+    projections: tuple[Multiplier, ...]
     biases: tuple[paddle.Tensor | None, ...]
-    output: paddle.Tensor
+    output: Multiplier
     feed_forward_norm: paddle.Tensor
-    gate: paddle.Tensor
-    up: paddle.Tensor
-    down: paddle.Tensor
+    gate: Multiplier
+    up: Multiplier
+    down: Multiplier
     epsilon: float
 
 
@@ -92,26 +99,24 @@ def decode_block(
         ValueError: shapes, dtypes or places do not fit, or the cache is full.
     """
     _check(x, weights, query_rotary, key_rotary, keys, values, length, mask)
-    shared = weights.output.shape[0] // (keys.shape[2] * keys.shape[3])
+    shared = _sizes(weights.output)[0] // (keys.shape[2] * keys.shape[3])
     if not built.takes(x) or keys.shape[3] > LARGEST_HEAD or shared > _MOST_SHARED:
         return decode_block_reference(x, weights, query_rotary, key_rotary, keys, values, length, mask)
     nothing = built.nothing()
+    multipliers = (*weights.projections, weights.output, weights.gate, weights.up, weights.down)
     return built.run(
         "decode_block",
         x,
         weights.attention_norm,
-        list(weights.projections),
+        list(chain.from_iterable(map(_tensors, multipliers))),
         [nothing if bias is None else bias for bias in weights.biases],
         *query_rotary,
         *key_rotary,
         keys,
         values,
         built.nothing("uint8") if mask is None else mask.visible,
-        weights.output,
         weights.feed_forward_norm,
-        weights.gate,
-        weights.up,
-        weights.down,
+        list(chain.from_iterable(map(_form, multipliers))),
         weights.epsilon,
         length,
     )[0]
@@ -132,7 +137,7 @@ def decode_block_reference(
     rows, _, groups, size = keys.shape
     normed = rms_norm_reference(x, weights.attention_norm, weights.epsilon)
     projected = [
-        linear_reference(normed, weight, bias) for weight, bias in zip(weights.projections, weights.biases, strict=True)
+        _multiply(normed, weight, bias) for weight, bias in zip(weights.projections, weights.biases, strict=True)
     ]
     heads = paddle.concat(projected, axis=-1).reshape([rows, 1, -1, size])
     query, key, value = heads.split([heads.shape[2] - 2 * groups, groups, groups], axis=2)
@@ -140,10 +145,30 @@ def decode_block_reference(
     values[:, length : length + 1] = value
     query = apply_rotary_reference(query, *query_rotary)
     mixed = attention_reference(query, keys[:, : length + 1], values[:, : length + 1], mask)
-    attended = linear_reference(mixed.reshape([rows, 1, -1]), weights.output)
+    attended = _multiply(mixed.reshape([rows, 1, -1]), weights.output)
     total, normed = add_rms_norm_reference(x, attended, weights.feed_forward_norm, weights.epsilon)
-    inner = swiglu_reference(linear_reference(normed, weights.gate), linear_reference(normed, weights.up))
-    return total + linear_reference(inner, weights.down)
+    inner = swiglu_reference(_multiply(normed, weights.gate), _multiply(normed, weights.up))
+    return total + _multiply(inner, weights.down)
+
+
+def _multiply(x: paddle.Tensor, weight: Multiplier, bias: paddle.Tensor | None = None) -> paddle.Tensor:
+    if isinstance(weight, QuantizedWeight):
+        return quantized_linear_reference(x, weight, bias)
+    return linear_reference(x, weight, bias)
+
+
+def _sizes(weight: Multiplier) -> list[int]:
+    """Tell widths of what comes in and of what goes out."""
+    return [*reversed(weight.shape)] if isinstance(weight, QuantizedWeight) else weight.shape
+
+
+def _tensors(weight: Multiplier) -> list[paddle.Tensor]:
+    return weight.tensors if isinstance(weight, QuantizedWeight) else [weight]
+
+
+def _form(weight: Multiplier) -> tuple[int, int]:
+    """Tell the built op the columns of a weight, and its block, 0 in floating point."""
+    return (weight.shape[0], weight.block) if isinstance(weight, QuantizedWeight) else (weight.shape[1], 0)
 
 
 def _check(
@@ -181,21 +206,22 @@ def _check(
 
 def _check_weights(weights: BlockWeights, hidden: int, keys: paddle.Tensor) -> None:
     groups, size = keys.shape[2:]
-    columns, inner = sum(weight.shape[1] for weight in weights.projections), weights.gate.shape[-1]
+    projections = [_sizes(weight) for weight in weights.projections]
+    columns, inner = sum(out for _, out in projections), _sizes(weights.gate)[-1]
     heads = columns // size - 2 * groups
     if heads < 1 or heads % groups or columns % size:
-        shapes = [weight.shape for weight in weights.projections]
-        raise ValueError(f"`projections` have shapes {shapes}, which are no queries for {groups} keys of {size}.")
-    for name, wanted in (
-        ("attention_norm", [hidden]),
-        ("output", [heads * size, hidden]),
-        ("feed_forward_norm", [hidden]),
-        ("gate", [hidden, inner]),
-        ("up", [hidden, inner]),
-        ("down", [inner, hidden]),
+        raise ValueError(f"`projections` have shapes {projections}, which are no queries for {groups} keys of {size}.")
+    check_shape("attention_norm", weights.attention_norm, [hidden])
+    check_shape("feed_forward_norm", weights.feed_forward_norm, [hidden])
+    for name, weight, wanted in (
+        *(("projections", weight, [hidden, sizes[-1]]) for weight, sizes in zip(weights.projections, projections)),
+        ("output", weights.output, [heads * size, hidden]),
+        ("gate", weights.gate, [hidden, inner]),
+        ("up", weights.up, [hidden, inner]),
+        ("down", weights.down, [inner, hidden]),
     ):
-        check_shape(name, getattr(weights, name), wanted)
-    for weight, bias in zip(weights.projections, weights.biases, strict=True):
-        check_shape("projections", weight, [hidden, weight.shape[1]])
+        if _sizes(weight) != wanted:
+            raise ValueError(f"`{name}` has shape {_sizes(weight)}; expected {wanted}.")
+    for sizes, bias in zip(projections, weights.biases, strict=True):
         if bias is not None:
-            check_shape("biases", bias, weight.shape[1:])
+            check_shape("biases", bias, sizes[1:])

@@ -7,8 +7,9 @@ from typing import Any
 import paddle
 from paddle.autograd import PyLayer
 
+from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.checks import check_shape
-from paddlemix.ops.tensors.linear import product_dtype
+from paddlemix.ops.tensors.linear import is_rounded, product_dtype
 from paddlemix.ops.tensors.quantized.weight import QuantizedWeight
 
 
@@ -31,15 +32,27 @@ def quantized_linear(x: paddle.Tensor, weight: QuantizedWeight, bias: paddle.Ten
     outputs, inputs = weight.shape
     if not x.ndim or x.shape[-1] != inputs:
         raise ValueError(f"the weight of shape {[outputs, inputs]} does not multiply `x` of shape {list(x.shape)}.")
-    rows = x.astype(product_dtype() or x.dtype).reshape([-1, inputs])
+    if bias is not None:
+        check_shape("bias", bias, [outputs])
+    dtype = product_dtype() or x.dtype
+    if dtype == x.dtype and built.takes(x, bias):
+        asked = paddle.is_grad_enabled() and not x.stop_gradient
+        bias = built.nothing() if bias is None else bias
+        return built.run("quantized_linear", x, bias, *weight.tensors, outputs, weight.block, is_rounded(), asked)[0]
+    return quantized_linear_reference(x.astype(dtype), weight, bias)
+
+
+def quantized_linear_reference(
+    x: paddle.Tensor, weight: QuantizedWeight, bias: paddle.Tensor | None = None
+) -> paddle.Tensor:
+    """Compute `quantized_linear` in its readable form."""
+    outputs, inputs = weight.shape
+    rows = x.reshape([-1, inputs])
     if weight.order is not None:
         rows = paddle.index_select(rows, weight.order, axis=1)
     with paddle.amp.auto_cast(enable=False):
         y = _Product.apply(rows, weight).reshape([*x.shape[:-1], outputs])
-        if bias is None:
-            return y
-        check_shape("bias", bias, [outputs])
-        return y + bias.astype(y.dtype)
+        return y if bias is None else y + bias.astype(y.dtype)
 
 
 class _Product(PyLayer):

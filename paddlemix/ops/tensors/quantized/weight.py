@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import paddle
+
+from paddlemix.ops.tensors import built
 
 # Numbers of a weight that are in floating point at a time: 16 MiB in float32.
 _TILE = 1 << 22
@@ -35,6 +38,13 @@ class QuantizedWeight:
     block: int
     zeros: paddle.Tensor | None = None
     order: paddle.Tensor | None = None
+
+    @cached_property
+    def tensors(self) -> list[paddle.Tensor]:
+        """Codes, values, scales, zeros and order as the built ops take them."""
+        zeros = built.nothing() if self.zeros is None else self.zeros
+        order = built.nothing("int64") if self.order is None else self.order
+        return [self.codes, self.values, self.scales, zeros, order]
 
     def rows(self, first: int, end: int) -> paddle.Tensor:
         """Put rows into floating point, columns in the order of the codes.
