@@ -21,66 +21,128 @@ int team_size(const DecodeBlock& op) {
   return threads_for(op.rows * weights / kWork, kTeamWorthWaking);
 }
 
+// How many sums a product leaves, which are still to be added up; they do not depend on how many threads there are. Of
+// weights in floating point a thread reads 9 GB/s where it takes some columns of all rows, and 20 where it takes whole
+// rows, as they lie (Zen 4): so where reading is what takes the time threads share the rows.
+int64_t sums_of(const Weight& weight, int64_t rows, int64_t in) {
+  constexpr int64_t kRows = 64;  // of less, adding up takes more than a thirtieth of the time
+  constexpr int64_t kMost = 32, kFew = 4;
+  return weight.codes || rows > kFew ? 1 : std::clamp<int64_t>(in / kRows, 1, kMost);
+}
+
+// What products leave for the next step, [sums, rows, width].
+class Sums {
+ public:
+  Sums(int64_t most, int64_t rows, int64_t width) : rows_(rows), width_(width), numbers_(most * rows * width) {}
+
+  float* of(int64_t sum, int64_t row = 0) const { return numbers_ + (sum * rows_ + row) * width_; }
+
+  // Adds `sums` of them up in the first; returns columns from `begin` on.
+  float* add_up(int64_t sums, int64_t row, int64_t begin, int64_t end) const {
+    float* const total = of(0, row);
+    for (int64_t sum = 1; sum < sums; ++sum) {
+      const float* const other = of(sum, row);
+      for (int64_t i = begin; i < end; ++i) total[i] += other[i];
+    }
+    return total + begin;
+  }
+
+  int64_t width() const { return width_; }
+
+ private:
+  int64_t rows_, width_;
+  Scratch<float> numbers_;
+};
+
 // What one step leaves for the next.
 struct Rooms {
   explicit Rooms(const DecodeBlock& op)
-      : qkv(op.rows * (op.heads + 2 * op.groups) * op.size),
+      : qkv(sums_of({}, op.rows, op.hidden), op.rows, (op.heads + 2 * op.groups) * op.size),
+        added(sums_of({}, op.rows, op.heads * op.size), op.rows, op.hidden),
+        gate(sums_of({}, op.rows, op.hidden), op.rows, op.inner),
+        up(sums_of({}, op.rows, op.hidden), op.rows, op.inner),
+        down(sums_of({}, op.rows, op.inner), op.rows, op.hidden),
         mixed(op.rows * op.heads * op.size),
         normed(op.rows * op.hidden),
-        added(op.rows * op.hidden),
         sum(op.rows * op.hidden),
-        gate(op.rows * op.inner),
-        up(op.rows * op.inner),
         inverse(op.rows),
         statistics(op.rows * op.heads * 2) {}
 
-  Scratch<float> qkv, mixed, normed, added, sum, gate, up, inverse, statistics;
+  Sums qkv, added, gate, up, down;
+  Scratch<float> mixed, normed, sum, inverse, statistics;
 };
 
-// Columns [begin, end) of x times a weight of either kind; `op.weight` is not looked at.
-void multiply(const Weight& weight, FewRows op, int64_t begin, int64_t end) {
-  if (weight.codes) return kernels().coded_rows({op.x, weight.codes, op.bias, op.y, op.rows, op.y_stride}, begin, end);
-  op.weight = weight.numbers;
-  kernels().few_rows_matmul(op, begin, end);
+// A member's share of x[rows, in] times a weight of either kind, and of the bias, in columns of `y` from `offset` on.
+void multiply(const Member& member, const float* x, const Weight& weight, const float* bias, int64_t rows, int64_t in,
+              int64_t columns, const Sums& y, int64_t offset = 0) {
+  if (weight.codes) {
+    const CodedRows op{x, weight.codes, bias, y.of(0) + offset, rows, y.width()};
+    member.share(columns, kOutputStep, [&](int64_t begin, int64_t end) { kernels().coded_rows(op, begin, end); });
+    return;
+  }
+  const FewRows op{x, weight.numbers, bias, y.of(0) + offset, rows, in, columns, in, y.width()};
+  const int64_t sums = sums_of(weight, rows, in);
+  if (sums == 1) {
+    member.share(columns, kColumns, [&](int64_t begin, int64_t end) { kernels().few_rows_matmul(op, begin, end); });
+    return;
+  }
+  member.share(sums, 1, [&](int64_t first, int64_t last) {
+    for (int64_t sum = first; sum < last; ++sum) {
+      const int64_t begin = in * sum / sums, end = in * (sum + 1) / sums;
+      FewRows some = op;
+      some.x += begin, some.weight += begin * columns, some.in = end - begin;
+      some.bias = sum ? nullptr : bias, some.y = y.of(sum) + offset;
+      kernels().few_rows_matmul(some, 0, columns);
+    }
+  });
 }
 
-// Columns [begin, end) of the projections side by side.
-void project(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end) {
-  const int64_t width = (op.heads + 2 * op.groups) * op.size;
+void project(const DecodeBlock& op, const Rooms& rooms, const Member& member) {
   int64_t offset = 0;
   for (int64_t i = 0; i < op.projection_count; ++i) {
     const Projection& p = op.projections[i];
-    const int64_t from = std::max<int64_t>(begin - offset, 0), to = std::min(end - offset, p.columns);
-    if (from < to)
-      multiply(p.weight, {rooms.normed, nullptr, p.bias, rooms.qkv + offset, op.rows, op.hidden, p.columns, width}, from,
-               to);
+    multiply(member, rooms.normed, p.weight, p.bias, op.rows, op.hidden, p.columns, rooms.qkv, offset);
     offset += p.columns;
   }
 }
 
+// Columns [begin, end) of the projections side by side.
+float* projected(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t begin, int64_t end) {
+  int64_t offset = 0;
+  for (int64_t i = 0; i < op.projection_count; ++i) {
+    const Projection& p = op.projections[i];
+    const int64_t from = std::max(begin, offset), to = std::min(end, offset + p.columns);
+    if (from < to) rooms.qkv.add_up(sums_of(p.weight, op.rows, op.hidden), row, from, to);
+    offset += p.columns;
+  }
+  return rooms.qkv.of(0, row) + begin;
+}
+
 // Rotates the heads of one group of one row, writes key and value to the cache, and attends to it.
 void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t group) {
-  const int64_t half = op.size / 2, shared = op.heads / op.groups, width = (op.heads + 2 * op.groups) * op.size;
-  float* const queries = rooms.qkv + row * width;
-  const float* const key = queries + (op.heads + group) * op.size;
+  const int64_t half = op.size / 2, shared = op.heads / op.groups;
+  const auto heads = [&](int64_t first, int64_t count) {
+    return projected(op, rooms, row, first * op.size, (first + count) * op.size);
+  };
+  float* const query = heads(group * shared, shared);
+  const float *const key = heads(op.heads + group, 1), *const value = heads(op.heads + op.groups + group, 1);
   const int64_t sequence_start = row * op.capacity * op.groups * op.size;
   const int64_t place = sequence_start + (op.length * op.groups + group) * op.size;
-  float* const query = queries + group * shared * op.size;
   const float *cos = op.query_cos + row * half, *sin = op.query_sin + row * half;
   kernels().rotate({query, query, 0, 0, cos, sin, shared, op.size, false}, 0, 1);
   cos = op.key_cos + row * half, sin = op.key_sin + row * half;
   kernels().rotate({key, op.keys + place, 0, 0, cos, sin, 1, op.size, false}, 0, 1);
-  std::memcpy(op.values + place, key + op.groups * op.size, sizeof(float) * op.size);
+  std::memcpy(op.values + place, value, sizeof(float) * op.size);
 
   const Sequence sequence{0, 1, 0, op.length + 1};
   Attention attention{};
-  attention.query = queries;
+  attention.query = rooms.qkv.of(0, row);
   attention.key = op.keys + sequence_start;
   attention.value = op.values + sequence_start;
   attention.visible = op.visible ? op.visible + row * (op.length + 1) : nullptr;
   attention.sequences = &sequence;
   attention.sequence_count = 1;
-  attention.query_stride = width;
+  attention.query_stride = rooms.qkv.width();
   attention.key_stride = op.groups * op.size;
   attention.heads = op.heads;
   attention.groups = op.groups;
@@ -93,11 +155,9 @@ void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t grou
 }
 
 void gate(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end) {
-  for (const auto& [weight, y] : {std::pair<const Weight&, float*>{op.gate, rooms.gate}, {op.up, rooms.up}})
-    multiply(weight, {rooms.normed, nullptr, nullptr, y, op.rows, op.hidden, op.inner, op.inner}, begin, end);
   for (int64_t row = 0; row < op.rows; ++row) {
-    float* const gated = rooms.gate + row * op.inner + begin;
-    kernels().swiglu(gated, rooms.up + row * op.inner + begin, gated, end - begin);
+    float* const gate = rooms.gate.add_up(sums_of(op.gate, op.rows, op.hidden), row, begin, end);
+    kernels().swiglu(gate, rooms.up.add_up(sums_of(op.up, op.rows, op.hidden), row, begin, end), gate, end - begin);
   }
 }
 
@@ -127,30 +187,34 @@ void decode_block(const DecodeBlock& op, float* y) {
       kernels().rms_norm(norm, begin, end);
     });
     member.meet();
-    member.share((op.heads + 2 * op.groups) * op.size, kColumns,
-                 [&](int64_t begin, int64_t end) { project(op, rooms, begin, end); });
+    project(op, rooms, member);
     member.meet();
     member.share(op.rows * op.groups, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) attend(op, rooms, i / op.groups, i % op.groups);
     });
     member.meet();
-    member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
-      const int64_t width = op.heads * op.size;
-      multiply(op.output, {rooms.mixed, nullptr, nullptr, rooms.added, op.rows, width, op.hidden, op.hidden}, begin, end);
-    });
+    const int64_t width = op.heads * op.size;
+    multiply(member, rooms.mixed, op.output, nullptr, op.rows, width, op.hidden, rooms.added);
     member.meet();
     member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
-      const RmsNorm norm{op.x,         rooms.added,   op.feed_forward_norm, rooms.sum,
-                         rooms.normed, rooms.inverse, op.hidden,            op.epsilon};
+      for (int64_t row = begin; row < end; ++row) rooms.added.add_up(sums_of(op.output, op.rows, width), row, 0, op.hidden);
+      const RmsNorm norm{op.x,         rooms.added.of(0), op.feed_forward_norm, rooms.sum,
+                         rooms.normed, rooms.inverse,     op.hidden,            op.epsilon};
       kernels().rms_norm(norm, begin, end);
     });
     member.meet();
+    multiply(member, rooms.normed, op.gate, nullptr, op.rows, op.hidden, op.inner, rooms.gate);
+    multiply(member, rooms.normed, op.up, nullptr, op.rows, op.hidden, op.inner, rooms.up);
+    member.meet();
     member.share(op.inner, kColumns, [&](int64_t begin, int64_t end) { gate(op, rooms, begin, end); });
     member.meet();
+    multiply(member, rooms.gate.of(0), op.down, nullptr, op.rows, op.inner, op.hidden, rooms.down);
+    member.meet();
     member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
-      multiply(op.down, {rooms.gate, nullptr, nullptr, y, op.rows, op.inner, op.hidden, op.hidden}, begin, end);
-      for (int64_t row = 0; row < op.rows; ++row)
-        for (int64_t i = row * op.hidden + begin; i < row * op.hidden + end; ++i) y[i] += rooms.sum[i];
+      for (int64_t row = 0; row < op.rows; ++row) {
+        const float* const added = rooms.down.add_up(sums_of(op.down, op.rows, op.inner), row, begin, end);
+        for (int64_t i = begin; i < end; ++i) y[row * op.hidden + i] = rooms.sum[row * op.hidden + i] + added[i - begin];
+      }
     });
   });
 }

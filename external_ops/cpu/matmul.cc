@@ -121,7 +121,8 @@ void matmul_by_registers(const Matmul& shape, const Operand& a, const Operand& b
   constexpr int64_t kWork = 1 << 16;  // multiplications that are worth waking a thread for
   const int64_t grain = std::max<int64_t>(64, kWork / std::max<int64_t>(shape.k * shape.m, 1));
   parallel_ranges(shape.n, grain, [&](int64_t begin, int64_t end) {
-    kernels().few_rows_matmul({a.wide(), b.wide(), shape.bias, c, shape.m, shape.k, shape.n, shape.stride()}, begin, end);
+    kernels().few_rows_matmul(
+        {a.wide(), b.wide(), shape.bias, c, shape.m, shape.k, shape.n, shape.k, shape.stride()}, begin, end);
   });
   const int64_t count = shape.m * shape.n;
   if (shape.activation != Activation::kNone) kernels().activate(shape.activation, c, c, count);

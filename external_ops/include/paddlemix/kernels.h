@@ -114,11 +114,11 @@ struct AttentionGrad {
 
 // y[rows, columns] = x[rows, in] weight[in, columns] + bias[columns], for few rows.
 struct FewRows {
-  const float* x;
+  const float* x;  // rows `x_stride` numbers apart
   const float* weight;
   const float* bias;  // or null
   float* y;           // rows `y_stride` numbers apart
-  int64_t rows, in, columns, y_stride;
+  int64_t rows, in, columns, x_stride, y_stride;
 };
 
 // One step of AdamW (arXiv:1711.05101) for a tensor.

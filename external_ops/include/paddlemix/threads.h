@@ -77,7 +77,7 @@ void run_parts(int parts, const Work& work) {
 }
 
 // Where the threads of a team wait for one another: awake for as long as a step takes, then asleep. OpenMP's own barrier
-// puts them to sleep at once where idle threads do not wait awake: the seven of a decoder block took 0.5 ms.
+// puts them to sleep at once where idle threads do not wait awake: seven of a decoder block took 0.5 ms.
 class Gate {
  public:
   void meet(int threads) {

@@ -131,9 +131,9 @@ def test_a_token_goes_through_the_block_and_into_the_cache(rng, shape, padded):
 
 
 @pytest.mark.parametrize("split", [False, True])
-def test_at_a_models_size_it_agrees_with_the_reference_on_any_number_of_threads(only_built, rng, split):
+def test_at_a_models_size_it_is_right_on_any_number_of_threads(only_built, rng, split):
     case = Case(rng, rows=3, hidden=256, heads=8, groups=2, size=32, inner=704, length=200, split=split, padded=True)
-    wanted, threads = case.run(decode_block_reference), built.num_threads()
+    wanted, threads = by_hand(case), built.num_threads()
     try:
         found = []
         for count in (1, 2, 5):
@@ -141,11 +141,12 @@ def test_at_a_models_size_it_agrees_with_the_reference_on_any_number_of_threads(
             found.append(case.run(decode_block))
     finally:
         set_num_threads(threads)
-    for other in found[1:]:  # columns are shared out, not sums
+    for other in found[1:]:  # what is shared out does not depend on how many share it
         for one, two in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(one, two)
     for ours, theirs in zip(found[0], wanted, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=4e-6 * np.abs(theirs).max(), rtol=0)
+        # Measured with six seeds: 0.4e-6 to 1.3e-6, of the reference 0.9e-6 to 3.8e-6.
+        np.testing.assert_allclose(ours, theirs, atol=3e-6 * np.abs(theirs).max(), rtol=0)
 
 
 def test_heads_that_the_built_op_has_no_room_for_are_left_to_the_reference(rng):
