@@ -1,5 +1,5 @@
-// A decoder block on few rows: one team of threads from its beginning to its end. Each step takes tens of microseconds,
-// and calling an op and starting its threads would take as long again.
+// Decoder blocks on few rows: one team of threads from the first one's beginning to the last one's end. Each step takes
+// tens of microseconds, and calling an op and starting its threads would take as long again.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -15,26 +15,28 @@ namespace {
 // The fewest columns that a thread takes: a cache line.
 constexpr int64_t kColumns = 16;
 
-int team_size(const DecodeBlock& op) {
+// By the work of one block: where threads lose their cores they wait for one another in each.
+int team_size(const Decode& op) {
   constexpr int64_t kWork = 1 << 17;  // multiplications that are worth a thread
   const int64_t weights = op.hidden * ((2 * op.heads + 2 * op.groups) * op.size + 3 * op.inner);
   return threads_for(op.rows * weights / kWork, kTeamWorthWaking);
 }
 
-// What one step leaves for the next.
+// What one step leaves for the next, and a block for the next one.
 struct Rooms {
-  explicit Rooms(const DecodeBlock& op)
+  explicit Rooms(const Decode& op)
       : qkv(op.rows * (op.heads + 2 * op.groups) * op.size),
         mixed(op.rows * op.heads * op.size),
         normed(op.rows * op.hidden),
         added(op.rows * op.hidden),
         sum(op.rows * op.hidden),
+        out(op.block_count > 1 ? op.rows * op.hidden : 0),
         gate(op.rows * op.inner),
         up(op.rows * op.inner),
         inverse(op.rows),
         statistics(op.rows * op.heads * 2) {}
 
-  Scratch<float> qkv, mixed, normed, added, sum, gate, up, inverse, statistics;
+  Scratch<float> qkv, mixed, normed, added, sum, out, gate, up, inverse, statistics;
 };
 
 // Columns [begin, end) of x times a weight of either kind; `op.weight` is not looked at.
@@ -45,11 +47,11 @@ void multiply(const Weight& weight, FewRows op, int64_t begin, int64_t end) {
 }
 
 // Columns [begin, end) of the projections side by side.
-void project(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end) {
+void project(const Decode& op, const DecoderBlock& block, const Rooms& rooms, int64_t begin, int64_t end) {
   const int64_t width = (op.heads + 2 * op.groups) * op.size;
   int64_t offset = 0;
-  for (int64_t i = 0; i < op.projection_count; ++i) {
-    const Projection& p = op.projections[i];
+  for (int64_t i = 0; i < block.projection_count; ++i) {
+    const Projection& p = block.projections[i];
     const int64_t from = std::max<int64_t>(begin - offset, 0), to = std::min(end - offset, p.columns);
     if (from < to)
       multiply(p.weight, {rooms.normed, nullptr, p.bias, rooms.qkv + offset, op.rows, op.hidden, p.columns, width}, from,
@@ -59,7 +61,7 @@ void project(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t e
 }
 
 // Rotates the heads of one group of one row, writes key and value to the cache, and attends to it.
-void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t group) {
+void attend(const Decode& op, const DecoderBlock& block, const Rooms& rooms, int64_t row, int64_t group) {
   const int64_t half = op.size / 2, shared = op.heads / op.groups, width = (op.heads + 2 * op.groups) * op.size;
   float* const queries = rooms.qkv + row * width;
   const float* const key = queries + (op.heads + group) * op.size;
@@ -69,14 +71,14 @@ void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t grou
   const float *cos = op.query_cos + row * half, *sin = op.query_sin + row * half;
   kernels().rotate({query, query, 0, 0, cos, sin, shared, op.size, false}, 0, 1);
   cos = op.key_cos + row * half, sin = op.key_sin + row * half;
-  kernels().rotate({key, op.keys + place, 0, 0, cos, sin, 1, op.size, false}, 0, 1);
-  std::memcpy(op.values + place, key + op.groups * op.size, sizeof(float) * op.size);
+  kernels().rotate({key, block.keys + place, 0, 0, cos, sin, 1, op.size, false}, 0, 1);
+  std::memcpy(block.values + place, key + op.groups * op.size, sizeof(float) * op.size);
 
   const Sequence sequence{0, 1, 0, op.length + 1};
   Attention attention{};
   attention.query = queries;
-  attention.key = op.keys + sequence_start;
-  attention.value = op.values + sequence_start;
+  attention.key = block.keys + sequence_start;
+  attention.value = block.values + sequence_start;
   attention.visible = op.visible ? op.visible + row * (op.length + 1) : nullptr;
   attention.sequences = &sequence;
   attention.sequence_count = 1;
@@ -92,8 +94,8 @@ void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t grou
   kernels().attention_few(attention, 0, group);
 }
 
-void gate(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end) {
-  for (const auto& [weight, y] : {std::pair<const Weight&, float*>{op.gate, rooms.gate}, {op.up, rooms.up}})
+void gate(const Decode& op, const DecoderBlock& block, const Rooms& rooms, int64_t begin, int64_t end) {
+  for (const auto& [weight, y] : {std::pair<const Weight&, float*>{block.gate, rooms.gate}, {block.up, rooms.up}})
     multiply(weight, {rooms.normed, nullptr, nullptr, y, op.rows, op.hidden, op.inner, op.inner}, begin, end);
   for (int64_t row = 0; row < op.rows; ++row) {
     float* const gated = rooms.gate + row * op.inner + begin;
@@ -102,56 +104,67 @@ void gate(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end)
 }
 
 // Every group's keys and values are read once a row, as a matrix of its own.
-void count_products(const DecodeBlock& op) {
+void count_products(const Decode& op, const DecoderBlock& block) {
   const auto together = [&](const Weight& weight, int64_t in, int64_t out) {
     count_product(op.rows, in, out, 1, Sharing::kTogether, weight.codes ? bytes_of(*weight.codes) : 0);
   };
-  for (int64_t i = 0; i < op.projection_count; ++i)
-    together(op.projections[i].weight, op.hidden, op.projections[i].columns);
+  for (int64_t i = 0; i < block.projection_count; ++i)
+    together(block.projections[i].weight, op.hidden, block.projections[i].columns);
   count_product(op.heads / op.groups, op.size, op.length + 1, 2 * op.rows * op.groups, Sharing::kAlone);
-  together(op.output, op.heads * op.size, op.hidden);
-  together(op.gate, op.hidden, op.inner);
-  together(op.up, op.hidden, op.inner);
-  together(op.down, op.inner, op.hidden);
+  together(block.output, op.heads * op.size, op.hidden);
+  together(block.gate, op.hidden, op.inner);
+  together(block.up, op.hidden, op.inner);
+  together(block.down, op.inner, op.hidden);
+}
+
+// Takes rows x through a block, on all threads; what each of them writes the others may read once all have met.
+void take_through(const Decode& op, const DecoderBlock& block, const Rooms& rooms, const Member& member, const float* x,
+                  float* y) {
+  member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
+    const RmsNorm norm{x, nullptr, block.attention_norm, nullptr, rooms.normed, rooms.inverse, op.hidden, block.epsilon};
+    kernels().rms_norm(norm, begin, end);
+  });
+  member.meet();
+  member.share((op.heads + 2 * op.groups) * op.size, kColumns,
+               [&](int64_t begin, int64_t end) { project(op, block, rooms, begin, end); });
+  member.meet();
+  member.share(op.rows * op.groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) attend(op, block, rooms, i / op.groups, i % op.groups);
+  });
+  member.meet();
+  member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
+    const int64_t width = op.heads * op.size;
+    multiply(block.output, {rooms.mixed, nullptr, nullptr, rooms.added, op.rows, width, op.hidden, op.hidden}, begin,
+             end);
+  });
+  member.meet();
+  member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
+    const RmsNorm norm{x,         rooms.added, block.feed_forward_norm, rooms.sum, rooms.normed, rooms.inverse,
+                       op.hidden, block.epsilon};
+    kernels().rms_norm(norm, begin, end);
+  });
+  member.meet();
+  member.share(op.inner, kColumns, [&](int64_t begin, int64_t end) { gate(op, block, rooms, begin, end); });
+  member.meet();
+  member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
+    multiply(block.down, {rooms.gate, nullptr, nullptr, y, op.rows, op.inner, op.hidden, op.hidden}, begin, end);
+    for (int64_t row = 0; row < op.rows; ++row)
+      for (int64_t i = row * op.hidden + begin; i < row * op.hidden + end; ++i) y[i] += rooms.sum[i];
+  });
 }
 
 }  // namespace
 
-void decode_block(const DecodeBlock& op, float* y) {
+void decode(const Decode& op, float* y) {
   const Rooms rooms(op);
-  count_products(op);
+  for (int64_t i = 0; i < op.block_count; ++i) count_products(op, op.blocks[i]);
   run_team(team_size(op), [&](const Member& member) {
-    member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
-      const RmsNorm norm{op.x,         nullptr,       op.attention_norm, nullptr,
-                         rooms.normed, rooms.inverse, op.hidden,         op.epsilon};
-      kernels().rms_norm(norm, begin, end);
-    });
-    member.meet();
-    member.share((op.heads + 2 * op.groups) * op.size, kColumns,
-                 [&](int64_t begin, int64_t end) { project(op, rooms, begin, end); });
-    member.meet();
-    member.share(op.rows * op.groups, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) attend(op, rooms, i / op.groups, i % op.groups);
-    });
-    member.meet();
-    member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
-      const int64_t width = op.heads * op.size;
-      multiply(op.output, {rooms.mixed, nullptr, nullptr, rooms.added, op.rows, width, op.hidden, op.hidden}, begin, end);
-    });
-    member.meet();
-    member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
-      const RmsNorm norm{op.x,         rooms.added,   op.feed_forward_norm, rooms.sum,
-                         rooms.normed, rooms.inverse, op.hidden,            op.epsilon};
-      kernels().rms_norm(norm, begin, end);
-    });
-    member.meet();
-    member.share(op.inner, kColumns, [&](int64_t begin, int64_t end) { gate(op, rooms, begin, end); });
-    member.meet();
-    member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
-      multiply(op.down, {rooms.gate, nullptr, nullptr, y, op.rows, op.inner, op.hidden, op.hidden}, begin, end);
-      for (int64_t row = 0; row < op.rows; ++row)
-        for (int64_t i = row * op.hidden + begin; i < row * op.hidden + end; ++i) y[i] += rooms.sum[i];
-    });
+    for (int64_t i = 0; i < op.block_count; ++i) {
+      if (i) member.meet();
+      // One block's result is the next one's x; they take turns, and the last one's is y.
+      const bool odd = (op.block_count - i) % 2;
+      take_through(op, op.blocks[i], rooms, member, i ? (odd ? rooms.out.get() : y) : op.x, odd ? y : rooms.out.get());
+    }
   });
 }
 
