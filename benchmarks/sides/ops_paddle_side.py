@@ -101,10 +101,10 @@ def decode_block():
     names = ("query", "key", "value")
     projections, biases = tuple(part[name] for name in names), tuple(part[f"{name}_bias"] for name in names)
     others = (part[name] for name in ("output", "norm", "gate", "up", "down"))
-    weights = ops.BlockWeights(part["norm"], projections, biases, *others, 1e-6)
+    held = [ops.HeldBlock(ops.BlockWeights(part["norm"], projections, biases, *others, 1e-6))]
     rotary = COS[:1, :1], SIN[:1, :1]
-    cache = part["keys"], part["values"]
-    return paddle.no_grad()(lambda: ops.decode_block(part["x"], weights, rotary, rotary, *cache, BLOCK_TOKENS))
+    cache = [part["keys"]], [part["values"]]
+    return paddle.no_grad()(lambda: ops.decode_blocks(part["x"], held, rotary, rotary, *cache, BLOCK_TOKENS))
 
 
 COS, SIN = (paddle.to_tensor(np.stack([turn(angles())] * 2)) for turn in (np.cos, np.sin))

@@ -1,9 +1,8 @@
-// A decoder block on few rows: one team of threads from its beginning to its end. Each step takes tens of microseconds,
-// and calling an op and starting its threads would take as long again.
+// Decoder blocks on few rows: one team of threads from the first one's beginning to the last one's end. Each step takes
+// tens of microseconds, and calling an op and starting its threads would take as long again.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <utility>
 
 #include "paddlemix/ops.h"
 #include "paddlemix/scratch.h"
@@ -15,19 +14,16 @@ namespace {
 // The fewest columns that a thread takes: a cache line.
 constexpr int64_t kColumns = 16;
 
-int team_size(const DecodeBlock& op) {
+// By the work of one block: where threads lose their cores they wait for one another in each.
+int team_size(const Decode& op) {
   constexpr int64_t kWork = 1 << 17;  // multiplications that are worth a thread
   const int64_t weights = op.hidden * ((2 * op.heads + 2 * op.groups) * op.size + 3 * op.inner);
   return threads_for(op.rows * weights / kWork, kTeamWorthWaking);
 }
 
-// How many sums a product leaves, which are still to be added up; they do not depend on how many threads there are. Of
-// weights in floating point a thread reads 9 GB/s where it takes some columns of all rows, and 20 where it takes whole
-// rows, as they lie (Zen 4): so where reading is what takes the time threads share the rows.
-int64_t sums_of(const Weight& weight, int64_t rows, int64_t in) {
-  constexpr int64_t kRows = 64;  // of less, adding up takes more than a thirtieth of the time
-  constexpr int64_t kMost = 32, kFew = 4;
-  return weight.codes || rows > kFew ? 1 : std::clamp<int64_t>(in / kRows, 1, kMost);
+// How many sums a product leaves for the next step to add up.
+int64_t sums_of(const Weight& weight, int64_t rows, int64_t in, int64_t columns) {
+  return weight.codes ? 1 : sums_of_few_rows(rows, in, columns);
 }
 
 // What products leave for the next step, [sums, rows, width].
@@ -54,22 +50,25 @@ class Sums {
   Scratch<float> numbers_;
 };
 
-// What one step leaves for the next.
+int64_t most_sums(const Decode& op, int64_t in) { return sums_of_few_rows(op.rows, in, 1); }
+
+// What one step leaves for the next, and a block for the next one.
 struct Rooms {
-  explicit Rooms(const DecodeBlock& op)
-      : qkv(sums_of({}, op.rows, op.hidden), op.rows, (op.heads + 2 * op.groups) * op.size),
-        added(sums_of({}, op.rows, op.heads * op.size), op.rows, op.hidden),
-        gate(sums_of({}, op.rows, op.hidden), op.rows, op.inner),
-        up(sums_of({}, op.rows, op.hidden), op.rows, op.inner),
-        down(sums_of({}, op.rows, op.inner), op.rows, op.hidden),
+  explicit Rooms(const Decode& op)
+      : qkv(most_sums(op, op.hidden), op.rows, (op.heads + 2 * op.groups) * op.size),
+        added(most_sums(op, op.heads * op.size), op.rows, op.hidden),
+        gate(most_sums(op, op.hidden), op.rows, op.inner),
+        up(most_sums(op, op.hidden), op.rows, op.inner),
+        down(most_sums(op, op.inner), op.rows, op.hidden),
         mixed(op.rows * op.heads * op.size),
         normed(op.rows * op.hidden),
         sum(op.rows * op.hidden),
+        out(op.block_count > 1 ? op.rows * op.hidden : 0),
         inverse(op.rows),
         statistics(op.rows * op.heads * 2) {}
 
   Sums qkv, added, gate, up, down;
-  Scratch<float> mixed, normed, sum, inverse, statistics;
+  Scratch<float> mixed, normed, sum, out, inverse, statistics;
 };
 
 // A member's share of x[rows, in] times a weight of either kind, and of the bias, in columns of `y` from `offset` on.
@@ -81,48 +80,45 @@ void multiply(const Member& member, const float* x, const Weight& weight, const 
     return;
   }
   const FewRows op{x, weight.numbers, bias, y.of(0) + offset, rows, in, columns, in, y.width()};
-  const int64_t sums = sums_of(weight, rows, in);
+  const int64_t sums = sums_of(weight, rows, in, columns);
   if (sums == 1) {
     member.share(columns, kColumns, [&](int64_t begin, int64_t end) { kernels().few_rows_matmul(op, begin, end); });
     return;
   }
   member.share(sums, 1, [&](int64_t first, int64_t last) {
-    for (int64_t sum = first; sum < last; ++sum) {
-      const int64_t begin = in * sum / sums, end = in * (sum + 1) / sums;
-      FewRows some = op;
-      some.x += begin, some.weight += begin * columns, some.in = end - begin;
-      some.bias = sum ? nullptr : bias, some.y = y.of(sum) + offset;
-      kernels().few_rows_matmul(some, 0, columns);
-    }
+    for (int64_t sum = first; sum < last; ++sum)
+      kernels().few_rows_matmul(part_of_few_rows(op, sum, sums, y.of(sum) + offset), 0, columns);
   });
 }
 
-void project(const DecodeBlock& op, const Rooms& rooms, const Member& member) {
+// The projections side by side.
+void project(const Decode& op, const DecoderBlock& block, const Rooms& rooms, const Member& member) {
   int64_t offset = 0;
-  for (int64_t i = 0; i < op.projection_count; ++i) {
-    const Projection& p = op.projections[i];
+  for (int64_t i = 0; i < block.projection_count; ++i) {
+    const Projection& p = block.projections[i];
     multiply(member, rooms.normed, p.weight, p.bias, op.rows, op.hidden, p.columns, rooms.qkv, offset);
     offset += p.columns;
   }
 }
 
-// Columns [begin, end) of the projections side by side.
-float* projected(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t begin, int64_t end) {
+// Columns [begin, end) of what `project` has left.
+float* projected(const Decode& op, const DecoderBlock& block, const Rooms& rooms, int64_t row, int64_t begin,
+                 int64_t end) {
   int64_t offset = 0;
-  for (int64_t i = 0; i < op.projection_count; ++i) {
-    const Projection& p = op.projections[i];
+  for (int64_t i = 0; i < block.projection_count; ++i) {
+    const Projection& p = block.projections[i];
     const int64_t from = std::max(begin, offset), to = std::min(end, offset + p.columns);
-    if (from < to) rooms.qkv.add_up(sums_of(p.weight, op.rows, op.hidden), row, from, to);
+    if (from < to) rooms.qkv.add_up(sums_of(p.weight, op.rows, op.hidden, p.columns), row, from, to);
     offset += p.columns;
   }
   return rooms.qkv.of(0, row) + begin;
 }
 
 // Rotates the heads of one group of one row, writes key and value to the cache, and attends to it.
-void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t group) {
+void attend(const Decode& op, const DecoderBlock& block, const Rooms& rooms, int64_t row, int64_t group) {
   const int64_t half = op.size / 2, shared = op.heads / op.groups;
   const auto heads = [&](int64_t first, int64_t count) {
-    return projected(op, rooms, row, first * op.size, (first + count) * op.size);
+    return projected(op, block, rooms, row, first * op.size, (first + count) * op.size);
   };
   float* const query = heads(group * shared, shared);
   const float *const key = heads(op.heads + group, 1), *const value = heads(op.heads + op.groups + group, 1);
@@ -131,14 +127,14 @@ void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t grou
   const float *cos = op.query_cos + row * half, *sin = op.query_sin + row * half;
   kernels().rotate({query, query, 0, 0, cos, sin, shared, op.size, false}, 0, 1);
   cos = op.key_cos + row * half, sin = op.key_sin + row * half;
-  kernels().rotate({key, op.keys + place, 0, 0, cos, sin, 1, op.size, false}, 0, 1);
-  std::memcpy(op.values + place, value, sizeof(float) * op.size);
+  kernels().rotate({key, block.keys + place, 0, 0, cos, sin, 1, op.size, false}, 0, 1);
+  std::memcpy(block.values + place, value, sizeof(float) * op.size);
 
   const Sequence sequence{0, 1, 0, op.length + 1};
   Attention attention{};
   attention.query = rooms.qkv.of(0, row);
-  attention.key = op.keys + sequence_start;
-  attention.value = op.values + sequence_start;
+  attention.key = block.keys + sequence_start;
+  attention.value = block.values + sequence_start;
   attention.visible = op.visible ? op.visible + row * (op.length + 1) : nullptr;
   attention.sequences = &sequence;
   attention.sequence_count = 1;
@@ -154,68 +150,86 @@ void attend(const DecodeBlock& op, const Rooms& rooms, int64_t row, int64_t grou
   kernels().attention_few(attention, 0, group);
 }
 
-void gate(const DecodeBlock& op, const Rooms& rooms, int64_t begin, int64_t end) {
+// Columns [begin, end) of what goes down.
+void gate(const Decode& op, const DecoderBlock& block, const Rooms& rooms, int64_t begin, int64_t end) {
   for (int64_t row = 0; row < op.rows; ++row) {
-    float* const gate = rooms.gate.add_up(sums_of(op.gate, op.rows, op.hidden), row, begin, end);
-    kernels().swiglu(gate, rooms.up.add_up(sums_of(op.up, op.rows, op.hidden), row, begin, end), gate, end - begin);
+    float* const gate = rooms.gate.add_up(sums_of(block.gate, op.rows, op.hidden, op.inner), row, begin, end);
+    kernels().swiglu(gate, rooms.up.add_up(sums_of(block.up, op.rows, op.hidden, op.inner), row, begin, end), gate, end - begin);
   }
 }
 
 // Every group's keys and values are read once a row, as a matrix of its own.
-void count_products(const DecodeBlock& op) {
+void count_products(const Decode& op, const DecoderBlock& block) {
   const auto together = [&](const Weight& weight, int64_t in, int64_t out) {
     count_product(op.rows, in, out, 1, Sharing::kTogether, weight.codes ? bytes_of(*weight.codes) : 0);
   };
-  for (int64_t i = 0; i < op.projection_count; ++i)
-    together(op.projections[i].weight, op.hidden, op.projections[i].columns);
+  for (int64_t i = 0; i < block.projection_count; ++i)
+    together(block.projections[i].weight, op.hidden, block.projections[i].columns);
   count_product(op.heads / op.groups, op.size, op.length + 1, 2 * op.rows * op.groups, Sharing::kAlone);
-  together(op.output, op.heads * op.size, op.hidden);
-  together(op.gate, op.hidden, op.inner);
-  together(op.up, op.hidden, op.inner);
-  together(op.down, op.inner, op.hidden);
+  together(block.output, op.heads * op.size, op.hidden);
+  together(block.gate, op.hidden, op.inner);
+  together(block.up, op.hidden, op.inner);
+  together(block.down, op.inner, op.hidden);
+}
+
+// Takes rows x through a block, on all threads; what each of them writes the others may read once all have met.
+void take_through(const Decode& op, const DecoderBlock& block, const Rooms& rooms, const Member& member, const float* x,
+                  float* y) {
+  member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
+    const RmsNorm norm{x, nullptr, block.attention_norm, nullptr, rooms.normed, rooms.inverse, op.hidden, block.epsilon};
+    kernels().rms_norm(norm, begin, end);
+  });
+  member.meet();
+  project(op, block, rooms, member);
+  member.meet();
+  member.share(op.rows * op.groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) attend(op, block, rooms, i / op.groups, i % op.groups);
+  });
+  member.meet();
+  const int64_t width = op.heads * op.size;
+  multiply(member, rooms.mixed, block.output, nullptr, op.rows, width, op.hidden, rooms.added);
+  member.meet();
+  member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      rooms.added.add_up(sums_of(block.output, op.rows, width, op.hidden), row, 0, op.hidden);
+    const RmsNorm norm{x,
+                       rooms.added.of(0),
+                       block.feed_forward_norm,
+                       rooms.sum,
+                       rooms.normed,
+                       rooms.inverse,
+                       op.hidden,
+                       block.epsilon};
+    kernels().rms_norm(norm, begin, end);
+  });
+  member.meet();
+  multiply(member, rooms.normed, block.gate, nullptr, op.rows, op.hidden, op.inner, rooms.gate);
+  multiply(member, rooms.normed, block.up, nullptr, op.rows, op.hidden, op.inner, rooms.up);
+  member.meet();
+  member.share(op.inner, kColumns, [&](int64_t begin, int64_t end) { gate(op, block, rooms, begin, end); });
+  member.meet();
+  multiply(member, rooms.gate.of(0), block.down, nullptr, op.rows, op.inner, op.hidden, rooms.down);
+  member.meet();
+  member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
+    for (int64_t row = 0; row < op.rows; ++row) {
+      const float* const added = rooms.down.add_up(sums_of(block.down, op.rows, op.inner, op.hidden), row, begin, end);
+      for (int64_t i = begin; i < end; ++i) y[row * op.hidden + i] = rooms.sum[row * op.hidden + i] + added[i - begin];
+    }
+  });
 }
 
 }  // namespace
 
-void decode_block(const DecodeBlock& op, float* y) {
+void decode(const Decode& op, float* y) {
   const Rooms rooms(op);
-  count_products(op);
+  for (int64_t i = 0; i < op.block_count; ++i) count_products(op, op.blocks[i]);
   run_team(team_size(op), [&](const Member& member) {
-    member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
-      const RmsNorm norm{op.x,         nullptr,       op.attention_norm, nullptr,
-                         rooms.normed, rooms.inverse, op.hidden,         op.epsilon};
-      kernels().rms_norm(norm, begin, end);
-    });
-    member.meet();
-    project(op, rooms, member);
-    member.meet();
-    member.share(op.rows * op.groups, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) attend(op, rooms, i / op.groups, i % op.groups);
-    });
-    member.meet();
-    const int64_t width = op.heads * op.size;
-    multiply(member, rooms.mixed, op.output, nullptr, op.rows, width, op.hidden, rooms.added);
-    member.meet();
-    member.share(op.rows, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) rooms.added.add_up(sums_of(op.output, op.rows, width), row, 0, op.hidden);
-      const RmsNorm norm{op.x,         rooms.added.of(0), op.feed_forward_norm, rooms.sum,
-                         rooms.normed, rooms.inverse,     op.hidden,            op.epsilon};
-      kernels().rms_norm(norm, begin, end);
-    });
-    member.meet();
-    multiply(member, rooms.normed, op.gate, nullptr, op.rows, op.hidden, op.inner, rooms.gate);
-    multiply(member, rooms.normed, op.up, nullptr, op.rows, op.hidden, op.inner, rooms.up);
-    member.meet();
-    member.share(op.inner, kColumns, [&](int64_t begin, int64_t end) { gate(op, rooms, begin, end); });
-    member.meet();
-    multiply(member, rooms.gate.of(0), op.down, nullptr, op.rows, op.inner, op.hidden, rooms.down);
-    member.meet();
-    member.share(op.hidden, kColumns, [&](int64_t begin, int64_t end) {
-      for (int64_t row = 0; row < op.rows; ++row) {
-        const float* const added = rooms.down.add_up(sums_of(op.down, op.rows, op.inner), row, begin, end);
-        for (int64_t i = begin; i < end; ++i) y[row * op.hidden + i] = rooms.sum[row * op.hidden + i] + added[i - begin];
-      }
-    });
+    for (int64_t i = 0; i < op.block_count; ++i) {
+      if (i) member.meet();
+      // One block's result is the next one's x; they take turns, and the last one's is y.
+      const bool odd = (op.block_count - i) % 2;
+      take_through(op, op.blocks[i], rooms, member, i ? (odd ? rooms.out.get() : y) : op.x, odd ? y : rooms.out.get());
+    }
   });
 }
 

@@ -117,13 +117,47 @@ Operand Operand::from(int64_t numbers) const {
   return other;
 }
 
+int64_t sums_of_few_rows(int64_t rows, int64_t in, int64_t columns) {
+  constexpr int64_t kRows = 64;  // of less, adding up takes more than a thirtieth of the time
+  constexpr int64_t kMost = 32, kFew = 4, kLong = 8192;
+  return rows > kFew || columns > kLong ? 1 : std::clamp<int64_t>(in / kRows, 1, kMost);
+}
+
+FewRows part_of_few_rows(const FewRows& whole, int64_t sum, int64_t sums, float* y) {
+  const int64_t begin = whole.in * sum / sums, end = whole.in * (sum + 1) / sums;
+  FewRows part = whole;
+  part.x += begin, part.weight += begin * whole.columns, part.in = end - begin;
+  part.y = y;
+  if (sum) part.bias = nullptr;
+  return part;
+}
+
 void matmul_by_registers(const Matmul& shape, const Operand& a, const Operand& b, float* c) {
   constexpr int64_t kWork = 1 << 16;  // multiplications that are worth waking a thread for
-  const int64_t grain = std::max<int64_t>(64, kWork / std::max<int64_t>(shape.k * shape.m, 1));
-  parallel_ranges(shape.n, grain, [&](int64_t begin, int64_t end) {
-    kernels().few_rows_matmul(
-        {a.wide(), b.wide(), shape.bias, c, shape.m, shape.k, shape.n, shape.k, shape.stride()}, begin, end);
-  });
+  const FewRows whole{a.wide(), b.wide(), shape.bias, c, shape.m, shape.k, shape.n, shape.k, shape.stride()};
+  const int64_t sums = sums_of_few_rows(shape.m, shape.k, shape.n);
+  if (sums == 1) {
+    const int64_t grain = std::max<int64_t>(64, kWork / std::max<int64_t>(shape.k * shape.m, 1));
+    parallel_ranges(shape.n, grain,
+                    [&](int64_t begin, int64_t end) { kernels().few_rows_matmul(whole, begin, end); });
+  } else {
+    const int64_t y_size = shape.m * whole.y_stride;
+    const Scratch<float> others((sums - 1) * y_size);
+    parallel_ranges(
+        sums, 1,
+        [&](int64_t first, int64_t last) {
+          for (int64_t sum = first; sum < last; ++sum) {
+            float* const y = sum ? others + (sum - 1) * y_size : c;
+            kernels().few_rows_matmul(part_of_few_rows(whole, sum, sums, y), 0, shape.n);
+          }
+        },
+        parts_of(shape.m * shape.k * shape.n / sums, kWork));
+    for (int64_t row = 0; row < shape.m; ++row)
+      for (int64_t sum = 0; sum + 1 < sums; ++sum) {
+        const float* const other = others + sum * y_size + row * whole.y_stride;
+        for (int64_t i = 0; i < shape.n; ++i) c[row * whole.y_stride + i] += other[i];
+      }
+  }
   const int64_t count = shape.m * shape.n;
   if (shape.activation != Activation::kNone) kernels().activate(shape.activation, c, c, count);
 }

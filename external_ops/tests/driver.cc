@@ -221,7 +221,7 @@ static void all_coded_linears() {
 }
 
 static void decode_blocks(int64_t rows, int64_t heads, int64_t groups, int64_t size, int64_t hidden, int64_t inner,
-                          int64_t length, bool split, bool coded = false) {
+                          int64_t length, bool split, bool coded = false, int64_t block_count = 1) {
   const int64_t width = (heads + 2 * groups) * size, capacity = length + 2;
   const Floats x = normal(rows * hidden), norm(hidden, 1.0f), gate = normal(hidden * inner), bias = normal(width);
   const Floats weight = normal(hidden * width), turn(rows * size / 2, 1.0f), straight(rows * size / 2, 0.0f);
@@ -235,16 +235,19 @@ static void decode_blocks(int64_t rows, int64_t heads, int64_t groups, int64_t s
                    {{weight.data() + hidden * first}, nullptr, second},
                    {{weight.data() + hidden * (first + second)}, bias.data(), second}};
   }
-  DecodeBlock op{rows, hidden, heads, groups, size, inner, 1e-6f};
-  op.x = x.data(), op.attention_norm = op.feed_forward_norm = norm.data();
-  op.projections = projections.data(), op.projection_count = projections.size();
+  Decode op{rows, hidden, heads, groups, size, inner};
+  DecoderBlock block{1e-6f};
+  op.x = x.data(), block.attention_norm = block.feed_forward_norm = norm.data();
+  block.projections = projections.data(), block.projection_count = projections.size();
   op.query_cos = op.key_cos = turn.data(), op.query_sin = op.key_sin = straight.data();
-  op.keys = keys.data(), op.values = values.data(), op.capacity = capacity, op.length = length;
+  block.keys = keys.data(), block.values = values.data(), op.capacity = capacity, op.length = length;
   op.visible = visible.data();
-  op.output = {output.data()}, op.gate = op.up = {gate.data()}, op.down = {down.data()};
+  block.output = {output.data()}, block.gate = block.up = {gate.data()}, block.down = {down.data()};
   const CodedWeight coded_gate(inner, hidden, hidden, 4, true, false, false);
-  if (coded) op.gate = op.up = {nullptr, &coded_gate.codes};
-  decode_block(op, y.data());
+  if (coded) block.gate = block.up = {nullptr, &coded_gate.codes};
+  const std::vector<DecoderBlock> blocks(block_count, block);
+  op.blocks = blocks.data(), op.block_count = block_count;
+  decode(op, y.data());
   // Projections back to the hidden size that are zero leave the token as it was.
   for (int64_t i = 0; i < rows * hidden; ++i) expect_close("decode_block", y[i], x[i]);
   double mean = 0.0, key = split ? 0.0 : bias[heads * size];
@@ -289,7 +292,7 @@ int main() {
         attentions(64, 64, 2, 2, 33, causal, padded);
       }
     all_coded_linears();
-    decode_blocks(3, 6, 3, 20, 68, 34, 70, true, true), decode_blocks(1, 8, 2, 64, 128, 352, 130, false, true);
+    decode_blocks(3, 6, 3, 20, 68, 34, 70, true, true, 3), decode_blocks(1, 8, 2, 64, 128, 352, 130, false, true, 2);
     for (const bool split : {false, true}) {
       decode_blocks(1, 1, 1, 2, 1, 1, 0, split);
       decode_blocks(3, 6, 3, 20, 67, 33, 70, split);

@@ -19,7 +19,7 @@ from paddle import nn
 
 from paddlemix.contract import LayerCache
 from paddlemix.models.layers.autocast import without_autocast
-from paddlemix.models.layers.decoding import DecoderParts
+from paddlemix.models.layers.decoding import DecoderParts, HeldLayers
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.mlp import QWEN2_MLP, GatedMLP, MLPNames
 from paddlemix.models.layers.norm import RMSNorm
@@ -27,12 +27,15 @@ from paddlemix.models.layers.recompute import run_block
 from paddlemix.models.replace import is_plain
 from paddlemix.ops import (
     CausalMask,
+    HeldBlock,
     Rotary,
     Visible,
     apply_rotary,
     attention,
     cached_attention,
+    decode_blocks,
     has_cached_attention,
+    has_decode_blocks,
     rotate_pair,
 )
 
@@ -239,6 +242,7 @@ class DecoderBlock(nn.Layer):
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
         self._names = names = shape.names
+        self._held: HeldLayers | None = None
         setattr(self, names.attention_norm, RMSNorm(shape.hidden_size, shape.norm_epsilon, for_products=True))
         setattr(self, names.attention, DecoderAttention(shape))
         setattr(self, names.feed_forward_norm, RMSNorm(shape.hidden_size, shape.norm_epsilon, for_products=True))
@@ -246,16 +250,38 @@ class DecoderBlock(nn.Layer):
 
     def forward(self, x: paddle.Tensor, rotaries: Rotaries, mask: Visible, cache: LayerCache | None) -> paddle.Tensor:
         """Transform float[B, L, hidden]."""
-        names = self._names
-        attention_norm, mix = getattr(self, names.attention_norm), getattr(self, names.attention)
-        feed_forward_norm, feed_forward = getattr(self, names.feed_forward_norm), getattr(self, names.feed_forward)
-        if cache is not None and is_plain(mix, DecoderAttention) and is_plain(feed_forward, GatedMLP):
-            parts = DecoderParts(attention_norm, mix.projections, mix.output, feed_forward_norm, *feed_forward.layers)
-            decoded = parts.decode(x, *rotaries, mask, cache) if mix.decodes_in_one_op else None
-            if decoded is not None:
-                return decoded
+        attention_norm, mix, feed_forward_norm, feed_forward = self._parts()
         x, normed = feed_forward_norm.after_adding(x, mix(attention_norm(x), rotaries, mask, cache))
         return x + feed_forward(normed)
+
+    def held(self) -> HeldBlock | None:
+        """Return the block as the op that takes tokens through blocks knows it.
+
+        Returns:
+            What the op is given; None where the layers have to be called: something else, such as an adapter, has taken
+            a layer's place or listens to it.
+        """
+        if self._held is None or not self._held.are_current():
+            self._held = self._hold()
+        return None if self._held is None else self._held.held
+
+    def _hold(self) -> HeldLayers | None:
+        attention_norm, mix, feed_forward_norm, feed_forward = self._parts()
+        if not (
+            is_plain(self, DecoderBlock)
+            and is_plain(mix, DecoderAttention)
+            and mix.decodes_in_one_op
+            and is_plain(feed_forward, GatedMLP)
+        ):
+            return None
+        parts = DecoderParts(attention_norm, mix.projections, mix.output, feed_forward_norm, *feed_forward.layers)
+        weights = parts.weights()
+        return None if weights is None else HeldLayers(self, mix, feed_forward, weights=weights)
+
+    def _parts(self) -> tuple[nn.Layer, nn.Layer, nn.Layer, nn.Layer]:
+        names = self._names
+        parts = names.attention_norm, names.attention, names.feed_forward_norm, names.feed_forward
+        return tuple(getattr(self, name) for name in parts)
 
 
 class Decoder(nn.Layer):
@@ -324,8 +350,13 @@ class Decoder(nn.Layer):
         Returns:
             float[B, L, hidden].
         """
-        blocks = list(enumerate(zip(self.blocks, caches, strict=True)))
-        for index, (block, cache) in blocks[start:stop]:
+        blocks = list(zip(self.blocks, caches, strict=True))
+        places = range(len(blocks))[start:stop]
+        first = caches[places.start] if places else None
+        if entering is None and first is not None and first.length and has_decode_blocks(x):
+            return _decoded(blocks[start:stop], x, rotaries, mask)
+        for index in places:
+            block, cache = blocks[index]
             x = run_block(block, x, rotaries, mask, cache, recompute=self.recompute and cache is None)
             x = x if entering is None else entering.add(x, index)
         return x
@@ -344,3 +375,29 @@ class Decoder(nn.Layer):
     ) -> paddle.Tensor:
         """Turn embeddings float[B, L, hidden] into hidden states of the same shape; see `run`."""
         return self.finish(self.run(x, rotaries, mask, caches, entering=entering))
+
+
+def _decoded(
+    blocks: list[tuple[nn.Layer, LayerCache | None]], x: paddle.Tensor, rotaries: Rotaries, mask: Visible
+) -> paddle.Tensor:
+    """Take one more token of each row through blocks: those that the op knows in one, other ones layer by layer."""
+    assert mask is None or isinstance(mask, CausalMask), "what has a cache is no pack"
+    together: list[tuple[HeldBlock, LayerCache]] = []
+    for block, cache in blocks:
+        held = block.held() if isinstance(block, DecoderBlock) and cache is not None else None
+        if held is not None and cache is not None:
+            together.append((held, cache))
+            continue
+        x = block(_through(together, x, rotaries, mask), rotaries, mask, cache)
+        together = []
+    return _through(together, x, rotaries, mask)
+
+
+def _through(
+    together: list[tuple[HeldBlock, LayerCache]], x: paddle.Tensor, rotaries: Rotaries, mask: CausalMask | None
+) -> paddle.Tensor:
+    if not together:
+        return x
+    length = together[0][1].length
+    keys, values = zip(*(cache.open(1) for _, cache in together), strict=True)
+    return decode_blocks(x, [held for held, _ in together], *rotaries, keys, values, length, mask)

@@ -25,7 +25,8 @@ OPS = (
     "gelu",
     "quick_gelu",
     "linear_cross_entropy",
-    "decode_block",
+    "decode_blocks",
+    "quantized_linear",
     "cached_attention",
     "adamw_step",
     "squared_norms",
@@ -42,12 +43,12 @@ def describe() -> str:
     if paddle.get_device().startswith("gpu"):
         lines, choice = _describe_cuda()
         choices = {name: "Paddle's own kernels" if name in LEFT_TO_PADDLE_ON_GPUS else choice for name in OPS}
-        choices["decode_block"] = "not there; a block's layers are called"
+        choices["decode_blocks"] = "not there; a block's layers are called"
         if built.cuda_library().handle is None:
             choices["cached_attention"] = "Paddle's own kernels"
     else:
         lines, choice = _describe_cpu()
-        choices = {**dict.fromkeys(OPS, choice), "cached_attention": "not needed; decode_block is there"}
+        choices = {**dict.fromkeys(OPS, choice), "cached_attention": "not needed; decode_blocks is there"}
     lines += [_describe_denormals(), *(f"  {name:<22} {choice}" for name, choice in choices.items())]
     return "\n".join([*lines, *_describe_image_ops()])
 

@@ -12,7 +12,7 @@ from paddlemix.generation import GenerationConfig, TokenStream, cache, generate,
 from paddlemix.models import decoder
 from paddlemix.models.layers.vision_tokens import find_places, place_vision
 from paddlemix.models.qwen2_vl import Qwen2VLForConditionalGeneration
-from paddlemix.ops import CausalMask, tensors
+from paddlemix.ops import CausalMask
 from paddlemix.ops.denormals import are_flushed
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.cards import cached_attention
@@ -188,7 +188,7 @@ def on_card(request, monkeypatch):
     for module in (cached_attention, cache):
         monkeypatch.setattr(module, "takes_row_table", lambda query: is_built)
     monkeypatch.setattr(decoder, "has_cached_attention", lambda query: query.shape[1] == 1)
-    monkeypatch.setattr(tensors, "has_decode_block", lambda x: False)
+    monkeypatch.setattr(decoder, "has_decode_blocks", lambda x: False)
     monkeypatch.setattr(built, "run", attend)
     if not is_built:
         monkeypatch.setattr(cached_attention, "flash_attention_fits", lambda query: True)

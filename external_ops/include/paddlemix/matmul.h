@@ -68,6 +68,14 @@ struct Matmul {
 
 void matmul(const Matmul& shape, const Operand& a, const Operand& b, float* c);
 
+// Into how many sums, of some of the weight's rows each, the product of a few rows with a weight is divided, which are
+// then added up; they do not depend on how many threads there are. A thread reads 9 GB/s where it takes some columns of
+// all rows of a weight, and 20 where it takes whole rows, as they lie (Zen 4). 1: columns are shared, since there are so
+// many that each thread has long pieces of rows, or since reading is not what takes the time.
+int64_t sums_of_few_rows(int64_t rows, int64_t in, int64_t columns);
+// The product that makes one of them.
+FewRows part_of_few_rows(const FewRows& whole, int64_t sum, int64_t sums, float* y);
+
 // The same by one of them, whatever was chosen. oneDNN's raises dnnl::error where it has no code for the dtype.
 void matmul_by_onednn(const Matmul& shape, const Operand& a, const Operand& b, float* c);
 void matmul_by_registers(const Matmul& shape, const Operand& a, const Operand& b, float* c);

@@ -66,24 +66,16 @@ struct Projection {
   int64_t columns;
 };
 
-// One more token of each row through a decoder block: RMS norm, query, key and value, rotary positions, attention to
-// the row's tokens so far, output, RMS norm, gated feed-forward block.
-struct DecodeBlock {
-  int64_t rows, hidden, heads, groups, size, inner;
+// A decoder block: RMS norm, query, key and value, rotary positions, attention to the row's tokens so far, output, RMS
+// norm, gated feed-forward block.
+struct DecoderBlock {
   float epsilon;
-  const float* x;               // [rows, hidden]
   const float* attention_norm;  // [hidden]
   // Side by side they make [rows, heads + 2 groups, size]: queries, keys, values.
   const Projection* projections;
   int64_t projection_count;
-  const float* query_cos;  // [rows, size / 2]
-  const float* query_sin;
-  const float* key_cos;
-  const float* key_sin;
   float* keys;  // [rows, capacity, groups, size]; the token's own is written at `length`
   float* values;
-  int64_t capacity, length;
-  const uint8_t* visible;  // [rows, length + 1] or null: 0 hides a token from its row
   Weight output;           // [heads * size, hidden]
   const float* feed_forward_norm;
   Weight gate;  // [hidden, inner]
@@ -91,7 +83,21 @@ struct DecodeBlock {
   Weight down;  // [inner, hidden]
 };
 
-void decode_block(const DecodeBlock& op, float* y);
+// One more token of each row through blocks, one after the other, all of the same sizes.
+struct Decode {
+  int64_t rows, hidden, heads, groups, size, inner;
+  const float* x;          // [rows, hidden]
+  const float* query_cos;  // [rows, size / 2]
+  const float* query_sin;
+  const float* key_cos;
+  const float* key_sin;
+  int64_t capacity, length;
+  const uint8_t* visible;  // [rows, length + 1] or null: 0 hides a token from its row
+  const DecoderBlock* blocks;
+  int64_t block_count;
+};
+
+void decode(const Decode& op, float* y);
 
 // The costs, times their `scale`, of `target` [rows], summed; the gradients of that sum, where they are not null.
 struct LinearCrossEntropy {

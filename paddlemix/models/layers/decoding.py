@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import paddle
 from paddle import nn
@@ -12,9 +12,6 @@ from paddlemix.models.layers.linear import Linear
 from paddlemix.models.layers.norm import RMSNorm
 from paddlemix.models.replace import is_plain
 from paddlemix.quantization.linear import QuantizedLinear
-
-if TYPE_CHECKING:
-    from paddlemix.contract import LayerCache
 
 
 class DecoderParts(NamedTuple):
@@ -38,41 +35,14 @@ class DecoderParts(NamedTuple):
     up: nn.Layer
     down: nn.Layer
 
-    def decode(
-        self,
-        x: paddle.Tensor,
-        query_rotary: ops.Rotary,
-        key_rotary: ops.Rotary,
-        mask: ops.Visible,
-        cache: LayerCache,
-    ) -> paddle.Tensor | None:
-        """Take one more token of each row through the block, in one op.
-
-        Args:
-            x: float[B, L, hidden].
-            query_rotary: cosines and sines float32[B, L, D/2] by which queries turn.
-            key_rotary: likewise, for keys.
-            mask: hides padding.
-            cache: what the rows have said so far; counts the token in.
-
-        Returns:
-            float[B, L, hidden]; None where the block's layers have to be called: there is more than one token, or
-            something else, such as an adapter, has taken a layer's place or listens to it.
-        """
-        if not cache.length or not ops.has_decode_block(x) or not self._are_plain():
-            return None
-        assert mask is None or isinstance(mask, ops.CausalMask), "what has a cache is no pack"
-        length = cache.length
-        return ops.decode_block(x, self._weights(), query_rotary, key_rotary, *cache.open(1), length, mask)
-
-    def _are_plain(self) -> bool:
+    def weights(self) -> ops.BlockWeights | None:
+        """Return what the block computes with; None where something else, such as an adapter, stands in a place."""
         linear = (*self.projections, self.output, self.gate, self.up, self.down)
         norms = (self.attention_norm, self.feed_forward_norm)
-        return all(is_plain(layer, Linear) or is_plain(layer, QuantizedLinear) for layer in linear) and all(
-            is_plain(layer, RMSNorm) for layer in norms
-        )
-
-    def _weights(self) -> ops.BlockWeights:
+        if not all(is_plain(layer, Linear) or is_plain(layer, QuantizedLinear) for layer in linear):
+            return None
+        if not all(is_plain(layer, RMSNorm) for layer in norms):
+            return None
         return ops.BlockWeights(
             self.attention_norm.weight,
             tuple(map(_weight, self.projections)),
@@ -84,6 +54,44 @@ class DecoderParts(NamedTuple):
             _weight(self.down),
             self.attention_norm.epsilon,
         )
+
+
+class HeldLayers:
+    """A decoder block as the op that takes tokens through it knows it, for as long as its layers stay what they are.
+
+    To ask each layer anew what it is would take longer than the op: 60 to 80 us a block and token.
+
+    Args:
+        block: a decoder block, and below it the layers that have layers.
+        *below: those.
+        weights: what they compute with.
+    """
+
+    def __init__(self, block: nn.Layer, *below: nn.Layer, weights: ops.BlockWeights) -> None:
+        self.held = ops.HeldBlock(weights)
+        parents = (block, *below)
+        children = [(one._sub_layers, name, layer) for one in parents for name, layer in one._sub_layers.items()]
+        self._children = children
+        self._layers = [block, *(layer for _, _, layer in children)]
+        self._values = [value for layer in self._layers for value in _values_of(layer)]
+
+    def are_current(self) -> bool:
+        """Tell whether all layers and weights are in their places, and nothing listens to a layer."""
+        return (
+            all(places[name] is layer for places, name, layer in self._children)
+            and not any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in self._layers)
+            and all(places[name] is value for places, name, value in self._values)
+        )
+
+    def __deepcopy__(self, memo: Any) -> None:
+        """Let a copy of a model find out about its own layers."""
+        return
+
+
+def _values_of(layer: nn.Layer) -> list[tuple[dict[str, Any], str, Any]]:
+    """Return where a layer keeps what it computes with, under which name, and what it is now."""
+    places = [(layer._parameters, name, value) for name, value in layer._parameters.items()]
+    return [*places, (layer.__dict__, "_weight", layer.codes)] if type(layer) is QuantizedLinear else places
 
 
 def _weight(layer: nn.Layer) -> paddle.Tensor | ops.QuantizedWeight:

@@ -7,7 +7,7 @@ from paddlemix.ops.tensors.built import num_threads, set_num_threads, threads_wa
 from paddlemix.ops.tensors.cards.cached_attention import cached_attention, has_cached_attention, takes_row_table
 from paddlemix.ops.tensors.collectives import copy_to_ranks, gather_from_ranks, sum_over_ranks
 from paddlemix.ops.tensors.cross_entropy import check_targets, linear_cross_entropy, token_cross_entropy
-from paddlemix.ops.tensors.decode_block import BlockWeights, decode_block, has_decode_block
+from paddlemix.ops.tensors.decode_block import BlockWeights, HeldBlock, decode_blocks, has_decode_blocks
 from paddlemix.ops.tensors.interpolate import resize_grid
 from paddlemix.ops.tensors.linear import linear, set_compute_dtype
 from paddlemix.ops.tensors.mask import CausalMask
@@ -33,6 +33,7 @@ __all__ = [
     "BlockWeights",
     "CausalMask",
     "CausalSegments",
+    "HeldBlock",
     "QuantizedWeight",
     "Rotary",
     "Segments",
@@ -44,12 +45,12 @@ __all__ = [
     "cached_attention",
     "check_targets",
     "copy_to_ranks",
-    "decode_block",
+    "decode_blocks",
     "flushed_denormals",
     "gather_from_ranks",
     "gelu",
     "has_cached_attention",
-    "has_decode_block",
+    "has_decode_blocks",
     "layer_norm",
     "linear",
     "linear_cross_entropy",

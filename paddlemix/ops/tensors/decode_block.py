@@ -1,7 +1,11 @@
-"""One more token of an answer through a whole decoder block."""
+"""One more token of an answer through decoder blocks."""
 
 from __future__ import annotations
 
+import ctypes
+import weakref
+from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple, TypeAlias
 
@@ -55,11 +59,56 @@ class BlockWeights(NamedTuple):
     epsilon: float
 
 
-def has_decode_block(x: paddle.Tensor) -> bool:
-    """Tell whether `decode_block` is faster than its parts: built, for one token each of a few rows, without gradients.
+class HeldBlock:
+    """A block that tokens are taken through: its weights, and the number by which the built ops know them.
 
     Args:
-        x: float[B, L, hidden], which enters the block.
+        weights: they stay where they are; numbers written into them count.
+    """
+
+    def __init__(self, weights: BlockWeights) -> None:
+        self.weights = weights
+        self._fits: list[int] = []
+
+    @cached_property
+    def number(self) -> int:
+        """Of the block, for the built ops, which hold its weights as long as this object lives."""
+        weights, nothing = self.weights, built.nothing()
+        multipliers = (*weights.projections, weights.output, weights.gate, weights.up, weights.down)
+        number = built.run(
+            "hold_block",
+            [weights.attention_norm, weights.feed_forward_norm],
+            [*chain.from_iterable(map(_tensors, multipliers))],
+            [nothing if bias is None else bias for bias in weights.biases],
+            [*chain.from_iterable(map(_form, multipliers))],
+            weights.epsilon,
+        )[0].item()
+        handle = built.library().handle
+        assert handle is not None, "a built op has just run"
+        weakref.finalize(self, handle.paddlemix_release_block, ctypes.c_int64(number))
+        return number
+
+    def check(self, hidden: int, groups: int, size: int) -> None:
+        """Make sure that the weights fit.
+
+        Args:
+            hidden: width of what enters.
+            groups: heads of keys.
+            size: of a head.
+
+        Raises:
+            ValueError: a shape is another than theirs; the message names it.
+        """
+        if self._fits != [hidden, groups, size]:  # once: it is asked for each token
+            _check_weights(self.weights, hidden, groups, size)
+            self._fits = [hidden, groups, size]
+
+
+def has_decode_blocks(x: paddle.Tensor) -> bool:
+    """Tell whether `decode_blocks` is faster than its parts: built, for one token of a few rows, without gradients.
+
+    Args:
+        x: float[B, L, hidden], which enters the blocks.
 
     Returns:
         Whether to call it.
@@ -68,62 +117,74 @@ def has_decode_block(x: paddle.Tensor) -> bool:
     return length == 1 and rows <= MOST_ROWS and not paddle.is_grad_enabled() and built.takes(x)
 
 
-def decode_block(
+def decode_blocks(
     x: paddle.Tensor,
-    weights: BlockWeights,
+    blocks: Sequence[HeldBlock],
     query_rotary: Rotary,
     key_rotary: Rotary,
-    keys: paddle.Tensor,
-    values: paddle.Tensor,
+    keys: Sequence[paddle.Tensor],
+    values: Sequence[paddle.Tensor],
     length: int,
     mask: CausalMask | None = None,
 ) -> paddle.Tensor:
-    """Take one token of each row through a block, and its key and value into the cache.
+    """Take one token of each row through blocks, and its keys and values into their caches.
 
     What it gives has no gradients.
 
     Args:
         x: float[B, 1, hidden].
-        weights: the block's.
+        blocks: one or several of the same sizes.
         query_rotary: cosines and sines float32[B, 1, D/2] by which queries turn.
         key_rotary: likewise, for keys.
-        keys: float[B, capacity, G, D], turned; place `length` is written.
-        values: float[B, capacity, G, D]; likewise.
-        length: tokens that the cache holds.
+        keys: of each block float[B, capacity, G, D], turned; place `length` is written.
+        values: of each block float[B, capacity, G, D]; likewise.
+        length: tokens that the caches hold.
         mask: hides padding among the `length + 1` tokens; None where there is none.
 
     Returns:
         float[B, 1, hidden].
 
     Raises:
-        ValueError: shapes, dtypes or places do not fit, or the cache is full.
+        ValueError: shapes, dtypes or places do not fit, or the caches are full.
     """
-    _check(x, weights, query_rotary, key_rotary, keys, values, length, mask)
-    shared = _sizes(weights.output)[0] // (keys.shape[2] * keys.shape[3])
-    if not built.takes(x) or keys.shape[3] > LARGEST_HEAD or shared > _MOST_SHARED:
-        return decode_block_reference(x, weights, query_rotary, key_rotary, keys, values, length, mask)
-    nothing = built.nothing()
-    multipliers = (*weights.projections, weights.output, weights.gate, weights.up, weights.down)
+    _check(x, query_rotary, key_rotary, keys, values, length, mask)
+    hidden, (_, _, groups, size) = x.shape[-1], keys[0].shape
+    for block in blocks:
+        block.check(hidden, groups, size)
+    shared = _sizes(blocks[0].weights.output)[0] // (groups * size)
+    if not built.takes(x) or size > LARGEST_HEAD or shared > _MOST_SHARED:
+        return decode_blocks_reference(x, blocks, query_rotary, key_rotary, keys, values, length, mask)
     return built.run(
-        "decode_block",
+        "decode",
         x,
-        weights.attention_norm,
-        list(chain.from_iterable(map(_tensors, multipliers))),
-        [nothing if bias is None else bias for bias in weights.biases],
         *query_rotary,
         *key_rotary,
-        keys,
-        values,
+        list(keys),
+        list(values),
         built.nothing("uint8") if mask is None else mask.visible,
-        weights.feed_forward_norm,
-        list(chain.from_iterable(map(_form, multipliers))),
-        weights.epsilon,
+        [block.number for block in blocks],
         length,
     )[0]
 
 
+def decode_blocks_reference(
+    x: paddle.Tensor,
+    blocks: Sequence[HeldBlock],
+    query_rotary: Rotary,
+    key_rotary: Rotary,
+    keys: Sequence[paddle.Tensor],
+    values: Sequence[paddle.Tensor],
+    length: int,
+    mask: CausalMask | None = None,
+) -> paddle.Tensor:
+    """Compute `decode_blocks` in its readable form."""
+    for block, key, value in zip(blocks, keys, values, strict=True):
+        x = _through_block(x, block.weights, query_rotary, key_rotary, key, value, length, mask)
+    return x
+
+
 @paddle.no_grad()
-def decode_block_reference(
+def _through_block(
     x: paddle.Tensor,
     weights: BlockWeights,
     query_rotary: Rotary,
@@ -133,7 +194,6 @@ def decode_block_reference(
     length: int,
     mask: CausalMask | None = None,
 ) -> paddle.Tensor:
-    """Compute `decode_block` in its readable form."""
     rows, _, groups, size = keys.shape
     normed = rms_norm_reference(x, weights.attention_norm, weights.epsilon)
     projected = [
@@ -173,39 +233,37 @@ def _form(weight: Multiplier) -> tuple[int, int]:
 
 def _check(
     x: paddle.Tensor,
-    weights: BlockWeights,
     query_rotary: Rotary,
     key_rotary: Rotary,
-    keys: paddle.Tensor,
-    values: paddle.Tensor,
+    keys: Sequence[paddle.Tensor],
+    values: Sequence[paddle.Tensor],
     length: int,
     mask: CausalMask | None,
 ) -> None:
     if x.ndim != 3 or x.shape[1] != 1:
         raise ValueError(f"`x` has shape {x.shape}; expected [B, 1, hidden].")
-    rows, _, hidden = x.shape
-    if keys.ndim != 4 or keys.shape[0] != rows:
-        raise ValueError(f"`keys` has shape {keys.shape}; expected [{rows}, capacity, G, D].")
-    check_shape("values", values, keys.shape)
-    for name, cache in (("keys", keys), ("values", values)):
-        check_like(name, cache, x)
-        if not cache.is_contiguous():
-            raise ValueError(f"`{name}` does not lie in one piece; what is written to it would be lost.")
-    if not 0 <= length < keys.shape[1]:
-        raise ValueError(f"`length` is {length}; the cache has room for {keys.shape[1]} tokens.")
+    rows, shape = x.shape[0], keys[0].shape
+    if len(shape) != 4 or shape[0] != rows:
+        raise ValueError(f"`keys` has shape {shape}; expected [{rows}, capacity, G, D].")
+    for name, caches in (("keys", keys), ("values", values)):
+        for cache in caches:
+            check_shape(name, cache, shape)
+            check_like(name, cache, x)
+            if not cache.is_contiguous():
+                raise ValueError(f"`{name}` does not lie in one piece; what is written to it would be lost.")
+    if not 0 <= length < shape[1]:
+        raise ValueError(f"`length` is {length}; the cache has room for {shape[1]} tokens.")
     for name, angle in zip(
         ("query_rotary[0]", "query_rotary[1]", "key_rotary[0]", "key_rotary[1]"),
         (*query_rotary, *key_rotary),
         strict=True,
     ):
-        check_shape(name, angle, [rows, 1, keys.shape[3] // 2])
+        check_shape(name, angle, [rows, 1, shape[3] // 2])
     if mask is not None and mask.shape not in (None, [rows, length + 1]):
         raise ValueError(f"`mask` has shape {mask.shape}; expected {[rows, length + 1]}.")
-    _check_weights(weights, hidden, keys)
 
 
-def _check_weights(weights: BlockWeights, hidden: int, keys: paddle.Tensor) -> None:
-    groups, size = keys.shape[2:]
+def _check_weights(weights: BlockWeights, hidden: int, groups: int, size: int) -> None:
     projections = [_sizes(weight) for weight in weights.projections]
     columns, inner = sum(out for _, out in projections), _sizes(weights.gate)[-1]
     heads = columns // size - 2 * groups
@@ -214,7 +272,7 @@ def _check_weights(weights: BlockWeights, hidden: int, keys: paddle.Tensor) -> N
     check_shape("attention_norm", weights.attention_norm, [hidden])
     check_shape("feed_forward_norm", weights.feed_forward_norm, [hidden])
     for name, weight, wanted in (
-        *(("projections", weight, [hidden, sizes[-1]]) for weight, sizes in zip(weights.projections, projections)),
+        *(("projections", weight, [hidden, _sizes(weight)[-1]]) for weight in weights.projections),
         ("output", weights.output, [heads * size, hidden]),
         ("gate", weights.gate, [hidden, inner]),
         ("up", weights.up, [hidden, inner]),
@@ -222,6 +280,6 @@ def _check_weights(weights: BlockWeights, hidden: int, keys: paddle.Tensor) -> N
     ):
         if _sizes(weight) != wanted:
             raise ValueError(f"`{name}` has shape {_sizes(weight)}; expected {wanted}.")
-    for sizes, bias in zip(projections, weights.biases, strict=True):
+    for (_, out), bias in zip(projections, weights.biases, strict=True):
         if bias is not None:
-            check_shape("biases", bias, sizes[1:])
+            check_shape("biases", bias, [out])

@@ -40,11 +40,17 @@ def model(request):
 
 @pytest.fixture
 def called(monkeypatch):
-    """The names of the built ops that ran, once for each time."""
+    """The names of the built ops that ran, once for each time, and for each block that tokens were taken through."""
     if built.library().handle is None:
         pytest.skip(f"no built ops: {built.library().reason}")
     names, run = [], built.run
-    monkeypatch.setattr(built, "run", lambda name, *arguments: names.append(name) or run(name, *arguments))
+
+    def listed(name, *arguments):
+        blocks_of_call = len(arguments[5]) if name == "decode" else 1
+        names.extend([name] * blocks_of_call)
+        return run(name, *arguments)
+
+    monkeypatch.setattr(built, "run", listed)
     return names
 
 
@@ -70,7 +76,8 @@ def steps(model, rows=2, padded=True):
 @pytest.mark.parametrize("padded", [False, True])
 def test_a_token_takes_one_op_a_block_and_gives_what_the_layers_give(model, called, monkeypatch, padded):
     found = steps(model, padded=padded)
-    assert called.count("decode_block") == STEPS * len(blocks(model)) > STEPS
+    assert called.count("decode") == STEPS * len(blocks(model)) > STEPS
+    assert called.count("hold_block") == len(blocks(model))
     monkeypatch.setattr(built, "library", lambda: built.Library("a test asked for the reference"))
     wanted = steps(model, padded=padded)
     assert np.abs(wanted).max() > 0.5
@@ -89,8 +96,9 @@ def test_layers_that_something_listens_to_are_called(model, called, listened_to)
     layer.register_forward_post_hook(lambda layer, inputs, output: heard.append(output.shape))
     found = steps(model)
     assert heard[1:] == [[2, 1, model.config.hidden_size]] * STEPS
-    assert called.count("decode_block") == STEPS * (len(blocks(model)) - 1)
-    np.testing.assert_array_equal(found, wanted)
+    assert called.count("decode") == STEPS * (len(blocks(model)) - 1)
+    # Where the library computes products of two rows, which each machine measures, sums have another order: 1e-5 of 2.5.
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)
 
 
 def test_adapters_are_not_passed_over(model, called):
@@ -102,12 +110,12 @@ def test_adapters_are_not_passed_over(model, called):
             parameter.set_value(paddle.ones_like(parameter))
     called.clear()
     found = steps(adapted.model.eval())
-    assert called.count("decode_block") == STEPS * (len(blocks(model)) - 1)
+    assert called.count("decode") == STEPS * (len(blocks(model)) - 1)
     assert np.abs(found - before).max() > 0.01
 
 
 def test_many_rows_are_computed_layer_by_layer(model, called):
     found = steps(model, rows=MOST_ROWS + 1)
-    assert "decode_block" not in called and "attention" in called
+    assert "decode" not in called and "attention" in called
     few = steps(model, rows=MOST_ROWS, padded=True)
-    assert called.count("decode_block") == STEPS * len(blocks(model)) and few.shape[1] == found.shape[1] - 1
+    assert called.count("decode") == STEPS * len(blocks(model)) and few.shape[1] == found.shape[1] - 1

@@ -4,9 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
-from paddlemix.ops import BlockWeights, CausalMask, decode_block, has_decode_block, set_num_threads
+from paddlemix.ops import BlockWeights, CausalMask, HeldBlock, decode_blocks, has_decode_blocks, set_num_threads
 from paddlemix.ops.tensors import built
-from paddlemix.ops.tensors.decode_block import MOST_ROWS, decode_block_reference
+from paddlemix.ops.tensors.decode_block import MOST_ROWS, decode_blocks_reference
 
 EPSILON = 1e-5
 
@@ -50,7 +50,8 @@ class Case:
         """Return what `function` gives, and the cache after it."""
         keys, values = paddle.to_tensor(self.keys), paddle.to_tensor(self.values)
         with paddle.no_grad():
-            y = function(self.x, self.weights, self.rotary, self.key_rotary, keys, values, self.length, self.mask)
+            held = [HeldBlock(self.weights)]
+            y = function(self.x, held, self.rotary, self.key_rotary, [keys], [values], self.length, self.mask)
         return y.numpy(), keys.numpy(), values.numpy()
 
 
@@ -120,7 +121,7 @@ def _wide(tensor):
 )
 def test_a_token_goes_through_the_block_and_into_the_cache(rng, shape, padded):
     case = Case(rng, **shape, padded=padded)
-    found, wanted = case.run(decode_block), by_hand(case)
+    found, wanted = case.run(decode_blocks), by_hand(case)
     assert np.abs(wanted[0] - case.x.numpy()).max() > 0.01
     # float32 against float64: 2e-6 of the largest number was measured.
     for ours, theirs in zip(found, wanted, strict=True):
@@ -138,7 +139,7 @@ def test_at_a_models_size_it_is_right_on_any_number_of_threads(only_built, rng, 
         found = []
         for count in (1, 2, 5):
             set_num_threads(count)
-            found.append(case.run(decode_block))
+            found.append(case.run(decode_blocks))
     finally:
         set_num_threads(threads)
     for other in found[1:]:  # what is shared out does not depend on how many share it
@@ -151,16 +152,16 @@ def test_at_a_models_size_it_is_right_on_any_number_of_threads(only_built, rng, 
 
 def test_heads_that_the_built_op_has_no_room_for_are_left_to_the_reference(rng):
     case = Case(rng, rows=1, heads=65, groups=1, size=2)
-    np.testing.assert_allclose(case.run(decode_block)[0], by_hand(case)[0], atol=1e-4)
+    np.testing.assert_allclose(case.run(decode_blocks)[0], by_hand(case)[0], atol=1e-4)
 
 
 def test_it_is_for_one_token_of_few_rows_without_gradients(only_built):
-    assert not has_decode_block(paddle.ones([1, 1, 4]))
+    assert not has_decode_blocks(paddle.ones([1, 1, 4]))
     with paddle.no_grad():
-        assert has_decode_block(paddle.ones([MOST_ROWS, 1, 4]))
+        assert has_decode_blocks(paddle.ones([MOST_ROWS, 1, 4]))
         for shape in ([MOST_ROWS + 1, 1, 4], [1, 2, 4]):
-            assert not has_decode_block(paddle.ones(shape))
-        assert not has_decode_block(paddle.ones([1, 1, 4], dtype="float64"))
+            assert not has_decode_blocks(paddle.ones(shape))
+        assert not has_decode_blocks(paddle.ones([1, 1, 4], dtype="float64"))
 
 
 def test_nothing_that_it_gives_asks_for_gradients(rng):
@@ -170,7 +171,8 @@ def test_nothing_that_it_gives_asks_for_gradients(rng):
     case.x.stop_gradient = False
     keys, values = paddle.to_tensor(case.keys), paddle.to_tensor(case.values)
     with paddle.no_grad():
-        y = decode_block(case.x, case.weights, case.rotary, case.key_rotary, keys, values, case.length)
+        held = [HeldBlock(case.weights)]
+        y = decode_blocks(case.x, held, case.rotary, case.key_rotary, [keys], [values], case.length)
     assert y.stop_gradient and keys.stop_gradient and values.stop_gradient
 
 
@@ -209,8 +211,9 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(rng, named, change):
     }
     weights = case.weights._replace(**{name: value for name, value in change.items() if name in BlockWeights._fields})
     inputs |= {name: value for name, value in change.items() if name not in BlockWeights._fields}
+    caches = {name: [inputs.pop(name)] for name in ("keys", "values")}
     with paddle.no_grad(), pytest.raises(ValueError, match="`") as error:
-        decode_block(weights=weights, **inputs)
+        decode_blocks(blocks=[HeldBlock(weights)], **inputs, **caches)
     assert f"`{named}`" in str(error.value)
     if "keys" not in change:
-        np.testing.assert_array_equal(inputs["keys"].numpy(), case.keys)
+        np.testing.assert_array_equal(caches["keys"][0].numpy(), case.keys)

@@ -27,7 +27,7 @@ def has_cached_attention(query: paddle.Tensor) -> bool:
 
     Returns:
         Whether it is one token of each row on a GPU, without gradients, and Paddle's flash attention or the built op
-        takes it. On the CPU `decode_block` and `attention` do as much.
+        takes it. On the CPU `decode_blocks` and `attention` do as much.
     """
     if query.shape[1] != 1 or paddle.is_grad_enabled() or not query.place.is_gpu_place():
         return False
