@@ -86,7 +86,7 @@ def install_ops(root: Path, venv: Path) -> None:
     stamp, digest = venv / OPS_STAMP, ops_digest(root)
     if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == digest:
         return
-    print(f"Building {OPS} into .venv (half a minute, seconds where ccache has it; details in .venv/ops.log)", flush=True)
+    print(f"Building {OPS} into .venv (half a minute, or seconds by ccache; details in .venv/ops.log)", flush=True)
     began, python = time.monotonic(), str(venv / "bin" / "python")
     with (venv / "ops.log").open("w", encoding="utf-8") as log:
         # Without what they depend on: the headers are for the library that Paddle brings.

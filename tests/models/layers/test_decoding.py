@@ -97,7 +97,7 @@ def test_layers_that_something_listens_to_are_called(model, called, listened_to)
     found = steps(model)
     assert heard[1:] == [[2, 1, model.config.hidden_size]] * STEPS
     assert called.count("decode") == STEPS * (len(blocks(model)) - 1)
-    # Where the library computes products of two rows, which each machine measures, sums have another order: 1e-5 of 2.5.
+    # Where the library computes products of two rows, as each machine measures, sums have another order: 1e-5 of 2.5.
     np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from paddlemix.ops import BlockWeights, CausalMask, HeldBlock, decode_blocks, has_decode_blocks, set_num_threads
 from paddlemix.ops.tensors import built
-from paddlemix.ops.tensors.decode_block import MOST_ROWS, decode_blocks_reference
+from paddlemix.ops.tensors.decode_block import MOST_ROWS
 
 EPSILON = 1e-5
 
