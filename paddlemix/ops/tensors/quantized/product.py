@@ -7,6 +7,8 @@ from typing import Any
 import paddle
 from paddle.autograd import PyLayer
 
+from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors.cards.quantized_product import quantized_product
 from paddlemix.ops.tensors.checks import check_shape
 from paddlemix.ops.tensors.linear import product_dtype
 from paddlemix.ops.tensors.quantized.weight import QuantizedWeight
@@ -31,15 +33,17 @@ def quantized_linear(x: paddle.Tensor, weight: QuantizedWeight, bias: paddle.Ten
     outputs, inputs = weight.shape
     if not x.ndim or x.shape[-1] != inputs:
         raise ValueError(f"the weight of shape {[outputs, inputs]} does not multiply `x` of shape {list(x.shape)}.")
-    rows = x.astype(product_dtype() or x.dtype).reshape([-1, inputs])
-    if weight.order is not None:
-        rows = paddle.index_select(rows, weight.order, axis=1)
-    with paddle.amp.auto_cast(enable=False):
-        y = _Product.apply(rows, weight).reshape([*x.shape[:-1], outputs])
-        if bias is None:
-            return y
+    if bias is not None:
         check_shape("bias", bias, [outputs])
-        return y + bias.astype(y.dtype)
+    rows = x.astype(product_dtype() or x.dtype)
+    if weight.order is not None:
+        rows = paddle.index_select(rows, weight.order, axis=-1)
+    with paddle.amp.auto_cast(enable=False):
+        bias = None if bias is None else bias.astype(rows.dtype)
+        if built.on_gpu(rows) and built.takes(rows, on_cuda=True):
+            return quantized_product(rows, weight, bias)
+        y = _Product.apply(rows.reshape([-1, inputs]), weight).reshape([*x.shape[:-1], outputs])
+        return y if bias is None else y + bias
 
 
 class _Product(PyLayer):
