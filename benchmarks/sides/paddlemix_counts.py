@@ -23,7 +23,7 @@ def count(spec: dict[str, Any], mode: str, level: str, batch: str) -> dict[str, 
     """Count one case."""
     family, name, samples, tokens = spec["family"], spec["name"], spec["rows"], spec["tokens"]
     grids = tuple(map(tuple, spec["images"]))
-    if mode not in ("step", "qlora"):
+    if mode not in ("step", "lora", "qlora"):
         given = static_program.Batch("padded", (0, tokens * samples), 1, 0, grids)
         step = static_program.make_step(family, "half", given, mode, name=name)
     else:
