@@ -25,7 +25,6 @@ OPS = (
     "gelu",
     "quick_gelu",
     "linear_cross_entropy",
-    "quantized_linear",
     "decode_block",
     "cached_attention",
     "adamw_step",
@@ -49,7 +48,6 @@ def describe() -> str:
     else:
         lines, choice = _describe_cpu()
         choices = {**dict.fromkeys(OPS, choice), "cached_attention": "not needed; decode_block is there"}
-        choices["quantized_linear"] = "Paddle's own ops"
     lines += [_describe_denormals(), *(f"  {name:<22} {choice}" for name, choice in choices.items())]
     return "\n".join([*lines, *_describe_image_ops()])
 

@@ -35,15 +35,23 @@ def quantized_linear(x: paddle.Tensor, weight: QuantizedWeight, bias: paddle.Ten
         raise ValueError(f"the weight of shape {[outputs, inputs]} does not multiply `x` of shape {list(x.shape)}.")
     if bias is not None:
         check_shape("bias", bias, [outputs])
-    rows = x.astype(product_dtype() or x.dtype)
+    x = x.astype(product_dtype() or x.dtype)
+    if built.on_gpu(x) and built.takes(x, on_cuda=True):
+        return quantized_product(x, weight, bias)
+    return quantized_linear_reference(x, weight, bias)
+
+
+def quantized_linear_reference(
+    x: paddle.Tensor, weight: QuantizedWeight, bias: paddle.Tensor | None = None
+) -> paddle.Tensor:
+    """Compute `quantized_linear` in its readable form."""
+    outputs, inputs = weight.shape
+    rows = x.reshape([-1, inputs])
     if weight.order is not None:
-        rows = paddle.index_select(rows, weight.order, axis=-1)
+        rows = paddle.index_select(rows, weight.order, axis=1)
     with paddle.amp.auto_cast(enable=False):
-        bias = None if bias is None else bias.astype(rows.dtype)
-        if built.on_gpu(rows) and built.takes(rows, on_cuda=True):
-            return quantized_product(rows, weight, bias)
-        y = _Product.apply(rows.reshape([-1, inputs]), weight).reshape([*x.shape[:-1], outputs])
-        return y if bias is None else y + bias
+        y = _Product.apply(rows, weight).reshape([*x.shape[:-1], outputs])
+        return y if bias is None else y + bias.astype(y.dtype)
 
 
 class _Product(PyLayer):
