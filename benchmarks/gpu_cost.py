@@ -7,6 +7,7 @@ the rates of `sides/card_rates.py` in every kernel, of which each takes the long
     python benchmarks/gpu_cost.py --family qwen2_vl --shape 2B --card H100
     python benchmarks/gpu_cost.py --family qwen2_5_vl --shape 7B --card A100 --level O1 --batch padded
     python benchmarks/gpu_cost.py --family qwen2_vl --shape 2B --card 4090 --mode prefill token --json
+    python benchmarks/gpu_cost.py --family qwen2_vl --shape 7B --card 4090 --mode lora qlora token qtoken
 
 A batch has `--samples` of `--tokens` tokens, each of which begins with an image of 448 x 448 pixels (256 tokens); the
 others are targets. A pack holds them end to end, padded rows are full. A prompt is all of it in one row. The step ends
@@ -47,6 +48,9 @@ SHAPE_KEYS = (
     "vision_config",
 )
 MODES = ("step", "prefill", "token")
+# A step that trains adapters of rank 8 on all linear layers but the head; and with a decoder whose weights are codes of
+# 4 bits such a step, a prompt and a token.
+ON_REQUEST = ("lora", "qlora", "qprefill", "qtoken")
 
 
 def main() -> None:
@@ -71,7 +75,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--card", choices=CARDS, default="H100", help="whose rates are taken (default: H100)")
     parser.add_argument("--level", choices=("O1", "O2"), default="O2", help="of training (default: O2)")
     parser.add_argument("--batch", choices=("pack", "padded"), default="pack", help="of training (default: pack)")
-    parser.add_argument("--mode", nargs="+", choices=MODES, default=MODES, help="what is counted (default: all)")
+    parser.add_argument(
+        "--mode",
+        nargs="+",
+        choices=(*MODES, *ON_REQUEST),
+        default=MODES,
+        help=f"what is counted (default: {' '.join(MODES)}); q: weights of codes",
+    )
     parser.add_argument("--samples", type=int, default=4, help="of a batch (default: 4)")
     parser.add_argument("--tokens", type=int, default=512, help="of a sample, at least 258 (default: 512)")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -33,7 +33,7 @@ ONEDNN_HEADERS = "onednn-devel==2025.0.0"
 # Of the ops, by which `paddlemix` knows a build of another version; it has the same in `ops/build.py`.
 INTERFACE = 9
 # Of the ops for CUDA, likewise.
-CUDA_INTERFACE = 2
+CUDA_INTERFACE = 3
 COMPILE_ARGUMENTS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-g0", "-w"]
 # The parts of Paddle's wheel that the ops call. They are in the process already when the ops are loaded.
 PADDLE_LIBRARIES = ("libdnnl.so.3", "libphi.so", "libphi_core.so", "libcommon.so")

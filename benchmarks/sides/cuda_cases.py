@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from cuda_library import DTYPES, EPSILON, CudaOps
+from cuda_library import DTYPES, EPSILON, CudaOps, QuantizedWeight
 
 # Half the distance from 1 to the next number: what one rounding may be off by.
 ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
@@ -74,6 +74,11 @@ def cached_attention(query: Any, key: Any, value: Any, keys: Any, values: Any, n
     return [mixed.reshape([batch, heads, size]), keys, values]
 
 
+def quantized_linear(x: Any, weight: Any, bias: Any) -> list:
+    """Multiply with what the codes stand for."""
+    return [x.matmul(weight.t()) + bias]
+
+
 @dataclass(frozen=True)
 class Case:
     """One op on one set of inputs.
@@ -119,6 +124,23 @@ HEADS_OF_MODEL = [
 ]
 # Rows, query heads, key heads, size, capacity, tokens held: one part and several, heads of every width.
 CACHES = [(2, 4, 2, 16, 9, 5), (1, 14, 2, 128, 300, 299), (3, 5, 5, 75, 20, 1), (1, 5, 1, 256, 150, 140)]
+# Rows, outputs, inputs, bits, numbers of a block, whether blocks have zeros, outputs or inputs in floating point at a
+# time: rows straight from the codes, and more than those; blocks that end within rows, with them, and behind them; more
+# than a warp takes at once; what does not lie in packs of 8.
+QUANTIZED = [
+    (1, 6, 64, 4, 32, True, 0),
+    (2, 5, 72, 4, 64, False, 0),
+    (3, 7, 1288, 4, 184, True, 0),
+    (9, 10, 600, 8, 120, True, 0),
+    (16, 3, 264, 8, 264, False, 0),
+    (0, 8, 64, 4, 64, False, 0),
+    (17, 12, 96, 4, 32, True, 5),
+    (20, 12, 128, 8, 128, False, 8),
+    (19, 24, 40, 4, 64, True, 16),
+    (2, 7, 15, 4, 64, False, 0),
+    (18, 7, 15, 4, 15, True, 4),
+    (5, 9, 24, 8, 12, True, 7),
+]
 
 
 def cases(ops: CudaOps, rng: np.random.Generator, start: str = "") -> Iterator[Case]:
@@ -130,6 +152,7 @@ def cases(ops: CudaOps, rng: np.random.Generator, start: str = "") -> Iterator[C
         (_elements, COUNTS),
         (_losses, HEADS_OF_MODEL),
         (_caches, CACHES),
+        (_quantized, QUANTIZED),
     ):
         for shape in shapes:
             yield from (case for case in make(ops, rng, shape) if case.name.startswith(start))
@@ -233,6 +256,47 @@ def _caches(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Ca
     constants = [(places == length)[None, :, None, None].astype(np.float64), hidden[..., None, None].astype(np.float64)]
     given = {"constants": constants, "extra": [(starts, "int32")], "roundings": 2}
     yield Case(f"cached_attention {shape}", arrays, cached_attention, forward, None, **given)
+
+
+def _quantized(ops: CudaOps, rng: np.random.Generator, shape: tuple) -> Iterator[Case]:
+    rows, outputs, inputs, bits, block, has_zeros, at_once = shape
+    count, blocks = outputs * inputs, -(-outputs * inputs // block)
+    codes, levels = rng.integers(0, 1 << bits, count), rng.uniform(-1, 1, 1 << bits).astype(np.float32)
+    scales = rng.uniform(0.5, 2, blocks).astype(np.float32)
+    zeros = rng.uniform(-0.5, 0.5, blocks).astype(np.float32) if has_zeros else None
+    of = np.arange(count) // block
+    numbers = levels[codes].astype(np.float64) - (0 if zeros is None else zeros[of])
+    weight = (numbers * scales[of]).reshape(outputs, inputs)
+    bias = rng.integers(-8, 8, outputs) / 4  # which every dtype holds
+
+    def forward(x: Any, codes: Any, values: Any, scales: Any, *zeros: Any) -> tuple[list, tuple]:
+        held = QuantizedWeight((outputs, inputs), block, codes, values, scales, *zeros)
+        return ops.quantized_linear(x, held, ops.memory.put(bias, ops.memory.dtype(x)), at_once=at_once)
+
+    extra = [(packed(codes, bits), "uint8"), (values_of_bytes(levels), "float32"), (scales, "float32")]
+    yield Case(
+        f"quantized_linear {shape}",
+        [rng.standard_normal((rows, inputs))],
+        quantized_linear,
+        forward,
+        ops.quantized_linear_grad,
+        constants=[weight, bias],
+        extra=[*extra, *([] if zeros is None else [(zeros, "float32")])],
+        roundings=2,
+    )
+
+
+def packed(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Put codes of 4 or 8 bits into bytes, of two the first into the lower bits."""
+    if bits == 8:
+        return codes.astype(np.uint8)
+    pairs = np.append(codes, np.zeros(len(codes) % 2, codes.dtype)).reshape(-1, 2).astype(np.uint8)
+    return pairs[:, 0] | pairs[:, 1] << 4
+
+
+def values_of_bytes(levels: np.ndarray) -> np.ndarray:
+    """Spread what each code stands for over all bytes, float32[256, codes in a byte]."""
+    return levels[:, None] if len(levels) == 256 else levels[np.stack([np.arange(256) & 15, np.arange(256) >> 4], 1)]
 
 
 def check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,9 @@ SIGNATURES = {
     "scale": "pplip",
     "cached_attention_scratch": "p",
     "cached_attention": "pip",
+    "quantized_linear_scratch": "pi",
+    "quantized_linear": "pip",
+    "dequantize": "pllllpip",
 }
 _TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
 
@@ -74,8 +78,50 @@ class CachedAttention(ctypes.Structure):
     )
 
 
+class Codes(ctypes.Structure):
+    """PaddlemixQuantizedWeight."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("codes", "values", "scales", "zeros")),
+        *((name, ctypes.c_int64) for name in ("outputs", "inputs", "block")),
+        ("bits", ctypes.c_int32),
+    )
+
+
+class QuantizedProduct(ctypes.Structure):
+    """PaddlemixQuantizedLinear."""
+
+    _fields_ = (
+        ("weight", Codes),
+        *((name, ctypes.c_void_p) for name in ("x", "bias", "y", "scratch")),
+        *((name, ctypes.c_int64) for name in ("rows", "at_once")),
+        *((name, ctypes.c_int32) for name in ("backwards", "tf32")),
+    )
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight [outputs, inputs] as codes.
+
+    Attributes:
+        shape: outputs and inputs.
+        block: numbers that share a scale.
+        codes: uint8[outputs * inputs * bits / 8].
+        values: float32[256, 8 / bits].
+        scales: float32[blocks].
+        zeros: float32[blocks], or None.
+    """
+
+    shape: tuple[int, int]
+    block: int
+    codes: Any
+    values: Any
+    scales: Any
+    zeros: Any = None
+
+
 class Memory(Protocol):
-    """Arrays where the library computes. A dtype is a name: those of DTYPES, int64 or uint8."""
+    """Arrays where the library computes. A dtype is a name: those of DTYPES, int64, int32 or uint8."""
 
     stream: int
 
@@ -343,6 +389,51 @@ class CudaOps:
         scratch = self._scratch(self.call("cached_attention_scratch", ctypes.pointer(op)))
         op.scratch = self.memory.address(scratch)
         self.call("cached_attention", ctypes.pointer(op), *self._where(query))
+        return y
+
+    def _codes(self, weight: QuantizedWeight) -> Codes:
+        arrays = (weight.codes, weight.values, weight.scales, weight.zeros)
+        places = (None if array is None else self.memory.address(array) for array in arrays)
+        return Codes(*places, *weight.shape, weight.block, 8 // weight.values.shape[1])
+
+    def quantized_linear(
+        self, x: Any, weight: QuantizedWeight, bias: Any = None, *, at_once: int = 0, tf32: bool = False
+    ) -> tuple[list, tuple]:
+        """Multiply rows [N, inputs] with a weight of codes; `bias` [outputs] is of their dtype."""
+        y = self._multiply(x, weight, bias, weight.shape[0], at_once, tf32, backwards=False)
+        return [y], (weight, at_once, tf32)
+
+    def quantized_linear_grad(self, saved: tuple, y_grad: Any) -> list:
+        """Differentiate by x."""
+        weight, at_once, tf32 = saved
+        return [self._multiply(y_grad, weight, None, weight.shape[1], at_once, tf32, backwards=True)]
+
+    def _multiply(
+        self,
+        x: Any,
+        weight: QuantizedWeight,
+        bias: Any,
+        size: int,
+        at_once: int,
+        tf32: bool,
+        *,
+        backwards: bool,
+    ) -> Any:
+        y = self.memory.empty([x.shape[0], size], self.memory.dtype(x))
+        places = (None if array is None else self.memory.address(array) for array in (x, bias, y))
+        flags = (int(backwards), int(tf32))
+        op = QuantizedProduct(self._codes(weight), *places, None, x.shape[0], at_once, *flags)
+        dtype, stream = self._where(x)
+        scratch = self._scratch(self.call("quantized_linear_scratch", ctypes.pointer(op), dtype))
+        op.scratch = self.memory.address(scratch)
+        self.call("quantized_linear", ctypes.pointer(op), dtype, stream)
+        return y
+
+    def dequantize(self, weight: QuantizedWeight, outputs: range, inputs: range, dtype: str) -> Any:
+        """Put a part of a weight into floating point."""
+        y = self.memory.empty([len(outputs), len(inputs)], dtype)
+        part = (outputs.start, len(outputs), inputs.start, len(inputs))
+        self.call("dequantize", ctypes.pointer(self._codes(weight)), *part, y, *self._where(y))
         return y
 
 

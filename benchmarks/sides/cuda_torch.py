@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cuda_library import EPSILON, CudaOps
+from cuda_library import EPSILON, CudaOps, QuantizedWeight
 
 # Larger than any card's second-level cache, so that memory is what is timed.
 ROWS, SIZE = 16384, 4096
 HEADS, HEAD_SIZE = 32, 128
 LOSS_ROWS, LOSS_SIZE, VOCABULARY = 8192, 3584, 151936
+# Outputs of a weight whose codes are larger too, and numbers that share a scale.
+CODES_OUTPUTS, BLOCK = 65536, 64
 
 
 class TorchMemory:
@@ -102,6 +104,10 @@ def timings(ops: CudaOps, dtype: str) -> dict[str, Callable[[], Timing]]:
         "gelu": lambda: _activation(ops, dtype, 1, F.gelu),
         "quick_gelu": lambda: _activation(ops, dtype, 2, lambda x: x * torch.sigmoid(1.702 * x)),
         "linear_cross_entropy": lambda: _loss(ops, dtype, dtype),
+        "quantized_linear 1 row": lambda: _quantized(ops, dtype, 1),
+        "quantized_linear 8 rows": lambda: _quantized(ops, dtype, 8),
+        "quantized_linear 16 rows": lambda: _quantized(ops, dtype, 16),
+        "quantized_linear 2048 rows": lambda: _quantized(ops, dtype, 2048),
     }
     mixed = {
         "rms_norm mixed": lambda: _mixed_norm(ops, dtype, "rms_norm"),
@@ -235,6 +241,27 @@ def _loss(ops: CudaOps, dtype: str, weight_dtype: str) -> Timing:
         2 * products,
         liger and (lambda hidden, weight: liger(hidden, weight.to(hidden.dtype), target)),
         in_products=True,
+    )
+
+
+def _quantized(ops: CudaOps, dtype: str, rows: int) -> Timing:
+    """Multiply with codes of 4 bits, beside PyTorch's product with a plain weight."""
+    count = CODES_OUTPUTS * SIZE
+    codes = torch.randint(0, 256, (count // 2,), dtype=torch.uint8, device="cuda")
+    values, scales = torch.rand(256, 2, device="cuda"), torch.rand(count // BLOCK, device="cuda")
+    weight = QuantizedWeight((CODES_OUTPUTS, SIZE), BLOCK, codes, values, scales)
+    x, plain = _random(dtype, rows, SIZE), _random(dtype, CODES_OUTPUTS, SIZE).detach()
+    products, moved = 2.0 * rows * count, _bytes(codes, 1) + _bytes(scales, 1)
+    is_large = rows > 16
+    return Timing(
+        [x],
+        lambda x: ops.quantized_linear(x, weight),
+        ops.quantized_linear_grad,
+        lambda x: F.linear(x, plain),
+        products if is_large else moved,
+        # For the gradient the weight is put into floating point, whatever the rows.
+        products if is_large else moved + _bytes(plain, 2),
+        in_products=is_large,
     )
 
 

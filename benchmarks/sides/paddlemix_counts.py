@@ -23,7 +23,7 @@ def count(spec: dict[str, Any], mode: str, level: str, batch: str) -> dict[str, 
     """Count one case."""
     family, name, samples, tokens = spec["family"], spec["name"], spec["rows"], spec["tokens"]
     grids = tuple(map(tuple, spec["images"]))
-    if mode != "step":
+    if mode not in ("step", "lora", "qlora"):
         given = static_program.Batch("padded", (0, tokens * samples), 1, 0, grids)
         step = static_program.make_step(family, "half", given, mode, name=name)
     else:
@@ -31,7 +31,7 @@ def count(spec: dict[str, Any], mode: str, level: str, batch: str) -> dict[str, 
         given = static_program.Batch(batch, ends, samples, 0, grids)
         targets = samples * tokens - given.image_tokens(family)
         given = static_program.Batch(batch, ends, samples, targets, grids)
-        step = static_program.make_step(family, level, given, "full", name=name)
+        step = static_program.make_step(family, level, given, "full" if mode == "step" else mode, name=name)
     ledger = Ledger(step)
     works = [(one.name, one.phase, *one[3:]) for one in ledger.works]
     trained = [one for one, _ in step.gradients or () if not one.stop_gradient]

@@ -1,11 +1,6 @@
 // The CPU's op of the same signature is in cpu/bind_linear.cc.
 #include "binding.h"
 
-namespace phi {
-// Of paddle/phi/backends/context_pool.h, which includes more of CUDA than these ops need.
-PADDLE_API bool AllowTF32Cublas();
-}  // namespace phi
-
 namespace paddlemix {
 namespace {
 

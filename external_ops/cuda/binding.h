@@ -11,6 +11,11 @@
 #include "paddlemix/guarded.h"
 #include "paddlemix/tensor_axes.h"
 
+namespace phi {
+// Of paddle/phi/backends/context_pool.h, which includes more of CUDA than these ops need.
+PADDLE_API bool AllowTF32Cublas();
+}  // namespace phi
+
 namespace paddlemix {
 
 using Tensors = std::vector<Tensor>;

@@ -5,6 +5,7 @@
 #include "cached_attention.cuh"
 #include "linear_cross_entropy.cuh"
 #include "norm.cuh"
+#include "quantized.cuh"
 #include "rotary.cuh"
 
 namespace paddlemix {
@@ -113,6 +114,17 @@ CachedAttention<T> typed(const PaddlemixCachedAttention& op) {
           op.capacity,
           op.length,
           static_cast<float>(kLog2OfE / std::sqrt(static_cast<double>(op.size)))};
+}
+
+QuantizedWeight typed(const PaddlemixQuantizedWeight& weight) {
+  return {weight.codes,   weight.values, weight.scales, weight.zeros,
+          weight.outputs, weight.inputs, weight.block,  weight.bits};
+}
+
+template <typename T>
+QuantizedLinear<T> typed(const PaddlemixQuantizedLinear& op) {
+  return {typed(op.weight), of(op.x, T()), of(op.bias, T()), of(op.y, T()),  op.scratch,
+          op.rows,          op.at_once,    op.backwards != 0, op.tf32 != 0};
 }
 
 }  // namespace
@@ -254,5 +266,24 @@ int64_t paddlemix_cuda_cached_attention_scratch(const PaddlemixCachedAttention* 
 
 int paddlemix_cuda_cached_attention(const PaddlemixCachedAttention* op, int dtype, void* stream) {
   return run(dtype, [&](auto t) { cached_attention(typed<decltype(t)>(*op), as_stream(stream)); });
+}
+
+int64_t paddlemix_cuda_quantized_linear_scratch(const PaddlemixQuantizedLinear* op, int dtype) {
+  return guarded([&] {
+    int64_t bytes = 0;
+    with_dtype(dtype, [&](auto t) { bytes = quantized_linear_scratch(typed<decltype(t)>(*op)); });
+    return bytes;
+  });
+}
+
+int paddlemix_cuda_quantized_linear(const PaddlemixQuantizedLinear* op, int dtype, void* stream) {
+  return run(dtype, [&](auto t) { quantized_linear(typed<decltype(t)>(*op), as_stream(stream)); });
+}
+
+int paddlemix_cuda_dequantize(const PaddlemixQuantizedWeight* weight, int64_t first_output, int64_t outputs,
+                              int64_t first_input, int64_t inputs, void* y, int dtype, void* stream) {
+  return run(dtype, [&](auto t) {
+    dequantize(typed(*weight), {first_output, outputs, first_input, inputs}, of(y, t), as_stream(stream));
+  });
 }
 }

@@ -123,6 +123,39 @@ typedef struct {
 PADDLEMIX_API int64_t paddlemix_cuda_cached_attention_scratch(const PaddlemixCachedAttention* op);
 PADDLEMIX_API int paddlemix_cuda_cached_attention(const PaddlemixCachedAttention* op, int dtype, void* stream);
 
+/* A weight [outputs, inputs] as codes of 4 or 8 bits: number n of the flattened weight is
+   (value of its code - zeros[n / block]) * scales[n / block]. */
+typedef struct {
+  const uint8_t* codes; /* [outputs * inputs * bits / 8], rounded up; of two in a byte the lower bits come first */
+  const float* values;  /* [256, 8 / bits], what the codes of each byte stand for */
+  const float* scales;  /* [blocks] */
+  const float* zeros;   /* [blocks], or null for 0 */
+  int64_t outputs, inputs, block;
+  int32_t bits;
+} PaddlemixQuantizedWeight;
+
+/* y = x weight^T + bias. Where `backwards`, x is the gradient of that [rows, outputs], and y the gradient of its x
+   [rows, inputs]; without a bias. */
+typedef struct {
+  PaddlemixQuantizedWeight weight;
+  const void* x;    /* [rows, inputs] */
+  const void* bias; /* [outputs], or null */
+  void* y;          /* [rows, outputs] */
+  void* scratch;    /* or null where none is asked for */
+  int64_t rows;
+  int64_t at_once; /* outputs that are in floating point at a time, backwards inputs; 0 chooses */
+  int32_t backwards;
+  int32_t tf32; /* whether products of float32 may round their factors to TF32 */
+} PaddlemixQuantizedLinear;
+
+/* Bytes; negative where that failed. Of `op`, numbers are looked at, and how `x` and codes are aligned. */
+PADDLEMIX_API int64_t paddlemix_cuda_quantized_linear_scratch(const PaddlemixQuantizedLinear* op, int dtype);
+PADDLEMIX_API int paddlemix_cuda_quantized_linear(const PaddlemixQuantizedLinear* op, int dtype, void* stream);
+/* Puts a part of a weight into floating point: y [outputs, inputs], from `first_output` and `first_input` on. */
+PADDLEMIX_API int paddlemix_cuda_dequantize(const PaddlemixQuantizedWeight* weight, int64_t first_output,
+                                            int64_t outputs, int64_t first_input, int64_t inputs, void* y, int dtype,
+                                            void* stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -52,9 +52,6 @@ __host__ __device__ inline PartResults split_scratch(float* scratch, int64_t hea
   return {scratch, scratch + heads * parts * size, scratch + heads * parts * (size + 1)};
 }
 
-__device__ inline int64_t lesser(int64_t x, int64_t y) { return x < y ? x : y; }
-__device__ inline int64_t larger(int64_t x, int64_t y) { return x > y ? x : y; }
-
 // An exponent may be minus infinity, where nothing has been seen yet.
 __device__ inline float finite_or_zero(float top) { return top == -INFINITY ? 0.0f : top; }
 

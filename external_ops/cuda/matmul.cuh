@@ -41,20 +41,22 @@ struct Matrix {
 struct Product {
   int64_t m, k, n;
   bool add, tf32;
+  int64_t stride = 0;  // numbers from one row of y to the next; 0 is n
 };
 
 template <typename T, typename Y>
 void matmul(const Product& shape, Matrix<T> x, Matrix<T> w, Y* y, cudaStream_t stream) {
-  if (std::max({shape.m, shape.k, shape.n}) > std::numeric_limits<int>::max())
+  if (std::max({shape.m, shape.k, shape.n, shape.stride}) > std::numeric_limits<int>::max())
     throw std::invalid_argument("a matrix has more than 2147483647 rows or columns");
   const int m = static_cast<int>(shape.m), k = static_cast<int>(shape.k), n = static_cast<int>(shape.n);
+  const int stride = shape.stride ? static_cast<int>(shape.stride) : n;
   const float one = 1.0f, before = shape.add ? 1.0f : 0.0f;
   const bool rounds = shape.tf32 && std::is_same_v<T, float>;
   // cuBLAS counts by columns: read so, memory holds the transposed matrices, and y' = w' x'.
   check(cublasGemmEx(cublas_handle(stream), w.transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                      x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k, &one, w.numbers, type_of(w.numbers),
                      w.transposed ? k : n, x.numbers, type_of(x.numbers), x.transposed ? m : k, &before, y,
-                     type_of(y), n, rounds ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+                     type_of(y), stride, rounds ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
                      CUBLAS_GEMM_DEFAULT));
 }
 

@@ -15,6 +15,9 @@ constexpr int kBlockThreads = kLanes < kLeastThreads ? kLeastThreads : kLanes;
 template <int kLanes>
 constexpr int kBlockGroups = kBlockThreads<kLanes> / kLanes;
 
+__device__ inline int64_t lesser(int64_t x, int64_t y) { return x < y ? x : y; }
+__device__ inline int64_t larger(int64_t x, int64_t y) { return x > y ? x : y; }
+
 // This thread's place among the groups of `kLanes` threads. A group of more than a warp is a block.
 template <int kLanes>
 struct Group {

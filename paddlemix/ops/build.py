@@ -19,7 +19,7 @@ CHOICE_VARIABLE = "PADDLEMIX_OPS"
 # Goes up with every change of what Python calls: names, inputs and attributes. `external_ops/setup.py` has the same.
 INTERFACE = 9
 # Likewise of the ops for CUDA alone, so that a build for the CPU stays good where only they have changed.
-CUDA_INTERFACE = 2
+CUDA_INTERFACE = 3
 BUILD_COMMAND = "cd external_ops && python setup.py install"
 
 

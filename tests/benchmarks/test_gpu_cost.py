@@ -72,11 +72,16 @@ def test_help_shows_an_example() -> None:
 
 
 def test_a_step_asks_for_less_than_transformers_with_and_without_liger() -> None:
-    done = run("--family", "qwen2_vl", "--shape", "2B", "--card", "A100", "--mode", "step", "--json")
+    done = run("--family", "qwen2_vl", "--shape", "2B", "--card", "A100", "--mode", "step", "token", "qtoken", "--json")
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
     ours = rows["paddlemix step O2 pack"]
-    others = [row for name, row in rows.items() if name.startswith("transformers") and "optimizer" not in name]
+    # The decoder's weights are 1.3 of the 1.5 billion numbers that a token reads; as codes they have 4.5 bits of 16.
+    token, of_codes = rows["paddlemix token O2 pack"], rows["paddlemix qtoken O2 pack"]
+    assert of_codes["flops"] == token["flops"] and of_codes["kernels"] == token["kernels"]
+    saved = 28 * (2 * 1536 * (1536 + 256) + 3 * 1536 * 8960) * (2 - 0.5 - 8 / 128)
+    assert token["bytes"] - of_codes["bytes"] == pytest.approx(saved, rel=0.01)
+    others = [row for name, row in rows.items() if name.startswith("transformers step") and "optimizer" not in name]
     assert len(others) == 4
     for theirs in others:
         for number in ("kernels", "flops", "bytes", "kept", "waits", "seconds"):

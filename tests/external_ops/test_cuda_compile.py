@@ -41,5 +41,5 @@ def test_kernels_and_bindings_compile_for_both_generations_of_cards():
     assert done.returncode == 0, done.stderr
     assert "compiles for sm_80:" in done.stdout
     assert "compiles for sm_90a:" in done.stdout
-    for binding in ("attention", "cross_entropy", "rows"):
+    for binding in ("attention", "cross_entropy", "quantized", "rows"):
         assert f"bind_{binding}.cc compiles" in done.stdout

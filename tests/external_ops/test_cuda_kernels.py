@@ -167,7 +167,7 @@ def test_threads_that_run_in_another_order_compute_the_same(library, tmp_path):
         f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(ROOT / 'benchmarks' / 'sides')]!r}\n"
         "import numpy as np\n"
         "from test_cuda_kernels import HostMemory\n"
-        "from cuda_library import CudaOps\n"
+        "from cuda_library import CudaOps, QuantizedWeight\n"
         f"ops, memory, rng = CudaOps({str(library)!r}, HostMemory()), HostMemory(), np.random.default_rng(0)\n"
         "x, weight, up = (memory.put(rng.standard_normal(s), 'float32') for s in ((9, 1030), (1030,), (9, 1030)))\n"
         "values, saved = ops.layer_norm(x, weight, weight)\n"
@@ -176,7 +176,11 @@ def test_threads_that_run_in_another_order_compute_the_same(library, tmp_path):
         "loss, grads = ops.linear_cross_entropy(hidden, head, target, scale, rows_at_once=2)\n"
         "query, held = (memory.put(rng.standard_normal(s), 'float32') for s in ((1, 3, 64), (1, 300, 1, 64)))\n"
         "mixed = ops.cached_attention(query, held[:, 0], held[:, 1], held, held.copy(), 270)\n"
-        "out = [*values, *ops.layer_norm_grad(saved, up), *loss, *grads, mixed, held]\n"
+        "codes, scales = memory.put(rng.integers(0, 256, 64 * 320), 'uint8'), memory.put(rng.random(640), 'float32')\n"
+        "weight = QuantizedWeight((64, 640), 64, codes, memory.put(rng.random((256, 2)), 'float32'), scales)\n"
+        "few, more = (memory.put(rng.random((rows, 640)), 'float32') for rows in (3, 20))\n"
+        "products = [ops.quantized_linear(x, weight)[0][0] for x in (few, more)]\n"
+        "out = [*values, *ops.layer_norm_grad(saved, up), *loss, *grads, mixed, held, *products]\n"
         "print(b''.join(array.tobytes() for array in out).hex())\n"
     )
     ways = [{}, {"PADDLEMIX_HOST_ORDER": "reverse"}]
@@ -327,12 +331,71 @@ def test_a_cache_is_cut_into_parts(ops):
     assert [parts(length) for length in (127, 128, 270, 900)] == [0, 2, 3, 4]
 
 
+def weight_of(memory, blocks):
+    """A weight as `paddlemix.quantization` holds it, in the library's memory."""
+    from cuda_cases import values_of_bytes
+    from cuda_library import QuantizedWeight
+
+    arrays = [memory.put(blocks.codes, "uint8")]
+    arrays += [memory.put(one, "float32") for one in (values_of_bytes(blocks.values), blocks.scales)]
+    zeros = None if blocks.zeros is None else memory.put(blocks.zeros, "float32")
+    return QuantizedWeight(blocks.shape, blocks.block, *arrays, zeros)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("kind", ["nf4", "int4", "int8"])
+def test_parts_of_weights_are_put_into_floating_point_bit_by_bit(ops, kind, dtype):
+    from paddlemix.quantization.rounding import rounded
+
+    rng, memory = np.random.default_rng(8), HostMemory()
+    # In packs of 8, several to a thread; and numbers by themselves, since packs would run over the ends of rows.
+    for outputs, inputs in ((40, 384), (300, 128), (9, 72), (6, 5), (7, 3), (3, 1001)):
+        blocks = rounded(rng.standard_normal((outputs, inputs)).astype(np.float32), kind)
+        weight, whole = weight_of(memory, blocks), blocks.numbers(slice(None))
+        parts = [(range(outputs), range(inputs)), (range(1, outputs), range(inputs // 2))]
+        # From inputs on at which no pack begins; and at which one does.
+        parts += [(range(outputs - 2, outputs), range(1, inputs)), (range(outputs), range(inputs // 16 * 8, inputs))]
+        for part in parts:
+            found = ops.dequantize(weight, *part, dtype)
+            wanted = whole[part[0].start : part[0].stop, part[1].start : part[1].stop].astype(found.dtype)
+            np.testing.assert_array_equal(wide(found), wide(wanted), err_msg=str((outputs, inputs, part)))
+            assert np.abs(wide(found)).max() > 0.1
+
+
+def test_few_rows_need_no_scratch_and_more_no_larger_part_of_a_weight_than_fills_a_card(ops):
+    import ctypes
+
+    from cuda_library import Codes, QuantizedProduct
+
+    aligned = HostMemory().put(np.zeros(64), "uint8").ctypes.data
+
+    def scratch(rows, shape=(3584, 18944), *, block=128, dtype=1, backwards=0, x=aligned, codes=aligned, at_once=0):
+        weight = Codes(codes, None, None, None, *shape, block, 4)
+        op = QuantizedProduct(weight, x, None, None, None, rows, at_once, backwards, 0)
+        return ops.call("quantized_linear_scratch", ctypes.pointer(op), dtype)
+
+    assert [scratch(rows) for rows in (0, 1, 16)] == [0, 0, 0]
+    # The widest layer of 7B has 129.5 MiB: two parts; in float32 three, of a multiple of 128 outputs.
+    assert scratch(17) == 2 * 1792 * 18944 and scratch(17, dtype=0) == 4 * 1280 * 18944
+    assert scratch(17, backwards=1) == 2 * 9472 * 3584
+    assert scratch(17, (3584, 3584)) == 2 * 3584 * 3584 and scratch(17, at_once=8) == 2 * 8 * 18944
+    for odd in ({"x": aligned + 2}, {"codes": aligned + 8}, {"block": 100}, {"shape": (5, 36)}, {"backwards": 1}):
+        assert scratch(1, **odd) > 0, odd
+    with pytest.raises(RuntimeError, match="no outputs, no inputs or empty blocks"):
+        scratch(17, block=0)
+
+
 def test_what_the_library_cannot_do_is_told(ops):
+    from cuda_library import QuantizedWeight
+
     x = HostMemory().put(np.ones(4), "float32")
     with pytest.raises(RuntimeError, match="dtype is 7; expected 0, 1 or 2"):
         ops.call("swiglu", x, x, x, 4, 7, 0)
     with pytest.raises(RuntimeError, match="activation is 3"):
         ops.call("activation", 3, x, x, 4, 0, 0)
+    weight = QuantizedWeight((1, 4), 4, x, HostMemory().put(np.ones((256, 3)), "float32"), x)
+    with pytest.raises(RuntimeError, match="a code has 2 bits; expected 4 or 8"):
+        ops.quantized_linear(x.reshape(1, 4), weight)
     for change, words in (({"length": 40}, "the cache is full"), ({"size": 257}, "of 1 to 256 numbers")):
         shape = {"length": 21, **change}
         given = cache_of(

@@ -25,10 +25,16 @@ from paddlemix.datasets.collate import PadCollator, TrainingCollator
 from paddlemix.datasets.mixing.loss_weights import WeightedSample
 from paddlemix.examples.demo.make_model import scale_to_width
 from paddlemix.generation.reading import CachedReader
+from paddlemix.models.layers.linear import Linear
 from paddlemix.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration, Qwen25VLConfig
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from paddlemix.models.qwen2_vl.positions import mrope_positions
 from paddlemix.models.qwen_vl import QWenConfig, QWenLMHeadModel
+from paddlemix.models.replace import replace_layer
+from paddlemix.peft.adapter_config import AdapterConfig
+from paddlemix.peft.lora_model import MixLoRAModel
+from paddlemix.quantization.linear import QuantizedLinear
+from paddlemix.quantization.rounding import rounded
 
 VOCABULARY, IMAGE, TARGETS = 320, 300, 18
 SCALE = 1024.0  # of the loss, without which gradients vanish in float16
@@ -120,6 +126,25 @@ def make_model(family: str) -> nn.Layer:
     return model
 
 
+def make_adapted(family: str) -> nn.Layer:
+    """Hold the weights of the decoder's blocks as codes of 4 bits, with adapters on them that change what they give."""
+    model = make_model(family)
+    blocks = {id(layer) for layer in model.decoder.blocks.sublayers() if type(layer) is Linear}
+    chosen = [name for name, layer in model.named_sublayers() if id(layer) in blocks]
+    for name in chosen:
+        replace_layer(model, name, _held_as_codes)
+    adapted = MixLoRAModel.adapting(model, AdapterConfig(rank=8, alpha=16), chosen)
+    for parameter in adapted.parameters():
+        if not parameter.stop_gradient:
+            parameter.set_value((0.05 * paddle.randn(parameter.shape)).astype("bfloat16").astype("float32"))
+    adapted.train()
+    return adapted
+
+
+def _held_as_codes(layer: nn.Layer) -> nn.Layer:
+    return QuantizedLinear(rounded(np.ascontiguousarray(layer.weight.numpy().T), "int4"), layer.bias)
+
+
 def step(model: nn.Layer, batch: dict[str, paddle.Tensor]) -> dict[str, Any]:
     """Run a forward and a backward pass, and tell of the loss, and of each gradient in float32."""
     loss = model(**batch).loss
@@ -133,9 +158,15 @@ def step(model: nn.Layer, batch: dict[str, paddle.Tensor]) -> dict[str, Any]:
     }
 
 
-def on_card(family: str, inputs: dict[str, paddle.Tensor], level: str, dtype: str) -> dict[str, Any]:
+def on_card(
+    family: str,
+    inputs: dict[str, paddle.Tensor],
+    level: str,
+    dtype: str,
+    make: Callable[[str], nn.Layer] = make_model,
+) -> dict[str, Any]:
     """Take a step on the card, and tell what was asked of it."""
-    model = make_model(family)
+    model = make(family)
     if level == "O2":
         model.to(dtype=dtype)
     with emulated_card.inserted() as card, autocast(level, dtype):
@@ -154,22 +185,35 @@ def compare(family: str, libraries: dict[str, Path | None]) -> Iterator[tuple[st
             for level in ("O1", "O2"):
                 for dtype in ("bfloat16", "float16") if (batch, ops) == ("pack", "built") else ("bfloat16",):
                     taken = on_card(family, inputs, level, dtype)
-                    gradients = taken.pop("gradients")
-                    norms = {name: float(np.linalg.norm(one)) for name, one in wide["gradients"].items()}
-                    distances = {
-                        name: float(np.linalg.norm(one - wide["gradients"][name])) for name, one in gradients.items()
-                    }
-                    found = {"float32_loss": wide["loss"], "float32_norms": norms, "distances": distances, **taken}
-                    yield f"{family}-{batch}-{level}-{dtype}-{ops}", found
+                    yield f"{family}-{batch}-{level}-{dtype}-{ops}", beside(taken, wide)
 
 
-def answer(family: str, rows: int, dtype: str = "float32") -> list[np.ndarray]:
+def beside(taken: dict[str, Any], wide: dict[str, Any]) -> dict[str, Any]:
+    """Tell how far a step is from the same in float32."""
+    gradients = taken.pop("gradients")
+    norms = {name: float(np.linalg.norm(one)) for name, one in wide["gradients"].items()}
+    distances = {name: float(np.linalg.norm(one - wide["gradients"][name])) for name, one in gradients.items()}
+    return {"float32_loss": wide["loss"], "float32_norms": norms, "distances": distances, **taken}
+
+
+def compare_adapted(family: str, library: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Tell of steps that train adapters on weights of codes how far each is from the same in float32."""
+    inputs = make_batch(family, "pack")
+    wide = step(make_adapted(family), inputs)
+    emulated_card.card.ops = library
+    for level, dtype in (("O2", "bfloat16"), ("O1", "float16")):
+        yield f"{family}-{level}-{dtype}", beside(on_card(family, inputs, level, dtype, make_adapted), wide)
+
+
+def answer(
+    family: str, rows: int, dtype: str = "float32", make: Callable[[str], nn.Layer] = make_model
+) -> list[np.ndarray]:
     """Read prompts with images, of which the shorter is padded on the left, and two more tokens of each row.
 
     Returns:
         The logits behind each of the three, float32[rows, vocabulary].
     """
-    model = make_model(family)
+    model = make(family)
     model.eval()
     batch = PadCollator(0, side="left")(list(samples(family))[:rows])
     with nullcontext() if dtype == "float32" else emulated_card.inserted():
@@ -179,15 +223,23 @@ def answer(family: str, rows: int, dtype: str = "float32") -> list[np.ndarray]:
 
 
 def compare_answers(family: str, libraries: dict[str, Path | None]) -> Iterator[tuple[str, list[float]]]:
-    """Tell by rows, dtype and kind of ops how far logits on the card are from those in float32, in their order."""
+    """Tell by rows and kind of ops how far logits on the card are from those in float32, in their order."""
     for rows in (1, 2):
         wide = answer(family, rows)
         for ops, library in libraries.items():
             emulated_card.card.ops = library
-            half = answer(family, rows, "bfloat16")
-            pairs = zip(half, wide, strict=True)
-            distances = [float(np.linalg.norm(one - true) / np.linalg.norm(true)) for one, true in pairs]
-            yield f"{family}-{rows}-{ops}", distances
+            yield f"{family}-{rows}-{ops}", distances_of(answer(family, rows, "bfloat16"), wide)
+
+
+def compare_answers_of_codes(family: str) -> list[float]:
+    """Tell the same of two rows and a model whose weights are codes, with the ops that are there."""
+    wide = answer(family, 2, make=make_adapted)
+    return distances_of(answer(family, 2, "bfloat16", make_adapted), wide)
+
+
+def distances_of(half: list[np.ndarray], wide: list[np.ndarray]) -> list[float]:
+    """Tell how far each array is from another, in parts of that."""
+    return [float(np.linalg.norm(one - true) / np.linalg.norm(true)) for one, true in zip(half, wide, strict=True)]
 
 
 def main() -> None:
@@ -196,7 +248,11 @@ def main() -> None:
     libraries = {"unbuilt": None, **({} if name == "-" else {"built": Path(name)})}
     steps = {case: found for family in families for case, found in compare(family, libraries)}
     answers = {case: found for family in families for case, found in compare_answers(family, libraries)}
-    json.dump({"steps": steps, "answers": answers}, sys.stdout)
+    *_, library = libraries.values()  # that of weights of codes too
+    adapted = {case: found for family in families for case, found in compare_adapted(family, library)}
+    of_codes = {f"{family}-logits": compare_answers_of_codes(family) for family in families}
+    found = {"steps": steps, "answers": answers, "adapted": adapted, "answers_of_codes": of_codes}
+    json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -372,6 +372,22 @@ def _cached_attention(
     return [query + (key + value).mean(axis=2, keepdim=True)]
 
 
+def _quantized_linear(
+    x: Any, codes: Any, values: Any, scales: Any, zeros: Any, bias: Any, outputs: int, inputs: int, block: int
+) -> list[Any]:
+    assert x.shape[-1] == inputs and x.dtype in built.CUDA_DTYPES
+    codes_in_byte = values.shape[1]
+    assert codes.dtype == paddle.uint8 and codes.shape == [-(-outputs * inputs // codes_in_byte)]
+    for factors in (scales, zeros):
+        fits = factors is None or (factors.dtype, factors.shape) == (paddle.float32, [-(-outputs * inputs // block)])
+        assert fits, (factors, outputs, inputs, block)
+    assert values.dtype == paddle.float32 and values.shape == [256, codes_in_byte]
+    assert bias is None or (bias.dtype, bias.shape) == (x.dtype, [outputs])
+    card.products["quantized_linear", short(x.dtype)] += 1
+    y = paddle.zeros([*x.shape[:-1], outputs], x.dtype)
+    return [_reaching(y if bias is None else y + bias, x)]
+
+
 # Ops with the inputs, the outputs and the dtypes of the built ones.
 BUILT: dict[str, Callable[..., list[Any]]] = {
     "rms_norm": lambda x, weight, epsilon: [_scaled(x, weight), _rows(x)],
@@ -387,6 +403,7 @@ BUILT: dict[str, Callable[..., list[Any]]] = {
     "activation": lambda x, kind: [paddle.scale(x, 2.0)],
     "linear_cross_entropy": _head_loss,
     "cached_attention": _cached_attention,
+    "quantized_linear": _quantized_linear,
 }
 
 

@@ -33,6 +33,8 @@ LOOSE = {"squeeze", "unsqueeze", "squeeze_grad", "unsqueeze_grad"}
 KERNELS = {"embedding_grad": 2, "index_select_grad": 2, "slice_grad": 2, "gather_grad": 2, "index_put": 2}
 # Float32 logits that the head's loss holds at once, and the least rows of them: external_ops/cuda.
 LOGIT_BYTES, LEAST_ROWS = 2**30, 16
+# Rows that are multiplied straight from codes; of a weight in floating point the bytes, and what lines come in.
+FEW_ROWS, TILE_BYTES, TILE_STEP = 16, 2**27, 128
 
 
 class Work(NamedTuple):
@@ -93,6 +95,8 @@ RULES = {
     "rotary_split": Rule((1, 2)),
     "swiglu": Rule((0, 1)),
     "activation": Rule((0,)),
+    # Its kernels are counted by tiles of the weight; of what it is given its gradient reads the codes alone.
+    "quantized_linear": Rule((1, 2, 3, 4)),
     # Of tensors without gradients.
     "cached_attention": Rule(),
     # Formulas that are one op to autograd: what they are given out of its sight, and what they keep.
@@ -249,9 +253,14 @@ class Ledger:
         is_asked = id(one) in self._asked
         if one.name == "linear_cross_entropy":
             self.works += _loss_works(one, part, phase)
+        elif one.name == "quantized_linear":
+            self.works.append(_quantized_work(one, part, phase))
         else:
             self.works.append(Work(one.name, part, phase, rule.forward, flops, moved, is_wide))
         if not is_asked:
+            return
+        if one.name == "quantized_linear":
+            self.works.append(_quantized_work(one, part, "backward"))
             return
         wanted = [value for value in tensors(one.inputs) if not value.stop_gradient and _is_float(value)]
         kept = [value for _, value in self._held(one)]
@@ -477,6 +486,30 @@ def _flops(one: Stretch) -> float:
 def _lengths(ends: Any) -> list[int]:
     """Return the lengths of sequences that lie end to end, whose ends the host knows."""
     return [after - before for before, after in pairwise(static_card.numbers_of(ends))]
+
+
+def _quantized_work(one: Stretch, part: str, phase: str) -> Work:
+    """Give what a product with a weight of codes does, as external_ops/cuda/quantized.cuh launches it."""
+    x, *weight, bias, outputs, inputs, _ = one.inputs
+    rows, number, is_backward = numbers(x) // inputs, BYTES[static_card.short(x.dtype)], phase == "backward"
+    moved = sum(map(size, tensors(weight))) + rows * (inputs + outputs) * number
+    flops, name = 2.0 * rows * inputs * outputs, "quantized_linear" + "_grad" * is_backward
+    if rows <= FEW_ROWS and not is_backward:
+        return Work(name, part, phase, 1, flops, moved, _is_wide(x))
+    # Each tile of the weight is written, and read by its product; a bias is written to all rows first.
+    lines, length = (inputs, outputs) if is_backward else (outputs, inputs)
+    tiles = math.ceil(lines / weight_lines(lines, length, number))
+    moved += 2 * outputs * inputs * number
+    has_bias = bias is not None and not is_backward
+    moved += 2 * rows * outputs * number * has_bias
+    return Work(name, part, phase, 2 * tiles + has_bias, flops, moved, _is_wide(x))
+
+
+def weight_lines(lines: int, length: int, number: int) -> int:
+    """Tell how many of a weight's lines of so many numbers, each of so many bytes, the built op holds at once."""
+    most = max(TILE_BYTES // (number * length), TILE_STEP)
+    even = math.ceil(lines / math.ceil(lines / most))
+    return min(math.ceil(even / TILE_STEP) * TILE_STEP, lines)
 
 
 def loss_pieces(rows: int, vocabulary: int) -> list[int]:

@@ -32,12 +32,17 @@ from paddlemix.estimate.setup import Batch as Size
 from paddlemix.estimate.setup import Cards, Precision, Setup
 from paddlemix.estimate.total import estimate
 from paddlemix.models.family import Family
+from paddlemix.models.layers.linear import Linear
 from paddlemix.models.registry import FAMILIES
+from paddlemix.models.replace import replace_layer
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
 from paddlemix.peft.targets import HEAD, linear_layers
+from paddlemix.quantization.blocks import Blocks
+from paddlemix.quantization.linear import QuantizedLinear
 
-READ = ("loss", "prefill", "token")
+READ = ("loss", "prefill", "token", "qprefill", "qtoken")
+QUANTIZED = ("qlora", "qprefill", "qtoken")
 # The published model whose widths the programs of tests have.
 MODELS = {"qwen2_vl": "Qwen2-VL-2B", "qwen2_5_vl": "Qwen2.5-VL-7B", "qwen": "Qwen-VL"}
 VOCABULARIES = (151936, 152064)  # of theirs
@@ -222,13 +227,30 @@ def make_trained(family: str, name: str, level: str, kind: str, blocks: int | No
     """Make the model that a step trains, with weights in the precision that the level holds."""
     paddle.set_default_dtype("float32" if level == "O1" else "bfloat16")
     model = make_model(family, name, blocks)
-    if kind == "lora":
+    if kind in QUANTIZED:
+        hold_as_codes(model)
+    if kind in ("lora", "qlora"):
         layers = [one for one in linear_layers(model) if one != HEAD]
         model = MixLoRAModel.adapting(model, AdapterConfig(rank=8, alpha=16), layers)
     paddle.set_default_dtype("float32")
     if kind == "recompute":
         model.set_recompute(vision=True, language=True)
     return model
+
+
+def hold_as_codes(model: nn.Layer) -> None:
+    """Let the decoder's blocks hold their weights as codes of 4 bits, 128 to a scale, as `int4` rounds them."""
+    blocks = {id(layer) for layer in model.decoder.blocks.sublayers() if type(layer) is Linear}
+    for name in [name for name, layer in model.named_sublayers() if id(layer) in blocks]:
+        replace_layer(model, name, _held_as_codes)
+
+
+def _held_as_codes(layer: nn.Layer) -> nn.Layer:
+    inputs, outputs = layer.weight.shape
+    count, group = outputs * inputs, 128
+    codes, levels = np.zeros(-(-count // 2), np.uint8), np.arange(16, dtype=np.float32)
+    factors = [np.zeros(count // group, np.float32) for _ in range(2)]
+    return QuantizedLinear(Blocks((outputs, inputs), 4, group, codes, levels, *factors), layer.bias)
 
 
 def make_step(
@@ -240,7 +262,8 @@ def make_step(
         family: `model_type`.
         level: O1, O2, or half.
         batch: what it is given.
-        kind: of training: full, lora or recompute; or what is read: loss, prefill or token.
+        kind: of training: full, lora, qlora or recompute; or what is read: loss, prefill or token, or one of both
+            with a decoder of codes: qprefill, qtoken.
         name: of the published model; "" takes the one of tests.
         blocks: of tower and decoder, in place of the published ones.
         built: whether there are built ops.
@@ -260,7 +283,7 @@ def make_step(
         static_card.card.constants = 0
         if kind in READ:
             with autocast(level), paddle.no_grad():
-                read(model.eval(), batch, kind, inputs)
+                read(model.eval(), batch, kind.removeprefix("q"), inputs)
             step.forward_end = static_card.last_op()
             return step
         with autocast(level):
@@ -349,18 +372,20 @@ def tell(family: str, case: str) -> dict[str, Any]:
     """Make the program of one step, and tell what it is."""
     level, batch, kind, ops, blocks = case.split("-")
     step = make_step(family, level, Batch(batch), kind, blocks=int(blocks), built=ops == "built")
-    told = {**_asked(), **_held(step.program)}
+    told = {**_asked(), **_held(step.program), "unpacked": _unpacked(step)}
     if kind in READ:
         return told
-    found, ledger = estimated(family, level, Batch(batch), kind, step.model), Ledger(step)
-    return {
-        **told,
+    ledger = Ledger(step)
+    told |= {
         **_learnt(step.gradients),
         "loss": static_card.short(step.loss.dtype),
         "kept": ledger.kept,
         "counted": {phase: ledger.total(phase) for phase in ("forward", "repeated", "backward")},
-        "estimated": {"tower": found.tower, "aligner": found.aligner, "decoder": found.decoder},
     }
+    if kind in QUANTIZED:  # what the estimate is made of are plain layers
+        return told
+    found = estimated(family, level, Batch(batch), kind, step.model)
+    return {**told, "estimated": {"tower": found.tower, "aligner": found.aligner, "decoder": found.decoder}}
 
 
 # As `Precision.of` reads them of a config with bf16 and the level.
@@ -404,6 +429,22 @@ def _held(program: Any) -> dict[str, Any]:
         if name == "cast" and sources[0].dtype in static_card.HALVES and results[0].dtype == paddle.float32:
             widened.append(list(results[0].shape))
     return {"logits": logits, "product_ops": products, "cumsums": counted, "widened": widened, "scores": scores}
+
+
+def _unpacked(step: Step) -> list[Any]:
+    """List what is made in floating point that has the shape of a weight of codes, and of no other parameter."""
+    layers = [getattr(layer, "base", layer) for layer in step.model.sublayers()]  # an adapter's own is none of them
+    shapes = {tuple(sorted(layer.sizes)) for layer in layers if isinstance(layer, QuantizedLinear)}
+    shapes -= {tuple(sorted(parameter.shape)) for parameter in step.model.parameters()}
+    if "quantized_linear" in {op for op, *_ in static_card.card.asked}:
+        assert shapes, "there is nothing to look for"
+    return [
+        [static_card.short(value.dtype), value.shape]
+        for op in step.program.global_block().ops
+        if op.name() != "builtin.parameter"  # those that the layers had before
+        for value in op.results()
+        if value.initialized() and value.is_dense_tensor_type() and tuple(sorted(value.shape)) in shapes
+    ]
 
 
 def _is_logits(shape: list[int]) -> bool:

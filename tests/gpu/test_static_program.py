@@ -33,8 +33,12 @@ READ = [
     *(f"{level}-padded-loss-built-2" for level in LEVELS),
     *(f"half-{batch}-prefill-built-2" for batch in ("padded", "left", "right")),
     "O1-left-prefill-unbuilt-2",
+    "half-left-qprefill-built-2",
 ]
 TOKENS = [f"{level}-{batch}-token-built-2" for level in ("half", "O1") for batch in ("padded", "left")]
+# Of a decoder whose weights are codes; and adapters trained on it.
+TOKENS += ["half-padded-qtoken-built-2", "O1-left-qtoken-built-2"]
+QLORA = [f"{level}-pack-qlora-built-2" for level in LEVELS]
 UNBUILT_TOKENS = [f"half-{batch}-token-unbuilt-2" for batch in ("padded", "left")]
 TARGETS = 200
 # Products that may be in float32, by the function that asks for them.
@@ -52,6 +56,8 @@ ASKED = {
     "qwen2_5_vl": DECODER | {"rotate_split", "gelu"},
     "qwen": DECODER | {"layer_norm", "gelu"},
 }
+# Linear layers of two blocks of the decoder.
+LAYERS = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen": 10}
 # Widths of what runs past the blocks of the decoder and the tower.
 STREAMS = {"qwen2_vl": (1536, 1280), "qwen2_5_vl": (3584, 1280), "qwen": (4096, 1664)}
 LEAST_ROWS = 300  # of any stream; learned positions have fewer
@@ -65,7 +71,7 @@ def programs(family: str) -> dict[str, dict[str, Any]]:
     """Make a family's programs."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PADDLEMIX_OPS": "reference"}
     read = (*READ, *TOKENS, *UNBUILT_TOKENS)
-    command = [sys.executable, str(SCRIPT), family, *BUILT, *UNBUILT, *DEEPER, *MASKED, *read]
+    command = [sys.executable, str(SCRIPT), family, *BUILT, *UNBUILT, *DEEPER, *MASKED, *QLORA, *read]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -155,6 +161,29 @@ def test_under_autocast_a_float32_residual_and_a_narrower_branch_meet_in_one_op(
     for case, program in of_level(family, "O1"):
         found = {dtypes for op, dtypes, *_ in program["asked"] if op == "add_rms_norm"}
         assert found == {"float32 bfloat16 float32"}, case
+
+
+@each_family
+def test_weights_of_codes_are_multiplied_by_the_built_op_and_are_in_no_program_in_floating_point(family):
+    cases = [case for case in programs(family) if case.split("-")[2].startswith("q")]
+    assert len(cases) == 5
+    for case in cases:
+        program = programs(family)[case]
+        asked = [[dtypes, fits, count] for op, dtypes, fits, count in program["asked"] if op == "quantized_linear"]
+        assert asked == [["bfloat16", True, LAYERS[family]]], case
+        assert ["quantized_linear", "bfloat16", LAYERS[family]] in program["products"], case
+        assert program["unpacked"] == [], case
+
+
+@each_family
+def test_adapters_on_weights_of_codes_take_the_products_of_adapters_on_plain_ones(family):
+    plain, codes = (programs(family)[f"O2-pack-{kind}-built-2"]["counted"] for kind in ("lora", "qlora"))
+    for phase in ("forward", "backward"):
+        assert codes[phase]["flops"] == plain[phase]["flops"] > 0, phase
+    if family == "qwen2_vl":
+        # Each weight is put into floating point before its product; the biases of three layers a block are written.
+        assert codes["forward"]["kernels"] == plain["forward"]["kernels"] + 2 * (7 + 3)
+        assert codes["backward"]["kernels"] == plain["backward"]["kernels"] + 2 * 7
 
 
 # How often the tower's activation is asked for: by each block, and by the merger.

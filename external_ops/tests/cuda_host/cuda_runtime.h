@@ -65,6 +65,8 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   return cudaSuccess;
 }
 
+inline unsigned __umulhi(unsigned x, unsigned y) { return static_cast<std::uint64_t>(x) * y >> 32; }
+
 inline float __fdividef(float x, float y) { return x / y; }
 
 template <typename Word>

@@ -7,6 +7,8 @@ import paddle
 import pytest
 
 from paddlemix import ops
+from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors.quantized import product
 from paddlemix.ops.tensors.quantized import weight as weights
 from paddlemix.quantization.blocks import Blocks
 from paddlemix.quantization.rounding import KINDS, rounded
@@ -50,6 +52,49 @@ def test_a_bias_that_is_trained_gets_its_gradient():
     x = paddle.ones([4, 256])
     ops.quantized_linear(x, rounded(weight_of((48, 256)), "nf4").weight(), bias).sum().backward()
     assert (bias.grad.numpy() == 4).all()
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple]:
+    """Let the op for GPUs be there, computed by Paddle's ops here, and tell what it was given."""
+    given = []
+
+    def run(name, x, codes, values, scales, zeros, bias, outputs, inputs, block):
+        given.append((name, x, zeros, bias))
+        factors = (scales, block, zeros if zeros.size else None)
+        y = product._Product.apply(
+            x.reshape([-1, inputs]), ops.QuantizedWeight((outputs, inputs), codes, values, *factors)
+        )
+        y = y.reshape([*x.shape[:-1], outputs])
+        return [y + bias if bias.size else y]
+
+    monkeypatch.setattr(built, "on_gpu", lambda tensor: True)
+    monkeypatch.setattr(built, "takes", lambda tensor, on_cuda: on_cuda)
+    monkeypatch.setattr(built, "run", run)
+    return given
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_gpu_the_built_op_gets_the_weight_and_a_bias_that_is_not_trained(kind, is_trained, asked):
+    blocks = shuffled(rounded(weight_of((10, 32)), kind))
+    x = paddle.randn([2, 3, 32])
+    bias = paddle.randn([10])
+    x.stop_gradient, bias.stop_gradient = False, not is_trained
+    y = ops.quantized_linear(x, blocks.weight(), bias)
+    y.sum().backward()
+    [(name, taken, zeros, in_op)] = asked
+    assert name == "quantized_linear" and taken.shape == [2, 3, 32]
+    assert zeros.size == (0 if blocks.zeros is None else blocks.zeros.size)
+    assert in_op.size == (0 if is_trained else 10)
+    plain = blocks.numbers(slice(None))
+    np.testing.assert_allclose(y.numpy(), x.numpy() @ plain.T + bias.numpy(), atol=1e-5)
+    np.testing.assert_allclose(x.grad.numpy(), np.broadcast_to(plain.sum(0), x.shape), atol=1e-5)
+    if is_trained:
+        assert (bias.grad.numpy() == 6).all()
+    with paddle.no_grad():
+        ops.quantized_linear(x, blocks.weight(), bias)
+    assert asked[-1][-1].size == 10  # nothing is trained here
 
 
 def test_rows_that_do_not_fit_are_refused():

@@ -8,6 +8,7 @@ import paddle
 from paddle.autograd import PyLayer
 
 from paddlemix.ops.tensors import built
+from paddlemix.ops.tensors.cards.quantized_product import quantized_product
 from paddlemix.ops.tensors.checks import check_shape
 from paddlemix.ops.tensors.linear import is_rounded, product_dtype
 from paddlemix.ops.tensors.quantized.weight import QuantizedWeight
@@ -35,6 +36,9 @@ def quantized_linear(x: paddle.Tensor, weight: QuantizedWeight, bias: paddle.Ten
     if bias is not None:
         check_shape("bias", bias, [outputs])
     dtype = product_dtype() or x.dtype
+    if built.on_gpu(x):
+        x = x.astype(dtype)
+        return (quantized_product if built.takes(x, on_cuda=True) else quantized_linear_reference)(x, weight, bias)
     if dtype == x.dtype and built.takes(x, bias):
         asked = paddle.is_grad_enabled() and not x.stop_gradient
         bias = built.nothing() if bias is None else bias
