@@ -1,7 +1,7 @@
-// Products with a weight that is held as codes of 4 or 8 bits, in blocks of consecutive numbers that share a scale. A few
-// rows, as answers have, are multiplied straight from the codes, which are all that is read of the weight. Of more rows,
-// and for gradients, parts of the weight are put into floating point, one after the other in the same scratch, and
-// cuBLAS multiplies them.
+// Products with a weight that is held as codes of 4 or 8 bits, in blocks of consecutive numbers that share a scale. A
+// few rows, as answers have, are multiplied straight from the codes, which are all that is read of the weight. Of more
+// rows, and for gradients, parts of the weight are put into floating point, one after the other in the same scratch,
+// and cuBLAS multiplies them.
 // Source: Granlund and Montgomery, "Division by invariant integers using multiplication", 1994 (`Divisor`).
 #pragma once
 
@@ -186,11 +186,15 @@ void dequantize(const QuantizedWeight& w, const Tile& tile, T* y, cudaStream_t s
   });
 }
 
-// blockIdx.x chooses outputs, `kOutputs` for each warp, blockIdx.y `kRows` rows. Neighbouring threads take neighbouring
-// packs, so that codes and rows are read in whole lines.
+// Outputs that a warp computes at once: with more rows each number of x that is read serves more of them.
+template <int kRows>
+constexpr int kWarpOutputs = kRows > 2 ? 4 : 2;
+
+// blockIdx.x chooses outputs, `kWarpOutputs` for each warp, blockIdx.y `kRows` rows. Neighbouring threads take
+// neighbouring packs, so that codes and rows are read in whole lines.
 template <typename T, int kBits, int kRows>
 __global__ void __launch_bounds__(kFewThreads) few_rows_kernel(QuantizedLinear<T> a, Divisor packs_of_block) {
-  constexpr int kOutputs = kRows > 2 ? 4 : 2, kAhead = 16 / kBits;
+  constexpr int kOutputs = kWarpOutputs<kRows>, kAhead = 16 / kBits;
   __shared__ Levels<kBits> levels;
   const QuantizedWeight& w = a.weight;
   levels.fill(w.values);
@@ -253,9 +257,8 @@ __global__ void __launch_bounds__(kFewThreads) few_rows_kernel(QuantizedLinear<T
 
 template <typename T, int kBits, int kRows>
 void multiply_rows(const QuantizedLinear<T>& a, cudaStream_t stream) {
-  constexpr int kOutputs = kRows > 2 ? 4 : 2;
   const unsigned turns = static_cast<unsigned>((a.rows + kRows - 1) / kRows);
-  launch(few_rows_kernel<T, kBits, kRows>, dim3(blocks_for(a.weight.outputs, kFewWarps * kOutputs), turns),
+  launch(few_rows_kernel<T, kBits, kRows>, dim3(blocks_for(a.weight.outputs, kFewWarps * kWarpOutputs<kRows>), turns),
          dim3(kFewThreads), stream, a, Divisor(a.weight.block / kPackNumbers));
 }
 
