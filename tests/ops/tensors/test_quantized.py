@@ -54,8 +54,8 @@ VALUES = {
     "int8 with zeros": (np.arange(256, dtype=np.float32), 8, True),
     "int8 of any values": (np.random.default_rng(4).normal(size=256).astype(np.float32), 8, True),
 }
-# Outputs, inputs and block: blocks of published sizes, of a whole row, with rows that end within a vector, of sizes that
-# cut words, and blocks and bytes that rows end within.
+# Outputs, inputs and block: blocks of published sizes, of a whole row, with rows that end within a vector, of sizes
+# that cut words, and blocks and bytes that rows end within.
 FORMS = [
     (40, 256, 32),
     (18, 320, 64),
