@@ -14,9 +14,14 @@ measured in this run.
     python benchmarks/qwen2_vl_cpu.py --torch_python ../reference/bin/python --output rows.jsonl
     python benchmarks/qwen2_vl_cpu.py --parts train --compute_dtype bfloat16 --torch_python ../reference/bin/python
     python benchmarks/qwen2_vl_cpu.py --parts train --shape large_vocabulary --torch_python ../reference/bin/python
+    python benchmarks/qwen2_vl_cpu.py --parts generate --quantize int8 int4 nf4 --torch_python ../reference/bin/python
 
 Weights are float32; `--compute_dtype bfloat16` is paddlemix's `cpu_compute_dtype` and torch's autocast. transformers
 attends with SDPA, its AdamW is fused, and its malloc keeps what is freed, as paddlemix's does up to 128 MB.
+
+`--quantize` adds to prefill and token those of a language model whose linear layers are held as codes, and beside int8
+and int4 those of transformers with torch's own products of such weights (`_weight_int8pack_mm`,
+`_weight_int4pack_mm_for_cpu`). The head stays in float32 in all of them.
 
 Every measurement runs in a process of its own, the libraries in turn, so that what else the machine does meets both.
 transformers is measured where it is installed, or with the Python that `--torch_python` names; without it paddlemix is
@@ -34,7 +39,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -42,6 +47,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 SIDES = Path(__file__).parent / "sides"
 PARTS = ("train", "generate", "images")
+KINDS = ("int8", "int4", "nf4")
+# What torch has products for.
+TORCH_KINDS = ("int8", "int4")
 # Tensors up to a gigabyte stay with torch's process when they are freed; glibc would map them anew, page by page.
 KEPT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**30))
 # What is shown of each measured number: its title, its unit, and what makes the unit of the samples.
@@ -67,16 +75,29 @@ def main() -> None:
         print("transformers on torch is not installed here; --torch_python names a Python that has it.\n")
     rows = []
     for part in arguments.parts:
-        for side, python in pythons.items():
-            measured = run_side(side, python, part, arguments)
-            rows += [
-                row | {"part": part, "shape": arguments.shape, "compute_dtype": arguments.compute_dtype}
-                for row in rows_of(side, measured)
-            ]
+        for side, kind in sides_of(part, pythons, arguments.quantize):
+            measured = run_side(side, pythons[side], part, arguments, kind)
+            about = {"part": part, "shape": arguments.shape, "compute_dtype": arguments.compute_dtype}
+            rows += [row | about | {"quantize": kind} for row in rows_of(side, measured)]
     print_table(rows, arguments)
     if arguments.output:
         with arguments.output.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def sides_of(part: str, pythons: Collection[str], kinds: Sequence[str]) -> list[tuple[str, str | None]]:
+    """List who is measured in a part, and with which weights: plain ones first, then of each kind that is asked for.
+
+    Args:
+        part: weights are quantised for generating alone.
+        pythons: the libraries that are there.
+        kinds: that are asked for.
+
+    Returns:
+        Libraries and kinds.
+    """
+    asked = [None, *(kinds if part == "generate" else ())]
+    return [(side, kind) for kind in asked for side in pythons if side == "paddlemix" or kind in (None, *TORCH_KINDS)]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -90,6 +111,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--compute_dtype", choices=("float32", "bfloat16"), default="float32", help="of the factors of products"
+    )
+    parser.add_argument(
+        "--quantize", nargs="+", choices=KINDS, default=(), help="kinds of weights to generate with beside float32"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
     parser.add_argument("--repeats", type=int, default=10, help="measurements of each number (default: 10)")
@@ -133,7 +157,9 @@ def check_torch(python: str) -> None:
         raise SystemExit(f"--torch_python {python}: transformers' Qwen2-VL cannot be imported there: {said[-1]}")
 
 
-def run_side(side: str, python: str, part: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def run_side(
+    side: str, python: str, part: str, arguments: argparse.Namespace, kind: str | None = None
+) -> dict[str, Any]:
     """Measure one part of one library in a process of its own.
 
     Raises:
@@ -146,7 +172,7 @@ def run_side(side: str, python: str, part: str, arguments: argparse.Namespace) -
     own = {"PYTHONPATH": ours} if side == "paddlemix" else {"PYTHONPATH": "", **KEPT}
     environment = {**os.environ, **threads, **own}
     command = [python, str(SIDES / f"{side}_side.py"), part, arguments.shape, str(arguments.repeats)]
-    command.append(arguments.compute_dtype)
+    command += [arguments.compute_dtype, *([kind] if kind else [])]
     load = os.getloadavg()[0]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True)
     if finished.returncode:
@@ -205,16 +231,20 @@ def processor() -> str:
 
 
 def print_table(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    """Print a line for each number, a column for each library."""
+    """Print a line for each number, a column for each library; quantised weights below the plain ones."""
     sides = list(dict.fromkeys(row["side"] for row in rows))
     print(f"shape {arguments.shape}, {arguments.compute_dtype}, {arguments.threads} threads, {processor()}")
     print("median (10th - 90th percentile)".ljust(38) + "".join(side.rjust(44) for side in sides))
-    for part in arguments.parts:
-        print(part)
+    for part, kind in dict.fromkeys((row["part"], row["quantize"]) for row in rows):
+        print(part if kind is None else f"{part}, {kind}")
         for metric, (title, unit, _) in SHOWN.items():
-            found = [row for row in rows if row["part"] == part and row["metric"] == metric]
+            found = {
+                row["side"]: in_words(row)
+                for row in rows
+                if (row["part"], row["quantize"], row["metric"]) == (part, kind, metric)
+            }
             if found:
-                print(f"  {title}, {unit}".ljust(38) + "".join(in_words(row).rjust(44) for row in found))
+                print(f"  {title}, {unit}".ljust(38) + "".join(found.get(side, "").rjust(44) for side in sides))
 
 
 def in_words(row: dict[str, Any]) -> str:

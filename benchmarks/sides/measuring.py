@@ -41,6 +41,11 @@ def peak_mebibytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def kind_asked() -> str | None:
+    """Tell how the language model's weights are to be quantised; None for not at all."""
+    return sys.argv[5] if len(sys.argv) > 5 else None
+
+
 def report(
     parts: dict[str, Part],
     versions: dict[str, str],
@@ -48,7 +53,7 @@ def report(
     compute_in: Callable[[str], Any],
     floors: Floors | None = None,
 ) -> None:
-    """Run the part that the command line names, `PART SHAPE REPEATS DTYPE`, and print what it measured.
+    """Run the part that the command line names, `PART SHAPE REPEATS DTYPE [KIND]`, and print what it measured.
 
     Args:
         parts: by name.
@@ -57,7 +62,7 @@ def report(
         compute_in: settles what products are computed from, "float32" or "bfloat16"; weights stay float32.
         floors: filled while the part runs.
     """
-    part, shape, repeats, dtype = sys.argv[1:]
+    part, shape, repeats, dtype = sys.argv[1:5]
     compute_in(dtype)
     loaded = peak_mebibytes()
     samples = parts[part](shapes[shape], int(repeats))

@@ -33,6 +33,12 @@ VOCABULARY = 32000
 # The other's logits have a deviation of 22, so that most probabilities are below 1e-38 times the largest: on Intel's
 # processors it took 17 s where denormal numbers were kept, and this one 0.3. It is to take within 1.5 times as long.
 SCALES = {"linear_cross_entropy, no denormals": 0.3}
+# Products with quantised weights by kind: x, and the weight as [out, in] before it is rounded. Both passes are by x.
+QUANTIZED_CASES: dict[str, tuple[str, tuple[int, int], tuple[int, int]]] = {
+    f"quantized {kind} {rows} x 512 x 1408": (kind, (rows, 512), (1408, 512))
+    for kind in ("int8", "int4", "nf4")
+    for rows in (1, 8, 1024)
+}
 # Cases of images, forward alone: pixels before, and for the resizing width and height after.
 IMAGE_CASES = {"resize_bicubic 640 x 480": (480, 640, 3), "patchify 644 x 476": (476, 644, 3)}
 RESIZED = 644, 476
@@ -78,6 +84,13 @@ def arrays(name: str) -> list[np.ndarray]:
     """Draw the inputs of a case, float32."""
     rng, scale = np.random.default_rng(0), np.float32(SCALES.get(name, 1))
     return [scale * rng.standard_normal(shape).astype(np.float32) for shape in CASES[name]]
+
+
+def quantized(name: str) -> tuple[str, np.ndarray, np.ndarray]:
+    """Draw x and weight of a product with a quantised weight, float32; the kind comes before them."""
+    rng, (kind, *shapes) = np.random.default_rng(7), QUANTIZED_CASES[name]
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    return kind, x, weight
 
 
 def block() -> dict[str, np.ndarray]:
@@ -128,7 +141,9 @@ def time_cases(make: Callable[[str], tuple[Callable[[], Any], ...]]) -> None:
     found = {}
     starts = tuple(sys.argv[3:]) or ("",)
     for name in (
-        name for name in (*CASES, BLOCK_CASE, *STEP_CASES, *TOWER_CASES, *IMAGE_CASES) if name.startswith(starts)
+        name
+        for name in (*CASES, *QUANTIZED_CASES, BLOCK_CASE, *STEP_CASES, *TOWER_CASES, *IMAGE_CASES)
+        if name.startswith(starts)
     ):
         found[name] = [_seconds(call, repeats, clock) for call in make(name)]
     json.dump(found, sys.stdout)

@@ -5,6 +5,7 @@ python ops_paddle_side.py REPEATS CLOCK [OP ...]
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import paddlemix  # noqa: F401  it settles how Paddle computes
@@ -16,6 +17,7 @@ from ops_cases import (
     BLOCK_CASE,
     BLOCK_TOKENS,
     IMAGE_CASES,
+    QUANTIZED_CASES,
     RESIZED,
     STEP_CASES,
     TOWER,
@@ -27,12 +29,14 @@ from ops_cases import (
     image,
     levels,
     patches,
+    quantized,
     step,
     targets,
     time_cases,
 )
 
 from paddlemix import ops
+from paddlemix.quantization.rounding import rounded
 
 
 def make(name: str):
@@ -45,8 +49,16 @@ def make(name: str):
         return (adamw(name),)
     if name in TOWER_CASES:
         return tower(TOWER_CASES[name])
+    if name in QUANTIZED_CASES:
+        kind, x, weight = quantized(name)
+        codes = rounded(weight, kind).weight()
+        return passes(lambda x: ops.quantized_linear(x, codes), [paddle.to_tensor(x, stop_gradient=False)])
     tensors = [paddle.to_tensor(array, stop_gradient=False) for array in arrays(name)]
-    op = OPS[next(key for key in OPS if name.startswith(key))]
+    return passes(OPS[next(key for key in OPS if name.startswith(key))], tensors)
+
+
+def passes(op: Callable[..., paddle.Tensor], tensors: list[paddle.Tensor]):
+    """Make the calls of an op: forward, and forward and backward."""
     with paddle.no_grad():
         upstream = paddle.ones_like(op(*tensors))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from ops_cases import (
     BLOCK_CASE,
     BLOCK_TOKENS,
     IMAGE_CASES,
+    QUANTIZED_CASES,
     RESIZED,
     STEP_CASES,
     TOWER,
@@ -21,10 +23,12 @@ from ops_cases import (
     block,
     image,
     patches,
+    quantized,
     step,
     targets,
     time_cases,
 )
+from torch_weight_only import WEIGHT_ONLY
 
 
 def make(name: str):
@@ -37,6 +41,8 @@ def make(name: str):
         return (adamw(name),)
     if name in TOWER_CASES:
         return tower(TOWER_CASES[name])
+    if name in QUANTIZED_CASES:
+        return weight_only(*quantized(name))
     tensors = [torch.from_numpy(array).requires_grad_() for array in arrays(name)]
     if name.startswith("linear"):  # PyTorch holds weights as [out, in]
         tensors[1] = tensors[1].detach().t().contiguous().requires_grad_()
@@ -54,6 +60,16 @@ def make(name: str):
             tensor.grad = None
 
     return forward, both
+
+
+def weight_only(kind: str, x: np.ndarray, weight: np.ndarray):
+    """Multiply by torch's own product with a quantised weight, where it has one; it has no backward pass."""
+    if kind not in WEIGHT_ONLY:
+        return ()
+    plain = torch.nn.Linear(*reversed(weight.shape), bias=False)
+    plain.weight.data = torch.from_numpy(weight)
+    layer, rows = WEIGHT_ONLY[kind](plain), torch.from_numpy(x)
+    return (torch.inference_mode()(lambda: layer(rows)),)
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool = False) -> torch.Tensor:

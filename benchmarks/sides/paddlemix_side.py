@@ -1,4 +1,4 @@
-"""The workload in paddlemix: `python paddlemix_side.py PART SHAPE REPEATS DTYPE` prints a JSON object."""
+"""The workload in paddlemix: `python paddlemix_side.py PART SHAPE REPEATS DTYPE [KIND]` prints a JSON object."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import paddlemix
 
 # isort: split
 # Paddle stands behind: paddlemix settles how it computes and allocates.
+import numpy as np
 import paddle
 from floor import floor_of_bytes, floor_of_products
-from measuring import TRAINING_WARM_UP, Floors, Samples, report, seconds_of
+from measuring import TRAINING_WARM_UP, Floors, Samples, kind_asked, report, seconds_of
 from workload import SHAPES, Shape
 
 from paddlemix._environment import give_back_freed_memory
 from paddlemix.generation.cache import KVCache
 from paddlemix.generation.reading import CachedReader
+from paddlemix.models.layers.linear import Linear
+from paddlemix.models.quantized import layers_to_round
 from paddlemix.models.qwen2_vl import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from paddlemix.models.qwen2_vl.images import Qwen2VLImageProcessor
+from paddlemix.models.replace import replace_layer
 from paddlemix.ops import set_compute_dtype
+from paddlemix.quantization.linear import QuantizedLinear
+from paddlemix.quantization.rounding import rounded
 from paddlemix.training.callbacks.fused_adamw import FusedAdamW
 from paddlemix.training.callbacks.gradient_norm import GradientNorm
 
@@ -74,11 +80,24 @@ def images(shape: Shape, repeats: int) -> Samples:
 
 
 def build(shape: Shape) -> Qwen2VLForConditionalGeneration:
-    """Build a random model, in evaluation mode."""
+    """Build a random model, in evaluation mode, quantised where that is asked."""
     paddle.seed(0)
     model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**shape.config()))
     model.eval()
+    if kind := kind_asked():
+        quantise(model, kind)
     return model
+
+
+def quantise(model: Qwen2VLForConditionalGeneration, kind: str) -> None:
+    """Round the weights that `"quantize"` rounds."""
+
+    def hold(layer: Linear) -> QuantizedLinear:
+        return QuantizedLinear(rounded(np.ascontiguousarray(layer.weight.numpy().T), kind), layer.bias)
+
+    linear = {name for name, layer in model.named_sublayers() if type(layer) is Linear}
+    for name in layers_to_round(model, linear, model.weight_layout(model.config), with_vision=False):
+        replace_layer(model, name, hold)
 
 
 def prefill(model: Qwen2VLForConditionalGeneration, batch: dict[str, paddle.Tensor], capacity: int):

@@ -1,4 +1,4 @@
-"""The workload in transformers on torch: `python transformers_side.py PART SHAPE REPEATS DTYPE` prints JSON."""
+"""The workload in transformers on torch: `python transformers_side.py PART SHAPE REPEATS DTYPE [KIND]` prints JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 
 import torch
 import transformers
-from measuring import TRAINING_WARM_UP, Samples, report, seconds_of
+from measuring import TRAINING_WARM_UP, Samples, kind_asked, report, seconds_of
+from torch_weight_only import WEIGHT_ONLY
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from workload import SHAPES, Shape
@@ -63,9 +64,15 @@ def images(shape: Shape, repeats: int) -> Samples:
 
 
 def build(shape: Shape) -> Qwen2VLForConditionalGeneration:
-    """Build a random model, in evaluation mode."""
+    """Build a random model, in evaluation mode, quantised where that is asked."""
     torch.manual_seed(0)
-    return Qwen2VLForConditionalGeneration(Qwen2VLConfig(**shape.config())).eval()
+    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**shape.config())).eval()
+    if kind := kind_asked():
+        for parent in model.model.language_model.layers.modules():
+            for name, layer in list(parent.named_children()):
+                if type(layer) is torch.nn.Linear:
+                    setattr(parent, name, WEIGHT_ONLY[kind](layer))
+    return model
 
 
 def prefill(model: Qwen2VLForConditionalGeneration, batch: dict[str, torch.Tensor]):

@@ -23,15 +23,16 @@ def run(*arguments):
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("benchmark") / "rows.jsonl"
     path.write_text('{"kept": true}\n')
-    process = run("--output", str(path))
+    process = run("--quantize", "int4", "--output", str(path))
     assert process.returncode == 0, process.stderr
     kept, *rows = (json.loads(line) for line in path.read_text().splitlines())
     assert kept == {"kept": True}
-    return process.stdout, [row for row in rows if row["side"] == "paddlemix"]
+    ours = [row for row in rows if row["side"] == "paddlemix"]
+    return process.stdout, *([row for row in ours if row["quantize"] == kind] for kind in (None, "int4"))
 
 
 def test_every_part_is_measured_and_recorded(finished):
-    _, rows = finished
+    _, rows, _ = finished
     memory = {"memory_after_import", "peak_memory"}
     metrics = {part: {row["metric"] for row in rows if row["part"] == part} for part in ("train", "generate", "images")}
     assert metrics == {
@@ -43,7 +44,7 @@ def test_every_part_is_measured_and_recorded(finished):
 
 
 def test_numbers_are_above_zero_and_percentiles_stand_in_their_order(finished):
-    _, rows = finished
+    _, rows, _ = finished
     assert all(0 < row["p10"] <= row["median"] <= row["p90"] for row in rows)
     repeats = {row["metric"]: row["samples"] for row in rows}
     assert (repeats["training_step"], repeats["prefill"], repeats["decode_token"], repeats["image"]) == (3, 3, 12, 12)
@@ -58,7 +59,7 @@ def floors(finished):
 
 
 def test_step_prompt_and_token_stand_beside_their_floors(finished, floors):
-    table, _ = finished
+    table, _, _ = finished
     assert set(floors) == {"training_step", "prefill", "decode_token"}
     for row in floors.values():
         assert row["times_floor"] == pytest.approx(row["median"] / row["floor"]) and row["floor"] > 0
@@ -86,11 +87,21 @@ def test_what_was_counted_is_what_the_shapes_say(floors):
     assert floors["decode_token"]["bytes"] == 4 * (weights + cache)
 
 
+def test_of_quantised_weights_generating_is_measured_and_their_own_bytes_are_counted(finished, floors):
+    _, rows, quantised = finished
+    assert {row["part"] for row in quantised} == {"generate"}
+    assert {row["metric"] for row in quantised} == {row["metric"] for row in rows if row["part"] == "generate"}
+    (token,) = (row for row in quantised if row["metric"] == "decode_token")
+    numbers, outputs = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64, 32 + 2 * 16 + 32 + 2 * 64 + 32
+    # Half a byte a number, and in rows so short a scale and a zero an output.
+    assert floors["decode_token"]["bytes"] - token["bytes"] == 4 * numbers - numbers // 2 - 8 * outputs
+
+
 def test_the_table_shows_what_is_recorded(finished):
-    table, rows = finished
-    for row in rows:
+    table, rows, quantised = finished
+    for row in (*rows, *quantised):
         assert f"{row['median']:.4g}" in table
-    assert "training step, s" in table and "images, /s" in table
+    assert "training step, s" in table and "images, /s" in table and "generate, int4" in table
 
 
 def test_a_python_without_transformers_is_told_in_one_sentence_before_anything_is_measured():

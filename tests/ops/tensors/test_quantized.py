@@ -10,7 +10,8 @@ from paddlemix import ops
 from paddlemix.ops.tensors import built
 from paddlemix.ops.tensors.quantized import product
 from paddlemix.ops.tensors.quantized import weight as weights
-from paddlemix.quantization.blocks import Blocks
+from paddlemix.quantization.blocks import Blocks, packed
+from paddlemix.quantization.nf4 import LEVELS
 from paddlemix.quantization.rounding import KINDS, rounded
 
 # Products sum in another order than the reference's.
@@ -44,6 +45,101 @@ def test_product_and_gradient_are_those_of_the_plain_weight(kind, shape, tile, m
         np.testing.assert_allclose(y.numpy(), wanted, atol=TOLERANCE * np.abs(wanted).max())
         np.testing.assert_allclose(x.grad.numpy(), gradient, atol=TOLERANCE * np.abs(gradient).max())
         assert np.abs(gradient).max() > 0.1
+
+
+# What codes stand for, their bits, and whether blocks have zeros.
+VALUES = {
+    "levels": (LEVELS, 4, False),
+    "int4 with zeros": (np.arange(16, dtype=np.float32), 4, True),
+    "int8": (np.arange(-128, 128, dtype=np.float32), 8, False),
+    "int8 with zeros": (np.arange(256, dtype=np.float32), 8, True),
+    "int8 of any values": (np.random.default_rng(4).normal(size=256).astype(np.float32), 8, True),
+}
+# Outputs, inputs and block: blocks of published sizes, of a whole row, with rows that end within a vector, of sizes
+# that cut words, and blocks and bytes that rows end within.
+FORMS = [
+    (40, 256, 32),
+    (18, 320, 64),
+    (35, 384, 128),
+    (7, 176, 176),
+    (9, 160, 32),
+    (33, 120, 24),
+    (20, 42, 42),
+    (12, 60, 10),
+    (10, 36, 64),
+    (5, 33, 11),
+]
+
+
+def drawn(form: tuple[int, int, int], values: str) -> Blocks:
+    """A weight of any form, which no rounding would give."""
+    rng, (outputs, inputs, block), (numbers, bits, has_zeros) = np.random.default_rng(5), form, VALUES[values]
+    blocks = -(-outputs * inputs // block)
+    codes = packed(rng.integers(0, 1 << bits, outputs * inputs).astype(np.uint8), bits)
+    scales, zeros = rng.uniform(0.1, 1, [2, blocks]).astype(np.float32)
+    zeros = (zeros * len(numbers)).round() if has_zeros else None
+    return Blocks((outputs, inputs), bits, block, codes, numbers, scales, zeros)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("values", VALUES)
+def test_any_form_gives_what_the_plain_weight_gives(values, form):
+    blocks = drawn(form, values)
+    for weight in (blocks, shuffled(blocks)):
+        plain, held = weight.numbers(slice(None)).astype(np.float64), weight.weight()
+        for rows in (*range(1, 10), 16, 17, 300):
+            x = np.random.default_rng(rows).normal(size=(rows, form[1])).astype(np.float32)
+            bias = np.random.default_rng(6).normal(size=form[0]).astype(np.float32)
+            with paddle.no_grad():
+                y = ops.quantized_linear(paddle.to_tensor(x), held, paddle.to_tensor(bias)).numpy()
+            wanted = x @ plain.T + bias
+            np.testing.assert_allclose(y, wanted, atol=TOLERANCE * np.abs(wanted).max(), rtol=0)
+            assert np.abs(wanted).max() > 1
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_numbers_do_not_depend_on_threads(only_built, values):
+    weight, threads = drawn((300, 384, 64), values).weight(), built.num_threads()
+    try:
+        for rows in (1, 3, 8, 40):
+            x = paddle.to_tensor(np.random.default_rng(7).normal(size=(rows, 384)).astype(np.float32))
+            x.stop_gradient = False
+            found = []
+            for count in (1, 2, 5):
+                ops.set_num_threads(count)
+                y = ops.quantized_linear(x, weight)
+                (gradient,) = paddle.grad(y.sum(), x)
+                found.append((y.numpy(), gradient.numpy()))
+            for y, gradient in found[1:]:
+                np.testing.assert_allclose(gradient, found[0][1], rtol=1e-5, atol=1e-4)
+                if rows <= 16:  # more are multiplied by a library
+                    np.testing.assert_array_equal(y, found[0][0])
+    finally:
+        ops.set_num_threads(threads)
+
+
+def test_the_built_op_is_called_for_few_rows_and_many_and_keeps_no_gradient_of_the_weight(only_built, monkeypatch):
+    names, run = [], built.run
+    monkeypatch.setattr(built, "run", lambda name, *given: names.append(name) or run(name, *given))
+    for rows in (1, 40):
+        ops.quantized_linear(paddle.ones([rows, 256]), rounded(weight_of((48, 256)), "int4").weight())
+    assert names == ["quantized_linear"] * 2
+
+
+def test_rows_are_rounded_to_bfloat16_as_other_products_are(only_built):
+    x = paddle.to_tensor(np.random.default_rng(8).normal(size=(40, 256)).astype(np.float32))
+    blocks = rounded(weight_of((48, 256)), "int8")
+    plain = ops.linear(x, paddle.to_tensor(np.ascontiguousarray(blocks.numbers(slice(None)).T)))
+    exact = ops.quantized_linear(x, blocks.weight())
+    try:
+        assert ops.set_compute_dtype("bfloat16")
+        wanted = ops.linear(x, paddle.to_tensor(np.ascontiguousarray(blocks.numbers(slice(None)).T)))
+        found = ops.quantized_linear(x, blocks.weight())
+    finally:
+        ops.set_compute_dtype("float32")
+    np.testing.assert_allclose(exact.numpy(), plain.numpy(), atol=1e-4)
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=1e-4)
+    assert np.abs(found.numpy() - exact.numpy()).max() > 1e-3
 
 
 def test_a_bias_that_is_trained_gets_its_gradient():
