@@ -75,7 +75,7 @@ def write(blocks: Blocks, scheme: Scheme) -> dict[str, np.ndarray]:
     return {
         WORDS: _words(unpacked(blocks.codes.reshape(outputs, -1)).T),
         ZEROS: _words(blocks.zeros.reshape(outputs, groups).T.astype(np.uint8)),
-        SCALES: blocks.scales.reshape(outputs, groups).T.astype(np.float16),
+        SCALES: blocks.scales.reshape(outputs, groups).T.astype(np.float16, order="C"),
     }
 
 

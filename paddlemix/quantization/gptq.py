@@ -84,7 +84,7 @@ def write(blocks: Blocks, scheme: Scheme) -> dict[str, np.ndarray]:
     return {
         WORDS: _words_of_outputs(codes),
         ZEROS: _words_of_zeros(blocks.zeros.reshape(outputs, groups).T, scheme),
-        SCALES: blocks.scales.reshape(outputs, groups).T.astype(np.float16),
+        SCALES: blocks.scales.reshape(outputs, groups).T.astype(np.float16, order="C"),
         GROUPS: group_of,
     }
 
@@ -99,7 +99,7 @@ def _bytes_by_output(words: np.ndarray) -> np.ndarray:
 def _words_of_outputs(codes: np.ndarray) -> np.ndarray:
     """Do the opposite of `_bytes_by_output`."""
     by_word = codes.reshape(len(codes), -1, 4).transpose(1, 0, 2)
-    return np.ascontiguousarray(by_word).view(np.int32)[:, :, 0]
+    return np.ascontiguousarray(by_word).view(np.int32).reshape(by_word.shape[:2])
 
 
 def _zeros(words: np.ndarray, scheme: Scheme) -> np.ndarray:
