@@ -85,9 +85,7 @@ class Base:
         linear = {name: layer for name, layer in model.named_sublayers() if type(layer) is Linear}
         chosen = layers_to_round(model, linear, layout, with_vision=False)
         layers = tuple(name for name in linear if name in chosen)
-        for name in layers:
-            inputs, outputs = linear[name].sizes
-            recipe.check_layer(name, outputs, inputs)
+        recipe.check_layers({name: linear[name].sizes for name in layers})
         return cls(folder, values, layout, tensors, layers, _left_alone(model, layout), model.config.vocab_size, recipe)
 
     def rounded(self, layer: str) -> Blocks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Any, Literal, get_args
@@ -65,28 +65,28 @@ class Recipe:
         """Tell how many of a layer's inputs share a scale."""
         return inputs if self.group == -1 else self.group
 
-    def check_layer(self, name: str, outputs: int, inputs: int) -> None:
-        """Refuse a layer that the format cannot hold.
+    def check_layers(self, sizes: Mapping[str, tuple[int, int]]) -> None:
+        """Refuse layers that the format cannot hold.
 
         Args:
-            name: of the layer.
-            outputs: of its weight.
-            inputs: likewise.
+            sizes: inputs and outputs of each layer, by name.
 
         Raises:
-            ValueError: groups of that size do not make up its inputs, or its outputs do not fill words.
+            ValueError: groups of that size do not make up the inputs of one, or its outputs do not fill words.
         """
-        if inputs % self.group_of(inputs):
-            raise ValueError(
-                f"`group_size` {self.group} does not divide the {inputs} inputs of {name}; expected a divisor of them, "
-                f"such as {gcd(self.group, inputs)}, or -1."
-            )
         in_word = _WORD // self.bits
-        if outputs % in_word or (self.format == "gptq" and inputs % in_word):
-            raise ValueError(
-                f"{name} has {inputs} inputs and {outputs} outputs, which do not fill words of {in_word} codes; files "
-                f"of {self.format} with {self.bits} bits cannot hold it."
-            )
+        for name, (inputs, outputs) in sizes.items():
+            if inputs % self.group_of(inputs):
+                fitting = gcd(self.group, *(one for one, _ in sizes.values()))
+                raise ValueError(
+                    f"`group_size` {self.group} does not divide the {inputs} inputs of {name}; expected a divisor of "
+                    f"those of all layers, such as {fitting}, or -1."
+                )
+            if outputs % in_word or (self.format == "gptq" and inputs % in_word):
+                raise ValueError(
+                    f"{name} has {inputs} inputs and {outputs} outputs, which do not fill words of {in_word} codes; "
+                    f"files of {self.format} with {self.bits} bits cannot hold it."
+                )
 
     def published(self, left_alone: Sequence[str]) -> dict[str, Any]:
         """Write what config.json says.
