@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from paddlemix.models.quantized import layers_to_round
 from paddlemix.names import CONFIG_FILE
 from paddlemix.quantization.blocks import Blocks
 from paddlemix.quantization.calibrated.grid import rounded_alone
-from paddlemix.quantization.calibrated.recipe import Recipe
+from paddlemix.quantization.calibrated.recipe import Modules, Recipe
 from paddlemix.quantization.scheme import KEY, quantization_of
 from paddlemix.quantization.stored import taken_apart
 from paddlemix.side_files import copy_side_files
@@ -44,7 +45,7 @@ class Base:
         layout: the family's.
         tensors: what each parameter is read from.
         layers: the linear layers that are quantised, by name.
-        left_alone: the modules that are not.
+        modules: which modules other programs replace, and which they leave.
         rows: of the embedding.
         recipe: how weights are quantised.
     """
@@ -54,7 +55,7 @@ class Base:
     layout: WeightLayout
     tensors: Mapping[str, Source]
     layers: tuple[str, ...]
-    left_alone: tuple[str, ...]
+    modules: Modules
     rows: int
     recipe: Recipe
 
@@ -86,7 +87,9 @@ class Base:
         chosen = layers_to_round(model, linear, layout, with_vision=False)
         layers = tuple(name for name in linear if name in chosen)
         recipe.check_layers({name: linear[name].sizes for name in layers})
-        return cls(folder, values, layout, tensors, layers, _left_alone(model, layout), model.config.vocab_size, recipe)
+        return cls(
+            folder, values, layout, tensors, layers, _modules(model, layers, layout), model.config.vocab_size, recipe
+        )
 
     def rounded(self, layer: str) -> Blocks:
         """Read a layer's weight, and round each of its numbers to the nearest.
@@ -136,7 +139,7 @@ class Base:
         write_sharded(folder, self._shards(quantized, dtype), written)
         copy_side_files(folder, self.folder)
         stored = {} if dtype is None else {dtype_key(self.values): dtype}
-        write_json(folder / CONFIG_FILE, {**self.values, **stored, KEY: self.recipe.published(self.left_alone)})
+        write_json(folder / CONFIG_FILE, {**self.values, **stored, KEY: self.recipe.published(self.modules)})
 
     def _shards(self, quantized: Mapping[str, Parts], dtype: str | None) -> list[list[Entry]]:
         shards: dict[Path, list[Entry]] = {}
@@ -159,12 +162,14 @@ def _entry(name: str, array: np.ndarray) -> Entry:
     return Entry(name, str(array.dtype), array.shape, lambda: array)
 
 
-def _left_alone(model: MixPretrainedModel, layout: WeightLayout) -> tuple[str, ...]:
-    """Name the modules whose linear layers stay plain, in the words of all that compare them with names.
+def _modules(model: MixPretrainedModel, layers: Sequence[str], layout: WeightLayout) -> Modules:
+    """Name the modules that other programs are to replace, and those that they are to leave.
 
-    Programs look for such a word in a layer's name, at its beginning, or at a part's; and transformers from 4.52 on has
+    Programs look for a word in a layer's name, at its beginning, or at a part's; and transformers from 4.52 on has
     other names in memory than in files.
     """
     tower = next(name for name, layer in model.named_sublayers() if layer is model.tower)
-    names = (tower.rpartition(".")[2], tower, layout.name_in_memory(f"{tower}.").rstrip("."), _HEAD)
-    return tuple(dict.fromkeys(names))
+    left = (tower.rpartition(".")[2], tower, layout.name_in_memory(f"{tower}.").rstrip("."), _HEAD)
+    names = [*layers, *map(layout.name_in_memory, layers)]
+    beginning = commonprefix(names)  # noqa: RUF071 (letter by letter: "model.la" begins both of their names)
+    return Modules(beginning, tuple(dict.fromkeys(left)))

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from paddlemix.quantization.blocks import Blocks
 from paddlemix.quantization.calibrated.columns import ColumnRounding
 from paddlemix.quantization.calibrated.grid import rounded_alone
-from paddlemix.quantization.calibrated.recipe import Recipe
+from paddlemix.quantization.calibrated.recipe import Modules, Recipe
 from paddlemix.quantization.scheme import Scheme, read_scheme
 from paddlemix.quantization.stored import joined, taken_apart
 from paddlemix.weights.safetensors_file import read_safetensors_file
@@ -19,6 +19,7 @@ from paddlemix.weights.safetensors_file import read_safetensors_file
 from .test_files import FILES, scheme_of, weight_in
 
 OUT = 40
+MODULES = Modules("model.layers", ("visual",))
 
 
 def layer_of(inputs: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -196,7 +197,7 @@ def test_what_is_written_is_read_again_bit_by_bit(name, tmp_path):
     blocks = ColumnRounding(hessian, recipe).blocks(weight)
     tensors = taken_apart("layer", blocks, recipe.scheme)
     save_file(tensors, tmp_path / "model.safetensors")
-    scheme = read_scheme({"quantization_config": recipe.published(["visual"])}, tmp_path)
+    scheme = read_scheme({"quantization_config": recipe.published(MODULES)}, tmp_path)
     assert scheme == recipe.scheme
     (stored,) = joined(read_safetensors_file(tmp_path / "model.safetensors"), scheme)
     again = stored.blocks()
@@ -256,11 +257,11 @@ def test_layers_that_the_format_cannot_hold_are_named(outputs, inputs, problem):
 
 
 def test_config_json_says_what_published_ones_say():
-    found = Recipe(group=128).published(["visual"])
+    found = Recipe(group=128).published(MODULES)
     published = {"bits": 4, "group_size": 128, "damp_percent": 0.1, "desc_act": False, "static_groups": False}
     published |= {"sym": True, "true_sequential": True, "quant_method": "gptq"}
     assert found.items() >= published.items() and found["checkpoint_format"] == "gptq"
-    assert Recipe("awq", 4, 128, symmetric=False).published(["visual"]) == {
+    assert Recipe("awq", 4, 128, symmetric=False).published(MODULES) == {
         "bits": 4,
         "group_size": 128,
         "modules_to_not_convert": ["visual"],
@@ -269,5 +270,7 @@ def test_config_json_says_what_published_ones_say():
         "zero_point": True,
     }
     assert Recipe(symmetric=False).scheme == Scheme("gptq", 4, 128)
-    assert "damp_percent" not in Recipe(damping=None).published([])
-    assert read_scheme({"quantization_config": Recipe(bits=8).published([])}, Path("m")) == Scheme("gptq", 8, 128, True)
+    assert "damp_percent" not in Recipe(damping=None).published(MODULES)
+    assert read_scheme({"quantization_config": Recipe(bits=8).published(MODULES)}, Path("m")) == Scheme(
+        "gptq", 8, 128, True
+    )

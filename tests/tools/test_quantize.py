@@ -11,12 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+import PIL.Image
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
 from paddlemix.calibration import base as calibration_base
 from paddlemix.calibration import walk
+from paddlemix.conversation import Conversation, Image, RecordId, Text, Turn
+from paddlemix.generation import greedy_config
+from paddlemix.generation.answer import answer
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.quantized import quantized_layers
 from paddlemix.models.registry import find_family
@@ -105,7 +109,7 @@ def test_a_model_is_quantised_and_read_again(case: FamilyCase, form, run, intend
     for layer in layers:
         np.testing.assert_array_equal(found[layer], intended[layer].numbers(slice(None)), err_msg=layer)
     difference = np.abs(logits(model) - logits(plain)).max()
-    assert 0 < difference < 0.3 * np.abs(logits(plain)).max()
+    assert 0 < difference < 0.5 * np.abs(logits(plain)).max()
     model.dequantize()
     assert_close(logits(model), logits(AutoModelMIX.from_pretrained(written)))
 
@@ -116,11 +120,13 @@ def test_a_model_is_quantised_and_read_again(case: FamilyCase, form, run, intend
     values = json.loads((written / "config.json").read_text("utf-8"))
     assert values.pop("quantization_config")["quant_method"] == form
     assert values == json.loads((folder / "config.json").read_text("utf-8"))
-    answer, _ = model.chat(
-        AutoProcessorMIX.from_pretrained(written), [{"image": str(next(shapes.rglob("*.jpg")))}, {"text": "What?"}],
-        max_new_tokens=4,
-    )  # fmt: skip
-    assert isinstance(answer, str)
+    processor = AutoProcessorMIX.from_pretrained(written)
+    noise = PIL.Image.effect_noise((64, 64), 40).convert("RGB")
+    noise.save(tmp_path / "noise.png")
+    asked = Conversation((Turn("user", (Image(str(tmp_path / "noise.png")), Text("What?"))),), RecordId("asked", 0))
+    settings = greedy_config(model, max_new_tokens=4)
+    found, same = (answer(one, processor, [asked], settings) for one in (model, AutoModelMIX.from_pretrained(written)))
+    assert found == same and len(found[0]) > 0
 
 
 def hessians_of(model: MixPretrainedModel, dataset: object, layers: list[str]) -> dict[str, np.ndarray]:

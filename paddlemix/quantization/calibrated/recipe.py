@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from paddlemix.quantization.scheme import Scheme
 
@@ -13,6 +13,18 @@ Format = Literal["gptq", "awq"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _BITS = {"gptq": (4, 8), "awq": (4,)}
 _WORD = 32
+
+
+class Modules(NamedTuple):
+    """Which modules programs that read a checkpoint put quantised layers in the places of.
+
+    Attributes:
+        replaced: how the names of all of their linear layers begin, and of no others.
+        left: words in the names of those that are left as they are.
+    """
+
+    replaced: str
+    left: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -88,20 +100,23 @@ class Recipe:
                     f"files of {self.format} with {self.bits} bits cannot hold it."
                 )
 
-    def published(self, left_alone: Sequence[str]) -> dict[str, Any]:
+    def published(self, modules: Modules) -> dict[str, Any]:
         """Write what config.json says.
 
         Args:
-            left_alone: the modules that keep plain weights, where readers replace all others.
+            modules: which other programs replace, and which they leave.
 
         Returns:
             `quantization_config`.
         """
         values: dict[str, Any] = {"quant_method": self.format, "bits": self.bits, "group_size": self.group}
+        left = {"modules_to_not_convert": [*modules.left]}
         if self.format == "awq":
-            return {**values, "version": "gemm", "zero_point": True, "modules_to_not_convert": [*left_alone]}
+            return {**values, "version": "gemm", "zero_point": True, **left}
         values |= {"desc_act": self.orders_by_use, "sym": self.symmetric, "lm_head": False}
         if self.damping is not None:
             values |= {"damp_percent": self.damping, "static_groups": False, "true_sequential": True}
         values["checkpoint_format"] = "gptq" if self.scheme.stores_zeros_less_one else "gptq_v2"
-        return {**values, "modules_to_not_convert": [*left_alone]}
+        # Of this word optimum asks only how names in memory begin. Releases of transformers differ in these, and where
+        # nothing begins so, the quantised layers are silently made anew, of random numbers.
+        return {**values, "block_name_to_quantize": modules.replaced, **left}
