@@ -20,6 +20,7 @@ from paddlemix.models.layers.linear import Linear
 from paddlemix.models.replace import replace_layer
 from paddlemix.models.vision_language import VisionLanguageModel
 from paddlemix.ops.denormals import flushed_denormals
+from paddlemix.peft.probe import whole_float32
 from paddlemix.quantization.blocks import Blocks
 from paddlemix.quantization.calibrated.columns import ColumnRounding
 from paddlemix.quantization.calibrated.recipe import Recipe
@@ -30,6 +31,7 @@ Hook = Callable[[nn.Layer, tuple[Any, ...]], None]
 
 
 @flushed_denormals()
+@whole_float32()
 @paddle.no_grad()
 def quantize_along(
     model: VisionLanguageModel,
@@ -61,7 +63,8 @@ def quantize_along(
                 blocks = _rounded(rounding, name, layer)
                 _hold(model, name, blocks)
                 found(name, blocks)
-        between = [replace(one, hidden=one.behind(decoder, number)) for one in between]
+        for place, one in enumerate(between):  # one by one, so that all are held once
+            between[place] = replace(one, hidden=one.behind(decoder, number))
 
 
 @dataclass(frozen=True)

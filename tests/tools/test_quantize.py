@@ -34,6 +34,7 @@ from paddlemix.weights.files import stored_tensors
 
 from ..families import FamilyCase, each_family
 from ..models.test_quantized import assert_close, logits
+from ..references import FIXTURES
 
 Run = Callable[..., str]
 
@@ -289,6 +290,19 @@ def test_files_are_cut_as_the_bases_are_and_what_is_not_quantised_keeps_its_dtyp
     assert dtypes == {"float16", "int32"} and values["torch_dtype"] == "float16"
 
 
+def test_paddles_files_are_quantised_as_the_published_ones_are(run, tiny_checkpoint, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_checkpoint, base)
+    (base / "model.safetensors").unlink()
+    paddle.save(AutoModelMIX.from_pretrained(tiny_checkpoint).state_dict(), str(base / "model_state.pdparams"))
+    for name, folder in (("published", tiny_checkpoint), ("paddle", base)):
+        run("--model_name_or_path", folder, "--method", "rtn", "--group_size", 16, "--output", tmp_path / name)
+    wanted, found = (load_file(tmp_path / name / "model.safetensors") for name in ("published", "paddle"))
+    assert wanted.keys() == found.keys()
+    assert all(np.array_equal(one, found[name]) for name, one in wanted.items())
+    assert not list((tmp_path / "paddle").glob("*.pdparams"))
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -329,6 +343,8 @@ def test_what_cannot_be_quantised_is_said_in_a_sentence(run, tiny_checkpoint, sh
     other = ["--group_size", 16, "--output", tmp_path / "results" / "other"]
     with pytest.raises(ValueError, match="int4: the weights are quantised already, as `quantization_config`"):
         run("--model_name_or_path", output, "--method", "rtn", *other)
+    with pytest.raises(ValueError, match=r"is an adapter; merge it into its base with \S+merge_lora_params\.py"):
+        run("--model_name_or_path", FIXTURES / "peft_adapter" / "tied", "--method", "rtn", *other)
     with pytest.raises(FileNotFoundError, match="missing"):
         run("--model_name_or_path", tmp_path / "missing", "--method", "rtn", *other)
     with pytest.raises(ValueError, match="missing.json"):
