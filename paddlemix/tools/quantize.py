@@ -4,12 +4,12 @@ With records of a fine-tuning config (GPTQ, the default) each layer's weight is 
 them, input by input, and what one rounding does the inputs behind it make good; block by block, so that each sees what
 the rounded ones before it make of the records. `--method rtn` rounds each number to the nearest and needs no records.
 The vision tower, the embeddings and the head stay as they are. The files are those of GPTQ or of AWQ (its layout, not
-its scaling by activations), which transformers, vLLM and others read. Where records are given, the loss of others is
-computed before, and after from the written files.
+its scaling by activations), which transformers reads. Where records are given, the loss of others is computed before,
+and after from the written files.
 
 Examples:
     python paddlemix/tools/quantize.py --model_name_or_path output/demo/model \\
-        --calibration paddlemix/config/demo/qwen2_vl_shapes.json --bits 4 --group_size 128 --output output/demo/int4
+        --calibration paddlemix/config/demo/qwen2_vl_shapes.json --bits 4 --group_size 64 --output output/demo/int4
     python paddlemix/tools/quantize.py --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --method rtn --format awq \\
         --output checkpoints/qwen2-vl-2b-awq
 """
