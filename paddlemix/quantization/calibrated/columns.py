@@ -7,7 +7,6 @@ arXiv:2210.17323.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, get_lapack_funcs
@@ -28,19 +27,27 @@ class ColumnRounding:
         recipe: how weights are quantised.
 
     Raises:
-        ValueError: an input was NaN or infinite.
+        ValueError: an input was NaN or infinite, or the damping is too small.
     """
 
     def __init__(self, hessian: np.ndarray, recipe: Recipe) -> None:
         assert recipe.damping is not None
         if not np.isfinite(hessian).all():
             raise ValueError("its inputs hold NaN or infinite numbers; the model overflows in this precision.")
-        self._hessian, self._recipe, self._damping = hessian, recipe, recipe.damping
         uses = np.diagonal(hessian).copy()
         # What no record has used is rounded by itself: another record may use it.
         unused = np.flatnonzero(uses == 0)
-        hessian[unused, unused] = uses[unused] = uses.mean() or 1
+        uses[unused] = uses.mean() or 1
+        np.fill_diagonal(hessian, uses + recipe.damping * uses.mean())
+        self._recipe = recipe
         self._order = np.argsort(-uses, kind="stable") if recipe.orders_by_use else None
+        try:
+            self._factor = _factor_of_inverse(hessian if self._order is None else hessian[self._order][:, self._order])
+        except LinAlgError as error:
+            raise ValueError(
+                f"its inputs depend on one another too much for `damp_percent` {recipe.damping}; set a larger one, "
+                "such as 0.1."
+            ) from error
 
     def blocks(self, weight: np.ndarray) -> Blocks:
         """Quantise a weight.
@@ -52,7 +59,7 @@ class ColumnRounding:
             The codes.
 
         Raises:
-            ValueError: the weight holds NaN, infinite or too large numbers, or the damping is too small.
+            ValueError: the weight holds NaN, infinite or too large numbers.
         """
         bits, order, factor = self._recipe.bits, self._order, self._factor
         rest = np.array(weight.T if order is None else weight.T[order], dtype=factor.dtype, order="C")
@@ -74,24 +81,28 @@ class ColumnRounding:
             rest[stop:] -= factor[start:stop, stop:].T @ errors
         return as_blocks(codes, scales, zeros, bits, order)
 
-    @cached_property
-    def _factor(self) -> np.ndarray:
-        """float[in, in], the upper triangular matrix whose product, its transpose first, is the Hessian's inverse."""
-        damped = self._hessian if self._order is None else self._hessian[np.ix_(self._order, self._order)]
-        diagonal = np.arange(len(damped))
-        damped[diagonal, diagonal] += self._damping * damped[diagonal, diagonal].mean()
-        # From behind: H = R R' with an upper R, whose inverse is what is asked for. The inverse of H is never computed.
-        try:
-            upper = cholesky(damped[::-1, ::-1], lower=True, check_finite=False)[::-1, ::-1]
-        except LinAlgError as error:
-            raise ValueError(
-                f"its inputs depend on one another too much for `damp_percent` {self._damping}; set a larger one, such "
-                "as 0.1."
-            ) from error
-        invert = get_lapack_funcs("trtri", (upper,))
-        inverse, info = invert(upper, lower=0)
-        assert info == 0, info
-        return np.ascontiguousarray(inverse)
+
+def _factor_of_inverse(matrix: np.ndarray) -> np.ndarray:
+    """Compute the upper triangular matrix whose product, its transpose first, is a matrix's inverse.
+
+    From behind: with an upper R and H = R R', it is the inverse of R. The inverse of H is never computed, and beside it
+    no more than two matrices of its size are held.
+
+    Args:
+        matrix: float[n, n], symmetric.
+
+    Returns:
+        float[n, n].
+
+    Raises:
+        LinAlgError: the matrix is not positive definite.
+    """
+    turned = np.asfortranarray(matrix[::-1, ::-1])
+    lower = cholesky(turned, lower=True, overwrite_a=True, check_finite=False)
+    (invert,) = get_lapack_funcs(("trtri",), (lower,))
+    inverse, info = invert(lower, lower=1, overwrite_c=1)
+    assert info == 0, info
+    return np.ascontiguousarray(inverse[::-1, ::-1])
 
 
 def _stretches(inputs: int, group: int) -> Iterator[tuple[int, int]]:
