@@ -334,6 +334,19 @@ class DataArguments(MediaArguments):
         description="Ask every address of an image or video once more, and replace what earlier runs have kept of it.",
     )
 
+    @property
+    def processor_settings(self) -> dict[str, Any]:
+        """All that a processor is told, by the names that it takes."""
+        return {
+            **self.media_settings,
+            "grounding": self.grounding,
+            "allow_control_tokens": self.allow_control_tokens,
+            "added_tokens": self.added_tokens,
+            "chat_template": self.chat_template,
+            "max_length": self.max_length,
+            "truncate_text": self.on_overlong == "truncate_text",
+        }
+
 
 @dataclass(frozen=True, config=STRICT)
 class TrainingKeys:

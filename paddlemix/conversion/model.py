@@ -17,7 +17,7 @@ from paddlemix.models.config_file import make_config, read_config
 from paddlemix.models.registry import find_family
 from paddlemix.models.tensor_parallel import SplitPlan
 from paddlemix.names import CONFIG_FILE, GENERATION_FILE
-from paddlemix.peft.merging.side_files import settings_files
+from paddlemix.side_files import settings_files
 from paddlemix.weights.layout import WeightLayout, checkpoint_tensors
 from paddlemix.weights.loading import match, without_initial_values
 from paddlemix.weights.published import published_numbers, published_shape, write_sharded

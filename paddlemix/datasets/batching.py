@@ -52,22 +52,25 @@ class Batching:
         plan = self._plan(dataset, shape, seed)
         return GlobalBatchSampler(dataset, plan, _targets(dataset), shape, loss_per=self.loss_per, drop_last=drop_last)
 
-    def evaluation(self, dataset: MixDataset, shape: BatchShape, *, max_batches: int = 0) -> WholeSetSampler:
+    def evaluation(
+        self, dataset: MixDataset, shape: BatchShape, *, max_batches: int = 0, chosen: np.ndarray | None = None
+    ) -> WholeSetSampler:
         """Draw every sample of a set once, in its order; packs are those of one fixed plan.
 
         Args:
             dataset: the set.
             shape: of the batches.
             max_batches: batches of each rank to stop after; 0 takes all.
+            chosen: int64[n], the samples to draw, in their order; None draws all.
 
         Returns:
             The sampler.
         """
-        rows: Sequence[Row] = [[index] for index in range(len(dataset))]
+        order = np.arange(len(dataset)) if chosen is None else chosen
+        rows: Sequence[Row] = [[index] for index in order.tolist()]
         if self.pack_tokens is not None:
-            lengths = _lengths(dataset)
             planner = PackPlanner(self.pack_tokens, self.window)
-            rows = planner.plan(np.arange(len(lengths)), lengths, np.random.default_rng(0))
+            rows = planner.plan(order, _lengths(dataset), np.random.default_rng(0))
         return WholeSetSampler(rows, _targets(dataset), shape, max_batches=max_batches)
 
     def _plan(self, dataset: MixDataset, shape: BatchShape, seed: int) -> RowPlan:

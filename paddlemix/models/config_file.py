@@ -115,3 +115,8 @@ def with_vocab_size(values: Mapping[str, Any], rows: int) -> dict[str, Any]:
     nested = values.get("text_config")
     changed = {**values, "vocab_size": rows} if "vocab_size" in values or not nested else dict(values)
     return {**changed, "text_config": {**nested, "vocab_size": rows}} if nested else changed
+
+
+def dtype_key(values: Mapping[str, Any]) -> str:
+    """Name the key that says what is stored, as the config.json's writer calls it."""
+    return "dtype" if "dtype" in values else "torch_dtype"

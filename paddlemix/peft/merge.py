@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from paddlemix.files import write_json
+from paddlemix.models.config_file import dtype_key
 from paddlemix.names import CONFIG_FILE
 from paddlemix.peft.merging.adapted import AdaptedWeights
-from paddlemix.peft.merging.side_files import has_tokenizer, write_side_files
+from paddlemix.peft.merging.side_files import write_side_files
+from paddlemix.side_files import has_tokenizer
 from paddlemix.weights.published import write_sharded
 from paddlemix.weights.safetensors_writer import Entry
 from paddlemix.weights.stored_tensor import StoredTensor
@@ -61,7 +62,7 @@ class Merge:
                 self.weights.tying.rows,
             )
         if self.dtype is not None:
-            config[_dtype_key(config)] = self.dtype
+            config[dtype_key(config)] = self.dtype
         if config != self.weights.values:
             write_json(folder / CONFIG_FILE, config)
 
@@ -70,8 +71,3 @@ class Merge:
         shape, dtype = self.weights.shape(name), self.dtype or source.dtype
         name_in_file = self.weights.name_in_file(name) if isinstance(source, StoredTensor) else source.name
         return Entry(name_in_file, dtype, shape, lambda: self.weights.numbers(name, dtype))
-
-
-def _dtype_key(config: Mapping[str, Any]) -> str:
-    """Name the key as the config's writer calls it."""
-    return "dtype" if "dtype" in config else "torch_dtype"

@@ -58,7 +58,35 @@ def read(parts: Parts, scheme: Scheme) -> Blocks:
     )
 
 
+def write(blocks: Blocks, scheme: Scheme) -> dict[str, np.ndarray]:
+    """Write a weight, which `read` reads again as it was.
+
+    Args:
+        blocks: the weight; its codes count from 0 on, its scales are numbers of float16, its inputs in their own order.
+        scheme: of the checkpoint.
+
+    Returns:
+        The tensors, by what stands behind the layer's name.
+    """
+    del scheme
+    outputs, inputs = blocks.shape
+    groups = inputs // blocks.block
+    assert blocks.zeros is not None and blocks.order is None
+    return {
+        WORDS: _words(unpacked(blocks.codes.reshape(outputs, -1)).T),
+        ZEROS: _words(blocks.zeros.reshape(outputs, groups).T.astype(np.uint8)),
+        SCALES: blocks.scales.reshape(outputs, groups).T.astype(np.float16, order="C"),
+    }
+
+
 def _codes(words: np.ndarray) -> np.ndarray:
     """Take codes out of their words int32[rows, out / 8], uint8[rows, out]."""
     in_words = unpacked(words.view(np.uint8)).reshape(len(words), -1, _IN_WORD)
     return in_words[:, :, _PLACES].reshape(len(words), -1)
+
+
+def _words(codes: np.ndarray) -> np.ndarray:
+    """Do the opposite of `_codes`."""
+    in_words = np.empty([len(codes), codes.shape[1] // _IN_WORD, _IN_WORD], np.uint8)
+    in_words[:, :, _PLACES] = codes.reshape(in_words.shape)
+    return packed(in_words.reshape(-1), 4).view(np.int32).reshape(len(codes), -1)

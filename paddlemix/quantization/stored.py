@@ -25,17 +25,19 @@ class _Form:
         shape_of: tells outputs and inputs.
         read: reads it.
         others: what stands there in its other tensors.
+        write: makes its tensors, by what stands there; None where none are written.
     """
 
     marks: tuple[str, ...]
     shape_of: Callable[[Parts, Scheme], tuple[int, int]]
     read: Callable[[Parts, Scheme], Blocks]
     others: tuple[str, ...] = ()
+    write: Callable[[Blocks, Scheme], dict[str, np.ndarray]] | None = None
 
 
 _FORMS = {
-    "gptq": _Form(gptq.NAMES, gptq.shape_of, gptq.read),
-    "awq": _Form(awq.NAMES, awq.shape_of, awq.read),
+    "gptq": _Form(gptq.NAMES, gptq.shape_of, gptq.read, write=gptq.write),
+    "awq": _Form(awq.NAMES, awq.shape_of, awq.read, write=awq.write),
     "compressed-tensors": _Form(packed_words.NAMES, packed_words.shape_of, packed_words.read),
     "bitsandbytes": _Form(nf4.NAMES, nf4.shape_of, nf4.read, (nf4.WORDS,)),
 }
@@ -99,6 +101,22 @@ class QuantizedTensor:
         for start in range(first, end, ROWS_AT_ONCE):
             part = slice(start, min(start + ROWS_AT_ONCE, end))
             target[part.start - first : part.stop - first] = blocks.numbers(part)[:, columns]
+
+
+def taken_apart(layer: str, blocks: Blocks, scheme: Scheme) -> dict[str, np.ndarray]:
+    """Make the tensors that a file holds of a weight.
+
+    Args:
+        layer: its name in the file.
+        blocks: the weight; its codes count from 0 on, its scales are numbers of float16.
+        scheme: of the checkpoint; GPTQ's or AWQ's.
+
+    Returns:
+        The tensors, by their names in the file.
+    """
+    write = _FORMS[scheme.method].write
+    assert write is not None, scheme.method
+    return {f"{layer}.{name}": array for name, array in write(blocks, scheme).items()}
 
 
 def joined(stored: Iterable[StoredTensor], scheme: Scheme | None) -> list[Source]:

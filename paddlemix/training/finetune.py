@@ -100,15 +100,7 @@ class Run:
             begin_refetch(float(from_first(lambda: repr(time.time()))))
         family = find_family(folders.model)
         processor = family.processor_class.from_pretrained(
-            folders.model,
-            lora_path=folders.adapter,
-            **data.media_settings,
-            grounding=data.grounding,
-            allow_control_tokens=data.allow_control_tokens,
-            added_tokens=data.added_tokens,
-            chat_template=data.chat_template,
-            max_length=data.max_length,
-            truncate_text=data.on_overlong == "truncate_text",
+            folders.model, lora_path=folders.adapter, **data.processor_settings
         )
         growth = _growth(keys, processor, chain, folders.model, family)
         if keys.new_tokens:

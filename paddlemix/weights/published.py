@@ -10,7 +10,7 @@ import numpy as np
 from paddlemix.files import write_json
 from paddlemix.weights.dtypes import STORED_DTYPES
 from paddlemix.weights.files import INDEX_FILE
-from paddlemix.weights.layout import WeightLayout
+from paddlemix.weights.layout import WeightLayout, unwrapped
 from paddlemix.weights.safetensors_writer import Entry, write_safetensors
 from paddlemix.weights.saving import file_names
 from paddlemix.weights.stored_tensor import Source
@@ -29,6 +29,20 @@ def read_whole(source: Source, dtype: str) -> np.ndarray:
     numbers = np.empty(source.matrix_shape, STORED_DTYPES[dtype])
     source.read_into(numbers)
     return numbers.reshape(source.shape)
+
+
+def published_name(name: str, source: Source) -> str:
+    """Name what is stored for a parameter as published files do.
+
+    Args:
+        name: of the parameter.
+        source: the tensor.
+
+    Returns:
+        The file's own name, without what wrappers put into it, unless the file is Paddle's: it may name layers as
+        PaddleMIX does, which PyTorch's programs do not know.
+    """
+    return name if source.in_paddles_order else unwrapped(source.name)
 
 
 def published_shape(name: str, source: Source, layout: WeightLayout) -> tuple[int, ...]:

@@ -22,9 +22,9 @@ from paddlemix.quantization.scheme import read_scheme, without_quantization
 from paddlemix.quantization.stored import joined
 from paddlemix.weights.files import stored_tensors
 from paddlemix.weights.fit import check_repeated
-from paddlemix.weights.layout import WeightLayout, checkpoint_tensors, unwrapped
+from paddlemix.weights.layout import WeightLayout, checkpoint_tensors
 from paddlemix.weights.loading import without_initial_values
-from paddlemix.weights.published import published_numbers, published_shape, read_whole
+from paddlemix.weights.published import published_name, published_numbers, published_shape, read_whole
 from paddlemix.weights.stored_tensor import EVERYTHING, Source, StoredTensor
 
 _WEIGHT, _BIAS = ".weight", ".bias"
@@ -143,17 +143,8 @@ class AdaptedWeights:
         return self._shape(name) if isinstance(source, StoredTensor) else tuple(source.shape)
 
     def name_in_file(self, name: str) -> str:
-        """Name a parameter of the base as published files do.
-
-        Args:
-            name: of the parameter.
-
-        Returns:
-            The base's own name for it, without what wrappers put into it, unless its files are Paddle's: they may name
-            layers as PaddleMIX does, which PyTorch's programs do not know.
-        """
-        stored = self.stored[name]
-        return name if stored.in_paddles_order else unwrapped(stored.name)
+        """Name a parameter of the base as published files do."""
+        return published_name(name, self.stored[name])
 
     def numbers(self, name: str, dtype: str) -> np.ndarray:
         """Read or compute the merged parameter in PyTorch's order.

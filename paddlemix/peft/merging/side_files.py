@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from fnmatch import fnmatch
 from pathlib import Path
 
 from paddlemix.files import copy_settings_file, write_json
@@ -14,28 +12,10 @@ from paddlemix.models.registry import find_family
 from paddlemix.names import GENERATION_FILE
 from paddlemix.processors.sources import ProcessorSources
 from paddlemix.processors.templates.files import DEFAULT, stored_templates, write_templates
+from paddlemix.side_files import copy_side_files, settings_files
 
-# Files of a base that hold weights, or are of no use beside others.
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pdparams", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.index.json")
-# Files that say which tokens there are.
-_TOKENIZERS = ("tokenizer*", "added_tokens.json", "vocab.json", "*.tiktoken")
-# What an adapter's folder may say otherwise than its base does.
-_SETTINGS = (
-    GENERATION_FILE, "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json",
-    "chat_template.*", "special_tokens_map.json", "merges.txt", *_TOKENIZERS,
-)  # fmt: skip
 # Of two forms of the settings of images, the one that counts where a folder has both.
 _OLDER, _NEWER = "preprocessor_config.json", "processor_config.json"
-
-
-def settings_files(folder: Path) -> list[Path]:
-    """List the files of tokenizer, processor and generation in a folder."""
-    return sorted(file for pattern in _SETTINGS for file in folder.glob(pattern) if file.is_file())
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Tell whether a folder says which tokens there are."""
-    return any(file.is_file() for pattern in _TOKENIZERS for file in folder.glob(pattern))
 
 
 def write_side_files(folder: Path, base: Path, adapter: Path) -> None:
@@ -50,10 +30,7 @@ def write_side_files(folder: Path, base: Path, adapter: Path) -> None:
         ValueError: a file is damaged.
     """
     own = {file.name: file for file in settings_files(adapter)}
-    for file in sorted(base.iterdir()):
-        if file.is_file() and not file.name.startswith(".") and not any(fnmatch(file.name, one) for one in _WEIGHTS):
-            copy = copy_settings_file if any(fnmatch(file.name, one) for one in _SETTINGS) else shutil.copyfile
-            copy(file, folder / file.name)
+    copy_side_files(folder, base)
     if _OLDER in own and _NEWER not in own:
         (folder / _NEWER).unlink(missing_ok=True)
     for name, file in own.items():
