@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from paddlemix.models.config_file import make_config, read_config, with_vocab_size
-from paddlemix.models.quantized import without_empty_biases
+from paddlemix.models.quantized import refuse_quantized_heads, without_empty_biases
 from paddlemix.models.registry import Family, find_family
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import Adapter, read_adapter
@@ -101,6 +101,7 @@ class AdaptedWeights:
         layout = family.model_class.weight_layout(config)
         adapter = read_adapter(folder, layout)
         sources = joined(stored_tensors(base), scheme := read_scheme(values, base))
+        refuse_quantized_heads(sources, layout)
         if scheme is not None:
             sources = without_empty_biases(sources, layout, _parameters(family, config))
         stored = {layout.name_here(one.name): one for one in sources}
