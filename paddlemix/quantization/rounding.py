@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from paddlemix.quantization.blocks import Blocks, packed
+from paddlemix.quantization.blocks import Blocks, held_bytes, packed
 from paddlemix.quantization.nf4 import BLOCK, LEVELS
 
 Kind = Literal["nf4", "int8", "int4"]
@@ -83,7 +83,7 @@ def _part(weight: np.ndarray, kind: Kind) -> Blocks:
 
 
 def rounded_bytes(outputs: int, inputs: int, kind: Kind) -> int:
-    """Count the bytes of the codes, scales and zeros that `rounded` makes of a weight.
+    """Count the bytes that a layer holds of what `rounded` makes of a weight.
 
     Args:
         outputs: of the weight.
@@ -93,11 +93,8 @@ def rounded_bytes(outputs: int, inputs: int, kind: Kind) -> int:
     Returns:
         Bytes.
     """
-    numbers = outputs * inputs
-    if kind == "nf4":
-        return -(-numbers // 2) + 4 * -(-numbers // BLOCK)
-    groups = numbers // _group(inputs)
-    return -(-numbers // 2) + 8 * groups if kind == "int4" else numbers + 4 * groups
+    block = BLOCK if kind == "nf4" else _group(inputs)
+    return held_bytes((outputs, inputs), 8 if kind == "int8" else 4, block, zeros=kind == "int4", order=False)
 
 
 def _group(inputs: int) -> int:
