@@ -61,21 +61,19 @@ def coded_weights(
         ValueError: a file is damaged.
     """
     layout, linear, named = model.weight_layout(model.config), linear_layers(model), dict(model.named_parameters())
-    shapes = {name: named[f"{name}{_WEIGHT}"].shape for name in linear}
+    shapes = {name: (named[f"{name}{_WEIGHT}"].shape[1], named[f"{name}{_WEIGHT}"].shape[0]) for name in linear}
     decoder = layers_to_round(model, linear, layout, with_vision=False)
     found: dict[str, int] = {}
     if scheme is not None:
         sources = _quantized_tensors(folder, scheme)
         if sources is None:
-            found = {
-                name: usual_bytes((shapes[name][1], shapes[name][0]), scheme) for name in linear if name in decoder
-            }
+            found = {name: usual_bytes(shapes[name], scheme) for name in linear if name in decoder}
         else:
             found = {layout.name_here(one.name).removesuffix(_WEIGHT): one.held_bytes() for one in sources}
     titles = [f"{scheme.method} of {scheme.bits} bits"] if found and scheme is not None else []
     if quantizing is not None:
         chosen = layers_to_round(model, linear, layout, with_vision=quantizing.vision) - found.keys()
-        found |= {name: rounded_bytes(shapes[name][1], shapes[name][0], quantizing.kind) for name in chosen}
+        found |= {name: rounded_bytes(*shapes[name], quantizing.kind) for name in chosen}
         titles += [quantizing.kind] if chosen else []
     if not found:
         return None
@@ -83,8 +81,8 @@ def coded_weights(
     return Coded(
         " and ".join(titles),
         found,
-        sum(inputs * outputs for inputs, outputs in sizes),
-        max(min(outputs, QuantizedWeight.outputs_at_once(inputs)) * inputs for inputs, outputs in sizes),
+        sum(outputs * inputs for outputs, inputs in sizes),
+        max(min(outputs, QuantizedWeight.outputs_at_once(inputs)) * inputs for outputs, inputs in sizes),
         bool(found.keys() - decoder),
     )
 
