@@ -13,11 +13,12 @@ from paddlemix.foreign.explain import explain
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter_config import AdapterConfig, Product, read_adapter_config
 from paddlemix.peft.beside import weights_beside
+from paddlemix.peft.merging.trained_on import KEYS, TrainedOn
 from paddlemix.peft.targets import HEAD
 from paddlemix.processors.settings import warn_once
 from paddlemix.weights.files import shards_of
 from paddlemix.weights.layout import WeightLayout
-from paddlemix.weights.safetensors_file import read_safetensors_file
+from paddlemix.weights.safetensors_file import read_safetensors_file, read_texts
 from paddlemix.weights.saving import save_tensors, to_stored_shape
 from paddlemix.weights.stored_tensor import StoredTensor, same_numbers
 from paddlemix.weights.torch_file import read_torch_file
@@ -65,6 +66,12 @@ class Adapter:
     def products(self) -> dict[str, Product]:
         """What is on each layer, by its name."""
         return {layer: self._product(layer) for layer in self.layers if self._down(layer) is not None}
+
+    @property
+    def trained_on(self) -> TrainedOn | None:
+        """What its file says of the weights that it was trained on; None of files of other programs."""
+        file = self.folder / ADAPTER_FILE
+        return TrainedOn.of_texts(read_texts(file, KEYS)) if file.is_file() else None
 
     def part(self, layer: str, part: str) -> StoredTensor | None:
         """Return a part of the adapter on a layer; None where it has none."""
@@ -144,7 +151,12 @@ def read_adapter(folder: Path, layout: WeightLayout) -> Adapter:
 
 
 def write_adapter(
-    folder: Path, tensors: Mapping[str, paddle.Tensor], layout: WeightLayout, *, ties_head_to: str | None = None
+    folder: Path,
+    tensors: Mapping[str, paddle.Tensor],
+    layout: WeightLayout,
+    *,
+    ties_head_to: str | None = None,
+    trained_on: TrainedOn | None = None,
 ) -> None:
     """Write adapter_model.safetensors.
 
@@ -153,6 +165,7 @@ def write_adapter(
         tensors: by the names that `Adapter.tensors` has.
         layout: the family's.
         ties_head_to: the parameter, if it is among the tensors, that the head shares; PEFT wants both.
+        trained_on: the weights that the adapter is on, where they are known.
     """
     adapted = {names.split_part(name)[0] for name in tensors if names.is_part(name)}
     stored = {
@@ -163,7 +176,7 @@ def write_adapter(
     }
     if ties_head_to is not None and ties_head_to in tensors:
         stored[f"{names.PREFIX}{HEAD}.weight"] = stored[names.name_there(ties_head_to, layout)].copy()
-    save_tensors(folder / ADAPTER_FILE, stored)
+    save_tensors(folder / ADAPTER_FILE, stored, trained_on.texts if trained_on is not None else None)
 
 
 def trained_tensors(model: nn.Layer) -> dict[str, paddle.Tensor]:

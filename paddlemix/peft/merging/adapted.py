@@ -17,6 +17,7 @@ from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import Adapter, read_adapter
 from paddlemix.peft.merging.formulas import with_adapter, with_up_bias
 from paddlemix.peft.merging.misfits import check_fits
+from paddlemix.peft.merging.trained_on import TrainedOn, check_base
 from paddlemix.peft.merging.tying import Tying
 from paddlemix.quantization.scheme import read_scheme, without_quantization
 from paddlemix.quantization.stored import joined
@@ -108,6 +109,8 @@ class AdaptedWeights:
         check_repeated(base, stored, layout)
         tying = Tying.of(adapter, layout, config.decoder_shape.names.embedding)
         found = cls(base, values, adapter, layout, stored, tying)
+        here = TrainedOn.of_files(stored, config.decoder_shape.names, scheme)
+        check_base(folder, adapter.trained_on, here, base)
         check_fits(adapter, base, {name: found._shape(name) for name in stored}, layout, tying)
         return found
 
