@@ -37,7 +37,7 @@ def main() -> None:
 
     step(1, "render images and records", rendering(output / "data", args), of=_STEPS)
     only_evaluate = ["--do_train", "false", "--do_eval", "true"]
-    train = ["--max_steps", args.steps, "--do_eval", "true"]
+    train = ["--max_steps", args.steps, "--do_eval", "true", "--eval_steps", args.steps]
     runs: tuple[tuple[str, str, Path, list[Any]], ...] = (
         ("base", "evaluate the base in float32", CONFIG, only_evaluate),
         ("coded_base", "evaluate the base in 4 bits", CONFIG, [*only_evaluate, "--quantize", "int4"]),
