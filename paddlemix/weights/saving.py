@@ -73,10 +73,10 @@ def file_names(count: int) -> list[str]:
     return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
 
 
-def save_tensors(path: Path, tensors: dict[str, np.ndarray], texts: Mapping[str, str] | None = None) -> None:
-    """Write arrays in PyTorch's shapes, and texts beside them, as a safetensors file, whole or not at all."""
+def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Write arrays in PyTorch's shapes as a safetensors file, whole or not at all."""
     with replacing(path, in_folder=True) as staged:
-        save_file(tensors, staged, metadata={**(texts or {}), "format": "pt"})
+        save_file(tensors, staged, metadata={"format": "pt"})
 
 
 def _remove_other_weights(folder: Path, kept: list[str]) -> None:

@@ -85,6 +85,17 @@ def test_what_leaves_norms_alone_changes_nothing(tiny_checkpoint, tmp_path, capl
     assert said["format"] == "pt" and said["base_quantized"] == "gptq" and len(said["base_norms"]) == 64
 
 
+def test_files_of_one_adapter_are_the_same_bytes(tiny_checkpoint, tmp_path):
+    model = AutoModelMIX.from_pretrained(tiny_checkpoint)
+    layers = language_layers(model, find_family(tiny_checkpoint).language_globs)
+    adapted = MixLoRAModel.adapting(model, AdapterConfig(4, 8), layers)
+    written = set()
+    for place in range(6):
+        adapted.save_pretrained(tmp_path / str(place))
+        written.add((tmp_path / str(place) / "adapter_model.safetensors").read_bytes())
+    assert len(written) == 1
+
+
 def test_other_norms_alone_are_warned_of(tiny_checkpoint, tmp_path, caplog):
     adapter = adapter_on(tiny_checkpoint, tmp_path / "adapter")
     other = with_other_norms(shutil.copytree(tiny_checkpoint, tmp_path / "other"))
