@@ -30,13 +30,14 @@ def seconds_of(call: Callable[[], Any], repeats: int, warm_up: int = WARM_UP) ->
     return samples[warm_up:]
 
 
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
 def peak_mebibytes() -> float:
     """Read the most memory that this process has held."""
-    status = Path("/proc/self/status")
-    if status.is_file():
+    if _STATUS.is_file():
         # getrusage would count what the parent held when it started this process.
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
+        return _of_status("VmHWM")
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
@@ -44,6 +45,22 @@ def peak_mebibytes() -> float:
 def kind_asked() -> str | None:
     """Tell how the language model's weights are to be quantised; None for not at all."""
     return sys.argv[5] if len(sys.argv) > 5 else None
+
+
+def begin_peak() -> None:
+    """Let `peak_mebibytes` count from now on, where the system can."""
+    if _CLEAR.is_file():
+        _CLEAR.write_text("5")
+
+
+def held_mebibytes() -> float:
+    """Read the memory that this process holds, or the most that it has held."""
+    return _of_status("VmRSS") if _STATUS.is_file() else peak_mebibytes()
+
+
+def _of_status(key: str) -> float:
+    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1]) / 1024
 
 
 def report(

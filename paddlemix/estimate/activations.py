@@ -174,9 +174,11 @@ def activations(shape: Shape, trained: Trained, setup: Setup) -> Activations:
     last = decoder.positions * decoder.width * precision.residual
     in_decoder = decoder.forward(setup, recompute=setup.recompute_llm) + last
     everything = in_tower + in_aligner + in_decoder
+    # A part of a weight in floating point, and rounded for products of half precision.
+    tile = 0 if setup.coded is None else setup.coded.tile * (FLOAT + (0 if precision.product == FLOAT else HALF))
     moments = {
         "the loss": everything + _at_the_loss(shape, trained, setup),
-        "the decoder's gradients": everything + decoder.backward(setup, recompute=setup.recompute_llm),
+        "the decoder's gradients": everything + tile + decoder.backward(setup, recompute=setup.recompute_llm),
         "the tower's gradients": trained.vision * (in_tower + tower.backward(setup, recompute=setup.recompute_vit)),
         "the embedding's gradient": in_tower + trained.embedding * precision.gradient / setup.cards.tensor,
     }
@@ -226,8 +228,8 @@ def shape_of(decoder: DecoderShape, tower: TowerShape, trained: Trained, setup: 
     hidden, tokens, inner = decoder.hidden_size, setup.batch.image_tokens, decoder.intermediate_size
     patches = tower.patches(tokens)
     mlp = 3 if tower.gated else 2
-    is_coded = setup.quantizing is not None
-    sees_codes = setup.quantizing is not None and setup.quantizing.vision
+    is_coded = setup.coded is not None
+    sees_codes = setup.coded is not None and setup.coded.in_tower
     # Where one layer projects to queries, keys and values, these are views of what it gives, of which the turned ones
     # are copies.
     is_joint = len(decoder.names.projections) == 1

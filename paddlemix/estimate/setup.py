@@ -9,7 +9,7 @@ from typing import Any
 from paddlemix._environment import is_older_than_ampere
 from paddlemix.configuration.arguments import FinetuneConfig
 from paddlemix.configuration.rules import adds_in_float32, chooses_cpu, recomputes, weights_dtype
-from paddlemix.models.quantized import Quantizing
+from paddlemix.estimate.coded import Coded
 
 FLOAT, HALF = 4, 2
 
@@ -144,7 +144,7 @@ class Setup:
         cards: how the run is cut.
         recompute_vit: whether the tower's blocks are recomputed.
         recompute_llm: whether the decoder's are.
-        quantizing: which frozen weights are held as codes; None holds none so.
+        coded: the frozen weights that are held as codes; None for none.
     """
 
     precision: Precision
@@ -152,7 +152,7 @@ class Setup:
     cards: Cards
     recompute_vit: bool = False
     recompute_llm: bool = False
-    quantizing: Quantizing | None = None
+    coded: Coded | None = None
 
     @classmethod
     def of(cls, config: FinetuneConfig, *, cards: int | None = None, image_share: float = 0.5) -> Setup:
@@ -164,7 +164,7 @@ class Setup:
             image_share: of the tokens, 0..1, that stand for images.
 
         Returns:
-            The setup; rows have `max_length` tokens each, as packs have.
+            The setup, which does not know of codes yet; rows have `max_length` tokens each, as packs have.
 
         Raises:
             ValueError: the run trains nothing, or is cut in a way that is not estimated.
@@ -181,7 +181,6 @@ class Setup:
             Cards.of(training, cards),
             recomputes(training, "vit"),
             recomputes(training, "llm"),
-            Quantizing(config.model.quantize, config.model.quantize_vision) if config.model.quantize else None,
         )
 
 

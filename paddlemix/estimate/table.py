@@ -73,7 +73,7 @@ def _verb(found: Estimate) -> str:
 def _precision_words(setup: Setup) -> str:
     precision = setup.precision
     held, computed = 8 * precision.weight, 8 * precision.product
-    coded = "" if setup.quantizing is None else f", linear layers in {setup.quantizing.kind}"
+    coded = "" if setup.coded is None else f", linear layers in {setup.coded.title}"
     return f"weights of {held} bits{coded}" + ("" if held == computed else f", products of {computed}")
 
 

@@ -12,12 +12,10 @@ from paddlemix.contract import Model
 from paddlemix.estimate.activations import Activations, Trained, activations, shape_of
 from paddlemix.estimate.setup import Setup
 from paddlemix.models.family import Family
-from paddlemix.models.quantized import layers_to_round
 from paddlemix.models.vision_language import VisionLanguageModel
 from paddlemix.peft.layers import DoRALinear, LoRALinear
 from paddlemix.peft.lora_model import MixLoRAModel
-from paddlemix.peft.targets import HEAD, linear_layers
-from paddlemix.quantization.rounding import rounded_bytes
+from paddlemix.peft.targets import HEAD
 from paddlemix.training.freezing import matches
 
 
@@ -63,12 +61,13 @@ def estimate(model: Model, family: Family, setup: Setup) -> Estimate:
     named = dict(inner.named_parameters())
     precision, cards = setup.precision, setup.cards
     held, trained = (_on_a_card(some, cards.tensor) for some in (named.values(), _trained(named.values())))
-    coded, codes = _codes(inner, setup)
+    coded, codes = (0, 0) if setup.coded is None else (setup.coded.numbers, setup.coded.bytes)
     parts = _parts(inner, family)
     shape = shape_of(inner.config.decoder_shape, inner.config.tower_shape, parts, setup)
     # Stage 3 brings the layer that computes together on every card; the largest is the embedding.
     gathered = max(one.size for one in named.values()) / cards.tensor if cards.shares(3) > 1 else 0
     states = 0.0 if cards.offload else trained * precision.state / cards.shares(1)
+    # Codes lie on every card: none of the ways of sharing weights cuts them.
     return Estimate(
         parameters=sum(parameter.size for parameter in named.values()),
         trained=sum(parameter.size for parameter in _trained(named.values())),
@@ -86,18 +85,6 @@ def _trained(parameters: Iterable[Any]) -> list[Any]:
 def _on_a_card(parameters: Iterable[Any], tensor: int) -> float:
     """Count the numbers that a card holds: tensor parallelism cuts matrices, not biases and scales."""
     return sum(one.size / (tensor if len(one.shape) > 1 else 1) for one in parameters)
-
-
-def _codes(model: VisionLanguageModel, setup: Setup) -> tuple[int, int]:
-    """Count the numbers that are held as codes, and the bytes of these, which every card holds."""
-    if setup.quantizing is None:
-        return 0, 0
-    layout, kind = model.weight_layout(model.config), setup.quantizing.kind
-    chosen = layers_to_round(model, linear_layers(model), layout, with_vision=setup.quantizing.vision)
-    named = dict(model.named_parameters())
-    shapes = [named[f"{name}.weight"].shape for name in chosen]
-    codes = sum(rounded_bytes(outputs, inputs, kind) for inputs, outputs in shapes)
-    return sum(inputs * outputs for inputs, outputs in shapes), codes
 
 
 def _parts(model: VisionLanguageModel, family: Family) -> Trained:

@@ -68,15 +68,18 @@ class MixPretrainedModel(PretrainedModel):
         carried_files: what the `CARRIED_FILES` of the checkpoint held, by name; saved again as they were, but for what
             `begin_tuning_on_turns` changes.
         is_quantized: whether layers hold their weights as codes.
+        quantized_as: who quantised the weights of the files, or how they were rounded; "" for neither.
     """
 
     carried_files: dict[str, bytes]
     is_quantized: bool
+    quantized_as: str
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.carried_files = {}
         self.is_quantized = False
+        self.quantized_as = ""
 
     @property
     def input_names(self) -> Collection[str]:
@@ -203,6 +206,7 @@ class MixPretrainedModel(PretrainedModel):
         if is_quantized:
             load_quantized(model, folder, cls.weight_layout(config), scheme, quantizing)
             model.is_quantized = bool(quantized_layers(model))
+            model.quantized_as = scheme.method if scheme is not None else quantizing.kind if quantizing else ""
         else:
             load_weights(model, folder, cls.weight_layout(config))
         model.carried_files = read_carried_files(folder)

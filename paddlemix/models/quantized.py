@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from paddle import nn
 
 from paddlemix.models.decoder import DecoderBlock
 from paddlemix.models.layers.linear import Linear
 from paddlemix.models.replace import replace_layer
 from paddlemix.quantization.linear import QuantizedLinear
-from paddlemix.quantization.rounding import KINDS, Kind, rounded
+from paddlemix.quantization.rounding import KINDS, Kind, rounded_by_rows
 from paddlemix.quantization.stored import QuantizedTensor, joined
 from paddlemix.weights.files import stored_tensors
 from paddlemix.weights.layout import WeightLayout, checkpoint_tensors
 from paddlemix.weights.loading import fill, hand_over, match, without_initial_values
-from paddlemix.weights.published import published_numbers, read_whole
+from paddlemix.weights.published import published_rows, published_shape, read_whole
 
 if TYPE_CHECKING:
     from paddlemix.quantization.blocks import Blocks
@@ -68,14 +67,12 @@ def load_quantized(
     linear = {name for name, layer in model.named_sublayers() if type(layer) is Linear}
     chosen = set() if quantizing is None else layers_to_round(model, linear, layout, with_vision=quantizing.vision)
     sources = without_empty_biases(joined(stored_tensors(folder), scheme), layout, parameters)
+    refuse_quantized_heads(sources, layout)
     for name, source in match(parameters, sources, layout, folder).items():
         layer = name.removesuffix(_WEIGHT)
         if isinstance(source, QuantizedTensor):
-            if layer not in linear or layer.rpartition(".")[2] == _HEAD:
-                raise ValueError(
-                    f"{source.file}: {source.name} is quantised; expected that of linear layers other than the head "
-                    "alone. Take another file of the model."
-                )
+            if layer not in linear:
+                raise _not_quantized(source)
             _hold(model, layer, source.blocks())
         elif quantizing is not None and name.endswith(_WEIGHT) and layer in chosen:
             _hold(model, layer, _rounded(name, source, layout, quantizing.kind))
@@ -144,14 +141,36 @@ def without_empty_biases(sources: Iterable[Source], layout: WeightLayout, wanted
     ]
 
 
+def refuse_quantized_heads(sources: Iterable[Source], layout: WeightLayout) -> None:
+    """Refuse files whose head is held as codes, before it is compared with an embedding that it may repeat.
+
+    Args:
+        sources: what is stored.
+        layout: the family's.
+
+    Raises:
+        ValueError: the head is quantised.
+    """
+    for one in sources:
+        if isinstance(one, QuantizedTensor) and layout.name_here(one.name) == f"{_HEAD}{_WEIGHT}":
+            raise _not_quantized(one)
+
+
+def _not_quantized(source: Source) -> ValueError:
+    return ValueError(
+        f"{source.file}: {source.name} is quantised; expected that of linear layers other than the head alone. Take "
+        "another file of the model, or the one that this was made from and `quantize`."
+    )
+
+
 def _hold(model: nn.Layer, name: str, blocks: Blocks) -> None:
     replace_layer(model, name, lambda layer: QuantizedLinear(blocks, layer.bias))
 
 
 def _rounded(name: str, source: Source, layout: WeightLayout, kind: Kind) -> Blocks:
-    weight = np.ascontiguousarray(published_numbers(name, source, layout, "float32"))
+    outputs, inputs = published_shape(name, source, layout)
     try:
-        return rounded(weight, kind)
+        return rounded_by_rows((outputs, inputs), lambda rows: published_rows(name, source, layout, rows), kind)
     except ValueError as error:
         raise ValueError(f"{source.file}: {source.name}: {error}") from error
 

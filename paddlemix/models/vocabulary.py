@@ -37,7 +37,7 @@ def with_rows(model: MixPretrainedModel, rows: int) -> MixPretrainedModel:
         larger = type(model).from_config(model.config, dtype=dtype)
     for name, layer in quantized_layers(model).items():  # with their biases
         put_layer(larger, name, layer)
-    larger.is_quantized = model.is_quantized
+    larger.is_quantized, larger.quantized_as = model.is_quantized, model.quantized_as
     before = dict(model.named_parameters())
     for name, parameter in larger.named_parameters():
         held = before[name].detach()

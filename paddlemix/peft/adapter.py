@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import paddle
 from paddle import nn
 
+from paddlemix.files import replacing
 from paddlemix.foreign.explain import explain
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter_config import AdapterConfig, Product, read_adapter_config
 from paddlemix.peft.beside import weights_beside
+from paddlemix.peft.merging.trained_on import KEYS, TrainedOn
 from paddlemix.peft.targets import HEAD
 from paddlemix.processors.settings import warn_once
 from paddlemix.weights.files import shards_of
 from paddlemix.weights.layout import WeightLayout
-from paddlemix.weights.safetensors_file import read_safetensors_file
-from paddlemix.weights.saving import save_tensors, to_stored_shape
+from paddlemix.weights.safetensors_file import read_safetensors_file, read_texts
+from paddlemix.weights.safetensors_writer import Entry, write_safetensors
+from paddlemix.weights.saving import to_stored_shape
 from paddlemix.weights.stored_tensor import StoredTensor, same_numbers
 from paddlemix.weights.torch_file import read_torch_file
 
@@ -65,6 +70,11 @@ class Adapter:
     def products(self) -> dict[str, Product]:
         """What is on each layer, by its name."""
         return {layer: self._product(layer) for layer in self.layers if self._down(layer) is not None}
+
+    @property
+    def trained_on(self) -> TrainedOn | None:
+        """What its file says of the weights that it was trained on; None of files of other programs."""
+        return trained_on_in(self.folder)
 
     def part(self, layer: str, part: str) -> StoredTensor | None:
         """Return a part of the adapter on a layer; None where it has none."""
@@ -144,7 +154,12 @@ def read_adapter(folder: Path, layout: WeightLayout) -> Adapter:
 
 
 def write_adapter(
-    folder: Path, tensors: Mapping[str, paddle.Tensor], layout: WeightLayout, *, ties_head_to: str | None = None
+    folder: Path,
+    tensors: Mapping[str, paddle.Tensor],
+    layout: WeightLayout,
+    *,
+    ties_head_to: str | None = None,
+    trained_on: TrainedOn | None = None,
 ) -> None:
     """Write adapter_model.safetensors.
 
@@ -153,6 +168,7 @@ def write_adapter(
         tensors: by the names that `Adapter.tensors` has.
         layout: the family's.
         ties_head_to: the parameter, if it is among the tensors, that the head shares; PEFT wants both.
+        trained_on: the weights that the adapter is on, where they are known.
     """
     adapted = {names.split_part(name)[0] for name in tensors if names.is_part(name)}
     stored = {
@@ -163,7 +179,26 @@ def write_adapter(
     }
     if ties_head_to is not None and ties_head_to in tensors:
         stored[f"{names.PREFIX}{HEAD}.weight"] = stored[names.name_there(ties_head_to, layout)].copy()
-    save_tensors(folder / ADAPTER_FILE, stored)
+    write_tensors(folder, stored, trained_on)
+
+
+def write_tensors(folder: Path, stored: Mapping[str, np.ndarray], trained_on: TrainedOn | None) -> None:
+    """Write adapter_model.safetensors, whole or not at all and the same bytes each time.
+
+    Args:
+        folder: must exist.
+        stored: by the names and of the shapes that the file has.
+        trained_on: the weights that the adapter is on, where they are known.
+    """
+    entries = [Entry(name, str(one.dtype), one.shape, partial(np.asarray, one)) for name, one in stored.items()]
+    with replacing(folder / ADAPTER_FILE) as staged:
+        write_safetensors(staged, entries, texts=trained_on.texts if trained_on is not None else None)
+
+
+def trained_on_in(folder: Path) -> TrainedOn | None:
+    """Read which weights the adapter in a folder was trained on; None where its file does not say so."""
+    file = folder / ADAPTER_FILE
+    return TrainedOn.of_texts(read_texts(file, KEYS)) if file.is_file() else None
 
 
 def trained_tensors(model: nn.Layer) -> dict[str, paddle.Tensor]:

@@ -22,6 +22,7 @@ from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import Adapter, read_adapter, trained_tensors, write_adapter
 from paddlemix.peft.adapter_config import AdapterConfig, Product
 from paddlemix.peft.layers import DoRALinear, LoRALinear
+from paddlemix.peft.merging.trained_on import TrainedOn, check_base
 from paddlemix.peft.patterns import with_patterns
 from paddlemix.peft.targets import HEAD, HEAD_WEIGHT, linear_layers, shortest_endings
 from paddlemix.weights.layout import WeightLayout
@@ -65,6 +66,7 @@ class MixLoRAModel(LoRAModel):
         self._all_layers = [name for name, _ in model.named_sublayers()]
         self.adapter_config = adapter_config
         self._there = model.weight_layout(model.config).name_in_memory
+        self._trained_on = TrainedOn.of_model(model)
         super().__init__(model, lora_config)
 
     @classmethod
@@ -169,6 +171,7 @@ class MixLoRAModel(LoRAModel):
     def _with_adapter(
         cls, model: MixPretrainedModel, adapter: Adapter, config: AdapterConfig, lora_plus_scale: float = 1.0
     ) -> MixLoRAModel:
+        check_base(adapter.folder, adapter.trained_on, TrainedOn.of_model(model), config.base or "the model")
         model = _with_rows(model, adapter)
         _check_layers(model, adapter)
         whole = _whole_parameters(model, adapter)
@@ -236,7 +239,13 @@ class MixLoRAModel(LoRAModel):
             return
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        write_adapter(folder, trained_tensors(self.model), self._layout, ties_head_to=self._tied_parameter)
+        write_adapter(
+            folder,
+            trained_tensors(self.model),
+            self._layout,
+            ties_head_to=self._tied_parameter,
+            trained_on=self._trained_on,
+        )
         self.adapter_config.save(
             folder,
             self._endings(self.adapted_layers),
@@ -287,6 +296,7 @@ class MixLoRAModel(LoRAModel):
         if trained != stored:
             problems = [f"{name}, which only one side has" for name in sorted(trained ^ stored)]
             raise adapter.refusal("the adapters that `lora_target_modules` asks for", problems)
+        check_base(folder, adapter.trained_on, self._trained_on, self.adapter_config.base or "the model")
         self._read(adapter)
 
     def _find_and_replace_module(

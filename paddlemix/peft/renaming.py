@@ -15,12 +15,11 @@ import numpy as np
 
 from paddlemix.files import read_json_object, write_json
 from paddlemix.peft import adapter_names as names
-from paddlemix.peft.adapter import ADAPTER_FILE, stored_adapter
+from paddlemix.peft.adapter import stored_adapter, trained_on_in, write_tensors
 from paddlemix.peft.adapter_config import ADAPTER_CONFIG_FILE, Product, read_adapter_config
 from paddlemix.peft.patterns import with_patterns
 from paddlemix.weights.layout import WeightLayout
 from paddlemix.weights.published import read_whole
-from paddlemix.weights.saving import save_tensors
 
 # How the names of the files begin that are written again.
 _OF_ADAPTERS = ("adapter_model.", "adapter_model-", ADAPTER_CONFIG_FILE)
@@ -63,7 +62,7 @@ def rename_adapter(folder: Path, target: Path, layout: WeightLayout, *, in_memor
             layers[ending] = None
             if read is not None:
                 products[ending] = Product(stored.shape[0], read.product_of(found.place).alpha)
-    save_tensors(target / ADAPTER_FILE, tensors)
+    write_tensors(target, tensors, trained_on_in(folder))
     # Theirs may be about names that layers do not have any more.
     if read is not None:
         read = with_patterns(read, products)

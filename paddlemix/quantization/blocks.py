@@ -39,8 +39,9 @@ class Blocks:
 
     @property
     def bytes(self) -> int:
-        """What the weight takes."""
-        return sum(one.nbytes for one in (self.codes, self.scales, self.zeros, self.order) if one is not None)
+        """What the weight takes in a layer."""
+        zeros, order = self.zeros is not None, self.order is not None
+        return held_bytes(self.shape, self.bits, self.block, zeros=zeros, order=order)
 
     def numbers(self, rows: slice) -> np.ndarray:
         """Put rows into floating point.
@@ -83,6 +84,25 @@ class Blocks:
             return self.codes[start:stop]
         found = unpacked(self.codes[start // 2 : -(-stop // 2)])
         return found[start % 2 :][: stop - start]
+
+
+def held_bytes(shape: tuple[int, int], bits: int, block: int, *, zeros: bool, order: bool) -> int:
+    """Count what a layer holds of a weight: codes, what those of each byte stand for, scales, zeros and order.
+
+    Args:
+        shape: outputs and inputs.
+        bits: of a code.
+        block: numbers that share a scale.
+        zeros: whether they have zeros too.
+        order: whether the inputs are in another order than their own.
+
+    Returns:
+        Bytes.
+    """
+    outputs, inputs = shape
+    numbers = outputs * inputs
+    codes, values, in_order = -(-numbers * bits // 8), 4 * 256 * (8 // bits), 8 * inputs if order else 0
+    return codes + values + 4 * -(-numbers // block) * (2 if zeros else 1) + in_order
 
 
 # The two codes of each byte, the lower first.

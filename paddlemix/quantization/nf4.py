@@ -40,6 +40,12 @@ def shape_of(parts: Parts, scheme: Scheme) -> tuple[int, int]:
     return outputs, inputs
 
 
+def block_of(parts: Parts, scheme: Scheme) -> int:
+    """Return how many numbers share a scale."""
+    del scheme
+    return int(_state(parts)["blocksize"])
+
+
 def read(parts: Parts, scheme: Scheme) -> Blocks:
     """Read a weight.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from paddlemix.quantization import awq, gptq, nf4, packed_words
-from paddlemix.quantization.blocks import Blocks
+from paddlemix.quantization.blocks import Blocks, held_bytes
 from paddlemix.quantization.parts import Parts
 from paddlemix.quantization.scheme import Scheme
 from paddlemix.weights.stored_tensor import EVERYTHING, ROWS_AT_ONCE, Source, StoredTensor
@@ -26,6 +26,9 @@ class _Form:
         read: reads it.
         others: what stands there in its other tensors.
         write: makes its tensors, by what stands there; None where none are written.
+        block_of: tells how many numbers share a scale; None where the config says it.
+        has_zeros: whether blocks have zeros.
+        groups: the tensor that may put inputs into another order.
     """
 
     marks: tuple[str, ...]
@@ -33,13 +36,18 @@ class _Form:
     read: Callable[[Parts, Scheme], Blocks]
     others: tuple[str, ...] = ()
     write: Callable[[Blocks, Scheme], dict[str, np.ndarray]] | None = None
+    block_of: Callable[[Parts, Scheme], int] | None = None
+    has_zeros: bool = False
+    groups: str = ""
 
 
 _FORMS = {
-    "gptq": _Form(gptq.NAMES, gptq.shape_of, gptq.read, write=gptq.write),
-    "awq": _Form(awq.NAMES, awq.shape_of, awq.read, write=awq.write),
-    "compressed-tensors": _Form(packed_words.NAMES, packed_words.shape_of, packed_words.read),
-    "bitsandbytes": _Form(nf4.NAMES, nf4.shape_of, nf4.read, (nf4.WORDS,)),
+    "gptq": _Form(gptq.NAMES, gptq.shape_of, gptq.read, write=gptq.write, has_zeros=True, groups=gptq.GROUPS),
+    "awq": _Form(awq.NAMES, awq.shape_of, awq.read, write=awq.write, has_zeros=True),
+    "compressed-tensors": _Form(
+        packed_words.NAMES, packed_words.shape_of, packed_words.read, groups=packed_words.GROUPS
+    ),
+    "bitsandbytes": _Form(nf4.NAMES, nf4.shape_of, nf4.read, (nf4.WORDS,), block_of=nf4.block_of),
 }
 
 
@@ -94,6 +102,23 @@ class QuantizedTensor:
         """
         return _FORMS[self.scheme.method].read(self.parts, self.scheme)
 
+    def held_bytes(self) -> int:
+        """Count what a layer holds of it; no codes are read.
+
+        Returns:
+            Bytes.
+
+        Raises:
+            ValueError: a part is missing or damaged.
+        """
+        form, (_, inputs) = _FORMS[self.scheme.method], self.shape
+        if form.block_of is not None:
+            block = form.block_of(self.parts, self.scheme)
+        else:
+            block, _ = self.parts.blocks_along(inputs, self.scheme.group)
+        order = self.parts.order(form.groups, inputs, block) is not None
+        return held_bytes(self.shape, self.scheme.bits, block, zeros=form.has_zeros, order=order)
+
     def read_into(self, target: np.ndarray, rows: slice = EVERYTHING, columns: slice = EVERYTHING) -> None:
         """Copy what the codes stand for, converted to `target`'s dtype; see `StoredTensor.read_into`."""
         blocks = self.blocks()
@@ -117,6 +142,20 @@ def taken_apart(layer: str, blocks: Blocks, scheme: Scheme) -> dict[str, np.ndar
     write = _FORMS[scheme.method].write
     assert write is not None, scheme.method
     return {f"{layer}.{name}": array for name, array in write(blocks, scheme).items()}
+
+
+def usual_bytes(shape: tuple[int, int], scheme: Scheme) -> int:
+    """Count what a layer holds of a weight whose file is not there, as published files are: in the inputs' own order.
+
+    Args:
+        shape: outputs and inputs.
+        scheme: of the checkpoint.
+
+    Returns:
+        Bytes.
+    """
+    block = nf4.BLOCK if scheme.method == "bitsandbytes" else shape[1] if scheme.group == -1 else scheme.group
+    return held_bytes(shape, scheme.bits, block, zeros=_FORMS[scheme.method].has_zeros, order=False)
 
 
 def joined(stored: Iterable[StoredTensor], scheme: Scheme | None) -> list[Source]:

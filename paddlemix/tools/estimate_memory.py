@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 
 from paddlemix.configuration.file import load_config
 from paddlemix.configuration.rules import weights_dtype
@@ -43,7 +44,7 @@ def main() -> None:
     from paddlenlp.utils.log import logger
 
     from paddlemix.estimate.setup import Setup
-    from paddlemix.estimate.shapes import model_to_train
+    from paddlemix.estimate.shapes import coded_base, model_to_train
     from paddlemix.estimate.table import as_json, as_text
     from paddlemix.estimate.total import estimate
 
@@ -52,6 +53,7 @@ def main() -> None:
     model, family = model_to_train(
         config.model, dtype=weights_dtype(config.precision), chat_template=config.data.chat_template
     )
+    setup = replace(setup, coded=coded_base(config.model, model))
     found, name = estimate(model, family, setup), config.model.model_name_or_path
     if args.json:
         print(json.dumps(as_json(name, found, setup), indent=2))

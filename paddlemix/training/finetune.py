@@ -178,10 +178,7 @@ class Run:
             quantizing=Quantizing(keys.quantize, keys.quantize_vision) if keys.quantize else None,
         )
         if loaded.is_quantized and not keys.lora and self.config.training["do_train"]:
-            raise ValueError(
-                f"the weights of {self.chain.base} are quantised, and such are not trained. Set `lora` to true, which "
-                "trains adapters on them."
-            )
+            raise quantized_without_adapters(self.chain.base)
         if self.chain.merged:
             # Takes a second, so only once it is needed.
             from paddlemix.training.adapters.merged_base import merge_adapters
@@ -314,6 +311,14 @@ class Run:
             skip_overlong=data.on_overlong == "skip",
             **mixing,
         )
+
+
+def quantized_without_adapters(base: str) -> ValueError:
+    """Make the error of a run that would train quantised weights themselves; `base` names the model."""
+    return ValueError(
+        f"the weights of {base} are quantised, and such are not trained. Set `lora` to true, which trains adapters on "
+        "them."
+    )
 
 
 @dataclass(frozen=True)

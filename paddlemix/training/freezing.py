@@ -10,16 +10,19 @@ from fnmatch import fnmatchcase
 
 from paddle import nn
 
+from paddlemix.peft.layers import LoRALinear
+from paddlemix.quantization.linear import QuantizedLinear
 from paddlemix.weights.share import whole_shape
 
 
 @dataclass(frozen=True)
 class ModuleCount:
-    """Numbers of one top module: how many are trained, how many frozen."""
+    """Numbers of one top module: how many are trained, how many frozen, and of these how many held as codes."""
 
     module: str
     trained: int
     frozen: int
+    coded: int = 0
 
 
 def freeze(model: nn.Layer, include: Iterable[str] | None, exclude: Iterable[str] | None) -> None:
@@ -50,15 +53,23 @@ def freeze(model: nn.Layer, include: Iterable[str] | None, exclude: Iterable[str
 def count_by_module(model: nn.Layer, depth: int = 2) -> list[ModuleCount]:
     """Count what is trained and frozen by the first `depth` parts of the parameters' names, in the model's order.
 
-    Those that other ranks hold of a model that is split count too.
+    Those that other ranks hold of a model that is split count too, and the numbers that codes stand for.
     """
     trained: Counter[str] = Counter()
     frozen: Counter[str] = Counter()
+    coded: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
-        module = ".".join(name.split(".")[:depth])
-        (frozen if parameter.stop_gradient else trained)[module] += math.prod(whole_shape(parameter))
-    modules = dict.fromkeys(".".join(name.split(".")[:depth]) for name, _ in model.named_parameters())
-    return [ModuleCount(module, trained[module], frozen[module]) for module in modules]
+        (frozen if parameter.stop_gradient else trained)[_module(name, depth)] += math.prod(whole_shape(parameter))
+    for name, layer in model.named_sublayers():
+        base = layer.base if isinstance(layer, LoRALinear) else layer
+        if isinstance(base, QuantizedLinear):
+            coded[_module(name, depth)] += math.prod(base.sizes)
+    modules = dict.fromkeys((*(_module(name, depth) for name, _ in model.named_parameters()), *coded))
+    return [ModuleCount(one, trained[one], frozen[one] + coded[one], coded[one]) for one in modules]
+
+
+def _module(name: str, depth: int) -> str:
+    return ".".join(name.split(".")[:depth])
 
 
 def any_matches(model: nn.Layer, glob: str) -> bool:

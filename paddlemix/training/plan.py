@@ -63,7 +63,8 @@ def _parameter_lines(model: nn.Layer) -> Iterator[str]:
     trained, total = sum(count.trained for count in counts), sum(count.trained + count.frozen for count in counts)
     yield f"  parameters: {trained:,} of {total:,} trained"
     for count in counts:
-        yield f"    {count.module:<24} {count.trained:>14,} trained {count.frozen:>14,} frozen"
+        codes = f", {count.coded:,} of these as codes" if count.coded else ""
+        yield f"    {count.module:<24} {count.trained:>14,} trained {count.frozen:>14,} frozen{codes}"
 
 
 def _adapter_lines(model: MixLoRAModel) -> Iterator[str]:

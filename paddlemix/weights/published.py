@@ -71,6 +71,27 @@ def published_numbers(name: str, source: Source, layout: WeightLayout, dtype: st
     return numbers.reshape(published_shape(name, source, layout))
 
 
+def published_rows(name: str, source: Source, layout: WeightLayout, rows: slice) -> np.ndarray:
+    """Read rows of what is stored for the matrix of parameter `name` in PyTorch's order.
+
+    Args:
+        name: of the parameter, which is no convolution on disk.
+        source: the tensor, of two axes.
+        layout: the family's.
+        rows: a range without steps.
+
+    Returns:
+        float32[rows, columns].
+    """
+    outputs, inputs = published_shape(name, source, layout)
+    numbers = np.empty([len(range(outputs)[rows]), inputs], np.float32)
+    if source.in_paddles_order and layout.is_transposed(name, 2):
+        source.read_into(numbers.T, columns=rows)
+    else:
+        source.read_into(numbers, rows=rows)
+    return numbers
+
+
 def write_sharded(
     folder: Path, shards: Sequence[Sequence[Entry]], written: Callable[[int], object] = lambda _: None
 ) -> None:

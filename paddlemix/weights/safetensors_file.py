@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
@@ -25,6 +25,7 @@ MOST_HEADER = 16 << 20  # bytes; a tensor takes 150
 _LONGEST_TEXT = 4 << 20  # bytes; writers put settings of their training beside the tensors
 _LENGTH = 8  # bytes of the header's length
 _METADATA = "__metadata__"
+_FORMAT = "format"  # the text that says how matrices lie
 _DTYPES = {code: dtype for dtype, code in SAFETENSORS_CODES.items()}
 # The format's other kinds of numbers, which nothing here reads.
 _OTHERS = {"C64": 64, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
@@ -60,6 +61,26 @@ def read_safetensors_file(file: Path) -> list[StoredTensor]:
     Raises:
         ValueError: it is damaged: a header that is none, or tensors that do not fill the file without gap and overlap.
     """
+    return _read(file)[0]
+
+
+def read_texts(file: Path, keys: Collection[str]) -> dict[str, str]:
+    """Read what a safetensors file says beside its tensors.
+
+    Args:
+        file: such as adapter_model.safetensors.
+        keys: of the texts that are wanted; no others are held.
+
+    Returns:
+        Those that it has, by key.
+
+    Raises:
+        ValueError: as `read_safetensors_file`.
+    """
+    return {key: text for key, text in _read(file, keys)[1].items() if key in keys}
+
+
+def _read(file: Path, keys: Collection[str] = ()) -> tuple[list[StoredTensor], dict[str, str]]:
     refuse_pointer(file)
     with open_regular(file) as opened:
         size = os.fstat(opened.fileno()).st_size
@@ -73,7 +94,7 @@ def read_safetensors_file(file: Path) -> list[StoredTensor]:
             )
         header = opened.read(length)
     try:
-        return _tensors(file, header, size)
+        return _tensors(file, header, size, {_FORMAT, *keys})
     except (_Damage, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         said = str(error) if type(error) is _Damage else "its header is not the format's JSON"
         raise ValueError(f"{file}: damaged or cut off, fetch it again ({said}).") from error
@@ -153,33 +174,36 @@ class _Header:
             raise _Damage("something follows its header")
 
 
-def _tensors(file: Path, header: bytes, size: int) -> list[StoredTensor]:
+def _tensors(file: Path, header: bytes, size: int, keys: Collection[str]) -> tuple[list[StoredTensor], dict[str, str]]:
     places: dict[str, _Place] = {}
-    in_paddles_order = False
+    texts: dict[str, str] = {}
     left = _Header(header)
     for name in left.keys():  # noqa: SIM118 - no mapping
         if name == _METADATA:
-            in_paddles_order = _format(left) in _PADDLES_FORMATS
+            texts = _texts(left, keys)
         else:
             places[name] = _place(name, left.need(_FLAT))
     left.require_end()
     first = _LENGTH + len(header)
     _check_places(places, size - first)
+    in_paddles_order = texts.get(_FORMAT) in _PADDLES_FORMATS
     dtypes = _PADDLES_DTYPES if in_paddles_order else _DTYPES
-    return [
+    tensors = [
         StoredTensor(name, file, first + one.begin, one.shape, dtypes.get(one.code, one.code), in_paddles_order)
         for name, one in places.items()
     ]
+    return tensors, texts
 
 
-def _format(left: _Header) -> str | None:
-    """Take the texts that a writer put beside the tensors, and return the one that says how matrices lie."""
+def _texts(left: _Header, keys: Collection[str]) -> dict[str, str]:
+    """Take the texts that a writer put beside the tensors, and return those that are wanted."""
     if left.take(_NULL) is not None:
-        return None
-    found = None
+        return {}
+    found = {}
     for key in left.keys():  # noqa: SIM118 - no mapping
         text = left.text()
-        found = text if key == "format" else found
+        if key in keys:
+            found[key] = text
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,18 +39,25 @@ class Entry:
         return math.prod(self.shape) * STORED_DTYPES[self.dtype].itemsize
 
 
-def write_safetensors(path: Path, entries: Sequence[Entry], written: Callable[[int], object] = lambda _: None) -> None:
+def write_safetensors(
+    path: Path,
+    entries: Sequence[Entry],
+    written: Callable[[int], object] = lambda _: None,
+    *,
+    texts: Mapping[str, str] | None = None,
+) -> None:
     """Write a file in PyTorch's shapes.
 
     Args:
         path: the file; a folder of it must exist.
         entries: its tensors.
         written: called with the bytes of each tensor once they are written.
+        texts: what the file says beside its tensors; the library writes several of them in an order of chance.
     """
     # The widest first keeps every tensor's beginning a multiple of its numbers' width.
     entries = sorted(entries, key=lambda entry: -STORED_DTYPES[entry.dtype].itemsize)
     with open(path, "wb") as file:
-        file.write(_header(entries))
+        file.write(_header(entries, texts or {}))
         for entry in entries:
             numbers = np.ascontiguousarray(entry.numbers(), dtype=STORED_DTYPES[entry.dtype])
             assert numbers.shape == entry.shape, (entry.name, numbers.shape, entry.shape)
@@ -60,8 +67,8 @@ def write_safetensors(path: Path, entries: Sequence[Entry], written: Callable[[i
         os.fsync(file.fileno())
 
 
-def _header(entries: Sequence[Entry]) -> bytes:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def _header(entries: Sequence[Entry], texts: Mapping[str, str]) -> bytes:
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **texts}}
     start = 0
     for entry in entries:
         place = [start, start + entry.bytes]

@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "padded": {},
     "packs": {"mixtoken": True},
     "lora": LORA,
+    "qlora": {**LORA, "quantize": "nf4", "quantize_vision": True},
     "frozen": {"freeze_vit": True, **BEST_EARLY},
     # Gradients added up beside the model's own, as half precision needs. A CPU takes no notice of `bf16` at O1: the
     # weights are float32 and so are the products, so that these runs are those of "padded".
@@ -44,6 +45,7 @@ SHARED: dict[str, dict[str, Any]] = {
 CASES = [
     *((family, "padded", how) for family in ("qwen2_vl", "qwen_vl") for how in SHARED),
     *((family, "lora", how) for family in ("qwen2_vl", "qwen_vl") for how in ("dp", "stage1")),
+    *(("qwen2_vl", "qlora", how) for how in ("stage1", "stage3")),
     *(("qwen2_vl", "packs", how) for how in ("dp", "stage2", "stage3")),
     *(("qwen2_vl", "added", how) for how in SHARED),
     ("qwen_vl", "packs", "stage2"),
@@ -57,6 +59,7 @@ RESUMED_BY_TWO = [
     *((f"padded-{how}-from-alone", "padded", "padded-alone", how) for how in ("stage1", "stage2", "stage3")),
     ("padded-stage1-from-stage3", "padded", "padded-stage3", "stage1"),
     ("lora-stage1-from-alone", "lora", "lora-alone", "stage1"),
+    ("qlora-stage2-from-alone", "qlora", "qlora-alone", "stage2"),
 ]
 WITH_VIDEOS = ("qwen2_vl", "qwen2_5_vl")
 Weights = dict[str, np.ndarray]
@@ -184,7 +187,7 @@ def runs(
     for one in families.values():
         for kind in ("padded", "packs", "lora"):
             script.train(one.write(f"{kind}-alone", **KINDS[kind]))
-    for kind in ("frozen", "added"):
+    for kind in ("frozen", "added", "qlora"):
         script.train(qwen2_vl.write(f"{kind}-alone", **KINDS[kind]))
     configs = [
         families[family].write(f"{kind}-{how}", ranks=2, **KINDS[kind], **SHARED[how]) for family, kind, how in CASES

@@ -16,18 +16,23 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from paddlemix.configuration.arguments import ModelArguments
+from paddlemix.estimate.coded import Coded
 from paddlemix.estimate.setup import Batch, Cards, Precision, Setup
-from paddlemix.estimate.shapes import model_to_train
+from paddlemix.estimate.shapes import coded_base, model_to_train
 from paddlemix.estimate.total import Estimate, estimate
 from paddlemix.models.quantized import Quantizing, quantized_layers
 from paddlemix.models.qwen2_vl.family import FAMILY as QWEN2_VL
 from paddlemix.models.qwen_vl.family import FAMILY as QWEN_VL
 from paddlemix.ops import attention
 from paddlemix.ops.tensors import built
-from paddlemix.quantization.rounding import rounded_bytes
 from paddlemix.training.finetune import choose_trained
+
+from ..families import FamilyCase, each_family
+from ..models.test_quantized import pack
+from ..quantization.packing import PACKINGS
 
 SIDES = Path(__file__).parents[2] / "benchmarks" / "sides"
 FLOAT32 = Precision(weight=4, gradient=4, state=8, product=4, residual=4)
@@ -199,19 +204,74 @@ def test_recomputing_really_takes_less() -> None:
 @pytest.mark.parametrize("vision", [False, True])
 def test_weights_that_are_codes_are_counted_as_the_loaded_model_holds_them(tiny_checkpoint: Path, vision: bool) -> None:
     keys = ModelArguments(model_name_or_path=str(tiny_checkpoint), lora=True)
-    quantizing = Quantizing("nf4", vision)
+    keys = replace(keys, quantize="nf4", quantize_vision=vision)
     model, family = model_to_train(keys, dtype="float32")
+    loaded = family.model_class.from_pretrained(tiny_checkpoint, quantizing=Quantizing("nf4", vision))
+    assert_counted(model, family, coded_base(keys, model), loaded)
+
+
+@each_family
+@pytest.mark.parametrize("form", PACKINGS)
+def test_codes_that_files_hold_are_counted_as_the_loaded_model_holds_them(
+    case: FamilyCase, form: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = pack(case.folder(request), tmp_path / "packed", PACKINGS[form])
+    keys = ModelArguments(model_name_or_path=str(folder), lora=True)
+    model, family = model_to_train(keys, dtype="float32")
+    coded = coded_base(keys, model)
+    assert coded is not None and PACKINGS[form].config["quant_method"] in coded.title and not coded.in_tower
+    loaded = family.model_class.from_pretrained(folder)
+    assert_counted(model, family, coded, loaded)
+    if form != "gptq-int4":
+        return
+    # Without the files, as of a model of the hub, config.json tells as much.
+    (folder / "model.safetensors").unlink()
+    assert coded_base(keys, model) == coded
+    with pytest.raises(ValueError, match="are quantised, and such are not trained"):
+        coded_base(replace(keys, lora=False), model)
+
+
+def test_codes_in_another_order_are_counted_with_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = pack(tiny_checkpoint, tmp_path / "packed", PACKINGS["gptq-int4"])
+    stored = load_file(folder / "model.safetensors")
+    shuffled = np.random.default_rng(0).permutation(stored["model.layers.0.mlp.up_proj.g_idx"])
+    save_file(
+        stored | {"model.layers.0.mlp.up_proj.g_idx": shuffled}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
+    keys = ModelArguments(model_name_or_path=str(folder), lora=True)
+    model, family = model_to_train(keys, dtype="float32")
+    assert_counted(model, family, coded_base(keys, model), family.model_class.from_pretrained(folder))
+
+
+def assert_counted(model: Any, family: Any, coded: Coded | None, loaded: Any) -> None:
+    """Hold an estimate against the layers of the loaded model, to the byte."""
+    assert coded is not None
     setup = Setup(FLOAT32, Batch(64, 0.5), Cards())
-    plain, coded = (estimate(model, family, replace(setup, quantizing=one)) for one in (None, quantizing))
-    loaded = family.model_class.from_pretrained(tiny_checkpoint, quantizing=quantizing)
-    layers = quantized_layers(loaded).values()
-    numbers = sum(math.prod(layer.sizes) for layer in layers)
-    # The values of the codes are one small table a layer, which the estimate leaves out.
-    codes = sum(rounded_bytes(*reversed(layer.sizes), "nf4") for layer in layers)
-    assert plain.weights - coded.weights == 4 * numbers - codes > 0
-    assert (plain.gradients, plain.optimizer) == (coded.gradients, coded.optimizer)
-    held = sum(layer.quantized_bytes for layer in layers)
-    assert held == codes + sum(4 * 2 * 256 for _ in layers)
+    plain, found = (estimate(model, family, replace(setup, coded=one)) for one in (None, coded))
+    layers = quantized_layers(loaded)
+    assert coded.bytes_of == {name: layer.quantized_bytes for name, layer in layers.items()}
+    assert coded.numbers == sum(math.prod(layer.sizes) for layer in layers.values())
+    assert plain.weights - found.weights == 4 * coded.numbers - coded.bytes
+    assert (plain.gradients, plain.optimizer) == (found.gradients, found.optimizer)
+    # A tile is counted in the decoder's backward pass; of models as small as these it is a whole layer.
+    assert coded.tile == max(math.prod(layer.sizes) for layer in layers.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "bits"),
+    [
+        ("Qwen/Qwen2-VL-7B-Instruct-GPTQ-Int4", "gptq of 4 bits", 4),
+        ("Qwen/Qwen2-VL-7B-Instruct-GPTQ-Int8", "gptq of 8 bits", 8),
+        ("Qwen/Qwen2.5-VL-3B-Instruct-AWQ", "awq of 4 bits", 4),
+        ("Qwen/Qwen-VL-Chat-Int4", "gptq of 4 bits", 4),
+    ],
+)
+def test_published_models_of_codes_are_known_by_their_names(name: str, title: str, bits: int) -> None:
+    keys = ModelArguments(model_name_or_path=name, lora=True)
+    coded = coded_base(keys, model_to_train(keys, dtype="float16")[0])
+    assert coded is not None and coded.title == title
+    # Scales and zeros are float32 of 128 numbers each.
+    assert coded.bytes == pytest.approx(coded.numbers * (bits / 8 + 8 / 128), rel=1e-3)
 
 
 class TestCards:

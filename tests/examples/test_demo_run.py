@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from paddlemix.auto import AutoModelMIX, AutoProcessorMIX
-from paddlemix.examples.demo import run
+from paddlemix.examples.demo import compare_qlora, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,6 +74,30 @@ def test_every_step_shows_a_command_that_can_be_repeated(finished: tuple[Path, s
 def test_a_failing_step_ends_the_demo_with_its_name() -> None:
     with pytest.raises(SystemExit, match=r"step 3 \(fine-tune\) ended with code 2"):
         run.step(3, "fine-tune", ["-c", "raise SystemExit(2)"])
+
+
+def test_gains_are_counted_from_the_base_in_float32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = {"base": 3.0, "coded_base": 3.5, "lora": 1.0, "qlora": 1.1}
+    for name, loss in losses.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "all_results.json").write_text(json.dumps({"eval_loss": loss}))
+    compare_qlora.compare(tmp_path, {name: compare_qlora.held_out_loss(tmp_path / name) for name in losses})
+    said = capsys.readouterr().out
+    assert "Q-LoRA has 0.950 of LoRA's gain" in said and re.search(r"Q-LoRA on int4 +3\.5000 +1\.1000 +1\.9000", said)
+    assert json.loads((tmp_path / compare_qlora.RESULTS_FILE).read_text())["ratio"] == pytest.approx(0.95)
+    compare_qlora.compare(tmp_path, losses | {"lora": 3.2})
+    assert "LoRA has gained nothing" in capsys.readouterr().out
+
+
+def test_both_trainings_differ_in_what_holds_the_base_alone() -> None:
+    lora, qlora = (
+        json.loads((ROOT / path).read_text("utf-8")) for path in (run.LORA_CONFIG, compare_qlora.QLORA_CONFIG)
+    )
+    assert qlora.pop("quantize") == "int4"
+    assert {key for key in lora if lora[key] != qlora[key]} == {
+        "output_dir",
+        "logging_dir",
+    } and lora.keys() == qlora.keys()
 
 
 def test_the_base_model_is_small_enough_to_ship() -> None:

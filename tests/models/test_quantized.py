@@ -18,12 +18,14 @@ from paddlemix.models.registry import find_family
 from paddlemix.models.vocabulary import with_rows
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
+from paddlemix.peft.merging.adapted import AdaptedWeights
 from paddlemix.peft.targets import language_layers
 from paddlemix.quantization.rounding import KINDS
 
 from ..families import FamilyCase, each_family
 from ..quantization.packing import PACKINGS, Packing
 
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 # Of the largest: products of codes sum in other parts than those of plain weights.
 TOLERANCE = 1e-5
 
@@ -144,6 +146,25 @@ def test_a_missing_part_is_named(tiny_checkpoint, tmp_path):
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"weight of model\.layers\.1\.mlp\.up_proj cannot be read: scales is missing"):
         AutoModelMIX.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("base", ["tied", "untied"])
+def test_a_quantised_head_is_refused_before_it_is_compared_with_an_embedding(base, tmp_path, monkeypatch):
+    folder = shutil.copytree(FIXTURES / "qwen2_vl_tiny" / base, tmp_path / "base")
+    stored = load_file(folder / "model.safetensors")
+    head = stored.pop("lm_head.weight", stored["model.embed_tokens.weight"])
+    tensors, _ = PACKINGS["awq"].pack(head.astype(np.float32))
+    save_file(
+        stored | {f"lm_head.{part}": one for part, one in tensors.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    values = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**values, "quantization_config": PACKINGS["awq"].config}), "utf-8")
+    monkeypatch.setattr("paddlemix.quantization.stored.QuantizedTensor.read_into", None)
+    for read in (AutoModelMIX.from_pretrained, lambda one: AdaptedWeights.of(one, FIXTURES / "peft_adapter" / base)):
+        with pytest.raises(ValueError, match=r"lm_head\.weight is quantised; expected that of linear layers other"):
+            read(folder)
 
 
 def test_models_of_codes_are_not_saved_and_not_split(tiny_checkpoint, tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from paddlemix.quantization.nf4 import LEVELS
-from paddlemix.quantization.rounding import KINDS, rounded, rounded_bytes
+from paddlemix.quantization.rounding import KINDS, rounded, rounded_by_rows, rounded_bytes
 
 SHAPES = [(48, 256), (96, 32), (6, 5), (3, 7), (1, 1)]
 
@@ -48,3 +50,34 @@ def test_bytes_are_known_before(weight, kind):
 def test_numbers_without_a_code_are_refused(kind):
     with pytest.raises(ValueError, match="holds NaN or infinite numbers"):
         rounded(np.array([[1.0, np.nan]], np.float32), kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(1100, 2000), (3000, 700)], ids=str)
+def test_parts_of_a_weight_are_rounded_as_the_whole_of_it(kind, shape, monkeypatch):
+    weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    asked: list[int] = []
+
+    def read(rows: slice) -> np.ndarray:
+        asked.append(len(weight[rows]))
+        return weight[rows]
+
+    found = rounded_by_rows(shape, read, kind)
+    assert len(asked) > 1 and sum(asked) == shape[0]
+    monkeypatch.setattr("paddlemix.quantization.rounding._AT_ONCE", weight.size)
+    wanted = rounded(weight, kind)
+    assert np.array_equal(found.codes, wanted.codes) and np.array_equal(found.scales, wanted.scales)
+    assert np.array_equal(found.numbers(slice(None)), wanted.numbers(slice(None)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rounding_holds_a_part_of_the_weight_in_floating_point(kind):
+    shape = (4096, 4096)
+    tracemalloc.start()
+    try:
+        blocks = rounded_by_rows(shape, lambda rows: np.ones([rows.stop - rows.start, shape[1]], np.float32), kind)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The codes as parts and as one, and some MiB of a part; the weight itself would be 64 MiB.
+    assert blocks.bytes < peak < 2 * blocks.bytes + (24 << 20) < 64 << 20

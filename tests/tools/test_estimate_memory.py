@@ -25,6 +25,17 @@ def documented_rows() -> list[tuple[str, list[float]]]:
     return [(title, [float(number) for number in numbers]) for title, *numbers in cells]
 
 
+def rows_beside_published() -> list[tuple[str, str]]:
+    """The rows of docs/finetune.md with published figures: config and flags, and the estimate at 2,048 tokens."""
+    lines = (ROOT / "docs" / "finetune.md").read_text("utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return [
+        (one[1].strip("`"), one[-1].split(" ")[0])
+        for one in cells
+        if len(one) > 2 and one[1].startswith(("`lora_sft", "`qlora_sft"))
+    ]
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """What the tool prints for a config and flags."""
@@ -64,9 +75,9 @@ def test_codes_take_half_a_byte_and_their_scales(run: Any) -> None:
         json.loads(run("--json", "--lora", "true", "--fp16_opt_level", "O2", *flags))["bytes_on_each_card"]
         for flags in ((), ("--quantize", "nf4"))
     )
-    # 28 blocks: queries and what attention gives, keys and values, and the MLP.
+    # 28 blocks: queries and what attention gives, keys and values, and the MLP; each has a table of what bytes mean.
     numbers = 28 * (2 * 3584**2 + 2 * 3584 * 512 + 3 * 3584 * 18944)
-    assert plain["weights"] - coded["weights"] == numbers * (2 - 1 / 2 - 4 / 64)
+    assert plain["weights"] - coded["weights"] == numbers * (2 - 1 / 2 - 4 / 64) - 28 * 7 * 2048
     assert plain["gradients"] == coded["gradients"] and plain["optimizer"] == coded["optimizer"]
 
 
@@ -108,6 +119,24 @@ def test_a_bad_config_ends_with_a_sentence(
 
 def test_the_documented_table_has_rows_of_both_sizes() -> None:
     assert [sum(title.startswith(size) for title, _ in documented_rows()) for size in ("2B", "7B")] == [8, 8]
+
+
+def test_published_figures_stand_beside_four_rows_of_each_model() -> None:
+    assert len(rows_beside_published()) == 8
+
+
+@pytest.mark.parametrize(("place", "row"), list(enumerate(rows_beside_published())))
+def test_an_estimate_beside_a_published_figure_is_what_its_command_prints(
+    place: int, row: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config, *flags), folder = row[0].split(), "qwen_vl" if place < 4 else "qwen2_vl"
+    common = ["--gradient_accumulation_steps", "8", "--mixtoken", "false", "--recompute", "true", "--json"]
+    command = ["estimate_memory.py", str(CONFIGS.parent / folder / config), *flags, *common, "--max_length", "2048"]
+    monkeypatch.setattr(sys, "argv", command)
+    estimate_memory.main()
+    said = capsys.readouterr().out
+    total = json.loads(said[said.index("{") :])["bytes_on_each_card"]["total"]
+    assert float(row[1]) == pytest.approx(total / 2**30, abs=0.051)
 
 
 @pytest.mark.parametrize(("title", "numbers"), documented_rows())

@@ -94,6 +94,25 @@ def test_quantised_weights_themselves_are_not_trained(tiny_checkpoint, shapes, t
         run(config)
 
 
+@pytest.mark.parametrize("name", ["q_proj", "o_proj"])  # with a bias, which is a parameter, and without
+def test_layers_of_codes_are_not_trained_whole(name, tiny_checkpoint, shapes, tmp_path):
+    keys = {"quantize": "nf4", "lora_target_modules": ["up_proj"], "lora_modules_to_save": [name]}
+    with pytest.raises(ValueError, match=rf"names model\.layers\.0\.self_attn\.{name}, whose weight is held as codes"):
+        run(write_config(tmp_path, tiny_checkpoint, shapes, **keys))
+    assert not (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+
+def test_embedding_head_and_new_tokens_are_trained_beside_codes(tiny_checkpoint, shapes, tmp_path):
+    config = write_config(tmp_path, tiny_checkpoint, shapes, quantize="int4", new_tokens=["<one>"], max_steps=2)
+    run(config, "--save_strategy", "no")
+    adapter = adapter_in(tmp_path / "out")
+    base = load_file(tiny_checkpoint / "model.safetensors")["model.embed_tokens.weight"]
+    trained = adapter["base_model.model.model.language_model.embed_tokens.weight"]
+    assert trained.shape[1] == base.shape[1] and len(trained) >= len(base)
+    assert np.abs(trained[: len(base)] - base).max() > 0
+    logits(AutoModelMIX.from_pretrained(tmp_path / "out"))
+
+
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [

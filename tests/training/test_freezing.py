@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from paddle import nn
 
 from paddlemix.configuration.arguments import DataArguments, FinetuneConfig, ModelArguments
+from paddlemix.models.quantized import Quantizing
+from paddlemix.models.registry import find_family
+from paddlemix.peft.adapter_config import AdapterConfig
+from paddlemix.peft.lora_model import MixLoRAModel
+from paddlemix.peft.targets import language_layers
 from paddlemix.training.finetune import Run
 from paddlemix.training.freezing import ModuleCount, count_by_module, freeze
 
@@ -99,6 +105,25 @@ def test_numbers_are_counted_by_module_in_the_models_order(model):
         ModuleCount("visual", trained=8, frozen=10),
         ModuleCount("lm_head", trained=20, frozen=0),
     ]
+
+
+@pytest.mark.parametrize("with_adapters", [False, True])
+def test_numbers_that_are_held_as_codes_count_as_frozen(with_adapters, tiny_checkpoint):
+    family = find_family(tiny_checkpoint)
+    found = []
+    for quantizing in (None, Quantizing("nf4")):
+        model = family.model_class.from_pretrained(tiny_checkpoint, quantizing=quantizing)
+        layers = language_layers(model, family.language_globs)
+        if with_adapters:
+            MixLoRAModel.adapting(model, AdapterConfig(4, 8), layers)
+        found.append(count_by_module(model))
+    plain, coded = found
+    totals = [[(one.module, one.trained + one.frozen) for one in some] for some in found]
+    assert totals[0] == totals[1] and not any(one.coded for one in plain)
+    held = {one.module: one.coded for one in coded if one.coded}
+    weights = dict(family.model_class.from_pretrained(tiny_checkpoint).named_parameters())
+    assert held == {"model.layers": sum(weights[f"{name}.weight"].size for name in layers)}
+    assert not with_adapters or coded == [replace(one, coded=held.get(one.module, 0)) for one in plain]
 
 
 @pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "tiny_qwen_vl"])

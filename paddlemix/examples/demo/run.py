@@ -73,10 +73,10 @@ def main() -> None:
     sum_up(output, args.seed, time.monotonic() - started)
 
 
-def step(number: int, title: str, command: list[Any]) -> None:
+def step(number: int, title: str, command: list[Any], *, of: int = STEPS) -> None:
     """Say what is done, show the command, run it."""
     words = [str(word) for word in command]
-    print(f"\n[{number}/{STEPS}] {title}\n$ {shlex.join(['python', *words])}", flush=True)
+    print(f"\n[{number}/{of}] {title}\n$ {shlex.join(['python', *words])}", flush=True)
     ended = subprocess.run([sys.executable, *words], cwd=ROOT, check=False)
     if ended.returncode:
         raise SystemExit(f"demo: step {number} ({title}) ended with code {ended.returncode}; its message is above.")

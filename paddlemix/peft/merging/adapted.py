@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from paddlemix.models.config_file import make_config, read_config, with_vocab_size
-from paddlemix.models.quantized import without_empty_biases
+from paddlemix.models.quantized import refuse_quantized_heads, without_empty_biases
 from paddlemix.models.registry import Family, find_family
 from paddlemix.peft import adapter_names as names
 from paddlemix.peft.adapter import Adapter, read_adapter
 from paddlemix.peft.merging.formulas import with_adapter, with_up_bias
 from paddlemix.peft.merging.misfits import check_fits
+from paddlemix.peft.merging.trained_on import TrainedOn, check_base
 from paddlemix.peft.merging.tying import Tying
 from paddlemix.quantization.scheme import read_scheme, without_quantization
 from paddlemix.quantization.stored import joined
@@ -101,12 +102,15 @@ class AdaptedWeights:
         layout = family.model_class.weight_layout(config)
         adapter = read_adapter(folder, layout)
         sources = joined(stored_tensors(base), scheme := read_scheme(values, base))
+        refuse_quantized_heads(sources, layout)
         if scheme is not None:
             sources = without_empty_biases(sources, layout, _parameters(family, config))
         stored = {layout.name_here(one.name): one for one in sources}
         check_repeated(base, stored, layout)
         tying = Tying.of(adapter, layout, config.decoder_shape.names.embedding)
         found = cls(base, values, adapter, layout, stored, tying)
+        here = TrainedOn.of_files(stored, config.decoder_shape.names, scheme)
+        check_base(folder, adapter.trained_on, here, base)
         check_fits(adapter, base, {name: found._shape(name) for name in stored}, layout, tying)
         return found
 

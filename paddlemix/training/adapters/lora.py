@@ -13,6 +13,7 @@ from paddlemix.configuration.arguments import ModelArguments
 from paddlemix.configuration.layer_names import ALL_LINEAR, ending_in, layer_patterns
 from paddlemix.contract import Model
 from paddlemix.models.base import MixPretrainedModel
+from paddlemix.models.quantized import quantized_layers
 from paddlemix.models.registry import Family
 from paddlemix.peft.adapter_config import AdapterConfig
 from paddlemix.peft.lora_model import MixLoRAModel
@@ -166,8 +167,14 @@ def _whole_parameters(model: MixPretrainedModel, family: Family, keys: ModelArgu
                 layers,
             )
     else:
-        names = [*layers_with_weights(model), *([HEAD] if shares else [])]
+        coded = quantized_layers(model)
+        names = list(dict.fromkeys([*layers_with_weights(model), *coded, *([HEAD] if shares else [])]))
         layers = _named("lora_modules_to_save", keys.lora_modules_to_save, names, model, family)
+        if fixed := [layer for layer in layers if layer in coded]:
+            raise ValueError(
+                f"`lora_modules_to_save` names {fixed[0]}, whose weight is held as codes, and such are not trained. "
+                "Name it in `lora_target_modules`, which trains an adapter on it, or take it out."
+            )
     if shares and (embedding in layers) != (HEAD in layers):
         named, other = (embedding, HEAD) if embedding in layers else (HEAD, embedding)
         raise ValueError(

@@ -71,6 +71,11 @@ class QuantizedWeight:
             numbers = numbers - paddle.gather(self.zeros, block_of)
         return (numbers * paddle.gather(self.scales, block_of)).reshape([end - first, inputs])
 
+    @staticmethod
+    def outputs_at_once(inputs: int) -> int:
+        """Tell how many outputs, an even number (see `rows`), are put into floating point at a time."""
+        return max(2, _TILE // max(inputs, 1) // 2 * 2)
+
     def tiles(self) -> Iterator[tuple[slice, paddle.Tensor]]:
         """Put the weight into floating point, part by part.
 
@@ -78,7 +83,7 @@ class QuantizedWeight:
             Outputs, and their float32[outputs, in], columns in the order of the codes.
         """
         outputs, inputs = self.shape
-        at_once = max(2, _TILE // max(inputs, 1) // 2 * 2)  # an even number: see `rows`
+        at_once = self.outputs_at_once(inputs)
         for first in range(0, outputs, at_once):
             end = min(first + at_once, outputs)
             yield slice(first, end), self.rows(first, end)
