@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import paddle
 
 from paddlemix.models.base import MixPretrainedModel
 from paddlemix.models.decoder import DecoderNames
@@ -48,7 +49,8 @@ class TrainedOn:
     def of_model(cls, model: MixPretrainedModel) -> TrainedOn | None:
         """Look at a model that has no adapter yet; None where its parameters have no memory."""
         named = _norms(dict(model.named_parameters()), model.config.decoder_shape.names)
-        if not all(parameter._is_initialized() for parameter in named.values()):
+        # A static program's variables are no tensors.
+        if not all(isinstance(one, paddle.Tensor) and one._is_initialized() for one in named.values()):
             return None
         digest = _digest((name, one.astype("float32").numpy()) for name, one in named.items())
         return cls(digest, model.quantized_as)
