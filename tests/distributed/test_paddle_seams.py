@@ -72,6 +72,12 @@ EXCEPTIONS = {
         "_is_initialized",
     ): "whether the base has the numbers that DoRA begins with",
     ("weights/loading.py", "_share_buffer_to"): "fills a parameter without a second copy of it",
+    (
+        "models/layers/decoding.py",
+        "_forward_pre_hooks",
+    ): "whether something listens to a layer of a block, asked each token",
+    ("models/layers/decoding.py", "_forward_post_hooks"): "likewise",
+    ("peft/merging/trained_on.py", "_is_initialized"): "whether there are norms to look at",
 }
 
 
