@@ -62,7 +62,7 @@ class ChosenRecords:
 
     @property
     def tokens(self) -> int:
-        """How many they have."""
+        """Count their tokens."""
         return int(self._lengths[self.chosen].sum())
 
     @property

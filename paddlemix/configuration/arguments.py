@@ -336,7 +336,7 @@ class DataArguments(MediaArguments):
 
     @property
     def processor_settings(self) -> dict[str, Any]:
-        """All that a processor is told, by the names that it takes."""
+        """Collect what a processor is told, by the names that it takes."""
         return {
             **self.media_settings,
             "grounding": self.grounding,

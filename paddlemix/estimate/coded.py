@@ -38,7 +38,7 @@ class Coded:
 
     @property
     def bytes(self) -> int:
-        """What they take."""
+        """Count what they take."""
         return sum(self.bytes_of.values())
 
 

@@ -73,7 +73,7 @@ class Adapter:
 
     @property
     def trained_on(self) -> TrainedOn | None:
-        """What its file says of the weights that it was trained on; None of files of other programs."""
+        """Read what its file says of the weights that it was trained on; None of files of other programs."""
         return trained_on_in(self.folder)
 
     def part(self, layer: str, part: str) -> StoredTensor | None:
